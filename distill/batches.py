@@ -1,0 +1,146 @@
+"""Everything random about a step, drawn as a pure function of (seed, index), so that a resumed run repeats an uninterrupted one.
+
+The whole batch is drawn on every process, which then keeps its own rows: the run does not depend on how the batch is split.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import operator
+from collections.abc import Callable, Iterator
+from typing import Any, cast
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from distill.data import DataSource
+from distill.errors import UserError
+from distill.run_settings import RunSettings
+from distill.types import Condition
+
+
+@dataclasses.dataclass(frozen=True)
+class Batch:
+    """One process's part of a batch of b samples.
+
+    `z`, `eps`: noise of the generator and of the noising, (b, *image_shape), N(0, I). `u`: quantiles of the noise level, (b,), uniform in
+    (0, 1). `u_fake`, `eps_fake`: the same for the fake score's and discriminator's training; `eps_real` noises `real`, images of the data in
+    [-1, 1] conditioned on `cond` like the student's samples, or None where there are no data.
+    """
+
+    z: Tensor
+    cond: Condition
+    u: Tensor
+    eps: Tensor
+    u_fake: Tensor
+    eps_fake: Tensor
+    real: Tensor | None
+    eps_real: Tensor
+
+    def __len__(self) -> int:
+        return len(self.z)
+
+    def split(self, size: int | None) -> list[Batch]:
+        """Micro-batches of at most `size` samples."""
+        size = size or len(self)
+        rows = [slice(start, start + size) for start in range(0, len(self), size)]
+        return [self._map(operator.itemgetter(part)) for part in rows]
+
+    def to(self, device: torch.device) -> Batch:
+        return self._map(operator.methodcaller("to", device))
+
+    def _map(self, function: Callable[[Any], Any]) -> Batch:
+        changed = {field.name: function(value) for field in dataclasses.fields(self) if (value := getattr(self, field.name)) is not None}
+        return dataclasses.replace(self, **changed)
+
+
+@dataclasses.dataclass(frozen=True)
+class Batches:
+    """Batch number `index` of a run, for every index, on process `process` of `processes`."""
+
+    image_shape: tuple[int, ...]
+    label_count: int
+    data: DataSource | None
+    batch_size: int
+    seed: int
+    device: torch.device
+    process: int = 0
+    processes: int = 1
+    workers: int = 0
+
+    @classmethod
+    def of(cls, config: RunSettings, image_shape: tuple[int, ...], label_count: int, data: DataSource | None, accelerator: Accelerator) -> Batches:
+        """The batches of a run. Raises UserError where the data do not fit the network, or the batch does not split over the processes."""
+        if data is not None and data.image_shape != image_shape:
+            raise UserError(f"data: images of {data.image_shape}; expected {image_shape} as the network's")
+        if data is not None and label_count not in (0, data.label_count):
+            raise UserError(f"data: {data.label_count} labels; expected {label_count} as the network's")
+        if config.batch_size % accelerator.num_processes:
+            raise UserError(f"batch_size: {config.batch_size} does not split over {accelerator.num_processes} processes")
+        place = {"device": accelerator.device, "process": accelerator.process_index, "processes": accelerator.num_processes}
+        return cls(image_shape, label_count, data, config.batch_size, config.seed, workers=config.data_workers, **place)
+
+    def starting_at(self, index: int) -> Iterator[Batch]:
+        """Batches `index`, `index + 1`, ... without end."""
+        if self.data is None:
+            while True:
+                yield self._draw(index, None, None)
+                index += 1
+        source = cast(Dataset[tuple[Tensor, int]], self.data)
+        loader = DataLoader(source, batch_sampler=_Indices(self, index, len(self.data)), num_workers=self.workers)
+        for images, labels in loader:
+            yield self._draw(index, images, labels)
+            index += 1
+
+    @property
+    def rows(self) -> slice:
+        """This process's rows of the whole batch."""
+        share = self.batch_size // self.processes
+        return slice(self.process * share, (self.process + 1) * share)
+
+    def random(self, index: int, purpose: int) -> torch.Generator:
+        """The random numbers of one batch, apart for each purpose."""
+        return seeded(self.seed, index, purpose)
+
+    def _draw(self, index: int, real: Tensor | None, labels: Tensor | None) -> Batch:
+        """Real images come as this process's rows already; everything else is drawn whole."""
+        random, count, shape = self.random(index, purpose=0), self.batch_size, (self.batch_size, *self.image_shape)
+        z, eps, eps_fake, eps_real = (torch.randn(shape, generator=random)[self.rows] for _ in range(4))
+        u, u_fake = (open_uniform(count, random)[self.rows] for _ in range(2))
+        label = None
+        if self.label_count:
+            drawn = torch.randint(self.label_count, (count,), generator=random)[self.rows]
+            label = drawn if labels is None else labels
+        return Batch(z, Condition(label), u, eps, u_fake, eps_fake, real, eps_real).to(self.device)
+
+
+class _Indices:
+    """The data indices of this process's rows of batches `start`, `start + 1`, ..."""
+
+    def __init__(self, batches: Batches, start: int, images: int) -> None:
+        self.batches, self.start, self.images = batches, start, images
+
+    def __iter__(self) -> Iterator[list[int]]:
+        index = self.start
+        while True:
+            random = self.batches.random(index, purpose=1)
+            drawn = torch.randint(self.images, (self.batches.batch_size,), generator=random)
+            yield drawn[self.batches.rows].tolist()
+            index += 1
+
+
+def seeded(*key: int) -> torch.Generator:
+    """Random numbers that depend on the key alone."""
+    state = 0
+    for number in key:
+        # Multipliers of the splitmix64 generator: neighbouring keys give unrelated seeds.
+        state = ((state ^ number) + 0x9E3779B97F4A7C15) * 0xBF58476D1CE4E5B9 % 2**64
+        state ^= state >> 31
+    return torch.Generator().manual_seed(state)
+
+
+def open_uniform(count: int, random: torch.Generator) -> Tensor:
+    """Uniform numbers strictly inside (0, 1), so that every quantile function is finite; (count,) float32."""
+    return torch.rand(count, generator=random, dtype=torch.float64).clamp(1e-7, 1 - 1e-7).float()

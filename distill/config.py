@@ -1,0 +1,124 @@
+"""The configuration of a run: one complete YAML file, checked against the typed settings of `distill.run_settings`.
+
+Overrides from the command line (`--generator.optimizer.lr 2e-4`) are put into the file's mapping before it is checked, so that a file and a
+command line are read by the same rules and answered by the same messages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from distill.errors import UserError, did_you_mean
+from distill.run_settings import RUN, RunConfig
+
+CONFIG = "config.yaml"
+
+
+def read_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """Read and check a run's file. Raises UserError: the file, the key, what was expected, and the nearest right name."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: is not YAML ({error})") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: expected a mapping of settings")
+    for key, value in parse_overrides(overrides):
+        apply_override(content, key, value)
+    try:
+        return RUN.validate_python(content)
+    except ValidationError as error:
+        raise UserError(f"{path}: {describe(error, content)}") from error
+
+
+def read_run(run_dir: Path) -> RunConfig:
+    """The resolved configuration of a run's folder. Raises UserError where the folder holds none."""
+    if not (run_dir / CONFIG).is_file():
+        raise UserError(f"{run_dir}: is not a run; expected a folder with {CONFIG}")
+    return read_config(run_dir / CONFIG)
+
+
+def to_yaml(config: RunConfig) -> str:
+    """The resolved configuration as YAML."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, width=140)
+
+
+def parse_overrides(arguments: Sequence[str]) -> list[tuple[str, Any]]:
+    """`--a.b value` and `--a.b=value` as pairs of a dotted key and a value read as YAML. Raises UserError for anything else."""
+    pairs, rest = [], list(arguments)
+    while rest:
+        flag = rest.pop(0)
+        if not flag.startswith("--"):
+            raise UserError(f"'{flag}': unexpected argument; expected overrides such as --generator.ema 0.99")
+        key, equals, value = flag[2:].partition("=")
+        if not equals:
+            if not rest:
+                raise UserError(f"{flag}: expected a value after it")
+            value = rest.pop(0)
+        try:
+            pairs.append((key, yaml.safe_load(value)))
+        except yaml.YAMLError:
+            pairs.append((key, value))
+    return pairs
+
+
+def apply_override(content: dict[str, Any], key: str, value: Any) -> None:
+    """Set a dotted key; `terms.0.weight` reaches into lists. Raises UserError where a list has no such entry."""
+    *parents, last = key.replace("-", "_").split(".")
+    place: Any = content
+    for name in parents:
+        entry = _entry(place, name, key)
+        known = place[entry] if isinstance(place, list) else place.get(entry)
+        if not isinstance(known, (dict, list)):
+            known = place[entry] = {}
+        place = known
+    place[_entry(place, last, key)] = value
+
+
+def _entry(place: Any, name: str, key: str) -> Any:
+    if not isinstance(place, list):
+        return name
+    if not name.isdigit() or int(name) >= len(place):
+        raise UserError(f"--{key}: '{name}' is not an entry of the list; expected a number below {len(place)}")
+    return int(name)
+
+
+def describe(error: ValidationError, content: Any) -> str:
+    """The first complaint as one line: key, what was expected, what was found."""
+    first, count = error.errors()[0], error.error_count()
+    place, value = _dotted(first["loc"], content), first.get("input")
+    message = first["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
+    if first["type"] in ("union_tag_not_found", "union_tag_invalid"):
+        choices = first["ctx"].get("expected_tags", "").replace("'", "").split(", ")
+        tag = first["ctx"]["discriminator"].strip("'")
+        place = f"{place}.{tag}".lstrip(".")
+        given = value.get(tag) if isinstance(value, dict) else value
+        message = f"is {given!r}{did_you_mean(str(given), choices)}" if choices != [""] else "is missing"
+    elif first["type"] == "missing":
+        message = "is missing"
+    elif first["type"] == "literal_error":
+        message += did_you_mean(str(value), str(first["ctx"]["expected"]).replace(" or ", ", ").replace("'", "").split(", ")).split("; expected")[0]
+    if first["type"] not in ("value_error", "missing", "union_tag_not_found", "union_tag_invalid"):
+        message += f"; found {value!r}"
+    more = f" (and {count - 1} more)" if count > 1 else ""
+    return f"{place}: {message}{more}" if place else message + more
+
+
+def _dotted(location: Sequence[str | int], content: Any) -> str:
+    """A pydantic location without the tags of the unions that it passes through."""
+    parts, place = [], content
+    for part in location:
+        if isinstance(place, dict) and part not in place and part in (place.get("name"), place.get("task")):
+            continue
+        parts.append(str(part))
+        if isinstance(place, dict):
+            place = place.get(part)
+        elif isinstance(place, list) and isinstance(part, int) and part < len(place):
+            place = place[part]
+    return ".".join(parts)

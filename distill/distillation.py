@@ -1,0 +1,160 @@
+"""The task `distill`: fake score and generator in turn, as `distill.step` says. No mathematics here."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from distill.batches import Batch, Batches
+from distill.ema import EMA
+from distill.errors import UserError
+from distill.export import load_generator, save_generator
+from distill.models.one_step import OneStepGenerator
+from distill.optimization import OptimizerSettings, Updater
+from distill.run_settings import DistillRun
+from distill.sampling import balanced_labels, sample_generator
+from distill.step import Losses, Method, Metrics, Networks, WeightedTerm, fake_loss, frozen, generator_loss
+from distill.tracking import Clock, check_finite
+from distill.types import Denoiser
+
+
+class Distillation:
+    """A teacher, its fake score and the student, with their optimisers. A `Task` of the trainer."""
+
+    def __init__(self, config: DistillRun, accelerator: Accelerator, clock: Clock) -> None:
+        self.config, self.accelerator, self.clock = config, accelerator, clock
+        device = accelerator.device
+        self.teacher = config.teacher.load().to(device).eval().requires_grad_(False)
+        torch.manual_seed(config.seed)  # the discriminator's initial weights are the only ones drawn
+        self.discriminator = config.discriminator.build(self.teacher).to(device) if config.discriminator else None
+        self.generator = build_generator(config, self.teacher).to(device).train()
+        self.fake = copy.deepcopy(self.teacher).requires_grad_(True).train()
+        self.networks = Networks(self.teacher, self.fake, self.generator, self.discriminator)
+        self.method = build_method(config, device)
+        self.ema = EMA(self.generator, config.generator.ema)
+        data = config.data.load("train") if config.data is not None else None
+        self.batches = Batches.of(config, self.teacher.image_shape, self.teacher.label_count, data, accelerator)
+
+        learners: dict[str, tuple[nn.Module, OptimizerSettings]] = {
+            "generator": (self.generator, config.generator.optimizer),
+            "fake": (self.fake, config.fake.optimizer),
+        }
+        if self.discriminator is not None and config.discriminator is not None:
+            learners["discriminator"] = (self.discriminator, config.discriminator.optimizer)
+        self.updaters = {name: Updater(name, network, settings, config.steps, accelerator) for name, (network, settings) in learners.items()}
+        self.label_count = self.teacher.label_count
+        self.modules = {name: network for name, (network, _) in learners.items()}
+        if self.method.ratio is not None:
+            self.modules["ratio"] = self.method.ratio
+
+    def start(self, step: int) -> None:
+        """Begin with the batches of this step."""
+        self.stream = self.batches.starting_at(step * self.config.fake.updates)
+
+    def update(self, step: int, detailed: bool) -> Metrics:
+        """One step: the fake score's updates, then the generator's. `detailed` adds what is worth logging but costs time."""
+        metrics: Metrics = {}
+        for update in range(self.config.fake.updates):
+            with self.clock("data"):
+                chunks = next(self.stream).split(self.config.micro_batch_size)
+            last = update == self.config.fake.updates - 1
+            # The student's samples of the last fake update serve the generator's too, unless they come in micro-batches.
+            keep_graph = last and len(chunks) == 1 and step >= self.config.fake.warmup_steps
+            with self.clock("fake"):
+                x0, metrics = self._update_fake(step, chunks, keep_graph)
+        if step >= self.config.fake.warmup_steps:
+            with self.clock("generator"):
+                metrics |= self._update_generator(step, chunks, x0 if keep_graph else None, detailed)
+        return metrics
+
+    def sample(self, count: int, first_seed: int = 0) -> Tensor:
+        """Images of the averaged generator, (count, c, h, w) on the CPU."""
+        seeds = range(first_seed, first_seed + count)
+        return sample_generator(self.ema.average, seeds, balanced_labels(count, self.label_count))
+
+    def export(self, folder: Path) -> None:
+        """Write the averaged generator."""
+        save_generator(self.ema.average, folder)
+
+    def _update_fake(self, step: int, chunks: Sequence[Batch], keep_graph: bool) -> tuple[Tensor, Metrics]:
+        metrics: Metrics = {}
+        for chunk in chunks:
+            with self.accelerator.autocast():
+                with torch.set_grad_enabled(keep_graph):
+                    x0 = self.generator(chunk.z, chunk.cond)
+                losses, extra = fake_loss(self.networks, self.method, chunk, x0)
+            self._backward(losses, len(chunks), step, chunk.u_fake)
+            add_metrics(metrics, losses, extra, len(chunks))
+        for name in ("fake", "discriminator"):
+            if name in self.updaters:
+                metrics[f"grad_norm/{name}"] = self.updaters[name].update(step)
+        return x0, metrics
+
+    def _update_generator(self, step: int, chunks: Sequence[Batch], x0: Tensor | None, detailed: bool) -> Metrics:
+        metrics: Metrics = {}
+        for chunk in chunks:
+            with frozen(*[self.modules[name] for name in self.modules if name != "generator"]), self.accelerator.autocast():
+                sample = self.generator(chunk.z, chunk.cond) if x0 is None else x0
+                losses, extra = generator_loss(self.networks, self.method, chunk, sample, step)
+                if detailed:
+                    extra |= gradient_sizes(losses, sample)
+                self._backward(losses, len(chunks), step, chunk.u)
+            add_metrics(metrics, losses, extra, len(chunks))
+        metrics["grad_norm/generator"] = self.updaters["generator"].update(step)
+        if self.method.ratio is not None:
+            self.method.ratio.commit(lambda total: self.accelerator.reduce(total, reduction="sum"))
+        self.ema.update(self.generator)
+        return metrics
+
+    def _backward(self, losses: Losses, chunks: int, step: int, u: Tensor) -> None:
+        check_finite(losses, step, u)
+        self.accelerator.backward(sum(losses.values()) / chunks)
+
+
+def build_generator(config: DistillRun, teacher: Denoiser) -> OneStepGenerator:
+    """The student before its first step: the teacher's weights, or those of `generator.init_from`. Raises UserError where these do not fit."""
+    settings = config.generator
+    generator = OneStepGenerator(copy.deepcopy(teacher).requires_grad_(True), settings.init_noise_to_signal)
+    if settings.init_from is None:
+        return generator
+    start = load_generator(settings.init_from)
+    if start.init_noise_to_signal != settings.init_noise_to_signal:
+        raise UserError(
+            f"generator.init_noise_to_signal: is {settings.init_noise_to_signal:g}; expected {start.init_noise_to_signal:g} as in {settings.init_from}"
+        )
+    shapes = {name: tuple(value.shape) for name, value in generator.state_dict().items()}
+    if shapes != {name: tuple(value.shape) for name, value in start.state_dict().items()}:
+        raise UserError(f"generator.init_from: {settings.init_from} holds a generator of another architecture than the teacher's")
+    generator.load_state_dict(start.state_dict())
+    return generator
+
+
+def build_method(config: DistillRun, device: torch.device) -> Method:
+    """The mathematics that the configuration asks for."""
+    return Method(
+        objective=config.objective.build(),
+        needs_graph=config.objective.needs_graph,
+        objective_weight=config.objective.weight,
+        ratio=config.ratio.build(config.objective).to(device) if config.ratio else None,
+        terms=tuple(WeightedTerm(t.name, t.build(), t.weight, t.start_step, t.differentiates_logits) for t in config.terms),
+        levels=config.generator.noise_levels,
+        fake_levels=config.fake.noise_levels,
+        discriminator_weight=config.discriminator.weight if config.discriminator else 0.0,
+    )
+
+
+def gradient_sizes(losses: Losses, x0: Tensor) -> Metrics:
+    """Norm of each loss's gradient with respect to the student's samples."""
+    gradients = {name: torch.autograd.grad(loss, x0, retain_graph=True)[0] for name, loss in losses.items() if loss.requires_grad}
+    return {f"gradient_at_sample/{name}": gradient.norm() for name, gradient in gradients.items()}
+
+
+def add_metrics(metrics: Metrics, losses: Losses, extra: Metrics, chunks: int) -> None:
+    """Average losses and metrics over micro-batches."""
+    for name, value in {**{f"loss/{name}": loss.detach() for name, loss in losses.items()}, **extra}.items():
+        metrics[name] = metrics.get(name, 0) + value / chunks

@@ -1,0 +1,52 @@
+"""Errors that are the user's to mend: one line, exit code 2, no traceback."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from typing import NoReturn
+
+
+class UserError(Exception):
+    """Bad input. The message is one line: what is wrong, where, and what was expected."""
+
+
+class TrainingError(Exception):
+    """Training cannot go on: a loss or a gradient is not finite. The message is one line."""
+
+
+def did_you_mean(name: str, options: Iterable[str]) -> str:
+    """`; did you mean 'x'?` for the option nearest to `name`, or the list of options where none is near."""
+    options = sorted(options)
+    near = difflib.get_close_matches(name, options, n=1)
+    return f"; did you mean '{near[0]}'?" if near else f"; expected one of: {', '.join(options)}"
+
+
+def run_command(main: Callable[[list[str]], int | None]) -> NoReturn:
+    """Run a command line's `main(arguments)`; a `UserError` ends it with one line on stderr and exit code 2,
+    a `TrainingError` with exit code 1."""
+    try:
+        code = main(sys.argv[1:])
+    except (UserError, TrainingError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2 if isinstance(error, UserError) else 1)
+    sys.exit(code or 0)
+
+
+class ArgumentParser(argparse.ArgumentParser):
+    """argparse whose complaints are `UserError`s that name the nearest right flag."""
+
+    def __init__(self, name: str, description: str) -> None:
+        super().__init__(name, description=description, allow_abbrev=False)
+
+    def parse_args(self, arguments: Sequence[str]) -> argparse.Namespace:  # type: ignore[override]
+        options, unknown = self.parse_known_args(arguments)
+        if unknown:
+            flags = [flag for action in self._actions for flag in action.option_strings if flag.startswith("--")]
+            raise UserError(f"'{unknown[0]}': unknown argument{did_you_mean(unknown[0], flags)}")
+        return options
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(message)

@@ -1,0 +1,50 @@
+"""From a checked configuration to a finished run: builds the parts and puts them together."""
+
+from __future__ import annotations
+
+import json
+
+from accelerate import Accelerator
+
+from distill.distillation import Distillation
+from distill.errors import UserError
+from distill.run_folder import open_run_folder, record_run
+from distill.run_settings import RunConfig, TrainTeacherRun
+from distill.teacher_training import TeacherTraining
+from distill.tracking import Clock
+from distill.trainer import Monitor, Task, Trainer
+
+
+def launch(config: RunConfig, monitor: Monitor | None = None) -> int:
+    """Run a configuration from where its folder stands; returns the exit code. Raises UserError before anything is written."""
+    accelerator = build_accelerator(config)
+    clock = Clock()
+    task: Task
+    if isinstance(config, TrainTeacherRun):
+        task = TeacherTraining(config, accelerator, clock)
+    else:
+        task = Distillation(config, accelerator, clock)
+    trainer = Trainer(config, task, accelerator, clock, monitor)
+    checkpoint = open_run_folder(config)
+    if checkpoint is not None:
+        trainer.restore(checkpoint)
+    if accelerator.is_main_process:
+        record_run(config)
+    if config.trackers:
+        accelerator.init_trackers("distill", config={"config": json.dumps(config.model_dump(mode="json"))})
+    return trainer.run()
+
+
+def build_accelerator(config: RunConfig) -> Accelerator:
+    """accelerate's process group, device, precision and trackers. Raises UserError where the device is not there."""
+    import torch
+
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if config.device != "auto" and not available[config.device]:
+        raise UserError(f"device: {config.device} is not available; expected one of: {', '.join(name for name, there in available.items() if there)}")
+    return Accelerator(
+        cpu=config.device == "cpu",
+        mixed_precision=config.precision,
+        log_with=list(config.trackers) or None,
+        project_dir=str(config.run_dir),
+    )

@@ -1,0 +1,177 @@
+"""Settings of the method: objective, density ratio, discriminator. Every published method is a choice of these."""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import AfterValidator, Field
+
+from distill.errors import UserError, did_you_mean
+from distill.optimization import OptimizerSettings
+from distill.registry import Settings
+
+if TYPE_CHECKING:
+    from distill.models.discriminator import Discriminator
+    from distill.ratio import DensityRatio
+    from distill.types import Denoiser, Objective
+
+
+def _known_divergence(text: str) -> str:
+    from distill.divergences import parse
+
+    parse(text)
+    return text
+
+
+DivergenceName = Annotated[str, AfterValidator(_known_divergence)]
+WEIGHTING = "Units of the comparison: `score`, `prediction`, or `dmd` (prediction over each sample's mean |x - teacher|)."
+Weighting = Annotated[Literal["score", "prediction", "dmd"], Field(description=WEIGHTING)]
+
+
+class DivergenceObjective(Settings):
+    """What objectives of an f-divergence share."""
+
+    divergence: DivergenceName
+    """The f-divergence: a name, `alpha:1.5`, or a sum such as `0.4*forward_kl+0.6*reverse_kl`."""
+    weighting: Weighting = "dmd"
+    weight: float = Field(1.0, ge=0)
+    """Weight of the objective against the added terms."""
+
+    @property
+    def uses_ratio(self) -> bool:
+        """The divergence weighs samples by a density ratio."""
+        from distill.divergences import parse
+
+        return parse(self.divergence).uses_ratio
+
+
+class DistributionMatching(DivergenceObjective):
+    """(a) The divergence at each noise level: Diff-Instruct, DMD, DMD2, f-distill."""
+
+    name: Literal["distribution_matching"]
+
+    @property
+    def needs_graph(self) -> bool:
+        """Neither network is differentiated."""
+        return False
+
+    def build(self) -> Objective:
+        """The objective as a function of `Scores`."""
+        from distill.divergences import parse
+        from distill.objectives import distribution_matching
+
+        return partial(distribution_matching, divergence=parse(self.divergence), weighting=self.weighting)
+
+
+class ExpandedDivergence(DivergenceObjective):
+    """(c) The diffusion expansion of the divergence: Uni-Instruct."""
+
+    name: Literal["expanded_divergence"]
+    estimator: Literal["exact", "published"] = "exact"
+    """`exact` is the gradient; `published` the weights of Uni-Instruct's authors: no Fisher part, no ratio part."""
+    sim: float | None = None
+    """Coefficient of the part 2 h delta.e; null leaves it to the estimator."""
+    fisher: float | None = None
+    """Coefficient of the part (h - r h') |delta|^2; null leaves it to the estimator."""
+    di: float | None = None
+    """Coefficient of the part r^2 h'' |delta|^2; null leaves it to the estimator."""
+    ratio: float | None = None
+    """Coefficient of the part 2 r h' delta.e; null leaves it to the estimator."""
+
+    @property
+    def needs_graph(self) -> bool:
+        """Both networks are differentiated with respect to their inputs."""
+        return True
+
+    def build(self) -> Objective:
+        """The objective as a function of `Scores`."""
+        from distill.divergences import parse
+        from distill.objectives import EXACT_PARTS, PUBLISHED_PARTS, expanded_divergence
+
+        chosen = {name: value for name in ("sim", "fisher", "di", "ratio") if (value := getattr(self, name)) is not None}
+        parts = dataclasses.replace(EXACT_PARTS if self.estimator == "exact" else PUBLISHED_PARTS, **chosen)
+        return partial(expanded_divergence, divergence=parse(self.divergence), parts=parts, weighting=self.weighting)
+
+
+class ScoreMatching(Settings):
+    """(b) A score-based divergence: SIM, SiD, SiDA, Diff-Instruct*."""
+
+    name: Literal["score_matching"]
+    distance: Literal["l2", "pseudo_huber"] = "l2"
+    """Distance between the scores."""
+    alpha: float = 1.0
+    """1 is SIM; 1/2 with `l2` the exact Fisher gradient; SiD found 1.2 best."""
+    c: float = Field(0.01, gt=0)
+    """Constant of the pseudo-Huber distance, in the units of the weighting."""
+    weighting: Weighting = "dmd"
+    weight: float = Field(1.0, ge=0)
+    """Weight of the objective against the added terms."""
+
+    @property
+    def needs_graph(self) -> bool:
+        """Both networks are differentiated with respect to their inputs."""
+        return True
+
+    @property
+    def uses_ratio(self) -> bool:
+        """Never."""
+        return False
+
+    def build(self) -> Objective:
+        """The objective as a function of `Scores`."""
+        from distill.objectives import score_matching
+
+        return partial(score_matching, distance=self.distance, alpha=self.alpha, c=self.c, weighting=self.weighting)
+
+
+ObjectiveSettings = Annotated[DistributionMatching | ScoreMatching | ExpandedDivergence, Field(discriminator="name")]
+
+
+class RatioSettings(Settings):
+    """Density ratio of teacher to student, from the discriminator's logit, one per sample."""
+
+    low: float = Field(0.1, gt=0)
+    """Smallest ratio."""
+    high: float = Field(20.0, gt=0)
+    """Largest ratio."""
+    normalise: bool = True
+    """Divide the ratio by its running mean within each bin of noise levels, and the objective by the running mean of its weight h."""
+    bins: int = Field(10, ge=1)
+    """Bins of noise levels, each a quantile of the generator's."""
+    decay: float = Field(0.99, ge=0, lt=1)
+    """Decay of the running means, per generator step."""
+
+    def build(self, objective: ObjectiveSettings) -> DensityRatio:
+        """The ratio that this objective weighs by."""
+        from distill.divergences import parse
+        from distill.ratio import DensityRatio
+
+        divergence = parse(objective.divergence if isinstance(objective, DivergenceObjective) else "reverse_kl")
+        return DensityRatio(divergence, **self.model_dump())
+
+
+class DiscriminatorSettings(Settings):
+    """Heads on another network's features that tell real images from student samples."""
+
+    reads: Literal["teacher", "fake"] = "teacher"
+    """Network whose features are read: the frozen teacher (f-distill), or the fake score, trained jointly (DMD2, SiDA)."""
+    depths: tuple[str, ...] = ("bottleneck",)
+    """Depths of the features, by the network's own names: a resolution such as `8`, or `bottleneck`."""
+    width: int = Field(64, ge=4)
+    """Channels of each head."""
+    weight: float = Field(1.0, ge=0)
+    """Weight of its loss against the fake score's, which matters where it reads the fake score."""
+    optimizer: OptimizerSettings = OptimizerSettings()
+    """Its optimiser."""
+
+    def build(self, denoiser: Denoiser) -> Discriminator:
+        """The discriminator over a network with this denoiser's features. Raises UserError for an unknown depth."""
+        from distill.models.discriminator import Discriminator
+
+        known = denoiser.depth_channels
+        for depth in self.depths:
+            if depth not in known:
+                raise UserError(f"discriminator.depths: '{depth}' is not a depth of the {self.reads}{did_you_mean(depth, known)}")
+        return Discriminator(self.reads, {depth: known[depth] for depth in self.depths}, self.width)

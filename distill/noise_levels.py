@@ -1,0 +1,56 @@
+"""Distributions of the noise level, as quantile functions: u uniform in (0, 1) -> sigma/alpha.
+
+Because the level is a function of u, u itself bins samples into quantiles of whatever distribution was chosen.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
+
+from distill.registry import Settings
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Karras(Settings):
+    """The rho-grid of Karras et al. 2022 (eq. 5), read between two fractions of its length: f-distill, SiD (0 to 0.8), SiDA."""
+
+    name: Literal["karras"] = "karras"
+    sigma_min: float = Field(0.002, gt=0)
+    """Noise level at the clean end of the grid."""
+    sigma_max: float = Field(80.0, gt=0)
+    """Noise level at the noisy end of the grid."""
+    rho: float = Field(7.0, gt=0)
+    """Curvature of the grid: larger puts more levels near sigma_min."""
+    start: float = Field(0.0, ge=0, le=1)
+    """Fraction of the grid, counted from sigma_max, at which the range begins."""
+    stop: float = Field(1.0, ge=0, le=1)
+    """Fraction of the grid, counted from sigma_max, at which the range ends."""
+
+    def noise_to_signal(self, u: Tensor) -> Tensor:
+        """sigma/alpha at each quantile u, noisiest first."""
+        fraction = self.start + u * (self.stop - self.start)
+        high, low = self.sigma_max ** (1 / self.rho), self.sigma_min ** (1 / self.rho)
+        return (high + fraction * (low - high)) ** self.rho
+
+
+class LogNormal(Settings):
+    """log(sigma/alpha) ~ N(mean, std^2): EDM's training distribution, and the fake score's in SiD."""
+
+    name: Literal["lognormal"] = "lognormal"
+    mean: float = -1.2
+    """Mean of log(sigma/alpha)."""
+    std: float = Field(1.2, gt=0)
+    """Standard deviation of log(sigma/alpha)."""
+
+    def noise_to_signal(self, u: Tensor) -> Tensor:
+        """sigma/alpha at each quantile u."""
+        import torch
+
+        return (self.mean + self.std * torch.special.ndtri(u)).exp()
+
+
+NoiseLevels = Annotated[Karras | LogNormal, Field(discriminator="name")]

@@ -1,0 +1,26 @@
+"""(a) The divergence at one noise level: Diff-Instruct, DMD, DMD2, f-distill.
+
+    grad D_f(p_t||q_t) = -E[h(r) delta . dx_t/dtheta],  delta = s_p - s_q    (f-distill, Xu et al. 2025, theorem 1)
+
+Neither network is differentiated.
+"""
+
+from __future__ import annotations
+
+from distill.divergences import Divergence
+from distill.objectives.weighting import Weighting, dot, sample_weight, unit
+from distill.types import LossOutput, Scores
+
+
+def distribution_matching(scores: Scores, divergence: Divergence, weighting: Weighting = "dmd") -> LossOutput:
+    """Loss per sample, (b,), whose gradient is that of D_f at level t, in nats, with weighting `score`.
+
+    With `prediction` the gradient with respect to x_0 is -h (teacher - fake), and with `dmd` that over mean|x_0 - teacher|, which for reverse
+    KL is DMD's.
+    """
+    difference = (scores.teacher - scores.fake).detach()
+    h = divergence.h(scores.log_ratio.detach())
+    # In units of the prediction the factor alpha = dx_t/dx_0 is left out as well.
+    moved = scores.x_t if weighting == "score" else scores.x0
+    loss = -sample_weight(scores, weighting) * h * dot(unit(scores, weighting) * difference, moved)
+    return LossOutput(loss, {"h": h, "prediction_gap": difference.square().flatten(1).mean(1)})

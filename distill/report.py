@@ -1,0 +1,299 @@
+"""`python -m distill.report runs/X`: what a run did, as a page for people (report.html) and a few numbers for programs (summary.json)."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+from dataclasses import dataclass
+from html import escape
+from operator import index
+from pathlib import Path
+from typing import Any, NoReturn
+
+import yaml
+
+from distill import charts
+from distill.charts import duration, numbers, short
+from distill.errors import UserError, run_command
+from distill.files import read_json, write_json, write_text
+
+STATS = {  # families of keys in stats.jsonl: the title of their section, and what to look for
+    "loss/": ("Losses", "Thick: running mean; faint: logged values. A distillation's losses need not fall; look for sudden jumps."),
+    "ratio/": ("Density ratio", "How the discriminator weighs student samples against the teacher's, as the objective uses it."),
+    "grad_norm/": ("Gradient norms", "Length of each network's gradient; a lasting rise announces divergence."),
+    "lr/": ("Learning rates", "As the optimisers used them."),
+}
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"  # the browser fetches and runs nothing, whatever a run's files contain
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run's folder holds, as far as it is there: an absent file is an empty mapping."""
+
+    folder: Path
+    config: dict[str, Any]
+    meta: dict[str, Any]
+    evaluation: dict[str, Any]
+    lines: list[dict[str, Any]]
+    """stats.jsonl, one line a step, ascending"""
+    unreadable: list[int]
+    """numbers of the lines of stats.jsonl that are no statistics, from 1"""
+
+    @property
+    def distance(self) -> str:
+        """The key of the protocol's Fréchet distance: `fd_pixel` for `fd-pixel`."""
+        return str(self.evaluation.get("protocol", "fd-pixel")).replace("-", "_")
+
+    @property
+    def train_command(self) -> str:
+        """What was typed; meta.json has it without the interpreter."""
+        return f"python {self.meta.get('command') or f'train.py {self.folder}/config.yaml'}"
+
+    @property
+    def eval_command(self) -> str:
+        return f"python -m eval --run {shlex.quote(str(self.folder))}"
+
+    def series(self, prefix: str) -> dict[str, tuple[list[int], list[float]]]:
+        """Everything logged whose key starts with `prefix`, by the rest of the key: its steps and its values; null was not finite."""
+        found: dict[str, tuple[list[int], list[float]]] = {}
+        for line in self.lines:
+            for key, value in line.items():
+                if key.startswith(prefix):
+                    steps, values = found.setdefault(key.removeprefix(prefix), ([], []))
+                    steps.append(line["step"])
+                    values.append(float("nan") if value is None else float(value))
+        return found
+
+
+def read_run(run_dir: Path) -> Run:
+    """Read a run's folder. Raises `UserError` where it is none, or one of its files is broken."""
+    if not run_dir.is_dir():
+        raise UserError(f"{run_dir}: no such folder; expected the folder of a run, such as runs/<name>")
+    files = {name: run_dir / name for name in ("config.yaml", "meta.json", "eval.json")}
+    if not files["config.yaml"].is_file() and not (run_dir / "stats.jsonl").is_file():
+        raise UserError(f"{run_dir}: is not a run; expected a folder with config.yaml or stats.jsonl")
+    found = {name: (read_yaml if name == "config.yaml" else read_json)(path) for name, path in files.items() if path.is_file()}
+    for name, content in found.items():
+        if not isinstance(content, dict):
+            raise UserError(f"{files[name]}: expected a mapping, found {type(content).__name__}")
+    config, meta, evaluation = (found.get(name, {}) for name in files)
+    return Run(run_dir, config, meta, evaluation, *read_stats(run_dir / "stats.jsonl"))
+
+
+def read_yaml(path: Path) -> Any:
+    """A configuration as it is written: a report must open the runs of other versions, so nothing is checked here."""
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: is not YAML ({error})") from error
+
+
+def read_stats(path: Path) -> tuple[list[dict[str, Any]], list[int]]:
+    """The lines of stats.jsonl by step, and the numbers of those that are none.
+
+    A killed run leaves half a line; a resumed one repeats the steps since its checkpoint, and what it wrote last is what happened.
+    """
+    by_step: dict[int, dict[str, Any]] = {}
+    unreadable = []
+    content = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    for number, text in enumerate(content.split("\n"), start=1):
+        try:
+            if text.strip():
+                line = json.loads(text)
+                by_step[index(line["step"])] = line
+        except (ValueError, TypeError, KeyError):
+            unreadable.append(number)
+    return [by_step[step] for step in sorted(by_step)], unreadable
+
+
+def method_of(config: dict[str, Any]) -> str | None:
+    """The objective and what is added to it: `expanded_divergence (forward_kl) + gan`."""
+    objective, terms = config.get("objective"), config.get("terms") or ()
+    if not isinstance(objective, dict):
+        return None
+    detail = objective.get("divergence") or objective.get("distance")
+    return " + ".join([f"{objective.get('name')} ({detail})" if detail else str(objective.get("name")), *(str(term["name"]) for term in terms)])
+
+
+def summarise(run_dir: Path) -> dict[str, Any]:
+    """`name, method, protocol, student, teacher, sampling, train` of a run: what a table of many runs needs; only what there is."""
+    run = read_run(run_dir)
+    results = {role: numbers(run.evaluation.get(role)) for role in ("student", "teacher", "sampling")}
+    student, teacher = results["student"].get(run.distance), results["teacher"].get(run.distance)
+    if student is not None and teacher:
+        results["student"]["fd_over_teacher"] = student / teacher
+    latest = run.lines[-1] if run.lines else {}
+    train = {name: latest[key] for name, key in {"seconds": "seconds", "images": "images", "steps": "step"}.items() if key in latest}
+    name, method, protocol = run.folder.resolve().name, method_of(run.config), run.evaluation.get("protocol")
+    summary = {"name": name, "method": method, "protocol": protocol, **results, "train": train}
+    return {key: value for key, value in summary.items() if value}
+
+
+def story(run: Run, summary: dict[str, Any]) -> str:
+    """The run in a paragraph of plain text, for a reader who was not there: only what its numbers support."""
+    train, student, teacher, sampling = (summary.get(key, {}) for key in ("train", "student", "teacher", "sampling"))
+    many = f"{short(sampling['teacher_evaluations'])} network evaluations" if "teacher_evaluations" in sampling else "many network evaluations"
+    said = [f"This run trained a diffusion teacher: a network that makes an image in {many}."]
+    if run.config.get("task") != "train_teacher":
+        source = run.config.get("teacher")
+        path = f", {source['path']}," if isinstance(source, dict) and "path" in source else ""
+        said = [f"This run distilled a diffusion teacher{path} that makes an image in {many} into a student that makes one in a single evaluation."]
+        said += [f"The method is {summary['method']}."] if "method" in summary else []
+    if "seconds" in train and "steps" in train:
+        machine = f" on {run.meta['machine']}" if run.meta.get("machine") else ""
+        images = f" over {short(train['images'])} images" if train.get("images") else ""
+        said.append(f"Training took {duration(train['seconds'])}{machine}: {short(train['steps'])} steps{images}.")
+    count = f"Over {short(run.evaluation['n'])} images" if numbers(run.evaluation).get("n") else "In the evaluation"
+    ratio = student.get("fd_over_teacher")
+    if ratio is not None:
+        verdict = "closer to them than" if ratio < 0.98 else "further from them than" if ratio > 1.02 else "as close to them as"
+        said.append(
+            f"{count}, the student's Fréchet distance to the training images is {short(student[run.distance])} and the teacher's "
+            f"{short(teacher[run.distance])}: the student is {verdict} its teacher, at {ratio:.2f} times the distance."
+        )
+    elif run.distance in student or run.distance in teacher:
+        who = "student" if run.distance in student else "teacher"
+        said.append(f"{count}, the {who}'s Fréchet distance to the training images is {short(summary[who][run.distance])}.")
+    if "speedup" in sampling:
+        said.append(f"The student makes images {short(sampling['speedup'])} times faster than the teacher.")
+    return " ".join(said)
+
+
+def section(title: str, body: str) -> str:
+    return f"<section><h2>{escape(title)}</h2>{body}</section>"
+
+
+def missing(what: str, command: str) -> str:
+    """One line in the place of something that is not there, with the command that makes it."""
+    return f'<p class="missing">{escape(what)} Make it with <code>{escape(command)}</code></p>'
+
+
+def images_of(run: Run) -> str:
+    """Real, teacher and student grids side by side."""
+    evaluations = numbers(run.evaluation.get("sampling")).get("teacher_evaluations")
+    cost = f"{short(evaluations)} evaluations an image" if evaluations else "many evaluations an image"
+    captions = {"real": "Real|training images", "teacher": f"Teacher|{cost}", "student": "Student|one evaluation an image"}
+    if run.config.get("task") == "train_teacher":
+        del captions["student"]
+    found = {f"eval/{name}.png": charts.image(run.folder / "eval" / f"{name}.png", caption) for name, caption in captions.items()}
+    absent = ", ".join(name for name, figure in found.items() if figure is None)
+    row = "".join(figure for figure in found.values() if figure)
+    return (f'<div class="row">{row}</div>' if row else "") + (missing(f"There is no readable {absent}.", run.eval_command) if absent else "")
+
+
+def monitor_of(run: Run) -> str:
+    """Distances measured during training, with the teacher's: of the same sample size where the run logged it, else of the evaluation."""
+    series = run.series("monitor/")
+    counts = series.pop("n", ([], []))[1]
+    size = f"{short(counts[-1])} images a point" if counts else "few images a point"
+    figures = ""
+    for name in [name for name in series if not name.startswith("teacher_")]:
+        teacher, label = (
+            numbers(run.evaluation.get("teacher")).get(name),
+            f"teacher, final evaluation over {short(run.evaluation.get('n', 0))} images",
+        )
+        if f"teacher_{name}" in series:
+            teacher, label = series[f"teacher_{name}"][1][-1], "teacher, as many images"
+        figures += charts.monitored(f"{name}|small-sample estimate, {size}", *series[name], teacher, label)
+    note = "Few images bias a Fréchet distance upwards: read the course of this curve, and do not compare its height with the final results."
+    return f'<p class="note">{note}</p>{figures}' if figures else missing("No distance was measured during training.", run.train_command)
+
+
+def statistics_of(run: Run) -> str:
+    """A section of small multiples for each family of statistics."""
+    sections = ""
+    for prefix, (title, note) in STATS.items():
+        panels = "".join(charts.curve(name, *points, smooth=prefix != "lr/") for name, points in run.series(prefix).items())
+        sections += section(title, f'<p class="note">{note}</p><div class="row small">{panels}</div>') if panels else ""
+    return sections or section("Statistics", missing("There are no statistics in stats.jsonl.", run.train_command))
+
+
+def time_of(run: Run) -> str:
+    """Where the seconds went; what no part accounts for (starting, logging, steps lost in a crash) is a bar of its own."""
+    parts = {name: sum(values) for name, (_, values) in run.series("time/").items()}
+    rest = run.series("seconds").get("", ([], [0.0]))[1][-1] - sum(parts.values())
+    if not parts:
+        return missing("No times were logged.", run.train_command)
+    return charts.time_bars({**parts, "not accounted for": rest} if rest > 0.005 * sum(parts.values()) else parts)
+
+
+def samples_of(run: Run) -> str:
+    """At most six grids over training, evenly chosen, the first and the last among them."""
+    paths = sorted((run.folder / "samples").glob("step-*.png"))
+    count = min(6, len(paths))
+    chosen = [paths[round(place * (len(paths) - 1) / max(1, count - 1))] for place in range(count)]
+    figures = [charts.image(path, f"Step {path.stem.removeprefix('step-').lstrip('0') or '0'}|") for path in chosen]
+    strip = "".join(figure for figure in figures if figure)
+    return f'<div class="row">{strip}</div>' if strip else missing("There are no sample grids in samples/.", run.train_command)
+
+
+def provenance_of(run: Run) -> str:
+    """Everything needed to repeat the run: the configuration as written, command, versions, commit, machine."""
+    path = run.folder / "config.yaml"
+    config = missing("There is no config.yaml.", run.train_command)
+    if path.is_file():
+        config = f"<details><summary>config.yaml</summary><pre>{escape(path.read_text(encoding='utf-8'))}</pre></details>"
+    versions = run.meta.get("versions")
+    facts = {key: run.meta[key] for key in ("command", "commit", "machine", "started") if run.meta.get(key)}
+    facts |= versions if isinstance(versions, dict) else {}
+    rows = "".join(f"<dt>{escape(str(key))}</dt><dd>{escape(str(value))}</dd>" for key, value in facts.items())
+    absent = missing("There is no meta.json: versions, commit and machine are not known.", run.train_command)
+    return config + (f'<dl class="facts">{rows}</dl>' if rows else absent)
+
+
+def page(run: Run, summary: dict[str, Any]) -> str:
+    """The whole report as one HTML document."""
+    title, table = escape(summary["name"]), charts.results_table(run.evaluation, run.distance)
+    reference = run.evaluation.get("reference")
+    conditions = {**run.evaluation, **(reference if isinstance(reference, dict) else {})}  # without them a number cannot be compared
+    stated = ", ".join(f"{key} {value}" for key, value in conditions.items() if key != run.distance and isinstance(value, str | int | float))
+    absent = missing("There is no eval.json: this run has not been evaluated.", run.eval_command)
+    lost = f"Line {', '.join(map(str, run.unreadable))} of stats.jsonl is not a whole record and was skipped; a run killed while writing leaves one."
+    body = [
+        f'<header><h1>{title}</h1><p class="lead">{escape(story(run, summary))}</p>{charts.tiles(summary, run.distance)}</header>',
+        f'<p class="missing">{lost}</p>' if run.unreadable else "",
+        section("How to read the numbers", charts.glossary(run.evaluation, run.distance)) if table else "",
+        section("Images", images_of(run)),
+        section("Results", f'{table}<p class="note">Evaluated with {escape(stated)}.</p>' if table else absent),
+        section("Distance during training", monitor_of(run)),
+        statistics_of(run),
+        section("Where the time went", time_of(run)),
+        section("Samples over training", samples_of(run)),
+        section("How to repeat it", provenance_of(run)),
+    ]
+    head = (
+        f'<meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{POLICY}"><title>{title}</title>'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{charts.STYLESHEET}</style>'
+    )
+    return f'<!doctype html>\n<html lang="en"><head>{head}</head><body><main>{"".join(body)}</main></body></html>\n'
+
+
+def write_report(run_dir: Path) -> Path:
+    """Write `report.html`, one file that needs no other, into the run's folder. Raises `UserError` where the folder is no run."""
+    write_text(run_dir / "report.html", page(read_run(run_dir), summarise(run_dir)))
+    return run_dir / "report.html"
+
+
+def write_summary(run_dir: Path) -> Path:
+    """Write `summary.json` into the run's folder. Raises `UserError` where the folder is no run."""
+    write_json(run_dir / "summary.json", summarise(run_dir))
+    return run_dir / "summary.json"
+
+
+class Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; see python -m distill.report --help")
+
+
+def main(arguments: list[str]) -> None:
+    """Write both files of a run and print its summary."""
+    parser = Parser(prog="python -m distill.report", description="Write report.html and summary.json of a run.", allow_abbrev=False)
+    parser.add_argument("run", type=Path, help="folder of the run, such as runs/<name>")
+    run_dir = parser.parse_args(arguments).run
+    print(f"wrote {write_report(run_dir)} and {write_summary(run_dir)}")
+    print(json.dumps(summarise(run_dir), indent=2))
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,151 @@
+"""What a run may be told: the typed settings of `train.py`, whose docstrings are its help."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, TypeAdapter, model_validator
+
+from distill.method import DiscriminatorSettings, ObjectiveSettings, RatioSettings
+from distill.noise_levels import Karras, LogNormal, NoiseLevels
+from distill.optimization import OptimizerSettings
+from distill.registry import Settings, one_of
+
+
+class GeneratorSettings(Settings):
+    """The student: a copy of the teacher, evaluated once."""
+
+    init_noise_to_signal: float = Field(80.0, gt=0)
+    """sigma/alpha at which the network is entered: 2.5 in SiD, the teacher's sigma_max in DMD and f-distill."""
+    init_from: Path | None = None
+    """Start from the one-step generator of this run or export instead of from the teacher."""
+    noise_levels: NoiseLevels = Karras()
+    """Noise levels at which the student is compared with the teacher."""
+    optimizer: OptimizerSettings = OptimizerSettings()
+    """Its optimiser."""
+    ema: float = Field(0.999, ge=0, lt=1)
+    """Decay of the average of its weights, per generator step."""
+
+
+class FakeScoreSettings(Settings):
+    """The fake score: a copy of the teacher that follows the student's distribution."""
+
+    updates: int = Field(1, ge=1)
+    """Updates of the fake score, and of the discriminator, to one of the generator."""
+    warmup_steps: int = Field(0, ge=0)
+    """First steps in which only the fake score and the discriminator learn."""
+    noise_levels: NoiseLevels = LogNormal()
+    """Noise levels at which they learn."""
+    optimizer: OptimizerSettings = OptimizerSettings()
+    """Its optimiser."""
+
+
+class RunSettings(Settings):
+    """What every run has."""
+
+    run_dir: Path
+    """Folder of the run: configuration, statistics, samples, checkpoints, export and report."""
+    resume: str = "auto"
+    """`auto` continues from the newest whole checkpoint of the run folder, `never` refuses a folder that has one; or a checkpoint's path."""
+    seed: int = Field(0, ge=0)
+    """Seed of everything random."""
+    steps: int = Field(ge=1)
+    """Steps: updates of the generator, or of the network that a teacher run trains."""
+    batch_size: int = Field(64, ge=1)
+    """Images in an update, over all processes."""
+    micro_batch_size: int | None = Field(None, ge=1)
+    """Most images that one process holds at once: gradients are accumulated over the rest. null holds them all."""
+    data_workers: int = Field(0, ge=0)
+    """Processes that read data for each training process."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Where to run."""
+    precision: Literal["no", "bf16"] = "no"
+    """Mixed precision of the networks; weights stay in float32."""
+    log_every: int = Field(50, ge=1)
+    """Steps between lines of stats.jsonl."""
+    sample_every: int = Field(500, ge=1)
+    """Steps between sample grids."""
+    checkpoint_every: int = Field(500, ge=1)
+    """Steps between checkpoints."""
+    keep_checkpoints: int = Field(2, ge=1)
+    """Newest checkpoints to keep."""
+    monitor_every: int = Field(500, ge=1)
+    """Steps between measurements of the distance to the data during training."""
+    monitor_images: int = Field(2000, ge=2)
+    """Images in each measurement: a small count, not to be compared with an evaluation."""
+    trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ()
+    """Trackers besides stats.jsonl."""
+
+
+class DistillRun(RunSettings):
+    """Distil a teacher into a one-step generator."""
+
+    task: Literal["distill"]
+    """What the run does: `distill`, or `train_teacher`."""
+    data: one_of("data") | None = None  # type: ignore[valid-type]
+    """Source of real images, for the discriminator and for measuring; null does without."""
+    teacher: one_of("teachers")  # type: ignore[valid-type]
+    """The pretrained diffusion model."""
+    generator: GeneratorSettings = GeneratorSettings()
+    """The student."""
+    fake: FakeScoreSettings = FakeScoreSettings()
+    """The fake score."""
+    objective: ObjectiveSettings
+    """What the generator minimises."""
+    discriminator: DiscriminatorSettings | None = None
+    """Tells real images from student samples; null does without."""
+    ratio: RatioSettings | None = None
+    """Density ratio from the discriminator's logit; null where the divergence needs none."""
+    terms: tuple[one_of("terms"), ...] = ()  # type: ignore[valid-type]
+    """What is added to the objective."""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> DistillRun:
+        if self.discriminator is None and any(term.differentiates_logits for term in self.terms):
+            raise ValueError("terms: gan needs a discriminator; expected settings under 'discriminator'")
+        if self.discriminator is None and self.ratio is not None:
+            raise ValueError("ratio: needs a discriminator; expected settings under 'discriminator'")
+        if self.discriminator is not None and self.data is None:
+            raise ValueError("discriminator: needs real images; expected a source under 'data'")
+        if self.ratio is None and self.objective.uses_ratio:
+            raise ValueError("objective.divergence: needs a density ratio; expected settings under 'ratio'")
+        return self
+
+
+class NetworkSettings(Settings):
+    """Our own U-Net; resolution, channels and label count are the data's."""
+
+    width: int = Field(32, ge=4)
+    """Channels of the finest level."""
+    multipliers: tuple[int, ...] = (1, 2)
+    """Channels of each level over those of the finest; each level halves the resolution."""
+    blocks: int = Field(2, ge=1)
+    """Residual blocks of each encoder level; a decoder level has one more."""
+    attention: tuple[int, ...] = ()
+    """Resolutions with self-attention."""
+    dropout: float = Field(0.0, ge=0, lt=1)
+    """Dropout in the residual blocks, while training."""
+    sigma_data: float = Field(0.5, gt=0)
+    """Standard deviation of the data, for EDM's preconditioning."""
+
+
+class TrainTeacherRun(RunSettings):
+    """Train a diffusion teacher on data."""
+
+    task: Literal["train_teacher"]
+    """What the run does: `distill`, or `train_teacher`."""
+    data: one_of("data")  # type: ignore[valid-type]
+    """Source of real images."""
+    network: NetworkSettings = NetworkSettings()
+    """Sizes of the U-Net."""
+    noise_levels: NoiseLevels = LogNormal()
+    """Noise levels to learn at."""
+    optimizer: OptimizerSettings = OptimizerSettings(betas=(0.9, 0.999))
+    """Its optimiser."""
+    ema: float = Field(0.999, ge=0, lt=1)
+    """Decay of the average of its weights, per step."""
+
+
+RunConfig = DistillRun | TrainTeacherRun
+RUN = TypeAdapter(Annotated[RunConfig, Field(discriminator="task")])

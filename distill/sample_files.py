@@ -1,0 +1,59 @@
+"""What `sample.py` reads and writes: labels from text; a folder of PNG files, a grid and a JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL.PngImagePlugin import PngInfo
+from torch import Tensor
+
+from distill.errors import UserError
+from distill.files import new_folder, write_json
+from distill.images import save_grid, to_bytes, to_pil
+from distill.sampling import balanced_labels
+from distill.types import Condition
+
+INDEX = "samples.json"
+
+
+def choose_labels(text: str, count: int, label_count: int) -> Condition:
+    """Labels for `count` images from `all`, `3`, `0-9` or `1,3,5-7`, in turn. Raises UserError where one is out of range."""
+    if text == "all":
+        return balanced_labels(count, label_count)
+    if not label_count:
+        raise UserError(f"--labels {text}: the model is unconditional; leave the labels out")
+    labels: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdigit() or (dash and not last.isdigit()):
+            raise UserError(f"--labels {text}: '{part}' is no label; expected numbers such as 3, 0-9 or 1,3,5")
+        labels.extend(range(int(first), int(last or first) + 1))
+    wrong = [label for label in labels if label >= label_count]
+    if wrong or not labels:
+        raise UserError(f"--labels {text}: {wrong[0] if wrong else 'an empty range'} is out of range; expected labels from 0 to {label_count - 1}")
+    return Condition(torch.tensor(labels)[torch.arange(count) % len(labels)])
+
+
+def save_samples(images: Tensor, seeds: Sequence[int], cond: Condition, out: Path, origin: dict[str, Any]) -> None:
+    """Write `000000.png`, ..., `grid.png` and `samples.json` as one whole folder; earlier samples there are replaced.
+
+    Raises UserError where `out` holds anything but samples.
+    """
+    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / INDEX).is_file())):
+        raise UserError(f"--out {out}: is there and holds no samples; expected a new folder")
+    pixels = to_bytes(images)
+    labels = [None] * len(images) if cond.label is None else cond.label.tolist()
+    records = [{"file": f"{i:06d}.png", "seed": seed, "label": label} for i, (seed, label) in enumerate(zip(seeds, labels, strict=True))]
+    try:
+        with new_folder(out) as folder:
+            for record, image in zip(records, pixels, strict=True):
+                note = PngInfo()
+                note.add_text("Comment", f"seed {record['seed']}, label {record['label']}, {origin}")
+                to_pil(image).save(folder / record["file"], pnginfo=note)
+            save_grid(pixels[:400], folder / "grid.png", columns=10)
+            write_json(folder / INDEX, {**origin, "images": records})
+    except OSError as error:
+        raise UserError(f"--out {out}: cannot be written ({error.strerror})") from error

@@ -1,0 +1,119 @@
+"""Images from seeds: one-step generators, and the teacher's many-step sampler. Image i depends on its own seed alone, not on the batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor
+from tqdm import tqdm
+
+from distill.batches import seeded
+from distill.registry import Settings
+from distill.schedules import like
+from distill.types import Condition, Denoiser, Generator
+
+
+class Heun(Settings):
+    """EDM's sampler (Karras et al. 2022, algorithms 1 and 2): Heun's second-order method, with stochastic churn if asked for."""
+
+    steps: int = Field(18, ge=1)
+    """Steps, each of two evaluations but the last: 18 steps are 35 evaluations."""
+    sigma_min: float = Field(0.002, gt=0)
+    """Last noise level before zero (sigma/alpha)."""
+    sigma_max: float = Field(80.0, gt=0)
+    """First noise level (sigma/alpha)."""
+    rho: float = Field(7.0, gt=0)
+    """Curvature of the grid of noise levels."""
+    churn: float = Field(0.0, ge=0)
+    """S_churn: how much fresh noise is added, 0 for the deterministic sampler."""
+    churn_min: float = Field(0.0, ge=0)
+    """Lowest noise level at which noise is added."""
+    churn_max: float = Field(1e9, gt=0)
+    """Highest noise level at which noise is added."""
+    churn_noise: float = Field(1.0, gt=0)
+    """S_noise: standard deviation of the added noise."""
+
+    @property
+    def evaluations(self) -> int:
+        """Network evaluations per image."""
+        return 2 * self.steps - 1
+
+    def grid(self) -> list[float]:
+        """Noise levels from sigma_max to sigma_min, then 0; steps + 1 of them."""
+        high, low = self.sigma_max ** (1 / self.rho), self.sigma_min ** (1 / self.rho)
+        fractions = [i / max(1, self.steps - 1) for i in range(self.steps)]
+        return [(high + f * (low - high)) ** self.rho for f in fractions] + [0.0]
+
+
+def seeded_noise(seeds: Sequence[int], shape: tuple[int, ...], stream: int = 0) -> Float[Tensor, "n ..."]:
+    """N(0, I) noise, (n, *shape) float32 on the CPU; row i depends on seeds[i] (and the stream) alone."""
+    return torch.stack([torch.randn(shape, generator=seeded(seed, stream)) for seed in seeds])
+
+
+def balanced_labels(count: int, label_count: int) -> Condition:
+    """Label i % label_count for image i; no label for an unconditional model."""
+    return Condition(torch.arange(count) % label_count if label_count else None)
+
+
+def sample_generator(
+    generator: Generator, seeds: Sequence[int], cond: Condition, batch_size: int = 256, progress: bool = False
+) -> Float[Tensor, "n ..."]:
+    """One-step images, (n, *image_shape) in [-1, 1] up to overshoot, on the CPU."""
+    return _in_batches(lambda rows, z, cond: generator(z, cond), generator, seeds, cond, batch_size, progress)
+
+
+def sample_teacher(
+    teacher: Denoiser, seeds: Sequence[int], cond: Condition, sampler: Heun | None = None, batch_size: int = 256, progress: bool = False
+) -> Float[Tensor, "n ..."]:
+    """Images of the teacher's many-step sampler, (n, *image_shape), on the CPU."""
+    sampler = sampler or Heun()
+
+    def solve(rows: Sequence[int], z: Tensor, cond: Condition) -> Tensor:
+        def fresh_noise(step: int) -> Tensor:
+            return seeded_noise(rows, teacher.image_shape, stream=step + 1).to(z)
+
+        return heun(teacher, z, cond, sampler, fresh_noise)
+
+    return _in_batches(solve, teacher, seeds, cond, batch_size, progress)
+
+
+def heun(teacher: Denoiser, z: Tensor, cond: Condition, sampler: Heun, fresh_noise: Callable[[int], Tensor]) -> Tensor:
+    """Solve the probability-flow ODE from unit noise z (b, ...) in the coordinates x_t/alpha; `fresh_noise(step)` serves the churn."""
+    schedule = teacher.schedule
+
+    def slope(x: Tensor, level: float) -> Tensor:
+        t = schedule.t(x.new_full((len(x),), level))
+        return (x - teacher(x * like(schedule.alpha(t), x), t, cond)) / level
+
+    grid = sampler.grid()
+    x = z * grid[0]
+    for step, (level, following) in enumerate(zip(grid[:-1], grid[1:], strict=True)):
+        if sampler.churn > 0 and sampler.churn_min <= level <= sampler.churn_max:
+            raised = level * (1 + min(sampler.churn / sampler.steps, 2**0.5 - 1))
+            x = x + (raised**2 - level**2) ** 0.5 * sampler.churn_noise * fresh_noise(step)
+            level = raised
+        first = slope(x, level)
+        estimate = x + (following - level) * first
+        x = x + (following - level) * (first + slope(estimate, following)) / 2 if following > 0 else estimate
+    return x
+
+
+@torch.inference_mode()
+def _in_batches(
+    sample: Callable[[Sequence[int], Tensor, Condition], Tensor],
+    network: Generator | Denoiser,
+    seeds: Sequence[int],
+    cond: Condition,
+    batch_size: int,
+    progress: bool,
+) -> Tensor:
+    device = next(network.parameters()).device
+    images = []
+    for start in tqdm(range(0, len(seeds), batch_size), desc="sampling", disable=not progress, leave=False):
+        rows = slice(start, start + batch_size)
+        z = seeded_noise(seeds[rows], network.image_shape).to(device)
+        images.append(sample(seeds[rows], z, cond[rows].to(device)).float().cpu())
+    return torch.cat(images)

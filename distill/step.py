@@ -1,0 +1,163 @@
+"""The losses of one batch: the fake score's and discriminator's, and the generator's. Pure: no optimiser, no accelerate."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from distill.batches import Batch
+from distill.models.discriminator import Discriminator
+from distill.noise_levels import NoiseLevels
+from distill.ratio import DensityRatio
+from distill.schedules import like
+from distill.terms import Student, Term
+from distill.types import Condition, Denoiser, Generator, Objective, Scores
+
+
+@dataclasses.dataclass(frozen=True)
+class Networks:
+    """The networks of a distillation. The discriminator reads the features of `teacher` or `fake`."""
+
+    teacher: Denoiser
+    fake: Denoiser
+    generator: Generator
+    discriminator: Discriminator | None = None
+
+    def predict(self, name: str, x_t: Tensor, t: Tensor, cond: Condition) -> tuple[Tensor, Tensor | None]:
+        """Prediction of x_0 by the network of that name, and logits if it is the one that the discriminator reads."""
+        network = getattr(self, name)
+        if self.discriminator is None or self.discriminator.reads != name:
+            return network(x_t, t, cond), None
+        x0, features = network(x_t, t, cond, self.discriminator.depths)
+        return x0, self.discriminator(features)
+
+    def logits(self, discriminator: Discriminator, x_t: Tensor, t: Tensor, cond: Condition) -> Tensor:
+        """The discriminator's logits alone, (b,)."""
+        return discriminator(getattr(self, discriminator.reads).features(x_t, t, cond, discriminator.depths))
+
+
+@dataclasses.dataclass(frozen=True)
+class WeightedTerm:
+    """A term of the generator's loss under its name in the config."""
+
+    name: str
+    term: Term
+    weight: float
+    start_step: int
+    differentiates_logits: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """What a run minimises: the objective, the terms added to it, and where in the noise each network learns."""
+
+    objective: Objective
+    needs_graph: bool
+    """The objective differentiates the two networks with respect to their inputs."""
+    objective_weight: float
+    ratio: DensityRatio | None
+    terms: tuple[WeightedTerm, ...]
+    levels: NoiseLevels
+    fake_levels: NoiseLevels
+    discriminator_weight: float = 1.0
+
+    def differentiates_logits(self, step: int) -> bool:
+        return any(term.differentiates_logits and step >= term.start_step for term in self.terms)
+
+
+Losses = dict[str, Tensor]
+"""Weighted losses by name, scalars with a graph; their sum is minimised."""
+Metrics = dict[str, Tensor]
+"""Detached scalars to log."""
+
+
+@contextmanager
+def frozen(*networks: nn.Module) -> Iterator[None]:
+    """Within, the networks are in evaluation mode and their parameters need no gradient; their inputs still may."""
+    modes = [(module, module.training) for network in networks for module in network.modules()]
+    trained = [parameter for network in networks for parameter in network.parameters() if parameter.requires_grad]
+    for network in networks:
+        network.eval().requires_grad_(False)
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+        for parameter in trained:
+            parameter.requires_grad_(True)
+
+
+def noised(networks: Networks, levels: NoiseLevels, x0: Tensor, u: Tensor, eps: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Noise x0 to the quantiles u: (x_t, t, alpha, sigma), the last two broadcasting against x0."""
+    schedule = networks.teacher.schedule
+    t = schedule.t(levels.noise_to_signal(u))
+    alpha, sigma = like(schedule.alpha(t), x0), like(schedule.sigma(t), x0)
+    return alpha * x0 + sigma * eps, t, alpha, sigma
+
+
+def fake_loss(networks: Networks, method: Method, batch: Batch, x0: Tensor) -> tuple[Losses, Metrics]:
+    """Denoising score matching on student samples x0 (b, ...), and the discriminator's loss if there is one.
+
+    The score is weighted as the network's own prediction target implies. The discriminator tells real images from student samples, both noised
+    to the same levels and under the same conditions, by binary cross-entropy, so that its logit tends to log p_t/q_t.
+    """
+    x0 = x0.detach()
+    x_t, t, _, _ = noised(networks, method.fake_levels, x0, batch.u_fake, batch.eps_fake)
+    prediction, logits = networks.predict("fake", x_t, t, batch.cond)
+    weight = like(networks.fake.target_weight(t), x0)
+    losses = {"fake": (weight * (prediction - x0).square()).mean()}
+    discriminator = networks.discriminator
+    if discriminator is None:
+        return losses, {}
+
+    real = batch.real
+    if real is None:
+        raise ValueError("a discriminator needs real images: give the run a data source")
+    if logits is None:
+        logits = networks.logits(discriminator, x_t, t, batch.cond)
+    real_logits = networks.logits(discriminator, noised(networks, method.fake_levels, real, batch.u_fake, batch.eps_real)[0], t, batch.cond)
+    losses["discriminator"] = method.discriminator_weight * (F.softplus(logits) + F.softplus(-real_logits)).mean()
+    correct = torch.cat([logits < 0, real_logits > 0]).float().mean()
+    return losses, {
+        "discriminator/accuracy": correct,
+        "discriminator/logit_real": real_logits.detach().mean(),
+        "discriminator/logit_fake": logits.detach().mean(),
+    }
+
+
+def generator_loss(networks: Networks, method: Method, batch: Batch, x0: Tensor, step: int) -> tuple[Losses, Metrics]:
+    """The objective per image dimension plus the weighted terms, on student samples x0 (b, ...) with their graph.
+
+    Both denoisers are to be frozen. They run without a graph unless the objective, or a term that reads the discriminator's logits, needs one.
+    """
+    x_t, t, alpha, sigma = noised(networks, method.levels, x0, batch.u, batch.eps)
+    reads = networks.discriminator.reads if networks.discriminator and method.differentiates_logits(step) else None
+    predictions, logits = {}, None
+    for name in ("teacher", "fake"):
+        with torch.set_grad_enabled(method.needs_graph or reads == name):
+            prediction, its_logits = networks.predict(name, x_t, t, batch.cond)
+        # A decoder's graph that nothing will differentiate is let go at once.
+        predictions[name] = prediction if method.needs_graph else prediction.detach()
+        logits = its_logits if logits is None else logits
+
+    ratio = method.ratio
+    log_ratio = ratio(logits, batch.u) if ratio is not None and logits is not None else x0.new_zeros(len(x0))
+    scores = Scores(x0, x_t, alpha, sigma, predictions["teacher"], predictions["fake"], log_ratio)
+    output = method.objective(scores)
+    scale = method.objective_weight * (1.0 if ratio is None else ratio.scale)
+    losses = {"objective": scale * output.loss.mean() / x0[0].numel()}
+    metrics = {name: value.mean() for name, value in output.metrics.items()}
+    student = Student(scores, batch.cond, logits)
+    for weighted in method.terms:
+        if step >= weighted.start_step:
+            term = weighted.term(student)
+            losses[weighted.name] = weighted.weight * term.loss.mean()
+            metrics |= {f"{weighted.name}/{name}": value.mean() for name, value in term.metrics.items()}
+    if ratio is not None:
+        metrics |= {"ratio/log_ratio_mean": log_ratio.mean(), "ratio/log_ratio_std": log_ratio.std(correction=0), "ratio/scale": ratio.scale}
+    return losses, metrics

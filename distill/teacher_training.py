@@ -1,0 +1,84 @@
+"""The task `train_teacher`: denoising score matching on data (Karras et al. 2022, eq. 8)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from distill.batches import Batch, Batches
+from distill.ema import EMA
+from distill.errors import UserError
+from distill.export import save_denoiser
+from distill.models.unet import UNet, UNetConfig
+from distill.noise_levels import NoiseLevels
+from distill.optimization import Updater
+from distill.run_settings import TrainTeacherRun
+from distill.sampling import balanced_labels, sample_teacher
+from distill.schedules import like
+from distill.step import Metrics
+from distill.tracking import Clock, check_finite
+from distill.types import Denoiser
+
+
+class TeacherTraining:
+    """A diffusion model of our own and its optimiser. A `Task` of the trainer."""
+
+    def __init__(self, config: TrainTeacherRun, accelerator: Accelerator, clock: Clock) -> None:
+        self.config, self.accelerator, self.clock = config, accelerator, clock
+        data = config.data.load("train")
+        channels, resolution, width = data.image_shape
+        if resolution != width:
+            raise UserError(f"data: images of {resolution}x{width}; expected square ones")
+        torch.manual_seed(config.seed)
+        try:
+            sizes = UNetConfig(resolution, channels, data.label_count, **config.network.model_dump())
+        except ValueError as error:
+            raise UserError(f"network.multipliers: {error}") from error
+        self.network = UNet(sizes).to(accelerator.device)
+        self.batches = Batches.of(config, self.network.image_shape, data.label_count, data, accelerator)
+        self.ema = EMA(self.network, config.ema)
+        self.updaters = {"teacher": Updater("teacher", self.network, config.optimizer, config.steps, accelerator)}
+        self.label_count = self.network.label_count
+        self.modules: dict[str, nn.Module] = {"teacher": self.network}
+
+    def start(self, step: int) -> None:
+        """Begin with the batch of this step."""
+        self.stream = self.batches.starting_at(step)
+
+    def update(self, step: int, detailed: bool) -> Metrics:
+        """One update of the network."""
+        with self.clock("data"):
+            chunks = next(self.stream).split(self.config.micro_batch_size)
+        metrics: Metrics = {"loss/teacher": torch.zeros((), device=self.accelerator.device)}
+        with self.clock("teacher"):
+            for chunk in chunks:
+                with self.accelerator.autocast():
+                    loss = denoising_loss(self.network, chunk, self.config.noise_levels)
+                check_finite({"teacher": loss}, step, chunk.u)
+                self.accelerator.backward(loss / len(chunks))
+                metrics["loss/teacher"] += loss.detach() / len(chunks)
+            metrics["grad_norm/teacher"] = self.updaters["teacher"].update(step)
+            self.ema.update(self.network)
+        return metrics
+
+    def sample(self, count: int, first_seed: int = 0) -> Tensor:
+        """Images of the averaged network's sampler, (count, c, h, w) on the CPU."""
+        seeds = range(first_seed, first_seed + count)
+        return sample_teacher(self.ema.average, seeds, balanced_labels(count, self.label_count))
+
+    def export(self, folder: Path) -> None:
+        """Write the averaged network."""
+        save_denoiser(self.ema.average, folder)
+
+
+def denoising_loss(network: Denoiser, batch: Batch, levels: NoiseLevels) -> Tensor:
+    """Weighted squared error of the prediction of the batch's real images, noised to its quantiles of the levels; a scalar, per dimension."""
+    x0 = batch.real
+    if x0 is None:
+        raise ValueError("training a teacher needs real images")
+    t = network.schedule.t(levels.noise_to_signal(batch.u))
+    x_t = like(network.schedule.alpha(t), x0) * x0 + like(network.schedule.sigma(t), x0) * batch.eps
+    return (like(network.target_weight(t), x0) * (network(x_t, t, batch.cond) - x0).square()).mean()

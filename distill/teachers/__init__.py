@@ -1,0 +1,17 @@
+"""Backends that open a pretrained teacher, one file each; the file's name is its name in the config."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from distill.registry import Settings
+
+if TYPE_CHECKING:
+    from distill.types import Denoiser
+
+
+class TeacherSettings(Settings):
+    """Settings of a teacher backend. `load` opens it."""
+
+    def load(self) -> Denoiser:
+        raise TypeError(f"{type(self).__name__} is not a teacher")

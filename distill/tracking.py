@@ -1,0 +1,72 @@
+"""What a run writes about itself: stats.jsonl always, trackers by setting, and where its time went."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from torch import Tensor
+
+from distill.errors import TrainingError
+
+
+class Clock:
+    """Seconds spent in each named part since the last `take`."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, part: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[part] = self.seconds.get(part, 0.0) + time.perf_counter() - start
+
+    def take(self) -> dict[str, float]:
+        """The seconds as `time/<part>`, and start anew."""
+        taken, self.seconds = {f"time/{part}": round(value, 4) for part, value in self.seconds.items()}, {}
+        return taken
+
+
+class Averages:
+    """Means of metrics over the steps between two lines; a step without a metric does not count for it."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, Tensor] = {}
+        self.counts: dict[str, int] = {}
+
+    def add(self, metrics: Mapping[str, Tensor]) -> None:
+        for name, value in metrics.items():
+            self.sums[name] = self.sums.get(name, 0) + value.detach()
+            self.counts[name] = self.counts.get(name, 0) + 1
+
+    def take(self) -> dict[str, float]:
+        """The means, and start anew."""
+        means = {name: float(total) / self.counts[name] for name, total in self.sums.items()}
+        self.sums, self.counts = {}, {}
+        return means
+
+
+def append_line(path: Path, values: Mapping[str, float]) -> None:
+    """Append one line of statistics. A value that is not finite stands as null, so that every line is JSON."""
+    clean = {name: value if math.isfinite(value) else None for name, value in values.items()}
+    # A crash may have left half a line: begin on a new one.
+    broken = path.exists() and path.stat().st_size > 0 and not path.read_bytes().endswith(b"\n")
+    with path.open("a", encoding="utf-8") as file:
+        file.write(("\n" if broken else "") + json.dumps(clean) + "\n")
+
+
+def check_finite(losses: Mapping[str, Tensor], step: int, u: Tensor) -> None:
+    """Raise TrainingError, naming step, loss and noise levels, where a loss is not finite."""
+    for name, loss in losses.items():
+        if not loss.isfinite():
+            raise TrainingError(
+                f"step {step}: loss '{name}' is {loss.item()}; its batch's noise levels are quantiles {u.min():.4f} to {u.max():.4f}; "
+                "the last checkpoint is untouched"
+            )

@@ -1,0 +1,91 @@
+"""What `python -m eval` does once its options are known to be right."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import Any
+
+import distill
+from distill.config import read_run
+from distill.data import DataSettings
+from distill.errors import UserError
+from distill.files import write_json
+from distill.run_settings import TrainTeacherRun
+from eval.evaluate import evaluate, sampling_times
+from eval.grids import save_grids
+from eval.sources import Images, draw_student, draw_teacher, parse_data, read_array_file, read_folder, read_real
+from eval.table import render
+
+DRAWN = 10_000
+
+
+def run(options: argparse.Namespace) -> dict[str, Any]:
+    """Gather the images, measure, print the table, and write `eval.json` and the grids. Returns the results."""
+    out = options.out or options.run
+    config: Any = None if options.run is None else read_run(options.run)
+    data: DataSettings | None = parse_data(options.data) if options.data else config.data
+    if data is None:
+        raise UserError(f"{options.run}: the run has no data to compare with; give --data")
+    train, held_out = read_real(data)
+    if out is not None:
+        check_writable(out)
+    made = gather_images(options, config, train)
+    drawn = options.run or options.teacher
+    results = evaluate(made, train, held_out, options.seed if drawn else None)
+    times = sampling_times(made, options.batch_size)
+    if times:
+        results["sampling"] = times
+    print(render(results))
+    if out is not None:
+        save_grids(out / "eval", train, made)
+        write_json(out / "eval.json", results)
+        print(f"\n{out / 'eval.json'} and {out / 'eval'} are written")
+    return results
+
+
+def gather_images(options: argparse.Namespace, config: Any, train: Images) -> dict[str, Images]:
+    """The images to measure, by their role."""
+    if options.images is not None:
+        return {"images": read_folder(options.images, train).first(options.n, str(options.images))}
+    if options.array is not None:
+        return {"images": read_array_file(options.array, train).first(options.n, str(options.array))}
+    networks = open_networks(options, config)
+    for role, network in networks.items():
+        check_fits(role, network, train)
+    seeds = range(options.seed, options.seed + (options.n or DRAWN))
+    draw: dict[str, Any] = {"student": draw_student, "teacher": draw_teacher}
+    return {role: draw[role](network, seeds, options.batch_size) for role, network in networks.items()}
+
+
+def open_networks(options: argparse.Namespace, config: Any) -> dict[str, Any]:
+    """A run's student and teacher, or the teacher alone, opened before anything is sampled. Raises UserError where one cannot be."""
+    if options.teacher is not None:
+        return {"teacher": distill.load_teacher(options.teacher)}
+    if isinstance(config, TrainTeacherRun):
+        if options.no_teacher:
+            raise UserError(f"--no-teacher: {options.run} trained a teacher and has nothing else")
+        return {"teacher": distill.load_teacher(options.run)}
+    networks: dict[str, Any] = {"student": distill.load_generator(options.run)}
+    if not options.no_teacher:
+        networks["teacher"] = distill.load_teacher(config.teacher)
+    return networks
+
+
+def check_fits(role: str, network: Any, train: Images) -> None:
+    """Raises UserError where a network makes other images, or has other labels, than the data."""
+    if tuple(network.image_shape) != train.shape:
+        raise UserError(f"the {role} makes images of {tuple(network.image_shape)}; expected {train.shape} as the data's")
+    if train.label_count and network.label_count not in (0, train.label_count):
+        raise UserError(f"the {role} has {network.label_count} labels; expected {train.label_count} as the data's")
+
+
+def check_writable(folder: Path) -> None:
+    """Raises UserError where results could not be written, before hours are spent on them."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--out {folder}: cannot be made ({error.strerror})") from error
+    if not os.access(folder, os.W_OK):
+        raise UserError(f"--out {folder}: cannot be written to")

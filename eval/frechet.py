@@ -1,0 +1,105 @@
+"""Fréchet distance between two sets of features, from their means and covariances (Heusel et al. 2017, "GANs trained by a two time-scale
+update rule", eq. 6; Dowson and Landau 1982)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+
+import torch
+from jaxtyping import Float, Float64
+from torch import Tensor
+
+from distill.errors import UserError
+from eval.features import checked
+
+ROUNDING = torch.finfo(torch.float64).eps
+
+
+@dataclasses.dataclass(frozen=True)
+class Statistics:
+    """Mean (d,) and unbiased covariance (d, d), float64, of `count` feature vectors. Raises UserError where they are not finite."""
+
+    mean: Float64[Tensor, " d"]
+    cov: Float64[Tensor, "d d"]
+    count: int
+
+    def __post_init__(self) -> None:
+        if self.mean.dtype != torch.float64 or self.cov.dtype != torch.float64:
+            raise UserError(f"statistics in {self.mean.dtype} and {self.cov.dtype}; expected float64, less is too coarse for a matrix root")
+        if self.mean.ndim != 1 or self.cov.shape != 2 * self.mean.shape:
+            raise UserError(f"statistics of shapes {tuple(self.mean.shape)} and {tuple(self.cov.shape)}; expected (d,) and (d, d)")
+        if not (self.mean.isfinite().all() and self.cov.isfinite().all()):
+            raise UserError("statistics: mean or covariance is not finite")
+
+    @classmethod
+    def of(cls, features: Float[Tensor, "n d"]) -> Statistics:
+        """Statistics of all features at once. Raises UserError where there are fewer than 2 rows or one is not finite."""
+        return cls.streaming([features])
+
+    @classmethod
+    def streaming(cls, batches: Iterable[Float[Tensor, "b d"]]) -> Statistics:
+        """Statistics of features that come in batches of any sizes, which are not kept. Raises as `of` does."""
+        shift, total, products, count = torch.zeros(0), torch.zeros(0), torch.zeros(0), 0
+        for batch in batches:
+            if not len(batch):
+                continue
+            if not count:
+                shift = checked(batch).mean(0)
+                total, products = torch.zeros_like(shift), torch.zeros_like(torch.outer(shift, shift))
+            batch_total, batch_products = shifted_sums(batch, shift)
+            total, products, count = total + batch_total, products + batch_products, count + len(batch)
+        return cls.from_sums(shift, total, products, count)
+
+    @classmethod
+    def from_sums(cls, shift: Float64[Tensor, " d"], total: Float64[Tensor, " d"], products: Float64[Tensor, "d d"], count: int) -> Statistics:
+        """Statistics from `shifted_sums`, added up. Raises UserError where there are fewer than 2 images."""
+        if count < 2:
+            raise UserError(f"{count} images; expected at least 2, one has no covariance")
+        offset = total / count
+        cov = (products - count * torch.outer(offset, offset)) / (count - 1)
+        return cls(shift + offset, (cov + cov.T) / 2, count)
+
+    @property
+    def warning(self) -> str | None:
+        """What makes a distance from these statistics doubtful, or None."""
+        dimension = len(self.mean)
+        if self.count > dimension:
+            return None
+        return f"{self.count} images span fewer than the {dimension} dimensions of the features: the Fréchet distance is biased upwards"
+
+
+def shifted_sums(features: Float[Tensor, "n d"], shift: Float64[Tensor, " d"]) -> tuple[Float64[Tensor, " d"], Float64[Tensor, "d d"]]:
+    """Sum and sum of outer products of (features - shift). With a shift near the mean, the covariance loses no digits to cancellation."""
+    centred = checked(features)
+    if centred.shape[1:] != shift.shape:
+        raise UserError(f"features of {centred.shape[1]} dimensions; expected {len(shift)} as before")
+    centred = centred - shift
+    return centred.sum(0), centred.T @ centred
+
+
+def frechet_distance(stats_a: Statistics, stats_b: Statistics) -> float:
+    """|m_a - m_b|^2 + tr(S_a + S_b - 2 (S_a S_b)^(1/2)), in squared units of the features; 0 for equal statistics.
+
+    With S = F F^T the last trace is the sum of the singular values of F_a^T F_b: unlike the square roots of the eigenvalues of a product
+    of covariances, they keep all digits where a covariance is singular. Raises UserError where the dimensions differ.
+    """
+    if stats_a.mean.shape != stats_b.mean.shape:
+        raise UserError(f"features of {len(stats_a.mean)} and of {len(stats_b.mean)} dimensions; expected the same features on both sides")
+    root = torch.linalg.svdvals(_factor(stats_a.cov).T @ _factor(stats_b.cov)).sum()
+    distance = (stats_a.mean - stats_b.mean).square().sum() + stats_a.cov.trace() + stats_b.cov.trace() - 2 * root
+    return max(0.0, float(distance))  # the last digit's rounding must not make a distance negative
+
+
+def _factor(cov: Float64[Tensor, "d d"]) -> Float64[Tensor, "d r"]:
+    """F with F F^T = cov: Cholesky's, or where the rank is not full the eigenvectors of what is not rounding, scaled."""
+    smallest_kept = len(cov) * ROUNDING
+    lower, failed = torch.linalg.cholesky_ex(cov)
+    if not failed and lower.diagonal().square().min() > smallest_kept * cov.diagonal().max():
+        return lower
+    values, vectors = torch.linalg.eigh(cov)
+    largest = values.abs().max()
+    if values.min() < -1e-6 * largest:
+        raise UserError(f"statistics: not a covariance, it has the eigenvalue {float(values.min()):.3g} beside {float(largest):.3g}")
+    kept = values > smallest_kept * largest
+    return vectors[:, kept] * values[kept].sqrt()

@@ -1,0 +1,50 @@
+"""Improved precision and recall (Kynkäänniemi et al. 2019, "Improved precision and recall metric for assessing generative models")."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from jaxtyping import Bool, Float, Float64
+from torch import Tensor
+
+from distill.errors import UserError
+from eval.features import checked
+from eval.neighbours import squared_distances
+
+NEIGHBOURS = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Manifold:
+    """An estimate of where a distribution lies: a ball around each feature vector, up to its k-th nearest other one.
+
+    `features` is (n, d), `squared_radii` (n,), float64.
+    """
+
+    features: Float64[Tensor, "n d"]
+    squared_radii: Float64[Tensor, " n"]
+
+    @classmethod
+    def of(cls, features: Float[Tensor, "n d"], k: int = NEIGHBOURS) -> Manifold:
+        """The manifold of some features. Raises UserError where there are not more than k, or one is not finite."""
+        features = checked(features)
+        if len(features) <= k:
+            raise UserError(f"{len(features)} images; expected at least {k + 1} for precision and recall with {k} neighbours")
+        # The k + 1 nearest, because the first is the vector itself.
+        radii = torch.cat([block.topk(k + 1, largest=False).values[:, k] for block in squared_distances(features, features)])
+        # What a matrix product may be wrong by: a copy of the k-th neighbour, which is at exactly the radius, is inside on every machine.
+        rounding = 2 * features.shape[1] * torch.finfo(torch.float64).eps * features.square().sum(1).max()
+        return cls(features, radii + rounding)
+
+    def contains(self, points: Float64[Tensor, "m d"]) -> Bool[Tensor, " m"]:
+        """Whether each point lies in a ball."""
+        return torch.cat([(block <= self.squared_radii).any(1) for block in squared_distances(points, self.features)])
+
+
+def precision_recall(real: Manifold, generated: Manifold) -> dict[str, float]:
+    """`precision`: share of generated images within the real manifold; `recall`: share of real images within the generated one."""
+    return {
+        "precision": float(real.contains(generated.features).double().mean()),
+        "recall": float(generated.contains(real.features).double().mean()),
+    }

@@ -1,0 +1,163 @@
+"""Where images come from: a data source, a folder, an array file, a one-step generator, or a teacher's sampler. All are quantised here."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import cast
+
+import torch
+from jaxtyping import Int64, UInt8
+from pydantic import ValidationError
+from torch import Tensor
+
+from distill.config import describe
+from distill.data import DataSettings, DataSource
+from distill.data.array import read_array
+from distill.data.image_folder import ImageFolder
+from distill.errors import UserError, did_you_mean
+from distill.files import read_json
+from distill.registry import choices, settings_of
+from distill.sample_files import INDEX
+from distill.sampling import Heun, balanced_labels, sample_generator, sample_teacher
+from distill.types import Condition, Denoiser, Generator
+from eval.features import quantise
+
+CHUNK = 512
+"""Images held as floats at once."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Images:
+    """Quantised images (n, c, h, w), the label of each (n,) or None, how many labels there are, and what sampling them took."""
+
+    pixels: UInt8[Tensor, "n c h w"]
+    labels: Int64[Tensor, " n"] | None = None
+    label_count: int = 0
+    seconds: float | None = None
+    evaluations: int | None = None
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.pixels.shape[1:])
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the bytes, in the order (n, c, h, w): equal hashes are equal images in equal order."""
+        return hashlib.sha256(self.pixels.contiguous().numpy().tobytes()).hexdigest()
+
+    def first(self, count: int | None, origin: str) -> Images:
+        """The first `count` images, or all. Raises UserError where there are fewer."""
+        if count is not None and count > len(self):
+            raise UserError(f"--n {count}: {origin} holds {len(self)} images; expected at most as many")
+        return dataclasses.replace(self, pixels=self.pixels[:count], labels=None if self.labels is None else self.labels[:count])
+
+
+def parse_data(text: str) -> DataSettings:
+    """A data source from `digits`, or `NAME:PATH` or `NAME:PATH:HELD_OUT_PATH`. Raises UserError for anything else."""
+    name, *paths = text.split(":")
+    if name not in choices("data"):
+        raise UserError(f"--data {text}: '{name}' is not in distill/data{did_you_mean(name, choices('data'))}")
+    settings = settings_of("data", name)
+    if "path" not in settings.model_fields and paths:
+        raise UserError(f"--data {text}: {name} takes no path; expected --data {name}")
+    if "path" in settings.model_fields and (not 1 <= len(paths) <= 2 or not all(paths)):
+        raise UserError(f"--data {text}: expected {name}:PATH or {name}:PATH:HELD_OUT_PATH")
+    try:
+        return cast(DataSettings, settings.model_validate(dict(zip(("path", "held_out_path"), paths, strict=False))))
+    except ValidationError as error:
+        raise UserError(f"--data {text}: {describe(error, {})}") from error
+
+
+def read_real(data: DataSettings) -> tuple[Images, Images | None]:
+    """The training images and the held-out ones, or None where the source has none. Raises UserError where they cannot be read."""
+    train = gather(data.load("train"), "training images")
+    if "held_out_path" in type(data).model_fields and getattr(data, "held_out_path") is None:  # noqa: B009 - a field of some sources only
+        return train, None
+    held_out = gather(data.load("held_out"), "held-out images")
+    if held_out.shape != train.shape:
+        raise UserError(f"held-out images of {held_out.shape}; expected {train.shape} as the training images")
+    return train, held_out
+
+
+def gather(source: DataSource, origin: str) -> Images:
+    """All images of a source, in its order, and their labels where it has any."""
+    chunks: list[Tensor] = []
+    labels: list[int] = []
+    for start in range(0, len(source), CHUNK):
+        rows = [source[index] for index in range(start, min(start + CHUNK, len(source)))]
+        chunks.append(quantise(torch.stack([image for image, _ in rows]), origin))
+        labels.extend(label for _, label in rows)
+    return Images(torch.cat(chunks), torch.tensor(labels) if source.label_count else None, source.label_count)
+
+
+def read_folder(path: Path, real: Images) -> Images:
+    """Images of a folder, grey where the real ones are; labels from `sample.py`'s index, or from one sub-folder for each of the real labels.
+
+    Raises UserError where there are none, or they do not fit the real images.
+    """
+    folder = ImageFolder(path, grey=real.shape[0] == 1)
+    if (path / INDEX).is_file():
+        return _read_samples(folder, path, real)
+    if folder.label_count not in (0, real.label_count):
+        raise UserError(f"{path}: {folder.label_count} sub-folders; expected none, or one for each of the {real.label_count} labels of the data")
+    return _fitting(gather(folder, str(path)), real, str(path))
+
+
+def _read_samples(folder: ImageFolder, path: Path, real: Images) -> Images:
+    """What `sample.py` wrote: its index names the images, so that the grid beside them is none, and their labels."""
+    try:
+        records = read_json(path / INDEX)["images"]
+        folder.files = [path / record["file"] for record in records]
+        labels = [record["label"] for record in records]
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{path / INDEX}: is not what sample.py writes; expected 'images' of 'file' and 'label'") from error
+    images = gather(folder, str(path))
+    known = all(isinstance(label, int) and label >= 0 for label in labels)
+    if not known:
+        return _fitting(dataclasses.replace(images, labels=None, label_count=0), real, str(path))
+    return _fitting(dataclasses.replace(images, labels=torch.tensor(labels), label_count=max(labels) + 1), real, str(path))
+
+
+def read_array_file(path: Path, real: Images) -> Images:
+    """Images of a `.npy` or `.npz` file, with labels where it has them. Raises UserError where they do not fit the real images."""
+    return _fitting(gather(read_array(path), str(path)), real, str(path))
+
+
+def _fitting(images: Images, real: Images, origin: str) -> Images:
+    if images.shape != real.shape:
+        raise UserError(f"{origin}: images of {images.shape}; expected {real.shape} as the data's")
+    if real.label_count and images.label_count > real.label_count:
+        raise UserError(f"{origin}: label {images.label_count - 1} is out of range; expected labels from 0 to {real.label_count - 1} as the data's")
+    return images
+
+
+def draw_student(generator: Generator, seeds: range, batch_size: int) -> Images:
+    """Images of a one-step generator, label i % label_count for image i. Raises UserError where one is not finite."""
+    return _draw(generator, seeds, batch_size, 1, lambda rows, cond: sample_generator(generator, rows, cond, batch_size, progress=sys.stderr.isatty()), "student")
+
+
+def draw_teacher(teacher: Denoiser, seeds: range, batch_size: int) -> Images:
+    """Images of a teacher's sampler, from the noise and the labels that a student is given for the same seeds. Raises as for a student."""
+    heun = Heun()
+    sample = lambda rows, cond: sample_teacher(teacher, rows, cond, heun, batch_size, progress=sys.stderr.isatty())  # noqa: E731
+    return _draw(teacher, seeds, batch_size, heun.evaluations, sample, "teacher")
+
+
+def _draw(
+    network: Generator | Denoiser, seeds: range, batch_size: int, evaluations: int, sample: Callable[[range, Condition], Tensor], role: str
+) -> Images:
+    """Sample and time. One batch is sampled beforehand for nothing: it pays for memory, threads and kernels."""
+    cond = balanced_labels(len(seeds), network.label_count)
+    sample(seeds[:batch_size], cond[:batch_size])
+    start = time.perf_counter()
+    images = sample(seeds, cond)
+    seconds = time.perf_counter() - start
+    return Images(quantise(images, f"the {role}'s images"), cond.label, network.label_count, seconds, evaluations)

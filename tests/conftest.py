@@ -1,0 +1,5 @@
+"""Shapes and types of public functions are checked while tests run."""
+
+from jaxtyping import install_import_hook
+
+install_import_hook(["distill"], "beartype.beartype")

@@ -1,0 +1,160 @@
+"""(a) against the exact gradient of D_f at one noise level."""
+
+from __future__ import annotations
+
+import functools
+
+import pytest
+import torch
+
+from distill.divergences import TABLE, parse
+from distill.objectives import distribution_matching
+from distill.objectives.weighting import FLOOR, Weighting
+from distill.types import Scores
+from tests.closed_form import (
+    DOUBLE,
+    IMAGE_SHAPE,
+    IMAGE_STUDENT,
+    IMAGE_TEACHER,
+    LEVELS,
+    ROWS,
+    assert_near,
+    divergence_value,
+    draw,
+    expected_gradient,
+    expected_image_gradient,
+    gradient_of,
+    observe_images,
+    sampled_gradient,
+    tensor,
+)
+
+NAMES = [*TABLE, "alpha:1.5", "0.4*forward_kl+0.6*reverse_kl"]
+
+
+def objective(name: str, weighting: Weighting = "score") -> functools.partial:
+    return functools.partial(distribution_matching, divergence=parse(name), weighting=weighting)
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row["id"])
+def test_gradient_is_the_oracles(row: dict) -> None:
+    alpha, sigma = tensor(row["alpha"]), tensor(row["sigma"])
+    assert_near(expected_gradient(objective(row["divergence"]), alpha, sigma), row["grad_value"], 1e-9)
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row["id"])
+def test_closed_form_is_the_oracles(row: dict) -> None:
+    """The quadrature that the other tests differentiate, against values from elsewhere."""
+    value = functools.partial(divergence_value, parse(row["divergence"]), tensor(row["alpha"]), tensor(row["sigma"]))
+    assert_near(value(), row["value"], 1e-9)
+    assert_near(gradient_of(value), row["grad_value"], 1e-9)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("name", NAMES)
+def test_gradient_is_that_of_the_divergence(name: str, level: str) -> None:
+    alpha, sigma = map(tensor, LEVELS[level])
+    exact = gradient_of(lambda parameters: divergence_value(parse(name), alpha, sigma, parameters))
+    assert_near(expected_gradient(objective(name), alpha, sigma), exact, 1e-11)
+
+
+@pytest.mark.parametrize("alpha_sigma", LEVELS.values(), ids=LEVELS)
+@pytest.mark.parametrize("name", ["reverse_kl", "forward_kl"])
+def test_gradient_of_images(name: str, alpha_sigma: tuple[float, float]) -> None:
+    """Against Kullback and Leibler's formula for Gaussians, for samples of (b, c, h, w)."""
+    alpha, sigma = map(tensor, alpha_sigma)
+
+    def exact(parameters: torch.Tensor) -> torch.Tensor:
+        teacher = (alpha * IMAGE_TEACHER.means[..., 0], (alpha * IMAGE_TEACHER.stds[..., 0]) ** 2 + sigma**2)
+        student = (alpha * parameters[0], (alpha * parameters[1]) ** 2 + sigma**2)
+        (mean_a, variance_a), (mean_b, variance_b) = (teacher, student) if name == "forward_kl" else (student, teacher)
+        return ((variance_a + (mean_a - mean_b) ** 2) / variance_b - 1 - (variance_a / variance_b).log()).sum() / 2
+
+    assert_near(expected_image_gradient(objective(name), alpha, sigma), gradient_of(exact, IMAGE_STUDENT), 1e-11)
+
+
+def test_samples_agree_with_the_divergence() -> None:
+    alpha, sigma = LEVELS["ve"]
+    exact = gradient_of(lambda parameters: divergence_value(parse("jensen_shannon"), tensor(alpha), tensor(sigma), parameters))
+    gradient, standard_error = sampled_gradient(objective("jensen_shannon"), alpha, sigma)
+    assert (standard_error < 1e-3).all()
+    assert ((gradient - exact).abs() < 4 * standard_error).all()
+
+
+def test_reverse_kl_is_dmd() -> None:
+    """Yin et al. 2024, eq. 7 and 8: the gradient with respect to x_0 is (fake - teacher) / mean|x_0 - teacher|."""
+    _, _, alpha, sigma = draw(7)
+    x0, eps, teacher, fake = torch.randn(4, 7, 3, 4, 5, generator=torch.Generator().manual_seed(0), dtype=DOUBLE)
+    x0.requires_grad_()
+    scores = Scores(x0, alpha * x0 + sigma * eps, alpha, sigma, teacher, fake, eps[:, 0, 0, 0])
+    loss = distribution_matching(scores, TABLE["reverse_kl"], "dmd").loss
+    published = (fake - teacher) / (x0.detach() - teacher).abs().mean(dim=[1, 2, 3], keepdim=True)
+    torch.testing.assert_close(torch.autograd.grad(loss.sum(), x0)[0], published, rtol=1e-12, atol=1e-12)
+
+
+def test_f_weights_dmd_per_sample() -> None:
+    """Xu et al. 2025: any other divergence multiplies each sample's gradient by its h(r)."""
+    x0, eps, alpha, sigma = draw(7)
+    x0.requires_grad_()
+    scores = observe_images(x0, eps, alpha, sigma)
+    r = scores.log_ratio.detach().exp()
+    reverse, jensen = (
+        torch.autograd.grad(distribution_matching(scores, TABLE[name]).loss.sum(), x0, retain_graph=True)[0]
+        for name in ("reverse_kl", "jensen_shannon")
+    )
+    torch.testing.assert_close(jensen, (r / (1 + r))[:, None, None, None] * reverse, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(("one", "other"), [("forward_kl", "alpha:1"), ("jeffreys", "forward_kl+reverse_kl"), ("reverse_kl", "alpha:0")])
+@pytest.mark.parametrize("weighting", ["score", "prediction", "dmd"])
+def test_equal_divergences_give_equal_losses(one: str, other: str, weighting: Weighting) -> None:
+    scores = observe_images(*draw(7))
+    torch.testing.assert_close(objective(one, weighting)(scores).loss, objective(other, weighting)(scores).loss, rtol=1e-13, atol=1e-13)
+
+
+def test_weightings_differ_by_a_constant_per_sample() -> None:
+    """sigma^2/alpha^2 to units of the prediction, and DMD's 1/mean|x_0 - teacher|."""
+    x0, eps, alpha, sigma = draw(7)
+    x0.requires_grad_()
+    scores = observe_images(x0, eps, alpha, sigma)
+    to_prediction = (sigma / alpha).square().flatten()
+    normaliser = (x0 - scores.teacher).detach().abs().mean(dim=[1, 2, 3])
+    losses = {weighting: objective("softened_reverse_kl", weighting)(scores).loss for weighting in ("score", "prediction", "dmd")}
+    gradients = {weighting: torch.autograd.grad(loss.sum(), x0, retain_graph=True)[0].flatten(1) for weighting, loss in losses.items()}
+    for weighting, factor in (("prediction", to_prediction), ("dmd", to_prediction / normaliser)):
+        torch.testing.assert_close(losses[weighting], factor * losses["score"], rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(gradients[weighting], factor[:, None] * gradients["score"], rtol=1e-12, atol=1e-12)
+
+
+def test_normaliser_has_a_floor() -> None:
+    scores = observe_images(*draw(3))
+    agreeing = Scores(scores.teacher, scores.x_t, scores.alpha, scores.sigma, scores.teacher, scores.fake, scores.log_ratio)
+    floored, plain = (objective("reverse_kl", weighting)(agreeing).loss for weighting in ("dmd", "prediction"))
+    torch.testing.assert_close(floored, plain / FLOOR, rtol=1e-12, atol=0)
+    assert FLOOR == 1e-5
+
+
+def test_networks_and_ratio_are_left_out_of_the_graph() -> None:
+    leaves = observe_images(*draw(3))
+    teacher, fake, log_ratio, x_t = (part.clone().requires_grad_() for part in (leaves.teacher, leaves.fake, leaves.log_ratio, leaves.x_t))
+    output = distribution_matching(Scores(leaves.x0, x_t, leaves.alpha, leaves.sigma, teacher, fake, log_ratio), TABLE["jeffreys"])
+    gradients = torch.autograd.grad(output.loss.sum(), (x_t, teacher, fake, log_ratio), allow_unused=True)
+    assert gradients[0].abs().min() > 0
+    assert gradients[1:] == (None, None, None)
+    torch.testing.assert_close(output.metrics["h"], 1 + log_ratio.detach().exp())
+    torch.testing.assert_close(output.metrics["prediction_gap"], (teacher - fake).detach().square().mean(dim=[1, 2, 3]))
+
+
+@pytest.mark.parametrize("weighting", ["score", "prediction", "dmd"])
+def test_samples_of_a_batch_are_independent(weighting: Weighting) -> None:
+    x0, eps, alpha, sigma = draw(5)
+    together = objective("jeffreys", weighting)(observe_images(x0, eps, alpha, sigma)).loss
+    for i in range(5):
+        row = slice(i, i + 1)
+        alone = objective("jeffreys", weighting)(observe_images(x0[row], eps[row], alpha[row], sigma[row])).loss
+        torch.testing.assert_close(together[row], alone, rtol=1e-13, atol=1e-13)
+    x0.requires_grad_()
+    loss = objective("jeffreys", weighting)(observe_images(x0, eps, alpha, sigma)).loss
+    gradient = torch.autograd.grad(loss[2], x0)[0]
+    assert gradient.shape == (5, *IMAGE_SHAPE)
+    assert [bool(row.any()) for row in gradient] == [False, False, True, False, False]

@@ -1,0 +1,111 @@
+"""Files are whole or absent, and what is broken is named."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from distill.checkpoint import checkpoints, load_checkpoint, newest_checkpoint, save_checkpoint
+from distill.errors import UserError
+from distill.files import load_tensors, load_weights, new_folder, read_json, save_tensors, write_json
+
+
+def test_a_folder_whose_writing_fails_leaves_the_old_one(tmp_path: Path) -> None:
+    with new_folder(tmp_path / "x") as folder:
+        (folder / "a").write_text("old")
+    with pytest.raises(RuntimeError), new_folder(tmp_path / "x") as folder:
+        (folder / "a").write_text("new")
+        raise RuntimeError("interrupted")
+    assert (tmp_path / "x" / "a").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
+
+
+def test_a_folder_replaces_the_old_one_whole(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        with new_folder(tmp_path / "x") as folder:
+            (folder / name).write_text(name)
+    assert [path.name for path in (tmp_path / "x").iterdir()] == ["b"]
+
+
+@pytest.mark.parametrize(("content", "message"), [(b"{", "is not JSON"), (None, "cannot be read")])
+def test_a_broken_json_file_is_named(tmp_path: Path, content: bytes | None, message: str) -> None:
+    if content is not None:
+        (tmp_path / "x.json").write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        read_json(tmp_path / "x.json")
+
+
+@pytest.mark.parametrize(("content", "message"), [(b"nonsense", "is broken"), (None, "no such file")])
+def test_a_broken_weight_file_is_named(tmp_path: Path, content: bytes | None, message: str) -> None:
+    if content is not None:
+        (tmp_path / "x.safetensors").write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        load_tensors(tmp_path / "x.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (nn.Linear(3, 4), r"weight is \(4, 3\); expected \(4, 2\)"),
+        (nn.Linear(2, 4, bias=False), r"bias is nothing; expected \(4,\)"),
+        (nn.Sequential(nn.Linear(2, 4)), r"weight is nothing"),
+    ],
+)
+def test_weights_of_another_architecture_are_refused(tmp_path: Path, other: nn.Module, message: str) -> None:
+    save_tensors(tmp_path / "x.safetensors", other.state_dict())
+    with pytest.raises(UserError, match=message):
+        load_weights(nn.Linear(2, 4), tmp_path / "x.safetensors")
+
+
+def test_weights_with_something_more_are_refused(tmp_path: Path) -> None:
+    save_tensors(tmp_path / "x.safetensors", nn.Linear(2, 4).state_dict())
+    with pytest.raises(UserError, match="it has bias, which the network has not"):
+        load_weights(nn.Linear(2, 4, bias=False), tmp_path / "x.safetensors")
+
+
+def save(run_dir: Path, step: int, network: nn.Module, optimizer: torch.optim.Optimizer, keep: int = 2) -> Path:
+    return save_checkpoint(
+        run_dir, step, {"net": network}, {"net": optimizer}, {"seconds": 1.5}, lambda folder: write_json(folder / "config.json", {}), keep
+    )
+
+
+def trained() -> tuple[nn.Module, torch.optim.Optimizer]:
+    network = nn.Linear(2, 4)
+    optimizer = torch.optim.Adam(network.parameters(), lr=0.1)
+    network(torch.randn(5, 2)).square().sum().backward()
+    optimizer.step()
+    return network, optimizer
+
+
+def test_a_checkpoint_brings_back_weights_and_optimiser(tmp_path: Path) -> None:
+    network, optimizer = trained()
+    path = save(tmp_path, 7, network, optimizer)
+    other, its_optimizer = trained()
+    assert load_checkpoint(path, {"net": other}, {"net": its_optimizer}) == {"step": 7, "seconds": 1.5}
+    for before, after in zip(network.parameters(), other.parameters(), strict=True):
+        assert torch.equal(before, after)
+    for index, state in optimizer.state_dict()["state"].items():
+        for key, value in state.items():
+            assert torch.equal(value, its_optimizer.state_dict()["state"][index][key])
+
+
+def test_only_the_newest_checkpoints_are_kept(tmp_path: Path) -> None:
+    network, optimizer = trained()
+    for step in (5, 100, 20):
+        save(tmp_path, step, network, optimizer)
+    assert [path.name for path in checkpoints(tmp_path)] == ["step-00000020", "step-00000100"]
+    assert newest_checkpoint(tmp_path) == tmp_path / "checkpoints" / "step-00000100"
+    assert newest_checkpoint(tmp_path / "nowhere") is None
+
+
+@pytest.mark.parametrize(("damage", "message"), [(lambda file: file.write_bytes(b"x"), "is damaged"), (lambda file: file.unlink(), "is missing")])
+def test_a_damaged_checkpoint_is_refused_before_anything_is_loaded(tmp_path: Path, damage, message: str) -> None:
+    network, optimizer = trained()
+    path = save(tmp_path, 7, network, optimizer)
+    damage(path / "net.optimizer.safetensors")
+    other, its_optimizer = trained()
+    before = [parameter.clone() for parameter in other.parameters()]
+    with pytest.raises(UserError, match=f"net.optimizer.safetensors: {message}; remove"):
+        load_checkpoint(path, {"net": other}, {"net": its_optimizer})
+    assert all(torch.equal(a, b) for a, b in zip(before, other.parameters(), strict=True))

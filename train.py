@@ -1,0 +1,37 @@
+"""Train a run: `python train.py CONFIG [--key value ...]`. `python train.py --help` explains every key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from distill.config import read_config
+from distill.errors import UserError, run_command
+from distill.help import describe_settings
+from distill.run_settings import DistillRun, TrainTeacherRun
+
+USAGE = """usage: python train.py CONFIG [--key value ...]
+
+CONFIG is a YAML file such as configs/digits/dmd2.yaml; any of its settings can be overridden by its dotted name, for example
+--generator.optimizer.lr 2e-4. An interrupted run continues when the same command is given again.
+"""
+
+
+def main(arguments: list[str]) -> int:
+    if not arguments or "-h" in arguments or "--help" in arguments:
+        print(USAGE)
+        for settings in (DistillRun, TrainTeacherRun):
+            task = settings.model_fields["task"].annotation.__args__[0]
+            print(f"task: {task} - {settings.__doc__}\n", *describe_settings(settings), sep="\n")
+        return 0
+    if arguments[0].startswith("-"):
+        raise UserError(f"'{arguments[0]}' stands where the configuration should; expected a YAML file first")
+    config = read_config(Path(arguments[0]), arguments[1:])
+
+    from distill.launch import launch
+    from eval.monitor import Monitor
+
+    return launch(config, None if config.data is None else Monitor(config.data.load("train")))
+
+
+if __name__ == "__main__":
+    run_command(main)
