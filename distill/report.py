@@ -246,7 +246,10 @@ def page(run: Run, summary: dict[str, Any]) -> str:
     """The whole report as one HTML document."""
     title, table = escape(summary["name"]), charts.results_table(run.evaluation, run.distance)
     reference = run.evaluation.get("reference")
-    conditions = {**run.evaluation, **(reference if isinstance(reference, dict) else {})}  # without them a number cannot be compared
+    # Without its conditions a number cannot be compared.
+    known = reference if isinstance(reference, dict) else {}
+    conditions = run.evaluation | {key: known[key] for key in ("train_images", "held_out_images", "classifier_accuracy") if key in known}
+    conditions |= {"memorised by real images": known["memorised"]} if "memorised" in known else {}
     stated = ", ".join(f"{key} {value}" for key, value in conditions.items() if key != run.distance and isinstance(value, str | int | float))
     absent = missing("There is no eval.json: this run has not been evaluated.", run.eval_command)
     lost = f"Line {', '.join(map(str, run.unreadable))} of stats.jsonl is not a whole record and was skipped; a run killed while writing leaves one."

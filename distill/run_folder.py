@@ -55,11 +55,19 @@ def record_run(config: RunConfig) -> None:
         {
             "versions": {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in PACKAGES}},
             "commit": commit(),
-            "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+            "machine": machine(),
             "started": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
             "command": " ".join(sys.argv),
         },
     )
+
+
+def machine() -> str:
+    """What this machine is, in words: device if there is one, system, architecture, cores."""
+    import torch
+
+    device = f"{torch.cuda.get_device_name()}, " if torch.cuda.is_available() else ""
+    return f"{device}{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
 
 
 def commit() -> str | None:

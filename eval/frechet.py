@@ -20,8 +20,8 @@ ROUNDING = torch.finfo(torch.float64).eps
 class Statistics:
     """Mean (d,) and unbiased covariance (d, d), float64, of `count` feature vectors. Raises UserError where they are not finite."""
 
-    mean: Float64[Tensor, " d"]
-    cov: Float64[Tensor, "d d"]
+    mean: Float[Tensor, " _"]
+    cov: Float[Tensor, "_ _"]
     count: int
 
     def __post_init__(self) -> None:
@@ -40,7 +40,8 @@ class Statistics:
     @classmethod
     def streaming(cls, batches: Iterable[Float[Tensor, "b d"]]) -> Statistics:
         """Statistics of features that come in batches of any sizes, which are not kept. Raises as `of` does."""
-        shift, total, products, count = torch.zeros(0), torch.zeros(0), torch.zeros(0), 0
+        shift = total = torch.zeros(0, dtype=torch.float64)
+        products, count = torch.zeros(0, 0, dtype=torch.float64), 0
         for batch in batches:
             if not len(batch):
                 continue
@@ -69,7 +70,7 @@ class Statistics:
         return f"{self.count} images span fewer than the {dimension} dimensions of the features: the Fréchet distance is biased upwards"
 
 
-def shifted_sums(features: Float[Tensor, "n d"], shift: Float64[Tensor, " d"]) -> tuple[Float64[Tensor, " d"], Float64[Tensor, "d d"]]:
+def shifted_sums(features: Float[Tensor, "n _"], shift: Float64[Tensor, " d"]) -> tuple[Float64[Tensor, " d"], Float64[Tensor, "d d"]]:
     """Sum and sum of outer products of (features - shift). With a shift near the mean, the covariance loses no digits to cancellation."""
     centred = checked(features)
     if centred.shape[1:] != shift.shape:
@@ -93,13 +94,12 @@ def frechet_distance(stats_a: Statistics, stats_b: Statistics) -> float:
 
 def _factor(cov: Float64[Tensor, "d d"]) -> Float64[Tensor, "d r"]:
     """F with F F^T = cov: Cholesky's, or where the rank is not full the eigenvectors of what is not rounding, scaled."""
-    smallest_kept = len(cov) * ROUNDING
     lower, failed = torch.linalg.cholesky_ex(cov)
-    if not failed and lower.diagonal().square().min() > smallest_kept * cov.diagonal().max():
+    if not failed:
         return lower
     values, vectors = torch.linalg.eigh(cov)
     largest = values.abs().max()
     if values.min() < -1e-6 * largest:
         raise UserError(f"statistics: not a covariance, it has the eigenvalue {float(values.min()):.3g} beside {float(largest):.3g}")
-    kept = values > smallest_kept * largest
+    kept = values > len(cov) * ROUNDING * largest
     return vectors[:, kept] * values[kept].sqrt()

@@ -28,7 +28,7 @@ class Memorisation:
     deviation: float
 
 
-def memorisation(generated: Float[Tensor, "n d"], train: Float[Tensor, "a d"], held_out: Float[Tensor, "b d"]) -> Memorisation:
+def memorisation(generated: Float[Tensor, "n _"], train: Float[Tensor, "a _"], held_out: Float[Tensor, "b _"]) -> Memorisation:
     """Compare distances to the nearest image; a tie is not nearer. Raises UserError where a feature is not finite or the dimensions differ."""
     generated, train, held_out = checked(generated), checked(train), checked(held_out)
     train_index, train_distance = nearest(generated, train)

@@ -119,6 +119,8 @@ def _read_samples(folder: ImageFolder, path: Path, real: Images) -> Images:
         labels = [record["label"] for record in records]
     except (KeyError, TypeError) as error:
         raise UserError(f"{path / INDEX}: is not what sample.py writes; expected 'images' of 'file' and 'label'") from error
+    if not records:
+        raise UserError(f"{path / INDEX}: lists no images")
     images = gather(folder, str(path))
     known = all(isinstance(label, int) and label >= 0 for label in labels)
     if not known:
@@ -141,7 +143,8 @@ def _fitting(images: Images, real: Images, origin: str) -> Images:
 
 def draw_student(generator: Generator, seeds: range, batch_size: int) -> Images:
     """Images of a one-step generator, label i % label_count for image i. Raises UserError where one is not finite."""
-    return _draw(generator, seeds, batch_size, 1, lambda rows, cond: sample_generator(generator, rows, cond, batch_size, progress=sys.stderr.isatty()), "student")
+    sample = lambda rows, cond: sample_generator(generator, rows, cond, batch_size, progress=sys.stderr.isatty())  # noqa: E731
+    return _draw(generator, seeds, batch_size, 1, sample, "student")
 
 
 def draw_teacher(teacher: Denoiser, seeds: range, batch_size: int) -> Images:

@@ -70,4 +70,5 @@ class ImageFolder:
                 pixels = np.asarray(image.convert(self.mode))
         except (UnidentifiedImageError, OSError) as error:
             raise UserError(f"{file}: cannot be read as an image ({error})") from error
-        return from_bytes(torch.from_numpy(pixels.reshape(*pixels.shape[:2], -1).copy()).permute(2, 0, 1))
+        channels_last = torch.from_numpy(pixels.reshape(1, *pixels.shape[:2], -1).copy())
+        return from_bytes(channels_last.permute(0, 3, 1, 2))[0]

@@ -35,8 +35,6 @@ class UNetConfig:
     sigma_data: float = 0.5
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "multipliers", tuple(self.multipliers))
-        object.__setattr__(self, "attention", tuple(self.attention))
         coarsest = 2 ** (len(self.multipliers) - 1)
         if self.resolution % coarsest:
             raise ValueError(f"resolution {self.resolution} is not divisible by {coarsest}, which {len(self.multipliers)} levels need")

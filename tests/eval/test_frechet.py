@@ -124,11 +124,11 @@ def test_metric_reduces_over_processes() -> None:
     real, made = Statistics.of(draw(300, 16, seed=8)), draw(100, 16, seed=9)
     other = FrechetDistance(real)
     other.update(made[30:])
-    state = {id_: getattr(other, name) for name in ("total", "products", "count") for id_ in [getattr(other, name).shape]}
+    states = {tensor.shape: tensor for tensor in (other.total, other.products, other.count)}
 
     def gather(tensor: Tensor, group: object = None) -> list[Tensor]:
         """What torch.distributed would gather from two processes of which `other` is the second."""
-        return [tensor, state[tensor.shape]]
+        return [tensor, states[tensor.shape]]
 
     metric = FrechetDistance(real)
     metric.dist_sync_fn, metric.distributed_available_fn = gather, lambda: True

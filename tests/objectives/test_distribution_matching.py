@@ -112,8 +112,8 @@ def test_equal_divergences_give_equal_losses(one: str, other: str, weighting: We
     torch.testing.assert_close(objective(one, weighting)(scores).loss, objective(other, weighting)(scores).loss, rtol=1e-13, atol=1e-13)
 
 
-def test_weightings_differ_by_a_constant_per_sample() -> None:
-    """sigma^2/alpha^2 to units of the prediction, and DMD's 1/mean|x_0 - teacher|."""
+def test_the_gradients_of_the_weightings_differ_by_a_constant_per_sample() -> None:
+    """sigma^2/alpha^2 to units of the prediction, and DMD's 1/mean|x_0 - teacher|. (The losses are surrogates: their values mean nothing.)"""
     x0, eps, alpha, sigma = draw(7)
     x0.requires_grad_()
     scores = observe_images(x0, eps, alpha, sigma)
@@ -122,7 +122,6 @@ def test_weightings_differ_by_a_constant_per_sample() -> None:
     losses = {weighting: objective("softened_reverse_kl", weighting)(scores).loss for weighting in ("score", "prediction", "dmd")}
     gradients = {weighting: torch.autograd.grad(loss.sum(), x0, retain_graph=True)[0].flatten(1) for weighting, loss in losses.items()}
     for weighting, factor in (("prediction", to_prediction), ("dmd", to_prediction / normaliser)):
-        torch.testing.assert_close(losses[weighting], factor * losses["score"], rtol=1e-12, atol=1e-12)
         torch.testing.assert_close(gradients[weighting], factor[:, None] * gradients["score"], rtol=1e-12, atol=1e-12)
 
 
@@ -136,9 +135,9 @@ def test_normaliser_has_a_floor() -> None:
 
 def test_networks_and_ratio_are_left_out_of_the_graph() -> None:
     leaves = observe_images(*draw(3))
-    teacher, fake, log_ratio, x_t = (part.clone().requires_grad_() for part in (leaves.teacher, leaves.fake, leaves.log_ratio, leaves.x_t))
-    output = distribution_matching(Scores(leaves.x0, x_t, leaves.alpha, leaves.sigma, teacher, fake, log_ratio), TABLE["jeffreys"])
-    gradients = torch.autograd.grad(output.loss.sum(), (x_t, teacher, fake, log_ratio), allow_unused=True)
+    teacher, fake, log_ratio, x0 = (part.clone().requires_grad_() for part in (leaves.teacher, leaves.fake, leaves.log_ratio, leaves.x0))
+    output = distribution_matching(Scores(x0, leaves.x_t, leaves.alpha, leaves.sigma, teacher, fake, log_ratio), TABLE["jeffreys"])
+    gradients = torch.autograd.grad(output.loss.sum(), (x0, teacher, fake, log_ratio), allow_unused=True)
     assert gradients[0].abs().min() > 0
     assert gradients[1:] == (None, None, None)
     torch.testing.assert_close(output.metrics["h"], 1 + log_ratio.detach().exp())

@@ -1,0 +1,103 @@
+"""The table of digits presets in the README: `python benchmarks/digits_presets.py [--jobs 2]`.
+
+Distils every preset of `configs/digits` with three seeds, evaluates each student, and writes `benchmarks/results/digits_presets.json` and the
+table between the markers in README.md. Finished runs under `runs/digits-presets` are not repeated, so it may be interrupted. Seconds are those of
+one process of one thread, `--jobs` of them side by side.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
+
+from distill.files import read_json, write_json, write_text  # noqa: E402
+from distill.run_folder import commit, machine  # noqa: E402
+
+RUNS = ROOT / "runs" / "digits-presets"
+RESULTS = ROOT / "benchmarks" / "results" / "digits_presets.json"
+PRESETS = ("diff_instruct", "dmd2", "f_distill", "sid", "sim", "uni_instruct", "uni_instruct_long")
+COLUMNS = {"fd_pixel": "fd-pixel", "precision": "precision", "recall": "recall", "label_agreement": "label agreement", "seconds": "seconds"}
+BEGIN, END = "<!-- digits presets: begin -->", "<!-- digits presets: end -->"
+
+
+def run(preset: str, seed: int) -> dict[str, Any]:
+    """Distil one preset with one seed and evaluate the student; returns its numbers."""
+    folder = RUNS / f"{preset}-{seed}"
+    if not (folder / "eval.json").is_file():
+        call("train.py", f"configs/digits/{preset}.yaml", "--run_dir", str(folder), "--seed", str(seed))
+        call("-m", "eval", "--run", str(folder), "--no-teacher")
+    student = read_json(folder / "eval.json")["student"]
+    last = json.loads((folder / "stats.jsonl").read_text().splitlines()[-1])
+    return {"preset": preset, "seed": seed, "seconds": last["seconds"], "steps": last["step"], "images": last["images"], **student}
+
+
+def teacher() -> dict[str, Any]:
+    """The teacher's numbers, of its 35-evaluation sampler."""
+    folder = RUNS / "teacher"
+    if not (folder / "eval.json").is_file():
+        call("-m", "eval", "--teacher", "assets/digits-teacher", "--data", "digits", "--out", str(folder))
+    return read_json(folder / "eval.json")["teacher"]
+
+
+def call(*words: str) -> None:
+    """Run a command of the project with one thread."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, *words], cwd=ROOT, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(words)}:\n{done.stderr[-2000:]}")
+
+
+def table(rows: list[dict[str, Any]], its_teacher: dict[str, Any]) -> str:
+    """Mean ± standard deviation over seeds of every preset, as Markdown."""
+    lines = [f"| preset | evaluations | {' | '.join(COLUMNS.values())} | seeds |", "|---" * (len(COLUMNS) + 3) + "|"]
+    cells = [f"{its_teacher[key]:.3f}" if key in its_teacher else "–" for key in COLUMNS]
+    lines.append(f"| teacher | 35 | {' | '.join(cells)} | 1 |")
+    for preset in dict.fromkeys(row["preset"] for row in rows):
+        chosen = [row for row in rows if row["preset"] == preset]
+        lines.append(f"| `{preset}` | 1 | {' | '.join(spread([row[key] for row in chosen]) for key in COLUMNS)} | {len(chosen)} |")
+    return "\n".join(lines)
+
+
+def spread(values: list[float]) -> str:
+    """Mean ± sample standard deviation."""
+    mean, deviation = statistics.mean(values), statistics.stdev(values) if len(values) > 1 else float("nan")
+    return f"{mean:.0f} ± {deviation:.0f}" if mean > 10 else f"{mean:.3f} ± {deviation:.3f}"
+
+
+def write_readme(text: str) -> None:
+    """Replace what stands between the markers."""
+    readme = ROOT / "README.md"
+    before, _, rest = readme.read_text(encoding="utf-8").partition(BEGIN)
+    _, _, after = rest.partition(END)
+    write_text(readme, f"{before}{BEGIN}\n{text}\n{END}{after}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--presets", nargs="+", choices=PRESETS, default=PRESETS, help="presets to run (default: all)")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="seeds of each (default: 0 1 2)")
+    parser.add_argument("--jobs", type=int, default=2, help="processes side by side, one thread each (default: 2)")
+    options = parser.parse_args()
+    pairs = [(preset, seed) for seed in options.seeds for preset in options.presets]
+    with ThreadPoolExecutor(options.jobs) as pool:
+        rows = sorted(pool.map(lambda pair: run(*pair), pairs), key=lambda row: (PRESETS.index(row["preset"]), row["seed"]))
+    its_teacher = teacher()
+    conditions = {"machine": machine(), "commit": commit(), "jobs": options.jobs, "threads": 1, "images": 10_000}
+    write_json(RESULTS, {"conditions": conditions, "teacher": its_teacher, "runs": rows})
+    text = table(rows, its_teacher)
+    write_readme(text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,205 @@
+"""`python -m eval` from its arguments to its files, and its complaints."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import distill
+from distill.data.digits import Settings as Digits
+from distill.errors import UserError
+from distill.export import save_denoiser, save_generator
+from distill.images import to_bytes
+from distill.models.one_step import OneStepGenerator
+from distill.models.unet import UNet, UNetConfig
+from distill.sampling import balanced_labels, sample_generator, sample_teacher
+from eval.__main__ import main
+from eval.sources import Images
+
+CONFIG = """task: distill
+run_dir: {run}
+data: {{name: digits}}
+teacher: {{name: native, path: {teacher}}}
+steps: 1
+objective: {{name: distribution_matching, divergence: reverse_kl}}
+"""
+TEACHER_CONFIG = "task: train_teacher\nrun_dir: {run}\ndata: {{name: digits}}\nsteps: 1\n"
+
+
+def save_teacher(folder: Path, resolution: int = 8, label_count: int = 10) -> UNet:
+    """A teacher with random weights everywhere, also where an untrained network has zeros."""
+    torch.manual_seed(0)
+    network = UNet(UNetConfig(resolution, 1, label_count, width=8, multipliers=(1,), blocks=1)).eval()
+    for parameter in network.parameters():
+        parameter.data = 0.2 * torch.randn_like(parameter)
+    folder.mkdir(parents=True)
+    save_denoiser(network, folder)
+    return network
+
+
+@pytest.fixture
+def run_dir(tmp_path: Path) -> Path:
+    """A finished run of tiny networks."""
+    teacher = save_teacher(tmp_path / "teacher")
+    export = tmp_path / "run" / "export"
+    export.mkdir(parents=True)
+    save_generator(OneStepGenerator(teacher, 2.5), export)
+    (tmp_path / "run" / "config.yaml").write_text(CONFIG.format(run=tmp_path / "run", teacher=tmp_path / "teacher"))
+    return tmp_path / "run"
+
+
+@pytest.fixture(scope="module")
+def held_out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The real held-out digits as an array file."""
+    path = tmp_path_factory.mktemp("array") / "held_out.npz"
+    source = Digits().load("held_out")
+    np.savez(path, images=to_bytes(source.images).numpy(), labels=source.labels.numpy())
+    return path
+
+
+def hash_of(images: torch.Tensor) -> str:
+    return Images(to_bytes(images)).sha256
+
+
+def test_student_and_teacher_of_a_run(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["--run", str(run_dir), "--n", "70", "--seed", "3", "--batch-size", "32"])
+    results = json.loads((run_dir / "eval.json").read_text())
+    generator, teacher = distill.load_generator(run_dir), distill.load_teacher(run_dir.parent / "teacher")
+    student_images = sample_generator(generator, range(3, 73), balanced_labels(70, 10), 32)
+    teacher_images = sample_teacher(teacher, range(3, 73), balanced_labels(70, 10), batch_size=32)
+    assert results["hashes"]["student"] == hash_of(student_images)
+    assert results["hashes"]["teacher"] == hash_of(teacher_images)
+    assert (results["n"], results["seed"], results["warnings"]) == (70, 3, [])
+    times = results["sampling"]
+    assert (times["batch_size"], times["teacher_evaluations"]) == (32, 35)
+    assert times["speedup"] == pytest.approx(times["teacher_ms_per_image"] / times["student_ms_per_image"])
+    assert times["speedup"] > 3
+    grid = np.asarray(Image.open(run_dir / "eval" / "student.png"))
+    assert np.array_equal(grid[4:36:4, 4:36:4], to_bytes(student_images)[0, 0].numpy())
+    grid = np.asarray(Image.open(run_dir / "eval" / "teacher.png"))
+    assert np.array_equal(grid[4:36:4, 40:72:4], to_bytes(teacher_images)[1, 0].numpy())
+    assert f"{results['student']['fd_pixel']:.4f}" in capsys.readouterr().out
+
+
+def test_without_the_teacher_what_an_earlier_evaluation_left_goes(run_dir: Path) -> None:
+    main(["--run", str(run_dir), "--n", "20"])
+    main(["--run", str(run_dir), "--n", "20", "--no-teacher"])
+    results = json.loads((run_dir / "eval.json").read_text())
+    assert "teacher" not in results
+    assert set(results["sampling"]) == {"student_ms_per_image", "student_evaluations", "batch_size"}
+    assert sorted(path.name for path in (run_dir / "eval").iterdir()) == ["real.png", "student.png"]
+
+
+def test_teacher_by_folder_and_by_its_run(tmp_path: Path) -> None:
+    save_teacher(tmp_path / "run" / "export")
+    (tmp_path / "run" / "config.yaml").write_text(TEACHER_CONFIG.format(run=tmp_path / "run"))
+    main(["--run", str(tmp_path / "run"), "--n", "20"])
+    main(["--teacher", str(tmp_path / "run" / "export"), "--data", "digits", "--n", "20", "--out", str(tmp_path / "out")])
+    of_run, of_folder = (json.loads((tmp_path / name / "eval.json").read_text()) for name in ("run", "out"))
+    assert of_run["teacher"] == of_folder["teacher"]
+    assert of_run["teacher"]["fd_pixel"] > 1
+    assert "student" not in of_run
+    assert not (tmp_path / "run" / "export" / "eval.json").exists()
+
+
+def test_held_out_digits_as_an_array(held_out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["--array", str(held_out), "--data", "digits", "--out", str(tmp_path)])
+    results = json.loads((tmp_path / "eval.json").read_text())
+    images = results["images"]
+    assert (results["n"], results["seed"]) == (360, None)
+    assert images["held_out"] == {"fd_pixel": pytest.approx(0, abs=1e-10), "precision": 1.0, "recall": 1.0}
+    assert images["fd_pixel"] == results["reference"]["fd_pixel"] == pytest.approx(0.41092409, rel=1e-6)
+    assert images["label_agreement"] == results["reference"]["classifier_accuracy"] >= 0.99
+    assert images["memorised"] == 0.0
+    assert "sampling" not in results
+    assert sorted(path.name for path in (tmp_path / "eval").iterdir()) == ["images.png", "real.png"]
+    rows = {line.split()[0]: line.split()[1:] for line in capsys.readouterr().out.splitlines() if line}
+    assert rows["recall"] == [f"{images['recall']:.3f}", "1.000", f"{images['recall']:.3f}", "-"]
+
+
+def test_first_images_only_and_nothing_written_without_a_folder(held_out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    main(["--array", str(held_out), "--data", "digits", "--n", "100"])
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "none of them: expected one of --run, --teacher, --images and --array"),
+        (["--run", "a", "--array", "b"], "--run and --array: expected one of --run, --teacher, --images and --array"),
+        (["--array", "b"], "--array: expected --data with the real images, such as --data digits"),
+        (["--array", "b", "--data", "digits", "--no-teacher"], "--no-teacher: goes with --run only"),
+        (["--run", "a", "--n", "3"], "--n 3: expected at least 4"),
+        (["--run", "a", "--batch-size", "0"], "--batch-size 0: expected at least 1"),
+        (["--run", "a", "--seed", "-1"], "--seed -1: expected at least 0"),
+        (["--run", "a", "--n", "many"], "argument --n: invalid int value: 'many'"),
+        (["--run", "nowhere"], "nowhere: is not a run; expected a folder with config.yaml"),
+        (["--array", "nowhere.npy", "--data", "digits"], "nowhere.npy: no such file"),
+        (["--images", "nowhere", "--data", "digits"], "nowhere: no such folder of images"),
+        (["--teacher", "nowhere", "--data", "digits"], "nowhere: no such folder; expected a run, a checkpoint or an export"),
+        (["--array", "b", "--data", "digts"], "--data digts: 'digts' is not in distill/data; did you mean 'digits'?"),
+    ],
+)
+def test_bad_arguments(arguments: list[str], message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        main(arguments)
+    assert str(caught.value) == message
+
+
+def test_networks_that_do_not_fit_the_data(tmp_path: Path) -> None:
+    save_teacher(tmp_path / "large", resolution=16)
+    save_teacher(tmp_path / "labels", label_count=4)
+    with pytest.raises(UserError, match=r"^the teacher makes images of \(1, 16, 16\); expected \(1, 8, 8\) as the data's$"):
+        main(["--teacher", str(tmp_path / "large"), "--data", "digits", "--n", "8"])
+    with pytest.raises(UserError, match=r"^the teacher has 4 labels; expected 10 as the data's$"):
+        main(["--teacher", str(tmp_path / "labels"), "--data", "digits", "--n", "8"])
+
+
+def test_a_run_without_data_asks_for_them(run_dir: Path) -> None:
+    config = run_dir / "config.yaml"
+    config.write_text(config.read_text().replace("data: {name: digits}\n", ""))
+    with pytest.raises(UserError, match=r"the run has no data to compare with; give --data$"):
+        main(["--run", str(run_dir)])
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_sampling(run_dir: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"^--out .*/file: cannot be made \(File exists\)$"):
+        main(["--run", str(run_dir), "--out", str(tmp_path / "file")])
+
+
+def test_images_that_are_not_finite_leave_the_run_as_it_was(run_dir: Path) -> None:
+    generator = distill.load_generator(run_dir)
+    for parameter in generator.parameters():
+        parameter.data = parameter.data * float("nan")
+    save_generator(generator, run_dir / "export")
+    with pytest.raises(UserError, match=r"^the student's images: 20 of 20 images have values that are not finite"):
+        main(["--run", str(run_dir), "--n", "20"])
+    assert sorted(path.name for path in run_dir.iterdir()) == ["config.yaml", "export"]
+
+
+def test_a_complaint_is_one_line_and_comes_without_heavy_imports() -> None:
+    code = """
+import sys
+from eval.__main__ import main, run_command
+sys.argv[1:] = ["--rn", "x"]
+try:
+    run_command(main)
+finally:
+    print("torch" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr, done.stdout) == (2, "error: '--rn': unknown argument; did you mean '--run'?\n", "False\n")
+    done = subprocess.run([sys.executable, "-m", "eval", "--run", "x", "--nn", "5"], capture_output=True, text=True)
+    assert (done.returncode, done.stderr, done.stdout) == (2, "error: '--nn': unknown argument; did you mean '--n'?\n", "")
+    done = subprocess.run([sys.executable, "-m", "eval", "--help"], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "--batch-size" in done.stdout

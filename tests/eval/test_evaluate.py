@@ -1,0 +1,151 @@
+"""The protocol as a whole, on sets of images whose numbers are known; the monitor; the grids and the table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.linalg
+import torch
+from PIL import Image
+from torch import Tensor
+
+from distill.data.digits import Settings as Digits
+from distill.errors import UserError
+from distill.images import from_bytes
+from eval.evaluate import evaluate, sampling_times
+from eval.grids import by_label, save_grids
+from eval.monitor import Monitor
+from eval.sources import Images, read_real
+from eval.table import render
+
+TRAIN, HELD_OUT = read_real(Digits())
+assert HELD_OUT is not None
+assert TRAIN.labels is not None
+
+
+def rows(images: Images, chosen: slice) -> Images:
+    assert images.labels is not None
+    return Images(images.pixels[chosen], images.labels[chosen], images.label_count)
+
+
+def fd_by_scipy(a: Tensor, b: Tensor) -> float:
+    x, y = (pixels.numpy().reshape(len(pixels), -1) / 127.5 - 1 for pixels in (a, b))
+    cov_x, cov_y = np.cov(x.T), np.cov(y.T)
+    # The regular part of the root: three pixels of the digits are always 0.
+    ridge = 1e-14 * np.eye(len(cov_x))
+    root = np.trace(scipy.linalg.sqrtm((cov_x + ridge) @ (cov_y + ridge)).real)
+    return float(np.square(x.mean(0) - y.mean(0)).sum() + np.trace(cov_x + cov_y) - 2 * root)
+
+
+@pytest.fixture(scope="module")
+def results() -> dict:
+    """Copies of training images in the role of the student, held-out images in the teacher's."""
+    copies, fresh = rows(TRAIN, slice(0, 300)), rows(HELD_OUT, slice(0, 300))
+    assert copies.labels is not None
+    wrong = torch.where(torch.arange(300) < 75, (copies.labels + 1) % 10, copies.labels)
+    student = Images(copies.pixels, wrong, 10, seconds=0.6, evaluations=1)
+    teacher = Images(fresh.pixels, fresh.labels, 10, seconds=9.0, evaluations=35)
+    made = {"student": student, "teacher": teacher}
+    return {**evaluate(made, TRAIN, HELD_OUT, seed=7), "sampling": sampling_times(made, 64)}
+
+
+def test_distances(results: dict) -> None:
+    assert (results["protocol"], results["n"], results["seed"]) == ("fd-pixel", 300, 7)
+    assert results["student"]["fd_pixel"] == pytest.approx(fd_by_scipy(TRAIN.pixels[:300], TRAIN.pixels), rel=1e-6)
+    assert results["student"]["held_out"]["fd_pixel"] == pytest.approx(fd_by_scipy(TRAIN.pixels[:300], HELD_OUT.pixels), rel=1e-6)
+    assert results["teacher"]["fd_pixel"] == pytest.approx(fd_by_scipy(HELD_OUT.pixels[:300], TRAIN.pixels), rel=1e-6)
+    assert results["reference"]["fd_pixel"] == pytest.approx(fd_by_scipy(HELD_OUT.pixels, TRAIN.pixels), rel=1e-6)
+
+
+def test_shares(results: dict) -> None:
+    assert results["student"]["precision"] == 1.0
+    assert results["student"]["memorised"] == 1.0
+    assert results["teacher"]["memorised"] == 0.0
+    assert results["teacher"]["held_out"]["precision"] == 1.0
+    assert results["teacher"]["held_out"]["recall"] >= 300 / 360
+    # Three quarters of the copies carry their own label, which the classifier was trained on.
+    assert results["student"]["label_agreement"] == pytest.approx(0.75, abs=0.01)
+    assert results["teacher"]["label_agreement"] >= 0.99
+
+
+def test_reference_and_provenance(results: dict) -> None:
+    reference = results["reference"]
+    assert (reference["train_images"], reference["held_out_images"]) == (1437, 360)
+    assert reference["memorised"] == 1437 / 1797
+    assert reference["classifier_accuracy"] == reference["label_agreement"] == pytest.approx(358 / 360, abs=1.5 / 360)
+    assert results["hashes"]["real_train"] == TRAIN.sha256
+    assert results["hashes"]["real_held_out"] == HELD_OUT.sha256
+    assert results["hashes"]["student"] == Images(TRAIN.pixels[:300]).sha256
+    assert (results["skipped"], results["warnings"]) == ({}, [])
+
+
+def test_sampling_times(results: dict) -> None:
+    assert results["sampling"] == pytest.approx(
+        {"student_ms_per_image": 2, "teacher_ms_per_image": 30, "speedup": 15, "student_evaluations": 1, "teacher_evaluations": 35, "batch_size": 64}
+    )
+    assert sampling_times({"images": TRAIN}, 64) == {}
+
+
+def test_what_cannot_be_had_is_said() -> None:
+    bare = Images(HELD_OUT.pixels[:50])
+    found = evaluate({"images": bare}, TRAIN, None)
+    assert set(found["images"]) == {"fd_pixel", "precision", "recall"}
+    assert found["skipped"] == {
+        "label_agreement": "no labels came with: images",
+        "held_out": "the data have no held-out images",
+        "memorised": "the data have no held-out images",
+    }
+    assert found["warnings"] == ["images: 50 images span fewer than the 64 dimensions of the features: the Fréchet distance is biased upwards"]
+    lines = render(found).splitlines()
+    assert "skipped: label_agreement: no labels came with: images" in lines
+    assert f"warning: {found['warnings'][0]}" in lines
+    assert evaluate({"images": bare}, Images(TRAIN.pixels), None)["skipped"]["label_agreement"] == "the data have no labels"
+
+
+def test_unequal_or_too_few_images_are_refused() -> None:
+    with pytest.raises(UserError, match=r"^sets of \[50, 60\] images; expected equally many"):
+        evaluate({"student": rows(TRAIN, slice(50)), "teacher": rows(TRAIN, slice(60))}, TRAIN, HELD_OUT)
+    with pytest.raises(UserError, match=r"^student: 3 images; expected at least 4"):
+        evaluate({"student": rows(TRAIN, slice(3))}, TRAIN, HELD_OUT)
+    with pytest.raises(UserError, match=r"^real held-out images: 3 images; expected at least 4"):
+        evaluate({"student": rows(TRAIN, slice(50))}, TRAIN, rows(HELD_OUT, slice(3)))
+
+
+def test_table(results: dict) -> None:
+    lines = render(results).splitlines()
+    assert lines[0] == "fd-pixel: 300 images, seeds 7 to 306; real: 1437 training and 360 held-out images"
+    assert lines[2].split() == ["student", "teacher", "360", "held-out"]
+    assert lines[3].split() == ["vs", "train", "vs", "held-out"] * 3
+    distances = lines[4].removeprefix("Fréchet distance (pixels)").split()
+    sides = [side for role in ("student", "teacher") for side in (results[role], results[role]["held_out"])]
+    assert distances == [*(f"{side['fd_pixel']:.4f}" for side in sides), f"{results['reference']['fd_pixel']:.4f}", "-"]
+    assert lines[8].split() == ["memorised", "1.000", "-", "0.000", "-", "0.800", "-"]
+    assert len({len(line) for line in lines[3:9]}) == 1  # aligned
+    assert "sampling: teacher 30 ms an image, 35 evaluations, batches of 64" in lines
+    assert "sampling: the student is 15.0 times faster" in lines
+
+
+def test_monitor_measures_the_protocols_distance() -> None:
+    made = from_bytes(HELD_OUT.pixels)
+    expected = fd_by_scipy(HELD_OUT.pixels, TRAIN.pixels)
+    assert Monitor(Digits().load("train"), batch_size=100)(made) == {"fd_pixel": pytest.approx(expected, rel=1e-6)}
+    assert Monitor(from_bytes(TRAIN.pixels))(made) == {"fd_pixel": pytest.approx(expected, rel=1e-6)}
+    assert Monitor(made)(made)["fd_pixel"] == pytest.approx(0, abs=1e-10)
+    made[3] = float("inf")
+    with pytest.raises(UserError, match=r"^generated images: 1 of 360 images have values that are not finite, first image 3$"):
+        Monitor(from_bytes(TRAIN.pixels))(made)
+
+
+def test_grids_have_a_column_for_each_label(tmp_path: Path) -> None:
+    chosen = by_label(TRAIN, 100)
+    assert TRAIN.labels is not None
+    assert TRAIN.labels[chosen].tolist() == [i % 10 for i in range(100)]
+    assert len(set(chosen)) == 100
+    save_grids(tmp_path / "eval", TRAIN, {"student": HELD_OUT})
+    assert sorted(path.name for path in (tmp_path / "eval").iterdir()) == ["real.png", "student.png"]
+    grid = np.asarray(Image.open(tmp_path / "eval" / "real.png"))
+    assert grid.shape == (4 * 91, 4 * 91)  # 10 images of 8 pixels and 11 gaps of one, enlarged 4 times
+    first = np.asarray(TRAIN.pixels[chosen[11], 0])
+    assert np.array_equal(grid[4 * 10 : 4 * 18 : 4, 4 * 10 : 4 * 18 : 4], first)

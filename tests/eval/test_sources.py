@@ -1,0 +1,155 @@
+"""Where images come from: bytes, labels, order, seeds and complaints."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from distill.data.digits import Settings as Digits
+from distill.errors import UserError
+from distill.images import to_bytes
+from distill.sample_files import save_samples
+from distill.sampling import balanced_labels, seeded_noise
+from distill.types import Condition, Generator
+from eval.features import pixels, quantise
+from eval.sources import Images, draw_student, gather, parse_data, read_array_file, read_folder, read_real
+
+REAL, HELD_OUT = read_real(Digits())
+
+
+class Recorder(Generator):
+    """A generator that remembers what it was asked, and whose first image takes a while."""
+
+    image_shape = (1, 2, 2)
+    label_count = 3
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(()))
+        self.asked: list[tuple[Tensor, Tensor]] = []
+
+    def forward(self, z: Tensor, cond: Condition) -> Tensor:
+        if not self.asked:
+            time.sleep(0.5)
+        self.asked.append((z, cond.label))
+        return self.weight * z
+
+
+def test_quantised_pixels() -> None:
+    images = torch.tensor([-1.0, -0.5, 0.0, 1.0, 2.0, -3.0, 0.003]).reshape(7, 1, 1, 1)
+    assert quantise(images).flatten().tolist() == [0, 64, 128, 255, 255, 0, 128]
+    features = pixels(quantise(images))
+    assert features.dtype == torch.float64
+    assert features.shape == (7, 1)
+    assert features.flatten().tolist() == [byte / 127.5 - 1 for byte in (0, 64, 128, 255, 255, 0, 128)]
+    images[4] = float("nan")
+    with pytest.raises(UserError, match=r"^those: 1 of 7 images have values that are not finite, first image 4$"):
+        quantise(images, "those")
+
+
+def test_real_digits_in_bytes() -> None:
+    assert HELD_OUT is not None
+    assert (REAL.shape, len(REAL), len(HELD_OUT), REAL.label_count) == ((1, 8, 8), 1437, 360, 10)
+    assert torch.equal(REAL.pixels, to_bytes(Digits().load("train").images))
+    assert REAL.labels is not None
+    assert torch.equal(REAL.labels, Digits().load("train").labels)
+
+
+def test_hash_depends_on_bytes_and_order() -> None:
+    assert HELD_OUT is not None
+    assert Images(HELD_OUT.pixels.clone()).sha256 == HELD_OUT.sha256
+    assert Images(HELD_OUT.pixels.flip(0)).sha256 != HELD_OUT.sha256
+    assert Images(torch.zeros(1, 1, 1, 2, dtype=torch.uint8)).sha256 == "96a296d224f285c67bee93c30f8a309157f0daa35dc5b87e410b78630a09cfc7"
+
+
+def test_student_is_sampled_by_seed_with_balanced_labels_and_timed_after_a_warm_up() -> None:
+    recorder = Recorder()
+    images = draw_student(recorder, range(5, 12), batch_size=3)
+    assert [len(z) for z, _ in recorder.asked] == [3, 3, 3, 1]  # one batch for warming up
+    assert torch.equal(images.pixels, to_bytes(seeded_noise(range(5, 12), (1, 2, 2))))
+    assert images.labels is not None
+    assert images.labels.tolist() == [0, 1, 2, 0, 1, 2, 0]
+    assert torch.cat([label for _, label in recorder.asked[1:]]).tolist() == images.labels.tolist()
+    assert images.evaluations == 1
+    assert images.seconds is not None
+    assert 0 < images.seconds < 0.4  # without the first call's half second
+
+
+def test_samples_of_sample_py_come_with_their_labels_and_without_their_grid(tmp_path: Path) -> None:
+    images = torch.linspace(-1, 1, 12 * 64).reshape(12, 1, 8, 8)
+    save_samples(images, range(12), balanced_labels(12, 10), tmp_path / "samples", {})
+    found = read_folder(tmp_path / "samples", REAL)
+    assert torch.equal(found.pixels, to_bytes(images))
+    assert found.labels is not None
+    assert found.labels.tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1]
+    save_samples(images, range(12), Condition(), tmp_path / "unlabelled", {})
+    assert read_folder(tmp_path / "unlabelled", REAL).labels is None
+    (tmp_path / "unlabelled" / "samples.json").write_text('{"images": []}')
+    with pytest.raises(UserError, match=r"samples.json: lists no images$"):
+        read_folder(tmp_path / "unlabelled", REAL)
+    (tmp_path / "unlabelled" / "samples.json").write_text('{"files": []}')
+    with pytest.raises(UserError, match=r"samples.json: is not what sample.py writes; expected 'images' of 'file' and 'label'$"):
+        read_folder(tmp_path / "unlabelled", REAL)
+
+
+def test_sub_folders_are_labels(tmp_path: Path) -> None:
+    for label in range(10):
+        (tmp_path / str(label)).mkdir()
+        Image.fromarray(np.full((8, 8), 20 * label, dtype=np.uint8)).save(tmp_path / str(label) / "a.png")
+    found = read_folder(tmp_path, REAL)
+    assert found.labels is not None
+    assert found.labels.tolist() == list(range(10))
+    assert found.pixels[:, 0, 0, 0].tolist() == [20 * label for label in range(10)]
+    (tmp_path / "other").mkdir()
+    with pytest.raises(UserError, match="11 sub-folders; expected none, or one for each of the 10 labels of the data"):
+        read_folder(tmp_path, REAL)
+
+
+def test_arrays_with_and_without_labels(tmp_path: Path) -> None:
+    array = np.arange(5 * 64, dtype=np.uint8).reshape(5, 8, 8)
+    np.save(tmp_path / "a.npy", array)
+    np.savez(tmp_path / "b.npz", images=array, labels=np.arange(5))
+    assert read_array_file(tmp_path / "a.npy", REAL).labels is None
+    found = read_array_file(tmp_path / "b.npz", REAL)
+    assert np.array_equal(found.pixels[:, 0].numpy(), array)
+    assert found.labels is not None
+    assert found.first(3, "b").labels.tolist() == [0, 1, 2]
+    with pytest.raises(UserError, match=r"^--n 6: b holds 5 images; expected at most as many$"):
+        found.first(6, "b")
+
+
+def test_images_that_do_not_fit_the_data_are_refused(tmp_path: Path) -> None:
+    np.save(tmp_path / "large.npy", np.zeros((5, 16, 16), dtype=np.uint8))
+    np.savez(tmp_path / "labels.npz", images=np.zeros((5, 8, 8), dtype=np.uint8), labels=np.full(5, 12))
+    with pytest.raises(UserError, match=r"large.npy: images of \(1, 16, 16\); expected \(1, 8, 8\) as the data's"):
+        read_array_file(tmp_path / "large.npy", REAL)
+    with pytest.raises(UserError, match=r"labels.npz: label 12 is out of range; expected labels from 0 to 9 as the data's"):
+        read_array_file(tmp_path / "labels.npz", REAL)
+
+
+def test_data_from_the_command_line(tmp_path: Path) -> None:
+    assert parse_data("digits") == Digits()
+    np.save(tmp_path / "a.npy", np.full((5, 4, 4), 7, dtype=np.uint8))
+    np.save(tmp_path / "b.npy", np.full((6, 4, 4), 9, dtype=np.uint8))
+    train, held_out = read_real(parse_data(f"array:{tmp_path / 'a.npy'}:{tmp_path / 'b.npy'}"))
+    assert held_out is not None
+    assert (len(train), int(train.pixels.max()), len(held_out), int(held_out.pixels.max())) == (5, 7, 6, 9)
+    assert read_real(parse_data(f"array:{tmp_path / 'a.npy'}"))[1] is None
+    with pytest.raises(UserError, match=r"^--data digit: 'digit' is not in distill/data; did you mean 'digits'\?$"):
+        parse_data("digit")
+    with pytest.raises(UserError, match=r"^--data digits:x: digits takes no path; expected --data digits$"):
+        parse_data("digits:x")
+    with pytest.raises(UserError, match=r"^--data array: expected array:PATH or array:PATH:HELD_OUT_PATH$"):
+        parse_data("array")
+
+
+def test_gathering_keeps_order_over_chunks() -> None:
+    found = gather(Digits().load("train"), "digits")
+    assert found.sha256 == REAL.sha256
+    assert len(found) > 2 * 512
