@@ -27,10 +27,7 @@ def main(arguments: list[str]) -> None:
     from distill.sample_files import choose_labels, save_samples
     from distill.sampling import Heun, sample_generator, sample_teacher
 
-    if options.teacher:
-        network = distill.load_teacher(read_run(options.run).teacher)
-    else:
-        network = distill.load_generator(options.run)
+    network = distill.load_teacher(read_run(options.run).teacher) if options.teacher else distill.load_generator(options.run)
     seeds = range(options.seed, options.seed + options.n)
     cond = choose_labels(options.labels, options.n, network.label_count)
     if options.teacher:

@@ -28,9 +28,9 @@ def main(arguments: list[str]) -> int:
     config = read_config(Path(arguments[0]), arguments[1:])
 
     from distill.launch import launch
-    from eval.monitor import Monitor
+    from eval.monitor import build_monitor
 
-    return launch(config, None if config.data is None else Monitor(config.data.load("train")))
+    return launch(config, build_monitor(config.data))
 
 
 if __name__ == "__main__":

@@ -60,7 +60,7 @@ def call(*words: str) -> None:
 def table(rows: list[dict[str, Any]], its_teacher: dict[str, Any]) -> str:
     """Mean ± standard deviation over seeds of every preset, as Markdown."""
     lines = [f"| preset | evaluations | {' | '.join(COLUMNS.values())} | seeds |", "|---" * (len(COLUMNS) + 3) + "|"]
-    cells = [f"{its_teacher[key]:.3f}" if key in its_teacher else "–" for key in COLUMNS]
+    cells = [f"{its_teacher[key]:.3f}" if key in its_teacher else "" for key in COLUMNS]
     lines.append(f"| teacher | 35 | {' | '.join(cells)} | 1 |")
     for preset in dict.fromkeys(row["preset"] for row in rows):
         chosen = [row for row in rows if row["preset"] == preset]

@@ -89,7 +89,9 @@ class Batches:
                 yield self._draw(index, None, None)
                 index += 1
         source = cast(Dataset[tuple[Tensor, int]], self.data)
-        loader = DataLoader(source, batch_sampler=_Indices(self, index, len(self.data)), num_workers=self.workers)
+        # A generator of its own: without one, a loader that starts takes a number from the global one, which is the dropout's.
+        indices = _Indices(self, index, len(self.data))
+        loader = DataLoader(source, batch_sampler=indices, num_workers=self.workers, generator=torch.Generator())
         for images, labels in loader:
             yield self._draw(index, images, labels)
             index += 1

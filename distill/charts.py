@@ -87,7 +87,11 @@ METRICS = {
     "precision": ("Precision", "higher", "Share of the made images that lie among the real ones; it is low when images look wrong."),
     "recall": ("Recall", "higher", "Share of the real images that lie among the made ones; it is low when some kinds of image are never made."),
     "label_agreement": ("Label agreement", "higher", "Share of the made images in which a classifier sees the label that was asked for."),
-    "memorised": ("Memorised", "lower", "Share of the images that are nearer to a training image than to any held-out one; the reference says what real images would score."),
+    "memorised": (
+        "Memorised",
+        "lower",
+        "Share of the images that are nearer to a training image than to any held-out one; the reference says what real images would score.",
+    ),
     "evaluations": ("Network evaluations per image", "lower", "How many times the network runs to make one image; most of the cost."),
     "ms_per_image": ("Milliseconds per image", "lower", "Time to make one image, in batches, on the machine named below."),
 }

@@ -88,8 +88,8 @@ class Distillation:
                 with torch.set_grad_enabled(keep_graph):
                     x0 = self.generator(chunk.z, chunk.cond)
                 losses, extra = fake_loss(self.networks, self.method, chunk, x0)
-            self._backward(losses, len(chunks), step, chunk.u_fake)
-            add_metrics(metrics, losses, extra, len(chunks))
+            share = self._backward(losses, chunk, step, chunk.u_fake)
+            add_metrics(metrics, losses, extra, share)
         for name in ("fake", "discriminator"):
             if name in self.updaters:
                 metrics[f"grad_norm/{name}"] = self.updaters[name].update(step)
@@ -103,17 +103,20 @@ class Distillation:
                 losses, extra = generator_loss(self.networks, self.method, chunk, sample, step)
                 if detailed:
                     extra |= gradient_sizes(losses, sample)
-                self._backward(losses, len(chunks), step, chunk.u)
-            add_metrics(metrics, losses, extra, len(chunks))
+                share = self._backward(losses, chunk, step, chunk.u)
+            add_metrics(metrics, losses, extra, share)
         metrics["grad_norm/generator"] = self.updaters["generator"].update(step)
         if self.method.ratio is not None:
             self.method.ratio.commit(lambda total: self.accelerator.reduce(total, reduction="sum"))
         self.ema.update(self.generator)
         return metrics
 
-    def _backward(self, losses: Losses, chunks: int, step: int, u: Tensor) -> None:
+    def _backward(self, losses: Losses, chunk: Batch, step: int, u: Tensor) -> float:
+        """Accumulate a micro-batch's gradient; returns its share of this process's batch."""
         check_finite(losses, step, u)
-        self.accelerator.backward(sum(losses.values()) / chunks)
+        share = len(chunk) / (self.config.batch_size // self.accelerator.num_processes)
+        self.accelerator.backward(share * sum(losses.values()))
+        return share
 
 
 def build_generator(config: DistillRun, teacher: Denoiser) -> OneStepGenerator:
@@ -124,9 +127,8 @@ def build_generator(config: DistillRun, teacher: Denoiser) -> OneStepGenerator:
         return generator
     start = load_generator(settings.init_from)
     if start.init_noise_to_signal != settings.init_noise_to_signal:
-        raise UserError(
-            f"generator.init_noise_to_signal: is {settings.init_noise_to_signal:g}; expected {start.init_noise_to_signal:g} as in {settings.init_from}"
-        )
+        mine, theirs = settings.init_noise_to_signal, start.init_noise_to_signal
+        raise UserError(f"generator.init_noise_to_signal: is {mine:g}; expected {theirs:g} as in {settings.init_from}")
     shapes = {name: tuple(value.shape) for name, value in generator.state_dict().items()}
     if shapes != {name: tuple(value.shape) for name, value in start.state_dict().items()}:
         raise UserError(f"generator.init_from: {settings.init_from} holds a generator of another architecture than the teacher's")
@@ -154,7 +156,7 @@ def gradient_sizes(losses: Losses, x0: Tensor) -> Metrics:
     return {f"gradient_at_sample/{name}": gradient.norm() for name, gradient in gradients.items()}
 
 
-def add_metrics(metrics: Metrics, losses: Losses, extra: Metrics, chunks: int) -> None:
+def add_metrics(metrics: Metrics, losses: Losses, extra: Metrics, share: float) -> None:
     """Average losses and metrics over micro-batches."""
     for name, value in {**{f"loss/{name}": loss.detach() for name, loss in losses.items()}, **extra}.items():
-        metrics[name] = metrics.get(name, 0) + value / chunks
+        metrics[name] = metrics.get(name, 0) + share * value

@@ -70,7 +70,7 @@ def _describe(network: UNet) -> dict[str, Any]:
 def _build(description: dict[str, Any], folder: Path) -> UNet:
     from distill.models.unet import UNet, UNetConfig
 
-    settings = {name: tuple(value) if isinstance(value, list) else value for name, value in description.items()}
+    settings: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in description.items()}
     name = settings.pop("class")
     if name != "UNet":
         raise UserError(f"{folder / CONFIG}: network class '{name}' is unknown; expected 'UNet'")

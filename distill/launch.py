@@ -20,12 +20,10 @@ def launch(config: RunConfig, monitor: Monitor | None = None) -> int:
     accelerator = build_accelerator(config)
     clock = Clock()
     task: Task
-    if isinstance(config, TrainTeacherRun):
-        task = TeacherTraining(config, accelerator, clock)
-    else:
-        task = Distillation(config, accelerator, clock)
+    task = TeacherTraining(config, accelerator, clock) if isinstance(config, TrainTeacherRun) else Distillation(config, accelerator, clock)
     trainer = Trainer(config, task, accelerator, clock, monitor)
     checkpoint = open_run_folder(config)
+    accelerator.wait_for_everyone()  # no process may look at the folder once another has begun to write to it
     if checkpoint is not None:
         trainer.restore(checkpoint)
     if accelerator.is_main_process:
@@ -39,11 +37,10 @@ def build_accelerator(config: RunConfig) -> Accelerator:
     """accelerate's process group, device, precision and trackers. Raises UserError where the device is not there."""
     import torch
 
-    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if config.device != "auto" and not available[config.device]:
-        raise UserError(f"device: {config.device} is not available; expected one of: {', '.join(name for name, there in available.items() if there)}")
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise UserError("device: cuda is not available; expected auto or cpu")
     return Accelerator(
-        cpu=config.device == "cpu",
+        cpu=config.device == "cpu" or not torch.cuda.is_available(),
         mixed_precision=config.precision,
         log_with=list(config.trackers) or None,
         project_dir=str(config.run_dir),

@@ -58,8 +58,8 @@ class RunSettings(Settings):
     """Most images that one process holds at once: gradients are accumulated over the rest. null holds them all."""
     data_workers: int = Field(0, ge=0)
     """Processes that read data for each training process."""
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    """Where to run."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to run; `auto` takes a CUDA device if there is one."""
     precision: Literal["no", "bf16"] = "no"
     """Mixed precision of the networks; weights stay in float32."""
     log_every: int = Field(50, ge=1)

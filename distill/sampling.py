@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 
 import torch
@@ -90,7 +91,7 @@ def heun(teacher: Denoiser, z: Tensor, cond: Condition, sampler: Heun, fresh_noi
 
     grid = sampler.grid()
     x = z * grid[0]
-    for step, (level, following) in enumerate(zip(grid[:-1], grid[1:], strict=True)):
+    for step, (level, following) in enumerate(itertools.pairwise(grid)):
         if sampler.churn > 0 and sampler.churn_min <= level <= sampler.churn_max:
             raised = level * (1 + min(sampler.churn / sampler.steps, 2**0.5 - 1))
             x = x + (raised**2 - level**2) ** 0.5 * sampler.churn_noise * fresh_noise(step)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
@@ -32,13 +32,14 @@ class Networks:
         """Prediction of x_0 by the network of that name, and logits if it is the one that the discriminator reads."""
         network = getattr(self, name)
         if self.discriminator is None or self.discriminator.reads != name:
-            return network(x_t, t, cond), None
+            return network(x_t, t, cond).to(x_t.dtype), None
         x0, features = network(x_t, t, cond, self.discriminator.depths)
-        return x0, self.discriminator(features)
+        # Under mixed precision the networks answer in less than the losses are computed in.
+        return x0.to(x_t.dtype), self.discriminator(features).to(x_t.dtype)
 
     def logits(self, discriminator: Discriminator, x_t: Tensor, t: Tensor, cond: Condition) -> Tensor:
         """The discriminator's logits alone, (b,)."""
-        return discriminator(getattr(self, discriminator.reads).features(x_t, t, cond, discriminator.depths))
+        return discriminator(getattr(self, discriminator.reads).features(x_t, t, cond, discriminator.depths)).to(x_t.dtype)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -58,8 +58,9 @@ class TeacherTraining:
                 with self.accelerator.autocast():
                     loss = denoising_loss(self.network, chunk, self.config.noise_levels)
                 check_finite({"teacher": loss}, step, chunk.u)
-                self.accelerator.backward(loss / len(chunks))
-                metrics["loss/teacher"] += loss.detach() / len(chunks)
+                share = len(chunk) / (self.config.batch_size // self.accelerator.num_processes)
+                self.accelerator.backward(share * loss)
+                metrics["loss/teacher"] += share * loss.detach()
             metrics["grad_norm/teacher"] = self.updaters["teacher"].update(step)
             self.ema.update(self.network)
         return metrics

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from distill.errors import TrainingError
@@ -46,11 +47,14 @@ class Averages:
             self.sums[name] = self.sums.get(name, 0) + value.detach()
             self.counts[name] = self.counts.get(name, 0) + 1
 
-    def take(self) -> dict[str, float]:
-        """The means, and start anew."""
-        means = {name: float(total) / self.counts[name] for name, total in self.sums.items()}
+    def take(self, average: Callable[[Tensor], Tensor]) -> dict[str, float]:
+        """The means, and start anew; `average` takes the mean of a tensor over processes."""
+        if not self.sums:
+            return {}
+        means = average(torch.stack([total.float() / self.counts[name] for name, total in self.sums.items()]))
+        taken = dict(zip(self.sums, means.tolist(), strict=True))
         self.sums, self.counts = {}, {}
-        return means
+        return taken
 
 
 def append_line(path: Path, values: Mapping[str, float]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 import signal
 import sys
 import time
@@ -73,7 +72,7 @@ class Trainer:
         with interruptions() as caught, bar:
             if self.step == 0:
                 self._look()
-            while self.step < config.steps and not caught:
+            while self.step < config.steps and not self._agreed(caught):
                 # Dropout is the only user of the global generator: its masks, too, depend on the step alone.
                 torch.manual_seed(seeded(config.seed, self.step, 2, self.accelerator.process_index).initial_seed())
                 detailed = (self.step + 1) % config.log_every == 0
@@ -88,6 +87,14 @@ class Trainer:
         self._finish()
         return 0
 
+    def _agreed(self, caught: list[int]) -> bool:
+        """Whether any process was asked to stop: all must leave the loop at the same step."""
+        if self.accelerator.num_processes > 1:
+            mine = torch.tensor(caught[0] if caught else 0, device=self.accelerator.device)
+            number = int(self.accelerator.gather(mine).max())
+            caught[:] = [number] if number else []
+        return bool(caught)
+
     def _after_step(self, bar: tqdm) -> None:
         config, step = self.config, self.step
         last = step == config.steps
@@ -100,7 +107,7 @@ class Trainer:
             self._save()
 
     def _log(self, bar: tqdm, measured: Mapping[str, float]) -> None:
-        means = self.averages.take()
+        means = self.averages.take(lambda means: self.accelerator.reduce(means, reduction="mean"))
         rates = {f"lr/{name}": updater.settings.learning_rate(self.step - 1, self.config.steps) for name, updater in self.task.updaters.items()}
         line = {"step": self.step, "images": self.step * self.config.batch_size, "seconds": round(self._seconds(), 3)}
         line |= {**means, **rates, **self.clock.take(), **measured}

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from distill.data import DataSource
+from distill.data import DataSettings, DataSource
 from eval.features import pixels, quantise
 from eval.frechet import Statistics, frechet_distance
+
+LARGEST = 4096
+"""Most pixels of an image that the monitor measures: a covariance of more is too costly to look at during training."""
+
+
+def build_monitor(data: DataSettings | None) -> Monitor | None:
+    """The monitor of a run on this data, or None where there are none or the images are too large."""
+    source = None if data is None else data.load("train")
+    return Monitor(source) if source is not None and math.prod(source.image_shape) <= LARGEST else None
 
 
 class Monitor:

@@ -67,7 +67,10 @@ def generator_step(networks: Networks, method, batch: Batch, step: int = 0) -> d
     return losses
 
 
-@pytest.mark.parametrize("text", [MATCHING % "reverse_kl", SCORE, EXPANDED % "reverse_kl", EXPANDED % "forward_kl" + GAN % "teacher", MATCHING % "jensen_shannon" + GAN % "fake"])
+@pytest.mark.parametrize(
+    "text",
+    [MATCHING % "reverse_kl", SCORE, EXPANDED % "reverse_kl", EXPANDED % "forward_kl" + GAN % "teacher", MATCHING % "jensen_shannon" + GAN % "fake"],
+)
 def test_a_generator_step_leaves_every_other_network_without_gradient(make, text: str) -> None:
     networks, method, batch = make(text)
     generator_step(networks, method, batch)

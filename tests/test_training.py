@@ -106,7 +106,7 @@ def test_a_run_leaves_statistics_samples_checkpoints_and_an_export(whole: Path) 
     assert stats[-1]["monitor/fd_pixel"] > 0
     assert [path.name for path in sorted((whole / "samples").iterdir())] == [f"step-{step:08d}.png" for step in (0, 6, 12)]
     assert [path.name for path in checkpoints(whole)] == ["step-00000008", "step-00000012"]
-    assert not [path for path in whole.rglob("*.partial")]
+    assert not list(whole.rglob("*.partial"))
     assert yaml.safe_load((whole / "config.yaml").read_text())["fake"]["noise_levels"]["std"] == 1.2
 
 
@@ -127,7 +127,7 @@ def test_a_run_killed_at_any_moment_continues_bit_for_bit(folder: Path, whole: P
     process.kill()
     process.wait()
     reached = lines(run)[-1]["step"]
-    assert 4 <= reached
+    assert reached >= 4
     done = train(folder, "--run_dir", str(run))
     assert done.returncode == 0, done.stderr
     assert_same_state(run, whole)
@@ -135,7 +135,9 @@ def test_a_run_killed_at_any_moment_continues_bit_for_bit(folder: Path, whole: P
 
 def test_a_terminated_run_saves_and_continues_bit_for_bit(folder: Path, whole: Path) -> None:
     run = folder / "terminated"
-    process = subprocess.Popen([*TRAIN, str(folder / "run.yaml"), "--run_dir", str(run)], env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    process = subprocess.Popen(
+        [*TRAIN, str(folder / "run.yaml"), "--run_dir", str(run)], env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
     while not (run / "stats.jsonl").is_file() and process.poll() is None:
         time.sleep(0.01)
     process.send_signal(signal.SIGTERM)
@@ -160,7 +162,7 @@ def test_a_finished_run_has_nothing_more_to_do(folder: Path, whole: Path) -> Non
 def test_micro_batches_change_nothing_but_rounding(folder: Path, whole: Path) -> None:
     """Without dropout, whose masks depend on the shape of a batch."""
     ends = []
-    for size in ("null", "1"):
+    for size in ("null", "3"):
         run = folder / f"micro-{size}"
         shutil.copytree(folder / "teacher", folder / "calm", dirs_exist_ok=True)
         description = json.loads((folder / "calm" / "config.json").read_text())
@@ -258,7 +260,7 @@ def test_a_teacher_is_trained_and_opens(folder: Path) -> None:
 
 
 def test_help_answers_without_importing_torch() -> None:
-    code = "import sys; sys.argv = ['train.py', '--help']; import train; train.main(['--help']); assert 'torch' not in sys.modules; print(len(sys.modules))"
+    code = "import sys, train; train.main(['--help']); assert 'torch' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=ENVIRONMENT)
     assert done.returncode == 0, done.stderr
     for flag in ("--generator.optimizer.lr float [0.0003]", "--objective.divergence str", "--teacher.path path", "--fake.updates int [1]"):

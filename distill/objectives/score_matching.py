@@ -3,7 +3,7 @@
     D = E[w rho(delta)],  loss w rho'(delta) . (e + (1 - alpha) delta),  e = s_q - grad log q(x_t|x_0)
 
 The score-projection identity replaces the intractable derivative of the student's score by the conditional score in e. The gradient flows
-through x_0, x_t and the inputs of both networks. alpha = 1 is SIM (Luo et al. 2024); SiD (Zhou et al. 2024, eq. 23) found 1.2 best;
+through x_0, x_t and the inputs of both networks. alpha = 1 is SIM (Luo et al. 2024); SiD (Zhou et al. 2024) found 1.2 best;
 alpha = 1/2 with the squared distance is the exact gradient of E|delta|^2.
 """
 

@@ -1,0 +1,52 @@
+"""Two processes over gloo learn what one process learns."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from distill.export import save_denoiser
+from distill.models.unet import UNet, UNetConfig
+
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+
+
+def test_two_processes_learn_what_one_does(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    teacher = UNet(UNetConfig(8, 1, 10, width=8, blocks=1))
+    for parameter in teacher.parameters():
+        parameter.data.add_(0.05 * torch.randn_like(parameter))
+    (tmp_path / "teacher").mkdir()
+    save_denoiser(teacher, tmp_path / "teacher")
+    config = {
+        "task": "distill",
+        "run_dir": "set below",
+        "data": {"name": "digits"},
+        "teacher": {"name": "native", "path": str(tmp_path / "teacher")},
+        "steps": 3,
+        "batch_size": 6,
+        "objective": {"name": "expanded_divergence", "divergence": "jensen_shannon"},
+        "discriminator": {"depths": ["4"], "width": 8},
+        "ratio": {"bins": 2},
+        "terms": [{"name": "gan", "weight": 0.1}],
+        "device": "cpu",
+        "log_every": 1,
+        "monitor_images": 8,
+    }
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(config))
+    launchers = {"one": [sys.executable], "two": [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]}
+    lines = {}
+    for name, launcher in launchers.items():
+        command = [*launcher, "train.py", str(tmp_path / "run.yaml"), "--run_dir", str(tmp_path / name)]
+        done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=300)
+        assert done.returncode == 0, done.stderr
+        lines[name] = [json.loads(line) for line in (tmp_path / name / "stats.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines["two"]] == [1, 2, 3]
+    for one, two in zip(lines["one"], lines["two"], strict=True):
+        for key in ("loss/objective", "loss/fake", "loss/gan", "grad_norm/generator", "grad_norm/fake", "grad_norm/discriminator", "ratio/scale"):
+            assert one[key] == pytest.approx(two[key], rel=2e-3), key
