@@ -231,7 +231,7 @@ def time_bars(parts: Mapping[str, float]) -> str:
         return card(figure, "seconds spent in each part", "Seconds by part|and share of the total", "wide")
 
 
-def numbers(mapping: object) -> dict[str, float | int]:
+def numbers(mapping: object) -> dict[str, float]:
     """The entries of a mapping that are numbers (an unconditional model has no label agreement: null)."""
     entries = mapping.items() if isinstance(mapping, Mapping) else ()
     return {key: value for key, value in entries if isinstance(value, int | float) and not isinstance(value, bool)}
@@ -253,7 +253,7 @@ def metrics_of(distance: str) -> dict[str, tuple[str, str, str]]:
     return {distance: (f"Fréchet distance ({distance.replace('_', '-')})", "lower", what), **METRICS}
 
 
-def results_of(evaluation: Mapping[str, Any], role: str) -> dict[str, float | int]:
+def results_of(evaluation: Mapping[str, Any], role: str) -> dict[str, float]:
     """All numbers of the student, teacher or reference in one mapping; those against held-out images as `held_out/...`."""
     results = evaluation.get(role)
     held_out = numbers(results.get("held_out")) if isinstance(results, Mapping) else {}

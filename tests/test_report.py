@@ -34,7 +34,7 @@ EVALUATION: dict[str, Any] = {
     "seed": 0,
     "student": {**STUDENT, "held_out": {"fd_pixel": 0.731, "precision": 0.8977, "recall": 0.6655}},
     "teacher": {**TEACHER, "held_out": {"fd_pixel": 0.844, "precision": 0.8633, "recall": 0.6911}},
-    "reference": {"images": 1437},
+    "reference": {"train_images": 1437},
     "sampling": {"teacher_ms_per_image": 1.62, "student_ms_per_image": 0.0512, "speedup": 31.6, "teacher_evaluations": 35, "batch_size": 256},
 }
 
@@ -118,7 +118,7 @@ def test_summary_in_words_is_built_from_the_numbers(page: str) -> None:
     assert "is 0.412 and the teacher&#x27;s 0.618: the student is closer to them than its teacher, at 0.67 times the distance." in page
     assert "31.6 times faster" in page
     assert page.count(" is better</span></dt>") == 7  # each metric explained once
-    assert "Evaluated with protocol fd-pixel, n 10000, seed 0, images 1437." in page
+    assert "Evaluated with protocol fd-pixel, n 10000, seed 0, train_images 1437." in page
 
 
 @pytest.mark.parametrize(("student", "verdict"), [(0.61, "as close to them as its teacher"), (0.7, "further from them than its teacher")])
