@@ -37,13 +37,17 @@ def choose_labels(text: str, count: int, label_count: int) -> Condition:
     return Condition(torch.tensor(labels)[torch.arange(count) % len(labels)])
 
 
-def save_samples(images: Tensor, seeds: Sequence[int], cond: Condition, out: Path, origin: dict[str, Any]) -> None:
-    """Write `000000.png`, ..., `grid.png` and `samples.json` as one whole folder; earlier samples there are replaced.
-
-    Raises UserError where `out` holds anything but samples.
-    """
+def check_out(out: Path) -> None:
+    """Raise UserError where `out` holds anything but earlier samples."""
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / INDEX).is_file())):
         raise UserError(f"--out {out}: is there and holds no samples; expected a new folder")
+
+
+def save_samples(images: Tensor, seeds: Sequence[int], cond: Condition, out: Path, origin: dict[str, Any]) -> None:
+    """Write `000000.png`, ..., `grid.png` and `samples.json` as one whole folder; what stood in `out` is replaced.
+
+    Raises UserError where `out` cannot be written.
+    """
     pixels = to_bytes(images)
     labels = [None] * len(images) if cond.label is None else cond.label.tolist()
     records = [{"file": f"{i:06d}.png", "seed": seed, "label": label} for i, (seed, label) in enumerate(zip(seeds, labels, strict=True))]

@@ -1,0 +1,101 @@
+"""`sample.py`: its files, and its complaints."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import sample
+from distill.errors import UserError
+from distill.export import save_denoiser, save_generator
+from distill.models.one_step import OneStepGenerator
+from distill.models.unet import UNet, UNetConfig
+
+CONFIG = """task: distill
+run_dir: {run}
+teacher: {{name: native, path: {run}/teacher}}
+steps: 1
+objective: {{name: distribution_matching, divergence: reverse_kl}}
+"""
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run's folder with a teacher and a student of random weights."""
+    run = tmp_path_factory.mktemp("run")
+    torch.manual_seed(0)
+    network = UNet(UNetConfig(8, 1, 10, width=8, multipliers=(1,), blocks=1)).eval()
+    for parameter in network.parameters():
+        parameter.data.add_(0.05 * torch.randn_like(parameter))
+    for name in ("teacher", "export"):
+        (run / name).mkdir()
+    save_denoiser(network, run / "teacher")
+    save_generator(OneStepGenerator(network, 2.5), run / "export")
+    (run / "config.yaml").write_text(CONFIG.format(run=run))
+    return run
+
+
+def pixels(folder: Path, index: int) -> np.ndarray:
+    return np.asarray(Image.open(folder / f"{index:06d}.png"))
+
+
+@pytest.mark.parametrize("teacher", [[], ["--teacher", "--steps", "3"]])
+def test_images_grid_and_index_are_written_and_an_image_depends_on_its_seed_alone(run: Path, tmp_path: Path, teacher: list[str]) -> None:
+    many, one = tmp_path / "many", tmp_path / "one"
+    sample.main(["--run", str(run), "--n", "5", "--labels", "2-4", "--seed", "7", "--batch-size", "2", "--out", str(many), *teacher])
+    sample.main(["--run", str(run), "--n", "1", "--labels", "4", "--seed", "9", "--out", str(one), *teacher])
+    index = json.loads((many / "samples.json").read_text())
+    assert [record["seed"] for record in index["images"]] == [7, 8, 9, 10, 11]
+    assert [record["label"] for record in index["images"]] == [2, 3, 4, 2, 3]
+    assert index["evaluations"] == (5 if teacher else 1)
+    assert sorted(path.name for path in many.iterdir()) == [*(f"{i:06d}.png" for i in range(5)), "grid.png", "samples.json"]
+    assert pixels(many, 2).shape == (8, 8)
+    assert np.abs(pixels(many, 2).astype(int) - pixels(one, 0)).max() <= 1  # one batch of another size may round another way
+    assert not np.array_equal(pixels(many, 0), pixels(many, 3))
+    assert Image.open(many / "000002.png").text["Comment"].startswith("seed 9, label 4")
+
+
+def test_earlier_samples_are_replaced_whole(run: Path, tmp_path: Path) -> None:
+    for count in ("3", "2"):
+        sample.main(["--run", str(run), "--n", count, "--out", str(tmp_path / "x")])
+    assert len(list((tmp_path / "x").iterdir())) == 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--labels", "0-10"], "--labels 0-10: 10 is out of range; expected labels from 0 to 9"),
+        (["--labels", "5-3"], "--labels 5-3: an empty range is out of range"),
+        (["--labels", "five"], "--labels five: 'five' is no label"),
+        (["--n", "0"], "--n, --batch-size and --steps: expected at least 1"),
+        (["--sed", "1"], "'--sed': unknown argument; did you mean '--seed'?"),
+        (["--n", "many"], "argument --n: invalid int value: 'many'"),
+        (["--run", "nowhere"], "nowhere: no such folder"),
+    ],
+)
+def test_what_cannot_be_sampled_is_said_in_one_line(run: Path, tmp_path: Path, arguments: list[str], message: str) -> None:
+    with pytest.raises(UserError) as error:
+        sample.main(["--run", str(run), "--out", str(tmp_path / "out"), *arguments])
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_of_something_else_is_left_alone(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(UserError, match="is there and holds no samples"):
+        sample.main(["--run", str(run), "--n", "1", "--out", str(tmp_path)])
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_a_complaint_ends_with_exit_code_two(tmp_path: Path) -> None:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "sample.py", "--run", str(tmp_path / "none")], capture_output=True, text=True, env=environment)
+    assert done.returncode == 2
+    assert done.stderr == f"error: {tmp_path / 'none'}: no such folder; expected a run, a checkpoint or an export\n"
