@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 
 from accelerate import Accelerator
@@ -34,11 +35,14 @@ def launch(config: RunConfig, monitor: Monitor | None = None) -> int:
 
 
 def build_accelerator(config: RunConfig) -> Accelerator:
-    """accelerate's process group, device, precision and trackers. Raises UserError where the device is not there."""
+    """accelerate's process group, device, precision and trackers. Raises UserError where the device or a tracker is not there."""
     import torch
 
     if config.device == "cuda" and not torch.cuda.is_available():
         raise UserError("device: cuda is not available; expected auto or cpu")
+    for tracker in config.trackers:
+        if importlib.util.find_spec(tracker) is None:
+            raise UserError(f"trackers: {tracker} is not installed; expected it from pip install '.[tracking]'")
     return Accelerator(
         cpu=config.device == "cpu" or not torch.cuda.is_available(),
         mixed_precision=config.precision,

@@ -210,6 +210,7 @@ def test_a_damaged_checkpoint_is_named(folder: Path, whole: Path) -> None:
         (["--discriminator.depths", "[bottlneck]"], "discriminator.depths: 'bottlneck' is not a depth of the fake; did you mean 'bottleneck'?"),
         (["--data", "{name: image_folder, path: nowhere}"], "nowhere: no such folder of images"),
         (["--device", "cuda"], "device: cuda is not available"),
+        (["--trackers", "[trackio]"], "trackers: trackio is not installed"),
         (["--resume", "nowhere"], "resume: nowhere is no checkpoint"),
         (["--generator.init_from", "nowhere"], "nowhere: no such folder"),
     ],
