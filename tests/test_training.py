@@ -210,7 +210,6 @@ def test_a_damaged_checkpoint_is_named(folder: Path, whole: Path) -> None:
         (["--discriminator.depths", "[bottlneck]"], "discriminator.depths: 'bottlneck' is not a depth of the fake; did you mean 'bottleneck'?"),
         (["--data", "{name: image_folder, path: nowhere}"], "nowhere: no such folder of images"),
         (["--device", "cuda"], "device: cuda is not available"),
-        (["--trackers", "[trackio]"], "trackers: trackio is not installed"),
         (["--resume", "nowhere"], "resume: nowhere is no checkpoint"),
         (["--generator.init_from", "nowhere"], "nowhere: no such folder"),
     ],
@@ -218,6 +217,12 @@ def test_a_damaged_checkpoint_is_named(folder: Path, whole: Path) -> None:
 def test_what_cannot_run_is_said_in_one_line_and_nothing_is_written(folder: Path, tmp_path: Path, overrides: list[str], message: str) -> None:
     assert message in refused(folder, "--run_dir", str(tmp_path / "new"), *overrides)
     assert not list(tmp_path.glob("new/*"))
+
+
+def test_a_tracker_that_is_not_installed_is_named(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert "trackers: trackio is not installed" in refused(folder, "--run_dir", str(tmp_path / "new"), "--trackers", "[trackio]")
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_refusal_is_one_line_on_stderr_and_exit_code_two(folder: Path) -> None:
