@@ -50,7 +50,7 @@ class Updater:
 
         self.name, self.settings, self.steps, self.accelerator = name, settings, steps, accelerator
         self.parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
-        kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.name]  # fused: six times faster than the plain loop on a CPU
+        kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.name]  # fused: one kernel instead of a loop over tensors
         self.optimizer = kind(self.parameters, lr=settings.lr, betas=settings.betas, eps=settings.eps, weight_decay=settings.weight_decay, fused=True)
 
     def update(self, step: int) -> Tensor:

@@ -108,6 +108,8 @@ class DistillRun(RunSettings):
             raise ValueError("ratio: needs a discriminator; expected settings under 'discriminator'")
         if self.discriminator is not None and self.data is None:
             raise ValueError("discriminator: needs real images; expected a source under 'data'")
+        if self.ratio is not None and self.ratio.low >= self.ratio.high:
+            raise ValueError(f"ratio.low: is {self.ratio.low:g}; expected less than ratio.high, {self.ratio.high:g}")
         if self.ratio is None and self.objective.uses_ratio:
             raise ValueError("objective.divergence: needs a density ratio; expected settings under 'ratio'")
         return self

@@ -61,6 +61,7 @@ def test_a_resolved_configuration_reads_back_as_itself(file: Path, tmp_path: Pat
         (["--terms", "[{name: gan, weight: 1}]"], "terms: gan needs a discriminator"),
         (["--objective.divergence", "forward_kl"], "objective.divergence: needs a density ratio; expected settings under 'ratio'"),
         (["--ratio.bins", "3"], "ratio: needs a discriminator"),
+        (["--discriminator", "{}", "--ratio.low", "30"], "ratio.low: is 30; expected less than ratio.high, 20"),
         (["--terms.0.weight", "3"], "--terms.0.weight: '0' is not an entry"),
         (["--steps"], "--steps: expected a value after it"),
         (["steps", "3"], "'steps': unexpected argument"),

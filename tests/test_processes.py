@@ -7,22 +7,15 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 import yaml
 
-from distill.export import save_denoiser
-from distill.models.unet import UNet, UNetConfig
+from tests.random_teacher import save_random_teacher
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 
 
 def test_two_processes_learn_what_one_does(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    teacher = UNet(UNetConfig(8, 1, 10, width=8, blocks=1))
-    for parameter in teacher.parameters():
-        parameter.data.add_(0.05 * torch.randn_like(parameter))
-    (tmp_path / "teacher").mkdir()
-    save_denoiser(teacher, tmp_path / "teacher")
+    save_random_teacher(tmp_path / "teacher")
     config = {
         "task": "distill",
         "run_dir": "set below",

@@ -8,14 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 import sample
 from distill.errors import UserError
-from distill.export import save_denoiser, save_generator
+from distill.export import save_generator
 from distill.models.one_step import OneStepGenerator
-from distill.models.unet import UNet, UNetConfig
+from tests.random_teacher import save_random_teacher
 
 CONFIG = """task: distill
 run_dir: {run}
@@ -29,13 +28,8 @@ objective: {{name: distribution_matching, divergence: reverse_kl}}
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run's folder with a teacher and a student of random weights."""
     run = tmp_path_factory.mktemp("run")
-    torch.manual_seed(0)
-    network = UNet(UNetConfig(8, 1, 10, width=8, multipliers=(1,), blocks=1)).eval()
-    for parameter in network.parameters():
-        parameter.data.add_(0.05 * torch.randn_like(parameter))
-    for name in ("teacher", "export"):
-        (run / name).mkdir()
-    save_denoiser(network, run / "teacher")
+    network = save_random_teacher(run / "teacher", multipliers=(1,))
+    (run / "export").mkdir()
     save_generator(OneStepGenerator(network, 2.5), run / "export")
     (run / "config.yaml").write_text(CONFIG.format(run=run))
     return run

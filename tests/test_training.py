@@ -18,10 +18,9 @@ from distill import load_generator, load_teacher
 from distill.checkpoint import checkpoints
 from distill.config import read_config
 from distill.errors import UserError
-from distill.export import save_denoiser
 from distill.launch import launch
-from distill.models.unet import UNet, UNetConfig
 from distill.sampling import balanced_labels, sample_generator
+from tests.random_teacher import save_random_teacher
 
 TRAIN = [sys.executable, "train.py"]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
@@ -31,12 +30,7 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A teacher of random weights and a configuration that uses everything: discriminator, ratio, GAN, two fake updates, dropout."""
     folder = tmp_path_factory.mktemp("runs")
-    torch.manual_seed(0)
-    teacher = UNet(UNetConfig(8, 1, 10, width=8, blocks=1, dropout=0.1))
-    for parameter in teacher.parameters():
-        parameter.data.add_(0.05 * torch.randn_like(parameter))
-    (folder / "teacher").mkdir()
-    save_denoiser(teacher, folder / "teacher")
+    save_random_teacher(folder / "teacher", dropout=0.1)
     config = {
         "task": "distill",
         "run_dir": str(folder / "run"),
