@@ -30,7 +30,7 @@ def main(arguments: list[str]) -> int:
     from distill.launch import launch
     from eval.monitor import build_monitor
 
-    return launch(config, build_monitor(config.data))
+    return launch(config, build_monitor(config))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,13 +13,13 @@ from distill.batches import Batch, Batches
 from distill.ema import EMA
 from distill.errors import UserError
 from distill.export import load_generator, save_generator
-from distill.models.one_step import OneStepGenerator
+from distill.models.marginal import ExactDiscriminator
 from distill.optimization import OptimizerSettings, Updater
-from distill.run_settings import DistillRun
+from distill.run_settings import DistillRun, GeneratorSettings
 from distill.sampling import balanced_labels, sample_generator
 from distill.step import Losses, Method, Metrics, Networks, WeightedTerm, fake_loss, frozen, generator_loss
 from distill.tracking import Clock, check_finite
-from distill.types import Denoiser
+from distill.types import Critic, Denoiser, Generator
 
 
 class Distillation:
@@ -30,25 +29,21 @@ class Distillation:
         self.config, self.accelerator, self.clock = config, accelerator, clock
         device = accelerator.device
         self.teacher = config.teacher.load().to(device).eval().requires_grad_(False)
-        torch.manual_seed(config.seed)  # the discriminator's initial weights are the only ones drawn
-        self.discriminator = config.discriminator.build(self.teacher).to(device) if config.discriminator else None
-        self.generator = build_generator(config, self.teacher).to(device).train()
-        self.fake = copy.deepcopy(self.teacher).requires_grad_(True).train()
-        self.networks = Networks(self.teacher, self.fake, self.generator, self.discriminator)
+        torch.manual_seed(config.seed)
+        self.generator = build_generator(config.generator, self.teacher).to(device).train()
+        self.fake = config.fake.network.build(self.teacher, self.generator).to(device).train()
+        self.networks = Networks(self.teacher, self.fake, self.generator, build_critic(config, self.teacher, self.fake, device))
         self.method = build_method(config, device)
         self.ema = EMA(self.generator, config.generator.ema)
         data = config.data.load("train") if config.data is not None else None
         self.batches = Batches.of(config, self.teacher.image_shape, self.teacher.label_count, data, accelerator)
 
-        learners: dict[str, tuple[nn.Module, OptimizerSettings]] = {
-            "generator": (self.generator, config.generator.optimizer),
-            "fake": (self.fake, config.fake.optimizer),
-        }
-        if self.discriminator is not None and config.discriminator is not None:
-            learners["discriminator"] = (self.discriminator, config.discriminator.optimizer)
-        self.updaters = {name: Updater(name, network, settings, config.steps, accelerator) for name, (network, settings) in learners.items()}
-        self.label_count = self.teacher.label_count
-        self.modules = {name: network for name, (network, _) in learners.items()}
+        parts = {"generator": config.generator, "fake": config.fake, "discriminator": config.discriminator}
+        networks: dict[str, nn.Module | None] = {name: getattr(self.networks, name) for name in parts}
+        self.modules = {name: network for name, network in networks.items() if network is not None and any(True for _ in network.parameters())}
+        optimizers: dict[str, OptimizerSettings] = {name: part.optimizer for name, part in parts.items() if part is not None}
+        self.updaters = {name: Updater(name, network, optimizers[name], config.steps, accelerator) for name, network in self.modules.items()}
+        self.image_shape, self.label_count = self.teacher.image_shape, self.teacher.label_count
         if self.method.ratio is not None:
             self.modules["ratio"] = self.method.ratio
 
@@ -115,25 +110,33 @@ class Distillation:
         """Accumulate a micro-batch's gradient; returns its share of this process's batch."""
         check_finite(losses, step, u)
         share = len(chunk) / (self.config.batch_size // self.accelerator.num_processes)
-        self.accelerator.backward(share * sum(losses.values()))
+        learnt = [loss for loss in losses.values() if loss.requires_grad]
+        if learnt:  # an exact fake score has nothing to learn
+            self.accelerator.backward(share * sum(learnt))
         return share
 
 
-def build_generator(config: DistillRun, teacher: Denoiser) -> OneStepGenerator:
-    """The student before its first step: the teacher's weights, or those of `generator.init_from`. Raises UserError where these do not fit."""
-    settings = config.generator
-    generator = OneStepGenerator(copy.deepcopy(teacher).requires_grad_(True), settings.init_noise_to_signal)
+def build_generator(settings: GeneratorSettings, teacher: Denoiser) -> Generator:
+    """The student before its first step: untrained, or `generator.init_from`. Raises UserError where the weights of that do not fit."""
+    generator = settings.network.build(teacher, settings.init_noise_to_signal)
     if settings.init_from is None:
         return generator
     start = load_generator(settings.init_from)
-    if start.init_noise_to_signal != settings.init_noise_to_signal:
-        mine, theirs = settings.init_noise_to_signal, start.init_noise_to_signal
-        raise UserError(f"generator.init_noise_to_signal: is {mine:g}; expected {theirs:g} as in {settings.init_from}")
+    mine, theirs = (getattr(one, "init_noise_to_signal", None) for one in (generator, start))
+    if mine != theirs:
+        raise UserError(f"generator.init_noise_to_signal: is {mine}; expected {theirs} as in {settings.init_from}")
     shapes = {name: tuple(value.shape) for name, value in generator.state_dict().items()}
     if shapes != {name: tuple(value.shape) for name, value in start.state_dict().items()}:
-        raise UserError(f"generator.init_from: {settings.init_from} holds a generator of another architecture than the teacher's")
+        raise UserError(f"generator.init_from: {settings.init_from} holds a generator of another architecture than generator.network")
     generator.load_state_dict(start.state_dict())
     return generator
+
+
+def build_critic(config: DistillRun, teacher: Denoiser, fake: Denoiser, device: torch.device) -> Critic | None:
+    """What gives the logits of the density ratio and of the adversarial term: a discriminator, the exact one, or none."""
+    if config.ratio is not None and config.ratio.source == "exact":
+        return ExactDiscriminator()
+    return config.discriminator.build(teacher, fake).to(device) if config.discriminator else None
 
 
 def build_method(config: DistillRun, device: torch.device) -> Method:

@@ -5,9 +5,9 @@ A checkpoint folder is such a folder too, with the state of training beside it, 
 
 from __future__ import annotations
 
-import dataclasses
+import importlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from distill.errors import UserError
 from distill.files import load_weights, read_json, save_tensors, write_json
@@ -15,29 +15,31 @@ from distill.files import load_weights, read_json, save_tensors, write_json
 if TYPE_CHECKING:
     from torch import nn
 
-    from distill.models.one_step import OneStepGenerator
-    from distill.models.unet import UNet
+    from distill.types import Denoiser, Generator
 
 FORMAT = "distill/1"
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
+CLASSES = {"UNet": "distill.models.unet", "MLP": "distill.models.mlp", "Affine": "distill.models.affine"}
+"""Networks that can be saved, and their modules. Each has `describe()`, plain data, and `from_description(data)`, the network without weights."""
 
 
-def save_denoiser(network: UNet, folder: Path) -> None:
+def save_denoiser(network: Denoiser, folder: Path) -> None:
     """Write a teacher into an existing folder."""
     _save(network, {"kind": "denoiser", "network": _describe(network)}, folder)
 
 
-def save_generator(generator: OneStepGenerator, folder: Path) -> None:
+def save_generator(generator: Generator, folder: Path) -> None:
     """Write a one-step generator into an existing folder."""
-    description = {
-        "kind": "generator",
-        "init_noise_to_signal": generator.init_noise_to_signal,
-        "network": _describe(cast("UNet", generator.denoiser)),
-    }
-    _save(generator, description, folder)
+    from distill.models.one_step import OneStepGenerator
+
+    if isinstance(generator, OneStepGenerator):
+        description = {"init_noise_to_signal": generator.init_noise_to_signal, "network": _describe(generator.denoiser)}
+    else:
+        description = {"network": _describe(generator)}
+    _save(generator, {"kind": "generator", **description}, folder)
 
 
-def load_denoiser(path: Path) -> UNet:
+def load_denoiser(path: Path) -> Denoiser:
     """Open a teacher's export, or the newest one of a teacher's run folder. Raises UserError for anything else."""
     folder, description = _open(path, "denoiser")
     network = _build(description["network"], folder)
@@ -45,7 +47,7 @@ def load_denoiser(path: Path) -> UNet:
     return network
 
 
-def load_generator(path: Path | str) -> OneStepGenerator:
+def load_generator(path: Path | str) -> Generator:
     """Open a one-step generator: an export, a checkpoint, or a run folder (its export, else its newest checkpoint).
 
     Returns the generator in evaluation mode on the CPU. Raises UserError for anything else.
@@ -53,7 +55,8 @@ def load_generator(path: Path | str) -> OneStepGenerator:
     from distill.models.one_step import OneStepGenerator
 
     folder, description = _open(Path(path), "generator")
-    generator = OneStepGenerator(_build(description["network"], folder), description["init_noise_to_signal"])
+    network = _build(description["network"], folder)
+    generator = OneStepGenerator(network, description["init_noise_to_signal"]) if "init_noise_to_signal" in description else network
     load_weights(generator, folder / WEIGHTS)
     return generator.eval()
 
@@ -63,20 +66,18 @@ def _save(network: nn.Module, description: dict[str, Any], folder: Path) -> None
     save_tensors(folder / WEIGHTS, network.state_dict())
 
 
-def _describe(network: UNet) -> dict[str, Any]:
-    return {"class": type(network).__name__, **dataclasses.asdict(network.config)}
+def _describe(network: Any) -> dict[str, Any]:
+    return {"class": type(network).__name__, **network.describe()}
 
 
-def _build(description: dict[str, Any], folder: Path) -> UNet:
-    from distill.models.unet import UNet, UNetConfig
-
+def _build(description: dict[str, Any], folder: Path) -> Any:
     settings: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in description.items()}
     name = settings.pop("class")
-    if name != "UNet":
-        raise UserError(f"{folder / CONFIG}: network class '{name}' is unknown; expected 'UNet'")
+    if name not in CLASSES:
+        raise UserError(f"{folder / CONFIG}: network class '{name}' is unknown; expected one of {', '.join(CLASSES)}")
     try:
-        return UNet(UNetConfig(**settings))
-    except (TypeError, ValueError) as error:
+        return getattr(importlib.import_module(CLASSES[name]), name).from_description(settings)
+    except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{folder / CONFIG}: {error}") from error
 
 

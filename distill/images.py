@@ -41,6 +41,28 @@ def make_grid(pixels: UInt8[Tensor, "b c h w"], columns: int | None = None, scal
     return to_pil(torch.from_numpy(canvas.repeat(scale, 0).repeat(scale, 1)).permute(2, 0, 1))
 
 
+def shown_count(image_shape: tuple[int, ...]) -> int:
+    """Samples that a picture shows at a glance: images fewer than points."""
+    return 100 if len(image_shape) == 3 else 2000
+
+
+def save_samples_picture(samples: Float[Tensor, "b ..."], path: Path, columns: int | None = None) -> None:
+    """Write samples as a picture to look at: images as a grid, vectors as points of their first two elements."""
+    if samples.ndim == 4:
+        save_grid(to_bytes(samples), path, columns)
+    else:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        scatter(samples).save(path)
+
+
+def scatter(points: Float[Tensor, "n d"], reach: float = 6.0, size: int = 512) -> Image.Image:
+    """Points in [-reach, reach]^2, darker where there are more; a vector of one element is drawn on the line y = 0."""
+    first, second = points[:, 0].double().numpy(), (points[:, 1] if points.shape[1] > 1 else torch.zeros(len(points))).double().numpy()
+    counts, _, _ = np.histogram2d(-second, first, bins=size // 2, range=[[-reach, reach]] * 2)
+    shade = (255 * np.exp(-1.5 * counts)).astype(np.uint8)
+    return Image.fromarray(shade.repeat(2, 0).repeat(2, 1))
+
+
 def save_grid(pixels: UInt8[Tensor, "b c h w"], path: Path, columns: int | None = None) -> None:
     """Write a grid as PNG, small images enlarged so that a face of at least 32 pixels is seen."""
     path.parent.mkdir(parents=True, exist_ok=True)

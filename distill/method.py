@@ -130,8 +130,10 @@ ObjectiveSettings = Annotated[DistributionMatching | ScoreMatching | ExpandedDiv
 
 
 class RatioSettings(Settings):
-    """Density ratio of teacher to student, from the discriminator's logit, one per sample."""
+    """Density ratio of teacher to student, one per sample."""
 
+    source: Literal["discriminator", "exact"] = "discriminator"
+    """Where its logarithm comes from: the discriminator's logit, or, in the laboratory with an exact fake score, the densities themselves."""
     low: float = Field(0.1, gt=0)
     """Smallest ratio."""
     high: float = Field(20.0, gt=0)
@@ -149,7 +151,7 @@ class RatioSettings(Settings):
         from distill.ratio import DensityRatio
 
         divergence = parse(objective.divergence if isinstance(objective, DivergenceObjective) else "reverse_kl")
-        return DensityRatio(divergence, **self.model_dump())
+        return DensityRatio(divergence, **self.model_dump(exclude={"source"}))
 
 
 class DiscriminatorSettings(Settings):
@@ -166,11 +168,11 @@ class DiscriminatorSettings(Settings):
     optimizer: OptimizerSettings = OptimizerSettings()
     """Its optimiser."""
 
-    def build(self, denoiser: Denoiser) -> Discriminator:
-        """The discriminator over a network with this denoiser's features. Raises UserError for an unknown depth."""
+    def build(self, teacher: Denoiser, fake: Denoiser) -> Discriminator:
+        """The discriminator over the network that it reads. Raises UserError for an unknown depth."""
         from distill.models.discriminator import Discriminator
 
-        known = denoiser.depth_channels
+        known = (teacher if self.reads == "teacher" else fake).depth_channels
         for depth in self.depths:
             if depth not in known:
                 raise UserError(f"discriminator.depths: '{depth}' is not a depth of the {self.reads}{did_you_mean(depth, known)}")

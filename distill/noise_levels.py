@@ -1,4 +1,4 @@
-"""Distributions of the noise level, as quantile functions: u uniform in (0, 1) -> sigma/alpha.
+"""Distributions of the noise level, as quantile functions: u uniform in (0, 1) -> the schedule's time t.
 
 Because the level is a function of u, u itself bins samples into quantiles of whatever distribution was chosen.
 """
@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
+from distill.errors import UserError
 from distill.registry import Settings
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from distill.schedules import NoiseSchedule
 
 
 class Karras(Settings):
@@ -30,11 +33,11 @@ class Karras(Settings):
     stop: float = Field(1.0, ge=0, le=1)
     """Fraction of the grid, counted from sigma_max, at which the range ends."""
 
-    def noise_to_signal(self, u: Tensor) -> Tensor:
-        """sigma/alpha at each quantile u, noisiest first."""
+    def t(self, u: Tensor, schedule: NoiseSchedule) -> Tensor:
+        """The time at each quantile u, noisiest first."""
         fraction = self.start + u * (self.stop - self.start)
         high, low = self.sigma_max ** (1 / self.rho), self.sigma_min ** (1 / self.rho)
-        return (high + fraction * (low - high)) ** self.rho
+        return schedule.t((high + fraction * (low - high)) ** self.rho)
 
 
 class LogNormal(Settings):
@@ -46,11 +49,27 @@ class LogNormal(Settings):
     std: float = Field(1.2, gt=0)
     """Standard deviation of log(sigma/alpha)."""
 
-    def noise_to_signal(self, u: Tensor) -> Tensor:
-        """sigma/alpha at each quantile u."""
+    def t(self, u: Tensor, schedule: NoiseSchedule) -> Tensor:
+        """The time at each quantile u."""
         import torch
 
-        return (self.mean + self.std * torch.special.ndtri(u)).exp()
+        return schedule.t((self.mean + self.std * torch.special.ndtri(u)).exp())
 
 
-NoiseLevels = Annotated[Karras | LogNormal, Field(discriminator="name")]
+class Uniform(Settings):
+    """Uniform in the schedule's own time, between two fractions of its noisiest: DMD, f-distill on SD, SiD-LSG."""
+
+    name: Literal["uniform"] = "uniform"
+    start: float = Field(0.0, ge=0, le=1)
+    """Least time, as a fraction of the schedule's noisiest."""
+    stop: float = Field(1.0, ge=0, le=1)
+    """Greatest time, as a fraction of the schedule's noisiest."""
+
+    def t(self, u: Tensor, schedule: NoiseSchedule) -> Tensor:
+        """The time at each quantile u. Raises UserError for a schedule without a noisiest time."""
+        if schedule.t_max is None:
+            raise UserError(f"noise_levels: uniform needs a schedule that ends; expected karras or lognormal for {type(schedule).__name__}")
+        return schedule.t_max * (self.start + u * (self.stop - self.start))
+
+
+NoiseLevels = Annotated[Karras | LogNormal | Uniform, Field(discriminator="name")]

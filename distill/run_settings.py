@@ -14,8 +14,10 @@ from distill.registry import Settings, one_of
 
 
 class GeneratorSettings(Settings):
-    """The student: a copy of the teacher, evaluated once."""
+    """The student, evaluated once."""
 
+    network: one_of("students") = Field({"name": "copy"}, validate_default=True)  # type: ignore[valid-type]
+    """Its architecture: a copy of the teacher, or, in the laboratory, a network for vectors."""
     init_noise_to_signal: float = Field(80.0, gt=0)
     """sigma/alpha at which the network is entered: 2.5 in SiD, the teacher's sigma_max in DMD and f-distill."""
     init_from: Path | None = None
@@ -29,8 +31,10 @@ class GeneratorSettings(Settings):
 
 
 class FakeScoreSettings(Settings):
-    """The fake score: a copy of the teacher that follows the student's distribution."""
+    """The fake score, which follows the student's distribution."""
 
+    network: one_of("fake_scores") = Field({"name": "copy"}, validate_default=True)  # type: ignore[valid-type]
+    """Its architecture: a copy of the teacher, or, in the laboratory, a network for vectors or the exact score."""
     updates: int = Field(1, ge=1)
     """Updates of the fake score, and of the discriminator, to one of the generator."""
     warmup_steps: int = Field(0, ge=0)
@@ -104,7 +108,12 @@ class DistillRun(RunSettings):
     def _fits_together(self) -> DistillRun:
         if self.discriminator is None and any(term.differentiates_logits for term in self.terms):
             raise ValueError("terms: gan needs a discriminator; expected settings under 'discriminator'")
-        if self.discriminator is None and self.ratio is not None:
+        if self.ratio is not None and self.ratio.source == "exact":
+            if self.fake.network.name != "exact":
+                raise ValueError(f"ratio.source: exact needs fake.network exact; found {self.fake.network.name}")
+            if self.discriminator is not None:
+                raise ValueError("ratio.source: exact takes no discriminator; expected discriminator: null")
+        elif self.discriminator is None and self.ratio is not None:
             raise ValueError("ratio: needs a discriminator; expected settings under 'discriminator'")
         if self.discriminator is not None and self.data is None:
             raise ValueError("discriminator: needs real images; expected a source under 'data'")

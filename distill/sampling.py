@@ -111,7 +111,7 @@ def _in_batches(
     batch_size: int,
     progress: bool,
 ) -> Tensor:
-    device = next(network.parameters()).device
+    device = next(itertools.chain(network.parameters(), network.buffers())).device
     images = []
     for start in tqdm(range(0, len(seeds), batch_size), desc="sampling", disable=not progress, leave=False):
         rows = slice(start, start + batch_size)

@@ -11,12 +11,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from distill.batches import Batch
-from distill.models.discriminator import Discriminator
 from distill.noise_levels import NoiseLevels
 from distill.ratio import DensityRatio
 from distill.schedules import like
 from distill.terms import Student, Term
-from distill.types import Condition, Denoiser, Generator, Objective, Scores
+from distill.types import Condition, Critic, Denoiser, Generator, Objective, Scores
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +25,7 @@ class Networks:
     teacher: Denoiser
     fake: Denoiser
     generator: Generator
-    discriminator: Discriminator | None = None
+    discriminator: Critic | None = None
 
     def predict(self, name: str, x_t: Tensor, t: Tensor, cond: Condition) -> tuple[Tensor, Tensor | None]:
         """Prediction of x_0 by the network of that name, and logits if it is the one that the discriminator reads."""
@@ -37,7 +36,7 @@ class Networks:
         # Under mixed precision the networks answer in less than the losses are computed in.
         return x0.to(x_t.dtype), self.discriminator(features).to(x_t.dtype)
 
-    def logits(self, discriminator: Discriminator, x_t: Tensor, t: Tensor, cond: Condition) -> Tensor:
+    def logits(self, discriminator: Critic, x_t: Tensor, t: Tensor, cond: Condition) -> Tensor:
         """The discriminator's logits alone, (b,)."""
         return discriminator(getattr(self, discriminator.reads).features(x_t, t, cond, discriminator.depths)).to(x_t.dtype)
 
@@ -96,7 +95,7 @@ def frozen(*networks: nn.Module) -> Iterator[None]:
 def noised(networks: Networks, levels: NoiseLevels, x0: Tensor, u: Tensor, eps: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Noise x0 to the quantiles u: (x_t, t, alpha, sigma), the last two broadcasting against x0."""
     schedule = networks.teacher.schedule
-    t = schedule.t(levels.noise_to_signal(u))
+    t = levels.t(u, schedule)
     alpha, sigma = like(schedule.alpha(t), x0), like(schedule.sigma(t), x0)
     return alpha * x0 + sigma * eps, t, alpha, sigma
 
@@ -112,13 +111,10 @@ def fake_loss(networks: Networks, method: Method, batch: Batch, x0: Tensor) -> t
     prediction, logits = networks.predict("fake", x_t, t, batch.cond)
     weight = like(networks.fake.target_weight(t), x0)
     losses = {"fake": (weight * (prediction - x0).square()).mean()}
-    discriminator = networks.discriminator
-    if discriminator is None:
+    discriminator, real = networks.discriminator, batch.real
+    if discriminator is None or real is None:
         return losses, {}
 
-    real = batch.real
-    if real is None:
-        raise ValueError("a discriminator needs real images: give the run a data source")
     if logits is None:
         logits = networks.logits(discriminator, x_t, t, batch.cond)
     real_logits = networks.logits(discriminator, noised(networks, method.fake_levels, real, batch.u_fake, batch.eps_real)[0], t, batch.cond)

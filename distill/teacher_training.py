@@ -41,7 +41,7 @@ class TeacherTraining:
         self.batches = Batches.of(config, self.network.image_shape, data.label_count, data, accelerator)
         self.ema = EMA(self.network, config.ema)
         self.updaters = {"teacher": Updater("teacher", self.network, config.optimizer, config.steps, accelerator)}
-        self.label_count = self.network.label_count
+        self.image_shape, self.label_count = self.network.image_shape, self.network.label_count
         self.modules: dict[str, nn.Module] = {"teacher": self.network}
 
     def start(self, step: int) -> None:
@@ -80,6 +80,6 @@ def denoising_loss(network: Denoiser, batch: Batch, levels: NoiseLevels) -> Tens
     x0 = batch.real
     if x0 is None:
         raise ValueError("training a teacher needs real images")
-    t = network.schedule.t(levels.noise_to_signal(batch.u))
+    t = levels.t(batch.u, network.schedule)
     x_t = like(network.schedule.alpha(t), x0) * x0 + like(network.schedule.sigma(t), x0) * batch.eps
     return (like(network.target_weight(t), x0) * (network(x_t, t, batch.cond) - x0).square()).mean()

@@ -19,14 +19,13 @@ from distill.batches import seeded
 from distill.checkpoint import load_checkpoint, save_checkpoint
 from distill.ema import EMA
 from distill.files import new_folder
-from distill.images import save_grid, to_bytes
+from distill.images import save_samples_picture, shown_count
 from distill.optimization import Updater
 from distill.run_settings import RunConfig
 from distill.tracking import Averages, Clock, append_line
 
 Monitor = Callable[[Tensor], Mapping[str, float]]
 """Images (n, c, h, w) in [-1, 1] -> measurements by name."""
-GRID_IMAGES = 100
 
 
 @runtime_checkable
@@ -36,6 +35,7 @@ class Task(Protocol):
     modules: dict[str, nn.Module]
     updaters: dict[str, Updater]
     ema: EMA[Any]
+    image_shape: tuple[int, ...]
     label_count: int
 
     def start(self, step: int) -> None: ...
@@ -114,15 +114,16 @@ class Trainer:
         if self.main:
             append_line(self.config.run_dir / "stats.jsonl", line)
         self.accelerator.log(line, step=self.step)
-        shown = {name.partition("/")[2]: value for name, value in line.items() if name.startswith(("loss/", "monitor/fd"))}
+        shown = {name.partition("/")[2]: value for name, value in line.items() if name.startswith(("loss/", "monitor/")) and name != "monitor/n"}
         bar.set_postfix({name: f"{value:.3g}" for name, value in shown.items()}, refresh=False)
 
     def _look(self) -> None:
         """Save a grid of samples, of the same seeds each time."""
         if self.main:
             with self.clock("sample"):
-                columns = self.task.label_count or None
-                save_grid(to_bytes(self.task.sample(GRID_IMAGES)), self.config.run_dir / "samples" / f"step-{self.step:08d}.png", columns)
+                samples = self.task.sample(shown_count(self.task.image_shape))
+                path = self.config.run_dir / "samples" / f"step-{self.step:08d}.png"
+                save_samples_picture(samples, path, self.task.label_count or None)
 
     def _measure(self) -> dict[str, float]:
         if self.monitor is None or not self.main:

@@ -52,6 +52,16 @@ class Denoiser(nn.Module):
         raise NotImplementedError
 
 
+class Critic(nn.Module):
+    """Features -> logit, (b,), of log p_t/q_t. `reads` names the network whose features it takes, "teacher" or "fake", at `depths`."""
+
+    reads: str
+
+    @property
+    def depths(self) -> Sequence[str]:
+        raise NotImplementedError
+
+
 class Generator(nn.Module):
     """One-step generator: (z, cond) -> x_0 in one network evaluation, z ~ N(0, I) of shape (b, *image_shape)."""
 

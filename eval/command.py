@@ -13,6 +13,9 @@ from distill.data import DataSettings
 from distill.errors import UserError
 from distill.files import write_json
 from distill.run_settings import TrainTeacherRun
+from distill.sampling import balanced_labels, sample_generator
+from distill.teachers.gaussian_mixture import Settings as LaboratoryTeacher
+from eval import laboratory
 from eval.evaluate import evaluate, sampling_times
 from eval.grids import save_grids
 from eval.sources import Images, draw_student, draw_teacher, parse_data, read_array_file, read_folder, read_real
@@ -25,6 +28,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     """Gather the images, measure, print the table, and write `eval.json` and the grids. Returns the results."""
     out = options.out or options.run
     config: Any = None if options.run is None else read_run(options.run)
+    if options.data is None and config.data is None and isinstance(getattr(config, "teacher", None), LaboratoryTeacher):
+        return run_laboratory(options, config)
     data: DataSettings | None = parse_data(options.data) if options.data else config.data
     if data is None:
         raise UserError(f"{options.run}: the run has no data to compare with; give --data")
@@ -42,6 +47,19 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         save_grids(out / "eval", train, made)
         write_json(out / "eval.json", results)
         print(f"\n{out / 'eval.json'} and {out / 'eval'} are written")
+    return results
+
+
+def run_laboratory(options: argparse.Namespace, config: Any) -> dict[str, Any]:
+    """The same for a run of the laboratory, whose teacher is known exactly: print the table and write `eval.json`."""
+    out = options.out or options.run
+    check_writable(out)
+    generator, n = distill.load_generator(options.run), options.n or DRAWN
+    samples = sample_generator(generator, range(options.seed, options.seed + n), balanced_labels(n, generator.label_count), options.batch_size)
+    student = laboratory.evaluate_vectors(config.teacher.load(), generator, samples)
+    results = {"protocol": "laboratory", "n": n, "seed": options.seed, "student": student}
+    print(laboratory.render(results))
+    write_json(out / "eval.json", results)
     return results
 
 

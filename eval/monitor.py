@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from distill.data import DataSettings, DataSource
+from distill.data import DataSource
+from distill.run_settings import DistillRun, RunConfig
+from distill.teachers.gaussian_mixture import Settings as LaboratoryTeacher
 from eval.features import pixels, quantise
 from eval.frechet import Statistics, frechet_distance
+from eval.laboratory import LaboratoryMonitor
 
 LARGEST = 4096
 """Most pixels of an image that the monitor measures: a covariance of more is too costly to look at during training."""
 
 
-def build_monitor(data: DataSettings | None) -> Monitor | None:
-    """The monitor of a run on this data, or None where there are none or the images are too large."""
-    source = None if data is None else data.load("train")
-    return Monitor(source) if source is not None and math.prod(source.image_shape) <= LARGEST else None
+def build_monitor(config: RunConfig) -> Callable[[Tensor], dict[str, float]] | None:
+    """The monitor of a run: its distance to the data, or in the laboratory to the teacher; None where neither can be measured."""
+    if config.data is None:
+        teacher = config.teacher.load() if isinstance(config, DistillRun) and isinstance(config.teacher, LaboratoryTeacher) else None
+        return None if teacher is None else LaboratoryMonitor(teacher)
+    source = config.data.load("train")
+    return Monitor(source) if math.prod(source.image_shape) <= LARGEST else None
 
 
 class Monitor:

@@ -9,10 +9,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from distill.models.unet import groups
-from distill.types import Features
+from distill.types import Critic, Features
 
 
-class Discriminator(nn.Module):
+class Discriminator(Critic):
     """Features -> logit per sample, (b,): after training, log p_t/q_t up to calibration.
 
     `reads` names the network whose features it sees, "teacher" (f-distill) or "fake" (DMD2, SiDA); features carry the noise level and the

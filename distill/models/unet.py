@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import overload
+from typing import Any, overload
 
 import torch
 from jaxtyping import Float, Int64
@@ -86,6 +86,15 @@ class UNet(Denoiser):
             decoder.append(stage)
         self.decoder = nn.ModuleList(decoder)
         self.head = nn.Sequential(nn.GroupNorm(groups(current), current), nn.SiLU(), zero_init(nn.Conv2d(current, c.channels, 3, padding=1)))
+
+    def describe(self) -> dict[str, Any]:
+        """Its sizes, as plain data."""
+        return dataclasses.asdict(self.config)
+
+    @classmethod
+    def from_description(cls, description: dict[str, Any]) -> UNet:
+        """The network of those sizes. Raises TypeError or ValueError where they are none."""
+        return cls(UNetConfig(**description))
 
     @property
     def depth_channels(self) -> dict[str, int]:

@@ -1,0 +1,17 @@
+"""Architectures of the fake score, one file each; the file's name is its name in the config."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from distill.registry import Settings
+
+if TYPE_CHECKING:
+    from distill.types import Denoiser, Generator
+
+
+class FakeNetworkSettings(Settings):
+    """Settings of a fake score's network. `build` makes it for a teacher and a student."""
+
+    def build(self, teacher: Denoiser, generator: Generator) -> Denoiser:
+        raise TypeError(f"{type(self).__name__} is not a fake score")

@@ -1,0 +1,17 @@
+"""Architectures of the student, one file each; the file's name is its name in the config."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from distill.registry import Settings
+
+if TYPE_CHECKING:
+    from distill.types import Denoiser, Generator
+
+
+class StudentSettings(Settings):
+    """Settings of a student. `build` makes one that has not learnt anything from the student's side yet."""
+
+    def build(self, teacher: Denoiser, init_noise_to_signal: float) -> Generator:
+        raise TypeError(f"{type(self).__name__} is not a student")

@@ -1,0 +1,26 @@
+"""A student that is Gaussian: the simplest whose divergence to the teacher is known in any dimension."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from distill.errors import UserError
+from distill.students import StudentSettings
+
+if TYPE_CHECKING:
+    from distill.models.affine import Affine
+    from distill.types import Denoiser
+
+
+class Settings(StudentSettings):
+    """mean + L z for each label, from the standard normal; it has no entry noise level."""
+
+    name: Literal["affine"] = "affine"
+
+    def build(self, teacher: Denoiser, init_noise_to_signal: float) -> Affine:
+        """The map. Raises UserError where the teacher makes images."""
+        from distill.models.affine import Affine
+
+        if len(teacher.image_shape) != 1:
+            raise UserError(f"generator.network: affine is for vectors; expected copy for images of {teacher.image_shape}")
+        return Affine(teacher.image_shape[0], teacher.label_count)

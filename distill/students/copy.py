@@ -1,0 +1,28 @@
+"""The usual student: the teacher itself, evaluated once at its entry noise level."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from distill.errors import UserError
+from distill.students import StudentSettings
+
+if TYPE_CHECKING:
+    from distill.models.one_step import OneStepGenerator
+    from distill.types import Denoiser
+
+
+class Settings(StudentSettings):
+    """A copy of the teacher, all of whose weights learn."""
+
+    name: Literal["copy"] = "copy"
+
+    def build(self, teacher: Denoiser, init_noise_to_signal: float) -> OneStepGenerator:
+        """The copy. Raises UserError where the teacher has no weights."""
+        import copy
+
+        from distill.models.one_step import OneStepGenerator
+
+        if not any(True for _ in teacher.parameters()):
+            raise UserError("generator.network: a copy of this teacher has no weights to train; expected mlp or affine")
+        return OneStepGenerator(copy.deepcopy(teacher).requires_grad_(True), init_noise_to_signal)

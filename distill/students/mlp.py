@@ -1,0 +1,47 @@
+"""A residual network for vectors, entered at one noise level like a copy of the teacher."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from distill.errors import UserError
+from distill.registry import Settings as BaseSettings
+from distill.students import StudentSettings
+
+if TYPE_CHECKING:
+    from distill.models.mlp import MLP
+    from distill.models.one_step import OneStepGenerator
+    from distill.types import Denoiser
+
+
+class MLPSizes(BaseSettings):
+    """Sizes of a residual network for vectors."""
+
+    width: int = Field(64, ge=4)
+    """Hidden units."""
+    blocks: int = Field(3, ge=1)
+    """Residual blocks."""
+    sigma_data: float = Field(1.0, gt=0)
+    """Standard deviation of the data, for EDM's preconditioning."""
+
+    def build_network(self, teacher: Denoiser, key: str) -> MLP:
+        """An untrained network for the teacher's vectors and labels. Raises UserError, naming the key, where the teacher makes images."""
+        from distill.models.mlp import MLP, MLPConfig
+
+        if len(teacher.image_shape) != 1:
+            raise UserError(f"{key}: mlp is for vectors; expected copy for images of {teacher.image_shape}")
+        return MLP(MLPConfig(teacher.image_shape[0], teacher.label_count, self.width, self.blocks, self.sigma_data), teacher.schedule)
+
+
+class Settings(MLPSizes, StudentSettings):
+    """A residual network for vectors, from random weights."""
+
+    name: Literal["mlp"] = "mlp"
+
+    def build(self, teacher: Denoiser, init_noise_to_signal: float) -> OneStepGenerator:
+        """The network, entered at a noise level. Raises UserError where the teacher makes images."""
+        from distill.models.one_step import OneStepGenerator
+
+        return OneStepGenerator(self.build_network(teacher, "generator.network"), init_noise_to_signal)

@@ -1,0 +1,83 @@
+"""The laboratory's measurements: a student of vectors against a Gaussian mixture, exactly where the mathematics allows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from distill.divergences import TABLE, Divergence
+from distill.models.gaussian_mixture import GaussianMixture
+from distill.models.marginal import marginal
+from distill.types import Condition, Generator
+
+LEVEL = 0.3
+"""Noise-to-signal ratio at which divergences are compared: a student's samples may lie on a curve, whose density without noise is infinite."""
+DIVERGENCES = ("reverse_kl", "forward_kl", "jensen_shannon")
+STRAY = 4.0
+"""A sample further than this many standard deviations from every component belongs to none."""
+
+
+def mode_shares(teacher: GaussianMixture, samples: Float[Tensor, "n d"], cond: Condition | None = None) -> Float[Tensor, " k"]:
+    """Share of the samples that each component is most responsible for."""
+    t = teacher.schedule.t(samples.new_full((len(samples),), 1e-3))
+    alpha = teacher.schedule.alpha(t)[:, None]
+    nearest = teacher.responsibilities(alpha * samples, t, cond or Condition()).argmax(1)
+    return torch.bincount(nearest, minlength=len(teacher.means)) / len(samples)
+
+
+def stray_share(teacher: GaussianMixture, samples: Float[Tensor, "n d"]) -> float:
+    """Share of the samples further than `STRAY` standard deviations from every component."""
+    offset = samples[:, None] - teacher.means
+    along = offset if teacher.axes is None else torch.einsum("kde,bkd->bke", teacher.axes, offset)
+    distance = (along.square() / teacher.variances).sum(2).sqrt()
+    return (distance.min(1).values > STRAY).float().mean().item()
+
+
+def divergence_to_teacher(
+    divergence: Divergence, teacher: GaussianMixture, student: GaussianMixture, level: float = LEVEL, points: int = 160, reach: float = 8.0
+) -> float:
+    """D_f(p_t||q_t) at sigma/alpha = `level`, by the trapezoid rule on [-reach, reach]^d, d at most 2; unconditional, in float64."""
+    dimension = teacher.image_shape[0]
+    axis = torch.linspace(-reach, reach, points, dtype=torch.float64)
+    cell = (2 * reach / (points - 1)) ** dimension
+    nodes = torch.cartesian_prod(*[axis] * dimension).reshape(-1, dimension)
+    total = 0.0
+    for x in nodes.split(1024):
+        t = teacher.schedule.t(x.new_full((len(x),), level))
+        alpha = teacher.schedule.alpha(t)
+        log_p, log_q = (
+            one.log_density(alpha[:, None] * x, t, Condition()) + dimension * alpha.log() for one in (teacher, student)
+        )  # of x_t/alpha, whose nodes these are
+        total += float((cell * log_q.exp() * divergence.f((log_p - log_q).clamp(-30, 30))).sum())
+    return total
+
+
+class LaboratoryMonitor:
+    """Samples (n, d) -> `mode_error`, half the sum of |share - weight| over the components, and `stray`, to be followed during training."""
+
+    def __init__(self, teacher: GaussianMixture) -> None:
+        self.teacher = teacher
+
+    def __call__(self, samples: Float[Tensor, "n d"]) -> dict[str, float]:
+        error = (mode_shares(self.teacher, samples) - self.teacher.log_weights.exp()).abs().sum() / 2
+        return {"mode_error": error.item(), "stray": stray_share(self.teacher, samples)}
+
+
+@torch.no_grad()
+def evaluate_vectors(teacher: GaussianMixture, generator: Generator, samples: Float[Tensor, "n d"]) -> dict[str, Any]:
+    """Divergences of a student from its teacher at sigma/alpha = `LEVEL`, in nats, and the shares of its samples in the teacher's components."""
+    teacher, generator, samples = teacher.double(), generator.double(), samples.double()
+    student = marginal(generator, teacher.schedule, points=128)
+    exact = {name: divergence_to_teacher(TABLE[name], teacher, student) for name in DIVERGENCES}
+    return {**exact, **LaboratoryMonitor(teacher)(samples), "mode_shares": mode_shares(teacher, samples).tolist()}
+
+
+def render(results: dict[str, Any]) -> str:
+    """The results as lines of text."""
+    student = results["student"]
+    lines = [f"laboratory: {results['n']} samples; divergences in nats at sigma/alpha = {LEVEL}"]
+    lines += [f"{name:>16}  {student[name]:.4f}" for name in (*DIVERGENCES, "mode_error", "stray")]
+    return "\n".join([*lines, f"{'mode_shares':>16}  {' '.join(f'{share:.3f}' for share in student['mode_shares'])}"])
