@@ -82,6 +82,8 @@ class Distillation:
             with self.accelerator.autocast():
                 with torch.set_grad_enabled(keep_graph):
                     x0 = self.generator(chunk.z, chunk.cond)
+                if "fake" not in self.modules:  # an exact fake score has nothing to learn
+                    continue
                 losses, extra = fake_loss(self.networks, self.method, chunk, x0)
             share = self._backward(losses, chunk, step, chunk.u_fake)
             add_metrics(metrics, losses, extra, share)
@@ -110,9 +112,7 @@ class Distillation:
         """Accumulate a micro-batch's gradient; returns its share of this process's batch."""
         check_finite(losses, step, u)
         share = len(chunk) / (self.config.batch_size // self.accelerator.num_processes)
-        learnt = [loss for loss in losses.values() if loss.requires_grad]
-        if learnt:  # an exact fake score has nothing to learn
-            self.accelerator.backward(share * sum(learnt))
+        self.accelerator.backward(share * sum(losses.values()))
         return share
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from distill.divergences import TABLE, Divergence
 from distill.models.gaussian_mixture import GaussianMixture
-from distill.models.marginal import marginal
+from distill.models.marginal import KnownMarginal, marginal
 from distill.types import Condition, Generator
 
 LEVEL = 0.3
@@ -37,7 +37,7 @@ def stray_share(teacher: GaussianMixture, samples: Float[Tensor, "n d"]) -> floa
 
 
 def divergence_to_teacher(
-    divergence: Divergence, teacher: GaussianMixture, student: GaussianMixture, level: float = LEVEL, points: int = 160, reach: float = 8.0
+    divergence: Divergence, teacher: GaussianMixture, student: KnownMarginal, level: float = LEVEL, points: int = 80, reach: float = 8.0
 ) -> float:
     """D_f(p_t||q_t) at sigma/alpha = `level`, by the trapezoid rule on [-reach, reach]^d, d at most 2; unconditional, in float64."""
     dimension = teacher.image_shape[0]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
 
 import torch
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from distill.models.affine import Affine
@@ -14,14 +17,53 @@ from distill.models.gaussian_mixture import GaussianMixture
 from distill.schedules import NoiseSchedule
 from distill.types import Condition, Critic, Denoiser, Features, Generator
 
-REACH = 5.0
-"""Quadrature over z goes this many standard deviations out: what is left has mass 6e-7 in each dimension."""
+REACH = 6.0
+"""Quadrature over z goes this many standard deviations out: what is left has mass 2e-9 in each dimension."""
 LARGEST_DIMENSION = 2
 
 
+@runtime_checkable
+class KnownMarginal(Protocol):
+    """A distribution known at every noise level: E[x_0 | x_t] where called, (b, d), and log p_t(x_t), (b,), in nats."""
+
+    def __call__(self, x_t: Tensor, t: Tensor, cond: Condition) -> Tensor: ...
+    def log_density(self, x_t: Tensor, t: Tensor, cond: Condition) -> Tensor: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Atoms:
+    """Weighted points, noised: a `KnownMarginal`. `labels` (k,) selects points by condition; without a condition all count.
+
+    It is a `GaussianMixture` of variances zero, for thousands of components: nothing of size b k d is ever held.
+    """
+
+    points: Float[Tensor, "k d"]
+    log_weights: Float[Tensor, " k"]
+    schedule: NoiseSchedule
+    labels: Int64[Tensor, " k"] | None = None
+
+    def __call__(self, x_t: Float[Tensor, "b d"], t: Float[Tensor, " b"], cond: Condition) -> Float[Tensor, "b d"]:
+        return self._log_joint(x_t, t, cond).softmax(1) @ self.points
+
+    def log_density(self, x_t: Float[Tensor, "b d"], t: Float[Tensor, " b"], cond: Condition) -> Float[Tensor, " b"]:
+        variance = self.schedule.sigma(t).square()
+        normaliser = (x_t.square().sum(1) / variance + x_t.shape[1] * (2 * math.pi * variance).log()) / 2
+        return self._log_joint(x_t, t, cond).logsumexp(1) - normaliser
+
+    def _log_joint(self, x_t: Tensor, t: Tensor, cond: Condition) -> Tensor:
+        """log of weight times density, (b, k), but for what all points share."""
+        alpha, variance = self.schedule.alpha(t)[:, None], self.schedule.sigma(t)[:, None].square()
+        log_joint = self.log_weights + (alpha * (x_t @ self.points.T) - alpha**2 * self.points.square().sum(1) / 2) / variance
+        if self.labels is None or cond.label is None:
+            return log_joint - self.log_weights.logsumexp(0)
+        others = self.labels != cond.label[:, None]
+        share = self.log_weights.expand_as(others).masked_fill(others, -math.inf).logsumexp(1, keepdim=True)
+        return log_joint.masked_fill(others, -math.inf) - share
+
+
 @torch.no_grad()
-def marginal(generator: Generator, schedule: NoiseSchedule, points: int = 64) -> GaussianMixture:
-    """The student's distribution, as a mixture without gradient to its weights: a Gaussian for each label where it is affine.
+def marginal(generator: Generator, schedule: NoiseSchedule, points: int = 64) -> KnownMarginal:
+    """The student's distribution, without gradient to its weights: a Gaussian for each label where it is affine.
 
     Otherwise one atom for each node of a grid of `points` in each dimension of z, noised; the trapezoid rule is exact to
     exp(-2 (pi sigma/(alpha gap))^2), where `gap` is the distance between neighbouring atoms. Raises ValueError in more than two dimensions.
@@ -29,28 +71,23 @@ def marginal(generator: Generator, schedule: NoiseSchedule, points: int = 64) ->
     labels = torch.arange(generator.label_count) if generator.label_count else None
     if isinstance(generator, Affine):
         axes, scales, _ = torch.linalg.svd(generator.matrix)
-        return GaussianMixture(torch.ones(len(axes)), generator.mean.clone(), scales.square(), schedule, axes, labels)
+        return GaussianMixture(torch.ones(len(axes)), generator.mean.clone(), scales.square(), schedule, axes, labels).to(axes)
     dimension = math.prod(generator.image_shape)
     if dimension > LARGEST_DIMENSION:
         raise ValueError(f"the student makes vectors of {dimension} elements; expected at most {LARGEST_DIMENSION} for quadrature, or affine")
-    z, weights = grid(dimension, points)
-    like = next(generator.parameters())
-    z, weights = z.to(like), weights.to(like)
+    z, log_weights = (part.to(next(generator.parameters())) for part in grid(dimension, points))
     if labels is None:
-        atoms = generator(z, Condition())
-    else:
-        labels = labels.repeat_interleave(len(z)).to(like.device)
-        atoms = generator(z.repeat(generator.label_count, 1), Condition(labels))
-        weights = weights.repeat(generator.label_count)
-    return GaussianMixture(weights, atoms, torch.zeros_like(atoms), schedule, labels=labels)
+        return Atoms(generator(z, Condition()), log_weights, schedule)
+    labels = labels.to(z.device).repeat_interleave(len(z))
+    return Atoms(generator(z.repeat(generator.label_count, 1), Condition(labels)), log_weights.repeat(generator.label_count), schedule, labels)
 
 
 @functools.cache
 def grid(dimension: int, points: int) -> tuple[Tensor, Tensor]:
-    """Nodes (n, d) of N(0, I) on a uniform grid, and their weights (n,)."""
+    """Nodes (n, d) of N(0, I) on a uniform grid, and the logarithms of their weights (n,), up to a constant."""
     axis = torch.linspace(-REACH, REACH, points, dtype=torch.float64)
     nodes = torch.cartesian_prod(*[axis] * dimension).reshape(-1, dimension)
-    return nodes, (-nodes.square().sum(1) / 2).exp()
+    return nodes, -nodes.square().sum(1) / 2
 
 
 class ExactFakeScore(Denoiser):
@@ -76,10 +113,10 @@ class ExactFakeScore(Denoiser):
         """One: its error is only looked at."""
         return torch.ones_like(t)
 
-    def _marginal(self) -> GaussianMixture:
+    def _marginal(self) -> KnownMarginal:
         return marginal(self._others[1], self.schedule, self.points)
 
-    def _features(self, q: GaussianMixture, x_t: Tensor, t: Tensor, cond: Condition, depths: Sequence[str]) -> Features:
+    def _features(self, q: KnownMarginal, x_t: Tensor, t: Tensor, cond: Condition, depths: Sequence[str]) -> Features:
         known = {"log_ratio": self._others[0].log_density(x_t, t, cond) - q.log_density(x_t, t, cond)}
         return {depth: known[depth] for depth in depths}
 
