@@ -74,7 +74,8 @@ Integrand = Callable[[Divergence, GaussianMixture, MultivariateNormal, Tensor, T
 def quadrature_gradient(networks: Networks, divergence: Divergence, integrand: Integrand) -> Tensor:
     """Gradient of int q integrand dx by autograd through the student's density, (6,)."""
     teacher, student = networks.teacher, networks.generator
-    assert isinstance(teacher, GaussianMixture) and isinstance(student, Affine)
+    assert isinstance(teacher, GaussianMixture)
+    assert isinstance(student, Affine)
     axis = torch.linspace(-9, 9, 361, dtype=torch.float64)
     x = torch.cartesian_prod(axis, axis)
     t = teacher.schedule.t(x.new_full((len(x),), LEVEL))
