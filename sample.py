@@ -25,7 +25,8 @@ def main(arguments: list[str]) -> None:
     import distill
     from distill.config import read_run
     from distill.sample_files import check_out, choose_labels, save_samples
-    from distill.sampling import Heun, sample_generator, sample_teacher
+    from distill.samplers import Heun
+    from distill.sampling import sample_generator, sample_teacher
 
     network = distill.load_teacher(read_run(options.run).teacher) if options.teacher else distill.load_generator(options.run)
     check_out(options.out)

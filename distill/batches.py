@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import operator
 from collections.abc import Callable, Iterator
-from typing import Any, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 from accelerate import Accelerator
@@ -18,7 +18,15 @@ from torch.utils.data import DataLoader, Dataset
 from distill.data import DataSource
 from distill.errors import UserError
 from distill.run_settings import RunSettings
-from distill.types import Condition
+from distill.types import Condition, Pairs
+
+
+@runtime_checkable
+class PairSource(Protocol):
+    """Pairs of noise and the teacher's image, by their numbers (b,) in [0, len)."""
+
+    def __len__(self) -> int: ...
+    def pairs(self, rows: Tensor) -> Pairs: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +35,8 @@ class Batch:
 
     `z`, `eps`: noise of the generator and of the noising, (b, *image_shape), N(0, I). `u`: quantiles of the noise level, (b,), uniform in
     (0, 1). `u_fake`, `eps_fake`: the same for the fake score's and discriminator's training; `eps_real` noises `real`, images of the data in
-    [-1, 1] conditioned on `cond` like the student's samples, or None where there are no data.
+    [-1, 1] conditioned on `cond` like the student's samples, or None where there are no data. `pairs` are b pairs of other noise and the teacher's
+    image, or None where no term needs them.
     """
 
     z: Tensor
@@ -38,6 +47,7 @@ class Batch:
     eps_fake: Tensor
     real: Tensor | None
     eps_real: Tensor
+    pairs: Pairs | None = None
 
     def __len__(self) -> int:
         return len(self.z)
@@ -69,9 +79,18 @@ class Batches:
     process: int = 0
     processes: int = 1
     workers: int = 0
+    paired: PairSource | None = None
 
     @classmethod
-    def of(cls, config: RunSettings, image_shape: tuple[int, ...], label_count: int, data: DataSource | None, accelerator: Accelerator) -> Batches:
+    def of(
+        cls,
+        config: RunSettings,
+        image_shape: tuple[int, ...],
+        label_count: int,
+        data: DataSource | None,
+        accelerator: Accelerator,
+        paired: PairSource | None = None,
+    ) -> Batches:
         """The batches of a run. Raises UserError where the data do not fit the network, or the batch does not split over the processes."""
         if data is not None and data.image_shape != image_shape:
             raise UserError(f"data: images of {data.image_shape}; expected {image_shape} as the network's")
@@ -80,7 +99,7 @@ class Batches:
         if config.batch_size % accelerator.num_processes:
             raise UserError(f"batch_size: {config.batch_size} does not split over {accelerator.num_processes} processes")
         place = {"device": accelerator.device, "process": accelerator.process_index, "processes": accelerator.num_processes}
-        return cls(image_shape, label_count, data, config.batch_size, config.seed, workers=config.data_workers, **place)
+        return cls(image_shape, label_count, data, config.batch_size, config.seed, workers=config.data_workers, paired=paired, **place)
 
     def starting_at(self, index: int) -> Iterator[Batch]:
         """Batches `index`, `index + 1`, ... without end."""
@@ -115,7 +134,13 @@ class Batches:
         if self.label_count:
             drawn = torch.randint(self.label_count, (count,), generator=random)[self.rows]
             label = drawn if labels is None else labels
-        return Batch(z, Condition(label), u, eps, u_fake, eps_fake, real, eps_real).to(self.device)
+        return Batch(z, Condition(label), u, eps, u_fake, eps_fake, real, eps_real, self._draw_pairs(index)).to(self.device)
+
+    def _draw_pairs(self, index: int) -> Pairs | None:
+        if self.paired is None:
+            return None
+        drawn = torch.randint(len(self.paired), (self.batch_size,), generator=self.random(index, purpose=3))
+        return self.paired.pairs(drawn[self.rows])
 
 
 class _Indices:

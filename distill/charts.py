@@ -216,6 +216,26 @@ def monitored(text: str, steps: Sequence[int], values: Sequence[float], teacher:
         return card(figure, "the distance over training", text, "wide")
 
 
+def reliability(
+    predicted: Sequence[float], observed: Sequence[float], real: Sequence[float], student: Sequence[float], exact: Sequence[float] = ()
+) -> str:
+    """Predicted against observed log-ratio by bin, a point's area by the bin's samples, with the diagonal on which both agree, and the exact
+    log-ratio where it is known."""
+    samples = np.asarray(real) + np.asarray(student)
+    ends = [min(*predicted, *observed, *exact), max(*predicted, *observed, *exact)]
+    with matplotlib.rc_context({**STYLE, "axes.grid.axis": "both"}):
+        figure = Figure(figsize=(4.2, 4.2), layout="constrained")
+        axes = figure.add_subplot(xlabel="log-ratio predicted: mean logit", ylabel="log-ratio observed: real to student samples", aspect="equal")
+        axes.plot(ends, ends, color=ORANGE, linewidth=1.2, linestyle=(0, (5, 3)))
+        axes.plot(predicted, observed, color=BLUE, linewidth=1.7)
+        axes.scatter(predicted, observed, 10 + 90 * samples / samples.max(), color=BLUE, zorder=3)
+        if exact:
+            axes.scatter(predicted, exact, 60, color=ORANGE, marker="x", zorder=4, label="exact")
+            axes.legend(loc="upper left")
+        alt = "the log-ratio observed over the one predicted"
+        return card(figure, alt, f"Predicted and observed|log-ratio in {len(predicted)} bins of the discriminator's logit", "wide")
+
+
 def time_bars(parts: Mapping[str, float]) -> str:
     """Seconds by part of the training loop, longest first, each with its share."""
     ordered = sorted(parts.items(), key=lambda part: part[1])

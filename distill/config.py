@@ -6,7 +6,7 @@ command line are read by the same rules and answered by the same messages.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,21 @@ def read_run(run_dir: Path) -> RunConfig:
 def to_yaml(config: RunConfig) -> str:
     """The resolved configuration as YAML."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, width=140)
+
+
+def differences(there: Any, here: Any) -> Iterator[tuple[str, Any, Any]]:
+    """Where two nested mappings differ: the dotted key and both values, None where one has none, in the order of the keys."""
+    ours, theirs = _flat(here), _flat(there)
+    for key in sorted({*ours, *theirs}):
+        if theirs.get(key) != ours.get(key):
+            yield key, theirs.get(key), ours.get(key)
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(value, (dict, list)):
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        return {key: leaf for name, inner in items for key, leaf in _flat(inner, f"{prefix}.{name}".lstrip(".")).items()}
+    return {prefix: value}
 
 
 def parse_overrides(arguments: Sequence[str]) -> list[tuple[str, Any]]:

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
 from distill.batches import Batch, Batches
+from distill.calibration import Calibration, LogRatio
+from distill.data import DataSource
 from distill.ema import EMA
 from distill.errors import UserError
 from distill.export import load_generator, save_generator
+from distill.fake_scores.exact import Settings as ExactSettings
 from distill.models.marginal import ExactDiscriminator
 from distill.optimization import OptimizerSettings, Updater
 from distill.run_settings import DistillRun, GeneratorSettings
 from distill.sampling import balanced_labels, sample_generator
 from distill.step import Losses, Method, Metrics, Networks, WeightedTerm, fake_loss, frozen, generator_loss
+from distill.teacher_samples import TeacherSamples
 from distill.tracking import Clock, check_finite
 from distill.types import Critic, Denoiser, Generator
 
@@ -33,10 +38,11 @@ class Distillation:
         self.generator = build_generator(config.generator, self.teacher).to(device).train()
         self.fake = config.fake.network.build(self.teacher, self.generator).to(device).train()
         self.networks = Networks(self.teacher, self.fake, self.generator, build_critic(config, self.teacher, self.fake, device))
-        self.method = build_method(config, device)
+        self.method = build_method(config, device, exact_log_ratio(self.teacher, self.generator))
         self.ema = EMA(self.generator, config.generator.ema)
-        data = config.data.load("train") if config.data is not None else None
-        self.batches = Batches.of(config, self.teacher.image_shape, self.teacher.label_count, data, accelerator)
+        self.teacher_samples = TeacherSamples(config.teacher_samples, config.teacher, self.teacher) if config.teacher_samples else None
+        paired = self.teacher_samples if config.needs_pairs else None
+        self.batches = Batches.of(config, self.teacher.image_shape, self.teacher.label_count, self._real_images(), accelerator, paired)
 
         parts = {"generator": config.generator, "fake": config.fake, "discriminator": config.discriminator}
         networks: dict[str, nn.Module | None] = {name: getattr(self.networks, name) for name in parts}
@@ -44,11 +50,16 @@ class Distillation:
         optimizers: dict[str, OptimizerSettings] = {name: part.optimizer for name, part in parts.items() if part is not None}
         self.updaters = {name: Updater(name, network, optimizers[name], config.steps, accelerator) for name, network in self.modules.items()}
         self.image_shape, self.label_count = self.teacher.image_shape, self.teacher.label_count
+        if self.method.calibration is not None:
+            self.modules["calibration"] = self.method.calibration
         if self.method.ratio is not None:
             self.modules["ratio"] = self.method.ratio
 
     def start(self, step: int) -> None:
-        """Begin with the batches of this step."""
+        """Begin with the batches of this step, once the main process has drawn what is missing of the teacher's samples."""
+        if self.teacher_samples is not None:
+            with self.accelerator.main_process_first():
+                self.teacher_samples.draw(self.teacher)
         self.stream = self.batches.starting_at(step * self.config.fake.updates)
 
     def update(self, step: int, detailed: bool) -> Metrics:
@@ -61,10 +72,14 @@ class Distillation:
             # The student's samples of the last fake update serve the generator's too, unless they come in micro-batches.
             keep_graph = last and len(chunks) == 1 and step >= self.config.fake.warmup_steps
             with self.clock("fake"):
-                x0, metrics = self._update_fake(step, chunks, keep_graph)
+                x0, metrics = self._update_fake(step, chunks, keep_graph, detailed)
         if step >= self.config.fake.warmup_steps:
             with self.clock("generator"):
                 metrics |= self._update_generator(step, chunks, x0 if keep_graph else None, detailed)
+        if self.method.calibration is not None:
+            self.method.calibration.commit(self._sum)
+            error = self.method.calibration.error() if detailed else None
+            metrics |= {"ratio/calibration_error": torch.tensor(error, device=self.accelerator.device)} if error is not None else {}
         return metrics
 
     def sample(self, count: int, first_seed: int = 0) -> Tensor:
@@ -76,7 +91,21 @@ class Distillation:
         """Write the averaged generator."""
         save_generator(self.ema.average, folder)
 
-    def _update_fake(self, step: int, chunks: Sequence[Batch], keep_graph: bool) -> tuple[Tensor, Metrics]:
+    def tables(self) -> dict[str, Any]:
+        """The calibration of the discriminator, if there is one."""
+        return {"calibration": self.method.calibration.table()} if self.method.calibration is not None else {}
+
+    def _real_images(self) -> DataSource | None:
+        settings = self.config.discriminator
+        if settings is not None and settings.real == "teacher":
+            return self.teacher_samples
+        return self.config.data.load("train") if self.config.data is not None else None
+
+    def _sum(self, total: Tensor) -> Tensor:
+        """Over all processes."""
+        return self.accelerator.reduce(total, reduction="sum")
+
+    def _update_fake(self, step: int, chunks: Sequence[Batch], keep_graph: bool, detailed: bool) -> tuple[Tensor, Metrics]:
         metrics: Metrics = {}
         for chunk in chunks:
             with self.accelerator.autocast():
@@ -84,7 +113,7 @@ class Distillation:
                     x0 = self.generator(chunk.z, chunk.cond)
                 if "fake" not in self.modules:  # an exact fake score has nothing to learn
                     continue
-                losses, extra = fake_loss(self.networks, self.method, chunk, x0)
+                losses, extra = fake_loss(self.networks, self.method, chunk, x0, detailed)
             share = self._backward(losses, chunk, step, chunk.u_fake)
             add_metrics(metrics, losses, extra, share)
         for name in ("fake", "discriminator"):
@@ -104,7 +133,7 @@ class Distillation:
             add_metrics(metrics, losses, extra, share)
         metrics["grad_norm/generator"] = self.updaters["generator"].update(step)
         if self.method.ratio is not None:
-            self.method.ratio.commit(lambda total: self.accelerator.reduce(total, reduction="sum"))
+            self.method.ratio.commit(self._sum)
         self.ema.update(self.generator)
         return metrics
 
@@ -139,8 +168,17 @@ def build_critic(config: DistillRun, teacher: Denoiser, fake: Denoiser, device: 
     return config.discriminator.build(teacher, fake).to(device) if config.discriminator else None
 
 
-def build_method(config: DistillRun, device: torch.device) -> Method:
-    """The mathematics that the configuration asks for."""
+def exact_log_ratio(teacher: Denoiser, generator: Generator) -> LogRatio | None:
+    """log p_t/q_t of the student as it is when asked, where teacher and student are known exactly."""
+    try:
+        score = ExactSettings().build(teacher, generator)
+    except UserError:
+        return None
+    return lambda x_t, t, cond: score.features(x_t, t, cond, ("log_ratio",))["log_ratio"]
+
+
+def build_method(config: DistillRun, device: torch.device, exact: LogRatio | None = None) -> Method:
+    """The mathematics that the configuration asks for. The exact log-ratio, where it is known, is what a discriminator's is compared with."""
     return Method(
         objective=config.objective.build(),
         needs_graph=config.objective.needs_graph,
@@ -150,13 +188,16 @@ def build_method(config: DistillRun, device: torch.device) -> Method:
         levels=config.generator.noise_levels,
         fake_levels=config.fake.noise_levels,
         discriminator_weight=config.discriminator.weight if config.discriminator else 0.0,
+        r1=config.discriminator.r1.build() if config.discriminator and config.discriminator.r1 else None,
+        calibration=Calibration(exact).to(device) if config.discriminator else None,
     )
 
 
 def gradient_sizes(losses: Losses, x0: Tensor) -> Metrics:
-    """Norm of each loss's gradient with respect to the student's samples."""
-    gradients = {name: torch.autograd.grad(loss, x0, retain_graph=True)[0] for name, loss in losses.items() if loss.requires_grad}
-    return {f"gradient_at_sample/{name}": gradient.norm() for name, gradient in gradients.items()}
+    """Norm of each loss's gradient with respect to the student's samples, for the losses that look at them."""
+    grad = lambda loss: torch.autograd.grad(loss, x0, retain_graph=True, allow_unused=True)[0]  # noqa: E731
+    gradients = {name: grad(loss) for name, loss in losses.items() if loss.requires_grad}
+    return {f"gradient_at_sample/{name}": gradient.norm() for name, gradient in gradients.items() if gradient is not None}
 
 
 def add_metrics(metrics: Metrics, losses: Losses, extra: Metrics, share: float) -> None:

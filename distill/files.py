@@ -16,15 +16,25 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
-def write_text(path: Path, text: str) -> None:
-    """Replace a file's text in one stroke."""
+@contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """A path to write a file to, which takes the name `path` only when the block ends well; what stood there before goes then."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    with partial.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        yield partial
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    with partial.open("rb") as handle:
+        os.fsync(handle.fileno())
     partial.replace(path)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a file's text in one stroke."""
+    with new_file(path) as partial:
+        partial.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, value: Any) -> None:

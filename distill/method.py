@@ -6,13 +6,14 @@ import dataclasses
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from distill.errors import UserError, did_you_mean
 from distill.optimization import OptimizerSettings
 from distill.registry import Settings
 
 if TYPE_CHECKING:
+    from distill.gradient_penalty import GradientPenalty
     from distill.models.discriminator import Discriminator
     from distill.ratio import DensityRatio
     from distill.types import Denoiser, Objective
@@ -154,17 +155,46 @@ class RatioSettings(Settings):
         return DensityRatio(divergence, **self.model_dump(exclude={"source"}))
 
 
+class R1Settings(Settings):
+    """R1 gradient penalty of the discriminator on noised real images."""
+
+    weight: float = Field(gt=0)
+    """weight/2 times the squared norm of the logit's gradient, over all dimensions, is added to the discriminator's loss."""
+    at: Literal["image", "features"] = "image"
+    """What the gradient is with respect to: the noised image, or, cheaper and blind to the network that is read, its features."""
+    approximate: bool = False
+    """Take a difference along a random direction of the image for the gradient, as APT does: no second derivatives."""
+    step: float = Field(0.1, gt=0)
+    """Standard deviation of that direction, in the units of the noised image. APT's coefficient is weight/(2 step^2)."""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> R1Settings:
+        if self.approximate and self.at == "features":
+            raise ValueError("approximate: moves the image; expected at: image")
+        return self
+
+    def build(self) -> GradientPenalty:
+        """The penalty as a function of the logit."""
+        from distill.gradient_penalty import GradientPenalty
+
+        return GradientPenalty(**self.model_dump())
+
+
 class DiscriminatorSettings(Settings):
     """Heads on another network's features that tell real images from student samples."""
 
     reads: Literal["teacher", "fake"] = "teacher"
     """Network whose features are read: the frozen teacher (f-distill), or the fake score, trained jointly (DMD2, SiDA)."""
+    real: Literal["data", "teacher"] = "data"
+    """What counts as real: the images of `data`, or the stored `teacher_samples`, whose density ratio to the student needs no data."""
     depths: tuple[str, ...] = ("bottleneck",)
     """Depths of the features, by the network's own names: a resolution such as `8`, or `bottleneck`."""
     width: int = Field(64, ge=4)
     """Channels of each head."""
     weight: float = Field(1.0, ge=0)
     """Weight of its loss against the fake score's, which matters where it reads the fake score."""
+    r1: R1Settings | None = None
+    """Gradient penalty; null does without."""
     optimizer: OptimizerSettings = OptimizerSettings()
     """Its optimiser."""
 

@@ -35,6 +35,7 @@ class Run:
     config: dict[str, Any]
     meta: dict[str, Any]
     evaluation: dict[str, Any]
+    calibration: dict[str, Any]
     lines: list[dict[str, Any]]
     """stats.jsonl, one line a step, ascending"""
     unreadable: list[int]
@@ -70,15 +71,15 @@ def read_run(run_dir: Path) -> Run:
     """Read a run's folder. Raises `UserError` where it is none, or one of its files is broken."""
     if not run_dir.is_dir():
         raise UserError(f"{run_dir}: no such folder; expected the folder of a run, such as runs/<name>")
-    files = {name: run_dir / name for name in ("config.yaml", "meta.json", "eval.json")}
+    files = {name: run_dir / name for name in ("config.yaml", "meta.json", "eval.json", "calibration.json")}
     if not files["config.yaml"].is_file() and not (run_dir / "stats.jsonl").is_file():
         raise UserError(f"{run_dir}: is not a run; expected a folder with config.yaml or stats.jsonl")
     found = {name: (read_yaml if name == "config.yaml" else read_json)(path) for name, path in files.items() if path.is_file()}
     for name, content in found.items():
         if not isinstance(content, dict):
             raise UserError(f"{files[name]}: expected a mapping, found {type(content).__name__}")
-    config, meta, evaluation = (found.get(name, {}) for name in files)
-    return Run(run_dir, config, meta, evaluation, *read_stats(run_dir / "stats.jsonl"))
+    config, meta, evaluation, calibration = (found.get(name, {}) for name in files)
+    return Run(run_dir, config, meta, evaluation, calibration, *read_stats(run_dir / "stats.jsonl"))
 
 
 def read_yaml(path: Path) -> Any:
@@ -209,6 +210,14 @@ def statistics_of(run: Run) -> str:
     return sections or section("Statistics", missing("There are no statistics in stats.jsonl.", run.train_command))
 
 
+def calibration_of(run: Run) -> str:
+    """The discriminator's log-ratio as predicted and as observed; empty where none was counted."""
+    if not run.calibration.get("predicted"):
+        return ""
+    note = "Points on the dashed line are right; a flatter course means a discriminator that is too sure. The larger a point, the more samples."
+    return section("Calibration of the density ratio", f'<p class="note">{note}</p>{charts.reliability(**run.calibration)}')
+
+
 def time_of(run: Run) -> str:
     """Where the seconds went; what no part accounts for (starting, logging, steps lost in a crash) is a bar of its own."""
     parts = {name: sum(values) for name, (_, values) in run.series("time/").items()}
@@ -261,6 +270,7 @@ def page(run: Run, summary: dict[str, Any]) -> str:
         section("Results", f'{table}<p class="note">Evaluated with {escape(stated)}.</p>' if table else absent),
         section("Distance during training", monitor_of(run)),
         statistics_of(run),
+        calibration_of(run),
         section("Where the time went", time_of(run)),
         section("Samples over training", samples_of(run)),
         section("How to repeat it", provenance_of(run)),

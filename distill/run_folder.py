@@ -9,12 +9,11 @@ import platform
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from distill.checkpoint import checkpoints, newest_checkpoint
-from distill.config import CONFIG, to_yaml
+from distill.config import CONFIG, differences, to_yaml
 from distill.errors import UserError
 from distill.files import write_json, write_text
 from distill.run_settings import RunConfig
@@ -81,20 +80,10 @@ def commit() -> str | None:
 
 
 def _refuse_another_run(recorded: Path, config: RunConfig) -> None:
-    there = _flat(yaml.safe_load(recorded.read_text(encoding="utf-8")))
-    here = _flat(config.model_dump(mode="json"))
-    for key in sorted({*there, *here}):
-        if key.split(".")[0] not in MAY_CHANGE and there.get(key) != here.get(key):
-            raise UserError(
-                f"run_dir: {config.run_dir} holds another run: {key} is {there.get(key)!r} there and {here.get(key)!r} here; give another run_dir"
-            )
-
-
-def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    if isinstance(value, (dict, list)):
-        items = value.items() if isinstance(value, dict) else enumerate(value)
-        return {key: leaf for name, inner in items for key, leaf in _flat(inner, f"{prefix}.{name}".lstrip(".")).items()}
-    return {prefix: value}
+    there = yaml.safe_load(recorded.read_text(encoding="utf-8"))
+    for key, theirs, ours in differences(there, config.model_dump(mode="json")):
+        if key.split(".")[0] not in MAY_CHANGE:
+            raise UserError(f"run_dir: {config.run_dir} holds another run: {key} is {theirs!r} there and {ours!r} here; give another run_dir")
 
 
 def _checkpoint_to_continue(config: RunConfig) -> Path | None:

@@ -11,6 +11,7 @@ from distill.method import DiscriminatorSettings, ObjectiveSettings, RatioSettin
 from distill.noise_levels import Karras, LogNormal, NoiseLevels
 from distill.optimization import OptimizerSettings
 from distill.registry import Settings, one_of
+from distill.samplers import Heun
 
 
 class GeneratorSettings(Settings):
@@ -43,6 +44,17 @@ class FakeScoreSettings(Settings):
     """Noise levels at which they learn."""
     optimizer: OptimizerSettings = OptimizerSettings()
     """Its optimiser."""
+
+
+class TeacherSamplesSettings(Settings):
+    """Samples of the teacher's many-step sampler, drawn once and stored with the noise they came from."""
+
+    path: Path
+    """Folder to store them in; one that holds these very samples is used as it is."""
+    count: int = Field(ge=1)
+    """How many; their labels are balanced."""
+    sampler: Heun = Heun()
+    """The sampler."""
 
 
 class RunSettings(Settings):
@@ -91,6 +103,8 @@ class DistillRun(RunSettings):
     """Source of real images, for the discriminator and for measuring; null does without."""
     teacher: one_of("teachers")  # type: ignore[valid-type]
     """The pretrained diffusion model."""
+    teacher_samples: TeacherSamplesSettings | None = None
+    """Samples of the teacher, for the discriminator (`discriminator.real`) and for the regression term; null draws none."""
     generator: GeneratorSettings = GeneratorSettings()
     """The student."""
     fake: FakeScoreSettings = FakeScoreSettings()
@@ -115,13 +129,32 @@ class DistillRun(RunSettings):
                 raise ValueError("ratio.source: exact takes no discriminator; expected discriminator: null")
         elif self.discriminator is None and self.ratio is not None:
             raise ValueError("ratio: needs a discriminator; expected settings under 'discriminator'")
-        if self.discriminator is not None and self.data is None:
-            raise ValueError("discriminator: needs real images; expected a source under 'data'")
+        if self.discriminator is not None and self.discriminator.real == "data" and self.data is None:
+            raise ValueError("discriminator: needs real images; expected a source under 'data', or real: teacher")
         if self.ratio is not None and self.ratio.low >= self.ratio.high:
             raise ValueError(f"ratio.low: is {self.ratio.low:g}; expected less than ratio.high, {self.ratio.high:g}")
         if self.ratio is None and self.objective.uses_ratio:
             raise ValueError("objective.divergence: needs a density ratio; expected settings under 'ratio'")
         return self
+
+    @model_validator(mode="after")
+    def _teacher_samples_fit(self) -> DistillRun:
+        as_real = self.discriminator is not None and self.discriminator.real == "teacher"
+        if self.teacher_samples is None:
+            if as_real:
+                raise ValueError("discriminator.real: teacher needs stored samples; expected settings under 'teacher_samples'")
+            if self.needs_pairs:
+                raise ValueError("terms: regression needs the teacher's samples; expected settings under 'teacher_samples'")
+        elif not (as_real or self.needs_pairs):
+            raise ValueError("teacher_samples: are used by nothing; expected discriminator.real: teacher, or a regression term")
+        elif self.needs_pairs and self.teacher_samples.sampler.churn > 0:
+            raise ValueError("teacher_samples.sampler.churn: regression needs the deterministic sampler; expected 0")
+        return self
+
+    @property
+    def needs_pairs(self) -> bool:
+        """A term compares the student with the teacher's samples from the same noise."""
+        return any(term.needs_pairs for term in self.terms)
 
 
 class NetworkSettings(Settings):

@@ -7,46 +7,13 @@ from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Float
-from pydantic import Field
 from torch import Tensor
 from tqdm import tqdm
 
 from distill.batches import seeded
-from distill.registry import Settings
+from distill.samplers import Heun
 from distill.schedules import like
 from distill.types import Condition, Denoiser, Generator
-
-
-class Heun(Settings):
-    """EDM's sampler (Karras et al. 2022, algorithms 1 and 2): Heun's second-order method, with stochastic churn if asked for."""
-
-    steps: int = Field(18, ge=1)
-    """Steps, each of two evaluations but the last: 18 steps are 35 evaluations."""
-    sigma_min: float = Field(0.002, gt=0)
-    """Last noise level before zero (sigma/alpha)."""
-    sigma_max: float = Field(80.0, gt=0)
-    """First noise level (sigma/alpha)."""
-    rho: float = Field(7.0, gt=0)
-    """Curvature of the grid of noise levels."""
-    churn: float = Field(0.0, ge=0)
-    """S_churn: how much fresh noise is added, 0 for the deterministic sampler."""
-    churn_min: float = Field(0.0, ge=0)
-    """Lowest noise level at which noise is added."""
-    churn_max: float = Field(1e9, gt=0)
-    """Highest noise level at which noise is added."""
-    churn_noise: float = Field(1.0, gt=0)
-    """S_noise: standard deviation of the added noise."""
-
-    @property
-    def evaluations(self) -> int:
-        """Network evaluations per image."""
-        return 2 * self.steps - 1
-
-    def grid(self) -> list[float]:
-        """Noise levels from sigma_max to sigma_min, then 0; steps + 1 of them."""
-        high, low = self.sigma_max ** (1 / self.rho), self.sigma_min ** (1 / self.rho)
-        fractions = [i / max(1, self.steps - 1) for i in range(self.steps)]
-        return [(high + f * (low - high)) ** self.rho for f in fractions] + [0.0]
 
 
 def seeded_noise(seeds: Sequence[int], shape: tuple[int, ...], stream: int = 0) -> Float[Tensor, "n ..."]:

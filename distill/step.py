@@ -5,17 +5,20 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from distill.batches import Batch
+from distill.calibration import Calibration
+from distill.gradient_penalty import GradientPenalty
 from distill.noise_levels import NoiseLevels
 from distill.ratio import DensityRatio
 from distill.schedules import like
 from distill.terms import Student, Term
-from distill.types import Condition, Critic, Denoiser, Generator, Objective, Scores
+from distill.types import Condition, Critic, Denoiser, Features, Generator, Objective, Scores
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,9 +39,13 @@ class Networks:
         # Under mixed precision the networks answer in less than the losses are computed in.
         return x0.to(x_t.dtype), self.discriminator(features).to(x_t.dtype)
 
+    def features(self, discriminator: Critic, x_t: Tensor, t: Tensor, cond: Condition) -> Features:
+        """What the discriminator reads."""
+        return getattr(self, discriminator.reads).features(x_t, t, cond, discriminator.depths)
+
     def logits(self, discriminator: Critic, x_t: Tensor, t: Tensor, cond: Condition) -> Tensor:
         """The discriminator's logits alone, (b,)."""
-        return discriminator(getattr(self, discriminator.reads).features(x_t, t, cond, discriminator.depths)).to(x_t.dtype)
+        return discriminator(self.features(discriminator, x_t, t, cond)).to(x_t.dtype)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +72,9 @@ class Method:
     levels: NoiseLevels
     fake_levels: NoiseLevels
     discriminator_weight: float = 1.0
+    r1: GradientPenalty | None = None
+    calibration: Calibration | None = None
+    """Counts the discriminator's verdicts; nothing is learned from it."""
 
     def differentiates_logits(self, step: int) -> bool:
         return any(term.differentiates_logits and step >= term.start_step for term in self.terms)
@@ -100,11 +110,12 @@ def noised(networks: Networks, levels: NoiseLevels, x0: Tensor, u: Tensor, eps: 
     return alpha * x0 + sigma * eps, t, alpha, sigma
 
 
-def fake_loss(networks: Networks, method: Method, batch: Batch, x0: Tensor) -> tuple[Losses, Metrics]:
-    """Denoising score matching on student samples x0 (b, ...), and the discriminator's loss if there is one.
+def fake_loss(networks: Networks, method: Method, batch: Batch, x0: Tensor, detailed: bool = False) -> tuple[Losses, Metrics]:
+    """Denoising score matching on student samples x0 (b, ...), and the discriminator's loss, with its gradient penalty, if there is one.
 
     The score is weighted as the network's own prediction target implies. The discriminator tells real images from student samples, both noised
-    to the same levels and under the same conditions, by binary cross-entropy, so that its logit tends to log p_t/q_t.
+    to the same levels and under the same conditions, by binary cross-entropy, so that its logit tends to log p_t/q_t. `detailed` compares it with
+    the exact one where that is known.
     """
     x0 = x0.detach()
     x_t, t, _, _ = noised(networks, method.fake_levels, x0, batch.u_fake, batch.eps_fake)
@@ -117,14 +128,23 @@ def fake_loss(networks: Networks, method: Method, batch: Batch, x0: Tensor) -> t
 
     if logits is None:
         logits = networks.logits(discriminator, x_t, t, batch.cond)
-    real_logits = networks.logits(discriminator, noised(networks, method.fake_levels, real, batch.u_fake, batch.eps_real)[0], t, batch.cond)
+    real_t = noised(networks, method.fake_levels, real, batch.u_fake, batch.eps_real)[0]
+    if method.r1 is None:
+        real_logits = networks.logits(discriminator, real_t, t, batch.cond)
+    else:
+        features = partial(networks.features, discriminator, t=t, cond=batch.cond)
+        real_logits, penalty = method.r1(features, discriminator, real_t, batch.eps)  # eps noises no image here: it is free to be the direction
+        losses["r1"] = method.discriminator_weight * penalty.mean()
     losses["discriminator"] = method.discriminator_weight * (F.softplus(logits) + F.softplus(-real_logits)).mean()
-    correct = torch.cat([logits < 0, real_logits > 0]).float().mean()
-    return losses, {
-        "discriminator/accuracy": correct,
+    metrics = {
+        "discriminator/accuracy": torch.cat([logits < 0, real_logits > 0]).float().mean(),
         "discriminator/logit_real": real_logits.detach().mean(),
         "discriminator/logit_fake": logits.detach().mean(),
     }
+    if method.calibration is not None:
+        method.calibration.add(real_logits, logits)
+        metrics |= method.calibration.compare(logits, x_t, t, batch.cond) if detailed else {}
+    return losses, metrics
 
 
 def generator_loss(networks: Networks, method: Method, batch: Batch, x0: Tensor, step: int) -> tuple[Losses, Metrics]:
@@ -149,7 +169,7 @@ def generator_loss(networks: Networks, method: Method, batch: Batch, x0: Tensor,
     scale = method.objective_weight * (1.0 if ratio is None else ratio.scale)
     losses = {"objective": scale * output.loss.mean() / x0[0].numel()}
     metrics = {name: value.mean() for name, value in output.metrics.items()}
-    student = Student(scores, batch.cond, logits)
+    student = Student(scores, batch.cond, logits, networks.generator, batch.pairs)
     for weighted in method.terms:
         if step >= weighted.start_step:
             term = weighted.term(student)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -73,6 +74,10 @@ class TeacherTraining:
     def export(self, folder: Path) -> None:
         """Write the averaged network."""
         save_denoiser(self.ema.average, folder)
+
+    def tables(self) -> dict[str, Any]:
+        """None."""
+        return {}
 
 
 def denoising_loss(network: Denoiser, batch: Batch, levels: NoiseLevels) -> Tensor:

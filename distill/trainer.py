@@ -18,7 +18,7 @@ from tqdm import tqdm
 from distill.batches import seeded
 from distill.checkpoint import load_checkpoint, save_checkpoint
 from distill.ema import EMA
-from distill.files import new_folder
+from distill.files import new_folder, write_json
 from distill.images import save_samples_picture, shown_count
 from distill.optimization import Updater
 from distill.run_settings import RunConfig
@@ -30,7 +30,8 @@ Monitor = Callable[[Tensor], Mapping[str, float]]
 
 @runtime_checkable
 class Task(Protocol):
-    """What a run does in each step. `modules` and `updaters` are the state of training besides the average."""
+    """What a run does in each step. `modules` and `updaters` are the state of training besides the average; `tables` are for the report, each a
+    JSON file of the run's folder, as of its newest checkpoint."""
 
     modules: dict[str, nn.Module]
     updaters: dict[str, Updater]
@@ -42,6 +43,7 @@ class Task(Protocol):
     def update(self, step: int, detailed: bool) -> Mapping[str, Tensor]: ...
     def sample(self, count: int, first_seed: int = 0) -> Tensor: ...
     def export(self, folder: Path) -> None: ...
+    def tables(self) -> dict[str, Any]: ...
 
 
 class Trainer:
@@ -144,6 +146,8 @@ class Trainer:
                 save_checkpoint(
                     self.config.run_dir, self.step, self.task.modules, optimizers, progress, self.task.export, self.config.keep_checkpoints
                 )
+                for name, table in self.task.tables().items():
+                    write_json(self.config.run_dir / f"{name}.json", table)
         self.saved_step = self.step
         self.accelerator.wait_for_everyone()
 

@@ -28,6 +28,21 @@ class Condition:
         return Condition(None if self.label is None else self.label.to(device))
 
 
+@dataclasses.dataclass(frozen=True)
+class Pairs:
+    """Unit noise z, (b, *image_shape), and the image x of the same shape that the teacher's many-step sampler makes of it under `cond`."""
+
+    z: Float[Tensor, "b ..."]
+    cond: Condition
+    x: Float[Tensor, "b ..."]
+
+    def __getitem__(self, rows: slice | Tensor) -> Pairs:
+        return Pairs(self.z[rows], self.cond[rows], self.x[rows])
+
+    def to(self, device: torch.device | str) -> Pairs:
+        return Pairs(self.z.to(device), self.cond.to(device), self.x.to(device))
+
+
 class Denoiser(nn.Module):
     """A network that predicts x_0 from x_t = alpha(t) x_0 + sigma(t) eps. Teacher and fake score are two, and a generator is one at its entry.
 

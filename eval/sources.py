@@ -23,7 +23,8 @@ from distill.errors import UserError, did_you_mean
 from distill.files import read_json
 from distill.registry import choices, settings_of
 from distill.sample_files import INDEX
-from distill.sampling import Heun, balanced_labels, sample_generator, sample_teacher
+from distill.samplers import Heun
+from distill.sampling import balanced_labels, sample_generator, sample_teacher
 from distill.types import Condition, Denoiser, Generator
 from eval.features import quantise
 

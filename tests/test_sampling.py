@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from distill.sampling import Heun, balanced_labels, heun, sample_generator, sample_teacher, seeded_noise
+from distill.samplers import Heun
+from distill.sampling import balanced_labels, heun, sample_generator, sample_teacher, seeded_noise
 from distill.schedules import EDM, like
 from distill.types import Condition, Denoiser, Generator
 

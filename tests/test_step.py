@@ -45,8 +45,8 @@ def make(tmp_path):
         fake = copy.deepcopy(teacher).requires_grad_(True)
         for parameter in fake.parameters():
             parameter.data.add_(0.01 * torch.randn_like(parameter))
-        discriminator = config.discriminator.build(teacher) if config.discriminator else None
-        networks = Networks(teacher, fake, build_generator(config, teacher), discriminator)
+        discriminator = config.discriminator.build(teacher, fake) if config.discriminator else None
+        networks = Networks(teacher, fake, build_generator(config.generator, teacher), discriminator)
         shape = (4, 1, 8, 8)
         noise = {name: torch.randn(shape) for name in ("z", "eps", "eps_fake", "eps_real", "real")}
         batch = Batch(cond=Condition(torch.tensor([1, 2, 3, 4])), u=torch.rand(4), u_fake=torch.rand(4), **noise)

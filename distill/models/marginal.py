@@ -102,6 +102,11 @@ class ExactFakeScore(Denoiser):
         self.points = points
         self._others = (teacher, generator)  # in a tuple: their weights are not this module's
 
+    @property
+    def depth_channels(self) -> dict[str, int]:
+        """None that heads could read: its one feature is the answer."""
+        return {}
+
     def forward(self, x_t: Tensor, t: Tensor, cond: Condition, depths: Sequence[str] = ()) -> Tensor | tuple[Tensor, Features]:
         q = self._marginal()
         return (q(x_t, t, cond), self._features(q, x_t, t, cond, depths)) if depths else q(x_t, t, cond)

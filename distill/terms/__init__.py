@@ -12,16 +12,19 @@ from distill.registry import Settings
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from distill.types import Condition, LossOutput, Scores
+    from distill.types import Condition, Generator, LossOutput, Pairs, Scores
 
 
 @dataclasses.dataclass(frozen=True)
 class Student:
-    """What a term may look at: the scores of a batch of student samples, its condition, and the discriminator's logits, if there is one."""
+    """What a term may look at: the scores of a batch of student samples, its condition, the discriminator's logits, if there is one, the
+    student itself, and as many pairs of noise and the teacher's image, if a term needs them."""
 
     scores: Scores
     cond: Condition
     logits: Tensor | None
+    generator: Generator
+    pairs: Pairs | None
 
 
 @runtime_checkable
@@ -32,9 +35,10 @@ class Term(Protocol):
 
 
 class TermSettings(Settings):
-    """Settings of a term. `differentiates_logits` says that its gradient flows through the discriminator."""
+    """Settings of a term. `differentiates_logits` says that its gradient flows through the discriminator, `needs_pairs` that it looks at pairs."""
 
     differentiates_logits: ClassVar[bool] = False
+    needs_pairs: ClassVar[bool] = False
     name: str
     weight: float = Field(ge=0)
     """Weight of the term in the generator's loss, relative to the objective per image dimension."""

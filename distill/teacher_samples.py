@@ -1,0 +1,102 @@
+"""The teacher's many-step samples with the noise they came from, drawn once and stored.
+
+They are the real images of a run without data, whose density ratio is then that of teacher to student, and the pairs of DMD's regression
+(Yin et al. 2024, section 3.3).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import torch
+from jaxtyping import Int64
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from distill.config import differences
+from distill.errors import UserError
+from distill.files import load_tensors, new_file, read_json, save_tensors, write_json
+from distill.registry import Settings
+from distill.run_settings import TeacherSamplesSettings
+from distill.sampling import balanced_labels, sample_teacher, seeded_noise
+from distill.types import Condition, Denoiser, Pairs
+
+FORMAT, INDEX = "distill-teacher-samples/1", "samples.json"
+SHARD = 256
+"""Samples in a file, which are drawn in one batch."""
+FIRST_SEED = 2**32
+"""Evaluations count their seeds from 0: a student is not to be trained on the noise that it will be judged by."""
+
+
+class TeacherSamples:
+    """A `DataSource` of the teacher's images, and `Pairs` of noise and image. Sample i is that of seed FIRST_SEED + i and label i % label_count.
+
+    The folder holds `samples.json`, which says how they were drawn, and shards of `z`, `x` and, if there are any, `label`, each whole or absent.
+    Raises UserError, before anything is written, where the folder holds something else. `draw` must be called before a sample is read.
+    """
+
+    def __init__(self, settings: TeacherSamplesSettings, source: Settings, teacher: Denoiser) -> None:
+        self.path, self.count, self.sampler = settings.path, settings.count, settings.sampler
+        self.image_shape, self.label_count = teacher.image_shape, teacher.label_count
+        self.description = {
+            "format": FORMAT,
+            "count": settings.count,
+            "first_seed": FIRST_SEED,
+            "sampler": settings.sampler.model_dump(mode="json"),
+            "teacher": source.model_dump(mode="json", exclude={"path"}),  # the same teacher may have moved
+            "teacher_sha256": weights_sha256(teacher),
+        }
+        self._refuse_other_samples()
+
+    def draw(self, teacher: Denoiser) -> None:
+        """Draw and store the shards that are not there yet, then hold all samples in memory. Raises UserError where they cannot be stored."""
+        starts = range(0, self.count, SHARD)
+        shards = {self.path / f"{start:08d}.safetensors": range(start, min(start + SHARD, self.count)) for start in starts}
+        absent = {path: rows for path, rows in shards.items() if not path.is_file()}
+        try:
+            if absent:
+                write_json(self.path / INDEX, self.description)
+            for path, rows in tqdm(absent.items(), desc="teacher samples", unit="shard", disable=not absent):
+                self._draw_shard(teacher, path, rows)
+        except OSError as error:
+            raise UserError(f"teacher_samples.path: {self.path} cannot be written ({error.strerror})") from error
+        loaded = [load_tensors(path) for path in shards]
+        stored = {name: torch.cat([shard[name] for shard in loaded]) for name in loaded[0]}
+        self.stored = Pairs(stored["z"], Condition(stored.get("label")), stored["x"])
+
+    def pairs(self, rows: Int64[Tensor, " b"]) -> Pairs:
+        """The pairs of these numbers."""
+        return self.stored[rows]
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        label = self.stored.cond.label
+        return self.stored.x[index], 0 if label is None else int(label[index])
+
+    def _draw_shard(self, teacher: Denoiser, path: Path, rows: range) -> None:
+        seeds = [FIRST_SEED + row for row in rows]
+        cond = balanced_labels(self.count, self.label_count)[rows.start : rows.stop]
+        tensors = {"z": seeded_noise(seeds, self.image_shape), "x": sample_teacher(teacher, seeds, cond, self.sampler, SHARD)}
+        with new_file(path) as partial:
+            save_tensors(partial, tensors if cond.label is None else {**tensors, "label": cond.label})
+
+    def _refuse_other_samples(self) -> None:
+        index = self.path / INDEX
+        if not index.is_file():
+            if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+                raise UserError(f"teacher_samples.path: {self.path} is there and holds no samples; expected a new folder")
+            return
+        for key, there, here in differences(read_json(index), self.description):
+            raise UserError(f"teacher_samples.path: {self.path} holds other samples: {key} is {there!r} there and {here!r} here; give another path")
+
+
+def weights_sha256(network: nn.Module) -> str:
+    """Hash of a network's weights and buffers, with their names, types and shapes."""
+    digest = hashlib.sha256()
+    for name, tensor in network.state_dict().items():
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
