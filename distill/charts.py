@@ -225,7 +225,7 @@ def reliability(
     ends = [min(*predicted, *observed, *exact), max(*predicted, *observed, *exact)]
     with matplotlib.rc_context({**STYLE, "axes.grid.axis": "both"}):
         figure = Figure(figsize=(4.2, 4.2), layout="constrained")
-        axes = figure.add_subplot(xlabel="log-ratio predicted: mean logit", ylabel="log-ratio observed: real to student samples", aspect="equal")
+        axes = figure.add_subplot(xlabel="log-ratio predicted", ylabel="log-ratio observed", aspect="equal")
         axes.plot(ends, ends, color=ORANGE, linewidth=1.2, linestyle=(0, (5, 3)))
         axes.plot(predicted, observed, color=BLUE, linewidth=1.7)
         axes.scatter(predicted, observed, 10 + 90 * samples / samples.max(), color=BLUE, zorder=3)

@@ -199,10 +199,12 @@ class DiscriminatorSettings(Settings):
     """Its optimiser."""
 
     def build(self, teacher: Denoiser, fake: Denoiser) -> Discriminator:
-        """The discriminator over the network that it reads. Raises UserError for an unknown depth."""
+        """The discriminator over the network that it reads. Raises UserError for an unknown depth, or a network that has none."""
         from distill.models.discriminator import Discriminator
 
         known = (teacher if self.reads == "teacher" else fake).depth_channels
+        if not known:
+            raise UserError(f"discriminator.reads: the {self.reads} has no features; expected the other network, or no discriminator")
         for depth in self.depths:
             if depth not in known:
                 raise UserError(f"discriminator.depths: '{depth}' is not a depth of the {self.reads}{did_you_mean(depth, known)}")

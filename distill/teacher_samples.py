@@ -7,6 +7,7 @@ They are the real images of a run without data, whose density ratio is then that
 from __future__ import annotations
 
 import hashlib
+import sys
 from pathlib import Path
 
 import torch
@@ -57,7 +58,7 @@ class TeacherSamples:
         try:
             if absent:
                 write_json(self.path / INDEX, self.description)
-            for path, rows in tqdm(absent.items(), desc="teacher samples", unit="shard", disable=not absent):
+            for path, rows in tqdm(absent.items(), desc="teacher samples", unit="shard", disable=not sys.stderr.isatty()):
                 self._draw_shard(teacher, path, rows)
         except OSError as error:
             raise UserError(f"teacher_samples.path: {self.path} cannot be written ({error.strerror})") from error

@@ -2,16 +2,18 @@
 
 import dataclasses
 from itertools import islice
+from typing import Any
 
 import torch
 
 from distill.batches import Batch, Batches, seeded
 from distill.data.digits import Settings as Digits
+from distill.types import Condition, Pairs
 
 CPU = torch.device("cpu")
 
 
-def batches(process: int = 0, processes: int = 1, data: bool = True, **changes: int) -> Batches:
+def batches(process: int = 0, processes: int = 1, data: bool = True, **changes: Any) -> Batches:
     settings = {"batch_size": 8, "seed": 3, **changes}
     return Batches((1, 8, 8), 10, Digits().load() if data else None, device=CPU, process=process, processes=processes, **settings)
 
@@ -67,6 +69,29 @@ def test_micro_batches_are_the_batch_in_order() -> None:
     assert [len(part) for part in parts] == [3, 3, 2]
     for name, value in tensors(batch).items():
         assert torch.equal(torch.cat([tensors(part)[name] for part in parts]), value), name
+
+
+class Numbers:
+    """Pair number i is (z, x) = (i, -i) under label i."""
+
+    def __len__(self) -> int:
+        return 5
+
+    def pairs(self, rows: torch.Tensor) -> Pairs:
+        return Pairs(rows[:, None].float(), Condition(rows), -rows[:, None].float())
+
+
+def test_pairs_stay_together_however_a_batch_is_split() -> None:
+    whole = next(batches(paired=Numbers(), batch_size=64).starting_at(5))
+    halves = [next(batches(process, 2, paired=Numbers(), batch_size=64).starting_at(5)) for process in (0, 1)]
+    parts = whole.split(40)
+    assert set(whole.pairs.z.flatten().tolist()) == {0, 1, 2, 3, 4}
+    for split in ([whole], halves, parts):
+        assert torch.equal(torch.cat([batch.pairs.z for batch in split]), whole.pairs.z)
+        for batch in split:
+            assert torch.equal(batch.pairs.x, -batch.pairs.z)
+            assert torch.equal(batch.pairs.cond.label.float(), batch.pairs.z[:, 0])
+    assert next(batches(data=False).starting_at(5)).pairs is None
 
 
 def test_noise_and_levels_have_their_distributions() -> None:

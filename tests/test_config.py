@@ -61,6 +61,24 @@ def test_a_resolved_configuration_reads_back_as_itself(file: Path, tmp_path: Pat
         (["--terms", "[{name: gan, weight: 1}]"], "terms: gan needs a discriminator"),
         (["--objective.divergence", "forward_kl"], "objective.divergence: needs a density ratio; expected settings under 'ratio'"),
         (["--ratio.bins", "3"], "ratio: needs a discriminator"),
+        (["--discriminator", "{}", "--data", "null"], "discriminator: needs real images; expected a source under 'data', or real: teacher"),
+        (["--discriminator.real", "teacher"], "discriminator.real: teacher needs stored samples; expected settings under 'teacher_samples'"),
+        (
+            ["--terms", "[{name: regression, weight: 1}]"],
+            "terms: regression needs the teacher's samples; expected settings under 'teacher_samples'",
+        ),
+        (
+            ["--teacher_samples", "{path: x, count: 9}"],
+            "teacher_samples: are used by nothing; expected discriminator.real: teacher, or a regression term",
+        ),
+        (
+            ["--teacher_samples", "{path: x, count: 9, sampler: {churn: 1}}", "--terms", "[{name: regression, weight: 1}]"],
+            "teacher_samples.sampler.churn: regression needs the deterministic sampler; expected 0",
+        ),
+        (
+            ["--discriminator.r1", "{weight: 1, at: features, approximate: true}"],
+            "discriminator.r1: approximate: moves the image; expected at: image",
+        ),
         (["--discriminator", "{}", "--ratio.low", "30"], "ratio.low: is 30; expected less than ratio.high, 20"),
         (["--terms.0.weight", "3"], "--terms.0.weight: '0' is not an entry"),
         (["--steps"], "--steps: expected a value after it"),

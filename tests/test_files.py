@@ -8,7 +8,7 @@ from torch import nn
 
 from distill.checkpoint import checkpoints, load_checkpoint, newest_checkpoint, save_checkpoint
 from distill.errors import UserError
-from distill.files import load_tensors, load_weights, new_folder, read_json, save_tensors, write_json
+from distill.files import load_tensors, load_weights, new_file, new_folder, read_json, save_tensors, write_json
 
 
 def test_a_folder_whose_writing_fails_leaves_the_old_one(tmp_path: Path) -> None:
@@ -19,6 +19,14 @@ def test_a_folder_whose_writing_fails_leaves_the_old_one(tmp_path: Path) -> None
         raise RuntimeError("interrupted")
     assert (tmp_path / "x" / "a").read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["x"]
+
+
+def test_a_file_whose_writing_fails_leaves_the_old_one(tmp_path: Path) -> None:
+    (tmp_path / "x").write_text("old")
+    with pytest.raises(RuntimeError), new_file(tmp_path / "x") as partial:
+        partial.write_text("new")
+        raise RuntimeError("interrupted")
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"x": "old"}
 
 
 def test_a_folder_replaces_the_old_one_whole(tmp_path: Path) -> None:

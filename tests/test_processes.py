@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from safetensors.torch import load_file
 
+from distill.checkpoint import checkpoints
 from tests.random_teacher import save_random_teacher
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
@@ -24,9 +26,10 @@ def test_two_processes_learn_what_one_does(tmp_path: Path) -> None:
         "steps": 3,
         "batch_size": 6,
         "objective": {"name": "expanded_divergence", "divergence": "jensen_shannon"},
-        "discriminator": {"depths": ["4"], "width": 8},
+        "discriminator": {"depths": ["4"], "width": 8, "real": "teacher", "r1": {"weight": 0.1, "at": "features"}},
+        "teacher_samples": {"path": "set below", "count": 9, "sampler": {"steps": 2}},
         "ratio": {"bins": 2},
-        "terms": [{"name": "gan", "weight": 0.1}],
+        "terms": [{"name": "gan", "weight": 0.1}, {"name": "regression", "weight": 0.2}],
         "device": "cpu",
         "log_every": 1,
         "monitor_images": 8,
@@ -35,11 +38,17 @@ def test_two_processes_learn_what_one_does(tmp_path: Path) -> None:
     launchers = {"one": [sys.executable], "two": [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]}
     lines = {}
     for name, launcher in launchers.items():
-        command = [*launcher, "train.py", str(tmp_path / "run.yaml"), "--run_dir", str(tmp_path / name)]
+        folders = ["--run_dir", str(tmp_path / name), "--teacher_samples.path", str(tmp_path / f"{name}-samples")]
+        command = [*launcher, "train.py", str(tmp_path / "run.yaml"), *folders]
         done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=300)
         assert done.returncode == 0, done.stderr
         lines[name] = [json.loads(line) for line in (tmp_path / name / "stats.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines["two"]] == [1, 2, 3]
     for one, two in zip(lines["one"], lines["two"], strict=True):
-        for key in ("loss/objective", "loss/fake", "loss/gan", "grad_norm/generator", "grad_norm/fake", "grad_norm/discriminator", "ratio/scale"):
+        losses = [f"loss/{name}" for name in ("objective", "fake", "gan", "regression", "discriminator", "r1")]
+        for key in (*losses, "grad_norm/generator", "grad_norm/fake", "grad_norm/discriminator", "ratio/scale"):
             assert one[key] == pytest.approx(two[key], rel=2e-3), key
+    for name in launchers:
+        counts = load_file(checkpoints(tmp_path / name)[-1] / "calibration.safetensors")
+        for kind in ("real", "student"):
+            assert counts[f"{kind}.total"][1].sum().item() == pytest.approx(6 * (1 + 0.99 + 0.99**2))

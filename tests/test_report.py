@@ -127,6 +127,34 @@ def test_summary_does_not_flatter(run_dir: Path, student: float, verdict: str) -
     assert verdict in story(read_run(run_dir), summarise(run_dir))
 
 
+CALIBRATION = {"predicted": [-1.0, 0.5], "observed": [-0.4, 0.2], "real": [20.0, 50.0], "student": [60.0, 30.0]}
+
+
+@pytest.mark.parametrize("exact", [{}, {"exact": [-0.5, 0.3]}])
+def test_calibration_is_shown_after_the_statistics(run_dir: Path, exact: dict[str, list[float]]) -> None:
+    (run_dir / "calibration.json").write_text(json.dumps(CALIBRATION | exact))
+    page = report(run_dir)
+    titles = re.findall(r"<h2>([^<]*)</h2>", page)
+    assert titles[titles.index("Learning rates") + 1] == "Calibration of the density ratio"
+    assert "<b>Predicted and observed</b> log-ratio in 2 bins of the discriminator&#x27;s logit" in page
+
+
+@pytest.mark.parametrize("exact", [(), (-0.5, 0.3)])
+def test_a_reliability_diagram_holds_the_points_of_its_table(monkeypatch: pytest.MonkeyPatch, exact: tuple[float, ...]) -> None:
+    drawn = []
+    monkeypatch.setattr(charts, "card", lambda figure, *_: drawn.append(figure.axes[0]) or "")
+    charts.reliability(**CALIBRATION, exact=exact)
+    points = [collection.get_offsets().tolist() for collection in drawn[0].collections]
+    assert points == [[[-1.0, -0.4], [0.5, 0.2]], *([[[-1.0, -0.5], [0.5, 0.3]]] if exact else [])]
+    assert drawn[0].collections[0].get_sizes().tolist() == [100.0, 100.0]
+    assert drawn[0].lines[0].get_xydata().tolist() == [[-1.0, -1.0], [0.5, 0.5]]
+
+
+def test_a_discriminator_that_has_seen_too_little_shows_no_calibration(run_dir: Path) -> None:
+    (run_dir / "calibration.json").write_text(json.dumps({name: [] for name in CALIBRATION}))
+    assert "Calibration of the density ratio" not in report(run_dir)
+
+
 def test_content_of_files_is_escaped(run_dir: Path) -> None:
     (run_dir / "stats.jsonl").write_text(stats_line(1, **{"loss/<img src=x onerror=alert(1)>": 1.0}))
     page = report(run_dir)

@@ -15,7 +15,7 @@ from distill.models.unet import UNet, UNetConfig
 from distill.ratio import DensityRatio
 from distill.run_settings import DistillRun
 from distill.step import Networks, fake_loss, frozen, generator_loss
-from distill.types import Condition
+from distill.types import Condition, Pairs
 
 BASE = """
 task: distill
@@ -122,6 +122,41 @@ def test_the_discriminator_s_loss_is_binary_cross_entropy(make) -> None:
     torch.testing.assert_close(metrics["discriminator/accuracy"], ((logits > 0) == (labels > 0)).float().mean())
 
 
+@pytest.mark.parametrize("reads", ["teacher", "fake"])
+@pytest.mark.parametrize("at", ["image", "features"])
+def test_r1_is_half_the_squared_gradient_of_the_logits_of_noised_real_images(make, reads: str, at: str) -> None:
+    networks, method, batch = make(MATCHING % "reverse_kl" + f"discriminator: {{reads: {reads}, weight: 3, r1: {{weight: 0.2, at: {at}}}}}\n")
+    losses, _ = fake_loss(networks, method, batch, torch.randn(4, 1, 8, 8))
+    sigma = (-1.2 + 1.2 * torch.distributions.Normal(0, 1).icdf(batch.u_fake)).exp()
+    real_t = (batch.real + sigma.reshape(4, 1, 1, 1) * batch.eps_real).requires_grad_(True)
+    features = getattr(networks, reads).features(real_t, sigma, batch.cond, ("bottleneck",))
+    of = real_t if at == "image" else features["bottleneck"]
+    (gradient,) = torch.autograd.grad(networks.discriminator(features).sum(), of)
+    torch.testing.assert_close(losses["r1"], 3 * 0.1 * gradient.square().flatten(1).sum(1).mean(), rtol=1e-4, atol=0)
+    losses["r1"].backward()
+    assert any(gradient is not None and gradient.abs().sum() > 0 for gradient in gradients(networks.discriminator))
+    assert all(gradient is None for gradient in gradients(networks.teacher))
+
+
+def test_the_approximate_r1_moves_the_noised_real_image_at_its_own_level(make) -> None:
+    networks, method, batch = make(MATCHING % "reverse_kl" + "discriminator: {r1: {weight: 0.2, approximate: true, step: 0.5}}\n")
+    losses, _ = fake_loss(networks, method, batch, torch.randn(4, 1, 8, 8))
+    sigma = (-1.2 + 1.2 * torch.distributions.Normal(0, 1).icdf(batch.u_fake)).exp()
+    real_t = batch.real + sigma.reshape(4, 1, 1, 1) * batch.eps_real
+    near, far = (networks.logits(networks.discriminator, x, sigma, batch.cond) for x in (real_t, real_t + 0.5 * batch.eps))
+    torch.testing.assert_close(losses["r1"], 0.1 * ((far - near) / 0.5).square().mean(), rtol=1e-3, atol=0)
+
+
+def test_the_discriminator_s_verdicts_are_counted(make) -> None:
+    networks, method, batch = make(MATCHING % "forward_kl" + GAN % "teacher")
+    x0 = torch.randn(4, 1, 8, 8)
+    fake_loss(networks, method, batch, x0)
+    sigma = (-1.2 + 1.2 * torch.distributions.Normal(0, 1).icdf(batch.u_fake)).exp()
+    for counts, x, eps in ((method.calibration.real, batch.real, batch.eps_real), (method.calibration.student, x0, batch.eps_fake)):
+        logits = networks.logits(networks.discriminator, x + sigma.reshape(4, 1, 1, 1) * eps, sigma, batch.cond)
+        assert counts.pending.sum(1).tolist() == pytest.approx([logits.exp().sum().item(), 4])
+
+
 def test_distribution_matching_moves_samples_by_dmd_s_gradient(make) -> None:
     """Yin et al. 2024, eqs. 7 and 8: the gradient with respect to a sample is (fake - teacher)/mean|x - teacher|, per dimension."""
     networks, method, batch = make(MATCHING % "reverse_kl")
@@ -149,6 +184,15 @@ def test_the_gan_term_is_the_non_saturating_loss_of_the_noised_sample(make) -> N
     sigma = (80 ** (1 / 7) + batch.u * (0.002 ** (1 / 7) - 80 ** (1 / 7))) ** 7
     logits = networks.logits(networks.discriminator, x0 + sigma.reshape(4, 1, 1, 1) * batch.eps, sigma, batch.cond)
     torch.testing.assert_close(losses["gan"], 0.5 * -torch.nn.functional.logsigmoid(logits).mean())
+
+
+def test_regression_compares_the_student_with_the_pairs(make) -> None:
+    networks, method, batch = make(MATCHING % "reverse_kl" + "terms: [{name: regression, weight: 0.5}]\nteacher_samples: {path: unused, count: 8}\n")
+    pairs = Pairs(torch.randn(4, 1, 8, 8), Condition(torch.tensor([9, 8, 7, 6])), torch.randn(4, 1, 8, 8))
+    losses = generator_step(networks, method, dataclasses.replace(batch, pairs=pairs))
+    with torch.no_grad():
+        expected = 0.5 * torch.nn.functional.mse_loss(networks.generator(pairs.z, pairs.cond), pairs.x)
+    torch.testing.assert_close(losses["regression"].detach(), expected)
 
 
 def test_the_ratio_weighs_each_sample_by_its_own_logit(make) -> None:

@@ -28,7 +28,7 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A teacher of random weights and a configuration that uses everything: discriminator, ratio, GAN, two fake updates, dropout."""
+    """A teacher of random weights and a configuration that uses everything: discriminator, R1, ratio, GAN, regression, two fake updates, dropout."""
     folder = tmp_path_factory.mktemp("runs")
     save_random_teacher(folder / "teacher", dropout=0.1)
     config = {
@@ -40,9 +40,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "batch_size": 4,
         "objective": {"name": "expanded_divergence", "divergence": "0.4*forward_kl+0.6*reverse_kl"},
         "fake": {"updates": 2},
-        "discriminator": {"reads": "fake", "depths": ["4"], "width": 8},
+        "discriminator": {"reads": "fake", "depths": ["4"], "width": 8, "r1": {"weight": 0.1, "approximate": True}},
+        "teacher_samples": {"path": str(folder / "samples"), "count": 6, "sampler": {"steps": 2}},
         "ratio": {"bins": 2},
-        "terms": [{"name": "gan", "weight": 0.1, "start_step": 2}],
+        "terms": [{"name": "gan", "weight": 0.1, "start_step": 2}, {"name": "regression", "weight": 0.2}],
         "log_every": 1,
         "sample_every": 6,
         "checkpoint_every": 4,
@@ -166,7 +167,8 @@ def test_micro_batches_change_nothing_but_rounding(folder: Path, whole: Path) ->
         done = train(folder, *changes)
         assert done.returncode == 0, done.stderr
         ends.append(lines(run)[-1])
-    for name in ("loss/objective", "loss/gan", "loss/fake", "ratio/scale", "grad_norm/generator"):
+    losses = [f"loss/{name}" for name in ("objective", "gan", "regression", "fake", "r1")]
+    for name in (*losses, "ratio/scale", "grad_norm/generator"):
         assert ends[0][name] == pytest.approx(ends[1][name], rel=2e-3), name
 
 
