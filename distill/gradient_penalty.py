@@ -47,7 +47,7 @@ class GradientPenalty:
                 logits = discriminator(features(x_t)).to(x_t.dtype)
                 squared = squared_gradient(logits, [x_t])
         else:
-            seen = {depth: value if value.requires_grad else value.requires_grad_(True) for depth, value in features(x_t).items()}
+            seen = {depth: value.requires_grad_(True) for depth, value in features(x_t).items()}
             logits = discriminator(seen).to(x_t.dtype)
             squared = squared_gradient(logits, list(seen.values()))
         return logits, self.weight / 2 * squared

@@ -174,7 +174,7 @@ class R1Settings(Settings):
         return self
 
     def build(self) -> GradientPenalty:
-        """The penalty as a function of the logit."""
+        """The penalty as a function of features, heads and images."""
         from distill.gradient_penalty import GradientPenalty
 
         return GradientPenalty(**self.model_dump())
