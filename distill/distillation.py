@@ -17,9 +17,10 @@ from distill.ema import EMA
 from distill.errors import UserError
 from distill.export import load_generator, save_generator
 from distill.fake_scores.exact import Settings as ExactSettings
+from distill.guidance import Guidance
 from distill.models.marginal import ExactDiscriminator
 from distill.optimization import OptimizerSettings, Updater
-from distill.run_settings import DistillRun, GeneratorSettings
+from distill.run_settings import DistillRun, GeneratorSettings, GuidanceSettings
 from distill.sampling import balanced_labels, sample_generator
 from distill.step import Losses, Method, Metrics, Networks, WeightedTerm, fake_loss, frozen, generator_loss
 from distill.teacher_samples import TeacherSamples
@@ -34,6 +35,8 @@ class Distillation:
         self.config, self.accelerator, self.clock = config, accelerator, clock
         device = accelerator.device
         self.teacher = config.teacher.load().to(device).eval().requires_grad_(False)
+        if config.guidance != GuidanceSettings() and not self.teacher.label_count:
+            raise UserError("guidance: the teacher has no labels; expected scales of 1")
         torch.manual_seed(config.seed)
         self.generator = build_generator(config.generator, self.teacher).to(device).train()
         self.fake = config.fake.network.build(self.teacher, self.generator).to(device).train()
@@ -151,9 +154,9 @@ def build_generator(settings: GeneratorSettings, teacher: Denoiser) -> Generator
     if settings.init_from is None:
         return generator
     start = load_generator(settings.init_from)
-    mine, theirs = (getattr(one, "init_noise_to_signal", None) for one in (generator, start))
+    mine, theirs = settings.init_noise_to_signal, getattr(start, "init_noise_to_signal", settings.init_noise_to_signal)
     if mine != theirs:
-        raise UserError(f"generator.init_noise_to_signal: is {mine}; expected {theirs} as in {settings.init_from}")
+        raise UserError(f"generator.init_noise_to_signal: is {mine:g}; expected {theirs:g} as in {settings.init_from}")
     shapes = {name: tuple(value.shape) for name, value in generator.state_dict().items()}
     if shapes != {name: tuple(value.shape) for name, value in start.state_dict().items()}:
         raise UserError(f"generator.init_from: {settings.init_from} holds a generator of another architecture than generator.network")
@@ -187,6 +190,7 @@ def build_method(config: DistillRun, device: torch.device, exact: LogRatio | Non
         terms=tuple(WeightedTerm(t.name, t.build(), t.weight, t.start_step, t.differentiates_logits) for t in config.terms),
         levels=config.generator.noise_levels,
         fake_levels=config.fake.noise_levels,
+        guidance=Guidance(**config.guidance.model_dump()),
         discriminator_weight=config.discriminator.weight if config.discriminator else 0.0,
         r1=config.discriminator.r1.build() if config.discriminator and config.discriminator.r1 else None,
         calibration=Calibration(exact).to(device) if config.discriminator else None,

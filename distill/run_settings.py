@@ -57,6 +57,17 @@ class TeacherSamplesSettings(Settings):
     """The sampler."""
 
 
+class GuidanceSettings(Settings):
+    """Classifier-free guidance: D(no label) + scale (D(label) - D(no label)); a scale of 1 is none."""
+
+    teacher: float = 1.0
+    """Scale of the teacher: kappa_4 of SiD-LSG."""
+    fake: float = 1.0
+    """Scale of the fake score where the student learns from it: kappa_2 and kappa_3."""
+    fake_training: float = 1.0
+    """Scale of the fake score where it learns itself: kappa_1."""
+
+
 class RunSettings(Settings):
     """What every run has."""
 
@@ -111,6 +122,8 @@ class DistillRun(RunSettings):
     """The fake score."""
     objective: ObjectiveSettings
     """What the generator minimises."""
+    guidance: GuidanceSettings = GuidanceSettings()
+    """Classifier-free guidance of teacher and fake score."""
     discriminator: DiscriminatorSettings | None = None
     """Tells real images from student samples; null does without."""
     ratio: RatioSettings | None = None
@@ -185,6 +198,8 @@ class TrainTeacherRun(RunSettings):
     """Sizes of the U-Net."""
     noise_levels: NoiseLevels = LogNormal()
     """Noise levels to learn at."""
+    label_dropout: float = Field(0.0, ge=0, lt=1)
+    """Share of images shown without their label, so that the teacher can be guided."""
     optimizer: OptimizerSettings = OptimizerSettings(betas=(0.9, 0.999))
     """Its optimiser."""
     ema: float = Field(0.999, ge=0, lt=1)

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from distill.batches import Batch
 from distill.calibration import Calibration
 from distill.gradient_penalty import GradientPenalty
+from distill.guidance import Guidance, guided
 from distill.noise_levels import NoiseLevels
 from distill.ratio import DensityRatio
 from distill.schedules import like
@@ -30,14 +31,12 @@ class Networks:
     generator: Generator
     discriminator: Critic | None = None
 
-    def predict(self, name: str, x_t: Tensor, t: Tensor, cond: Condition) -> tuple[Tensor, Tensor | None]:
-        """Prediction of x_0 by the network of that name, and logits if it is the one that the discriminator reads."""
-        network = getattr(self, name)
-        if self.discriminator is None or self.discriminator.reads != name:
-            return network(x_t, t, cond).to(x_t.dtype), None
-        x0, features = network(x_t, t, cond, self.discriminator.depths)
+    def predict(self, name: str, x_t: Tensor, t: Tensor, cond: Condition, guidance: float) -> tuple[Tensor, Tensor | None]:
+        """Guided prediction of x_0 by the network of that name, and logits if it is the one that the discriminator reads."""
+        discriminator = self.discriminator if self.discriminator is not None and self.discriminator.reads == name else None
+        x0, features = guided(getattr(self, name), x_t, t, cond, guidance, discriminator.depths if discriminator else ())
         # Under mixed precision the networks answer in less than the losses are computed in.
-        return x0.to(x_t.dtype), self.discriminator(features).to(x_t.dtype)
+        return x0.to(x_t.dtype), discriminator(features).to(x_t.dtype) if discriminator else None
 
     def features(self, discriminator: Critic, x_t: Tensor, t: Tensor, cond: Condition) -> Features:
         """What the discriminator reads."""
@@ -71,6 +70,7 @@ class Method:
     terms: tuple[WeightedTerm, ...]
     levels: NoiseLevels
     fake_levels: NoiseLevels
+    guidance: Guidance = dataclasses.field(default_factory=Guidance)
     discriminator_weight: float = 1.0
     r1: GradientPenalty | None = None
     calibration: Calibration | None = None
@@ -119,7 +119,7 @@ def fake_loss(networks: Networks, method: Method, batch: Batch, x0: Tensor, deta
     """
     x0 = x0.detach()
     x_t, t, _, _ = noised(networks, method.fake_levels, x0, batch.u_fake, batch.eps_fake)
-    prediction, logits = networks.predict("fake", x_t, t, batch.cond)
+    prediction, logits = networks.predict("fake", x_t, t, batch.cond, method.guidance.fake_training)
     weight = like(networks.fake.target_weight(t), x0)
     losses = {"fake": (weight * (prediction - x0).square()).mean()}
     discriminator, real = networks.discriminator, batch.real
@@ -157,7 +157,7 @@ def generator_loss(networks: Networks, method: Method, batch: Batch, x0: Tensor,
     predictions, logits = {}, None
     for name in ("teacher", "fake"):
         with torch.set_grad_enabled(method.needs_graph or reads == name):
-            prediction, its_logits = networks.predict(name, x_t, t, batch.cond)
+            prediction, its_logits = networks.predict(name, x_t, t, batch.cond, getattr(method.guidance, name))
         # A decoder's graph that nothing will differentiate is let go at once.
         predictions[name] = prediction if method.needs_graph else prediction.detach()
         logits = its_logits if logits is None else logits

@@ -21,7 +21,7 @@ from distill.sampling import balanced_labels, sample_teacher
 from distill.schedules import like
 from distill.step import Metrics
 from distill.tracking import Clock, check_finite
-from distill.types import Denoiser
+from distill.types import Condition, Denoiser
 
 
 class TeacherTraining:
@@ -57,7 +57,7 @@ class TeacherTraining:
         with self.clock("teacher"):
             for chunk in chunks:
                 with self.accelerator.autocast():
-                    loss = denoising_loss(self.network, chunk, self.config.noise_levels)
+                    loss = denoising_loss(self.network, chunk, self.config.noise_levels, self.config.label_dropout)
                 check_finite({"teacher": loss}, step, chunk.u)
                 share = len(chunk) / (self.config.batch_size // self.accelerator.num_processes)
                 self.accelerator.backward(share * loss)
@@ -80,11 +80,17 @@ class TeacherTraining:
         return {}
 
 
-def denoising_loss(network: Denoiser, batch: Batch, levels: NoiseLevels) -> Tensor:
-    """Weighted squared error of the prediction of the batch's real images, noised to its quantiles of the levels; a scalar, per dimension."""
+def denoising_loss(network: Denoiser, batch: Batch, levels: NoiseLevels, label_dropout: float = 0.0) -> Tensor:
+    """Weighted squared error of the prediction of the batch's real images, noised to its quantiles of the levels; a scalar, per dimension.
+
+    A share `label_dropout` of them is shown without its label.
+    """
     x0 = batch.real
     if x0 is None:
         raise ValueError("training a teacher needs real images")
+    cond = batch.cond
+    if cond.label is not None:
+        cond = Condition(cond.label.masked_fill(batch.u_fake < label_dropout, -1))  # u_fake is free: no fake score learns here
     t = levels.t(batch.u, network.schedule)
     x_t = like(network.schedule.alpha(t), x0) * x0 + like(network.schedule.sigma(t), x0) * batch.eps
-    return (like(network.target_weight(t), x0) * (network(x_t, t, batch.cond) - x0).square()).mean()
+    return (like(network.target_weight(t), x0) * (network(x_t, t, cond) - x0).square()).mean()

@@ -17,9 +17,15 @@ Features = dict[str, Tensor]
 
 @dataclasses.dataclass(frozen=True)
 class Condition:
-    """What a batch is conditioned on. `label` holds class indices in [0, label_count); None means unconditional."""
+    """What a batch is conditioned on. `label` holds class indices in [0, label_count); -1, or None for a whole batch, means unconditional."""
 
     label: Int64[Tensor, " b"] | None = None
+
+    def and_none(self) -> Condition:
+        """The batch's condition, and then as many rows without one: both sides of a guided prediction. Raises ValueError where there is none."""
+        if self.label is None:
+            raise ValueError("guidance: needs a condition; found none")
+        return Condition(torch.cat([self.label, torch.full_like(self.label, -1)]))
 
     def __getitem__(self, rows: slice | Tensor) -> Condition:
         return Condition(None if self.label is None else self.label[rows])

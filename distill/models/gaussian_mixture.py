@@ -6,7 +6,7 @@ import dataclasses
 import math
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from distill.schedules import NoiseSchedule, like
@@ -87,7 +87,12 @@ class GaussianMixture(Denoiser):
         log_weights = self.log_weights.expand(count, -1)
         if self.labels is None or cond.label is None:
             return log_weights
-        return log_weights.masked_fill(self.labels != cond.label[:, None], -math.inf).log_softmax(1)
+        return log_weights.masked_fill(excluded(self.labels, cond.label), -math.inf).log_softmax(1)
+
+
+def excluded(labels: Int64[Tensor, " k"], wanted: Int64[Tensor, " b"]) -> Bool[Tensor, "b k"]:
+    """Which components a batch's labels leave out; -1 leaves out none."""
+    return (labels != wanted[:, None]) & (wanted[:, None] >= 0)
 
 
 @dataclasses.dataclass(frozen=True)

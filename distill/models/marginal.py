@@ -13,7 +13,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from distill.models.affine import Affine
-from distill.models.gaussian_mixture import GaussianMixture
+from distill.models.gaussian_mixture import GaussianMixture, excluded
 from distill.schedules import NoiseSchedule
 from distill.types import Condition, Critic, Denoiser, Features, Generator
 
@@ -56,7 +56,7 @@ class Atoms:
         log_joint = self.log_weights + (alpha * (x_t @ self.points.T) - alpha**2 * self.points.square().sum(1) / 2) / variance
         if self.labels is None or cond.label is None:
             return log_joint - self.log_weights.logsumexp(0)
-        others = self.labels != cond.label[:, None]
+        others = excluded(self.labels, cond.label)
         share = self.log_weights.expand_as(others).masked_fill(others, -math.inf).logsumexp(1, keepdim=True)
         return log_joint.masked_fill(others, -math.inf) - share
 

@@ -6,12 +6,11 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any, overload
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from distill.models.unet import FourierFeatures
+from distill.models.unet import FourierFeatures, label_rows
 from distill.schedules import NoiseSchedule, describe_schedule, like, read_schedule
 from distill.types import Condition, Denoiser, Features
 
@@ -88,7 +87,7 @@ class MLP(Denoiser):
     def _hidden(self, x_t: Tensor, t: Tensor, cond: Condition) -> Tensor:
         level = self._noise_to_signal(t)
         scale = (level**2 + self.config.sigma_data**2).rsqrt() / self.schedule.alpha(t)
-        label = cond.label if cond.label is not None else torch.full(t.shape, self.config.label_count, device=t.device)
+        label = label_rows(cond.label, t, self.config.label_count)
         condition = F.silu(self.noise_embedding(level.log() / 4) + self.label_embedding(label))
         hidden = self.entry(like(scale, x_t) * x_t)
         for block in self.blocks:

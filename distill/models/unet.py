@@ -128,9 +128,7 @@ class UNet(Denoiser):
         return self._encode(x_t * like(scale, x_t), t, cond, depths)[3]
 
     def _embed(self, t: Tensor, label: Int64[Tensor, " b"] | None) -> Tensor:
-        if label is None:
-            label = torch.full(t.shape, self.config.label_count, device=t.device)
-        return F.silu(self.noise_embedding(t.log() / 4) + self.label_embedding(label))
+        return F.silu(self.noise_embedding(t.log() / 4) + self.label_embedding(label_rows(label, t, self.config.label_count)))
 
     def _encode(self, x: Tensor, t: Tensor, cond: Condition, depths: Sequence[str]) -> tuple[Tensor, list[Tensor], Tensor, Features]:
         embedding = self._embed(t, cond.label)
@@ -151,6 +149,11 @@ class UNet(Denoiser):
                 is_block = isinstance(layer, ResidualBlock)
                 hidden = layer(torch.cat([hidden, skips.pop()], dim=1), embedding) if is_block else layer(hidden)
         return self.head(hidden)
+
+
+def label_rows(label: Int64[Tensor, " b"] | None, t: Float[Tensor, " b"], label_count: int) -> Int64[Tensor, " b"]:
+    """Rows of a table of label_count + 1 embeddings, whose last is that of no label."""
+    return torch.full(t.shape, label_count, device=t.device) if label is None else label.remainder(label_count + 1)
 
 
 class ResidualBlock(nn.Module):
