@@ -35,12 +35,9 @@ class Distillation:
         self.config, self.accelerator, self.clock = config, accelerator, clock
         device = accelerator.device
         self.teacher = config.teacher.load().to(device).eval().requires_grad_(False)
-        if config.guidance != GuidanceSettings() and not self.teacher.label_count:
-            raise UserError("guidance: the teacher has no labels; expected scales of 1")
         torch.manual_seed(config.seed)
-        self.generator = build_generator(config.generator, self.teacher).to(device).train()
-        self.fake = config.fake.network.build(self.teacher, self.generator).to(device).train()
-        self.networks = Networks(self.teacher, self.fake, self.generator, build_critic(config, self.teacher, self.fake, device))
+        self.networks = build_networks(config, self.teacher, device)
+        self.generator = self.networks.generator
         self.method = build_method(config, device, exact_log_ratio(self.teacher, self.generator))
         self.ema = EMA(self.generator, config.generator.ema)
         self.teacher_samples = TeacherSamples(config.teacher_samples, config.teacher, self.teacher) if config.teacher_samples else None
@@ -146,6 +143,15 @@ class Distillation:
         share = len(chunk) / (self.config.batch_size // self.accelerator.num_processes)
         self.accelerator.backward(share * sum(losses.values()))
         return share
+
+
+def build_networks(config: DistillRun, teacher: Denoiser, device: torch.device) -> Networks:
+    """The networks of a run before its first step. Raises UserError where settings do not fit the teacher."""
+    if config.guidance != GuidanceSettings() and not teacher.label_count:
+        raise UserError("guidance: the teacher has no labels; expected scales of 1")
+    generator = build_generator(config.generator, teacher).to(device).train()
+    fake = config.fake.network.build(teacher, generator).to(device).train()
+    return Networks(teacher, fake, generator, build_critic(config, teacher, fake, device))
 
 
 def build_generator(settings: GeneratorSettings, teacher: Denoiser) -> Generator:

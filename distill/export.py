@@ -47,6 +47,15 @@ def load_denoiser(path: Path) -> Denoiser:
     return network
 
 
+def outline_denoiser(path: Path) -> Denoiser:
+    """A teacher's network on the meta device, without reading its weights. Raises UserError where there is none."""
+    import torch
+
+    folder, description = _open(path, "denoiser")
+    with torch.device("meta"):
+        return _build(description["network"], folder)
+
+
 def load_generator(path: Path | str) -> Generator:
     """Open a one-step generator: an export, a checkpoint, or a run folder (its export, else its newest checkpoint).
 
