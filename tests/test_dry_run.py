@@ -55,10 +55,10 @@ def test_weights_may_be_absent_and_micro_batches_make_the_images_anew(tmp_path: 
 def test_a_teacher_run_and_the_laboratory_have_one_too(capsys: pytest.CaptureFixture[str]) -> None:
     main(["configs/digits/teacher.yaml", "--dry-run"])
     assert "a step looks at 128 images" in capsys.readouterr().out
-    main(["configs/lab/uni_instruct.yaml", "--dry-run"])
+    main(["configs/lab/exact_ring.yaml", "--dry-run"])
     assert "fake            ExactFakeScore                  0  frozen" in capsys.readouterr().out
 
 
 def test_it_refuses_what_the_run_would_refuse() -> None:
-    with pytest.raises(UserError, match="discriminator.depths: 'bottelneck' is not a depth of the teacher; did you mean 'bottleneck'"):
+    with pytest.raises(UserError, match=r"discriminator\.depths: 'bottelneck' is not a depth of the teacher; did you mean 'bottleneck'"):
         main(["configs/digits/uni_instruct.yaml", "--dry-run", "--discriminator.depths", "[bottelneck]"])
