@@ -19,7 +19,13 @@ if TYPE_CHECKING:
 
 FORMAT = "distill/1"
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
-CLASSES = {"UNet": "distill.models.unet", "MLP": "distill.models.mlp", "Affine": "distill.models.affine"}
+CLASSES = {
+    "UNet": "distill.models.unet",
+    "MLP": "distill.models.mlp",
+    "Affine": "distill.models.affine",
+    "EDMNetwork": "distill.models.edm",
+    "EDM2Network": "distill.models.edm2",
+}
 """Networks that can be saved, and their modules. Each has `describe()`, plain data, and `from_description(data)`, the network without weights."""
 
 
@@ -42,7 +48,7 @@ def save_generator(generator: Generator, folder: Path) -> None:
 def load_denoiser(path: Path) -> Denoiser:
     """Open a teacher's export, or the newest one of a teacher's run folder. Raises UserError for anything else."""
     folder, description = _open(path, "denoiser")
-    network = _build(description["network"], folder)
+    network = build_network(description["network"], folder / CONFIG)
     load_weights(network, folder / WEIGHTS)
     return network
 
@@ -53,7 +59,7 @@ def outline_denoiser(path: Path) -> Denoiser:
 
     folder, description = _open(path, "denoiser")
     with torch.device("meta"):
-        return _build(description["network"], folder)
+        return build_network(description["network"], folder / CONFIG)
 
 
 def load_generator(path: Path | str) -> Generator:
@@ -64,7 +70,7 @@ def load_generator(path: Path | str) -> Generator:
     from distill.models.one_step import OneStepGenerator
 
     folder, description = _open(Path(path), "generator")
-    network = _build(description["network"], folder)
+    network = build_network(description["network"], folder / CONFIG)
     generator = OneStepGenerator(network, description["init_noise_to_signal"]) if "init_noise_to_signal" in description else network
     load_weights(generator, folder / WEIGHTS)
     return generator.eval()
@@ -79,15 +85,16 @@ def _describe(network: Any) -> dict[str, Any]:
     return {"class": type(network).__name__, **network.describe()}
 
 
-def _build(description: dict[str, Any], folder: Path) -> Any:
+def build_network(description: dict[str, Any], source: Path) -> Any:
+    """A network without weights, from its class and what its `describe()` says. Raises UserError, naming the source, where there is none."""
     settings: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in description.items()}
     name = settings.pop("class")
     if name not in CLASSES:
-        raise UserError(f"{folder / CONFIG}: network class '{name}' is unknown; expected one of {', '.join(CLASSES)}")
+        raise UserError(f"{source}: network class '{name}' is unknown; expected one of {', '.join(CLASSES)}")
     try:
         return getattr(importlib.import_module(CLASSES[name]), name).from_description(settings)
     except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{folder / CONFIG}: {error}") from error
+        raise UserError(f"{source}: {error}") from error
 
 
 def _open(path: Path, kind: str) -> tuple[Path, dict[str, Any]]:
