@@ -13,11 +13,12 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from distill.errors import UserError
 from distill.export import build_network, load_denoiser, save_denoiser
 from distill.models.edm import DhariwalUNetConfig, EDMNetwork, SongUNetConfig
 from distill.models.edm2 import EDM2Config, EDM2Network
 from distill.models.preconditioning import EDMPrecond, Preconditioned, VEPrecond, VPPrecond
-from distill.network_pickle import describe_network
+from distill.network_pickle import describe_network, outline_network
 from distill.types import Condition
 from tests.seeded_weights import normal, seeded_weights
 
@@ -164,3 +165,19 @@ def test_sizes_of_no_network_are_refused(build, message: str) -> None:
     with pytest.raises((ValueError, TypeError)) as error:
         build()
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize("case", ["adm_edm_cond", "edm2_cond"])
+@torch.no_grad()
+def test_a_label_of_minus_one_is_none(case: str) -> None:
+    net = network(case)
+    x_t = noisy(case, net)
+    torch.testing.assert_close(net(x_t, T, Condition(torch.full((3,), -1))), net(x_t, T, Condition()))
+
+
+@pytest.mark.parametrize(("name", "count"), [("edm-cifar10-32x32-cond-vp", 55_735_299), ("edm-imagenet-64x64-cond-adm", 295_899_267)])
+def test_a_published_file_that_is_absent_has_an_outline(name: str, count: int) -> None:
+    net = outline_network(Path(f"nowhere/{name}.pkl"), "EDMNetwork")
+    assert sum(parameter.numel() for parameter in net.parameters() if parameter.is_meta) == count
+    with pytest.raises(UserError, match=r"nowhere/mine\.pkl: cannot be read \(No such file or directory\)"):
+        outline_network(Path("nowhere/mine.pkl"), "EDMNetwork")
