@@ -29,6 +29,8 @@ SIZES = {
     "dropout": "dropout",
 }
 """Arguments that all the U-Nets have, and our names."""
+POSITIONAL = ("img_resolution", "img_channels", "label_dim")
+"""The first arguments of every preconditioning, which may be given without their names."""
 BACKBONES = {
     "DhariwalUNet": SIZES | {"augment_dim": "augment_count"},
     "SongUNet": SIZES
@@ -77,7 +79,9 @@ def read_network(path: Path) -> Denoiser:
         raise UserError(f"{path}: holds no network under 'ema'")
     try:
         tensors = weights(found)
-        arguments = dict(zip(SIZES, found.state["_init_args"])) | found.state["_init_kwargs"]  # noqa: B905 - only the first are ever positional
+        if len(found.state["_init_args"]) > len(POSITIONAL):
+            raise TypeError("too many arguments without names")
+        arguments = dict(zip(POSITIONAL, found.state["_init_args"], strict=False)) | found.state["_init_kwargs"]
     except (AttributeError, KeyError, TypeError) as error:
         raise UserError(f"{path}: '{one_line(found.class_name)}' under 'ema' is no network with its arguments") from error
     try:

@@ -319,6 +319,10 @@ NOT_A_NETWORK = {
         network("EDMPrecond", SIZES, text("num_blocks"), b"J\xff\xff\xff\x7f"),
         "blocks: expected whole numbers from 1 to 64",
     ),
+    "an embedding too large to build": (
+        network("EDMPrecond", SIZES, text("channel_mult_emb"), b"M\xff\xff"),
+        "embedding_multiplier: expected whole numbers from 1 to 64",
+    ),
     "a large network without its weights": (
         network("EDMPrecond", SIZES, text("model_channels"), b"M\x00\x40"),
         "weights of another architecture: model.map_layer0.weight is nothing; expected (65536, 16384)",

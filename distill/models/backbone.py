@@ -31,8 +31,8 @@ class Place:
         return self.kind == "in0" or (self.kind.startswith("block") and self.resolution in resolutions)
 
 
-LARGEST = {"blocks": 64, "multipliers": 64}
-"""Beyond these, and 65536 for other sizes, a network is taken for a mistake: sizes may come from a file, and cost time and memory."""
+MOST_BLOCKS, LARGEST_MULTIPLIER, LARGEST_SIZE = 64, 64, 65536
+"""Beyond these a network is taken for a mistake: sizes may come from a file, and cost time and memory."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +55,8 @@ class Sizes:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value, kind = getattr(self, field.name), str(field.type)
-            least, most = int(not field.name.endswith("_count")), LARGEST.get(field.name, 65536)
+            least = int(not field.name.endswith("_count"))
+            most = MOST_BLOCKS if field.name == "blocks" else LARGEST_MULTIPLIER if "multiplier" in field.name else LARGEST_SIZE
             for one in value if isinstance(value, tuple) else (value,):
                 if one is None and "None" in kind:
                     continue

@@ -158,7 +158,7 @@ class DhariwalUNet(Backbone):
         )
 
 
-BACKBONES: dict[str, Any] = {"SongUNet": (SongUNet, SongUNetConfig), "DhariwalUNet": (DhariwalUNet, DhariwalUNetConfig)}
+SIZES: dict[str, Any] = {"SongUNet": SongUNetConfig, "DhariwalUNet": DhariwalUNetConfig}
 PRECONDITIONINGS: dict[str, Any] = {kind.__name__: kind for kind in (EDMPrecond, VPPrecond, VEPrecond)}
 
 
@@ -182,5 +182,5 @@ class EDMNetwork(Preconditioned):
     def from_description(cls, description: dict[str, Any]) -> EDMNetwork:
         """The network of that description. Raises KeyError, TypeError or ValueError where it is none."""
         precond, model = dict(description["precond"]), dict(description["model"])
-        kind, (_, sizes) = PRECONDITIONINGS[precond.pop("class")], BACKBONES[model.pop("class")]
-        return cls(read_plain(sizes, model), read_plain(kind, precond))
+        sizes = read_plain(SIZES[model.pop("class")], model)
+        return cls(sizes, read_plain(PRECONDITIONINGS[precond.pop("class")], precond))

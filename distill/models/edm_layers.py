@@ -68,7 +68,7 @@ class ResampledConv(nn.Conv2d):
 def separable(taps: tuple[int, ...]) -> Float[Tensor, "1 1 k k"]:
     """The outer product of the taps with themselves, of sum one."""
     row = torch.tensor(taps, dtype=torch.float32)
-    return torch.outer(row, row)[None, None] / row.sum().square()
+    return (row[:, None] * row)[None, None] / row.sum().square()
 
 
 def resample(x: Float[Tensor, "b c h w"], kernel: Float[Tensor, "1 1 k k"], up: bool, padding: int) -> Tensor:
