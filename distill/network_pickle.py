@@ -11,6 +11,7 @@ from torch import Tensor
 from distill.errors import UserError
 from distill.export import build_network, load_denoiser, outline_denoiser
 from distill.files import check_weights
+from distill.pickle_machine import one_line
 from distill.pickle_reader import PickledObject, read_pickle
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ SIZES = {
     "dropout": "dropout",
 }
 """Arguments that all the U-Nets have, and our names."""
+POSITIONAL = ("img_resolution", "img_channels", "label_dim")
+"""The first arguments of every preconditioning, which may be given without their names."""
 BACKBONES = {
     "DhariwalUNet": SIZES | {"augment_dim": "augment_count"},
     "SongUNet": SIZES
@@ -103,9 +106,11 @@ def read_network(path: Path) -> Denoiser:
         raise UserError(f"{path}: holds no network under 'ema'")
     try:
         tensors = weights(found)
-        arguments = dict(zip(SIZES, found.state["_init_args"])) | found.state["_init_kwargs"]  # noqa: B905 - only the first are ever positional
+        if len(found.state["_init_args"]) > len(POSITIONAL):
+            raise TypeError("too many arguments without names")
+        arguments = dict(zip(POSITIONAL, found.state["_init_args"], strict=False)) | found.state["_init_kwargs"]
     except (AttributeError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: '{found.class_name}' under 'ema' is no network with its arguments") from error
+        raise UserError(f"{path}: '{one_line(found.class_name)}' under 'ema' is no network with its arguments") from error
     try:
         description = describe_network(found.class_name, arguments)
     except ValueError as error:
@@ -127,15 +132,17 @@ def describe_network(class_name: str, arguments: dict[str, Any]) -> dict[str, An
     elif class_name in PRECONDITIONINGS:
         names, backbone = PRECONDITIONINGS[class_name]
         backbone = remaining.pop("model_type", backbone)
-        if backbone not in BACKBONES:
-            raise ValueError(f"model_type '{backbone}' is unknown; expected one of {', '.join(BACKBONES)}")
+        if not isinstance(backbone, str) or backbone not in BACKBONES:
+            raise ValueError(f"model_type '{one_line(backbone)}' is unknown; expected one of {', '.join(BACKBONES)}")
         _expect(remaining, "decoder_type", "standard")
         precond, model = _take(remaining, names), _take(remaining, BACKBONES[backbone])
+        if not all(isinstance(value, (int, float)) for value in precond.values()):
+            raise ValueError(f"{', '.join(names)}: expected numbers")
         description = {"class": "EDMNetwork", "precond": {"class": class_name, **precond}, "model": {"class": backbone, **model}}
     else:
-        raise ValueError(f"network class '{class_name}' is unknown; expected one of {', '.join(PRECONDITIONINGS)}, Precond")
+        raise ValueError(f"network class '{one_line(class_name)}' is unknown; expected one of {', '.join(PRECONDITIONINGS)}, Precond")
     if remaining:
-        raise ValueError(f"{class_name} has an argument '{next(iter(remaining))}', which is unknown")
+        raise ValueError(f"{class_name} has an argument '{one_line(next(iter(remaining)))}', which is unknown")
     return description
 
 
@@ -151,8 +158,8 @@ def weights(module: PickledObject) -> dict[str, Tensor]:
         own = current.state["_parameters"] | current.state["_buffers"]
         tensors |= {f"{prefix}{name}": value for name, value in own.items() if value is not None}
         waiting += [(f"{prefix}{name}.", child) for name, child in current.state["_modules"].items() if child is not None]
-    if not all(isinstance(value, Tensor) for value in tensors.values()):
-        raise TypeError("a weight is no tensor")
+    if not all(isinstance(value, Tensor) and name.isprintable() for name, value in tensors.items()):
+        raise TypeError("a weight has no name or is no tensor")
     return tensors
 
 

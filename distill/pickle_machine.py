@@ -132,9 +132,9 @@ class Machine:
         return self.stack[-1]
 
 
-def one_line(text: object) -> str:
-    """Text of unknown origin, fit for an error message."""
-    return ascii(str(text))[1:-1][:120]
+def one_line(value: object) -> str:
+    """Text of unknown origin, or an error about it, fit for a message; of any other value its kind."""
+    return ascii(str(value) if isinstance(value, (str, Exception)) else f"a {type(value).__name__}")[1:-1][:120]
 
 
 def _key(value: Any) -> str | int:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from distill.errors import UserError
-from distill.pickle_machine import Constructors, Machine, Refused, one_line
+from distill.pickle_machine import Constructors, Machine, Name, Refused, one_line
 
 
 @dataclasses.dataclass
@@ -95,10 +95,9 @@ def _storage(data: Any) -> Tensor:
     if magic != 0x1950A86A20F9469CFC6C or version != 1001 or system["little_endian"] is not True:
         raise ValueError("a storage is not of torch's legacy format")
     what, kind, name, _device, count, view = described
-    start = source.tell()
+    start, dtype = source.tell(), STORAGES[_a(Name, kind).text]
     (written,) = struct.unpack_from("<q", data, start)
-    dtype = STORAGES[kind.text]
-    if what != "storage" or view is not None or keys != [name] or written != count or len(data) != start + 8 + count * dtype.itemsize:
+    if what != "storage" or view is not None or keys != [_a(str, name)] or written != count or len(data) != start + 8 + count * dtype.itemsize:
         raise ValueError("a storage is not of the size that it says")
     return torch.frombuffer(bytearray(memoryview(data)[start + 8 :]), dtype=dtype) if count else torch.empty(0, dtype=dtype)
 

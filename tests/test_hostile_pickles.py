@@ -217,6 +217,7 @@ BAD = {
         call(*PERSISTENT, b"}(" + META.replace(b"K\x06", b"K\x07") + b"u"),
         f"{BROKEN} (an object with source is not of version 6)",
     ),
+    "a storage of no class": (storage(3, b"ctorch\nFloatStorage\n", b"X\x01\x00\x00\x00x"), f"{BROKEN} (a str stands where a Name should)"),
     "an array of objects": (call("numpy", "dtype", text("O8"), b"\x89\x88"), "has an array of O8, which no network pickle does"),
     "an array of structures": (
         FLOAT + b"(K\x03" + text("<") + b"N)}t" + b"b",
@@ -300,6 +301,11 @@ NOT_A_NETWORK = {
         "model_type 'os.system' is unknown; expected one of DhariwalUNet, SongUNet",
     ),
     "an unknown argument": (network("VEPrecond", SIZES, text("hook"), text("x")), "VEPrecond has an argument 'hook', which is unknown"),
+    "a preconditioning without numbers": (network("EDMPrecond", SIZES, text("sigma_data"), b"]"), "sigma_data: expected numbers"),
+    "a backbone that is no name": (
+        network("EDMPrecond", SIZES, text("model_type"), b"]"),
+        "model_type 'a list' is unknown; expected one of DhariwalUNet, SongUNet",
+    ),
     "an unknown decoder": (
         network("VPPrecond", SIZES, text("decoder_type"), text("skip")),
         "decoder_type is not standard, the only one known",
@@ -312,6 +318,10 @@ NOT_A_NETWORK = {
     "a network too deep to build": (
         network("EDMPrecond", SIZES, text("num_blocks"), b"J\xff\xff\xff\x7f"),
         "blocks: expected whole numbers from 1 to 64",
+    ),
+    "an embedding too large to build": (
+        network("EDMPrecond", SIZES, text("channel_mult_emb"), b"M\xff\xff"),
+        "embedding_multiplier: expected whole numbers from 1 to 64",
     ),
     "a large network without its weights": (
         network("EDMPrecond", SIZES, text("model_channels"), b"M\x00\x40"),

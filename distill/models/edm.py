@@ -15,8 +15,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from distill.models.backbone import Backbone, Place, Sizes, plan, read_plain
 from distill.models.edm_layers import Block, FourierAngles, PositionalAngles, ResampledConv, group_norm
-from distill.models.preconditioning import Backbone, EDMPrecond, Place, Preconditioned, Preconditioning, Sizes, VEPrecond, VPPrecond, plan, read_plain
+from distill.models.preconditioning import EDMPrecond, Preconditioned, Preconditioning, VEPrecond, VPPrecond
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,14 +77,13 @@ class SongUNet(Backbone):
             if place.kind == "conv":
                 self.enc[place.name] = nn.Conv2d(place.inputs, place.outputs, 3, padding=1)
                 continue
-            self.enc[place.name] = self._block(place, place.kind != "down" and place.resolution in c.attention)
+            self.enc[place.name] = self._block(place, place.attends(c.attention))
             if place.kind == "down" and c.encoder == "residual":
                 name = f"{place.resolution}x{place.resolution}_aux_residual"
                 self.enc[name] = ResampledConv(pyramid, place.outputs, 3, c.resample_filter, up=False, filter_last=True)
                 pyramid = place.outputs
-        for place in decoder:
-            attention = place.kind == "in0" or (place.kind == f"block{c.blocks}" and place.resolution in c.attention)
-            self.dec[place.name] = self._block(place, attention)
+        for place in decoder:  # of the blocks at a resolution, the last alone attends
+            self.dec[place.name] = self._block(place, place.attends(c.attention) and place.kind in ("in0", f"block{c.blocks}"))
         self.dec[self._head("norm")] = group_norm(decoder[-1].outputs, 1e-6)
         self.dec[self._head("conv")] = nn.Conv2d(decoder[-1].outputs, c.channels, 3, padding=1)
 
@@ -102,10 +102,8 @@ class SongUNet(Backbone):
 
     def _block(self, place: Place, attention: bool) -> Block:
         return Block(
-            place.inputs,
-            place.outputs,
+            place,
             self.embedding,
-            change=place.kind if place.kind in ("up", "down") else None,
             heads=int(attention),
             dropout=self.config.dropout,
             taps=self.config.resample_filter,
@@ -147,13 +145,10 @@ class DhariwalUNet(Backbone):
         return self.out_conv(F.silu(self.out_norm(hidden)))
 
     def _block(self, place: Place) -> Block:
-        attention = place.kind == "in0" or (place.kind.startswith("block") and place.resolution in self.config.attention)
         return Block(
-            place.inputs,
-            place.outputs,
+            place,
             self.embedding,
-            change=place.kind if place.kind in ("up", "down") else None,
-            heads=place.outputs // 64 if attention else 0,
+            heads=place.outputs // 64 if place.attends(self.config.attention) else 0,
             dropout=self.config.dropout,
             taps=(1, 1),
             scales=True,
@@ -163,7 +158,7 @@ class DhariwalUNet(Backbone):
         )
 
 
-BACKBONES: dict[str, Any] = {"SongUNet": (SongUNet, SongUNetConfig), "DhariwalUNet": (DhariwalUNet, DhariwalUNetConfig)}
+SIZES: dict[str, Any] = {"SongUNet": SongUNetConfig, "DhariwalUNet": DhariwalUNetConfig}
 PRECONDITIONINGS: dict[str, Any] = {kind.__name__: kind for kind in (EDMPrecond, VPPrecond, VEPrecond)}
 
 
@@ -187,5 +182,5 @@ class EDMNetwork(Preconditioned):
     def from_description(cls, description: dict[str, Any]) -> EDMNetwork:
         """The network of that description. Raises KeyError, TypeError or ValueError where it is none."""
         precond, model = dict(description["precond"]), dict(description["model"])
-        kind, (_, sizes) = PRECONDITIONINGS[precond.pop("class")], BACKBONES[model.pop("class")]
-        return cls(read_plain(sizes, model), read_plain(kind, precond))
+        sizes = read_plain(SIZES[model.pop("class")], model)
+        return cls(sizes, read_plain(PRECONDITIONINGS[precond.pop("class")], precond))

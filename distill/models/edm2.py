@@ -16,8 +16,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from distill.models.backbone import Backbone, Place, Sizes, plan, read_plain
 from distill.models.edm_layers import attend, split_heads
-from distill.models.preconditioning import Backbone, EDMPrecond, Place, Preconditioned, Sizes, plan, read_plain
+from distill.models.preconditioning import EDMPrecond, Preconditioned
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +46,6 @@ class EDM2Network(Preconditioned):
 
     def __init__(self, config: EDM2Config) -> None:
         super().__init__(config, EDMPrecond(config.sigma_data))
-        self.config = config
         self.unet = EDM2UNet(config)
         self.logvar_fourier = MPFourier(config.logvar_channels)
         self.logvar_linear = MPConv(config.logvar_channels, 1)
@@ -60,7 +60,7 @@ class EDM2Network(Preconditioned):
 
     def describe(self) -> dict[str, Any]:
         """Its sizes, as plain data."""
-        return dataclasses.asdict(self.config)
+        return dataclasses.asdict(self.sizes)
 
     @classmethod
     def from_description(cls, description: dict[str, Any]) -> EDM2Network:
@@ -114,8 +114,7 @@ class EDM2Block(nn.Module):
     def __init__(self, place: Place, embedding: int, config: EDM2Config, decodes: bool) -> None:
         super().__init__()
         self.config, self.change, self.decodes = config, place.kind, decodes
-        attention = place.kind == "in0" or (place.kind.startswith("block") and place.resolution in config.attention)
-        self.heads = place.outputs // config.channels_per_head if attention else 0
+        self.heads = place.outputs // config.channels_per_head if place.attends(config.attention) else 0
         self.emb_gain = nn.Parameter(torch.zeros([]))
         self.conv_res0 = MPConv(place.inputs if decodes else place.outputs, place.outputs, 3)
         self.emb_linear = MPConv(embedding, place.outputs)

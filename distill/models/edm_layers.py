@@ -9,6 +9,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from distill.models.backbone import Place
+
 
 class PositionalAngles(nn.Module):
     """Noise level times geometrically falling frequencies, from 1 to 1/10000; with `endpoint` the last is reached (DDPM++)."""
@@ -66,7 +68,7 @@ class ResampledConv(nn.Conv2d):
 def separable(taps: tuple[int, ...]) -> Float[Tensor, "1 1 k k"]:
     """The outer product of the taps with themselves, of sum one."""
     row = torch.tensor(taps, dtype=torch.float32)
-    return torch.outer(row, row)[None, None] / row.sum().square()
+    return (row[:, None] * row)[None, None] / row.sum().square()
 
 
 def resample(x: Float[Tensor, "b c h w"], kernel: Float[Tensor, "1 1 k k"], up: bool, padding: int) -> Tensor:
@@ -81,17 +83,15 @@ def resample(x: Float[Tensor, "b c h w"], kernel: Float[Tensor, "1 1 k k"], up: 
 class Block(nn.Module):
     """Two 3x3 convolutions, conditioned between them; a residual path; self-attention after it, if it has `heads`.
 
-    `change` "up" or "down" changes the resolution. The condition is a shift before the second normalisation, or with `scales` a scale and a
-    shift after it. `residual_scale` multiplies each sum; `projects` puts a 1x1 convolution on every residual path that changes the resolution.
+    The condition is a shift before the second normalisation, or with `scales` a scale and a shift after it. `residual_scale` multiplies each
+    sum; `projects` puts a 1x1 convolution on every residual path that changes the resolution.
     """
 
     def __init__(
         self,
-        inputs: int,
-        outputs: int,
+        place: Place,
         embedding: int,
         *,
-        change: str | None,
         heads: int,
         dropout: float,
         taps: tuple[int, ...],
@@ -102,6 +102,8 @@ class Block(nn.Module):
     ) -> None:
         super().__init__()
         self.heads, self.scales, self.residual_scale = heads, scales, residual_scale
+        inputs, outputs = place.inputs, place.outputs
+        change = place.kind if place.kind in ("up", "down") else None
         self.norm0 = group_norm(inputs, eps)
         self.conv0 = convolution(inputs, outputs, 3, taps, change)
         self.affine = nn.Linear(embedding, outputs * (2 if scales else 1))
