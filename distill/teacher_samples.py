@@ -6,6 +6,7 @@ They are the real images of a run without data, whose density ratio is then that
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import sys
 from pathlib import Path
@@ -69,17 +70,19 @@ class TeacherSamples:
             raise UserError(f"teacher_samples.path: {self.path} cannot be written ({error.strerror})") from error
         loaded = [load_tensors(path) for path in shards]
         stored = {name: torch.cat([shard[name] for shard in loaded]) for name in loaded[0]}
-        self.z, self.x, self.label = stored["z"], stored["x"], stored.get("label")
+        self.stored = Pairs(stored["z"], Condition(stored.get("label")), stored["x"])
 
     def pairs(self, rows: Int64[Tensor, " b"]) -> Pairs:
         """The pairs of these numbers."""
-        return Pairs(self.z[rows], self._condition(None if self.label is None else self.label[rows]), self.x[rows])
+        pairs = self.stored[rows]
+        return dataclasses.replace(pairs, cond=self._condition(pairs.cond.label))
 
     def __len__(self) -> int:
         return self.count
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        return self.x[index], 0 if self.label is None else int(self.label[index])
+        label = self.stored.cond.label
+        return self.stored.x[index], 0 if label is None else int(label[index])
 
     def _condition(self, label: Tensor | None) -> Condition:
         return Condition(label) if self.prompts is None or label is None else self.prompts(label)
