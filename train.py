@@ -9,10 +9,12 @@ from distill.errors import UserError, run_command
 from distill.help import describe_settings
 from distill.run_settings import DistillRun, TrainTeacherRun
 
-USAGE = """usage: python train.py CONFIG [--key value ...]
+DRY_RUN = "--dry-run"
+USAGE = f"""usage: python train.py CONFIG [--key value ...] [{DRY_RUN}]
 
 CONFIG is a YAML file such as configs/digits/dmd2.yaml; any of its settings can be overridden by its dotted name, for example
 --generator.optimizer.lr 2e-4. An interrupted run continues when the same command is given again.
+{DRY_RUN} trains nothing: it prints the networks, their memory and the work of a step, without weights.
 """
 
 
@@ -25,7 +27,12 @@ def main(arguments: list[str]) -> int:
         return 0
     if arguments[0].startswith("-"):
         raise UserError(f"'{arguments[0]}' stands where the configuration should; expected a YAML file first")
-    config = read_config(Path(arguments[0]), arguments[1:])
+    config = read_config(Path(arguments[0]), [argument for argument in arguments[1:] if argument != DRY_RUN])
+    if DRY_RUN in arguments:
+        from distill.dry_run import describe_run
+
+        print(describe_run(config))
+        return 0
 
     from distill.launch import launch
     from eval.monitor import build_monitor

@@ -11,7 +11,7 @@ if [ "$FROM_SCRATCH" = 1 ]; then
     "$PYTHON" train.py configs/digits/teacher.yaml --run_dir runs/demo-teacher
     TEACHER=runs/demo-teacher/export
 fi
-"$PYTHON" train.py configs/digits/f_distill.yaml --run_dir "$RUN" --teacher.path "$TEACHER"
+"$PYTHON" train.py configs/digits/uni_instruct.yaml --run_dir "$RUN" --teacher.path "$TEACHER"
 "$PYTHON" sample.py --run "$RUN" --n 100 --out "$RUN/student"
 "$PYTHON" sample.py --run "$RUN" --n 100 --teacher --out "$RUN/teacher"
 "$PYTHON" -m eval --run "$RUN"

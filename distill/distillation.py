@@ -36,13 +36,10 @@ class Distillation:
         self.config, self.accelerator, self.clock = config, accelerator, clock
         device = accelerator.device
         self.teacher = config.teacher.load().to(device).eval().requires_grad_(False)
-        if config.guidance != GuidanceSettings() and not (self.teacher.label_count or self.teacher.takes_text):
-            raise UserError("guidance: the teacher has no condition; expected scales of 1")
         self.prompts = read_prompts(config, self.teacher)
         torch.manual_seed(config.seed)
-        self.generator = build_generator(config.generator, self.teacher).to(device).train()
-        self.fake = config.fake.network.build(self.teacher, self.generator).to(device).train()
-        self.networks = Networks(self.teacher, self.fake, self.generator, build_critic(config, self.teacher, self.fake, device))
+        self.networks = build_networks(config, self.teacher, device)
+        self.generator = self.networks.generator
         self.method = build_method(config, device, exact_log_ratio(self.teacher, self.generator))
         self.ema = EMA(self.generator, config.generator.ema)
         self.teacher_samples = self._teacher_samples()
@@ -172,6 +169,15 @@ def read_prompts(config: DistillRun, teacher: Denoiser) -> EncodedPrompts | None
         return None
     prompts = settings.load(config.data.load("train") if config.data is not None else None)
     return EncodedPrompts(prompts, teacher.encode_prompts, teacher.prompt_encoder_sha256(), settings.cache, settings.dropout)
+
+
+def build_networks(config: DistillRun, teacher: Denoiser, device: torch.device) -> Networks:
+    """The networks of a run before its first step. Raises UserError where settings do not fit the teacher."""
+    if config.guidance != GuidanceSettings() and not (teacher.label_count or teacher.takes_text):
+        raise UserError("guidance: the teacher has no condition; expected scales of 1")
+    generator = build_generator(config.generator, teacher).to(device).train()
+    fake = config.fake.network.build(teacher, generator).to(device).train()
+    return Networks(teacher, fake, generator, build_critic(config, teacher, fake, device))
 
 
 def build_generator(settings: GeneratorSettings, teacher: Denoiser) -> Generator:

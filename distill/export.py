@@ -24,6 +24,8 @@ CLASSES = {
     "MLP": "distill.models.mlp",
     "Affine": "distill.models.affine",
     "DiffusersUNet": "distill.models.diffusers_unet",
+    "EDMNetwork": "distill.models.edm",
+    "EDM2Network": "distill.models.edm2",
 }
 """Networks that can be saved, and their modules. Each has `describe()`, plain data, and `from_description(data)`, the network without weights."""
 
@@ -56,9 +58,18 @@ def export_generator(generator: Generator, folder: Path) -> None:
 def load_denoiser(path: Path) -> Denoiser:
     """Open a teacher's export, or the newest one of a teacher's run folder. Raises UserError for anything else."""
     folder, description = _open(path, "denoiser")
-    network = _build(description["network"], folder)
+    network = build_network(description["network"], folder / CONFIG)
     load_weights(network, folder / WEIGHTS)
     return network
+
+
+def outline_denoiser(path: Path) -> Denoiser:
+    """A teacher's network on the meta device, without reading its weights. Raises UserError where there is none."""
+    import torch
+
+    folder, description = _open(path, "denoiser")
+    with torch.device("meta"):
+        return build_network(description["network"], folder / CONFIG)
 
 
 def load_generator(path: Path | str) -> Generator:
@@ -71,7 +82,7 @@ def load_generator(path: Path | str) -> Generator:
     folder, description = _open(Path(path), "generator")
     is_pipeline = (folder / PIPELINE).is_file()
     here = {"path": str(folder), "revision": None, "variant": None} if is_pipeline else {}
-    network = _build({**description["network"], **here}, folder)
+    network = build_network({**description["network"], **here}, folder / CONFIG)
     generator = OneStepGenerator(network, description["init_noise_to_signal"]) if "init_noise_to_signal" in description else network
     if not is_pipeline:
         load_weights(generator, folder / WEIGHTS)
@@ -92,15 +103,16 @@ def _describe(network: Any) -> dict[str, Any]:
     return {"class": type(network).__name__, **network.describe()}
 
 
-def _build(description: dict[str, Any], folder: Path) -> Any:
+def build_network(description: dict[str, Any], source: Path) -> Any:
+    """A network without weights, from its class and what its `describe()` says. Raises UserError, naming the source, where there is none."""
     settings: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in description.items()}
     name = settings.pop("class")
     if name not in CLASSES:
-        raise UserError(f"{folder / CONFIG}: network class '{name}' is unknown; expected one of {', '.join(CLASSES)}")
+        raise UserError(f"{source}: network class '{name}' is unknown; expected one of {', '.join(CLASSES)}")
     try:
         return getattr(importlib.import_module(CLASSES[name]), name).from_description(settings)
     except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{folder / CONFIG}: {error}") from error
+        raise UserError(f"{source}: {error}") from error
 
 
 def _open(path: Path, kind: str) -> tuple[Path, dict[str, Any]]:

@@ -99,7 +99,14 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
 
 def load_weights(network: nn.Module, path: Path) -> None:
     """Load a network's weights from safetensors. Raises UserError, naming the first difference, where they are another network's."""
-    tensors, expected = load_tensors(path), network.state_dict()
+    tensors = load_tensors(path)
+    check_weights(network, tensors, path)
+    network.load_state_dict(tensors)
+
+
+def check_weights(network: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
+    """Raises UserError, naming the file and the first difference, where these are another network's weights."""
+    expected = network.state_dict()
     for name, tensor in expected.items():
         found = tuple(tensors[name].shape) if name in tensors else "nothing"
         if found != tuple(tensor.shape):
@@ -107,7 +114,6 @@ def load_weights(network: nn.Module, path: Path) -> None:
     for name in tensors:
         if name not in expected:
             raise UserError(f"{path}: weights of another architecture: it has {name}, which the network has not")
-    network.load_state_dict(tensors)
 
 
 def weights_sha256(network: nn.Module) -> str:

@@ -45,7 +45,7 @@ def build_accelerator(config: RunConfig) -> Accelerator:
             raise UserError(f"trackers: {tracker} is not installed; expected it from pip install '.[tracking]'")
     return Accelerator(
         cpu=config.device == "cpu" or not torch.cuda.is_available(),
-        mixed_precision=config.precision,
+        mixed_precision="no" if config.precision == "fp32" else config.precision,
         log_with=list(config.trackers) or None,
         project_dir=str(config.run_dir),
     )

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Karras(Settings):
-    """The rho-grid of Karras et al. 2022 (eq. 5), read between two fractions of its length: f-distill, SiD (0 to 0.8), SiDA."""
+    """The rho-grid of Karras et al. 2022 (eq. 5), read between two fractions of its length: f-distill (0.002 to 0.998), SiD and SiDA (0.2 to 1)."""
 
     name: Literal["karras"] = "karras"
     sigma_min: float = Field(0.002, gt=0)

@@ -29,9 +29,9 @@ class Settings(BaseModel):
 
 
 def choices(room: str) -> list[str]:
-    """The names that may stand in a config for this room: its files."""
+    """The names that may stand in a config for this room: its files. Folders in it are none."""
     package = importlib.import_module(f"distill.{room}")
-    return sorted(module.name for module in pkgutil.iter_modules(package.__path__))
+    return sorted(module.name for module in pkgutil.iter_modules(package.__path__) if not module.ispkg)
 
 
 def settings_of(room: str, name: str) -> type[Settings]:

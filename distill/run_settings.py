@@ -87,8 +87,8 @@ class RunSettings(Settings):
     """Processes that read data for each training process."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to run; `auto` takes a CUDA device if there is one."""
-    precision: Literal["no", "bf16"] = "no"
-    """Mixed precision of the networks; weights stay in float32."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Precision that the networks compute in; with `bf16` weights stay in float32."""
     log_every: int = Field(50, ge=1)
     """Steps between lines of stats.jsonl."""
     sample_every: int = Field(500, ge=1)

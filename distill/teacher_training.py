@@ -16,7 +16,7 @@ from distill.export import save_denoiser
 from distill.models.unet import UNet, UNetConfig
 from distill.noise_levels import NoiseLevels
 from distill.optimization import Updater
-from distill.run_settings import TrainTeacherRun
+from distill.run_settings import NetworkSettings, TrainTeacherRun
 from distill.sampling import balanced_labels, sample_teacher
 from distill.schedules import like
 from distill.step import Metrics
@@ -30,15 +30,8 @@ class TeacherTraining:
     def __init__(self, config: TrainTeacherRun, accelerator: Accelerator, clock: Clock) -> None:
         self.config, self.accelerator, self.clock = config, accelerator, clock
         data = config.data.load("train")
-        channels, resolution, width = data.image_shape
-        if resolution != width:
-            raise UserError(f"data: images of {resolution}x{width}; expected square ones")
         torch.manual_seed(config.seed)
-        try:
-            sizes = UNetConfig(resolution, channels, data.label_count, **config.network.model_dump())
-        except ValueError as error:
-            raise UserError(f"network.multipliers: {error}") from error
-        self.network = UNet(sizes).to(accelerator.device)
+        self.network = build_teacher(config.network, data.image_shape, data.label_count).to(accelerator.device)
         self.batches = Batches.of(config, self.network, data, accelerator)
         self.ema = EMA(self.network, config.ema)
         self.updaters = {"teacher": Updater("teacher", self.network, config.optimizer, config.steps, accelerator)}
@@ -80,6 +73,17 @@ class TeacherTraining:
     def tables(self) -> dict[str, Any]:
         """None."""
         return {}
+
+
+def build_teacher(settings: NetworkSettings, image_shape: tuple[int, ...], label_count: int) -> UNet:
+    """The untrained network for such images. Raises UserError where it cannot be for them."""
+    channels, resolution, width = image_shape
+    if resolution != width:
+        raise UserError(f"data: images of {resolution}x{width}; expected square ones")
+    try:
+        return UNet(UNetConfig(resolution, channels, label_count, **settings.model_dump()))
+    except ValueError as error:
+        raise UserError(f"network.multipliers: {error}") from error
 
 
 def denoising_loss(network: Denoiser, batch: Batch, levels: NoiseLevels, label_dropout: float = 0.0) -> Tensor:

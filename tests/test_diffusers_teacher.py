@@ -216,6 +216,8 @@ def test_other_parts_are_refused_by_name(folders: dict[str, Path], tmp_path: Pat
         check_parts(pipe)
     with pytest.raises(UserError, match=r"holds no model_index.json; expected the folder of a diffusers pipeline"):
         Settings(path=str(tmp_path)).load()
+    with pytest.raises(UserError, match="--dry-run: a teacher of diffusers is not known without its weights yet"):
+        Settings(path=str(tmp_path)).outline()
 
 
 @pytest.mark.parametrize("part", ["unet", "text_encoder"])

@@ -53,7 +53,9 @@ class Atoms:
     def _log_joint(self, x_t: Tensor, t: Tensor, cond: Condition) -> Tensor:
         """log of weight times density, (b, k), but for what all points share."""
         alpha, variance = self.schedule.alpha(t)[:, None], self.schedule.sigma(t)[:, None].square()
-        log_joint = self.log_weights + (alpha * (x_t @ self.points.T) - alpha**2 * self.points.square().sum(1) / 2) / variance
+        # One product of matrices: with thousands of points, every further operation on (b, k) is felt.
+        samples = torch.cat([alpha / variance * x_t, alpha**2 / (-2 * variance), torch.ones_like(alpha)], 1)
+        log_joint = samples @ torch.cat([self.points, self.points.square().sum(1, keepdim=True), self.log_weights[:, None]], 1).T
         if self.labels is None or cond.label is None:
             return log_joint - self.log_weights.logsumexp(0)
         others = excluded(self.labels, cond.label)
@@ -93,7 +95,7 @@ def grid(dimension: int, points: int) -> tuple[Tensor, Tensor]:
 class ExactFakeScore(Denoiser):
     """What a perfect fake score predicts for the student as it is now. It has nothing to train.
 
-    Its feature at the depth "log_ratio", (b,), is log p_t/q_t of the teacher to the student: what a perfect discriminator says.
+    Its feature at the depth "log_ratio", (b,), is log p_t/q_t of the teacher to the student, without gradient: what a perfect discriminator says.
     """
 
     def __init__(self, teacher: GaussianMixture, generator: Generator, points: int) -> None:
@@ -121,6 +123,7 @@ class ExactFakeScore(Denoiser):
     def _marginal(self) -> KnownMarginal:
         return marginal(self._others[1], self.schedule, self.points)
 
+    @torch.no_grad()
     def _features(self, q: KnownMarginal, x_t: Tensor, t: Tensor, cond: Condition, depths: Sequence[str]) -> Features:
         known = {"log_ratio": self._others[0].log_density(x_t, t, cond) - q.log_density(x_t, t, cond)}
         return {depth: known[depth] for depth in depths}

@@ -45,3 +45,7 @@ class Settings(TeacherSettings):
             raise UserError(f"teacher.path: {self.path} cannot be opened as a diffusers pipeline ({error})") from error
         source = self.model_dump(mode="json", exclude={"name"})
         return DiffusersUNet(pipe.unet, Pipeline(pipe, source, self.resolution, self.null_label)).eval()
+
+    def outline(self) -> DiffusersUNet:
+        """Raises UserError: these networks cannot be built without their weights yet."""
+        raise UserError("--dry-run: a teacher of diffusers is not known without its weights yet; expected another backend")

@@ -23,3 +23,9 @@ class Settings(TeacherSettings):
         from distill.export import load_denoiser
 
         return load_denoiser(self.path).eval()
+
+    def outline(self) -> Denoiser:
+        """The network that `config.json` describes."""
+        from distill.export import outline_denoiser
+
+        return outline_denoiser(self.path).eval()

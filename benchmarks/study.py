@@ -1,0 +1,189 @@
+"""Which divergence, which estimator, and does the exact gradient pay? `python benchmarks/study.py [--scenes ring far_modes digits] [--jobs 2]`.
+
+Distils every scene with every divergence by every estimator, three seeds each, all else equal, and evaluates each student. Beside that it measures
+the noise of each gradient at one and the same student. Writes benchmarks/results/study.json, a picture for each scene, and the tables between the
+markers in docs/methods.md. Finished runs under runs/study are not repeated, so it may be interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
+
+from distill.files import read_json, write_json, write_text  # noqa: E402
+from distill.run_folder import commit, machine  # noqa: E402
+
+RUNS, RESULTS, PAGE = ROOT / "runs" / "study", ROOT / "benchmarks" / "results" / "study.json", ROOT / "docs" / "methods.md"
+DIVERGENCES = (
+    "reverse_kl", "softened_reverse_kl", "jensen_shannon", "squared_hellinger", "jeffreys", "forward_kl", "pearson_chi2", "neyman_chi2",
+    "0.4*forward_kl+0.6*reverse_kl",
+)  # fmt: skip
+ESTIMATORS = {
+    "matching": "name: distribution_matching",
+    "exact": "name: expanded_divergence, estimator: exact",
+    "published": "name: expanded_divergence, estimator: published",
+}
+SCENES = {
+    "ring": ("configs/lab/exact_ring.yaml", "prediction", ("jensen_shannon", "forward_kl", "reverse_kl", "mode_error", "stray")),
+    "far_modes": ("configs/lab/exact_far_modes.yaml", "prediction", ("jensen_shannon", "forward_kl", "reverse_kl", "mode_error", "stray")),
+    "digits": ("configs/digits/uni_instruct.yaml", "dmd", ("fd_pixel", "precision", "recall", "label_agreement")),
+}
+"""Preset that is varied, weighting (the exact one where the dimensions are few), and what is measured, the first of which is plotted."""
+REFERENCE = ["--seed", "100"]
+"""The student at which the noise of the gradients is compared: the preset's own, with a seed of its own."""
+BATCHES = 64
+
+
+def objective(scene: str, divergence: str, estimator: str) -> str:
+    """The setting, as YAML."""
+    return f"{{{ESTIMATORS[estimator]}, divergence: '{divergence}', weighting: {SCENES[scene][1]}}}"
+
+
+def run(scene: str, divergence: str, estimator: str, seed: int) -> dict[str, Any]:
+    """Distil and evaluate one student; returns its numbers, all null where training stopped because a loss was not finite."""
+    folder = RUNS / scene / f"{divergence}-{estimator}-{seed}"
+    row: dict[str, Any] = {"scene": scene, "divergence": divergence, "estimator": estimator, "seed": seed}
+    if not (folder / "eval.json").is_file():
+        settings = ["--run_dir", str(folder), "--seed", str(seed), "--objective", objective(scene, divergence, estimator)]
+        if not call("train.py", SCENES[scene][0], *settings, may_stop=True):
+            return {**row, "stopped": True, **dict.fromkeys(SCENES[scene][2])}
+        call("-m", "eval", "--run", str(folder), *(["--no-teacher"] if scene == "digits" else []))
+    student = read_json(folder / "eval.json")["student"]
+    return {**row, "stopped": False, **{name: student[name] for name in SCENES[scene][2]}}
+
+
+def noises(scene: str) -> list[dict[str, Any]]:
+    """Relative noise of every gradient at the reference student: variance of a batch's gradient over the squared length of its mean."""
+    folder = RUNS / scene / "reference"
+    if not (folder / "export").is_dir():
+        call("train.py", SCENES[scene][0], "--run_dir", str(folder), *REFERENCE)
+    pairs = itertools.product(DIVERGENCES, ESTIMATORS)
+    return [{"scene": scene, "divergence": d, "estimator": e, "noise": gradient_noise(folder, objective(scene, d, e))} for d, e in pairs]
+
+
+def gradient_noise(folder: Path, setting: str) -> float:
+    """E|g - E g|^2 / |E g|^2 of the objective's gradient in the weights of a run's last student, over batches of its size."""
+    import torch
+    from accelerate import Accelerator
+
+    from distill.checkpoint import newest_checkpoint
+    from distill.config import read_config
+    from distill.distillation import Distillation
+    from distill.files import load_weights
+    from distill.run_settings import DistillRun
+    from distill.step import frozen, generator_loss
+    from distill.tracking import Clock
+
+    config, checkpoint = read_config(folder / "config.yaml", ["--objective", setting]), newest_checkpoint(folder)
+    assert isinstance(config, DistillRun)
+    assert checkpoint is not None
+    task = Distillation(config, Accelerator(cpu=True), Clock())
+    for name, module in task.modules.items():
+        load_weights(module, checkpoint / f"{name}.safetensors")
+    task.start(10**6)
+    weights, gradients = list(task.generator.parameters()), []
+    for batch in itertools.islice(task.stream, BATCHES):
+        with frozen(*[module for name, module in task.modules.items() if name != "generator"]):
+            losses, _ = generator_loss(task.networks, task.method, batch, task.generator(batch.z, batch.cond), 0)
+        gradients.append(torch.cat([part.flatten() for part in torch.autograd.grad(losses["objective"], weights)]).double())
+        if task.method.ratio is not None:
+            task.method.ratio.commit(lambda total: total)
+    every = torch.stack(gradients)
+    variance = every.var(0).sum()
+    return float(variance / (every.mean(0).square().sum() - variance / BATCHES).clamp_min(1e-12))
+
+
+def call(*words: str, may_stop: bool = False) -> bool:
+    """Run a command of the project with one thread. With `may_stop`, returns whether it did not stop for a loss that is not finite."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, *words], cwd=ROOT, env=environment, capture_output=True, text=True)
+    if done.returncode and may_stop and "not finite" in done.stderr:
+        return False
+    if done.returncode:
+        raise SystemExit(f"{' '.join(words)}:\n{done.stderr[-2000:]}")
+    return True
+
+
+def spread(values: Iterable[float | None]) -> str:
+    """Mean ± sample standard deviation of those that are there, and how many are not."""
+    there = [value for value in values if value is not None]
+    if not there:
+        return "stopped"
+    deviation = f" ± {statistics.stdev(there):.3f}" if len(there) > 1 else ""
+    return f"{statistics.mean(there):.3f}{deviation}"
+
+
+def table(scene: str, rows: list[dict[str, Any]], noise: list[dict[str, Any]]) -> str:
+    """Every divergence and estimator of a scene, as Markdown."""
+    measures = SCENES[scene][2]
+    lines = [f"| divergence | estimator | {' | '.join(measures)} | gradient noise |", "|---" * (len(measures) + 3) + "|"]
+    for divergence, estimator in itertools.product(DIVERGENCES, ESTIMATORS):
+        chosen = [row for row in rows if (row["divergence"], row["estimator"]) == (divergence, estimator)]
+        cells = [spread(row[name] for row in chosen) for name in measures]
+        noisy = next(row["noise"] for row in noise if (row["divergence"], row["estimator"]) == (divergence, estimator))
+        lines.append(f"| `{divergence}` | {estimator} | {' | '.join(cells)} | {noisy:.3g} |")
+    return "\n".join(lines)
+
+
+def picture(scene: str, rows: list[dict[str, Any]], path: Path) -> None:
+    """Each seed's first measure, by divergence and estimator."""
+    from matplotlib.figure import Figure
+
+    measure = SCENES[scene][2][0]
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    axes = figure.subplots()
+    for shift, (estimator, colour) in enumerate(zip(ESTIMATORS, ("#2a6fbb", "#c8551b", "#7a828e"), strict=True)):
+        points = [(DIVERGENCES.index(row["divergence"]) + 0.22 * (shift - 1), row[measure]) for row in rows if row["estimator"] == estimator]
+        there = [point for point in points if point[1] is not None]
+        axes.scatter([x for x, _ in there], [y for _, y in there], s=22, color=colour, label=estimator)
+    axes.set_xticks(range(len(DIVERGENCES)), [name.replace("+", "\n+") for name in DIVERGENCES], rotation=25, ha="right", fontsize=8)
+    axes.set_yscale("log")
+    axes.set_ylabel(f"{measure} (lower is better)")
+    axes.set_title(f"{scene}: final distance from the teacher, three seeds", fontsize=10)
+    axes.legend(frameon=False)
+    figure.savefig(path, dpi=110)
+
+
+def write_page(tables: dict[str, str]) -> None:
+    """Replace what stands between each scene's markers."""
+    text = PAGE.read_text(encoding="utf-8")
+    for scene, content in tables.items():
+        begin, end = f"<!-- study {scene}: begin -->", f"<!-- study {scene}: end -->"
+        before, _, rest = text.partition(begin)
+        _, _, after = rest.partition(end)
+        text = f"{before}{begin}\n{content}\n{end}{after}"
+    write_text(PAGE, text)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--scenes", nargs="+", choices=SCENES, default=list(SCENES), help="scenes to run (default: all)")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="seeds of each (default: 0 1 2)")
+    parser.add_argument("--jobs", type=int, default=2, help="processes side by side, one thread each (default: 2)")
+    options = parser.parse_args()
+    results = read_json(RESULTS) if RESULTS.is_file() else {}
+    for scene in options.scenes:
+        cells = [(scene, *cell) for cell in itertools.product(DIVERGENCES, ESTIMATORS)]
+        with ThreadPoolExecutor(options.jobs) as pool:
+            rows = list(pool.map(lambda cell: run(*cell), [(*cell, seed) for seed in options.seeds for cell in cells]))
+        results[scene] = {"machine": machine(), "commit": commit(), "runs": rows, "noise": noises(scene)}
+        write_json(RESULTS, results)
+        picture(scene, rows, RESULTS.parent / f"study_{scene}.png")
+        write_page({scene: table(scene, rows, results[scene]["noise"])})
+        print(json.dumps({"scene": scene, "runs": len(rows)}))
+
+
+if __name__ == "__main__":
+    main()

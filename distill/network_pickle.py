@@ -1,0 +1,167 @@
+"""From the pickles in which NVIDIA published EDM and EDM2 to networks of ours: their arguments as our descriptions, and the weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from distill.errors import UserError
+from distill.export import build_network, load_denoiser, outline_denoiser
+from distill.files import check_weights
+from distill.pickle_reader import PickledObject, read_pickle
+
+if TYPE_CHECKING:
+    from distill.types import Denoiser
+
+SIZES = {
+    "img_resolution": "resolution",
+    "img_channels": "channels",
+    "label_dim": "label_count",
+    "model_channels": "width",
+    "channel_mult": "multipliers",
+    "channel_mult_emb": "embedding_multiplier",
+    "num_blocks": "blocks",
+    "attn_resolutions": "attention",
+    "dropout": "dropout",
+}
+"""Arguments that all the U-Nets have, and our names."""
+BACKBONES = {
+    "DhariwalUNet": SIZES | {"augment_dim": "augment_count"},
+    "SongUNet": SIZES
+    | {
+        "augment_dim": "augment_count",
+        "embedding_type": "noise_embedding",
+        "channel_mult_noise": "noise_multiplier",
+        "encoder_type": "encoder",
+        "resample_filter": "resample_filter",
+    },
+}
+EDM2 = SIZES | {
+    "channel_mult_noise": "noise_multiplier",
+    "channels_per_head": "channels_per_head",
+    "label_balance": "label_balance",
+    "concat_balance": "skip_balance",
+    "res_balance": "residual_balance",
+    "attn_balance": "attention_balance",
+    "clip_act": "largest_activation",
+    "sigma_data": "sigma_data",
+    "logvar_channels": "logvar_channels",
+}
+PRECONDITIONINGS = {
+    "EDMPrecond": ({"sigma_data": "sigma_data"}, "DhariwalUNet"),
+    "VPPrecond": ({"beta_d": "beta_d", "beta_min": "beta_min", "M": "steps"}, "SongUNet"),
+    "VEPrecond": ({}, "SongUNet"),
+}
+"""Arguments of EDM's preconditionings, our names, and the backbone where none is named."""
+ELSEWHERE = ("use_fp16", "sigma_min", "sigma_max", "epsilon_t", "label_dropout")
+"""Arguments that say how to train or to sample the network, or in which precision: here that is for the configuration to say."""
+
+
+CIFAR10 = {"img_resolution": 32, "img_channels": 3, "model_type": "SongUNet", "model_channels": 128, "channel_mult": [2, 2, 2], "augment_dim": 9}
+FACES = CIFAR10 | {"img_resolution": 64, "channel_mult": [1, 2, 2, 2]}
+NCSNPP = {"embedding_type": "fourier", "encoder_type": "residual", "channel_mult_noise": 2, "resample_filter": [1, 3, 3, 1]}
+PUBLISHED = {
+    "edm-cifar10-32x32-uncond-vp.pkl": CIFAR10,
+    "edm-cifar10-32x32-uncond-ve.pkl": CIFAR10 | NCSNPP,
+    "edm-cifar10-32x32-cond-vp.pkl": CIFAR10 | {"label_dim": 10},
+    "edm-cifar10-32x32-cond-ve.pkl": CIFAR10 | NCSNPP | {"label_dim": 10},
+    "edm-ffhq-64x64-uncond-vp.pkl": FACES,
+    "edm-ffhq-64x64-uncond-ve.pkl": FACES | NCSNPP,
+    "edm-afhqv2-64x64-uncond-vp.pkl": FACES,
+    "edm-afhqv2-64x64-uncond-ve.pkl": FACES | NCSNPP,
+    "edm-imagenet-64x64-cond-adm.pkl": {"img_resolution": 64, "img_channels": 3, "label_dim": 1000, "model_type": "DhariwalUNet"},
+}
+"""Arguments of `EDMPrecond` in EDM's files, for what can be known of a network before its file is there."""
+
+
+def outline_network(path: Path, kind: str) -> Denoiser:
+    """What `open_network` would open, on the meta device: without its weights, and of a file of `PUBLISHED` without the file."""
+    if path.is_dir():
+        return outline_denoiser(path)
+    if path.is_file() or path.name not in PUBLISHED:
+        return open_network(path, kind).to("meta")
+    with torch.device("meta"):
+        return build_network(describe_network("EDMPrecond", dict(PUBLISHED[path.name])), path)
+
+
+def open_network(path: Path, kind: str) -> Denoiser:
+    """A network of this class from a published pickle or a converted folder, on the CPU, in evaluation mode. Raises UserError for all else."""
+    network = load_denoiser(path).eval() if path.is_dir() else read_network(path)
+    if type(network).__name__ != kind:
+        raise UserError(f"{path}: holds an {type(network).__name__}; expected an {kind}")
+    return network
+
+
+def read_network(path: Path) -> Denoiser:
+    """The network under "ema" in a published pickle, in float32 on the CPU, in evaluation mode. Raises UserError for anything else."""
+    data = read_pickle(path)
+    found = data.get("ema") if isinstance(data, dict) else None
+    if not isinstance(found, PickledObject):
+        raise UserError(f"{path}: holds no network under 'ema'")
+    try:
+        tensors = weights(found)
+        arguments = dict(zip(SIZES, found.state["_init_args"])) | found.state["_init_kwargs"]  # noqa: B905 - only the first are ever positional
+    except (AttributeError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: '{found.class_name}' under 'ema' is no network with its arguments") from error
+    try:
+        description = describe_network(found.class_name, arguments)
+    except ValueError as error:
+        raise UserError(f"{path}: {error}") from error
+    # The sizes are the file's word. On the meta device they cost no memory until the weights have confirmed them.
+    with torch.device("meta"):
+        network = build_network(description, path)
+    check_weights(network, tensors, path)
+    network.to_empty(device="cpu").load_state_dict(tensors)
+    return network.eval()
+
+
+def describe_network(class_name: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Our description of a published class called with these arguments. Raises ValueError where there is none."""
+    remaining = {name: value for name, value in arguments.items() if name not in ELSEWHERE}
+    if class_name == "Precond":
+        _expect(remaining, "resample_filter", [1, 1])
+        description = {"class": "EDM2Network", **_take(remaining, EDM2)}
+    elif class_name in PRECONDITIONINGS:
+        names, backbone = PRECONDITIONINGS[class_name]
+        backbone = remaining.pop("model_type", backbone)
+        if backbone not in BACKBONES:
+            raise ValueError(f"model_type '{backbone}' is unknown; expected one of {', '.join(BACKBONES)}")
+        _expect(remaining, "decoder_type", "standard")
+        precond, model = _take(remaining, names), _take(remaining, BACKBONES[backbone])
+        description = {"class": "EDMNetwork", "precond": {"class": class_name, **precond}, "model": {"class": backbone, **model}}
+    else:
+        raise ValueError(f"network class '{class_name}' is unknown; expected one of {', '.join(PRECONDITIONINGS)}, Precond")
+    if remaining:
+        raise ValueError(f"{class_name} has an argument '{next(iter(remaining))}', which is unknown")
+    return description
+
+
+def weights(module: PickledObject) -> dict[str, Tensor]:
+    """Parameters and buffers by their names, as `state_dict` gives them. Raises KeyError, TypeError or AttributeError where there are none."""
+    tensors: dict[str, Tensor] = {}
+    waiting, seen = [("", module)], set()
+    while waiting:
+        prefix, current = waiting.pop()
+        if id(current) in seen:
+            raise TypeError("a module stands in two places")
+        seen.add(id(current))
+        own = current.state["_parameters"] | current.state["_buffers"]
+        tensors |= {f"{prefix}{name}": value for name, value in own.items() if value is not None}
+        waiting += [(f"{prefix}{name}.", child) for name, child in current.state["_modules"].items() if child is not None]
+    if not all(isinstance(value, Tensor) for value in tensors.values()):
+        raise TypeError("a weight is no tensor")
+    return tensors
+
+
+def _take(arguments: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
+    """Take out the arguments of these names, under ours."""
+    return {ours: arguments.pop(theirs) for theirs, ours in names.items() if theirs in arguments}
+
+
+def _expect(arguments: dict[str, Any], name: str, value: Any) -> None:
+    """Take out an argument that our networks know one value of."""
+    if arguments.pop(name, value) != value:
+        raise ValueError(f"{name} is not {value}, the only one known")

@@ -1,0 +1,31 @@
+"""NVIDIA's EDM networks: DDPM++, NCSN++ and ADM with the preconditionings EDM, VP and VE."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from distill.teachers import TeacherSettings
+
+if TYPE_CHECKING:
+    from distill.types import Denoiser
+
+
+class Settings(TeacherSettings):
+    """A published EDM network. Its pickle is read as data; nothing in it is executed."""
+
+    name: Literal["edm"] = "edm"
+    path: Path
+    """The pickle, or the folder that `python -m distill.teachers.convert` made of it."""
+
+    def load(self) -> Denoiser:
+        """Open the network, in evaluation mode, on the CPU."""
+        from distill.network_pickle import open_network
+
+        return open_network(self.path, "EDMNetwork")
+
+    def outline(self) -> Denoiser:
+        """The network on the meta device; of a file that NVIDIA published for EDM, the file itself may be absent."""
+        from distill.network_pickle import outline_network
+
+        return outline_network(self.path, "EDMNetwork")

@@ -1,0 +1,64 @@
+"""What a dry run says of a run, against counts by hand, and that it neither needs weights nor leaves anything behind."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from distill import load_teacher
+from distill.dry_run import META, Cost, _measure
+from distill.errors import UserError
+from train import main
+
+TEACHER = Path("assets/digits-teacher")
+
+
+def test_the_cost_of_a_linear_layer_is_that_by_hand() -> None:
+    """2 b i o operations forward and as many for the weight's gradient; the input is held in float32."""
+    layer = nn.Linear(10, 20, bias=False, device=META)
+    assert _measure(lambda: layer(torch.empty(4, 10, device=META)).sum(), [layer]) == Cost(2 * 2 * 4 * 10 * 20, 4 * 10 * 4)
+
+
+@pytest.mark.parametrize(
+    ("preset", "passes", "images"),
+    [
+        # docs/methods.md derives these: (a) 8, (b) 10, and 4 for each further fake update; the digits' heads and encoder are what they are.
+        ("diff_instruct", "8.0", "64 images of the student and looks at 0 real ones"),
+        ("sid", "10.0", "64 images of the student and looks at 0 real ones"),
+        ("uni_instruct", "12.0", "64 images of the student and looks at 64 real ones"),
+        ("dmd2", "16.8", "128 images of the student and looks at 128 real ones"),
+    ],
+)
+def test_a_preset_takes_the_passes_of_the_documentation(
+    preset: str, passes: str, images: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([f"configs/digits/{preset}.yaml", "--dry-run", "--run_dir", str(tmp_path / "run")]) == 0
+    said = capsys.readouterr().out
+    assert f"{passes} forward passes of the teacher" in said
+    assert f"a generator step makes {images}" in said
+    count = sum(parameter.numel() for parameter in load_teacher(TEACHER).parameters())
+    assert f"teacher         UNet                 {count:>12,}  frozen" in said
+    assert not (tmp_path / "run").exists()
+
+
+def test_weights_may_be_absent_and_micro_batches_make_the_images_anew(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copy(TEACHER / "config.json", tmp_path)
+    main(["configs/digits/diff_instruct.yaml", "--dry-run", "--teacher.path", str(tmp_path), "--micro_batch_size", "16"])
+    said = capsys.readouterr().out
+    assert "9.0 forward passes of the teacher" in said
+    assert "makes 128 images" in said
+    assert "activations of a generator update, 16 images" in said
+
+
+def test_a_teacher_run_and_the_laboratory_have_one_too(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["configs/digits/teacher.yaml", "--dry-run"])
+    assert "a step looks at 128 images" in capsys.readouterr().out
+    main(["configs/lab/exact_ring.yaml", "--dry-run"])
+    assert "fake            ExactFakeScore                  0  frozen" in capsys.readouterr().out
+
+
+def test_it_refuses_what_the_run_would_refuse() -> None:
+    with pytest.raises(UserError, match=r"discriminator\.depths: 'bottelneck' is not a depth of the teacher; did you mean 'bottleneck'"):
+        main(["configs/digits/uni_instruct.yaml", "--dry-run", "--discriminator.depths", "[bottelneck]"])

@@ -1,0 +1,59 @@
+"""Every preset of a paper, two steps of it, on a network of the same classes that is tiny and has random weights."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from distill.config import read_config
+from distill.export import build_network, load_generator, save_denoiser
+from distill.launch import launch
+from distill.network_pickle import PUBLISHED, describe_network
+from distill.run_settings import DistillRun
+
+PRESETS = sorted([*Path("configs/cifar10").glob("*.yaml"), *Path("configs/imagenet64").glob("*.yaml")])
+TINY = {"model_channels": 8, "num_blocks": 1, "label_dim": 3}
+
+
+@pytest.fixture
+def images(tmp_path: Path):
+    def make(size: int, classes: int) -> Path:
+        """A folder of three noise images for each class."""
+        for index in range(3 * max(1, classes)):
+            folder = tmp_path / "images" / (f"class{index % classes}" if classes else "")
+            folder.mkdir(parents=True, exist_ok=True)
+            pixels = torch.randint(256, (size, size, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(index))
+            Image.fromarray(pixels.numpy()).save(folder / f"{index}.png")
+        return tmp_path / "images"
+
+    return make
+
+
+@pytest.mark.parametrize("path", PRESETS, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_two_steps_of_it_change_the_student(path: Path, tmp_path: Path, images) -> None:
+    preset = read_config(path)
+    assert isinstance(preset, DistillRun)
+    # The published network but for its width, its blocks and, if it has any, the number of its labels.
+    arguments = PUBLISHED[preset.teacher.path.name]
+    arguments = {**arguments, **{name: value for name, value in TINY.items() if name != "label_dim" or name in arguments}}
+    torch.manual_seed(0)
+    teacher = build_network(describe_network("EDMPrecond", arguments), path)
+    for parameter in teacher.parameters():
+        parameter.data.add_(0.05 * torch.randn_like(parameter))
+    (tmp_path / "teacher").mkdir()
+    save_denoiser(teacher, tmp_path / "teacher")
+
+    data = images(arguments["img_resolution"], arguments.get("label_dim", 0))
+    small = ["--teacher.path", str(tmp_path / "teacher"), "--data.path", str(data), "--run_dir", str(tmp_path / "run"), "--device", "cpu"]
+    small += ["--steps", "2", "--batch_size", "2", "--micro_batch_size", "1", "--precision", "fp32", "--fake.warmup_steps", "0", "--log_every", "1"]
+    small += ["--terms", json.dumps([{**term.model_dump(), "start_step": 0} for term in preset.terms])]
+    launch(read_config(path, [*small, "--generator.init_from", "null"]))
+
+    student = load_generator(tmp_path / "run")
+    moved = [(new - old).abs().max().item() for new, old in zip(student.parameters(), teacher.parameters(), strict=True)]
+    assert 0 < max(moved) < 1
+    last = json.loads((tmp_path / "run" / "stats.jsonl").read_text().splitlines()[-1])
+    assert last["step"] == 2
+    assert all(torch.isfinite(torch.tensor(value)) for name, value in last.items() if name.startswith("loss/"))
