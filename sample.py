@@ -11,34 +11,38 @@ def main(arguments: list[str]) -> None:
     parser = ArgumentParser("sample.py", "Generate images with a one-step generator, one network evaluation each, or with its teacher.")
     parser.add_argument("--run", type=Path, required=True, help="run folder, checkpoint or export of a generator")
     parser.add_argument("--labels", default="all", help="labels in turn, such as 3, 0-9 or 1,3,5 (default: all of the model's)")
+    parser.add_argument("--prompts", help="a prompt, or a text file of one a line, in turn; for models that take text")
     parser.add_argument("--n", type=int, default=100, help="number of images (default: 100)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the first image; image i has seed + i (default: 0)")
     parser.add_argument("--out", type=Path, default=Path("samples"), help="folder for the images, grid.png and samples.json (default: samples)")
-    parser.add_argument("--batch-size", type=int, default=256, help="images at once; does not change them (default: 256)")
+    parser.add_argument("--batch-size", type=int, default=256, help="most images at once; does not change them (default: 256)")
     parser.add_argument("--teacher", action="store_true", help="sample the run's teacher with EDM's sampler instead")
     parser.add_argument("--steps", type=int, default=18, help="steps of the teacher's sampler (default: 18, which are 35 evaluations)")
     parser.add_argument("--churn", type=float, default=0.0, help="stochastic churn of the teacher's sampler (default: 0, deterministic)")
+    parser.add_argument("--guidance", type=float, default=1.0, help="guidance of the teacher's sampler (default: 1, none)")
     options = parser.parse_args(arguments)
     if options.n < 1 or options.batch_size < 1 or options.steps < 1 or options.seed < 0 or options.churn < 0:
         raise UserError("--n, --batch-size and --steps: expected at least 1; --seed and --churn: at least 0")
 
     import distill
     from distill.config import read_run
-    from distill.sample_files import check_out, choose_labels, save_samples
+    from distill.sample_files import check_out, choose_labels, choose_prompts, save_samples
     from distill.samplers import Heun
     from distill.sampling import sample_generator, sample_teacher
 
     network = distill.load_teacher(read_run(options.run).teacher) if options.teacher else distill.load_generator(options.run)
     check_out(options.out)
     seeds = range(options.seed, options.seed + options.n)
-    cond = choose_labels(options.labels, options.n, network.label_count)
+    prompts = choose_prompts(options.prompts, network)
+    cond = prompts.balanced(options.n) if prompts else choose_labels(options.labels, options.n, network.label_count)
     if options.teacher:
-        sampler = Heun(steps=options.steps, churn=options.churn)
+        sampler = Heun(steps=options.steps, churn=options.churn, guidance=options.guidance)
         images = sample_teacher(network, seeds, cond, sampler, options.batch_size, progress=True)
         evaluations = sampler.evaluations
     else:
         images, evaluations = sample_generator(network, seeds, cond, options.batch_size, progress=True), 1
-    save_samples(images, seeds, cond, options.out, {"run": str(options.run), "teacher": options.teacher, "evaluations": evaluations})
+    origin = {"run": str(options.run), "teacher": options.teacher, "evaluations": evaluations}
+    save_samples(images, seeds, cond, options.out, origin, prompts.prompts if prompts else ())
     print(f"{options.n} images, {evaluations} network evaluation{'s' * (evaluations > 1)} each, are in {options.out}")
 
 

@@ -21,9 +21,14 @@ def load_generator(path: Path | str) -> Generator:
 
 
 def load_teacher(source: Path | str | TeacherSettings) -> Denoiser:
-    """Open a teacher, with its `.schedule`: from a folder, or from the `teacher` settings of a config. Raises UserError where there is none."""
-    if isinstance(source, (str, Path)):
-        from distill.teachers.native import Settings
+    """Open a teacher, with its `.schedule`: from a folder, ours or a diffusers pipeline's, or from the `teacher` settings of a config.
 
-        source = Settings(path=Path(source))
+    Raises UserError where there is none.
+    """
+    if isinstance(source, (str, Path)):
+        from distill.export import PIPELINE
+        from distill.teachers import diffusers, native
+
+        is_pipeline = (Path(source) / PIPELINE).is_file()
+        source = diffusers.Settings(path=str(source)) if is_pipeline else native.Settings(path=Path(source))
     return source.load()

@@ -16,9 +16,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from distill.data import DataSource
+from distill.encoded_prompts import EncodedPrompts
 from distill.errors import UserError
+from distill.images import most_at_once
 from distill.run_settings import RunSettings
-from distill.types import Condition, Pairs
+from distill.types import Condition, ImageModel, Pairs
 
 
 @runtime_checkable
@@ -80,26 +82,34 @@ class Batches:
     processes: int = 1
     workers: int = 0
     paired: PairSource | None = None
+    prompts: EncodedPrompts | None = None
+    encode: Callable[[Tensor], Tensor] | None = None
+    """Real images as the network has them; None where the source has them so already. With prompts, their labels are the prompts' numbers."""
 
     @classmethod
     def of(
         cls,
         config: RunSettings,
-        image_shape: tuple[int, ...],
-        label_count: int,
+        network: ImageModel,
         data: DataSource | None,
         accelerator: Accelerator,
         paired: PairSource | None = None,
+        prompts: EncodedPrompts | None = None,
     ) -> Batches:
         """The batches of a run. Raises UserError where the data do not fit the network, or the batch does not split over the processes."""
-        if data is not None and data.image_shape != image_shape:
-            raise UserError(f"data: images of {data.image_shape}; expected {image_shape} as the network's")
+        shape, label_count = network.image_shape, network.label_count
+        encode = None
+        if data is not None and data.image_shape != shape:
+            if data.image_shape != network.pixel_shape:
+                raise UserError(f"data: images of {data.image_shape}; expected {network.pixel_shape} as the network's")
+            encode = network.encode
         if data is not None and label_count not in (0, data.label_count):
             raise UserError(f"data: {data.label_count} labels; expected {label_count} as the network's")
         if config.batch_size % accelerator.num_processes:
             raise UserError(f"batch_size: {config.batch_size} does not split over {accelerator.num_processes} processes")
         place = {"device": accelerator.device, "process": accelerator.process_index, "processes": accelerator.num_processes}
-        return cls(image_shape, label_count, data, config.batch_size, config.seed, workers=config.data_workers, paired=paired, **place)
+        settings = (config.batch_size, config.seed)
+        return cls(shape, label_count, data, *settings, workers=config.data_workers, paired=paired, prompts=prompts, encode=encode, **place)
 
     def starting_at(self, index: int) -> Iterator[Batch]:
         """Batches `index`, `index + 1`, ... without end."""
@@ -130,11 +140,20 @@ class Batches:
         random, count, shape = self.random(index, purpose=0), self.batch_size, (self.batch_size, *self.image_shape)
         z, eps, eps_fake, eps_real = (torch.randn(shape, generator=random)[self.rows] for _ in range(4))
         u, u_fake = (open_uniform(count, random)[self.rows] for _ in range(2))
-        label = None
-        if self.label_count:
-            drawn = torch.randint(self.label_count, (count,), generator=random)[self.rows]
+        label, choices = None, self.label_count if self.prompts is None else len(self.prompts)
+        if choices:
+            drawn = torch.randint(choices, (count,), generator=random)[self.rows]
             label = drawn if labels is None else labels
-        return Batch(z, Condition(label), u, eps, u_fake, eps_fake, real, eps_real, self._draw_pairs(index)).to(self.device)
+        if real is not None and self.encode is not None:
+            with torch.no_grad():
+                real = torch.cat([self.encode(some.to(self.device)) for some in real.split(most_at_once(tuple(real.shape[1:])))])
+        return Batch(z, self._condition(index, label), u, eps, u_fake, eps_fake, real, eps_real, self._draw_pairs(index)).to(self.device)
+
+    def _condition(self, index: int, label: Tensor | None) -> Condition:
+        if self.prompts is None or label is None:
+            return Condition(label)
+        dropped = torch.rand(self.batch_size, generator=self.random(index, purpose=4))[self.rows] < self.prompts.dropout
+        return self.prompts(label).without(dropped)
 
     def _draw_pairs(self, index: int) -> Pairs | None:
         if self.paired is None:

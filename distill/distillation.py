@@ -14,8 +14,9 @@ from distill.batches import Batch, Batches
 from distill.calibration import Calibration, LogRatio
 from distill.data import DataSource
 from distill.ema import EMA
+from distill.encoded_prompts import EncodedPrompts
 from distill.errors import UserError
-from distill.export import load_generator, save_generator
+from distill.export import export_generator, load_generator, save_generator
 from distill.fake_scores.exact import Settings as ExactSettings
 from distill.guidance import Guidance
 from distill.models.marginal import ExactDiscriminator
@@ -35,21 +36,22 @@ class Distillation:
         self.config, self.accelerator, self.clock = config, accelerator, clock
         device = accelerator.device
         self.teacher = config.teacher.load().to(device).eval().requires_grad_(False)
+        self.prompts = read_prompts(config, self.teacher)
         torch.manual_seed(config.seed)
         self.networks = build_networks(config, self.teacher, device)
         self.generator = self.networks.generator
         self.method = build_method(config, device, exact_log_ratio(self.teacher, self.generator))
         self.ema = EMA(self.generator, config.generator.ema)
-        self.teacher_samples = TeacherSamples(config.teacher_samples, config.teacher, self.teacher) if config.teacher_samples else None
+        self.teacher_samples = self._teacher_samples()
         paired = self.teacher_samples if config.needs_pairs else None
-        self.batches = Batches.of(config, self.teacher.image_shape, self.teacher.label_count, self._real_images(), accelerator, paired)
+        self.batches = Batches.of(config, self.teacher, self._real_images(), accelerator, paired, self.prompts)
 
         parts = {"generator": config.generator, "fake": config.fake, "discriminator": config.discriminator}
         networks: dict[str, nn.Module | None] = {name: getattr(self.networks, name) for name in parts}
         self.modules = {name: network for name, network in networks.items() if network is not None and any(True for _ in network.parameters())}
         optimizers: dict[str, OptimizerSettings] = {name: part.optimizer for name, part in parts.items() if part is not None}
         self.updaters = {name: Updater(name, network, optimizers[name], config.steps, accelerator) for name, network in self.modules.items()}
-        self.image_shape, self.label_count = self.teacher.image_shape, self.teacher.label_count
+        self.image_shape, self.label_count = self.teacher.pixel_shape, self.teacher.label_count
         if self.method.calibration is not None:
             self.modules["calibration"] = self.method.calibration
         if self.method.ratio is not None:
@@ -85,20 +87,31 @@ class Distillation:
     def sample(self, count: int, first_seed: int = 0) -> Tensor:
         """Images of the averaged generator, (count, c, h, w) on the CPU."""
         seeds = range(first_seed, first_seed + count)
-        return sample_generator(self.ema.average, seeds, balanced_labels(count, self.label_count))
+        cond = balanced_labels(count, self.label_count) if self.prompts is None else self.prompts.balanced(count)
+        return sample_generator(self.ema.average, seeds, cond)
+
+    def save(self, folder: Path) -> None:
+        """Write the averaged generator for a checkpoint."""
+        save_generator(self.ema.average, folder)
 
     def export(self, folder: Path) -> None:
-        """Write the averaged generator."""
-        save_generator(self.ema.average, folder)
+        """Write the averaged generator for others to use."""
+        export_generator(self.ema.average, folder)
 
     def tables(self) -> dict[str, Any]:
         """The calibration of the discriminator, if there is one."""
         return {"calibration": self.method.calibration.table()} if self.method.calibration is not None else {}
 
+    def _teacher_samples(self) -> TeacherSamples | None:
+        settings = self.config.teacher_samples
+        return TeacherSamples(settings, self.config.teacher, self.teacher, self.prompts) if settings else None
+
     def _real_images(self) -> DataSource | None:
         settings = self.config.discriminator
         if settings is not None and settings.real == "teacher":
             return self.teacher_samples
+        if self.prompts is not None and settings is None:  # measured by, but not learnt from: their labels are no prompts
+            return None
         return self.config.data.load("train") if self.config.data is not None else None
 
     def _sum(self, total: Tensor) -> Tensor:
@@ -145,10 +158,23 @@ class Distillation:
         return share
 
 
+def read_prompts(config: DistillRun, teacher: Denoiser) -> EncodedPrompts | None:
+    """What the teacher's prompts are drawn from, None for one that takes none. Raises UserError where the configuration has them otherwise."""
+    settings = config.prompts
+    if settings is None or not teacher.takes_text:
+        if settings is None and teacher.takes_text:
+            raise UserError("prompts: the teacher takes text; expected a source of prompts")
+        if settings is not None:
+            raise UserError("prompts: the teacher takes no text; expected null")
+        return None
+    prompts = settings.load(config.data.load("train") if config.data is not None else None)
+    return EncodedPrompts(prompts, teacher.encode_prompts, teacher.prompt_encoder_sha256(), settings.cache, settings.dropout)
+
+
 def build_networks(config: DistillRun, teacher: Denoiser, device: torch.device) -> Networks:
     """The networks of a run before its first step. Raises UserError where settings do not fit the teacher."""
-    if config.guidance != GuidanceSettings() and not teacher.label_count:
-        raise UserError("guidance: the teacher has no labels; expected scales of 1")
+    if config.guidance != GuidanceSettings() and not (teacher.label_count or teacher.takes_text):
+        raise UserError("guidance: the teacher has no condition; expected scales of 1")
     generator = build_generator(config.generator, teacher).to(device).train()
     fake = config.fake.network.build(teacher, generator).to(device).train()
     return Networks(teacher, fake, generator, build_critic(config, teacher, fake, device))

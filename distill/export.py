@@ -13,16 +13,17 @@ from distill.errors import UserError
 from distill.files import load_weights, read_json, save_tensors, write_json
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from distill.types import Denoiser, Generator
 
 FORMAT = "distill/1"
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
+PIPELINE = "model_index.json"
+"""What a diffusers pipeline's folder is known by. An exported one holds `config.json` too, and its weights where diffusers has them."""
 CLASSES = {
     "UNet": "distill.models.unet",
     "MLP": "distill.models.mlp",
     "Affine": "distill.models.affine",
+    "DiffusersUNet": "distill.models.diffusers_unet",
     "EDMNetwork": "distill.models.edm",
     "EDM2Network": "distill.models.edm2",
 }
@@ -31,18 +32,27 @@ CLASSES = {
 
 def save_denoiser(network: Denoiser, folder: Path) -> None:
     """Write a teacher into an existing folder."""
-    _save(network, {"kind": "denoiser", "network": _describe(network)}, folder)
+    write_json(folder / CONFIG, {"format": FORMAT, "kind": "denoiser", "network": _describe(network)})
+    save_tensors(folder / WEIGHTS, network.state_dict())
 
 
 def save_generator(generator: Generator, folder: Path) -> None:
     """Write a one-step generator into an existing folder."""
+    write_json(folder / CONFIG, _description_of_generator(generator))
+    save_tensors(folder / WEIGHTS, generator.state_dict())
+
+
+def export_generator(generator: Generator, folder: Path) -> None:
+    """Write a one-step generator into an existing folder as others open it: a copy of a diffusers teacher as a pipeline of diffusers."""
     from distill.models.one_step import OneStepGenerator
 
-    if isinstance(generator, OneStepGenerator):
-        description = {"init_noise_to_signal": generator.init_noise_to_signal, "network": _describe(generator.denoiser)}
+    denoiser = generator.denoiser if isinstance(generator, OneStepGenerator) else None
+    save_pipeline = getattr(denoiser, "save_pipeline", None)
+    if save_pipeline is None:
+        save_generator(generator, folder)
     else:
-        description = {"network": _describe(generator)}
-    _save(generator, {"kind": "generator", **description}, folder)
+        save_pipeline(generator.init_noise_to_signal, folder)
+        write_json(folder / CONFIG, _description_of_generator(generator))
 
 
 def load_denoiser(path: Path) -> Denoiser:
@@ -70,15 +80,23 @@ def load_generator(path: Path | str) -> Generator:
     from distill.models.one_step import OneStepGenerator
 
     folder, description = _open(Path(path), "generator")
-    network = build_network(description["network"], folder / CONFIG)
+    is_pipeline = (folder / PIPELINE).is_file()
+    here = {"path": str(folder), "revision": None, "variant": None} if is_pipeline else {}
+    network = build_network({**description["network"], **here}, folder / CONFIG)
     generator = OneStepGenerator(network, description["init_noise_to_signal"]) if "init_noise_to_signal" in description else network
-    load_weights(generator, folder / WEIGHTS)
+    if not is_pipeline:
+        load_weights(generator, folder / WEIGHTS)
     return generator.eval()
 
 
-def _save(network: nn.Module, description: dict[str, Any], folder: Path) -> None:
-    write_json(folder / CONFIG, {"format": FORMAT, **description})
-    save_tensors(folder / WEIGHTS, network.state_dict())
+def _description_of_generator(generator: Generator) -> dict[str, Any]:
+    from distill.models.one_step import OneStepGenerator
+
+    if isinstance(generator, OneStepGenerator):
+        description = {"init_noise_to_signal": generator.init_noise_to_signal, "network": _describe(generator.denoiser)}
+    else:
+        description = {"network": _describe(generator)}
+    return {"format": FORMAT, "kind": "generator", **description}
 
 
 def _describe(network: Any) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -64,7 +65,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
-    for file in partial.iterdir():
+    for file in (path for path in partial.rglob("*") if path.is_file()):
         with file.open("rb") as handle:
             os.fsync(handle.fileno())
     if path.exists():
@@ -113,3 +114,14 @@ def check_weights(network: nn.Module, tensors: dict[str, Tensor], path: Path) ->
     for name in tensors:
         if name not in expected:
             raise UserError(f"{path}: weights of another architecture: it has {name}, which the network has not")
+
+
+def weights_sha256(network: nn.Module) -> str:
+    """Hash of a network's weights and buffers, with their names, types and shapes."""
+    import torch
+
+    digest = hashlib.sha256()
+    for name, tensor in network.state_dict().items():
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()

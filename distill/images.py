@@ -42,8 +42,13 @@ def make_grid(pixels: UInt8[Tensor, "b c h w"], columns: int | None = None, scal
 
 
 def shown_count(image_shape: tuple[int, ...]) -> int:
-    """Samples that a picture shows at a glance: images fewer than points."""
-    return 100 if len(image_shape) == 3 else 2000
+    """Samples that a picture shows at a glance: points more than images, and those the fewer the larger they are."""
+    return max(4, min(100, 2**22 // (image_shape[1] * image_shape[2]))) if len(image_shape) == 3 else 2000
+
+
+def most_at_once(image_shape: tuple[int, ...]) -> int:
+    """Images in a batch that leaves memory for other things: 256 small ones, 4 of 1024x1024."""
+    return max(1, min(256, 2**22 // math.prod(image_shape[1:])))
 
 
 def save_samples_picture(samples: Float[Tensor, "b ..."], path: Path, columns: int | None = None) -> None:

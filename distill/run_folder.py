@@ -23,7 +23,7 @@ MAY_CHANGE = {
     "monitor_every", "monitor_images", "trackers",
 }  # fmt: skip
 """Settings that a continued run may have otherwise: they do not change what is learned."""
-PACKAGES = ("torch", "accelerate", "numpy", "safetensors", "pydantic")
+PACKAGES = ("torch", "accelerate", "diffusers", "numpy", "safetensors", "pydantic", "transformers")
 
 
 def open_run_folder(config: RunConfig) -> Path | None:

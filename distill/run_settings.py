@@ -114,6 +114,8 @@ class DistillRun(RunSettings):
     """Source of real images, for the discriminator and for measuring; null does without."""
     teacher: one_of("teachers")  # type: ignore[valid-type]
     """The pretrained diffusion model."""
+    prompts: one_of("prompts") | None = None  # type: ignore[valid-type]
+    """Source of prompts for a teacher that takes text; null for one that does not."""
     teacher_samples: TeacherSamplesSettings | None = None
     """Samples of the teacher, for the discriminator (`discriminator.real`) and for the regression term; null draws none."""
     generator: GeneratorSettings = GeneratorSettings()
@@ -144,6 +146,8 @@ class DistillRun(RunSettings):
             raise ValueError("ratio: needs a discriminator; expected settings under 'discriminator'")
         if self.discriminator is not None and self.discriminator.real == "data" and self.data is None:
             raise ValueError("discriminator: needs real images; expected a source under 'data', or real: teacher")
+        if self.discriminator is not None and self.discriminator.real == "data" and self.prompts is not None and self.prompts.name != "captions":
+            raise ValueError("prompts: real images are shown with their own; expected captions, or discriminator.real: teacher")
         if self.ratio is not None and self.ratio.low >= self.ratio.high:
             raise ValueError(f"ratio.low: is {self.ratio.low:g}; expected less than ratio.high, {self.ratio.high:g}")
         if self.ratio is None and self.objective.uses_ratio:

@@ -10,11 +10,13 @@ import torch
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
+from distill.encoded_prompts import EncodedPrompts
 from distill.errors import UserError
 from distill.files import new_folder, write_json
 from distill.images import save_grid, to_bytes, to_pil
+from distill.prompts import text_file
 from distill.sampling import balanced_labels
-from distill.types import Condition
+from distill.types import Condition, ImageModel
 
 INDEX = "samples.json"
 
@@ -37,25 +39,40 @@ def choose_labels(text: str, count: int, label_count: int) -> Condition:
     return Condition(torch.tensor(labels)[torch.arange(count) % len(labels)])
 
 
+def choose_prompts(text: str | None, network: ImageModel) -> EncodedPrompts | None:
+    """The prompts of a text file, or the one given, for a model that takes text; None for another. Raises UserError where they do not fit."""
+    if text is None or not network.takes_text:
+        if network.takes_text:
+            raise UserError("--prompts: the model takes text; expected a prompt, or a text file of one a line")
+        if text is not None:
+            raise UserError("--prompts: the model takes no text; leave the prompts out")
+        return None
+    prompts = text_file.Settings(path=Path(text)).load() if Path(text).is_file() else [text]
+    return EncodedPrompts(prompts, network.encode_prompts)
+
+
 def check_out(out: Path) -> None:
     """Raise UserError where `out` holds anything but earlier samples."""
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / INDEX).is_file())):
         raise UserError(f"--out {out}: is there and holds no samples; expected a new folder")
 
 
-def save_samples(images: Tensor, seeds: Sequence[int], cond: Condition, out: Path, origin: dict[str, Any]) -> None:
-    """Write `000000.png`, ..., `grid.png` and `samples.json` as one whole folder; what stood in `out` is replaced.
+def save_samples(images: Tensor, seeds: Sequence[int], cond: Condition, out: Path, origin: dict[str, Any], prompts: Sequence[str] = ()) -> None:
+    """Write `000000.png`, ..., `grid.png` and `samples.json` as one whole folder; what stood in `out` is replaced. `prompts` were taken in turn.
 
     Raises UserError where `out` cannot be written.
     """
     pixels = to_bytes(images)
     labels = [None] * len(images) if cond.label is None else cond.label.tolist()
     records = [{"file": f"{i:06d}.png", "seed": seed, "label": label} for i, (seed, label) in enumerate(zip(seeds, labels, strict=True))]
+    if prompts:
+        records = [{**record, "prompt": prompts[i % len(prompts)]} for i, record in enumerate(records)]
     try:
         with new_folder(out) as folder:
             for record, image in zip(records, pixels, strict=True):
                 note = PngInfo()
-                note.add_text("Comment", f"seed {record['seed']}, label {record['label']}, {origin}")
+                shown = f"prompt {record['prompt']!r}" if prompts else f"label {record['label']}"
+                note.add_text("Comment", f"seed {record['seed']}, {shown}, {origin}")
                 to_pil(image).save(folder / record["file"], pnginfo=note)
             save_grid(pixels[:400], folder / "grid.png", columns=10)
             write_json(folder / INDEX, {**origin, "images": records})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from pydantic import Field
 
 from distill.registry import Settings
@@ -26,14 +28,16 @@ class Heun(Settings):
     """Highest noise level at which noise is added."""
     churn_noise: float = Field(1.0, gt=0)
     """S_noise: standard deviation of the added noise."""
+    guidance: float = 1.0
+    """Scale of classifier-free guidance, which doubles the cost of an evaluation; 1 is none."""
 
     @property
     def evaluations(self) -> int:
         """Network evaluations per image."""
         return 2 * self.steps - 1
 
-    def grid(self) -> list[float]:
-        """Noise levels from sigma_max to sigma_min, then 0; steps + 1 of them."""
-        high, low = self.sigma_max ** (1 / self.rho), self.sigma_min ** (1 / self.rho)
+    def grid(self, noisiest: float = math.inf) -> list[float]:
+        """Noise levels from sigma_max, or the schedule's noisiest if that is less, to sigma_min, then 0; steps + 1 of them."""
+        high, low = min(self.sigma_max, noisiest) ** (1 / self.rho), self.sigma_min ** (1 / self.rho)
         fractions = [i / max(1, self.steps - 1) for i in range(self.steps)]
         return [(high + f * (low - high)) ** self.rho for f in fractions] + [0.0]

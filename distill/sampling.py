@@ -11,8 +11,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from distill.batches import seeded
+from distill.guidance import guided
+from distill.images import most_at_once
 from distill.samplers import Heun
-from distill.schedules import like
+from distill.schedules import like, noisiest
 from distill.types import Condition, Denoiser, Generator
 
 
@@ -27,23 +29,30 @@ def balanced_labels(count: int, label_count: int) -> Condition:
 
 
 def sample_generator(
-    generator: Generator, seeds: Sequence[int], cond: Condition, batch_size: int = 256, progress: bool = False
+    generator: Generator, seeds: Sequence[int], cond: Condition, batch_size: int | None = None, progress: bool = False
 ) -> Float[Tensor, "n ..."]:
-    """One-step images, (n, *image_shape) in [-1, 1] up to overshoot, on the CPU."""
-    return _in_batches(lambda rows, z, cond: generator(z, cond), generator, seeds, cond, batch_size, progress)
+    """One-step images, (n, *pixel_shape) in [-1, 1] up to overshoot, on the CPU."""
+    return _in_batches(lambda rows, z, cond: generator.decode(generator(z, cond)), generator, seeds, cond, batch_size, progress)
 
 
 def sample_teacher(
-    teacher: Denoiser, seeds: Sequence[int], cond: Condition, sampler: Heun | None = None, batch_size: int = 256, progress: bool = False
+    teacher: Denoiser,
+    seeds: Sequence[int],
+    cond: Condition,
+    sampler: Heun | None = None,
+    batch_size: int | None = None,
+    progress: bool = False,
+    decode: bool = True,
 ) -> Float[Tensor, "n ..."]:
-    """Images of the teacher's many-step sampler, (n, *image_shape), on the CPU."""
+    """Images of the teacher's many-step sampler, (n, *pixel_shape), on the CPU; or, without `decode`, as the teacher has them, (n, *image_shape)."""
     sampler = sampler or Heun()
 
     def solve(rows: Sequence[int], z: Tensor, cond: Condition) -> Tensor:
         def fresh_noise(step: int) -> Tensor:
             return seeded_noise(rows, teacher.image_shape, stream=step + 1).to(z)
 
-        return heun(teacher, z, cond, sampler, fresh_noise)
+        x0 = heun(teacher, z, cond, sampler, fresh_noise)
+        return teacher.decode(x0) if decode else x0
 
     return _in_batches(solve, teacher, seeds, cond, batch_size, progress)
 
@@ -54,9 +63,9 @@ def heun(teacher: Denoiser, z: Tensor, cond: Condition, sampler: Heun, fresh_noi
 
     def slope(x: Tensor, level: float) -> Tensor:
         t = schedule.t(x.new_full((len(x),), level))
-        return (x - teacher(x * like(schedule.alpha(t), x), t, cond)) / level
+        return (x - guided(teacher, x * like(schedule.alpha(t), x), t, cond, sampler.guidance)[0]) / level
 
-    grid = sampler.grid()
+    grid = sampler.grid(noisiest(schedule))
     x = z * grid[0]
     for step, (level, following) in enumerate(itertools.pairwise(grid)):
         if sampler.churn > 0 and sampler.churn_min <= level <= sampler.churn_max:
@@ -75,9 +84,10 @@ def _in_batches(
     network: Generator | Denoiser,
     seeds: Sequence[int],
     cond: Condition,
-    batch_size: int,
+    batch_size: int | None,
     progress: bool,
 ) -> Tensor:
+    batch_size = min(batch_size or 256, most_at_once(network.pixel_shape))
     device = next(itertools.chain(network.parameters(), network.buffers())).device
     images = []
     for start in tqdm(range(0, len(seeds), batch_size), desc="sampling", disable=not progress, leave=False):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
@@ -104,6 +105,14 @@ class DDPM:
 
     def _table(self, like: Tensor) -> Tensor:
         return torch.tensor(self.log_noise_to_signal, dtype=like.dtype, device=like.device)
+
+
+def noisiest(schedule: NoiseSchedule) -> float:
+    """The greatest sigma/alpha of a schedule."""
+    if schedule.t_max is None:
+        return math.inf
+    t = torch.tensor(schedule.t_max, dtype=torch.float64)
+    return (schedule.sigma(t) / schedule.alpha(t)).item()
 
 
 def describe_schedule(schedule: NoiseSchedule) -> dict[str, Any]:

@@ -6,18 +6,20 @@ They are the real images of a run without data, whose density ratio is then that
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import sys
 from pathlib import Path
 
 import torch
 from jaxtyping import Int64
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from distill.config import differences
+from distill.encoded_prompts import EncodedPrompts
 from distill.errors import UserError
-from distill.files import load_tensors, new_file, read_json, save_tensors, write_json
+from distill.files import load_tensors, new_file, read_json, save_tensors, weights_sha256, write_json
 from distill.registry import Settings
 from distill.run_settings import TeacherSamplesSettings
 from distill.sampling import balanced_labels, sample_teacher, seeded_noise
@@ -25,7 +27,7 @@ from distill.types import Condition, Denoiser, Pairs
 
 FORMAT, INDEX = "distill-teacher-samples/1", "samples.json"
 SHARD = 256
-"""Samples in a file, which are drawn in one batch."""
+"""Samples in a file."""
 FIRST_SEED = 2**32
 """Evaluations count their seeds from 0: a student is not to be trained on the noise that it will be judged by."""
 
@@ -35,10 +37,12 @@ class TeacherSamples:
 
     The folder holds `samples.json`, which says how they were drawn, and shards of `z`, `x` and, if there are any, `label`, each whole or absent.
     Raises UserError, before anything is written, where the folder holds something else. `draw` must be called before a sample is read.
+
+    With `prompts` a label is the number of a prompt.
     """
 
-    def __init__(self, settings: TeacherSamplesSettings, source: Settings, teacher: Denoiser) -> None:
-        self.path, self.count, self.sampler = settings.path, settings.count, settings.sampler
+    def __init__(self, settings: TeacherSamplesSettings, source: Settings, teacher: Denoiser, prompts: EncodedPrompts | None = None) -> None:
+        self.path, self.count, self.sampler, self.prompts = settings.path, settings.count, settings.sampler, prompts
         self.image_shape, self.label_count = teacher.image_shape, teacher.label_count
         self.description = {
             "format": FORMAT,
@@ -48,6 +52,8 @@ class TeacherSamples:
             "teacher": source.model_dump(mode="json", exclude={"path"}),  # the same teacher may have moved
             "teacher_sha256": weights_sha256(teacher),
         }
+        if prompts is not None:
+            self.description["prompts_sha256"] = hashlib.sha256("\n".join([prompts.encoder, *prompts.prompts]).encode()).hexdigest()
         self._refuse_other_samples()
 
     def draw(self, teacher: Denoiser) -> None:
@@ -68,7 +74,8 @@ class TeacherSamples:
 
     def pairs(self, rows: Int64[Tensor, " b"]) -> Pairs:
         """The pairs of these numbers."""
-        return self.stored[rows]
+        pairs = self.stored[rows]
+        return dataclasses.replace(pairs, cond=self._condition(pairs.cond.label))
 
     def __len__(self) -> int:
         return self.count
@@ -77,12 +84,17 @@ class TeacherSamples:
         label = self.stored.cond.label
         return self.stored.x[index], 0 if label is None else int(label[index])
 
+    def _condition(self, label: Tensor | None) -> Condition:
+        return Condition(label) if self.prompts is None or label is None else self.prompts(label)
+
     def _draw_shard(self, teacher: Denoiser, path: Path, rows: range) -> None:
         seeds = [FIRST_SEED + row for row in rows]
-        cond = balanced_labels(self.count, self.label_count)[rows.start : rows.stop]
-        tensors = {"z": seeded_noise(seeds, self.image_shape), "x": sample_teacher(teacher, seeds, cond, self.sampler, SHARD)}
+        label = balanced_labels(self.count, self.label_count if self.prompts is None else len(self.prompts)).label
+        label = None if label is None else label[rows.start : rows.stop]
+        x = sample_teacher(teacher, seeds, self._condition(label), self.sampler, decode=False)
+        tensors = {"z": seeded_noise(seeds, self.image_shape), "x": x}
         with new_file(path) as partial:
-            save_tensors(partial, tensors if cond.label is None else {**tensors, "label": cond.label})
+            save_tensors(partial, tensors if label is None else {**tensors, "label": label})
 
     def _refuse_other_samples(self) -> None:
         index = self.path / INDEX
@@ -92,12 +104,3 @@ class TeacherSamples:
             return
         for key, there, here in differences(read_json(index), self.description):
             raise UserError(f"teacher_samples.path: {self.path} holds other samples: {key} is {there!r} there and {here!r} here; give another path")
-
-
-def weights_sha256(network: nn.Module) -> str:
-    """Hash of a network's weights and buffers, with their names, types and shapes."""
-    digest = hashlib.sha256()
-    for name, tensor in network.state_dict().items():
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()

@@ -21,7 +21,7 @@ from distill.sampling import balanced_labels, sample_teacher
 from distill.schedules import like
 from distill.step import Metrics
 from distill.tracking import Clock, check_finite
-from distill.types import Condition, Denoiser
+from distill.types import Denoiser
 
 
 class TeacherTraining:
@@ -32,7 +32,7 @@ class TeacherTraining:
         data = config.data.load("train")
         torch.manual_seed(config.seed)
         self.network = build_teacher(config.network, data.image_shape, data.label_count).to(accelerator.device)
-        self.batches = Batches.of(config, self.network.image_shape, data.label_count, data, accelerator)
+        self.batches = Batches.of(config, self.network, data, accelerator)
         self.ema = EMA(self.network, config.ema)
         self.updaters = {"teacher": Updater("teacher", self.network, config.optimizer, config.steps, accelerator)}
         self.image_shape, self.label_count = self.network.image_shape, self.network.label_count
@@ -68,6 +68,8 @@ class TeacherTraining:
         """Write the averaged network."""
         save_denoiser(self.ema.average, folder)
 
+    save = export
+
     def tables(self) -> dict[str, Any]:
         """None."""
         return {}
@@ -92,9 +94,7 @@ def denoising_loss(network: Denoiser, batch: Batch, levels: NoiseLevels, label_d
     x0 = batch.real
     if x0 is None:
         raise ValueError("training a teacher needs real images")
-    cond = batch.cond
-    if cond.label is not None:
-        cond = Condition(cond.label.masked_fill(batch.u_fake < label_dropout, -1))  # u_fake is free: no fake score learns here
+    cond = batch.cond.without(batch.u_fake < label_dropout)  # u_fake is free: no fake score learns here
     t = levels.t(batch.u, network.schedule)
     x_t = like(network.schedule.alpha(t), x0) * x0 + like(network.schedule.sigma(t), x0) * batch.eps
     return (like(network.target_weight(t), x0) * (network(x_t, t, cond) - x0).square()).mean()

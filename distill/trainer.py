@@ -31,7 +31,8 @@ Monitor = Callable[[Tensor], Mapping[str, float]]
 @runtime_checkable
 class Task(Protocol):
     """What a run does in each step. `modules` and `updaters` are the state of training besides the average; `tables` are for the report, each a
-    JSON file of the run's folder, as of its newest checkpoint."""
+    JSON file of the run's folder, as of its newest checkpoint. `save` writes the network into a checkpoint, `export` as others open it; samples and
+    `image_shape` are images to look at."""
 
     modules: dict[str, nn.Module]
     updaters: dict[str, Updater]
@@ -42,6 +43,7 @@ class Task(Protocol):
     def start(self, step: int) -> None: ...
     def update(self, step: int, detailed: bool) -> Mapping[str, Tensor]: ...
     def sample(self, count: int, first_seed: int = 0) -> Tensor: ...
+    def save(self, folder: Path) -> None: ...
     def export(self, folder: Path) -> None: ...
     def tables(self) -> dict[str, Any]: ...
 
@@ -143,9 +145,7 @@ class Trainer:
             with self.clock("checkpoint"):
                 progress = {"seconds": self._seconds(), "ema_updates": self.task.ema.updates}
                 optimizers = {name: updater.optimizer for name, updater in self.task.updaters.items()}
-                save_checkpoint(
-                    self.config.run_dir, self.step, self.task.modules, optimizers, progress, self.task.export, self.config.keep_checkpoints
-                )
+                save_checkpoint(self.config.run_dir, self.step, self.task.modules, optimizers, progress, self.task.save, self.config.keep_checkpoints)
                 for name, table in self.task.tables().items():
                     write_json(self.config.run_dir / f"{name}.json", table)
         self.saved_step = self.step

@@ -6,13 +6,42 @@ import dataclasses
 from collections.abc import Callable, Sequence
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
-from distill.schedules import NoiseSchedule
+from distill.schedules import NoiseSchedule, like
 
 Features = dict[str, Tensor]
 """A network's hidden activations by the name of their depth, each (b, channels, ...)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Text:
+    """Encoded prompts, tensors by the names that the network knows: `tokens` (b, n, width), `pooled` (b, width), `ids` (b, k), the last for sizes
+    and crops. `none` holds one row, (1, ...), of what stands for no prompt; what is not in it, such as `ids`, is the same without a prompt.
+    """
+
+    given: dict[str, Tensor]
+    none: dict[str, Tensor]
+
+    def __len__(self) -> int:
+        return len(next(iter(self.given.values())))
+
+    @property
+    def device(self) -> torch.device:
+        return next(iter(self.given.values())).device
+
+    def __getitem__(self, rows: slice | Tensor) -> Text:
+        return Text({name: value[rows] for name, value in self.given.items()}, self.none)
+
+    def to(self, device: torch.device | str) -> Text:
+        given, none = ({name: value.to(device) for name, value in tensors.items()} for tensors in (self.given, self.none))
+        return Text(given, none)
+
+    def without(self, rows: Bool[Tensor, " b"]) -> Text:
+        """No prompt in these rows."""
+        replaced = {name: torch.where(like(rows, value), value, self.given[name]) for name, value in self.none.items()}
+        return Text({**self.given, **replaced}, self.none)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,18 +49,27 @@ class Condition:
     """What a batch is conditioned on. `label` holds class indices in [0, label_count); -1, or None for a whole batch, means unconditional."""
 
     label: Int64[Tensor, " b"] | None = None
+    text: Text | None = None
 
     def and_none(self) -> Condition:
         """The batch's condition, and then as many rows without one: both sides of a guided prediction. Raises ValueError where there is none."""
-        if self.label is None:
+        given = self.label if self.text is None else self.text
+        if given is None:
             raise ValueError("guidance: needs a condition; found none")
-        return Condition(torch.cat([self.label, torch.full_like(self.label, -1)]))
+        rows = torch.arange(len(given), device=given.device)
+        twice = self[torch.cat([rows, rows])]
+        return twice.without(torch.cat([rows < 0, rows >= 0]))
+
+    def without(self, rows: Bool[Tensor, " b"]) -> Condition:
+        """No condition in these rows."""
+        label = None if self.label is None else self.label.masked_fill(rows, -1)
+        return Condition(label, None if self.text is None else self.text.without(rows))
 
     def __getitem__(self, rows: slice | Tensor) -> Condition:
-        return Condition(None if self.label is None else self.label[rows])
+        return Condition(None if self.label is None else self.label[rows], None if self.text is None else self.text[rows])
 
     def to(self, device: torch.device | str) -> Condition:
-        return Condition(None if self.label is None else self.label.to(device))
+        return Condition(None if self.label is None else self.label.to(device), None if self.text is None else self.text.to(device))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,15 +87,50 @@ class Pairs:
         return Pairs(self.z.to(device), self.cond.to(device), self.x.to(device))
 
 
-class Denoiser(nn.Module):
+class ImageModel(nn.Module):
+    """What denoisers and generators share: the space in which they work, (b, *image_shape), and how it shows as images.
+
+    That space is the images' own unless the model is latent, which overrides all of these but the counts.
+    """
+
+    image_shape: tuple[int, ...]
+    label_count: int
+    takes_text: bool = False
+
+    @property
+    def pixel_shape(self) -> tuple[int, ...]:
+        """Shape of its images as one looks at them."""
+        return self.image_shape
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Images in [-1, 1], (b, *pixel_shape), as the model has them, (b, *image_shape)."""
+        return images
+
+    def decode(self, x0: Tensor) -> Tensor:
+        """What the model makes, (b, *image_shape), as images in [-1, 1] up to overshoot, (b, *pixel_shape)."""
+        return x0
+
+    def encode_prompts(self, prompts: Sequence[str]) -> Condition:
+        """Prompts as a condition. Raises ValueError for a model that takes none."""
+        raise ValueError(f"{type(self).__name__} takes no prompts")
+
+    def prompt_encoder_sha256(self) -> str:
+        """Hash of all that a prompt's condition depends on besides the prompt. Raises as `encode_prompts`."""
+        raise ValueError(f"{type(self).__name__} takes no prompts")
+
+
+class Denoiser(ImageModel):
     """A network that predicts x_0 from x_t = alpha(t) x_0 + sigma(t) eps. Teacher and fake score are two, and a generator is one at its entry.
 
     Called with x_t (b, *image_shape), t (b,) and a condition. With `depths` it also returns its features at the depths of those names.
     """
 
     schedule: NoiseSchedule
-    image_shape: tuple[int, ...]
-    label_count: int
+
+    def entry_point(self, noise_to_signal: float) -> tuple[float, float]:
+        """Where a one-step generator enters it: the time t, and the scale of the unit noise there, sigma(t)."""
+        t = self.schedule.t(torch.tensor(noise_to_signal, dtype=torch.float64))
+        return t.item(), self.schedule.sigma(t).item()
 
     @property
     def depth_channels(self) -> dict[str, int]:
@@ -83,11 +156,8 @@ class Critic(nn.Module):
         raise NotImplementedError
 
 
-class Generator(nn.Module):
+class Generator(ImageModel):
     """One-step generator: (z, cond) -> x_0 in one network evaluation, z ~ N(0, I) of shape (b, *image_shape)."""
-
-    image_shape: tuple[int, ...]
-    label_count: int
 
 
 @dataclasses.dataclass(frozen=True)

@@ -92,9 +92,11 @@ def open_networks(options: argparse.Namespace, config: Any) -> dict[str, Any]:
 
 
 def check_fits(role: str, network: Any, train: Images) -> None:
-    """Raises UserError where a network makes other images, or has other labels, than the data."""
-    if tuple(network.image_shape) != train.shape:
-        raise UserError(f"the {role} makes images of {tuple(network.image_shape)}; expected {train.shape} as the data's")
+    """Raises UserError where a network makes other images, or has other labels, than the data, or takes prompts, which are not drawn here."""
+    if network.takes_text:
+        raise UserError(f"the {role} takes prompts; expected a model of labels or of none")
+    if tuple(network.pixel_shape) != train.shape:
+        raise UserError(f"the {role} makes images of {tuple(network.pixel_shape)}; expected {train.shape} as the data's")
     if train.label_count and network.label_count not in (0, train.label_count):
         raise UserError(f"the {role} has {network.label_count} labels; expected {train.label_count} as the data's")
 

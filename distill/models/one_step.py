@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from jaxtyping import Float
 from torch import Tensor
 
-from distill.schedules import like
 from distill.types import Condition, Denoiser, Generator
 
 
@@ -19,10 +20,21 @@ class OneStepGenerator(Generator):
         super().__init__()
         self.denoiser = denoiser
         self.init_noise_to_signal = init_noise_to_signal
-        self.image_shape = denoiser.image_shape
-        self.label_count = denoiser.label_count
+        self.image_shape, self.label_count, self.takes_text = denoiser.image_shape, denoiser.label_count, denoiser.takes_text
 
     def forward(self, z: Float[Tensor, "b ..."], cond: Condition) -> Float[Tensor, "b ..."]:
-        schedule = self.denoiser.schedule
-        t = schedule.t(z.new_full((len(z),), self.init_noise_to_signal))
-        return self.denoiser(like(schedule.sigma(t), z) * z, t, cond)
+        t, scale = self.denoiser.entry_point(self.init_noise_to_signal)
+        return self.denoiser(scale * z, z.new_full((len(z),), t), cond)
+
+    @property
+    def pixel_shape(self) -> tuple[int, ...]:
+        return self.denoiser.pixel_shape
+
+    def encode(self, images: Tensor) -> Tensor:
+        return self.denoiser.encode(images)
+
+    def decode(self, x0: Tensor) -> Tensor:
+        return self.denoiser.decode(x0)
+
+    def encode_prompts(self, prompts: Sequence[str]) -> Condition:
+        return self.denoiser.encode_prompts(prompts)

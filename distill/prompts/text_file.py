@@ -1,0 +1,23 @@
+"""Prompts in a text file, one a line; blank lines do not count."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from distill.prompts import PromptSettings, read_lines
+
+if TYPE_CHECKING:
+    from distill.data import DataSource
+
+
+class Settings(PromptSettings):
+    """A text file, one prompt a line."""
+
+    name: Literal["text_file"] = "text_file"
+    path: Path
+    """The file."""
+
+    def load(self, data: DataSource | None = None) -> list[str]:
+        """Read the prompts. Raises UserError where there are none."""
+        return [line.strip() for line in read_lines(self.path) if line.strip()]

@@ -1,0 +1,185 @@
+"""Students of diffusers' pipelines: they learn, and leave as pipelines that plain diffusers runs in one step, with the same image."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from accelerate.state import AcceleratorState
+from PIL import Image
+from torch import Tensor
+
+import distill
+from distill.checkpoint import newest_checkpoint
+from distill.config import read_config
+from distill.errors import UserError
+from distill.export import export_generator
+from distill.launch import launch
+from distill.models.one_step import OneStepGenerator
+from distill.types import Condition, Generator
+from sample import main as sample
+from tests import tiny_pipelines
+
+PROMPTS = ["a cat", "two dogs", "xyz"]
+ZERO_SNR = {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True, "clip_sample": False}
+FAMILIES: dict[str, Callable[[Path], Path]] = {
+    "ddpm": tiny_pipelines.ddpm,
+    "sd15": tiny_pipelines.stable_diffusion,
+    "sd21": lambda folder: tiny_pipelines.stable_diffusion(folder, prediction_type="v_prediction"),
+    "zero-snr": lambda folder: tiny_pipelines.stable_diffusion(folder, "DDIMScheduler", **ZERO_SNR),
+    "sdxl": tiny_pipelines.stable_diffusion_xl,
+}
+OBJECTIVES = {
+    "distribution_matching": {"divergence": "jensen_shannon"},
+    "score_matching": {"alpha": 1.2},
+    "expanded_divergence": {"divergence": "forward_kl"},
+}
+SMALL = {"steps": 2, "batch_size": 2, "log_every": 1, "checkpoint_every": 2, "device": "cpu"}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Tiny pipelines, prompts, and a folder of captioned images."""
+    root = tmp_path_factory.mktemp("students")
+    for name in ("ddpm", "sd15", "sdxl"):
+        FAMILIES[name](root / name)
+    (root / "prompts.txt").write_text("\n".join(PROMPTS))
+    (root / "images").mkdir()
+    for row, prompt in enumerate(PROMPTS):
+        Image.new("RGB", (20 + row, 24), (80 * row, 128, 0)).save(root / "images" / f"{row}.png")
+        (root / "images" / f"{row}.txt").write_text(prompt)
+    return root
+
+
+def run(root: Path, name: str, config: dict[str, Any]) -> Path:
+    """Run a configuration to its end."""
+    file = root / f"{name}.yaml"
+    file.write_text(yaml.safe_dump({"task": "distill", **SMALL, "run_dir": str(root / "runs" / name), **config}))
+    config_read = read_config(file)
+    AcceleratorState._reset_state(reset_partial_state=True)  # the precision of the last run is kept otherwise
+    assert launch(config_read) == 0
+    return config_read.run_dir
+
+
+def image_of_diffusers(folder: Path, z: Tensor, monkeypatch: pytest.MonkeyPatch) -> Tensor:
+    """One step of the exported pipeline called as users call it, but for the noise."""
+    from diffusers import DiffusionPipeline
+
+    pipe = DiffusionPipeline.from_pretrained(folder)
+    if hasattr(pipe, "encode_prompt"):
+        return pipe(PROMPTS[: len(z)], num_inference_steps=1, guidance_scale=0, latents=z, output_type="pt").images
+    monkeypatch.setattr("diffusers.pipelines.ddpm.pipeline_ddpm.randn_tensor", lambda *_, **__: z)
+    return torch.from_numpy(pipe(len(z), num_inference_steps=1, output_type="np").images).permute(0, 3, 1, 2)
+
+
+@torch.no_grad()
+def image_of_ours(generator: Generator, z: Tensor) -> Tensor:
+    cond = generator.encode_prompts(PROMPTS[: len(z)]) if generator.takes_text else Condition()
+    return (generator.decode(generator(z, cond)) / 2 + 0.5).clamp(0, 1)
+
+
+@pytest.mark.parametrize("noise_to_signal", [2.5, 1e4])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_an_export_is_a_pipeline_of_diffusers(family: str, noise_to_signal: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Entered in the middle of the schedule and at its end."""
+    generator = OneStepGenerator(distill.load_teacher(FAMILIES[family](tmp_path / "teacher")), noise_to_signal)
+    for parameter in generator.parameters():
+        parameter.data.add_(0.02 * torch.randn_like(parameter))
+    (tmp_path / "export").mkdir()
+    export_generator(generator, tmp_path / "export")
+    z = torch.randn(2, *generator.image_shape)
+    ours = image_of_ours(generator, z)
+    torch.testing.assert_close(image_of_diffusers(tmp_path / "export", z, monkeypatch), ours, rtol=0, atol=1e-5)
+    torch.testing.assert_close(image_of_ours(distill.load_generator(tmp_path / "export"), z), ours, rtol=0, atol=1e-6)
+    teacher = distill.load_teacher(tmp_path / "export")
+    assert teacher.schedule.t_max == generator.denoiser.entry_point(noise_to_signal)[0]
+    torch.testing.assert_close(image_of_ours(OneStepGenerator(teacher, noise_to_signal), z), ours, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize("family", ["sd15", *(pytest.param(family, marks=pytest.mark.slow) for family in ("ddpm", "sdxl"))])
+def test_every_objective_moves_the_student(root: Path, family: str, objective: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a discriminator on stored samples of the teacher; text teachers guided, with prompt dropout and a cache."""
+    text = {"prompts": {"name": "text_file", "path": str(root / "prompts.txt"), "dropout": 0.3, "cache": str(root / "cache")}}
+    text["guidance"] = {"teacher": 2.0, "fake": 1.5}
+    settings: dict[str, Any] = {
+        "teacher": {"name": "diffusers", "path": str(root / family)},
+        "generator": {"init_noise_to_signal": 2.5, "ema": 0.0, "noise_levels": {"name": "uniform", "start": 0.02, "stop": 0.98}},
+        "teacher_samples": {"path": str(root / "samples" / family), "count": 4, "sampler": {"steps": 2}},
+        "objective": {"name": objective, **OBJECTIVES[objective]},
+        "discriminator": {"reads": "fake", "real": "teacher", "depths": ["4", "bottleneck"], "width": 8},
+        "ratio": {"bins": 2} if "divergence" in OBJECTIVES[objective] else None,
+        "terms": [{"name": "gan", "weight": 0.1}, {"name": "regression", "weight": 0.1}],
+        **({} if family == "ddpm" else text),
+    }
+    run_dir = run(root, f"{family}-{objective}", settings)
+    teacher = OneStepGenerator(distill.load_teacher(root / family), 2.5)
+    z = torch.randn(2, *teacher.image_shape, generator=torch.Generator().manual_seed(0))
+    student = image_of_ours(distill.load_generator(run_dir), z)
+    assert (student - image_of_ours(teacher, z)).abs().max() > 1e-4
+    torch.testing.assert_close(image_of_diffusers(run_dir / "export", z, monkeypatch), student, rtol=0, atol=1e-5)
+    checkpoint = newest_checkpoint(run_dir)
+    assert checkpoint is not None
+    assert not (checkpoint / "model_index.json").exists()
+    torch.testing.assert_close(image_of_ours(distill.load_generator(checkpoint), z), student, rtol=0, atol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", ["sd15/f_distill", "sd15/sid_lsg", "sd15/dmd2", "sdxl/f_distill", "sdxl/dmd2"])
+def test_the_papers_presets_run(root: Path, preset: str) -> None:
+    """Two steps with a tiny pipeline of the same classes; everything that is not a size, a path or a count stays the preset's."""
+    content = yaml.safe_load(Path(f"configs/{preset}.yaml").read_text())
+    content["teacher"].update(path=str(root / preset.split("/")[0]), resolution=16)
+    content["prompts"]["cache"] = None
+    if "data" in content:
+        content["data"].update(path=str(root / "images"), resolution=16)
+    else:
+        content["prompts"]["path"] = str(root / "prompts.txt")
+    content["fake"]["updates"] = 1
+    run_dir = run(root, preset.replace("/", "-"), {**content, **SMALL, "micro_batch_size": 1, "run_dir": str(root / "runs" / preset)})
+    last = json.loads((run_dir / "stats.jsonl").read_text().splitlines()[-1])
+    assert last["step"] == 2
+    assert last["grad_norm/generator"] > 0
+    assert distill.load_generator(run_dir).denoiser.entry_point(content["generator"]["init_noise_to_signal"])[0] == {
+        "sd15/sid_lsg": 625.0,
+        "sdxl/dmd2": 399.0,
+    }.get(preset, 999.0)
+
+
+def test_prompts_from_the_command_line(root: Path, tmp_path: Path) -> None:
+    """`sample.py` with an export, and with the teacher: a file of prompts, in turn."""
+    (tmp_path / "export").mkdir()
+    export_generator(OneStepGenerator(distill.load_teacher(root / "sd15"), 80.0), tmp_path / "export")
+    arguments = ["--run", str(tmp_path / "export"), "--n", "4", "--out", str(tmp_path / "samples")]
+    sample([*arguments, "--prompts", str(root / "prompts.txt")])
+    records = json.loads((tmp_path / "samples" / "samples.json").read_text())["images"]
+    assert [record["prompt"] for record in records] == [*PROMPTS, PROMPTS[0]]
+    with Image.open(tmp_path / "samples" / "000001.png") as image:
+        assert image.size == (16, 16)
+        assert "seed 1, prompt 'two dogs'" in image.text["Comment"]
+    with pytest.raises(UserError, match="--prompts: the model takes text; expected a prompt, or a text file of one a line"):
+        sample(arguments)
+
+
+def test_prompts_belong_to_text(root: Path) -> None:
+    def complaint(config: dict[str, Any]) -> str:
+        with pytest.raises(UserError) as error:
+            run(root, "refused", {"objective": {"name": "score_matching"}, **config})
+        return str(error.value)
+
+    text = {"teacher": {"name": "diffusers", "path": str(root / "sd15")}}
+    prompts = {"prompts": {"name": "text_file", "path": str(root / "prompts.txt")}}
+    images = {"data": {"name": "captioned_folder", "path": str(root / "images"), "resolution": 16}}
+    assert complaint(text) == "prompts: the teacher takes text; expected a source of prompts"
+    assert complaint({"teacher": {"name": "diffusers", "path": str(root / "ddpm")}, **prompts}) == "prompts: the teacher takes no text; expected null"
+    shown = complaint({**text, **prompts, **images, "discriminator": {}})
+    assert shown.endswith("prompts: real images are shown with their own; expected captions, or discriminator.real: teacher")
+    assert "captions needs data that have them" in complaint({**text, "prompts": {"name": "captions"}})
+    small = {**images["data"], "resolution": 8}
+    wrong_size = complaint({**text, "data": small, "prompts": {"name": "captions"}, "discriminator": {}})
+    assert wrong_size == "data: images of (3, 8, 8); expected (3, 16, 16) as the network's"

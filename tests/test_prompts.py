@@ -1,0 +1,108 @@
+"""Prompts: the files that they come from, and their conditions, cached by content."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from distill.batches import Batches
+from distill.data.captioned_folder import CaptionedFolder
+from distill.encoded_prompts import EncodedPrompts
+from distill.errors import UserError
+from distill.prompts import captions, jsonl, text_file
+from distill.types import Condition, Text
+
+
+class Encoder:
+    """A prompt's tokens are its length; counts its calls."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def __call__(self, prompts: Sequence[str]) -> Condition:
+        self.asked += prompts
+        lengths = torch.tensor([float(len(prompt)) for prompt in prompts])[:, None]
+        return Condition(text=Text({"tokens": lengths, "ids": torch.full_like(lengths, 7.0)}, {"tokens": torch.full((1, 1), -1.0)}))
+
+
+def test_text_and_jsonl(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("a cat\n\n  two dogs \n")
+    assert text_file.Settings(path=tmp_path / "a.txt").load() == ["a cat", "two dogs"]
+    (tmp_path / "a.jsonl").write_text('{"text": "a cat", "id": 3}\n\n{"text": "two dogs"}\n')
+    assert jsonl.Settings(path=tmp_path / "a.jsonl").load() == ["a cat", "two dogs"]
+    with pytest.raises(UserError, match=r"a.jsonl, line 1: expected a JSON object with 'caption'"):
+        jsonl.Settings(path=tmp_path / "a.jsonl", key="caption").load()
+    (tmp_path / "b.jsonl").write_text('{"text": 3}')
+    with pytest.raises(UserError, match="line 1: 'text' is 3; expected text"):
+        jsonl.Settings(path=tmp_path / "b.jsonl").load()
+    (tmp_path / "empty.txt").write_text("\n \n")
+    with pytest.raises(UserError, match=r"empty.txt holds no prompt"):
+        text_file.Settings(path=tmp_path / "empty.txt").load()
+    with pytest.raises(UserError, match=r"none.txt cannot be read \(No such file"):
+        text_file.Settings(path=tmp_path / "none.txt").load()
+
+
+def test_captioned_folder(tmp_path: Path) -> None:
+    image = Image.new("RGB", (40, 20), (0, 0, 0))
+    image.paste((255, 0, 0), (10, 0, 30, 20))
+    image.save(tmp_path / "x.png")
+    with pytest.raises(UserError, match=r"x.png: has no caption; expected x.txt beside it, or metadata.jsonl"):
+        CaptionedFolder(tmp_path, 8)
+    (tmp_path / "x.txt").write_text("a square\n")
+    folder = CaptionedFolder(tmp_path, 8)
+    assert (len(folder), folder.image_shape, captions.Settings().load(folder)) == (1, (3, 8, 8), ["a square"])
+    pixels, row = folder[0]
+    assert row == 0
+    torch.testing.assert_close(pixels, torch.tensor([1.0, -1.0, -1.0])[:, None, None].expand(3, 8, 8))
+    (tmp_path / "metadata.jsonl").write_text(json.dumps({"file_name": "x.png", "text": "red"}))
+    assert CaptionedFolder(tmp_path, 8).captions == ["red"]
+    (tmp_path / "metadata.jsonl").write_text(json.dumps({"file_name": "y.png", "text": "red"}))
+    with pytest.raises(UserError, match=r"metadata.jsonl, line 1: .*y.png is not there"):
+        CaptionedFolder(tmp_path, 8)
+
+
+def test_each_prompt_is_encoded_once_for_each_encoder(tmp_path: Path) -> None:
+    encoder = Encoder()
+    prompts = EncodedPrompts(["a", "bcd"], encoder, "first", tmp_path)
+    for _ in range(2):
+        text = prompts(torch.tensor([1, 0, 1])).text
+        assert text is not None
+        assert text.given["tokens"].flatten().tolist() == [3.0, 1.0, 3.0]
+    assert encoder.asked == ["bcd", "a", ""]
+    EncodedPrompts(["bcd"], encoder, "first", tmp_path)(torch.tensor([0]))
+    assert encoder.asked == ["bcd", "a", "", ""]  # what stands for no prompt is not in the cache
+    EncodedPrompts(["bcd"], encoder, "second", tmp_path)(torch.tensor([0]))
+    assert encoder.asked[4:] == ["bcd", ""]
+    assert len(list(tmp_path.rglob("*.safetensors"))) == 3
+
+
+def test_text_is_taken_apart_and_doubled() -> None:
+    cond = Encoder()(["a", "bcd", "ef"])
+    text = cond[torch.tensor([2, 1])].and_none().text
+    assert text is not None
+    assert text.given["tokens"].flatten().tolist() == [2.0, 3.0, -1.0, -1.0]
+    assert text.given["ids"].flatten().tolist() == [7.0] * 4  # sizes hold without a prompt too
+    some = cond.without(torch.tensor([False, True, False])).text
+    assert some is not None
+    assert some.given["tokens"].flatten().tolist() == [1.0, -1.0, 2.0]
+    assert cond.to("meta").text.device == torch.device("meta")
+
+
+def test_prompts_are_dropped_by_the_step_alone() -> None:
+    prompts = EncodedPrompts(["a", "bcd"], Encoder(), dropout=0.5)
+
+    def tokens(process: int = 0, processes: int = 1) -> list[list[float]]:
+        share = {"process": process, "processes": processes, "prompts": prompts}
+        stream = Batches((2,), 0, None, 32, 0, torch.device("cpu"), **share).starting_at(3)
+        return [next(stream).cond.text.given["tokens"].flatten().tolist() for _ in range(2)]
+
+    whole = tokens()
+    assert whole == tokens()
+    assert {value for batch in whole for value in batch} == {-1.0, 1.0, 3.0}
+    assert 20 <= sum(batch.count(-1.0) for batch in whole) <= 44
+    assert [one + two for one, two in zip(tokens(0, 2), tokens(1, 2), strict=True)] == whole
