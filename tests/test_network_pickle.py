@@ -100,7 +100,7 @@ def test_backends_open_pickles_and_folders(tmp_path: Path) -> None:
     for name, path, kind in (("edm", EDM, "EDMNetwork"), ("edm", tmp_path / "out", "EDMNetwork"), ("edm2", EDM2, "EDM2Network")):
         teacher = load_teacher(settings_of("teachers", name).model_validate({"name": name, "path": path}))
         assert (type(teacher).__name__, teacher.training) == (kind, False)
-    assert choices("teachers") == ["edm", "edm2", "gaussian_mixture", "native"]
+    assert choices("teachers") == ["diffusers", "edm", "edm2", "gaussian_mixture", "native"]
 
 
 @pytest.mark.parametrize(
