@@ -6,6 +6,8 @@ from pathlib import Path
 
 from distill.errors import ArgumentParser, UserError, run_command
 
+DTYPES = ("float32", "bfloat16", "float16")
+
 
 def main(arguments: list[str]) -> None:
     parser = ArgumentParser("sample.py", "Generate images with a one-step generator, one network evaluation each, or with its teacher.")
@@ -16,6 +18,9 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--seed", type=int, default=0, help="seed of the first image; image i has seed + i (default: 0)")
     parser.add_argument("--out", type=Path, default=Path("samples"), help="folder for the images, grid.png and samples.json (default: samples)")
     parser.add_argument("--batch-size", type=int, default=256, help="most images at once; does not change them (default: 256)")
+    parser.add_argument("--resolution", type=int, help="height and width in pixels, for models of diffusers (default: the model's own)")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto takes a CUDA device if there is one (default: auto)")
+    parser.add_argument("--dtype", choices=DTYPES, default="float32", help="what the networks compute in (default: float32)")
     parser.add_argument("--teacher", action="store_true", help="sample the run's teacher with EDM's sampler instead")
     parser.add_argument("--steps", type=int, default=18, help="steps of the teacher's sampler (default: 18, which are 35 evaluations)")
     parser.add_argument("--churn", type=float, default=0.0, help="stochastic churn of the teacher's sampler (default: 0, deterministic)")
@@ -24,26 +29,26 @@ def main(arguments: list[str]) -> None:
     if options.n < 1 or options.batch_size < 1 or options.steps < 1 or options.seed < 0 or options.churn < 0:
         raise UserError("--n, --batch-size and --steps: expected at least 1; --seed and --churn: at least 0")
 
-    import distill
-    from distill.config import read_run
-    from distill.sample_files import check_out, choose_labels, choose_prompts, save_samples
+    from distill.sample_files import check_out, choose_labels, choose_prompts, computing, open_model, save_samples
     from distill.samplers import Heun
     from distill.sampling import sample_generator, sample_teacher
 
-    network = distill.load_teacher(read_run(options.run).teacher) if options.teacher else distill.load_generator(options.run)
     check_out(options.out)
+    network = open_model(options.run, options.teacher, options.resolution, options.device)
     seeds = range(options.seed, options.seed + options.n)
     prompts = choose_prompts(options.prompts, network)
     cond = prompts.balanced(options.n) if prompts else choose_labels(options.labels, options.n, network.label_count)
-    if options.teacher:
-        sampler = Heun(steps=options.steps, churn=options.churn, guidance=options.guidance)
-        images = sample_teacher(network, seeds, cond, sampler, options.batch_size, progress=True)
-        evaluations = sampler.evaluations
-    else:
-        images, evaluations = sample_generator(network, seeds, cond, options.batch_size, progress=True), 1
-    origin = {"run": str(options.run), "teacher": options.teacher, "evaluations": evaluations}
+    origin = {"run": str(options.run), "teacher": options.teacher, "evaluations": 1, "size": list(network.pixel_shape[1:]), "dtype": options.dtype}
+    with computing(network, options.dtype):
+        if options.teacher:
+            sampler = Heun(steps=options.steps, churn=options.churn, guidance=options.guidance)
+            images = sample_teacher(network, seeds, cond, sampler, options.batch_size, progress=True)
+            origin |= {"evaluations": sampler.evaluations, "sampler": sampler.model_dump()}
+        else:
+            images = sample_generator(network, seeds, cond, options.batch_size, progress=True)
     save_samples(images, seeds, cond, options.out, origin, prompts.prompts if prompts else ())
-    print(f"{options.n} images, {evaluations} network evaluation{'s' * (evaluations > 1)} each, are in {options.out}")
+    evaluations = f"{origin['evaluations']} network evaluation{'s' * (origin['evaluations'] > 1)}"
+    print(f"{options.n} images, {evaluations} each, are in {options.out}")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from distill.distillation import build_method, build_networks
 from distill.run_settings import DistillRun, RunConfig, RunSettings, TrainTeacherRun
 from distill.step import fake_loss, frozen, generator_loss
 from distill.teacher_training import build_teacher, denoising_loss
-from distill.types import Condition, Denoiser, Pairs
+from distill.types import Condition, Denoiser, Pairs, Text
 
 META = torch.device("meta")
 FLOAT, MIB = 4, 2**20
@@ -41,9 +41,15 @@ def _describe_distillation(config: DistillRun) -> str:
     teacher = config.teacher.outline().eval().requires_grad_(False)
     networks, method = build_networks(config, teacher, META), build_method(config, META)
     batch = _empty_batch(config, teacher, config.discriminator is not None, config.needs_pairs)
-    parts = {"teacher": teacher, "generator": networks.generator, "fake": networks.fake, "discriminator": networks.discriminator}
+    parts = {
+        "teacher": teacher,
+        **teacher.other_parts(),
+        "generator": networks.generator,
+        "fake": networks.fake,
+        "discriminator": networks.discriminator,
+    }
     built = {name: network for name, network in parts.items() if network is not None}
-    learners = [network for name, network in built.items() if name != "teacher"]
+    learners = [network for name, network in built.items() if name in ("generator", "fake", "discriminator")]
 
     def fake_update() -> Tensor:
         return sum(fake_loss(networks, method, batch, batch.z)[0].values(), torch.zeros((), device=META))
@@ -84,6 +90,9 @@ def _empty_batch(config: RunSettings, network: Denoiser, real: bool, pairs: bool
     image = torch.empty(count, *network.image_shape, device=META)
     u = torch.empty(count, device=META)
     cond = Condition(torch.empty(count, dtype=torch.int64, device=META) if network.label_count else None)
+    if network.takes_text:
+        given, none = ({name: torch.empty(rows, *shape, device=META) for name, shape in network.text_shapes().items()} for rows in (count, 1))
+        cond = Condition(text=Text(given, none))
     return Batch(image, cond, u, image, u, image, image if real else None, image, Pairs(image, cond, image) if pairs else None)
 
 

@@ -23,7 +23,7 @@ CLASSES = {
     "UNet": "distill.models.unet",
     "MLP": "distill.models.mlp",
     "Affine": "distill.models.affine",
-    "DiffusersUNet": "distill.models.diffusers_unet",
+    "DiffusersNetwork": "distill.models.diffusers_network",
     "EDMNetwork": "distill.models.edm",
     "EDM2Network": "distill.models.edm2",
 }
@@ -72,16 +72,21 @@ def outline_denoiser(path: Path) -> Denoiser:
         return build_network(description["network"], folder / CONFIG)
 
 
-def load_generator(path: Path | str) -> Generator:
+def load_generator(path: Path | str, resolution: int | None = None) -> Generator:
     """Open a one-step generator: an export, a checkpoint, or a run folder (its export, else its newest checkpoint).
 
-    Returns the generator in evaluation mode on the CPU. Raises UserError for anything else.
+    `resolution`, in pixels, is another than its own, for networks of diffusers. Returns the generator in evaluation mode on the CPU. Raises
+    UserError for anything else.
     """
     from distill.models.one_step import OneStepGenerator
 
     folder, description = _open(Path(path), "generator")
     is_pipeline = (folder / PIPELINE).is_file()
-    here = {"path": str(folder), "revision": None, "variant": None} if is_pipeline else {}
+    here: dict[str, Any] = {"path": str(folder), "revision": None, "variant": None} if is_pipeline else {}
+    if resolution is not None:
+        if description["network"].get("class") != "DiffusersNetwork":
+            raise UserError(f"resolution: is {resolution}; expected none: {folder} holds a model of one size")
+        here["resolution"] = resolution
     network = build_network({**description["network"], **here}, folder / CONFIG)
     generator = OneStepGenerator(network, description["init_noise_to_signal"]) if "init_noise_to_signal" in description else network
     if not is_pipeline:

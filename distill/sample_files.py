@@ -1,7 +1,8 @@
-"""What `sample.py` reads and writes: labels from text; a folder of PNG files, a grid and a JSON."""
+"""What `sample.py` reads and writes: a model, labels from text; a folder of PNG files, a grid and a JSON."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,10 @@ import torch
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
+from distill.config import read_run
 from distill.encoded_prompts import EncodedPrompts
 from distill.errors import UserError
+from distill.export import load_generator
 from distill.files import new_folder, write_json
 from distill.images import save_grid, to_bytes, to_pil
 from distill.prompts import text_file
@@ -19,6 +22,29 @@ from distill.sampling import balanced_labels
 from distill.types import Condition, ImageModel
 
 INDEX = "samples.json"
+
+
+def open_model(run: Path, teacher: bool, resolution: int | None, device: str) -> Any:
+    """The generator of a run, or its teacher, at a resolution, on a device. Raises UserError where one cannot be had."""
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device: cuda is not available; expected auto or cpu")
+    chosen = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
+    if not teacher:
+        return load_generator(run, resolution).to(chosen)
+    settings = getattr(read_run(run), "teacher", None)
+    if settings is None:
+        raise UserError(f"--teacher: {run} trained a teacher; expected a run that distils one")
+    if resolution is not None:
+        if "resolution" not in type(settings).model_fields:
+            raise UserError(f"--resolution {resolution}: teachers of '{settings.name}' make images of one size; leave it out")
+        settings = settings.model_copy(update={"resolution": resolution})
+    return settings.load().to(chosen)
+
+
+def computing(network: ImageModel, dtype: str) -> torch.autocast:
+    """Within, networks on this one's device compute in `float32`, `bfloat16` or `float16`."""
+    device = next(itertools.chain(network.parameters(), network.buffers())).device
+    return torch.autocast(device.type, getattr(torch, dtype), enabled=dtype != "float32")
 
 
 def choose_labels(text: str, count: int, label_count: int) -> Condition:

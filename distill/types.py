@@ -17,8 +17,8 @@ Features = dict[str, Tensor]
 
 @dataclasses.dataclass(frozen=True)
 class Text:
-    """Encoded prompts, tensors by the names that the network knows: `tokens` (b, n, width), `pooled` (b, width), `ids` (b, k), the last for sizes
-    and crops. `none` holds one row, (1, ...), of what stands for no prompt; what is not in it, such as `ids`, is the same without a prompt.
+    """Encoded prompts, tensors by name: `tokens` (b, n, width), `pooled` (b, width), `mask` (b, n), 0 for tokens that do not count. `none` holds one
+    row, (1, ...), of what stands for no prompt; what is not in it is the same without a prompt.
     """
 
     given: dict[str, Tensor]
@@ -113,6 +113,14 @@ class ImageModel(nn.Module):
     def encode_prompts(self, prompts: Sequence[str]) -> Condition:
         """Prompts as a condition. Raises ValueError for a model that takes none."""
         raise ValueError(f"{type(self).__name__} takes no prompts")
+
+    def text_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of one encoded prompt, by name, known without encoding any. Raises as `encode_prompts`."""
+        raise ValueError(f"{type(self).__name__} takes no prompts")
+
+    def other_parts(self) -> dict[str, nn.Module]:
+        """What it holds besides its network, frozen and shared by its copies: an autoencoder of images, encoders of text."""
+        return {}
 
     def prompt_encoder_sha256(self) -> str:
         """Hash of all that a prompt's condition depends on besides the prompt. Raises as `encode_prompts`."""

@@ -26,6 +26,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--images", type=Path, metavar="FOLDER", help="a folder of images instead; sub-folders, if there are any, are the labels")
     parser.add_argument("--array", type=Path, metavar="FILE", help="a .npy or .npz file of uint8 images instead")
     parser.add_argument("--data", help="real images: digits, image_folder:PATH[:HELD_OUT_PATH] or array:PATH[:HELD_OUT_PATH] (default: the run's)")
+    parser.add_argument("--prompts", type=Path, metavar="FILE", help="text file of one prompt a line, for models of text (default: the run's)")
     parser.add_argument("--n", type=int, help="number of images (default: 10000; all of a folder or file)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the first image; image i has seed + i (default: 0)")
     parser.add_argument("--batch-size", type=int, default=256, help="images sampled at once (default: 256)")

@@ -10,9 +10,12 @@ from typing import Any
 import distill
 from distill.config import read_run
 from distill.data import DataSettings
+from distill.distillation import read_prompts
+from distill.encoded_prompts import EncodedPrompts
 from distill.errors import UserError
 from distill.files import write_json
-from distill.run_settings import TrainTeacherRun
+from distill.prompts import text_file
+from distill.run_settings import DistillRun, TrainTeacherRun
 from distill.sampling import balanced_labels, sample_generator
 from distill.teachers.gaussian_mixture import Settings as LaboratoryTeacher
 from eval import laboratory
@@ -73,8 +76,27 @@ def gather_images(options: argparse.Namespace, config: Any, train: Images) -> di
     for role, network in networks.items():
         check_fits(role, network, train)
     seeds = range(options.seed, options.seed + (options.n or DRAWN))
-    draw: dict[str, Any] = {"student": draw_student, "teacher": draw_teacher}
-    return {role: draw[role](network, seeds, options.batch_size) for role, network in networks.items()}
+    prompts = {role: choose_prompts(options, config, network) for role, network in networks.items()}
+    drawn: dict[str, Images] = {}
+    if "student" in networks:
+        drawn["student"] = draw_student(networks["student"], seeds, options.batch_size, prompts["student"])
+    if "teacher" in networks:  # guided as the student's loss had it, where it takes prompts: without guidance such teachers are of no use
+        guidance = config.guidance.teacher if isinstance(config, DistillRun) and networks["teacher"].takes_text else 1.0
+        drawn["teacher"] = draw_teacher(networks["teacher"], seeds, options.batch_size, prompts["teacher"], guidance)
+    return drawn
+
+
+def choose_prompts(options: argparse.Namespace, config: Any, network: Any) -> EncodedPrompts | None:
+    """`--prompts`, or else those of the run, for a network that takes any. Raises UserError where there are none, or they are for nothing."""
+    if not network.takes_text:
+        if options.prompts is not None:
+            raise UserError(f"--prompts {options.prompts}: the model takes no text; leave the prompts out")
+        return None
+    if options.prompts is not None:
+        return EncodedPrompts(text_file.Settings(path=options.prompts).load(), network.encode_prompts)
+    if not isinstance(config, DistillRun):
+        raise UserError("the model takes text; expected --prompts with a text file of one a line")
+    return read_prompts(config, network)
 
 
 def open_networks(options: argparse.Namespace, config: Any) -> dict[str, Any]:
@@ -92,12 +114,10 @@ def open_networks(options: argparse.Namespace, config: Any) -> dict[str, Any]:
 
 
 def check_fits(role: str, network: Any, train: Images) -> None:
-    """Raises UserError where a network makes other images, or has other labels, than the data, or takes prompts, which are not drawn here."""
-    if network.takes_text:
-        raise UserError(f"the {role} takes prompts; expected a model of labels or of none")
+    """Raises UserError where a network makes other images, or has other labels, than the data."""
     if tuple(network.pixel_shape) != train.shape:
         raise UserError(f"the {role} makes images of {tuple(network.pixel_shape)}; expected {train.shape} as the data's")
-    if train.label_count and network.label_count not in (0, train.label_count):
+    if train.label_count and not network.takes_text and network.label_count not in (0, train.label_count):
         raise UserError(f"the {role} has {network.label_count} labels; expected {train.label_count} as the data's")
 
 

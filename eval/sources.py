@@ -19,6 +19,7 @@ from distill.config import describe
 from distill.data import DataSettings, DataSource
 from distill.data.array import read_array
 from distill.data.image_folder import ImageFolder
+from distill.encoded_prompts import EncodedPrompts
 from distill.errors import UserError, did_you_mean
 from distill.files import read_json
 from distill.registry import choices, settings_of
@@ -142,24 +143,30 @@ def _fitting(images: Images, real: Images, origin: str) -> Images:
     return images
 
 
-def draw_student(generator: Generator, seeds: range, batch_size: int) -> Images:
-    """Images of a one-step generator, label i % label_count for image i. Raises UserError where one is not finite."""
+def draw_student(generator: Generator, seeds: range, batch_size: int, prompts: EncodedPrompts | None = None) -> Images:
+    """Images of a one-step generator, label i % label_count for image i, or prompt i % len(prompts). Raises UserError where one is not finite."""
     sample = lambda rows, cond: sample_generator(generator, rows, cond, batch_size, progress=sys.stderr.isatty())  # noqa: E731
-    return _draw(generator, seeds, batch_size, 1, sample, "student")
+    return _draw(generator, seeds, batch_size, 1, sample, "student", prompts)
 
 
-def draw_teacher(teacher: Denoiser, seeds: range, batch_size: int) -> Images:
-    """Images of a teacher's sampler, from the noise and the labels that a student is given for the same seeds. Raises as for a student."""
-    heun = Heun()
+def draw_teacher(teacher: Denoiser, seeds: range, batch_size: int, prompts: EncodedPrompts | None = None, guidance: float = 1.0) -> Images:
+    """Images of a teacher's sampler, from the noise and the labels or prompts that a student is given for the same seeds. Raises as for a student."""
+    heun = Heun(guidance=guidance)
     sample = lambda rows, cond: sample_teacher(teacher, rows, cond, heun, batch_size, progress=sys.stderr.isatty())  # noqa: E731
-    return _draw(teacher, seeds, batch_size, heun.evaluations, sample, "teacher")
+    return _draw(teacher, seeds, batch_size, heun.evaluations, sample, "teacher", prompts)
 
 
 def _draw(
-    network: Generator | Denoiser, seeds: range, batch_size: int, evaluations: int, sample: Callable[[range, Condition], Tensor], role: str
+    network: Generator | Denoiser,
+    seeds: range,
+    batch_size: int,
+    evaluations: int,
+    sample: Callable[[range, Condition], Tensor],
+    role: str,
+    prompts: EncodedPrompts | None,
 ) -> Images:
     """Sample and time. One batch is sampled beforehand for nothing: it pays for memory, threads and kernels."""
-    cond = balanced_labels(len(seeds), network.label_count)
+    cond = balanced_labels(len(seeds), network.label_count) if prompts is None else prompts.balanced(len(seeds))
     sample(seeds[:batch_size], cond[:batch_size])
     start = time.perf_counter()
     images = sample(seeds, cond)

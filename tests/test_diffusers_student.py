@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -19,13 +21,18 @@ from distill.checkpoint import newest_checkpoint
 from distill.config import read_config
 from distill.errors import UserError
 from distill.export import export_generator
+from distill.images import to_bytes
 from distill.launch import launch
 from distill.models.one_step import OneStepGenerator
+from distill.sampling import seeded_noise
+from distill.teachers.diffusers import Settings
 from distill.types import Condition, Generator
+from eval.__main__ import main as evaluate
+from eval.sources import Images
 from sample import main as sample
 from tests import tiny_pipelines
 
-PROMPTS = ["a cat", "two dogs", "xyz"]
+PROMPTS, LABELS = ["a cat", "two dogs", "xyz"], [3, 1, 4]
 ZERO_SNR = {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True, "clip_sample": False}
 FAMILIES: dict[str, Callable[[Path], Path]] = {
     "ddpm": tiny_pipelines.ddpm,
@@ -33,13 +40,22 @@ FAMILIES: dict[str, Callable[[Path], Path]] = {
     "sd21": lambda folder: tiny_pipelines.stable_diffusion(folder, prediction_type="v_prediction"),
     "zero-snr": lambda folder: tiny_pipelines.stable_diffusion(folder, "DDIMScheduler", **ZERO_SNR),
     "sdxl": tiny_pipelines.stable_diffusion_xl,
+    "dit": tiny_pipelines.dit,
+    "pixart-alpha": tiny_pipelines.pixart_alpha,
+    "pixart-sigma": tiny_pipelines.pixart_sigma,
+    "sd3": tiny_pipelines.stable_diffusion_3,
+    "flux": tiny_pipelines.flux,
+    "flux-schnell": lambda folder: tiny_pipelines.flux(folder, guidance=False),
+    "sana": tiny_pipelines.sana,
 }
+FLOW = ("sd3", "flux", "flux-schnell", "sana")
+SMALL_FLUX = {"resolution": 16}
 OBJECTIVES = {
     "distribution_matching": {"divergence": "jensen_shannon"},
     "score_matching": {"alpha": 1.2},
     "expanded_divergence": {"divergence": "forward_kl"},
 }
-SMALL = {"steps": 2, "batch_size": 2, "log_every": 1, "checkpoint_every": 2, "device": "cpu"}
+SMALL = {"steps": 3, "batch_size": 2, "log_every": 1, "checkpoint_every": 3, "device": "cpu"}
 
 
 @pytest.fixture(scope="module")
@@ -66,73 +82,97 @@ def run(root: Path, name: str, config: dict[str, Any]) -> Path:
     return config_read.run_dir
 
 
-def image_of_diffusers(folder: Path, z: Tensor, monkeypatch: pytest.MonkeyPatch) -> Tensor:
+def folder_of(root: Path, family: str) -> Path:
+    """The tiny pipeline of a family, which is built when it is asked for first."""
+    return root / family if (root / family).is_dir() else FAMILIES[family](root / family)
+
+
+def image_of_diffusers(folder: Path, z: Tensor) -> Tensor:
     """One step of the exported pipeline called as users call it, but for the noise."""
     from diffusers import DiffusionPipeline
 
     pipe = DiffusionPipeline.from_pretrained(folder)
-    if hasattr(pipe, "encode_prompt"):
-        return pipe(PROMPTS[: len(z)], num_inference_steps=1, guidance_scale=0, latents=z, output_type="pt").images
-    monkeypatch.setattr("diffusers.pipelines.ddpm.pipeline_ddpm.randn_tensor", lambda *_, **__: z)
-    return torch.from_numpy(pipe(len(z), num_inference_steps=1, output_type="np").images).permute(0, 3, 1, 2)
+    guidance = {"guidance_scale": 0} if "guidance_scale" in inspect.signature(type(pipe).__call__).parameters else {}
+    condition = PROMPTS[: len(z)] if hasattr(pipe, "encode_prompt") else LABELS[: len(z)]
+    return tiny_pipelines.call(pipe, z, condition, num_inference_steps=1, **guidance)
 
 
 @torch.no_grad()
 def image_of_ours(generator: Generator, z: Tensor) -> Tensor:
-    cond = generator.encode_prompts(PROMPTS[: len(z)]) if generator.takes_text else Condition()
+    label = torch.tensor(LABELS[: len(z)]) if generator.label_count else None
+    cond = generator.encode_prompts(PROMPTS[: len(z)]) if generator.takes_text else Condition(label)
     return (generator.decode(generator(z, cond)) / 2 + 0.5).clamp(0, 1)
 
 
-@pytest.mark.parametrize("noise_to_signal", [2.5, 1e4])
-@pytest.mark.parametrize("family", FAMILIES)
-def test_an_export_is_a_pipeline_of_diffusers(family: str, noise_to_signal: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Entered in the middle of the schedule and at its end."""
-    generator = OneStepGenerator(distill.load_teacher(FAMILIES[family](tmp_path / "teacher")), noise_to_signal)
+ENTRIES = [(family, entry) for family in FAMILIES for entry in (2.5, 1e4) if entry > 80 or family not in FLOW]
+"""In the middle of the schedule and at its end; in flow matching at its end."""
+
+
+@pytest.mark.parametrize(("family", "noise_to_signal"), ENTRIES)
+def test_an_export_is_a_pipeline_of_diffusers(family: str, noise_to_signal: float, tmp_path: Path) -> None:
+    settings = {"path": str(FAMILIES[family](tmp_path / "teacher")), **(SMALL_FLUX if "flux" in family else {})}
+    generator = OneStepGenerator(Settings(**settings).load(), noise_to_signal)
     for parameter in generator.parameters():
         parameter.data.add_(0.02 * torch.randn_like(parameter))
     (tmp_path / "export").mkdir()
     export_generator(generator, tmp_path / "export")
     z = torch.randn(2, *generator.image_shape)
     ours = image_of_ours(generator, z)
-    torch.testing.assert_close(image_of_diffusers(tmp_path / "export", z, monkeypatch), ours, rtol=0, atol=1e-5)
-    torch.testing.assert_close(image_of_ours(distill.load_generator(tmp_path / "export"), z), ours, rtol=0, atol=1e-6)
-    teacher = distill.load_teacher(tmp_path / "export")
-    assert teacher.schedule.t_max == generator.denoiser.entry_point(noise_to_signal)[0]
+    torch.testing.assert_close(image_of_diffusers(tmp_path / "export", z), ours, rtol=0, atol=1e-5)
+    torch.testing.assert_close(image_of_ours(distill.load_generator(tmp_path / "export"), z), ours, rtol=0, atol=1e-5)
+    teacher = Settings(**{**settings, "path": str(tmp_path / "export")}).load()
+    assert teacher.schedule.t_max == generator.entry[0]
     torch.testing.assert_close(image_of_ours(OneStepGenerator(teacher, noise_to_signal), z), ours, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("objective", OBJECTIVES)
-@pytest.mark.parametrize("family", ["sd15", *(pytest.param(family, marks=pytest.mark.slow) for family in ("ddpm", "sdxl"))])
-def test_every_objective_moves_the_student(root: Path, family: str, objective: str, monkeypatch: pytest.MonkeyPatch) -> None:
+DEFAULT = [("sd15", objective) for objective in OBJECTIVES] + [("sd3", "expanded_divergence")]
+
+
+@pytest.mark.parametrize(
+    ("family", "objective"),
+    [
+        pytest.param(family, objective, marks=() if (family, objective) in DEFAULT else pytest.mark.slow)
+        for family in FAMILIES
+        for objective in OBJECTIVES
+    ],
+)
+def test_every_objective_moves_the_student(root: Path, family: str, objective: str) -> None:
     """With a discriminator on stored samples of the teacher; text teachers guided, with prompt dropout and a cache."""
-    text = {"prompts": {"name": "text_file", "path": str(root / "prompts.txt"), "dropout": 0.3, "cache": str(root / "cache")}}
-    text["guidance"] = {"teacher": 2.0, "fake": 1.5}
+    source = {"path": str(folder_of(root, family)), **(SMALL_FLUX if "flux" in family else {})}
+    teacher = OneStepGenerator(Settings(**source).load(), 80.0)
+    text = {"prompts": {"name": "text_file", "path": str(root / "prompts.txt"), "dropout": 0.3, "cache": str(root / "cache" / family)}}
+    guidance = {"guidance": {"teacher": 2.0, "fake": 1.5}}
     settings: dict[str, Any] = {
-        "teacher": {"name": "diffusers", "path": str(root / family)},
-        "generator": {"init_noise_to_signal": 2.5, "ema": 0.0, "noise_levels": {"name": "uniform", "start": 0.02, "stop": 0.98}},
+        "teacher": {"name": "diffusers", **source},
+        "generator": {"init_noise_to_signal": 80.0, "ema": 0.0, "noise_levels": {"name": "uniform", "start": 0.02, "stop": 0.98}},
         "teacher_samples": {"path": str(root / "samples" / family), "count": 4, "sampler": {"steps": 2}},
         "objective": {"name": objective, **OBJECTIVES[objective]},
-        "discriminator": {"reads": "fake", "real": "teacher", "depths": ["4", "bottleneck"], "width": 8},
+        "discriminator": {"reads": "fake", "real": "teacher", "depths": [next(iter(teacher.denoiser.depth_channels)), "bottleneck"], "width": 8},
         "ratio": {"bins": 2} if "divergence" in OBJECTIVES[objective] else None,
         "terms": [{"name": "gan", "weight": 0.1}, {"name": "regression", "weight": 0.1}],
-        **({} if family == "ddpm" else text),
+        **(text if teacher.takes_text else {}),
+        **(guidance if teacher.takes_text or family == "dit" else {}),
     }
     run_dir = run(root, f"{family}-{objective}", settings)
-    teacher = OneStepGenerator(distill.load_teacher(root / family), 2.5)
     z = torch.randn(2, *teacher.image_shape, generator=torch.Generator().manual_seed(0))
     student = image_of_ours(distill.load_generator(run_dir), z)
     assert (student - image_of_ours(teacher, z)).abs().max() > 1e-4
-    torch.testing.assert_close(image_of_diffusers(run_dir / "export", z, monkeypatch), student, rtol=0, atol=1e-5)
+    torch.testing.assert_close(image_of_diffusers(run_dir / "export", z), student, rtol=0, atol=1e-5)
     checkpoint = newest_checkpoint(run_dir)
     assert checkpoint is not None
     assert not (checkpoint / "model_index.json").exists()
-    torch.testing.assert_close(image_of_ours(distill.load_generator(checkpoint), z), student, rtol=0, atol=1e-6)
+    torch.testing.assert_close(image_of_ours(distill.load_generator(checkpoint), z), student, rtol=0, atol=1e-5)
+
+
+def test_flow_matching_begins_with_pure_noise(root: Path) -> None:
+    with pytest.raises(UserError, match=r"init_noise_to_signal: is 2\.5; expected at least 80, for pure noise, with which pipelines of flow"):
+        OneStepGenerator(distill.load_teacher(folder_of(root, "sd3")), 2.5)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("preset", ["sd15/f_distill", "sd15/sid_lsg", "sd15/dmd2", "sdxl/f_distill", "sdxl/dmd2"])
 def test_the_papers_presets_run(root: Path, preset: str) -> None:
-    """Two steps with a tiny pipeline of the same classes; everything that is not a size, a path or a count stays the preset's."""
+    """Three steps with a tiny pipeline of the same classes; everything that is not a size, a path or a count stays the preset's."""
     content = yaml.safe_load(Path(f"configs/{preset}.yaml").read_text())
     content["teacher"].update(path=str(root / preset.split("/")[0]), resolution=16)
     content["prompts"]["cache"] = None
@@ -143,7 +183,7 @@ def test_the_papers_presets_run(root: Path, preset: str) -> None:
     content["fake"]["updates"] = 1
     run_dir = run(root, preset.replace("/", "-"), {**content, **SMALL, "micro_batch_size": 1, "run_dir": str(root / "runs" / preset)})
     last = json.loads((run_dir / "stats.jsonl").read_text().splitlines()[-1])
-    assert last["step"] == 2
+    assert last["step"] == 3
     assert last["grad_norm/generator"] > 0
     assert distill.load_generator(run_dir).denoiser.entry_point(content["generator"]["init_noise_to_signal"])[0] == {
         "sd15/sid_lsg": 625.0,
@@ -155,15 +195,48 @@ def test_prompts_from_the_command_line(root: Path, tmp_path: Path) -> None:
     """`sample.py` with an export, and with the teacher: a file of prompts, in turn."""
     (tmp_path / "export").mkdir()
     export_generator(OneStepGenerator(distill.load_teacher(root / "sd15"), 80.0), tmp_path / "export")
-    arguments = ["--run", str(tmp_path / "export"), "--n", "4", "--out", str(tmp_path / "samples")]
+    arguments = ["--run", str(tmp_path / "export"), "--n", "4", "--out", str(tmp_path / "samples"), "--device", "cpu"]
     sample([*arguments, "--prompts", str(root / "prompts.txt")])
-    records = json.loads((tmp_path / "samples" / "samples.json").read_text())["images"]
+    written = json.loads((tmp_path / "samples" / "samples.json").read_text())
+    records = written["images"]
+    assert (written["size"], written["dtype"]) == ([16, 16], "float32")
     assert [record["prompt"] for record in records] == [*PROMPTS, PROMPTS[0]]
     with Image.open(tmp_path / "samples" / "000001.png") as image:
         assert image.size == (16, 16)
         assert "seed 1, prompt 'two dogs'" in image.text["Comment"]
+        assert "'size': [16, 16], 'dtype': 'float32'" in image.text["Comment"]
+        plain = np.asarray(image).astype(int)
+    sample([*arguments, "--prompts", str(root / "prompts.txt"), "--dtype", "bfloat16"])
+    with Image.open(tmp_path / "samples" / "000001.png") as image:
+        assert 0 < np.abs(np.asarray(image).astype(int) - plain).max() <= 8
+    sample([*arguments, "--prompts", "a cat", "--resolution", "24"])
+    with Image.open(tmp_path / "samples" / "000000.png") as image:
+        assert image.size == (24, 24)
     with pytest.raises(UserError, match="--prompts: the model takes text; expected a prompt, or a text file of one a line"):
         sample(arguments)
+
+
+def test_an_evaluation_draws_prompts(root: Path, tmp_path: Path) -> None:
+    """A student and its teacher, with the run's prompts and with others; the captions of real images are no labels."""
+    np.save(tmp_path / "real.npy", np.random.default_rng(0).integers(256, size=(8, 16, 16, 3), dtype=np.uint8))
+    (tmp_path / "run" / "export").mkdir(parents=True)
+    export_generator(OneStepGenerator(distill.load_teacher(root / "sd15"), 80.0), tmp_path / "run" / "export")
+    config = {"task": "distill", "run_dir": str(tmp_path / "run"), "steps": 1, "objective": {"name": "score_matching"}, "guidance": {"teacher": 2.0}}
+    prompts = {"name": "text_file", "path": str(root / "prompts.txt")}
+    teacher = {"name": "diffusers", "path": str(root / "sd15")}
+    (tmp_path / "run" / "config.yaml").write_text(yaml.safe_dump({**config, "teacher": teacher, "prompts": prompts}))
+    arguments = ["--run", str(tmp_path / "run"), "--data", f"array:{tmp_path / 'real.npy'}", "--n", "4"]
+    evaluate(arguments)
+    measured = json.loads((tmp_path / "run" / "eval.json").read_text())
+    generator = distill.load_generator(tmp_path / "run")
+    with torch.no_grad():
+        z = seeded_noise(range(4), generator.image_shape)
+        made = to_bytes(generator.decode(generator(z, generator.encode_prompts([*PROMPTS, PROMPTS[0]]))))
+    assert measured["hashes"]["student"] == Images(made).sha256
+    (tmp_path / "others.txt").write_text("abc")
+    evaluate([*arguments, "--prompts", str(tmp_path / "others.txt"), "--no-teacher"])
+    others = json.loads((tmp_path / "run" / "eval.json").read_text())
+    assert others["hashes"]["student"] != measured["hashes"]["student"]
 
 
 def test_prompts_belong_to_text(root: Path) -> None:

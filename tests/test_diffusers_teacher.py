@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from torch import Tensor
 import distill
 from distill.errors import UserError
 from distill.guidance import guided
+from distill.models.diffusers_network import DiffusersNetwork
 from distill.models.pipeline import check_parts, read_scheduler
 from distill.samplers import Heun
 from distill.sampling import heun
@@ -29,13 +32,26 @@ FAMILIES: dict[str, Callable[[Path], Path]] = {
     "sd21": lambda folder: tiny_pipelines.stable_diffusion(folder, prediction_type="v_prediction"),
     "sdxl": tiny_pipelines.stable_diffusion_xl,
 }
+TRANSFORMERS: dict[str, Callable[[Path], Path]] = {
+    "dit": tiny_pipelines.dit,
+    "pixart-alpha": tiny_pipelines.pixart_alpha,
+    "pixart-sigma": tiny_pipelines.pixart_sigma,
+    "sd3": tiny_pipelines.stable_diffusion_3,
+    "flux": tiny_pipelines.flux,
+    "sana": tiny_pipelines.sana,
+}
 PROMPTS = ["a cat", "xyz"]
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("pipelines")
-    return {name: make(root / name) for name, make in FAMILIES.items()}
+    return {name: make(root / name) for name, make in {**FAMILIES, **TRANSFORMERS}.items()}
+
+
+def transformer(folders: dict[str, Path], family: str) -> DiffusersNetwork:
+    """A teacher of 16x16 images, where its pipeline has a choice."""
+    return Settings(path=str(folders[family]), resolution=16 if family == "flux" else None).load()
 
 
 def noise(teacher: Denoiser, count: int = 2, seed: int = 0) -> Tensor:
@@ -59,7 +75,7 @@ def test_its_prediction_is_that_of_a_scheduler_s_step(folders: dict[str, Path], 
     x_t, cond = noise(teacher), condition(teacher)
     inputs: dict[str, Any] = {"class_labels": cond.label} if teacher.label_count else {}
     if cond.text is not None:
-        added = {"text_embeds": cond.text.given.get("pooled"), "time_ids": cond.text.given.get("ids")}
+        added = {"text_embeds": cond.text.given.get("pooled"), "time_ids": torch.tensor([[16.0, 16, 0, 0, 16, 16]] * 2)}
         inputs = {"encoder_hidden_states": cond.text.given["tokens"], "added_cond_kwargs": added}
     for t in (1, 401, 981):
         output = pipe.unet(x_t, t, **inputs).sample
@@ -89,10 +105,9 @@ def test_a_sample_of_ddim_is_the_pipeline_s(folders: dict[str, Path], family: st
     z, cond = noise(teacher), condition(teacher)
     if teacher.takes_text:
         pipe.scheduler = scheduler
-        expected = pipe(PROMPTS, latents=z, num_inference_steps=5, guidance_scale=3.0, output_type="pt").images
     else:
         pipe = DDIMPipeline(pipe.unet, scheduler)
-        expected = torch.from_numpy(pipe(2, torch.Generator().manual_seed(0), num_inference_steps=5, output_type="np").images).permute(0, 3, 1, 2)
+    expected = tiny_pipelines.call(pipe, z, PROMPTS, num_inference_steps=5, **({"guidance_scale": 3.0} if teacher.takes_text else {}))
 
     x, times = z, pipe.scheduler.timesteps.tolist()
     for t, following in zip(times, [*times[1:], None], strict=True):
@@ -114,12 +129,60 @@ def test_a_guided_sample_of_our_sampler_is_the_pipeline_s(folders: dict[str, Pat
     pipe = DiffusionPipeline.from_pretrained(folders[family])
     pipe.scheduler = HeunDiscreteScheduler.from_config(pipe.scheduler.config, use_karras_sigmas=True, timestep_spacing="linspace")
     z = noise(teacher)
-    expected = pipe(PROMPTS, latents=z, num_inference_steps=5, guidance_scale=3.0, output_type="pt").images
+    expected = tiny_pipelines.call(pipe, z, PROMPTS, num_inference_steps=5, guidance_scale=3.0)
     levels = pipe.scheduler.sigmas
     sampler = Heun(steps=5, sigma_min=levels[-2].item(), guidance=3.0)
     assert sampler.grid(levels[0].item())[:-1] == pytest.approx([*levels[:1].tolist(), *levels[1:-1:2].tolist()], rel=1e-5)
     x0 = heun(teacher, z, condition(teacher), sampler, lambda step: z)
     torch.testing.assert_close((teacher.decode(x0) / 2 + 0.5).clamp(0, 1), expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("family", TRANSFORMERS)
+@torch.no_grad()
+def test_each_step_of_a_transformer_s_pipeline_is_ours(folders: dict[str, Path], family: str) -> None:
+    """Noise, guidance and scheduler are the pipeline's; each of its steps follows from our prediction, and so does the image."""
+    import diffusers
+
+    teacher = transformer(folders, family)
+    pipe = diffusers.DiffusionPipeline.from_pretrained(folders[family])
+    if isinstance(teacher.schedule, Flow):
+        pipe.scheduler = diffusers.FlowMatchEulerDiscreteScheduler.from_config(pipe.scheduler.config, shift=3.0)
+    else:
+        plain = {"timestep_spacing": "trailing", "set_alpha_to_one": True, "clip_sample": False}
+        pipe.scheduler = diffusers.DDIMScheduler.from_config(pipe.scheduler.config, **plain)
+    steps, own_step = [], pipe.scheduler.step
+
+    def step(output: Tensor, t: Tensor, sample: Tensor, **settings: Any) -> Any:
+        result = own_step(output, t, sample, **settings)
+        steps.append((t, sample, result[0] if isinstance(result, tuple) else result.prev_sample))
+        return result
+
+    pipe.scheduler.step = step
+    guidance = {"true_cfg_scale": 3.0, "negative_prompt": ""} if family == "flux" else {"guidance_scale": 3.0}
+    z, cond = noise(teacher), condition(teacher)
+    expected = tiny_pipelines.call(pipe, z, PROMPTS if cond.text else [3, 1], num_inference_steps=4, **guidance)
+
+    scale = pipe.scheduler.config.num_train_timesteps if isinstance(teacher.schedule, Flow) else 1
+
+    def ours(x: Tensor, row: int) -> Tensor:
+        time = (steps[row][0] / scale).expand(2).float()
+        x0 = guided(teacher, x, time, cond, 3.0)[0]
+        if row == 3:
+            return x0
+        following = steps[row + 1][0].float() / scale
+        eps = (x - teacher.schedule.alpha(time[0]) * x0) / teacher.schedule.sigma(time[0])
+        return teacher.schedule.alpha(following) * x0 + teacher.schedule.sigma(following) * eps
+
+    def as_ours(latents: Tensor) -> Tensor:
+        if family == "flux":
+            return teacher.pipeline.pipe._unpack_latents(latents, 16, 16, 2)
+        return latents[:2]  # DiT's pipeline steps both sides of a guided prediction
+
+    x = z
+    for row, (_, before, after) in enumerate(steps):
+        torch.testing.assert_close(ours(as_ours(before), row), as_ours(after), rtol=1e-5, atol=1e-5)
+        x = ours(x, row)
+    torch.testing.assert_close((teacher.decode(x) / 2 + 0.5).clamp(0, 1), expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -136,6 +199,58 @@ def test_features_are_the_encoder_s(folders: dict[str, Path], family: str) -> No
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in teacher.modules())
 
 
+@pytest.mark.parametrize("family", ["dit", "sd3", "flux"])
+@torch.no_grad()
+def test_features_of_a_transformer_are_its_blocks_tokens_of_the_image(folders: dict[str, Path], family: str) -> None:
+    """Row by row, those of the text left out; the last block's become the prediction through the network's own last layers."""
+    teacher = transformer(folders, family)
+    blocks = len(teacher.depth_channels) - 1
+    assert teacher.depth_channels == {**{str(number): 16 for number in range(1, blocks + 1)}, "bottleneck": 16}
+    x_t, t, cond = noise(teacher), torch.tensor([0.3, 0.7]), condition(teacher)
+    depths = ("1", str(blocks), "bottleneck")
+    x0, features = teacher(x_t, t, cond, depths)
+    torch.testing.assert_close(x0, teacher(x_t, t, cond))
+    network, seen = teacher.network, []
+    handle = (network.norm_out.norm if hasattr(network.norm_out, "norm") else network.norm_out).register_forward_pre_hook(
+        lambda module, inputs: seen.append(inputs[0])
+    )
+    teacher(x_t, t, cond)
+    handle.remove()
+    assert features["bottleneck"].shape == (2, 16, 4, 4)
+    torch.testing.assert_close(features[str(blocks)].flatten(2).mT, seen[0])
+    for depth, value in teacher.features(x_t, t, cond, depths).items():
+        torch.testing.assert_close(value, features[depth])
+
+
+@torch.no_grad()
+def test_what_a_family_is_told_besides(folders: dict[str, Path]) -> None:
+    """PixArt-alpha's sizes, FLUX's guidance, Sana's instruction; a class for no label in DiT, whose labels are not dropped in training."""
+    alpha = transformer(folders, "pixart-alpha")
+    text = alpha.encode_prompts(PROMPTS).text
+    assert text is not None
+    told = alpha.pipeline.family.inputs(alpha.pipeline, text.given)["added_cond_kwargs"]
+    assert (told["resolution"].tolist(), told["aspect_ratio"].tolist()) == ([[256.0, 256.0]] * 2, [[1.0]] * 2)
+
+    assert transformer(folders, "flux").pipeline.embedded_guidance == 3.5
+    stronger = Settings(path=str(folders["flux"]), resolution=16, embedded_guidance=7.0).load()
+    x_t, t, cond = noise(stronger), torch.tensor([0.3, 0.7]), condition(stronger)
+    assert (stronger(x_t, t, cond) - transformer(folders, "flux")(x_t, t, cond)).abs().max() > 1e-4
+    with pytest.raises(UserError, match="embedded_guidance: the network is told no guidance; expected null"):
+        Settings(path=str(folders["sd3"]), embedded_guidance=3.0).load()
+
+    assert len(transformer(folders, "sana").pipeline._prompt_settings()["complex_human_instruction"]) == 8
+
+    dit = transformer(folders, "dit")
+    x_t, t = noise(dit), torch.tensor([300.0, 600.0])
+    assert dit.label_count == 1000
+    torch.testing.assert_close(dit(x_t, t, Condition()), dit(x_t, t, Condition(torch.tensor([1000, 1000]))))
+    expected = dit(x_t, t, Condition(torch.tensor([3, 1])))
+    for _ in range(20):  # a tenth of them would be dropped
+        torch.testing.assert_close(dit.train()(x_t, t, Condition(torch.tensor([3, 1]))), expected)
+    with pytest.raises(UserError, match="resolution: is 32; expected 16 or null: this pipeline makes images of one size"):
+        Settings(path=str(folders["dit"]), resolution=32).load()
+
+
 @torch.no_grad()
 def test_no_condition_is_what_the_pipeline_takes_for_none(folders: dict[str, Path]) -> None:
     """SD encodes the empty prompt, SDXL has zeros; both sides of a guided prediction are one pass of twice the batch."""
@@ -148,8 +263,6 @@ def test_no_condition_is_what_the_pipeline_takes_for_none(folders: dict[str, Pat
         torch.testing.assert_close(guided(teacher, x_t, t, cond, 2.0)[0], expected, rtol=1e-4, atol=1e-5)
         assert none.text is not None
         assert (none.text.given["tokens"].abs().max() == 0) == (family == "sdxl")
-    assert cond.text is not None
-    assert cond.text.given["ids"].tolist() == [[16, 16, 0, 0, 16, 16]] * 2
 
 
 @torch.no_grad()
@@ -158,7 +271,7 @@ def test_a_label_for_no_label(folders: dict[str, Path]) -> None:
     assert teacher.label_count == 4
     x_t, t = noise(teacher), torch.tensor([300.0, 600.0])
     torch.testing.assert_close(teacher(x_t, t, Condition()), teacher(x_t, t, Condition(torch.tensor([4, 4]))))
-    with pytest.raises(UserError, match="null_label: is 2; expected null, or the last of the U-Net's 5 classes"):
+    with pytest.raises(UserError, match="null_label: is 2; expected null, or the last of the network's 5 classes"):
         Settings(path=str(folders["labels"]), null_label=2).load()
     with pytest.raises(UserError, match="null_label: is not given"):
         distill.load_teacher(folders["labels"])(x_t, t, Condition())
@@ -206,7 +319,7 @@ def test_other_parts_are_refused_by_name(folders: dict[str, Path], tmp_path: Pat
 
     pipe = DiffusionPipeline.from_pretrained(folders["sd15"])
     pipe.unet.register_to_config(time_cond_proj_dim=8)
-    with pytest.raises(UserError, match="U-Net of StableDiffusionPipeline has time_cond_proj_dim, which is unknown here"):
+    with pytest.raises(UserError, match="network of StableDiffusionPipeline has time_cond_proj_dim, which is unknown here"):
         check_parts(pipe)
     pipe.vae = pipe.unet
     with pytest.raises(UserError, match="StableDiffusionPipeline's autoencoder, UNet2DConditionModel, is unknown here"):
@@ -214,10 +327,48 @@ def test_other_parts_are_refused_by_name(folders: dict[str, Path], tmp_path: Pat
     pipe.unet = pipe.text_encoder
     with pytest.raises(UserError, match="StableDiffusionPipeline's denoiser, CLIPTextModel, is unknown here"):
         check_parts(pipe)
+    other = SimpleNamespace(unet=None, transformer=SimpleNamespace())
+    with pytest.raises(UserError, match=r"SimpleNamespace's denoiser, SimpleNamespace, is unknown here; expected one of: UNet2DModel"):
+        check_parts(other)
+    pipe = DiffusionPipeline.from_pretrained(folders["flux"])
+    pipe.transformer.register_to_config(in_channels=96)
+    with pytest.raises(UserError, match="FluxPipeline's network takes 96 channels; expected 16, as its images have"):
+        check_parts(pipe)
     with pytest.raises(UserError, match=r"holds no model_index.json; expected the folder of a diffusers pipeline"):
         Settings(path=str(tmp_path)).load()
-    with pytest.raises(UserError, match="--dry-run: a teacher of diffusers is not known without its weights yet"):
+    with pytest.raises(UserError, match=r"the configurations of .* cannot be read as a diffusers pipeline's"):
         Settings(path=str(tmp_path)).outline()
+
+
+@pytest.mark.parametrize("family", ["labels", "sdxl", "pixart-sigma", "sd3", "flux", "sana"])
+def test_an_outline_needs_neither_weights_nor_tokenizers(folders: dict[str, Path], family: str, tmp_path: Path) -> None:
+    shutil.copytree(folders[family], tmp_path / "outline", ignore=shutil.ignore_patterns("*.safetensors", "tokenizer*"))
+    teacher, outline = Settings(path=str(folders[family])).load(), Settings(path=str(tmp_path / "outline")).outline()
+    sizes = {name: tuple(value.shape) for name, value in teacher.state_dict().items()}
+    assert {name: tuple(value.shape) for name, value in outline.state_dict().items()} == sizes
+    assert all(parameter.is_meta for parameter in outline.parameters())
+    assert (outline.image_shape, outline.schedule) == (teacher.image_shape, teacher.schedule)
+    assert outline.other_parts().keys() == teacher.other_parts().keys()
+    if teacher.takes_text:
+        text = teacher.encode_prompts(PROMPTS).text
+        assert text is not None
+        # A tiny CLIP has 16 tokens, where that of all pipelines has 77.
+        clip = 61 if family in ("sdxl", "sd3") else 0
+        shapes = {name: tuple(value.shape[1:]) for name, value in text.given.items()}
+        assert outline.text_shapes() == {**shapes, "tokens": (shapes["tokens"][0] + clip, shapes["tokens"][1])}
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes"),
+    [
+        ("stable-diffusion-v1-5/stable-diffusion-v1-5", [859_520_964, 83_653_863, 123_060_480]),
+        ("stabilityai/stable-diffusion-xl-base-1.0", [2_567_463_684, 83_653_863, 123_060_480, 694_659_840]),
+    ],
+)
+def test_the_published_pipelines_are_of_the_published_sizes(name: str, sizes: list[int]) -> None:
+    outline = Settings(path=name).outline()
+    parts = [outline.network, *outline.other_parts().values()]
+    assert [sum(parameter.numel() for parameter in part.parameters()) for part in parts] == sizes
 
 
 @pytest.mark.parametrize("part", ["unet", "text_encoder"])

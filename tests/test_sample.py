@@ -71,6 +71,9 @@ def test_earlier_samples_are_replaced_whole(run: Path, tmp_path: Path) -> None:
         (["--sed", "1"], "'--sed': unknown argument; did you mean '--seed'?"),
         (["--n", "many"], "argument --n: invalid int value: 'many'"),
         (["--run", "nowhere"], "nowhere: no such folder"),
+        (["--resolution", "16"], "resolution: is 16; "),
+        (["--resolution", "16", "--teacher"], "--resolution 16: teachers of 'native' make images of one size; leave it out"),
+        (["--dtype", "double"], "argument --dtype: invalid choice: 'double'"),
     ],
 )
 def test_what_cannot_be_sampled_is_said_in_one_line(run: Path, tmp_path: Path, arguments: list[str], message: str) -> None:

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import inspect
 import string
+import sys
+import unittest.mock
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 """Stable Diffusion's."""
+HEADS = {"num_attention_heads": 2, "attention_head_dim": 8, "num_layers": 2}
+"""Of the transformers."""
 
 
 def ddpm(folder: Path, classes: int | None = None, **scheduler: Any) -> Path:
@@ -61,6 +68,92 @@ def stable_diffusion_xl(folder: Path) -> Path:
     return saved(pipe, folder)
 
 
+def dit(folder: Path) -> Path:
+    """A `DiTPipeline` of 16x16 images in 8x8 latents: 1000 classes, which is how many its pipeline takes there to be, and a learned variance."""
+    from diffusers import DDIMScheduler, DiTPipeline, DiTTransformer2DModel
+
+    torch.manual_seed(0)
+    transformer = DiTTransformer2DModel(**HEADS, in_channels=4, out_channels=8, sample_size=8, patch_size=2, norm_num_groups=4)
+    return saved(DiTPipeline(transformer, autoencoder(), DDIMScheduler(clip_sample=False), {0: "tench", 1: "goldfish"}), folder)
+
+
+def pixart_alpha(folder: Path) -> Path:
+    """A `PixArtAlphaPipeline` of 256x256 images in 128x128 latents, the size from which on it has micro-conditioning."""
+    from diffusers import DPMSolverMultistepScheduler, PixArtAlphaPipeline
+
+    torch.manual_seed(0)
+    parts = {"tokenizer": t5_tokenizer(), "text_encoder": t5(), "vae": autoencoder(mid_block_add_attention=False)}
+    return saved(PixArtAlphaPipeline(**parts, transformer=pixart(128, 16), scheduler=DPMSolverMultistepScheduler()), folder)
+
+
+def pixart_sigma(folder: Path) -> Path:
+    """A `PixArtSigmaPipeline` of 16x16 images."""
+    from diffusers import EulerDiscreteScheduler, PixArtSigmaPipeline
+
+    torch.manual_seed(0)
+    parts = {"tokenizer": t5_tokenizer(), "text_encoder": t5(), "vae": autoencoder(), "transformer": pixart(8, 2)}
+    return saved(PixArtSigmaPipeline(**parts, scheduler=EulerDiscreteScheduler()), folder)
+
+
+def pixart(size: int, patch: int) -> torch.nn.Module:
+    from diffusers import PixArtTransformer2DModel
+
+    sizes = {"sample_size": size, "patch_size": patch, "cross_attention_dim": 24, "caption_channels": 32}
+    return PixArtTransformer2DModel(**{**HEADS, "num_attention_heads": 3}, **sizes, in_channels=4, out_channels=8, norm_num_groups=4)
+
+
+def stable_diffusion_3(folder: Path) -> Path:
+    """A `StableDiffusion3Pipeline` of 16x16 images, with a layer of dual attention as in SD 3.5: three text encoders, flow matching."""
+    from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel, StableDiffusion3Pipeline
+
+    torch.manual_seed(0)
+    sizes = {"sample_size": 8, "pos_embed_max_size": 8, "joint_attention_dim": 32, "caption_projection_dim": 16, "pooled_projection_dim": 24}
+    transformer = SD3Transformer2DModel(**HEADS, **sizes, in_channels=4, out_channels=4, dual_attention_layers=(0,), qk_norm="rms_norm")
+    encoders = {"text_encoder": text_encoder(8, pooled=True), "text_encoder_2": text_encoder(16, pooled=True), "text_encoder_3": t5()}
+    tokenizers = {"tokenizer": tokenizer(), "tokenizer_2": tokenizer(), "tokenizer_3": t5_tokenizer()}
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0)
+    vae = autoencoder(shift_factor=0.06)
+    return saved(StableDiffusion3Pipeline(**encoders, **tokenizers, transformer=transformer, vae=vae, scheduler=scheduler), folder)
+
+
+def flux(folder: Path, guidance: bool = True) -> Path:
+    """A `FluxPipeline` of 256x256 images in 128x128 latents, which is the only size that it knows: packed latents, distilled guidance."""
+    from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
+
+    torch.manual_seed(0)
+    sizes = {"joint_attention_dim": 32, "pooled_projection_dim": 16, "axes_dims_rope": (2, 2, 4), "num_single_layers": 1, "guidance_embeds": guidance}
+    parts = {
+        "text_encoder": text_encoder(),
+        "tokenizer": tokenizer(),
+        "text_encoder_2": t5(),
+        "tokenizer_2": t5_tokenizer(),
+        "transformer": FluxTransformer2DModel(**HEADS, **sizes, in_channels=16),
+    }
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True)
+    return saved(FluxPipeline(**parts, vae=autoencoder(shift_factor=0.12), scheduler=scheduler), folder)
+
+
+def sana(folder: Path) -> Path:
+    """A `SanaPipeline` of 32x32 images: linear attention, a deep autoencoder, prompts with an instruction before them."""
+    from diffusers import AutoencoderDC, DPMSolverMultistepScheduler, SanaPipeline, SanaTransformer2DModel
+
+    torch.manual_seed(0)
+    cross = {"num_cross_attention_heads": 2, "cross_attention_head_dim": 8, "cross_attention_dim": 16, "caption_channels": 8}
+    transformer = SanaTransformer2DModel(**HEADS, **cross, in_channels=4, out_channels=4, sample_size=16)
+    kinds, widths, scales = ("ResBlock", "EfficientViTBlock"), (8, 8), ((), (5,))
+    vae = AutoencoderDC(
+        latent_channels=4,
+        attention_head_dim=2,
+        **{f"{side}_{name}": value for side in ("encoder", "decoder") for name, value in (("block_types", kinds), ("block_out_channels", widths))},
+        **{f"{side}_{name}": value for side in ("encoder", "decoder") for name, value in (("layers_per_block", (1, 1)), ("qkv_multiscales", scales))},
+        downsample_block_type="conv",
+        upsample_block_type="interpolate",
+        scaling_factor=0.41407,
+    )
+    scheduler = DPMSolverMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0)
+    return saved(SanaPipeline(gemma_tokenizer(), gemma(), vae, transformer, scheduler), folder)
+
+
 def unet(**changes: Any) -> torch.nn.Module:
     from diffusers import UNet2DConditionModel
 
@@ -81,11 +174,11 @@ def unet(**changes: Any) -> torch.nn.Module:
     )
 
 
-def autoencoder() -> torch.nn.Module:
+def autoencoder(**changes: Any) -> torch.nn.Module:
     from diffusers import AutoencoderKL
 
     blocks = {"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2}
-    return AutoencoderKL(**blocks, block_out_channels=(4, 8), latent_channels=4, norm_num_groups=4, sample_size=16)
+    return AutoencoderKL(**blocks, block_out_channels=(4, 8), latent_channels=4, norm_num_groups=4, sample_size=16, **changes)
 
 
 def text_encoder(width: int = 16, pooled: bool = False) -> torch.nn.Module:
@@ -103,6 +196,48 @@ def tokenizer() -> Any:
     letters = [letter + end for end in ("", "</w>") for letter in string.ascii_lowercase]
     words = [*letters, *(f"<unused{i}>" for i in range(6)), "<|startoftext|>", "<|endoftext|>"]
     return CLIPTokenizer(vocab={word: row for row, word in enumerate(words)}, merges=[], model_max_length=16)
+
+
+def t5() -> torch.nn.Module:
+    from transformers import T5Config, T5EncoderModel
+
+    return T5EncoderModel(T5Config(vocab_size=32, d_model=32, d_kv=8, d_ff=16, num_layers=1, num_heads=2))
+
+
+def t5_tokenizer() -> Any:
+    """Letters are its words."""
+    from transformers import T5Tokenizer
+
+    special = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("\u2581", -2.0)]
+    return T5Tokenizer(vocab=[*special, *((letter, -3.0) for letter in string.ascii_lowercase)], extra_ids=0)
+
+
+def gemma() -> torch.nn.Module:
+    from transformers import Gemma2Config, Gemma2Model
+
+    sizes = {"hidden_size": 8, "intermediate_size": 8, "head_dim": 4, "num_attention_heads": 2, "num_key_value_heads": 2, "num_hidden_layers": 1}
+    return Gemma2Model(Gemma2Config(**sizes, vocab_size=32))
+
+
+def gemma_tokenizer() -> Any:
+    """Letters are its words."""
+    from transformers import GemmaTokenizer
+
+    words = ["<pad>", "<eos>", "<bos>", "<unk>", "\u2581", *string.ascii_lowercase]
+    return GemmaTokenizer(vocab={word: row for row, word in enumerate(words)}, merges=[])
+
+
+def call(pipe: Any, z: Tensor, condition: Sequence[Any], **settings: Any) -> Tensor:
+    """Images in [0, 1] of a pipeline called as users call it, with prompts or labels, but for the noise, which is given as our networks have it."""
+    size = {"height": z.shape[2] * 2, "width": z.shape[3] * 2, "use_resolution_binning": False}
+    known = inspect.signature(type(pipe).__call__).parameters
+    settings |= {name: value for name, value in size.items() if name in known}
+    if hasattr(pipe, "encode_prompt"):
+        latents = pipe._pack_latents(z, *z.shape) if hasattr(pipe, "_pack_latents") else z
+        return pipe(condition, latents=latents, output_type="pt", **settings).images
+    with unittest.mock.patch.object(sys.modules[type(pipe).__module__], "randn_tensor", return_value=z):
+        images = pipe(condition if "class_labels" in known else len(z), output_type="np", **settings).images
+    return torch.from_numpy(images).permute(0, 3, 1, 2)
 
 
 def saved(pipe: Any, folder: Path) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import inspect
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,36 +16,46 @@ from torch import Tensor, nn
 
 from distill.errors import UserError
 from distill.files import weights_sha256
+from distill.models.families import FAMILIES, Family
 from distill.parameterization import Prediction
 from distill.schedules import DDPM, Flow, NoiseSchedule
 from distill.types import Condition, Text
 
+AUTOENCODERS = ("AutoencoderKL", "AutoencoderDC")
 LEAST_SIGNAL = 2.0**-24
 """alpha^2 where a schedule of zero terminal signal-to-noise ratio ends, as diffusers' Euler scheduler has it: with 0 one would divide by it."""
 
 
 class Pipeline:
-    """A diffusers pipeline around a U-Net, opened for the denoisers that share it: a copy of one of them copies its network alone.
+    """A diffusers pipeline, opened for the denoisers that share it: a copy of one of them copies its network alone.
 
     `source` are the settings that open it. Raises UserError for kinds of parts that are unknown here, and for settings that do not fit it.
     """
 
-    def __init__(self, pipe: Any, source: dict[str, Any], resolution: int | None = None, null_label: int | None = None) -> None:
-        self.pipe, self.source, self.null_label = pipe, source, null_label
-        check_parts(pipe)
+    def __init__(
+        self,
+        pipe: Any,
+        source: dict[str, Any],
+        resolution: int | None = None,
+        null_label: int | None = None,
+        embedded_guidance: float | None = None,
+    ) -> None:
+        self.pipe, self.source = pipe, source
+        self.family = check_parts(pipe)
         self.schedule, self.prediction = read_scheduler(pipe.scheduler)
-        self.train_steps: int = pipe.scheduler.config.num_train_timesteps
+        self.config: Any = getattr(pipe, self.family.part).config
         self.vae: Any = getattr(pipe, "vae", None)
-        self.takes_text = hasattr(pipe, "encode_prompt")
-        factor = 1 if self.vae is None else 2 ** (len(self.vae.config.block_out_channels) - 1)
+        self.takes_text = self.family.inputs is not None
+        factor = 1 if self.vae is None else 2 ** (len(_widths(self.vae)) - 1)
         height, width = self._choose_size(resolution, factor)
-        self.image_shape = (pipe.unet.config.in_channels, height, width)
-        channels = pipe.unet.config.in_channels if self.vae is None else self.vae.config.in_channels
-        self.pixel_shape = (channels, height * factor, width * factor)
-        classes = pipe.unet.config.get("num_class_embeds") or 0
-        if null_label is not None and null_label != classes - 1:
-            raise UserError(f"teacher.null_label: is {null_label}; expected null, or the last of the U-Net's {classes} classes")
-        self.label_count = classes if null_label is None else null_label
+        latents, images = (self.config.in_channels,) * 2 if self.vae is None else (self.vae.config.latent_channels, self.vae.config.in_channels)
+        self.image_shape = (latents, height, width)
+        self.pixel_shape = (images, height * factor, width * factor)
+        self.label_count, self.null_label = self._choose_labels(null_label)
+        self.embedded_guidance = self._choose_guidance(embedded_guidance)
+        self.time_factor = self.family.time_factor(self.config)
+        if isinstance(self.schedule, Flow):  # whose t is 1 at the last of them
+            self.time_factor *= pipe.scheduler.config.num_train_timesteps
         for part in pipe.components.values():
             if isinstance(part, nn.Module):
                 part.float().eval().requires_grad_(False)
@@ -54,16 +65,20 @@ class Pipeline:
 
     def to(self, device: torch.device) -> None:
         """Move the autoencoder and the text encoders."""
-        for name, part in self.pipe.components.items():
-            if isinstance(part, nn.Module) and name.startswith(("vae", "text_encoder")):
-                part.to(device)
+        for part in self.other_parts().values():
+            part.to(device)
+
+    def other_parts(self) -> dict[str, nn.Module]:
+        """The autoencoder and the text encoders."""
+        return {name: part for name, part in self.pipe.components.items() if isinstance(part, nn.Module) and name.startswith(("vae", "text_encoder"))}
 
     def encode(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b ..."]:
         """The latents' mean, in the units in which the network has them; the images themselves where there are no latents."""
         if self.vae is None:
             return images
         shift, scale = self._latent_units(images)
-        return (self.vae.encode(images).latent_dist.mode() - shift) / scale
+        encoded = self.vae.encode(images)
+        return ((encoded.latent_dist.mode() if hasattr(encoded, "latent_dist") else encoded.latent) - shift) / scale
 
     def decode(self, x0: Float[Tensor, "b ..."]) -> Float[Tensor, "b c h w"]:
         """Images of latents."""
@@ -72,29 +87,60 @@ class Pipeline:
         shift, scale = self._latent_units(x0)
         return self.vae.decode(x0 * scale + shift, return_dict=False)[0]
 
+    def told_time(self, t: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
+        """A time of the schedule as the network is told it."""
+        return t * self.time_factor
+
     def encode_prompts(self, prompts: Sequence[str]) -> Condition:
         """Prompts by all text encoders of the pipeline, and what it takes for none."""
         if not self.takes_text:
             raise ValueError(f"{type(self.pipe).__name__} takes no prompts")
-        device = next(self.pipe.text_encoder.parameters()).device
-        with torch.no_grad():
-            encoded = self.pipe.encode_prompt(prompt=list(prompts), device=device, num_images_per_prompt=1, do_classifier_free_guidance=True)
-        # Each kind of embedding comes as a pair: for the prompts, and for none.
-        names = ("tokens", "pooled")[: len(encoded) // 2]
-        given, none = dict(zip(names, encoded[0::2], strict=True)), dict(zip(names, encoded[1::2], strict=True))
-        if "pooled" in given:
-            given["ids"] = self._size_ids().to(given["pooled"]).expand(len(prompts), -1)
-        return Condition(text=Text(given, {name: value[:1] for name, value in none.items()}))
+        encoded = self._encode(prompts)
+        given = {name: value for name, value in encoded.items() if not name.startswith("no ")}
+        none = {name: encoded[f"no {name}"][:1] for name in given} if "no tokens" in encoded else self._encode([""])
+        return Condition(text=Text(given, none))
+
+    @torch.no_grad()
+    def _encode(self, prompts: Sequence[str]) -> dict[str, Tensor]:
+        """Everything that the pipeline's `encode_prompt` returns, by our names."""
+        device = next(part.device for name, part in self.pipe.components.items() if name.startswith("text_encoder") and part is not None)
+        encoded = self.pipe.encode_prompt(**{**self._prompt_settings(), "prompt": list(prompts), "device": device})
+        return dict(zip(self.family.encoded, encoded, strict=False))
+
+    def _prompt_settings(self) -> dict[str, Any]:
+        """What the pipeline's `encode_prompt` is given besides prompts: as in a call of the pipeline with nothing but a prompt, guided."""
+        from diffusers.utils import is_bs4_available, is_ftfy_available
+
+        own, call = (inspect.signature(function).parameters for function in (self.pipe.encode_prompt, type(self.pipe).__call__))
+        settings = {name: call[name].default for name in own if name in call}
+        if "do_classifier_free_guidance" in own:
+            settings["do_classifier_free_guidance"] = True
+        if settings.get("clean_caption"):  # as the pipeline does it, but for a warning with each prompt
+            settings["clean_caption"] = is_bs4_available() and is_ftfy_available()
+        return settings
 
     def prompt_encoder_sha256(self) -> str:
-        """Hash of the encoders' weights, the tokenizers' vocabularies, and what the pipeline's class and size do with them."""
-        digest = hashlib.sha256(f"{type(self.pipe).__name__} {self.pixel_shape} {self.pipe.config.get('force_zeros_for_empty_prompt')}".encode())
-        for name, part in sorted(self.pipe.components.items()):
+        """Hash of the encoders' weights, the tokenizers' vocabularies, and what the pipeline's class does with them."""
+        pipe = self.pipe
+        digest = hashlib.sha256(f"{type(pipe).__name__} {pipe.config.get('force_zeros_for_empty_prompt')} {self._prompt_settings()}".encode())
+        for name, part in sorted(pipe.components.items()):
             if name.startswith("tokenizer") and part is not None:
                 digest.update(json.dumps([name, sorted(part.get_vocab().items())]).encode())
             elif name.startswith("text_encoder") and part is not None:
                 digest.update(f"{name} {weights_sha256(part)}".encode())
         return digest.hexdigest()
+
+    def text_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of one encoded prompt, by the network's configuration: CLIP's 77 tokens, and as many of T5's or Gemma's as the pipeline asks for."""
+        config, tokens = self.config, self._prompt_settings().get("max_sequence_length", 0)
+        width = config.get("caption_channels") or config.get("joint_attention_dim") or config.cross_attention_dim
+        pooled = config.get("pooled_projection_dim") or 0
+        if config.get("addition_embed_type"):
+            pooled = config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim
+        if "mask" not in self.family.encoded and self.family.packing == 1:  # of U-Nets and SD 3, whose T5's tokens follow CLIP's
+            tokens += 77
+        shapes = {"tokens": (tokens, width), "mask": (tokens,), "pooled": (pooled,)}
+        return {name: shape for name, shape in shapes.items() if name in self.family.encoded and all(shape)}
 
     def no_text(self, count: int) -> Text:
         """What stands for no prompt, (count, ...)."""
@@ -102,16 +148,19 @@ class Pipeline:
         assert text is not None
         return text.without(torch.ones(count, dtype=torch.bool, device=text.device))
 
-    def save(self, unet: nn.Module, t: float, folder: Path) -> None:
+    def save(self, network: nn.Module, t: float, folder: Path) -> None:
         """Write a pipeline with this network, whose call with one step enters it at time t."""
         pipe = copy.copy(self.pipe)
-        pipe.register_modules(unet=unet, scheduler=self._one_step_scheduler(t))
+        network = self.family.exported(network, self.embedded_guidance)
+        pipe.register_modules(**{self.family.part: network}, scheduler=self._one_step_scheduler(t))
         pipe.save_pretrained(folder)
 
     def _one_step_scheduler(self, t: float) -> Any:
         """The teacher's schedule, cut off at t: what a scheduler begins at when it is asked for one step."""
-        from diffusers import DDIMScheduler
+        from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
 
+        if isinstance(self.schedule, Flow):
+            return FlowMatchEulerDiscreteScheduler(num_train_timesteps=self.pipe.scheduler.config.num_train_timesteps)
         scheduler = self.pipe.scheduler
         betas = scheduler.betas.clone()
         if betas[-1] >= 1:
@@ -135,24 +184,43 @@ class Pipeline:
             mean, std = x.new_tensor(config.get("shift_factor") or 0.0), x.new_tensor(1.0)
         return mean, std / config.scaling_factor
 
-    def _size_ids(self) -> Tensor:
-        """SDXL's micro-conditioning: original size, crop and target size, those of whole images of the pipeline's own size."""
-        size = self.pixel_shape[1:]
-        return torch.tensor([*size, 0, 0, *size])
-
     def _choose_size(self, resolution: int | None, factor: int) -> tuple[int, int]:
-        """Height and width as the network has them; another than its own is written into its configuration, for the pipeline's default call."""
-        unet = self.pipe.unet
+        """Height and width as the network has them. Another than its own is written into a U-Net's configuration, for the pipeline's default call;
+        a transformer's positions depend on what stands there, so that its pipeline is to be called with height and width."""
+        is_unet = self.family.part == "unet"
+        size: Any = self.config.get("sample_size") or self.family.default_size
         if resolution is not None:
-            coarsest = factor << (len(unet.config.block_out_channels) - 1)
-            if resolution % coarsest:
-                raise UserError(f"teacher.resolution: {resolution} is not divisible by {coarsest}, which the network's levels need")
-            unet.register_to_config(sample_size=resolution // factor)
-        size = unet.config.sample_size
+            levels = len(self.config.block_out_channels) - 1 if is_unet else 0
+            smallest = factor << levels if is_unet else factor * self.config.patch_size * self.family.packing
+            if resolution % smallest:
+                raise UserError(f"teacher.resolution: {resolution} is not divisible by {smallest}, which the network needs")
+            if self.family.fixed_size and resolution // factor != size:
+                raise UserError(f"teacher.resolution: is {resolution}; expected {size * factor} or null: this pipeline makes images of one size")
+            size = resolution // factor
+            if is_unet:
+                self.pipe.unet.register_to_config(sample_size=size)
         if size is None:
             raise UserError("teacher.resolution: the pipeline names none; expected pixels")
         height, width = size if isinstance(size, (list, tuple)) else (size, size)
         return height, width
+
+    def _choose_labels(self, null_label: int | None) -> tuple[int, int | None]:
+        """How many labels there are, and the class that means none."""
+        classes = self.config.get(self.family.labels) or 0
+        if self.family.has_null_label:
+            classes, known = classes + 1, classes
+            null_label = known if null_label is None else null_label
+        if null_label is not None and null_label != classes - 1:
+            raise UserError(f"teacher.null_label: is {null_label}; expected null, or the last of the network's {classes} classes")
+        return (classes if null_label is None else null_label), null_label
+
+    def _choose_guidance(self, scale: float | None) -> float | None:
+        """What a guidance-distilled network is told; None for others."""
+        if not self.config.get("guidance_embeds"):
+            if scale is not None:
+                raise UserError("teacher.embedded_guidance: the network is told no guidance; expected null")
+            return None
+        return inspect.signature(type(self.pipe).__call__).parameters["guidance_scale"].default if scale is None else scale
 
 
 def read_scheduler(scheduler: Any) -> tuple[NoiseSchedule, Prediction]:
@@ -175,30 +243,36 @@ def read_signal(scheduler: Any) -> Float[Tensor, " n"]:
     return signal
 
 
-def check_parts(pipe: Any) -> None:
-    """Raise UserError, naming the first part that is unknown here."""
-    name = type(pipe).__name__
-    unet: Any = getattr(pipe, "unet", None)
-    vae: Any = getattr(pipe, "vae", None)
-    if type(unet).__name__ not in ("UNet2DModel", "UNet2DConditionModel"):
-        found = next((type(part).__name__ for part in (unet, getattr(pipe, "transformer", None)) if part is not None), "none")
-        raise UserError(f"teacher.path: {name}'s denoiser, {found}, is unknown here; expected UNet2DModel or UNet2DConditionModel")
-    if vae is not None and type(vae).__name__ != "AutoencoderKL":
-        raise UserError(f"teacher.path: {name}'s autoencoder, {type(vae).__name__}, is unknown here; expected AutoencoderKL")
-    if hasattr(pipe, "vqvae"):
-        raise UserError(f"teacher.path: {name}'s autoencoder, {type(pipe.vqvae).__name__}, is unknown here; expected AutoencoderKL")
-    latents = unet.config.in_channels if vae is None else vae.config.latent_channels
-    if unet.config.in_channels != latents:
-        raise UserError(f"teacher.path: {name}'s U-Net takes {unet.config.in_channels} channels; expected {latents}, as its images have")
-    if type(unet).__name__ == "UNet2DConditionModel":
-        _check_conditions(name, pipe, unet.config)
-
-
-def _check_conditions(name: str, pipe: Any, config: Any) -> None:
-    if not hasattr(pipe, "encode_prompt"):
-        raise UserError(f"teacher.path: {name} encodes no prompts, which its UNet2DConditionModel needs")
-    if config.addition_embed_type not in (None, "text_time"):
+def check_parts(pipe: Any) -> Family:
+    """The family of a pipeline's denoiser. Raises UserError, naming the first part that is unknown here."""
+    name, parts = type(pipe).__name__, (getattr(pipe, part, None) for part in ("unet", "transformer"))
+    network: Any = next((part for part in parts if part is not None), None)
+    kind = "none" if network is None else type(network).__name__
+    if kind not in FAMILIES:
+        raise UserError(f"teacher.path: {name}'s denoiser, {kind}, is unknown here; expected one of: {', '.join(FAMILIES)}")
+    family, config = FAMILIES[kind], network.config
+    vae: Any = getattr(pipe, "vae", None) or getattr(pipe, "vqvae", None)
+    if vae is not None and type(vae).__name__ not in AUTOENCODERS:
+        raise UserError(f"teacher.path: {name}'s autoencoder, {type(vae).__name__}, is unknown here; expected one of: {', '.join(AUTOENCODERS)}")
+    latents = config.in_channels if vae is None else vae.config.latent_channels * family.packing**2
+    if config.in_channels != latents:
+        raise UserError(f"teacher.path: {name}'s network takes {config.in_channels} channels; expected {latents}, as its images have")
+    if family.inputs is not None and not hasattr(pipe, "encode_prompt"):
+        raise UserError(f"teacher.path: {name} encodes no prompts, which its {kind} needs")
+    if config.get("addition_embed_type") not in (None, "text_time"):
         raise UserError(f"teacher.path: addition_embed_type '{config.addition_embed_type}' of {name} is unknown here; expected none or text_time")
-    for key in ("class_embed_type", "num_class_embeds", "encoder_hid_dim_type", "time_cond_proj_dim"):
-        if config.get(key) is not None:
-            raise UserError(f"teacher.path: the U-Net of {name} has {key}, which is unknown here")
+    for key in ("class_embed_type", "num_class_embeds") if family.inputs is not None else ():
+        _refuse_setting(name, config, key)
+    for key in ("encoder_hid_dim_type", "time_cond_proj_dim", *(("guidance_embeds",) if family.packing == 1 else ())):
+        _refuse_setting(name, config, key)
+    return family
+
+
+def _refuse_setting(name: str, config: Any, key: str) -> None:
+    if config.get(key):
+        raise UserError(f"teacher.path: the network of {name} has {key}, which is unknown here")
+
+
+def _widths(vae: Any) -> Sequence[int]:
+    """Channels of the autoencoder's levels, each half as high as the last."""
+    return vae.config.get("encoder_block_out_channels") or vae.config.block_out_channels

@@ -1,9 +1,9 @@
-"""Teachers of the diffusers library: pipelines around a `UNet2DModel` or a `UNet2DConditionModel`, such as DDPM, Stable Diffusion and SDXL."""
+"""Teachers of the diffusers library: pipelines around the networks of `distill.models.families`, from DDPM to FLUX."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
@@ -11,7 +11,7 @@ from distill.errors import UserError
 from distill.teachers import TeacherSettings
 
 if TYPE_CHECKING:
-    from distill.models.diffusers_unet import DiffusersUNet
+    from distill.models.diffusers_network import DiffusersNetwork
 
 
 class Settings(TeacherSettings):
@@ -29,12 +29,12 @@ class Settings(TeacherSettings):
     null_label: int | None = Field(None, ge=0)
     """Class that means no label, the last, where a class-conditional network was trained with one."""
 
-    def load(self) -> DiffusersUNet:
+    embedded_guidance: float | None = Field(None, ge=0)
+    """Scale of guidance that a guidance-distilled network such as FLUX.1-dev is told; null takes its pipeline's own."""
+
+    def load(self) -> DiffusersNetwork:
         """Open the pipeline, in evaluation mode, on the CPU. Raises UserError where there is none, or it is of an unknown kind."""
         from diffusers import DiffusionPipeline
-
-        from distill.models.diffusers_unet import DiffusersUNet
-        from distill.models.pipeline import Pipeline
 
         if Path(self.path).is_dir() and not (Path(self.path) / "model_index.json").is_file():
             raise UserError(f"teacher.path: {self.path} holds no model_index.json; expected the folder of a diffusers pipeline")
@@ -43,9 +43,18 @@ class Settings(TeacherSettings):
             pipe = DiffusionPipeline.from_pretrained(self.path, revision=self.revision, variant=self.variant, use_safetensors=True)
         except (OSError, ValueError, AttributeError, ImportError) as error:
             raise UserError(f"teacher.path: {self.path} cannot be opened as a diffusers pipeline ({error})") from error
-        source = self.model_dump(mode="json", exclude={"name"})
-        return DiffusersUNet(pipe.unet, Pipeline(pipe, source, self.resolution, self.null_label)).eval()
+        return self._around(pipe)
 
-    def outline(self) -> DiffusersUNet:
-        """Raises UserError: these networks cannot be built without their weights yet."""
-        raise UserError("--dry-run: a teacher of diffusers is not known without its weights yet; expected another backend")
+    def outline(self) -> DiffusersNetwork:
+        """The network on the meta device. Raises UserError where the pipeline's configurations cannot be had."""
+        from distill.models.pipeline_outline import outline_pipeline
+
+        return self._around(outline_pipeline(self.path, self.revision))
+
+    def _around(self, pipe: Any) -> DiffusersNetwork:
+        from distill.models.diffusers_network import DiffusersNetwork
+        from distill.models.pipeline import Pipeline
+
+        source = self.model_dump(mode="json", exclude={"name"})
+        pipeline = Pipeline(pipe, source, self.resolution, self.null_label, self.embedded_guidance)
+        return DiffusersNetwork(getattr(pipe, pipeline.family.part), pipeline).eval()

@@ -1,18 +1,20 @@
-"""The U-Nets of diffusers, `UNet2DModel` and `UNet2DConditionModel`, as denoisers."""
+"""The networks of diffusers, U-Nets and transformers, as denoisers."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
 from distill import parameterization
 from distill.errors import UserError
+from distill.models.families import Depths
 from distill.models.pipeline import Pipeline
 from distill.schedules import Flow, like
 from distill.types import Condition, Denoiser, Features
@@ -20,12 +22,15 @@ from distill.types import Condition, Denoiser, Features
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+PURE_NOISE = 80.0
+"""sigma/alpha from which on a noise level is taken for nothing but noise, which is infinite in flow matching: EDM's sigma_max."""
 
-class DiffusersUNet(Denoiser):
-    """A `Denoiser` around the U-Net of a diffusers pipeline, whose other parts its copies share.
 
-    Features for a discriminator are asked for by depth: the height of a level of the encoder, in latents where there are any ("64", ..., "8" in
-    Stable Diffusion), as it leaves the level, or "bottleneck".
+class DiffusersNetwork(Denoiser):
+    """A `Denoiser` around the network of a diffusers pipeline, whose other parts its copies share.
+
+    Features for a discriminator are asked for by depth, as in `distill.models.families`: in a U-Net the height of a level of the encoder, in latents
+    where there are any ("64", ..., "8" in Stable Diffusion), as it leaves the level; in a transformer the number of a block; or "bottleneck".
     """
 
     network: Any
@@ -35,8 +40,9 @@ class DiffusersUNet(Denoiser):
         self.network, self.pipeline = network, pipeline
         self.schedule, self.image_shape = pipeline.schedule, pipeline.image_shape
         self.label_count, self.takes_text = pipeline.label_count, pipeline.takes_text
-        # Flow-matching networks are told t in thousandths, as others their steps.
-        self.time_scale = pipeline.train_steps if isinstance(self.schedule, Flow) else 1
+        labels: list[Any] = [module for module in network.modules() if type(module).__name__ == "LabelEmbedding"]
+        for module in labels:
+            module.dropout_prob = 0  # in training it would drop labels by itself
 
     def describe(self) -> dict[str, Any]:
         """The settings that open its pipeline."""
@@ -47,15 +53,15 @@ class DiffusersUNet(Denoiser):
         self.pipeline.save(self.network, self.entry_point(noise_to_signal)[0], folder)
 
     @classmethod
-    def from_description(cls, description: dict[str, Any]) -> DiffusersUNet:
+    def from_description(cls, description: dict[str, Any]) -> DiffusersNetwork:
         """The network of the pipeline that these settings open, with the pipeline's weights. Raises UserError where they open none."""
         from distill.teachers.diffusers import Settings
 
         return Settings(**description).load()
 
-    def to(self, *args: Any, **kwargs: Any) -> Self:
-        """As of any module; the pipeline's other parts that work on tensors go with it."""
-        super().to(*args, **kwargs)
+    def _apply(self, *args: Any, **kwargs: Any) -> Self:
+        """What every move of a module goes through: the pipeline's other parts that work on tensors go with it."""
+        super()._apply(*args, **kwargs)
         self.pipeline.to(next(self.parameters()).device)
         return self
 
@@ -75,20 +81,28 @@ class DiffusersUNet(Denoiser):
     def prompt_encoder_sha256(self) -> str:
         return self.pipeline.prompt_encoder_sha256()
 
+    def text_shapes(self) -> dict[str, tuple[int, ...]]:
+        return self.pipeline.text_shapes()
+
+    def other_parts(self) -> dict[str, nn.Module]:
+        return self.pipeline.other_parts()
+
     def entry_point(self, noise_to_signal: float) -> tuple[float, float]:
         """The nearest time that its pipeline can begin at, which is a whole step, and the scale of the noise that it begins with, 1.
 
-        Raises UserError for flow matching: diffusers has no pipeline that could run such a student.
+        Pipelines of flow matching begin with pure noise, t = 1. Raises UserError where the student is to enter at less.
         """
         if isinstance(self.schedule, Flow):
-            raise UserError("generator.network: a copy of a flow-matching U-Net is no pipeline of diffusers; expected a teacher of DDPM's kind")
+            if noise_to_signal < PURE_NOISE:
+                expected = f"expected at least {PURE_NOISE:g}, for pure noise, with which pipelines of flow matching begin"
+                raise UserError(f"generator.init_noise_to_signal: is {noise_to_signal:g}; {expected}")
+            return 1.0, 1.0
         return self.schedule.t(torch.tensor(noise_to_signal, dtype=torch.float64)).round().item(), 1.0
 
     @property
     def depth_channels(self) -> dict[str, int]:
         """Names of the depths that `features` may ask for, and the channels of each."""
-        channels = self.network.config.block_out_channels
-        return {str(self.image_shape[1] >> level): count for level, count in enumerate(channels)} | {"bottleneck": channels[-1]}
+        return {depth: channels for depth, (_, channels) in self._depths().items()}
 
     @overload
     def forward(self, x_t: Tensor, t: Tensor, cond: Condition) -> Tensor: ...
@@ -98,26 +112,16 @@ class DiffusersUNet(Denoiser):
     def forward(
         self, x_t: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], cond: Condition, depths: Sequence[str] = ()
     ) -> Tensor | tuple[Tensor, Features]:
-        """Predict x_0 from x_t at time t; with `depths`, also return the encoder's features at those depths."""
-        with self._observed(depths) as features:
+        """Predict x_0 from x_t at time t; with `depths`, also return the features at those depths."""
+        with self._observed(depths, x_t) as features:
             output = self._run(x_t, t, cond)[:, : x_t.shape[1]]  # what may follow is a learned variance
         x0 = parameterization.to_x0(self.pipeline.prediction, output.to(x_t.dtype), x_t, *(like(value, x_t) for value in self._levels(t)))
         return (x0, features) if depths else x0
 
     def features(self, x_t: Tensor, t: Tensor, cond: Condition, depths: Sequence[str]) -> Features:
-        """Only the encoder's features at `depths`: the decoder does not run."""
-
-        def stop(*_: Any) -> None:
-            raise _DecoderReached
-
-        handle = self.network.up_blocks[0].register_forward_pre_hook(stop)
-        try:
-            with self._observed(depths) as features:
-                self._run(x_t, t, cond)
-        except _DecoderReached:
-            pass
-        finally:
-            handle.remove()
+        """Only the features at `depths`: nothing runs after the deepest."""
+        with self._observed(depths, x_t, alone=True) as features, suppress(_Enough):
+            self._run(x_t, t, cond)
         return features
 
     def target_weight(self, t: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
@@ -128,48 +132,61 @@ class DiffusersUNet(Denoiser):
         return self.schedule.alpha(t), self.schedule.sigma(t)
 
     def _run(self, x_t: Tensor, t: Tensor, cond: Condition) -> Tensor:
-        return self.network(x_t, t * self.time_scale, **self._inputs(cond, len(x_t)), return_dict=False)[0]
+        """What the network predicts, (b, channels, h, w)."""
+        packing = self.pipeline.family.packing
+        inputs = x_t if packing == 1 else pixel_unshuffle(x_t, packing).flatten(2).mT
+        output = self.network(inputs, timestep=self.pipeline.told_time(t), **self._condition(cond, len(x_t)), return_dict=False)[0]
+        if packing == 1:
+            return output
+        return pixel_shuffle(output.mT.unflatten(2, (x_t.shape[2] // packing, -1)), packing)
 
-    def _inputs(self, cond: Condition, count: int) -> dict[str, Any]:
-        """The condition as the U-Net takes it."""
-        if self.takes_text:
+    def _condition(self, cond: Condition, count: int) -> dict[str, Any]:
+        """The condition as the network takes it."""
+        if self.pipeline.family.inputs is not None:
             text = cond.text or self.pipeline.no_text(count)
-            added = {name: text.given[key] for name, key in (("text_embeds", "pooled"), ("time_ids", "ids")) if key in text.given}
-            return {"encoder_hidden_states": text.given["tokens"], "added_cond_kwargs": added or None}
+            return self.pipeline.family.inputs(self.pipeline, text.given)
         if not self.label_count:
             return {}
         label = torch.full((count,), -1, device=next(self.parameters()).device) if cond.label is None else cond.label
         if self.pipeline.null_label is not None:
             label = label.where(label >= 0, self.pipeline.null_label)
-        elif (label < 0).any():
+        elif not label.is_meta and (label < 0).any():
             raise UserError("teacher.null_label: is not given; expected the class that means no label, without which there is no guidance")
         return {"class_labels": label}
 
+    def _depths(self) -> Depths:
+        return self.pipeline.family.depths(self.network, self.image_shape[1])
+
     @contextmanager
-    def _observed(self, depths: Sequence[str]) -> Iterator[Features]:
-        """Within, what passes these depths is written down."""
+    def _observed(self, depths: Sequence[str], x_t: Tensor, alone: bool = False) -> Iterator[Features]:
+        """Within, what passes these depths is written down; where it is wanted `alone`, the network stops after the last of them."""
         features: Features = {}
         handles = []
         for depth in depths:
 
             def note(module: nn.Module, inputs: Any, output: Any, depth: str = depth) -> None:
-                features[depth] = output if isinstance(output, Tensor) else output[0]
+                features[depth] = self._as_map(output, x_t)
+                if alone and len(features) == len(set(depths)):
+                    raise _Enough
 
-            handles.append(self._layer(depth).register_forward_hook(note))
+            handles.append(self._depths()[depth][0].register_forward_hook(note))
         try:
             yield features
         finally:
             for handle in handles:
                 handle.remove()
 
-    def _layer(self, depth: str) -> nn.Module:
-        """The last layer at a depth, before the resolution is halved."""
-        if depth == "bottleneck":
-            return self.network.mid_block
-        block = self.network.down_blocks[list(self.depth_channels).index(depth)]
-        layers = getattr(block, "attentions", None) or block.resnets
-        return layers[-1]
+    def _as_map(self, output: Any, x_t: Tensor) -> Tensor:
+        """A layer's output, (b, channels, h, w): a transformer's tokens of the image, which come last, lie row by row."""
+        value: Tensor
+        if self.pipeline.family.part == "unet":
+            value = output if isinstance(output, Tensor) else output[0]
+            return value
+        value = output if isinstance(output, Tensor) else output[-1]
+        side = self.network.config.patch_size * self.pipeline.family.packing
+        height, width = (length // side for length in x_t.shape[2:])
+        return value[:, -height * width :].mT.unflatten(2, (height, width))
 
 
-class _DecoderReached(Exception):
-    """Ends a pass of which only the encoder is wanted."""
+class _Enough(Exception):
+    """Ends a pass of which only the features are wanted."""
