@@ -26,7 +26,7 @@ from distill.sampling import balanced_labels, sample_generator
 from distill.step import Losses, Method, Metrics, Networks, WeightedTerm, fake_loss, frozen, generator_loss
 from distill.teacher_samples import TeacherSamples
 from distill.tracking import Clock, check_finite
-from distill.types import Critic, Denoiser, Generator
+from distill.types import Critic, Denoiser, Generator, ImageModel
 
 
 class Distillation:
@@ -158,7 +158,7 @@ class Distillation:
         return share
 
 
-def read_prompts(config: DistillRun, teacher: Denoiser) -> EncodedPrompts | None:
+def read_prompts(config: DistillRun, teacher: ImageModel) -> EncodedPrompts | None:
     """What the teacher's prompts are drawn from, None for one that takes none. Raises UserError where the configuration has them otherwise."""
     settings = config.prompts
     if settings is None or not teacher.takes_text:

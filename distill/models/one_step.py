@@ -39,3 +39,6 @@ class OneStepGenerator(Generator):
 
     def encode_prompts(self, prompts: Sequence[str]) -> Condition:
         return self.denoiser.encode_prompts(prompts)
+
+    def prompt_encoder_sha256(self) -> str:
+        return self.denoiser.prompt_encoder_sha256()
