@@ -82,7 +82,8 @@ def load_generator(path: Path | str, resolution: int | None = None) -> Generator
 
     folder, description = _open(Path(path), "generator")
     is_pipeline = (folder / PIPELINE).is_file()
-    here: dict[str, Any] = {"path": str(folder), "revision": None, "variant": None} if is_pipeline else {}
+    # A guidance that its network was told is built into the exported one.
+    here: dict[str, Any] = {"path": str(folder), "revision": None, "variant": None, "embedded_guidance": None} if is_pipeline else {}
     if resolution is not None:
         if description["network"].get("class") != "DiffusersNetwork":
             raise UserError(f"resolution: is {resolution}; expected none: {folder} holds a model of one size")

@@ -178,11 +178,10 @@ class DiffusersNetwork(Denoiser):
 
     def _as_map(self, output: Any, x_t: Tensor) -> Tensor:
         """A layer's output, (b, channels, h, w): a transformer's tokens of the image, which come last, lie row by row."""
-        value: Tensor
-        if self.pipeline.family.part == "unet":
-            value = output if isinstance(output, Tensor) else output[0]
+        is_unet = self.pipeline.family.part == "unet"
+        value: Tensor = output if isinstance(output, Tensor) else output[0 if is_unet else -1]
+        if is_unet:
             return value
-        value = output if isinstance(output, Tensor) else output[-1]
         side = self.network.config.patch_size * self.pipeline.family.packing
         height, width = (length // side for length in x_t.shape[2:])
         return value[:, -height * width :].mT.unflatten(2, (height, width))
