@@ -43,6 +43,14 @@ def protocols(arguments: list[str]) -> None:
     print(explain())
 
 
+def sweep(arguments: list[str]) -> None:
+    options = parse_sweep(arguments)
+
+    from eval.sweep import run
+
+    run(options)
+
+
 def compare(arguments: list[str]) -> None:
     parser = ArgumentParser("python -m eval compare", "Results of fid side by side, if they may be compared.")
     parser.add_argument("results", type=Path, nargs="+", help="files that fid wrote with --out")
@@ -88,20 +96,14 @@ def parse_fid(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--teacher", type=Path, metavar="DIR", help="a teacher's folder, sampled with EDM's sampler")
     parser.add_argument("--images", type=Path, metavar="PATH", help="a folder, .zip or .tar of images")
     parser.add_argument("--array", type=Path, metavar="FILE", help="a .npy or .npz file of uint8 images")
-    parser.add_argument("--reference", help="published statistics (.npz, .pkl), images as above, or a data source (default: the run's data)")
-    parser.add_argument("--protocol", default="fd-pixel", help="python -m eval protocols explains them (default: fd-pixel)")
-    parser.add_argument("--weights", metavar="PATH", help="file or folder of the feature network (default: installed or downloaded)")
-    parser.add_argument("--n", type=int, help="number of generated images (default: the protocol's)")
     parser.add_argument("--seed", type=int, help="seed of the first image, for one repetition (default: the protocol's repetitions)")
     parser.add_argument("--prompts", type=Path, metavar="FILE", help="a text file of prompts, one a line, in turn; for models that take text")
     parser.add_argument("--steps", type=int, default=18, help="steps of the teacher's sampler (default: 18)")
     parser.add_argument("--guidance", type=float, default=1.0, help="guidance of the teacher's sampler (default: 1, none)")
     parser.add_argument("--bootstrap", type=int, default=20, help="replicates of the bootstrap, 0 for none (default: 20)")
     parser.add_argument("--per-label", action="store_true", help="measure the distance of every label too")
-    parser.add_argument("--batch-size", type=int, default=256, help="images sampled at once (default: 256)")
-    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="where networks run (default: auto)")
-    parser.add_argument("--features", type=Path, default=Path("runs/features"), metavar="DIR", help="store of features (default: runs/features)")
     parser.add_argument("--out", type=Path, metavar="FILE", help="JSON file for the results (default: none)")
+    add_measurement(parser)
     options = parser.parse_args(arguments)
     subject = one_subject(options)
     if options.reference is None and options.run is None:
@@ -110,6 +112,27 @@ def parse_fid(arguments: list[str]) -> argparse.Namespace:
         raise UserError("--bootstrap 1: has no spread; expected 0 or at least 2")
     at_least(options, n=4, batch_size=1, seed=0, steps=1, bootstrap=0)
     return options
+
+
+def parse_sweep(arguments: list[str]) -> argparse.Namespace:
+    """The options of `sweep`. Raises UserError as `parse` does."""
+    parser = ArgumentParser("python -m eval sweep", "Measure every checkpoint of a run that is not yet, and the best one three times.")
+    parser.add_argument("--run", type=Path, required=True, help="run folder; sweep.json is written there")
+    add_measurement(parser)
+    options = parser.parse_args(arguments)
+    at_least(options, n=4, batch_size=1)
+    return options
+
+
+def add_measurement(parser: ArgumentParser) -> None:
+    """What every measurement under a protocol needs."""
+    parser.add_argument("--reference", help="published statistics (.npz, .pkl), images as above, or a data source (default: the run's data)")
+    parser.add_argument("--protocol", default="fd-pixel", help="python -m eval protocols explains them (default: fd-pixel)")
+    parser.add_argument("--weights", metavar="PATH", help="file or folder of the feature network (default: installed or downloaded)")
+    parser.add_argument("--n", type=int, help="number of generated images (default: the protocol's)")
+    parser.add_argument("--batch-size", type=int, default=256, help="images sampled at once (default: 256)")
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="where networks run (default: auto)")
+    parser.add_argument("--features", type=Path, default=Path("runs/features"), metavar="DIR", help="store of features (default: runs/features)")
 
 
 def one_subject(options: argparse.Namespace) -> str:
@@ -129,7 +152,7 @@ def at_least(options: argparse.Namespace, **least: int) -> None:
             raise UserError(f"--{name.replace('_', '-')} {value}: expected at least {bound}")
 
 
-COMMANDS = {"fid": fid, "protocols": protocols, "compare": compare}
+COMMANDS = {"fid": fid, "protocols": protocols, "compare": compare, "sweep": sweep}
 
 
 if __name__ == "__main__":

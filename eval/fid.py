@@ -34,24 +34,37 @@ from eval.streams import DataImages, ImageFiles, ImageStream, NetworkImages
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """Extract, measure, print and, with `--out`, write. Returns the results. Raises UserError where something is missing or does not fit."""
-    protocol, processes = read_protocol(options.protocol), Processes.of_environment()
     if options.out is not None and not options.out.parent.is_dir():
         raise UserError(f"--out {options.out}: {options.out.parent} is no folder")
-    streams = open_streams(options, protocol)
-    reference_stream = open_reference(options, protocol)
-    extractor = load_extractor(protocol.features, options.weights).to(device_of(options.device, processes))
-    store = lambda stream: extract(stream, protocol, extractor, options.features, processes, sys.stderr.isatty())  # noqa: E731
-    reference = reference_stream if isinstance(reference_stream, Reference) else Reference.of(store(reference_stream), reference_stream.origin)
-    made = [store(stream) for stream in streams]
-    if not processes.is_main:
-        return {}
-    effort = Effort(options.bootstrap, options.per_label, sys.stderr.isatty())
-    results = evaluate(protocol, extractor, streams, made, reference, effort)
-    print(render(results))
-    if options.out is not None:
-        write_json(options.out, results)
-        print(f"\n{options.out} is written")
+    streams = open_streams(options, read_protocol(options.protocol))
+    measurement = Measurement(options)
+    results = measurement.of(streams)
+    if measurement.processes.is_main:
+        print(render(results))
+        if options.out is not None:
+            write_json(options.out, results)
+            print(f"\n{options.out} is written")
     return results
+
+
+class Measurement:
+    """A protocol with its feature network and its reference, ready to measure. Raises UserError where one of them cannot be had."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.protocol, self.processes = read_protocol(options.protocol), Processes.of_environment()
+        self.root, self.shows_progress = options.features, sys.stderr.isatty()
+        self.effort = Effort(options.bootstrap, options.per_label, self.shows_progress)
+        reference = open_reference(options, self.protocol)
+        self.extractor = load_extractor(self.protocol.features, options.weights).to(device_of(options.device, self.processes))
+        self.reference = reference if isinstance(reference, Reference) else Reference.of(self._features(reference), reference.origin)
+
+    def of(self, streams: list[ImageStream]) -> dict[str, Any]:
+        """The results of one or more repetitions; in another process than the main one, which only helps with the features, nothing."""
+        made = [self._features(stream) for stream in streams]
+        return evaluate(self.protocol, self.extractor, streams, made, self.reference, self.effort) if self.processes.is_main else {}
+
+    def _features(self, stream: ImageStream) -> Features:
+        return extract(stream, self.protocol, self.extractor, self.root, self.processes, self.shows_progress)
 
 
 def evaluate(
@@ -121,26 +134,14 @@ def array_images(path: Path) -> DataImages:
     return DataImages(read_array(path), str(path), {"path": str(path.resolve())})
 
 
-class First:
-    """The first images of a stream."""
-
-    def __init__(self, stream: ImageStream, count: int) -> None:
-        self.stream, self.count = stream, count
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.stream, name)
-
-    def __len__(self) -> int:
-        return self.count
-
-
-def first_of(stream: ImageStream, count: int | None, protocol: Protocol) -> ImageStream:
+def first_of(stream: ImageFiles | DataImages, count: int | None, protocol: Protocol) -> ImageStream:
     """As many images as were asked for, or as the protocol wants. Raises UserError where there are fewer."""
     wanted = count or protocol.count
     if len(stream) < wanted:
         hint = "expected at most as many" if count else f"{protocol.name} wants {wanted}; give --n to measure fewer, which is another number"
         raise UserError(f"{f'--n {count}: ' if count else ''}{stream.origin} holds {len(stream)} images; {hint}")
-    return First(stream, wanted)  # type: ignore[return-value]
+    stream.keep(wanted)
+    return stream
 
 
 def open_reference(options: argparse.Namespace, protocol: Protocol) -> ImageStream | Reference:

@@ -48,7 +48,7 @@ def torch_bicubic(image: UInt8[Tensor, "c h w"], size: int) -> Float32[Tensor, "
 RESIZES: dict[str, Callable[[Tensor, int], Tensor]] = {function.__name__: function for function in (tensorflow_bilinear, pil_bicubic, torch_bicubic)}
 
 
-def resize(name: str | None, image: UInt8[Tensor, "c h w"], size: int) -> Float32[Tensor, "c s s"]:
+def resize(name: str | None, image: UInt8[Tensor, "c _ _"], size: int) -> Float32[Tensor, "c _ _"]:
     """Resize by the function of this name; None leaves the image as it is. Raises UserError for a name that is none."""
     if name is None:
         return image.float()

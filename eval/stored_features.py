@@ -137,7 +137,7 @@ def _extracted(stream: ImageStream, rows: list[int], protocol: Protocol, extract
         yield _of_waiting(waiting, extractor)
 
 
-def _prepared(image: UInt8[Tensor, "c h w"], protocol: Protocol) -> Float[Tensor, "c h w"]:
+def _prepared(image: UInt8[Tensor, "_ _ _"], protocol: Protocol) -> Float[Tensor, "_ _ _"]:
     resized = resize(protocol.resize, image, protocol.size)
     return resized.expand(3, -1, -1) if protocol.resize else resized
 

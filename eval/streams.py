@@ -9,7 +9,7 @@ import tarfile
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -33,6 +33,7 @@ DEEP = {"I", "F", "I;16", "I;16B", "I;16L"}
 """Pillow's modes of one channel, and of more than a byte for each."""
 
 
+@runtime_checkable
 class ImageStream(Protocol):
     """Images by their rows. `describe` says what all depend on, and `stamp` what an image depends on besides, without its being decoded."""
 
@@ -67,6 +68,10 @@ class ImageFiles:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def keep(self, count: int) -> None:
+        """Leave all but the first images out."""
+        self.names = self.names[:count]
 
     def describe(self) -> dict[str, Any]:
         return {"kind": "files", "path": str(self.path.resolve())}
@@ -139,10 +144,14 @@ class DataImages:
     """The images of a data source. `identity` says which."""
 
     def __init__(self, source: DataSource, origin: str, identity: dict[str, Any]) -> None:
-        self.source, self.origin, self.identity, self.label_count = source, origin, identity, source.label_count
+        self.source, self.origin, self.identity, self.label_count, self.count = source, origin, identity, source.label_count, len(source)
 
     def __len__(self) -> int:
-        return len(self.source)
+        return self.count
+
+    def keep(self, count: int) -> None:
+        """Leave all but the first images out."""
+        self.count = count
 
     def describe(self) -> dict[str, Any]:
         return {"kind": "data", **self.identity}

@@ -190,12 +190,13 @@ def load(weights: str | None) -> Extractor:
 
 
 def _with(tensors: dict[str, Tensor], path: Path) -> Inception:
-    network = Inception()
-    counters = {name: value for name, value in network.state_dict().items() if name.endswith("num_batches_tracked")}  # some files lack them
     if not isinstance(tensors, dict):
         raise UserError(f"{path}: holds a {type(tensors).__name__}; expected weights by name")
+    with torch.device("meta"):  # its own random weights would take seconds
+        network = Inception()
+    counters = {name: torch.tensor(0) for name in network.state_dict() if name.endswith("num_batches_tracked")}  # which some files lack
     check_weights(network, counters | tensors, path)
-    network.load_state_dict(counters | tensors)
+    network.load_state_dict(counters | tensors, assign=True)
     return network
 
 

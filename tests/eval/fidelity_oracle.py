@@ -31,12 +31,13 @@ def noise_image(height: int, width: int) -> torch.Tensor:
 
 def without_its_package(name: str, module: str) -> Any:
     """A module of a package whose `__init__` is not run."""
-    spec = importlib.util.find_spec(name)
-    assert spec is not None
-    assert spec.submodule_search_locations is not None
-    package = types.ModuleType(name)
-    package.__path__ = list(spec.submodule_search_locations)
-    sys.modules[name] = package
+    if name not in sys.modules:
+        spec = importlib.util.find_spec(name)
+        assert spec is not None
+        assert spec.submodule_search_locations is not None
+        package = types.ModuleType(name)
+        package.__path__ = list(spec.submodule_search_locations)
+        sys.modules[name] = package
     return importlib.import_module(f"{name}.{module}")
 
 

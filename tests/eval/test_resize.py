@@ -16,7 +16,7 @@ from eval.features import features_of
 from eval.features.inception import Inception, load
 from eval.resize import pil_bicubic, resize, tensorflow_bilinear, torch_bicubic
 from tests.eval.fidelity_oracle import SIZES, installed, noise_image
-from tests.seeded_weights import seed_weights
+from tests.seeded_weights import normal
 
 
 @pytest.fixture(scope="module")
@@ -33,8 +33,18 @@ def oracle(tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarray]:
 
 
 def seeded_inception() -> Inception:
-    network = Inception().eval()
-    seed_weights(network)
+    """The network with weights of unit gain that follow from their names, its normalisations not quite neutral."""
+    with torch.device("meta"):
+        network = Inception().eval()
+    state = {name: torch.zeros(value.shape, dtype=value.dtype) for name, value in network.state_dict().items()}
+    for name, value in state.items():
+        if value.ndim > 1:
+            state[name] = 1.5 * normal(name, tuple(value.shape)) / value[0].numel() ** 0.5
+        elif name.endswith(("bias", "running_mean")):
+            state[name] = 0.1 * normal(name, tuple(value.shape))
+        elif name.endswith(("weight", "running_var")):
+            state[name] = 1 + 0.1 * normal(name, tuple(value.shape)).abs()
+    network.load_state_dict(state, assign=True)
     return network
 
 
@@ -65,9 +75,9 @@ def test_tensorflow_bilinear_by_hand() -> None:
 @pytest.mark.parametrize(("height", "width"), SIZES)
 def test_pillow_and_torch_have_the_same_bicubic_filter(height: int, width: int) -> None:
     image = noise_image(height, width)
-    torch.testing.assert_close(pil_bicubic(image, 224), torch_bicubic(image, 224).clamp(0, 255), rtol=0, atol=2e-3)
+    torch.testing.assert_close(pil_bicubic(image, 224), torch_bicubic(image, 224).clamp(0, 255), rtol=0, atol=1e-2)
     expected = F.interpolate(image[None].double(), (224, 224), mode="bicubic", antialias=True)[0]
-    torch.testing.assert_close(torch_bicubic(image, 224).double(), expected, rtol=0, atol=2e-3)
+    torch.testing.assert_close(torch_bicubic(image, 224).double(), expected, rtol=0, atol=1e-2)
 
 
 def test_the_resizings_differ_by_grey_levels_and_none_leaves_the_bytes() -> None:
