@@ -109,7 +109,7 @@ def _eigenvalue_root(a: Float64[Tensor, "d d"], b: Float64[Tensor, "d d"], toler
         values = torch.from_numpy(eigh(a.numpy(), b.numpy(), type=2, eigvals_only=True, driver="gv", check_finite=False))
     except LinAlgError:
         return None
-    error = len(values) * ROUNDING * values[-1].abs()
+    error = 16 * ROUNDING * values[-1].abs()
     roots = values.clamp(min=0).sqrt()
     return float(roots.sum()) if float(((values.abs() + error).sqrt() - roots).sum()) <= tolerance else None
 

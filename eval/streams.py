@@ -8,6 +8,7 @@ import json
 import tarfile
 import zipfile
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -56,7 +57,6 @@ class ImageFiles:
 
     def __init__(self, path: Path) -> None:
         self.path, self.origin = path, str(path)
-        self.archive: zipfile.ZipFile | tarfile.TarFile | None = None
         self.stamps = self._list()
         labelled = self._listed_by_sample_py()
         self.names = sorted(self.stamps) if labelled is None else list(labelled)
@@ -86,36 +86,47 @@ class ImageFiles:
         return self.labels[self.names[row]]
 
     def read(self, rows: Sequence[int]) -> Iterator[UInt8[Tensor, "c h w"] | UserError]:
-        for row in rows:
-            try:
-                yield decode(self._bytes(self.names[row]))
-            except (UnidentifiedImageError, OSError, ValueError, KeyError, zipfile.BadZipFile, Image.DecompressionBombError) as error:
-                yield UserError(f"{self.path / self.names[row]}: cannot be read as an image ({error})")
+        with self._opened() as archive:
+            for row in rows:
+                try:
+                    yield decode(self._bytes(archive, self.names[row]))
+                except (UnidentifiedImageError, OSError, ValueError, KeyError, zipfile.BadZipFile, Image.DecompressionBombError) as error:
+                    yield UserError(f"{self.path / self.names[row]}: cannot be read as an image ({error})")
 
-    def _list(self) -> dict[str, str]:
-        """The images, and what changes with each: size and time of a file, check sum or place in an archive."""
+    @contextmanager
+    def _opened(self) -> Iterator[zipfile.ZipFile | tarfile.TarFile | None]:
+        """The archive; None for a folder. Raises UserError where it is neither, or cannot be read."""
         try:
             if self.path.is_dir():
-                files = (file for file in self.path.rglob("*") if file.suffix.lower() in ENDINGS)
-                return {file.relative_to(self.path).as_posix(): f"{file.stat().st_size} {file.stat().st_mtime_ns}" for file in files}
-            whole = f"{self.path.stat().st_size} {self.path.stat().st_mtime_ns}"
-            if zipfile.is_zipfile(self.path):
-                self.archive = zipfile.ZipFile(self.path)
-                entries = {entry.filename: f"{entry.file_size} {entry.CRC}" for entry in self.archive.infolist()}
+                yield None
+            elif zipfile.is_zipfile(self.path):
+                with zipfile.ZipFile(self.path) as zipped:
+                    yield zipped
             else:
-                self.archive = tarfile.open(self.path)  # noqa: SIM115 - read from as long as the stream is
-                entries = {entry.name: f"{entry.offset_data} {whole}" for entry in self.archive.getmembers() if entry.isfile()}
+                with tarfile.open(self.path) as taped:
+                    yield taped
         except tarfile.TarError as error:
             raise UserError(f"{self.path}: is neither a folder nor a .zip nor a .tar") from error
         except OSError as error:
             raise UserError(f"{self.path}: cannot be read ({error.strerror}); expected a folder, a .zip or a .tar of images") from error
+
+    def _list(self) -> dict[str, str]:
+        """The images, and what changes with each: size and time of a file, size and check sum or place in an archive."""
+        with self._opened() as archive:
+            if isinstance(archive, zipfile.ZipFile):
+                entries = {entry.filename: f"{entry.file_size} {entry.CRC}" for entry in archive.infolist()}
+            elif isinstance(archive, tarfile.TarFile):
+                time = self.path.stat().st_mtime_ns
+                entries = {entry.name: f"{entry.offset_data} {entry.size} {time}" for entry in archive.getmembers() if entry.isfile()}
+            else:
+                entries = {file.relative_to(self.path).as_posix(): _stamp(file) for file in self.path.rglob("*") if file.is_file()}
         return {name: stamp for name, stamp in entries.items() if Path(name).suffix.lower() in ENDINGS}
 
-    def _bytes(self, name: str) -> bytes:
-        if isinstance(self.archive, zipfile.ZipFile):
-            return self.archive.read(name)
-        if isinstance(self.archive, tarfile.TarFile):
-            member = self.archive.extractfile(name)
+    def _bytes(self, archive: zipfile.ZipFile | tarfile.TarFile | None, name: str) -> bytes:
+        if isinstance(archive, zipfile.ZipFile):
+            return archive.read(name)
+        if isinstance(archive, tarfile.TarFile):
+            member = archive.extractfile(name)
             return b"" if member is None else member.read()
         return (self.path / name).read_bytes()
 
@@ -129,6 +140,10 @@ class ImageFiles:
             return {record["file"]: -1 if record["label"] is None else record["label"] for record in records}
         except (KeyError, TypeError) as error:
             raise UserError(f"{index}: is not what sample.py writes; expected 'images' of 'file' and 'label'") from error
+
+
+def _stamp(file: Path) -> str:
+    return f"{file.stat().st_size} {file.stat().st_mtime_ns}"
 
 
 def decode(content: bytes) -> UInt8[Tensor, "c h w"]:

@@ -1,13 +1,17 @@
-"""Values of clean-fid's resizing and torch-fidelity's network, where the two are installed (`pip install --no-deps clean-fid torch-fidelity`).
+"""Values of clean-fid's resizing and torch-fidelity's network, from where the two are installed, apart from everything else:
 
-Both packages import torchvision, of which PyPI has no build for torch without CUDA. The modules used here do not need it: they are loaded without
-their packages, so this is run in a process of its own: `python -m tests.eval.fidelity_oracle OUT`.
+`pip install --no-deps --target DIR clean-fid==0.1.35 torch-fidelity==0.4.0`, and the tests with FIDELITY_PACKAGES=DIR.
+
+Both packages import torchvision, of which PyPI has no build for torch without CUDA, and torchmetrics imports torch-fidelity where it finds it. So
+they are looked for in a folder of their own by a process of its own, and the modules used here, which need no torchvision, are loaded without their
+packages.
 """
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import sys
 import types
 from pathlib import Path
@@ -19,8 +23,9 @@ import torch
 SIZES = ((8, 8), (32, 32), (64, 64), (256, 256), (427, 640), (1024, 1024))
 
 
-def installed() -> bool:
-    return all(importlib.util.find_spec(name) is not None for name in ("cleanfid", "torch_fidelity"))
+def packages() -> str:
+    """The folder of the two packages; empty where there is none."""
+    return os.environ.get("FIDELITY_PACKAGES", "")
 
 
 def noise_image(height: int, width: int) -> torch.Tensor:
@@ -42,6 +47,7 @@ def without_its_package(name: str, module: str) -> Any:
 
 
 def main(out: Path) -> None:
+    sys.path.append(packages())
     clean = without_its_package("cleanfid", "resize").build_resizer("clean")
     extractors = without_its_package("torch_fidelity", "feature_extractor_inceptionv3")
     tensorflow = without_its_package("torch_fidelity", "interpolate_compat_tensorflow").interpolate_bilinear_2d_like_tensorflow1x

@@ -15,15 +15,15 @@ from distill.errors import UserError
 from eval.features import features_of
 from eval.features.inception import Inception, load
 from eval.resize import pil_bicubic, resize, tensorflow_bilinear, torch_bicubic
-from tests.eval.fidelity_oracle import SIZES, installed, noise_image
+from tests.eval.fidelity_oracle import SIZES, noise_image, packages
 from tests.seeded_weights import normal
 
 
 @pytest.fixture(scope="module")
 def oracle(tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarray]:
     """What the original packages say, computed in a process of its own."""
-    if not installed():
-        pytest.skip("clean-fid and torch-fidelity are not installed")
+    if not packages():
+        pytest.skip("clean-fid and torch-fidelity are not there; tests/eval/fidelity_oracle.py says how")
     out = tmp_path_factory.mktemp("oracle")
     torch.save(seeded_inception().state_dict(), out / "inception.pth")
     done = subprocess.run([sys.executable, "-m", "tests.eval.fidelity_oracle", str(out)], capture_output=True, text=True)
