@@ -11,7 +11,7 @@ from distill.checkpoint import checkpoints
 from distill.config import differences
 from distill.errors import UserError
 from distill.files import read_json, write_json
-from eval.fid import Measurement, device_of
+from eval.fid import Measurement, device_of, open_prompts
 from eval.fid_table import paper_line
 from eval.streams import ImageStream, NetworkImages
 
@@ -72,7 +72,8 @@ def continued(file: Path, expected: dict[str, Any]) -> dict[str, Any]:
 def streams_of(path: Path, options: argparse.Namespace, measurement: Measurement, count: int, repetitions: int) -> list[ImageStream]:
     """Images of a checkpoint, each repetition from the seeds that follow those of the one before."""
     network = distill.load_generator(path).to(device_of(options.device, measurement.processes))
-    return [NetworkImages(network, count, count * repetition, batch_size=options.batch_size) for repetition in range(repetitions)]
+    prompts = open_prompts(options.prompts, network)
+    return [NetworkImages(network, count, count * repetition, None, prompts, options.batch_size) for repetition in range(repetitions)]
 
 
 def keep(file: Path, content: dict[str, Any], measurement: Measurement) -> None:
