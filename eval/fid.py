@@ -22,7 +22,6 @@ from distill.run_folder import commit, machine
 from distill.samplers import Heun
 from eval.features import Extractor, load_extractor
 from eval.fid_table import FORMAT, render
-from eval.frechet import Statistics
 from eval.measure import Effort, measure, summarise
 from eval.processes import Processes
 from eval.protocols import Protocol, read_protocol
@@ -73,8 +72,9 @@ def evaluate(
     """What the JSON file holds, of one or more repetitions. Raises UserError where the features have another dimension than the reference."""
     measured = [measure(features, reference, effort) for features in made]
     first_seeds = [stream.first_seed for stream in streams if isinstance(stream, NetworkImages)] or None
-    warnings = [f"{name}: {found.warning}" for name, found in _doubtful(made, reference) if found.warning]
-    notes = [note for features in (*made, *([reference.images] if reference.images else [])) for note in features.notes]
+    doubts = {"generated": measured[0].warning, "reference": reference.statistics.warning}
+    sides = [*made, reference.images] if reference.images else made
+    notes = dict.fromkeys(note for features in sides for note in features.notes)
     return {
         "format": FORMAT,
         "protocol": protocol.name,
@@ -83,20 +83,16 @@ def evaluate(
         "n": len(streams[0]),
         "first_seeds": first_seeds,
         "departures": protocol.departures(len(streams[0]), first_seeds),
-        "summary": summarise([results for results, _ in measured]),
-        "repetitions": [{"images_sha256": features.images_sha256, **results} for features, (results, _) in zip(made, measured, strict=True)],
+        "summary": summarise([one.results for one in measured]),
+        "repetitions": [{"images_sha256": features.images_sha256, **one.results} for features, one in zip(made, measured, strict=True)],
         "reference": {**reference.origin, "sha256": reference.sha256},
         "preprocessing_sha256": protocol.sha256,
         "weights_sha256": extractor.sha256,
-        "skipped": measured[0][1],
-        "warnings": [*warnings, *dict.fromkeys(notes)],
+        "skipped": measured[0].skipped,
+        "warnings": [*(f"{name}: {doubt}" for name, doubt in doubts.items() if doubt), *notes],
         "commit": commit(),
         "machine": machine(),
     }
-
-
-def _doubtful(made: list[Features], reference: Reference) -> list[tuple[str, Any]]:
-    return [("generated", Statistics.of(made[0].features)), ("reference", reference.statistics)]
 
 
 def open_streams(options: argparse.Namespace, protocol: Protocol) -> list[ImageStream]:

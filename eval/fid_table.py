@@ -8,18 +8,20 @@ from typing import Any
 
 from distill.errors import UserError
 from distill.files import read_json
+from eval.table import aligned
 
 FORMAT = "distill-fid/1"
 ROWS = {
-    "fd": ("{metric}", "{:.4f}"),
-    "fd_limit": ("{metric}, infinitely many images", "{:.4f}"),
-    "kid": ("KID x 1000", "{:.4f}"),
-    "is": ("Inception score", "{:.3f}"),
-    "precision": ("precision", "{:.3f}"),
-    "recall": ("recall", "{:.3f}"),
-    "density": ("density", "{:.3f}"),
-    "coverage": ("coverage", "{:.3f}"),
+    "fd": ("{metric}", "distance", "{:.4f}"),
+    "fd_limit": ("{metric}, infinitely many images", "limit", "{:.4f}"),
+    "kid": ("KID x 1000", "KID x 1000", "{:.4f}"),
+    "is": ("Inception score", "IS", "{:.3f}"),
+    "precision": ("precision", "precision", "{:.3f}"),
+    "recall": ("recall", "recall", "{:.3f}"),
+    "density": ("density", "density", "{:.3f}"),
+    "coverage": ("coverage", "coverage", "{:.3f}"),
 }
+"""The numbers' names, long and short, and how they are written."""
 SCALES = {"kid": 1000.0}
 SAME = ("protocol", "preprocessing_sha256", "weights_sha256", "n")
 """What two results must have in common to be compared, besides the reference."""
@@ -28,11 +30,11 @@ SAME = ("protocol", "preprocessing_sha256", "weights_sha256", "n")
 def render(results: Mapping[str, Any]) -> str:
     """A row for each number, what it must be read with, and the line."""
     lines = [f"{label(results)}: {results['source']['of']}, {results['n']} images{_seeds(results)}", ""]
-    lines += [f"{name.format(metric=results['metric']):<42}{cell}" for key, (name, _) in ROWS.items() if (cell := _cell(results, key))]
+    lines += [f"{name.format(metric=results['metric']):<42}{cell}" for key, (name, _, _) in ROWS.items() if (cell := _cell(results, key))]
     lines += ["", f"reference: {results['reference']['of']}, {results['reference']['kind']}, sha256 {results['reference']['sha256'][:16]}"]
-    worst = results["repetitions"][0].get("per_label")
-    if worst:
-        lines.append("by label: " + ", ".join(f"{name} {value:.4g}" for name, value in worst.items()))
+    by_label = results["repetitions"][0].get("per_label")
+    if by_label:
+        lines.append("by label: " + ", ".join(f"{name} {value:.4g}" for name, value in by_label.items()))
     lines += [f"skipped: {name}: {reason}" for name, reason in results["skipped"].items()]
     lines += [f"warning: {warning}" for warning in results["warnings"]]
     return "\n".join([*lines, "", paper_line(results)])
@@ -69,18 +71,16 @@ def compare(results: Mapping[str, Mapping[str, Any]]) -> str:
             a, b = (results[name][key]["sha256"] if key == "reference" else results[name][key] for name in (first, other))
             if a != b:
                 raise UserError(f"{other}: {key} is {b}; expected {a} as in {first}, numbers of different ones are not to be compared")
-    width = max(len(name) for name in results) + 2
     keys = [key for key in ROWS if all(key in one["summary"] for one in results.values())]
-    lines = [" " * width + "".join(f"{ROWS[key][0].format(metric='FD').split(',')[0] if key != 'fd_limit' else 'FD limit':>24}" for key in keys)]
-    lines += [f"{name:<{width}}" + "".join(f"{_cell(one, key):>24}" for key in keys) for name, one in results.items()]
-    return "\n".join([f"{results[first]['protocol']}, {results[first]['n']} images", "", *lines])
+    cells = [["", *(ROWS[key][1] for key in keys)], *([name, *(_cell(one, key) for key in keys)] for name, one in results.items())]
+    return "\n".join([f"{label(results[first])}: {results[first]['n']} images", "", *aligned(cells)])
 
 
 def _cell(results: Mapping[str, Any], key: str) -> str:
     found = results["summary"].get(key)
     if found is None:
         return ""
-    form, scale = ROWS[key][1], SCALES.get(key, 1.0)
+    form, scale = ROWS[key][2], SCALES.get(key, 1.0)
     if len(results["repetitions"]) > 1:
         return f"{form.format(found['mean'] * scale)} ± {form.format(found['std'] * scale)} (min {form.format(found['min'] * scale)})"
     deviation = results["repetitions"][0].get(f"{key}_deviation")

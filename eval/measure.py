@@ -32,10 +32,19 @@ class Effort:
     progress: bool = False
 
 
-def measure(made: Features, reference: Reference, effort: Effort) -> tuple[dict[str, Any], dict[str, str]]:
-    """The statistics by name, and of those that are not there, why."""
-    real, features = reference.statistics, made.features
-    results: dict[str, Any] = {"fd": frechet_distance(Statistics.of(features), real)}
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """Statistics by name, why others are not there, and what makes these doubtful, if anything does."""
+
+    results: dict[str, Any]
+    skipped: dict[str, str]
+    warning: str | None
+
+
+def measure(made: Features, reference: Reference, effort: Effort) -> Measured:
+    """All statistics that can be had. Raises UserError where the features have another dimension than the reference."""
+    real, features, statistics = reference.statistics, made.features, Statistics.of(made.features)
+    results: dict[str, Any] = {"fd": frechet_distance(statistics, real)}
     skipped: dict[str, str] = {}
 
     def add(name: str, statistic: Any) -> None:
@@ -52,14 +61,14 @@ def measure(made: Features, reference: Reference, effort: Effort) -> tuple[dict[
         logits = made.logits
         add("is", lambda: inception_score(logits))
     if reference.features is None:
-        skipped |= dict.fromkeys(("kid", "precision", "recall", "density", "coverage"), "the reference is statistics, without features")
+        skipped |= dict.fromkeys(("kid", "neighbours"), "the reference is statistics, without features")
     else:
         real_features = reference.features
         add("kid", lambda: kernel_distance(features, real_features))
-        add("precision", lambda: _neighbourhoods(features, real_features))
+        add("neighbours", lambda: _neighbourhoods(features, real_features))
     if effort.per_label:
         add("per_label", lambda: {"per_label": _per_label(made, reference)})
-    return results, skipped
+    return Measured(results, skipped, statistics.warning)
 
 
 def _limit(features: Tensor, real: Statistics, progress: bool) -> dict[str, float]:

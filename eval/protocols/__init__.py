@@ -34,8 +34,6 @@ class Protocol(Settings):
     """Generated images."""
     first_seeds: tuple[int, ...] = Field(min_length=1)
     """The seed of the first image of each repetition."""
-    inception_score: bool = False
-    """Whether the Inception score is measured too."""
     foreign: tuple[str, ...] = ()
     """Parts of names of published statistics that were made by another protocol."""
     explanation: str

@@ -127,7 +127,7 @@ def test_a_teacher_in_repetitions_one_process_or_two(tmp_path: Path, capsys: pyt
 def test_results_of_different_things_are_not_compared(tmp_path: Path) -> None:
     results = {
         "format": "distill-fid/1", "protocol": "clean", "preprocessing_sha256": "p", "weights_sha256": "w", "n": 5, "reference": {"sha256": "r"},
-        "summary": {}, "repetitions": [{}],
+        "departures": [], "summary": {}, "repetitions": [{}],
     }  # fmt: skip
     for name, changes in {"a": {}, "w": {"weights_sha256": "v"}, "n": {"n": 6}, "r": {"reference": {"sha256": "s"}}, "x": {"format": "?"}}.items():
         (tmp_path / f"{name}.json").write_text(json.dumps({**results, **changes}))
