@@ -153,7 +153,11 @@ def open_reference(options: argparse.Namespace, protocol: Protocol) -> ImageStre
         return read_statistics(path, protocol)
     if path.suffix in (".npy", ".npz"):
         return array_images(path)
-    return ImageFiles(path) if path.exists() else data_images(parse_data(text, "--reference"))
+    if path.exists():
+        return ImageFiles(path)
+    if ":" not in text and (path.suffix or len(path.parts) > 1):
+        raise UserError(f"--reference {text}: no such file or folder")
+    return data_images(parse_data(text, "--reference"))
 
 
 def data_images(settings: Settings) -> DataImages:

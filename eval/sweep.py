@@ -36,8 +36,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         if str(step) not in known:
             known[str(step)] = measurement.of(streams_of(path, options, measurement, count, 1)).get("summary")
             keep(file, content, measurement)
-    remaining = [step for step in paths if measurement.processes.is_main]
-    best = measurement.processes.gather([min(remaining, key=lambda step: known[str(step)]["fd"]["mean"])] if remaining else [])[0]
+    chosen = [min(paths, key=lambda step: known[str(step)]["fd"]["mean"])] if measurement.processes.is_main else []
+    best = measurement.processes.gather(chosen)[0]
     if content.get("best", {}).get("step") != best:
         content["best"] = {"step": best, "results": measurement.of(streams_of(paths[best], options, measurement, count, REPETITIONS))}
         keep(file, content, measurement)

