@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import shutil
 from collections.abc import Callable, Mapping
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distill.errors import UserError
-from distill.files import load_tensors, load_weights, new_folder, read_json, save_tensors, write_json
+from distill.files import file_sha256, load_tensors, load_weights, new_folder, read_json, save_tensors, write_json
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -51,7 +50,7 @@ def save_checkpoint(
         for name, optimizer in optimizers.items():
             save_tensors(folder / f"{name}.optimizer.safetensors", optimizer_tensors(optimizer))
         write_json(folder / PROGRESS, {"step": step, **progress})
-        hashes = {file.name: _sha256(file) for file in sorted(folder.iterdir())}
+        hashes = {file.name: file_sha256(file) for file in sorted(folder.iterdir())}
         write_json(folder / MANIFEST, hashes)
     for old in checkpoints(run_dir)[:-keep]:
         shutil.rmtree(old)
@@ -64,7 +63,7 @@ def load_checkpoint(path: Path, modules: Mapping[str, nn.Module], optimizers: Ma
         raise UserError(f"{path}: no such checkpoint")
     for name, expected in read_json(path / MANIFEST).items():
         file = path / name
-        if not file.is_file() or _sha256(file) != expected:
+        if not file.is_file() or file_sha256(file) != expected:
             raise UserError(f"{file}: is {'damaged' if file.is_file() else 'missing'}; remove {path} to continue from an earlier checkpoint")
     for name, module in modules.items():
         load_weights(module, path / f"{name}.safetensors")
@@ -85,11 +84,3 @@ def restore_optimizer(optimizer: Optimizer, tensors: Mapping[str, Tensor]) -> No
         index, key = name.split(".", 1)
         state.setdefault(int(index), {})[key] = tensor
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as handle:
-        digest = hashlib.sha256()
-        while block := handle.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

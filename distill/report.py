@@ -36,6 +36,7 @@ class Run:
     meta: dict[str, Any]
     evaluation: dict[str, Any]
     calibration: dict[str, Any]
+    sweep: dict[str, Any]
     lines: list[dict[str, Any]]
     """stats.jsonl, one line a step, ascending"""
     unreadable: list[int]
@@ -71,15 +72,15 @@ def read_run(run_dir: Path) -> Run:
     """Read a run's folder. Raises `UserError` where it is none, or one of its files is broken."""
     if not run_dir.is_dir():
         raise UserError(f"{run_dir}: no such folder; expected the folder of a run, such as runs/<name>")
-    files = {name: run_dir / name for name in ("config.yaml", "meta.json", "eval.json", "calibration.json")}
+    files = {name: run_dir / name for name in ("config.yaml", "meta.json", "eval.json", "calibration.json", "sweep.json")}
     if not files["config.yaml"].is_file() and not (run_dir / "stats.jsonl").is_file():
         raise UserError(f"{run_dir}: is not a run; expected a folder with config.yaml or stats.jsonl")
     found = {name: (read_yaml if name == "config.yaml" else read_json)(path) for name, path in files.items() if path.is_file()}
     for name, content in found.items():
         if not isinstance(content, dict):
             raise UserError(f"{files[name]}: expected a mapping, found {type(content).__name__}")
-    config, meta, evaluation, calibration = (found.get(name, {}) for name in files)
-    return Run(run_dir, config, meta, evaluation, calibration, *read_stats(run_dir / "stats.jsonl"))
+    config, meta, evaluation, calibration, sweep = (found.get(name, {}) for name in files)
+    return Run(run_dir, config, meta, evaluation, calibration, sweep, *read_stats(run_dir / "stats.jsonl"))
 
 
 def read_yaml(path: Path) -> Any:
@@ -201,6 +202,24 @@ def monitor_of(run: Run) -> str:
     return f'<p class="note">{note}</p>{figures}' if figures else missing("No distance was measured during training.", run.train_command)
 
 
+def sweep_of(run: Run) -> str:
+    """The distance of every checkpoint under a protocol, and the best one in repetitions; empty where no sweep was made."""
+    measured = run.sweep.get("checkpoints")
+    if not isinstance(measured, dict) or not measured:
+        return ""
+    steps = sorted(int(step) for step in measured)
+    values = [measured[str(step)]["fd"]["mean"] for step in steps]
+    name = f"{run.sweep.get('metric')}|{run.sweep.get('protocol')}, {short(run.sweep.get('n', 0))} images of each checkpoint"
+    best = run.sweep.get("best", {})
+    stated = ""
+    if best:
+        found = best["results"]["summary"]["fd"]
+        repetitions = len(best["results"]["repetitions"])
+        stated = f"Best: step {best['step']}, {found['mean']:.4f} ± {found['std']:.4f} over {repetitions} repetitions (least {found['min']:.4f})."
+    chart = charts.monitored(name, steps, values, None, "")
+    return section("Checkpoints", f'<p class="note">{escape(stated)}</p>{chart}')
+
+
 def statistics_of(run: Run) -> str:
     """A section of small multiples for each family of statistics."""
     sections = ""
@@ -269,6 +288,7 @@ def page(run: Run, summary: dict[str, Any]) -> str:
         section("Images", images_of(run)),
         section("Results", f'{table}<p class="note">Evaluated with {escape(stated)}.</p>' if table else absent),
         section("Distance during training", monitor_of(run)),
+        sweep_of(run),
         statistics_of(run),
         calibration_of(run),
         section("Where the time went", time_of(run)),

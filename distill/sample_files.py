@@ -65,16 +65,20 @@ def choose_labels(text: str, count: int, label_count: int) -> Condition:
     return Condition(torch.tensor(labels)[torch.arange(count) % len(labels)])
 
 
-def choose_prompts(text: str | None, network: ImageModel) -> EncodedPrompts | None:
-    """The prompts of a text file, or the one given, for a model that takes text; None for another. Raises UserError where they do not fit."""
-    if text is None or not network.takes_text:
-        if network.takes_text:
-            raise UserError("--prompts: the model takes text; expected a prompt, or a text file of one a line")
-        if text is not None:
+def choose_prompts(given: str | Path | None, network: ImageModel) -> EncodedPrompts | None:
+    """Prompts for a model that takes text, of a text file, or, where it is a str that names no file, that one; None for another model.
+
+    Raises UserError where they are needed and not given, or given and not needed.
+    """
+    if not network.takes_text:
+        if given is not None:
             raise UserError("--prompts: the model takes no text; leave the prompts out")
         return None
-    prompts = text_file.Settings(path=Path(text)).load() if Path(text).is_file() else [text]
-    return EncodedPrompts(prompts, network.encode_prompts)
+    if given is None:
+        raise UserError("--prompts: the model takes text; expected a text file of prompts, one a line")
+    is_file = isinstance(given, Path) or Path(given).is_file()
+    prompts = text_file.Settings(path=Path(given)).load() if is_file else [str(given)]
+    return EncodedPrompts(prompts, network.encode_prompts, network.prompt_encoder_sha256())
 
 
 def check_out(out: Path) -> None:

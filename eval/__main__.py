@@ -1,16 +1,23 @@
-"""`python -m eval --run runs/X`: how near are a student and its teacher to the real images, and how fast?"""
+"""`python -m eval --run runs/X`: how near are a student and its teacher to the real images, and how fast?
+
+`fid` measures under a named protocol, `protocols` explains them, `compare` puts results side by side, `sweep` measures the checkpoints of a run.
+"""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
-from distill.errors import ArgumentParser, UserError, run_command
+from distill.errors import ArgumentParser, UserError, did_you_mean, run_command
 
 SUBJECTS = ("run", "teacher", "images", "array")
 
 
 def main(arguments: list[str]) -> None:
+    if arguments and not arguments[0].startswith("-"):
+        if arguments[0] not in COMMANDS:
+            raise UserError(f"'{arguments[0]}': no command of python -m eval{did_you_mean(arguments[0], COMMANDS)}")
+        return COMMANDS[arguments[0]](arguments[1:])
     options = parse(arguments)
 
     from eval.command import run  # imports torch: after the arguments are known to be right
@@ -18,15 +25,57 @@ def main(arguments: list[str]) -> None:
     run(options)
 
 
+def fid(arguments: list[str]) -> None:
+    options = parse_fid(arguments)
+
+    from eval.fid import run
+
+    run(options)
+
+
+def protocols(arguments: list[str]) -> None:
+    ArgumentParser(
+        "python -m eval protocols", "Explain the protocols: what decides a number, and which published ones it can be compared with."
+    ).parse_args(arguments)
+
+    from eval.protocols import explain
+
+    print(explain())
+
+
+def sweep(arguments: list[str]) -> None:
+    options = parse_sweep(arguments)
+
+    from eval.sweep import run
+
+    run(options)
+
+
+def compare(arguments: list[str]) -> None:
+    parser = ArgumentParser("python -m eval compare", "Results of fid side by side, if they may be compared.")
+    parser.add_argument("results", type=Path, nargs="+", help="files that fid wrote with --out")
+    paths = parser.parse_args(arguments).results
+
+    from eval.fid_table import compare, read_results
+
+    print(compare({str(path): read_results(path) for path in paths}))
+
+
 def parse(arguments: list[str]) -> argparse.Namespace:
     """The options. Raises UserError where they are not known, not of their kind, or do not go together."""
-    parser = ArgumentParser("python -m eval", "Compare generated images with real ones, and measure how fast they are made.")
+    parser = ArgumentParser(
+        "python -m eval",
+        "Compare generated images with real ones, and measure how fast they are made. "
+        f"Commands with options of their own: {', '.join(COMMANDS)}; python -m eval fid --help explains one.",
+    )
     parser.add_argument("--run", type=Path, help="run folder: its student and its teacher; of a teacher's run, the teacher")
     parser.add_argument("--teacher", type=Path, metavar="DIR", help="a teacher's folder instead")
     parser.add_argument("--images", type=Path, metavar="FOLDER", help="a folder of images instead; sub-folders, if there are any, are the labels")
     parser.add_argument("--array", type=Path, metavar="FILE", help="a .npy or .npz file of uint8 images instead")
     parser.add_argument("--data", help="real images: digits, image_folder:PATH[:HELD_OUT_PATH] or array:PATH[:HELD_OUT_PATH] (default: the run's)")
-    parser.add_argument("--prompts", type=Path, metavar="FILE", help="text file of one prompt a line, for models of text (default: the run's)")
+    parser.add_argument(
+        "--prompts", type=Path, metavar="FILE", help="text file of prompts, one a line, for models that take text (default: the run's)"
+    )
     parser.add_argument("--n", type=int, help="number of images (default: 10000; all of a folder or file)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the first image; image i has seed + i (default: 0)")
     parser.add_argument("--batch-size", type=int, default=256, help="images sampled at once (default: 256)")
@@ -34,19 +83,79 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder for eval.json and eval/*.png (default: the run's; else none are written)")
     options = parser.parse_args(arguments)
 
+    subject = one_subject(options)
+    if options.data is None and options.run is None:
+        raise UserError(f"{subject}: expected --data with the real images, such as --data digits")
+    if options.no_teacher and options.run is None:
+        raise UserError("--no-teacher: goes with --run only")
+    at_least(options, n=4, batch_size=1, seed=0)
+    return options
+
+
+def parse_fid(arguments: list[str]) -> argparse.Namespace:
+    """The options of `fid`. Raises UserError as `parse` does."""
+    parser = ArgumentParser("python -m eval fid", "Fréchet distance and its companions of images under a named protocol.")
+    parser.add_argument("--run", type=Path, help="run folder, checkpoint or export of a one-step generator")
+    parser.add_argument("--teacher", type=Path, metavar="DIR", help="a teacher's folder, sampled with EDM's sampler")
+    parser.add_argument("--images", type=Path, metavar="PATH", help="a folder, .zip or .tar of images")
+    parser.add_argument("--array", type=Path, metavar="FILE", help="a .npy or .npz file of uint8 images")
+    parser.add_argument("--seed", type=int, help="seed of the first image, for one repetition (default: the protocol's repetitions)")
+    parser.add_argument("--steps", type=int, default=18, help="steps of the teacher's sampler (default: 18)")
+    parser.add_argument("--guidance", type=float, default=1.0, help="guidance of the teacher's sampler (default: 1, none)")
+    parser.add_argument("--bootstrap", type=int, default=20, help="replicates of the bootstrap, 0 for none (default: 20)")
+    parser.add_argument("--per-label", action="store_true", help="measure the distance of every label too")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="JSON file for the results (default: none)")
+    add_measurement(parser)
+    options = parser.parse_args(arguments)
+    subject = one_subject(options)
+    if options.reference is None and options.run is None:
+        raise UserError(f"{subject}: expected --reference with the real images or their statistics")
+    if options.bootstrap == 1:
+        raise UserError("--bootstrap 1: has no spread; expected 0 or at least 2")
+    at_least(options, n=4, batch_size=1, seed=0, steps=1, bootstrap=0)
+    return options
+
+
+def parse_sweep(arguments: list[str]) -> argparse.Namespace:
+    """The options of `sweep`. Raises UserError as `parse` does."""
+    parser = ArgumentParser("python -m eval sweep", "Measure every checkpoint of a run that is not yet, and the best one three times.")
+    parser.add_argument("--run", type=Path, required=True, help="run folder; sweep.json is written there")
+    add_measurement(parser)
+    options = parser.parse_args(arguments)
+    at_least(options, n=4, batch_size=1)
+    return options
+
+
+def add_measurement(parser: ArgumentParser) -> None:
+    """What every measurement under a protocol needs."""
+    parser.add_argument("--reference", help="published statistics (.npz, .pkl), images as above, or a data source (default: the run's data)")
+    parser.add_argument("--protocol", default="fd-pixel", help="python -m eval protocols explains them (default: fd-pixel)")
+    parser.add_argument("--weights", metavar="PATH", help="file or folder of the feature network (default: installed or downloaded)")
+    parser.add_argument("--prompts", type=Path, metavar="FILE", help="text file of prompts, one a line, in turn; for models that take text")
+    parser.add_argument("--n", type=int, help="number of generated images (default: the protocol's)")
+    parser.add_argument("--batch-size", type=int, default=256, help="images sampled at once (default: 256)")
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="where networks run (default: auto)")
+    parser.add_argument("--features", type=Path, default=Path("runs/features"), metavar="DIR", help="store of features (default: runs/features)")
+
+
+def one_subject(options: argparse.Namespace) -> str:
+    """The flag that says what is measured. Raises UserError where there is none or more than one."""
     given = [f"--{name}" for name in SUBJECTS if getattr(options, name) is not None]
     if len(given) != 1:
         found = " and ".join(given) or "none of them"
         raise UserError(f"{found}: expected one of --run, --teacher, --images and --array")
-    if options.data is None and options.run is None:
-        raise UserError(f"{given[0]}: expected --data with the real images, such as --data digits")
-    if options.no_teacher and options.run is None:
-        raise UserError("--no-teacher: goes with --run only")
-    for name, least in (("n", 4), ("batch_size", 1), ("seed", 0)):
+    return given[0]
+
+
+def at_least(options: argparse.Namespace, **least: int) -> None:
+    """Raises UserError where a number is too small."""
+    for name, bound in least.items():
         value = getattr(options, name)
-        if value is not None and value < least:
-            raise UserError(f"--{name.replace('_', '-')} {value}: expected at least {least}")
-    return options
+        if value is not None and value < bound:
+            raise UserError(f"--{name.replace('_', '-')} {value}: expected at least {bound}")
+
+
+COMMANDS = {"fid": fid, "protocols": protocols, "compare": compare, "sweep": sweep}
 
 
 if __name__ == "__main__":

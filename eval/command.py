@@ -14,8 +14,8 @@ from distill.distillation import read_prompts
 from distill.encoded_prompts import EncodedPrompts
 from distill.errors import UserError
 from distill.files import write_json
-from distill.prompts import text_file
 from distill.run_settings import DistillRun, TrainTeacherRun
+from distill.sample_files import choose_prompts
 from distill.sampling import balanced_labels, sample_generator
 from distill.teachers.gaussian_mixture import Settings as LaboratoryTeacher
 from eval import laboratory
@@ -76,7 +76,7 @@ def gather_images(options: argparse.Namespace, config: Any, train: Images) -> di
     for role, network in networks.items():
         check_fits(role, network, train)
     seeds = range(options.seed, options.seed + (options.n or DRAWN))
-    prompts = {role: choose_prompts(options, config, network) for role, network in networks.items()}
+    prompts = {role: prompts_of_run(options, config, network) for role, network in networks.items()}
     drawn: dict[str, Images] = {}
     if "student" in networks:
         drawn["student"] = draw_student(networks["student"], seeds, options.batch_size, prompts["student"])
@@ -86,17 +86,11 @@ def gather_images(options: argparse.Namespace, config: Any, train: Images) -> di
     return drawn
 
 
-def choose_prompts(options: argparse.Namespace, config: Any, network: Any) -> EncodedPrompts | None:
-    """`--prompts`, or else those of the run, for a network that takes any. Raises UserError where there are none, or they are for nothing."""
-    if not network.takes_text:
-        if options.prompts is not None:
-            raise UserError(f"--prompts {options.prompts}: the model takes no text; leave the prompts out")
-        return None
-    if options.prompts is not None:
-        return EncodedPrompts(text_file.Settings(path=options.prompts).load(), network.encode_prompts)
-    if not isinstance(config, DistillRun):
-        raise UserError("the model takes text; expected --prompts with a text file of one a line")
-    return read_prompts(config, network)
+def prompts_of_run(options: argparse.Namespace, config: Any, network: Any) -> EncodedPrompts | None:
+    """`--prompts`, or else those of the run, for a network that takes any. Raises UserError as `choose_prompts`."""
+    if network.takes_text and options.prompts is None and isinstance(config, DistillRun):
+        return read_prompts(config, network)
+    return choose_prompts(options.prompts, network)
 
 
 def open_networks(options: argparse.Namespace, config: Any) -> dict[str, Any]:

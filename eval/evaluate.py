@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from distill.errors import UserError
-from eval.features import pixels
+from eval.features.pixels import pixels
 from eval.frechet import Statistics, frechet_distance
 from eval.label_agreement import LabelClassifier
 from eval.memorisation import memorisation

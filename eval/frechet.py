@@ -18,11 +18,14 @@ ROUNDING = torch.finfo(torch.float64).eps
 
 @dataclasses.dataclass(frozen=True)
 class Statistics:
-    """Mean (d,) and unbiased covariance (d, d), float64, of `count` feature vectors. Raises UserError where they are not finite."""
+    """Mean (d,) and unbiased covariance (d, d), float64, of `count` feature vectors, or of nobody knows how many.
+
+    Raises UserError where they are not finite.
+    """
 
     mean: Float[Tensor, " _"]
     cov: Float[Tensor, "_ _"]
-    count: int
+    count: int | None
 
     def __post_init__(self) -> None:
         if self.mean.dtype != torch.float64 or self.cov.dtype != torch.float64:
@@ -65,7 +68,7 @@ class Statistics:
     def warning(self) -> str | None:
         """What makes a distance from these statistics doubtful, or None."""
         dimension = len(self.mean)
-        if self.count > dimension:
+        if self.count is None or self.count > dimension:
             return None
         return f"{self.count} images span fewer than the {dimension} dimensions of the features: the Fréchet distance is biased upwards"
 
@@ -82,14 +85,33 @@ def shifted_sums(features: Float[Tensor, "n _"], shift: Float64[Tensor, " d"]) -
 def frechet_distance(stats_a: Statistics, stats_b: Statistics) -> float:
     """|m_a - m_b|^2 + tr(S_a + S_b - 2 (S_a S_b)^(1/2)), in squared units of the features; 0 for equal statistics.
 
-    With S = F F^T the last trace is the sum of the singular values of F_a^T F_b: unlike the square roots of the eigenvalues of a product
-    of covariances, they keep all digits where a covariance is singular. Raises UserError where the dimensions differ.
+    Raises UserError where the dimensions differ.
     """
     if stats_a.mean.shape != stats_b.mean.shape:
         raise UserError(f"features of {len(stats_a.mean)} and of {len(stats_b.mean)} dimensions; expected the same features on both sides")
-    root = torch.linalg.svdvals(_factor(stats_a.cov).T @ _factor(stats_b.cov)).sum()
-    distance = (stats_a.mean - stats_b.mean).square().sum() + stats_a.cov.trace() + stats_b.cov.trace() - 2 * root
-    return max(0.0, float(distance))  # the last digit's rounding must not make a distance negative
+    traces = float(stats_a.cov.trace() + stats_b.cov.trace())
+    root = _eigenvalue_root(stats_a.cov, stats_b.cov, 1e-10 * traces)
+    if root is None:
+        root = float(torch.linalg.svdvals(_factor(stats_a.cov).T @ _factor(stats_b.cov)).sum())
+    distance = float((stats_a.mean - stats_b.mean).square().sum()) + traces - 2 * root
+    return max(0.0, distance)  # the last digit's rounding must not make a distance negative
+
+
+def _eigenvalue_root(a: Float64[Tensor, "d d"], b: Float64[Tensor, "d d"], tolerance: float) -> float | None:
+    """tr (a b)^(1/2) from the eigenvalues of L^T a L, where b = L L^T; None where rounding could be more than the tolerance.
+
+    It takes a third of the time of the singular values of F_a^T F_b, which with S = F F^T have the same sum. Those keep all digits where a
+    covariance is singular; the root of an eigenvalue that is rounding does not.
+    """
+    from scipy.linalg import LinAlgError, eigh
+
+    try:
+        values = torch.from_numpy(eigh(a.numpy(), b.numpy(), type=2, eigvals_only=True, driver="gv", check_finite=False))
+    except LinAlgError:
+        return None
+    error = 16 * ROUNDING * values[-1].abs()
+    roots = values.clamp(min=0).sqrt()
+    return float(roots.sum()) if float(((values.abs() + error).sqrt() - roots).sum()) <= tolerance else None
 
 
 def _factor(cov: Float64[Tensor, "d d"]) -> Float64[Tensor, "d r"]:

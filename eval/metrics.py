@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 from torchmetrics import Metric
 
 from distill.errors import UserError
 from eval.features import checked
 from eval.frechet import Statistics, frechet_distance, shifted_sums
-from eval.precision_recall import NEIGHBOURS, Manifold, precision_recall
+from eval.frechet_limit import frechet_limit
+from eval.inception_score import inception_score
+from eval.kernel_distance import kernel_distance
+from eval.precision_recall import COVERAGE_NEIGHBOURS, NEIGHBOURS, Manifold, density_coverage, precision_recall
 
 
 class FrechetDistance(Metric):
@@ -47,26 +50,96 @@ class FrechetDistance(Metric):
         return torch.tensor(frechet_distance(made, self.real), dtype=torch.float64)
 
 
-class PrecisionRecall(Metric):
-    """Precision and recall of generated features against real ones; `compute()` is `{"precision": float, "recall": float}`."""
+class OfFeatures(Metric):
+    """A metric that needs all features of the generated images at once; `compute()` is a dictionary of floats.
 
-    higher_is_better = True
+    With `rows`, the numbers of the images, the order of processes and batches does not matter: the features are put into that of the rows.
+    """
+
     full_state_update = False
     features: list[Tensor]
+    rows: list[Tensor]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("features", [], dist_reduce_fx="cat")
+        self.add_state("rows", [], dist_reduce_fx="cat")
+
+    def update(self, features: Float[Tensor, "n d"], rows: Int64[Tensor, " n"] | None = None) -> None:
+        """Add the features of generated images. Raises UserError where one is not finite."""
+        self.features.append(checked(features))
+        self.rows.append(torch.zeros(len(features), dtype=torch.int64, device=features.device) if rows is None else rows)
+
+    def compute(self) -> dict[str, float]:
+        """The measure. Raises UserError where no images were given, or too few."""
+        # After a reduction over processes the lists are tensors.
+        features, rows = (torch.cat(state).cpu() if isinstance(state, list) and state else state for state in (self.features, self.rows))
+        if not isinstance(features, Tensor):
+            raise UserError(f"{type(self).__name__}: no generated images were given")
+        return self.measure(features[torch.as_tensor(rows).cpu().argsort(stable=True)].cpu())
+
+    def measure(self, features: Float64[Tensor, "n d"]) -> dict[str, float]:
+        """The measure of all features."""
+        raise NotImplementedError
+
+
+class PrecisionRecall(OfFeatures):
+    """Precision and recall of generated features against real ones."""
+
+    higher_is_better = True
 
     def __init__(self, real: Float[Tensor, "n d"], k: int = NEIGHBOURS) -> None:
         super().__init__()
         self.real, self.k = Manifold.of(real, k), k
-        self.add_state("features", [], dist_reduce_fx="cat")
 
-    def update(self, features: Float[Tensor, "n d"]) -> None:
-        """Add the features of generated images. Raises UserError where one is not finite."""
-        self.features.append(checked(features))
+    def measure(self, features: Float64[Tensor, "n d"]) -> dict[str, float]:
+        return precision_recall(self.real, Manifold.of(features, self.k))
 
-    def compute(self) -> dict[str, float]:
-        """Both shares, in [0, 1]. Raises UserError where there are no more generated images than neighbours, or of another dimension."""
-        # After a reduction over processes the list is one tensor.
-        given = self.features if isinstance(self.features, list) else [self.features]
-        if not given:
-            raise UserError("precision and recall: no generated images were given")
-        return precision_recall(self.real, Manifold.of(torch.cat(given).cpu(), self.k))
+
+class DensityCoverage(OfFeatures):
+    """Density and coverage of generated features against real ones."""
+
+    higher_is_better = True
+
+    def __init__(self, real: Float[Tensor, "n d"], k: int = COVERAGE_NEIGHBOURS) -> None:
+        super().__init__()
+        self.real, self.k = Manifold.of(real, k), k
+
+    def measure(self, features: Float64[Tensor, "n d"]) -> dict[str, float]:
+        return density_coverage(self.real, features, self.k)
+
+
+class KernelDistance(OfFeatures):
+    """Kernel Inception Distance of generated features to real ones, with its standard error."""
+
+    higher_is_better = False
+
+    def __init__(self, real: Float[Tensor, "n d"]) -> None:
+        super().__init__()
+        self.real = real
+
+    def measure(self, features: Float64[Tensor, "n d"]) -> dict[str, float]:
+        return kernel_distance(features, self.real)
+
+
+class FrechetLimit(OfFeatures):
+    """Fréchet distance to the statistics of real features for infinitely many generated images, with its standard error."""
+
+    higher_is_better = False
+
+    def __init__(self, real: Statistics) -> None:
+        super().__init__()
+        self.real = real
+
+    def measure(self, features: Float64[Tensor, "n d"]) -> dict[str, float]:
+        limit = frechet_limit(features, self.real)
+        return {"fd_limit": limit.value, "fd_limit_deviation": limit.deviation}
+
+
+class InceptionScore(OfFeatures):
+    """Inception score; what it is fed are logits. Its ten parts follow the rows."""
+
+    higher_is_better = True
+
+    def measure(self, features: Float64[Tensor, "n k"]) -> dict[str, float]:
+        return inception_score(features)

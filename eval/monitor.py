@@ -12,7 +12,8 @@ from torch import Tensor
 from distill.data import DataSource
 from distill.run_settings import DistillRun, RunConfig
 from distill.teachers.gaussian_mixture import Settings as LaboratoryTeacher
-from eval.features import pixels, quantise
+from eval.features import quantise
+from eval.features.pixels import pixels
 from eval.frechet import Statistics, frechet_distance
 from eval.laboratory import LaboratoryMonitor
 

@@ -1,4 +1,5 @@
-"""Improved precision and recall (Kynkäänniemi et al. 2019, "Improved precision and recall metric for assessing generative models")."""
+"""Improved precision and recall (Kynkäänniemi et al. 2019, "Improved precision and recall metric for assessing generative models"), and density
+and coverage (Naeem et al. 2020, "Reliable fidelity and diversity metrics for generative models")."""
 
 from __future__ import annotations
 
@@ -13,6 +14,7 @@ from eval.features import checked
 from eval.neighbours import squared_distances
 
 NEIGHBOURS = 3
+COVERAGE_NEIGHBOURS = 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,3 +50,15 @@ def precision_recall(real: Manifold, generated: Manifold) -> dict[str, float]:
         "precision": float(real.contains(generated.features).double().mean()),
         "recall": float(generated.contains(real.features).double().mean()),
     }
+
+
+def density_coverage(real: Manifold, generated: Float64[Tensor, "m d"], k: int = COVERAGE_NEIGHBOURS) -> dict[str, float]:
+    """`density`: how many balls of the real manifold, made with k neighbours, a generated image lies in, over k; 1 is to be expected of real images.
+    `coverage`: share of the balls in which a generated image lies."""
+    inside = 0
+    covered = torch.zeros(len(real.features), dtype=torch.bool)
+    for block in squared_distances(generated, real.features):
+        within = block <= real.squared_radii
+        inside += int(within.sum())
+        covered |= within.any(0)
+    return {"density": inside / (k * len(generated)), "coverage": float(covered.double().mean())}

@@ -62,20 +62,20 @@ class Images:
         return dataclasses.replace(self, pixels=self.pixels[:count], labels=None if self.labels is None else self.labels[:count])
 
 
-def parse_data(text: str) -> DataSettings:
+def parse_data(text: str, flag: str = "--data") -> DataSettings:
     """A data source from `digits`, or `NAME:PATH` or `NAME:PATH:HELD_OUT_PATH`. Raises UserError for anything else."""
     name, *paths = text.split(":")
     if name not in choices("data"):
-        raise UserError(f"--data {text}: '{name}' is not in distill/data{did_you_mean(name, choices('data'))}")
+        raise UserError(f"{flag} {text}: '{name}' is not in distill/data{did_you_mean(name, choices('data'))}")
     settings = settings_of("data", name)
     if "path" not in settings.model_fields and paths:
-        raise UserError(f"--data {text}: {name} takes no path; expected --data {name}")
+        raise UserError(f"{flag} {text}: {name} takes no path; expected {flag} {name}")
     if "path" in settings.model_fields and (not 1 <= len(paths) <= 2 or not all(paths)):
-        raise UserError(f"--data {text}: expected {name}:PATH or {name}:PATH:HELD_OUT_PATH")
+        raise UserError(f"{flag} {text}: expected {name}:PATH or {name}:PATH:HELD_OUT_PATH")
     try:
         return cast(DataSettings, settings.model_validate(dict(zip(("path", "held_out_path"), paths, strict=False))))
     except ValidationError as error:
-        raise UserError(f"--data {text}: {describe(error, {})}") from error
+        raise UserError(f"{flag} {text}: {describe(error, {})}") from error
 
 
 def read_real(data: DataSettings) -> tuple[Images, Images | None]:

@@ -26,7 +26,7 @@ def render(results: Mapping[str, Any]) -> str:
     for key, (name, form) in ROWS.items():
         sides = [side.get(key) for column in columns.values() for side in (column, column.get("held_out", {}))]
         cells.append([name, *("-" if value is None else form.format(value) for value in sides)])
-    return "\n".join([_title(results), "", *_aligned(cells), "", *_notes(results)])
+    return "\n".join([_title(results), "", *aligned(cells), "", *_notes(results)])
 
 
 def _title(results: Mapping[str, Any]) -> str:
@@ -36,7 +36,8 @@ def _title(results: Mapping[str, Any]) -> str:
     return f"{results['protocol']}: {results['n']} images{seeds}; real: {reference['train_images']} training{held_out} images"
 
 
-def _aligned(cells: Sequence[Sequence[str]]) -> list[str]:
+def aligned(cells: Sequence[Sequence[str]]) -> list[str]:
+    """Rows of cells as lines, the first column to the left, the others to the right."""
     widths = [max(len(row[place]) for row in cells) for place in range(len(cells[0]))]
     lines = [row[0].ljust(widths[0]) + "".join(f"  {cell:>{width}}" for cell, width in zip(row[1:], widths[1:], strict=True)) for row in cells]
     return [line.rstrip() for line in lines]

@@ -213,7 +213,7 @@ def test_prompts_from_the_command_line(root: Path, tmp_path: Path) -> None:
     sample([*arguments, "--prompts", "a cat", "--resolution", "24"])
     with Image.open(tmp_path / "samples" / "000000.png") as image:
         assert image.size == (24, 24)
-    with pytest.raises(UserError, match="--prompts: the model takes text; expected a prompt, or a text file of one a line"):
+    with pytest.raises(UserError, match="--prompts: the model takes text; expected a text file of prompts, one a line"):
         sample(arguments)
 
 

@@ -1,4 +1,4 @@
-"""Images in a NumPy file: `.npy` of images, or `.npz` with `images` and, if there are any, `labels`."""
+"""Images in a NumPy file: `.npy` of images, or `.npz` with `images` and, if there are any, `labels`; ADM's names `arr_0` and `arr_1` will do too."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def read_array(path: Path) -> InMemory:
     except (OSError, ValueError, EOFError) as error:
         raise UserError(f"{path}: cannot be read as a NumPy file ({error})") from error
     arrays = {"images": content} if isinstance(content, np.ndarray) else content
-    images, labels = arrays.get("images"), arrays.get("labels")
+    images, labels = arrays.get("images", arrays.get("arr_0")), arrays.get("labels", arrays.get("arr_1"))
     if images is None or images.dtype != np.uint8 or images.ndim not in (3, 4) or not len(images):
         found = "none" if images is None else f"{images.dtype} {images.shape}"
         raise UserError(f"{path}: 'images' is {found}; expected uint8 of (n, h, w), (n, h, w, c) or (n, c, h, w)")

@@ -8,7 +8,8 @@ import torch
 from distill.data.digits import Settings
 from distill.errors import UserError
 from eval import label_agreement
-from eval.features import pixels, quantise
+from eval.features import quantise
+from eval.features.pixels import pixels
 from eval.label_agreement import LabelClassifier
 
 TRAIN, HELD_OUT = (Settings().load(split) for split in ("train", "held_out"))

@@ -83,7 +83,8 @@ def test_metric_agrees_with_the_function_and_reduces_over_processes() -> None:
     assert metric.compute() == measure(real, made)
 
     first = PrecisionRecall(real)
-    first.dist_sync_fn, first.distributed_available_fn = lambda tensor, group=None: [tensor, made[20:]], lambda: True
+    others = {2: made[20:], 1: torch.zeros(35, dtype=torch.int64)}  # features and rows
+    first.dist_sync_fn, first.distributed_available_fn = lambda tensor, group=None: [tensor, others[tensor.ndim]], lambda: True
     first.update(made[:20])
     assert first.compute() == measure(real, made)
 

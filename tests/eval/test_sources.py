@@ -17,7 +17,8 @@ from distill.images import to_bytes
 from distill.sample_files import save_samples
 from distill.sampling import balanced_labels, seeded_noise
 from distill.types import Condition, Generator
-from eval.features import pixels, quantise
+from eval.features import quantise
+from eval.features.pixels import pixels
 from eval.sources import Images, draw_student, gather, parse_data, read_array_file, read_folder, read_real
 
 REAL, HELD_OUT = read_real(Digits())

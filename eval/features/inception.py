@@ -1,0 +1,224 @@
+"""Inception-v3 of 2015-12-05 as Fréchet Inception Distances use it (Heusel et al. 2017): TensorFlow's network, which is not torchvision's.
+
+It differs in three pools: averages leave the padding out, and the last block takes a maximum. The weights are torch-fidelity's and pytorch-fid's
+`.pth`, or NVIDIA's TorchScript `inception-2015-12-05.pt`, which clean-fid uses. All are the same numbers.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from distill.errors import UserError
+from distill.files import check_weights
+from eval.features import Extractor, read_weights
+
+URL = "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth"
+"""The digits at the end of the name begin the file's SHA-256, which is checked."""
+
+
+class Unit(nn.Module):
+    """Convolution, batch normalisation, rectifier. Padding keeps the size of a stride of 1 unless `padded` is false."""
+
+    def __init__(self, inputs: int, outputs: int, size: tuple[int, int], stride: int = 1, padded: bool = True) -> None:
+        super().__init__()
+        padding = (size[0] // 2, size[1] // 2) if padded else (0, 0)
+        self.conv = nn.Conv2d(inputs, outputs, size, stride, padding, bias=False)
+        self.bn = nn.BatchNorm2d(outputs, eps=0.001)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.bn(self.conv(x)), inplace=True)
+
+
+def average(x: Tensor) -> Tensor:
+    """TensorFlow's 3x3 average, which does not count the padding."""
+    return F.avg_pool2d(x, 3, stride=1, padding=1, count_include_pad=False)
+
+
+def maximum(x: Tensor) -> Tensor:
+    return F.max_pool2d(x, 3, stride=1, padding=1)
+
+
+def halved(x: Tensor) -> Tensor:
+    return F.max_pool2d(x, 3, stride=2)
+
+
+class Block35(nn.Module):
+    """A block at 35x35: 1x1, 5x5, twice 3x3 and a pool side by side."""
+
+    def __init__(self, inputs: int, pooled: int) -> None:
+        super().__init__()
+        self.branch1x1 = Unit(inputs, 64, (1, 1))
+        self.branch5x5_1 = Unit(inputs, 48, (1, 1))
+        self.branch5x5_2 = Unit(48, 64, (5, 5))
+        self.branch3x3dbl_1 = Unit(inputs, 64, (1, 1))
+        self.branch3x3dbl_2 = Unit(64, 96, (3, 3))
+        self.branch3x3dbl_3 = Unit(96, 96, (3, 3))
+        self.branch_pool = Unit(inputs, pooled, (1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        double = self.branch3x3dbl_3(self.branch3x3dbl_2(self.branch3x3dbl_1(x)))
+        return torch.cat([self.branch1x1(x), self.branch5x5_2(self.branch5x5_1(x)), double, self.branch_pool(average(x))], 1)
+
+
+class Reduction17(nn.Module):
+    """From 35x35 to 17x17."""
+
+    def __init__(self, inputs: int) -> None:
+        super().__init__()
+        self.branch3x3 = Unit(inputs, 384, (3, 3), stride=2, padded=False)
+        self.branch3x3dbl_1 = Unit(inputs, 64, (1, 1))
+        self.branch3x3dbl_2 = Unit(64, 96, (3, 3))
+        self.branch3x3dbl_3 = Unit(96, 96, (3, 3), stride=2, padded=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([self.branch3x3(x), self.branch3x3dbl_3(self.branch3x3dbl_2(self.branch3x3dbl_1(x))), halved(x)], 1)
+
+
+class Block17(nn.Module):
+    """A block at 17x17, whose 7x7 are taken apart into rows and columns; `width` channels within."""
+
+    def __init__(self, inputs: int, width: int) -> None:
+        super().__init__()
+        self.branch1x1 = Unit(inputs, 192, (1, 1))
+        self.branch7x7_1 = Unit(inputs, width, (1, 1))
+        self.branch7x7_2 = Unit(width, width, (1, 7))
+        self.branch7x7_3 = Unit(width, 192, (7, 1))
+        self.branch7x7dbl_1 = Unit(inputs, width, (1, 1))
+        self.branch7x7dbl_2 = Unit(width, width, (7, 1))
+        self.branch7x7dbl_3 = Unit(width, width, (1, 7))
+        self.branch7x7dbl_4 = Unit(width, width, (7, 1))
+        self.branch7x7dbl_5 = Unit(width, 192, (1, 7))
+        self.branch_pool = Unit(inputs, 192, (1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        single = self.branch7x7_3(self.branch7x7_2(self.branch7x7_1(x)))
+        double = self.branch7x7dbl_3(self.branch7x7dbl_2(self.branch7x7dbl_1(x)))
+        double = self.branch7x7dbl_5(self.branch7x7dbl_4(double))
+        return torch.cat([self.branch1x1(x), single, double, self.branch_pool(average(x))], 1)
+
+
+class Reduction8(nn.Module):
+    """From 17x17 to 8x8."""
+
+    def __init__(self, inputs: int) -> None:
+        super().__init__()
+        self.branch3x3_1 = Unit(inputs, 192, (1, 1))
+        self.branch3x3_2 = Unit(192, 320, (3, 3), stride=2, padded=False)
+        self.branch7x7x3_1 = Unit(inputs, 192, (1, 1))
+        self.branch7x7x3_2 = Unit(192, 192, (1, 7))
+        self.branch7x7x3_3 = Unit(192, 192, (7, 1))
+        self.branch7x7x3_4 = Unit(192, 192, (3, 3), stride=2, padded=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        seven = self.branch7x7x3_4(self.branch7x7x3_3(self.branch7x7x3_2(self.branch7x7x3_1(x))))
+        return torch.cat([self.branch3x3_2(self.branch3x3_1(x)), seven, halved(x)], 1)
+
+
+class Block8(nn.Module):
+    """A block at 8x8, whose branches end in a row and a column side by side; the last of the network takes a maximum where others average."""
+
+    def __init__(self, inputs: int, last: bool) -> None:
+        super().__init__()
+        self.pool = maximum if last else average
+        self.branch1x1 = Unit(inputs, 320, (1, 1))
+        self.branch3x3_1 = Unit(inputs, 384, (1, 1))
+        self.branch3x3_2a = Unit(384, 384, (1, 3))
+        self.branch3x3_2b = Unit(384, 384, (3, 1))
+        self.branch3x3dbl_1 = Unit(inputs, 448, (1, 1))
+        self.branch3x3dbl_2 = Unit(448, 384, (3, 3))
+        self.branch3x3dbl_3a = Unit(384, 384, (1, 3))
+        self.branch3x3dbl_3b = Unit(384, 384, (3, 1))
+        self.branch_pool = Unit(inputs, 192, (1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        single, double = self.branch3x3_1(x), self.branch3x3dbl_2(self.branch3x3dbl_1(x))
+        ends = [self.branch3x3_2a(single), self.branch3x3_2b(single), self.branch3x3dbl_3a(double), self.branch3x3dbl_3b(double)]
+        return torch.cat([self.branch1x1(x), *ends, self.branch_pool(self.pool(x))], 1)
+
+
+class Inception(Extractor):
+    """Images of 299x299 -> 2048 features after the last pool, and logits (b, 1008) without the bias, as Inception scores take them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.Conv2d_1a_3x3 = Unit(3, 32, (3, 3), stride=2, padded=False)
+        self.Conv2d_2a_3x3 = Unit(32, 32, (3, 3), padded=False)
+        self.Conv2d_2b_3x3 = Unit(32, 64, (3, 3))
+        self.Conv2d_3b_1x1 = Unit(64, 80, (1, 1))
+        self.Conv2d_4a_3x3 = Unit(80, 192, (3, 3), padded=False)
+        self.Mixed_5b, self.Mixed_5c, self.Mixed_5d = Block35(192, 32), Block35(256, 64), Block35(288, 64)
+        self.Mixed_6a = Reduction17(288)
+        self.Mixed_6b, self.Mixed_6c, self.Mixed_6d, self.Mixed_6e = (Block17(768, width) for width in (128, 160, 160, 192))
+        self.Mixed_7a = Reduction8(768)
+        self.Mixed_7b, self.Mixed_7c = Block8(1280, last=False), Block8(2048, last=True)
+        self.fc = nn.Linear(2048, 1008)
+
+    def forward(self, images: Float[Tensor, "b 3 299 299"]) -> dict[str, Tensor]:
+        x = self.Conv2d_2b_3x3(self.Conv2d_2a_3x3(self.Conv2d_1a_3x3((images - 128) / 128)))
+        x = halved(self.Conv2d_4a_3x3(self.Conv2d_3b_1x1(halved(x))))
+        x = self.Mixed_6a(self.Mixed_5d(self.Mixed_5c(self.Mixed_5b(x))))
+        x = self.Mixed_7a(self.Mixed_6e(self.Mixed_6d(self.Mixed_6c(self.Mixed_6b(x)))))
+        features = self.Mixed_7c(self.Mixed_7b(x)).mean((2, 3))
+        return {"features": features, "logits": features @ self.fc.weight.T}
+
+
+class ScriptedInception(Extractor):
+    """NVIDIA's TorchScript file, entered behind its own resizing. It gives no logits."""
+
+    def __init__(self, base: nn.Module) -> None:
+        super().__init__()
+        self.base = base
+
+    def forward(self, images: Float[Tensor, "b 3 299 299"]) -> dict[str, Tensor]:
+        return {"features": self.base.layers((images - 128) / 128).reshape(len(images), -1)}  # type: ignore[operator]
+
+
+def load(weights: str | None) -> Extractor:
+    """Open a file of weights, or download torch-fidelity's. Raises UserError where that cannot be done."""
+    if weights is None:
+        return _with(_download(), Path(URL.rsplit("/", 1)[1]))
+    path = Path(weights)
+    if not path.is_file():
+        raise UserError(f"--weights {path}: no such file; expected {URL.rsplit('/', 1)[1]} or inception-2015-12-05.pt")
+    return _scripted(path) if _is_torchscript(path) else _with(read_weights(path), path)
+
+
+def _with(tensors: dict[str, Tensor], path: Path) -> Inception:
+    if not isinstance(tensors, dict):
+        raise UserError(f"{path}: holds a {type(tensors).__name__}; expected weights by name")
+    with torch.device("meta"):  # its own random weights would take seconds
+        network = Inception()
+    counters = {name: torch.tensor(0) for name in network.state_dict() if name.endswith("num_batches_tracked")}  # which some files lack
+    check_weights(network, counters | tensors, path)
+    network.load_state_dict(counters | tensors, assign=True)
+    return network
+
+
+def _is_torchscript(path: Path) -> bool:
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith("/constants.pkl") for name in archive.namelist())
+
+
+def _scripted(path: Path) -> ScriptedInception:
+    try:
+        base = torch.jit.load(path, map_location="cpu")
+    except RuntimeError as error:
+        raise UserError(f"{path}: cannot be read as TorchScript") from error
+    if not hasattr(base, "layers"):
+        raise UserError(f"{path}: a TorchScript module without 'layers'; expected inception-2015-12-05.pt")
+    return ScriptedInception(base)
+
+
+def _download() -> dict[str, Tensor]:
+    try:
+        return torch.hub.load_state_dict_from_url(URL, map_location="cpu", check_hash=True)
+    except (OSError, RuntimeError) as error:
+        raise UserError(f"{URL}: cannot be downloaded ({error}); give the file with --weights") from error

@@ -1,0 +1,166 @@
+"""`python -m eval fid`: Fréchet distances and their companions under a named protocol."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import distill
+from distill.config import read_run
+from distill.data import DataSettings
+from distill.data.array import read_array
+from distill.errors import UserError
+from distill.files import write_json
+from distill.registry import Settings
+from distill.run_folder import commit, machine
+from distill.sample_files import choose_prompts
+from distill.samplers import Heun
+from eval.features import Extractor, load_extractor
+from eval.fid_table import FORMAT, render
+from eval.measure import Effort, measure, summarise
+from eval.processes import Processes
+from eval.protocols import Protocol, read_protocol
+from eval.reference import Reference, holds_statistics, read_statistics
+from eval.sources import parse_data
+from eval.stored_features import Features, extract
+from eval.streams import DataImages, ImageFiles, ImageStream, NetworkImages
+
+
+def run(options: argparse.Namespace) -> dict[str, Any]:
+    """Extract, measure, print and, with `--out`, write. Returns the results. Raises UserError where something is missing or does not fit."""
+    if options.out is not None and not options.out.parent.is_dir():
+        raise UserError(f"--out {options.out}: {options.out.parent} is no folder")
+    streams = open_streams(options, read_protocol(options.protocol))
+    measurement = Measurement(options)
+    results = measurement.of(streams)
+    if measurement.processes.is_main:
+        print(render(results))
+        if options.out is not None:
+            write_json(options.out, results)
+            print(f"\n{options.out} is written")
+    return results
+
+
+class Measurement:
+    """A protocol with its feature network and its reference, ready to measure. Raises UserError where one of them cannot be had."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.protocol, self.processes = read_protocol(options.protocol), Processes.of_environment()
+        self.root, self.shows_progress = options.features, sys.stderr.isatty()
+        self.effort = Effort(options.bootstrap, options.per_label, self.shows_progress)
+        reference = open_reference(options, self.protocol)
+        self.extractor = load_extractor(self.protocol.features, options.weights).to(device_of(options.device, self.processes))
+        self.reference = reference if isinstance(reference, Reference) else Reference.of(self._features(reference), reference.origin)
+
+    def of(self, streams: list[ImageStream]) -> dict[str, Any]:
+        """The results of one or more repetitions; in another process than the main one, which only helps with the features, nothing."""
+        made = [self._features(stream) for stream in streams]
+        return evaluate(self.protocol, self.extractor, streams, made, self.reference, self.effort) if self.processes.is_main else {}
+
+    def _features(self, stream: ImageStream) -> Features:
+        return extract(stream, self.protocol, self.extractor, self.root, self.processes, self.shows_progress)
+
+
+def evaluate(
+    protocol: Protocol, extractor: Extractor, streams: list[ImageStream], made: list[Features], reference: Reference, effort: Effort
+) -> dict[str, Any]:
+    """What the JSON file holds, of one or more repetitions. Raises UserError where the features have another dimension than the reference."""
+    measured = [measure(features, reference, effort) for features in made]
+    first_seeds = [stream.first_seed for stream in streams if isinstance(stream, NetworkImages)] or None
+    doubts = {"generated": measured[0].warning, "reference": reference.statistics.warning}
+    sides = [*made, reference.images] if reference.images else made
+    notes = dict.fromkeys(note for features in sides for note in features.notes)
+    return {
+        "format": FORMAT,
+        "protocol": protocol.name,
+        "metric": protocol.metric,
+        "source": {"of": streams[0].origin, **streams[0].describe()},
+        "n": len(streams[0]),
+        "first_seeds": first_seeds,
+        "departures": protocol.departures(len(streams[0]), first_seeds),
+        "summary": summarise([one.results for one in measured]),
+        "repetitions": [{"images_sha256": features.images_sha256, **one.results} for features, one in zip(made, measured, strict=True)],
+        "reference": {**reference.origin, "sha256": reference.sha256},
+        "preprocessing_sha256": protocol.sha256,
+        "weights_sha256": extractor.sha256,
+        "skipped": measured[0].skipped,
+        "warnings": [*(f"{name}: {doubt}" for name, doubt in doubts.items() if doubt), *notes],
+        "commit": commit(),
+        "machine": machine(),
+    }
+
+
+def open_streams(options: argparse.Namespace, protocol: Protocol) -> list[ImageStream]:
+    """The images to measure: one stream for each repetition. Raises UserError where there are too few."""
+    if options.images is not None or options.array is not None:
+        stream = ImageFiles(options.images) if options.images else array_images(options.array)
+        return [first_of(stream, options.n, protocol)]
+    network, sampler = open_network(options)
+    prompts = choose_prompts(options.prompts, network)
+    device = device_of(options.device, Processes.of_environment())
+    first_seeds = [options.seed] if options.seed is not None else list(protocol.first_seeds)
+    count = options.n or protocol.count
+    if options.n and options.seed is None:
+        first_seeds = first_seeds[:1]  # a look at fewer images than the protocol's, once
+    return [NetworkImages(network.to(device), count, seed, sampler, prompts, options.batch_size) for seed in first_seeds]
+
+
+def open_network(options: argparse.Namespace) -> tuple[Any, Heun | None]:
+    """A run's generator, or a teacher and its sampler."""
+    if options.run is not None:
+        return distill.load_generator(options.run), None
+    return distill.load_teacher(options.teacher).eval(), Heun(steps=options.steps, guidance=options.guidance)
+
+
+def array_images(path: Path) -> DataImages:
+    return DataImages(read_array(path), str(path), {"path": str(path.resolve())})
+
+
+def first_of(stream: ImageFiles | DataImages, count: int | None, protocol: Protocol) -> ImageStream:
+    """As many images as were asked for, or as the protocol wants. Raises UserError where there are fewer."""
+    wanted = count or protocol.count
+    if len(stream) < wanted:
+        hint = "expected at most as many" if count else f"{protocol.name} wants {wanted}; give --n to measure fewer, which is another number"
+        raise UserError(f"{f'--n {count}: ' if count else ''}{stream.origin} holds {len(stream)} images; {hint}")
+    stream.keep(wanted)
+    return stream
+
+
+def open_reference(options: argparse.Namespace, protocol: Protocol) -> ImageStream | Reference:
+    """Published statistics, or the images of a folder, an archive, an array file, a data source or the run's own data."""
+    text = options.reference
+    if text is None:
+        config: Any = read_run(options.run)
+        if config.data is None:
+            raise UserError(f"{options.run}: the run has no data to compare with; give --reference")
+        return data_images(config.data)
+    path = Path(text)
+    if holds_statistics(path):
+        return read_statistics(path, protocol)
+    if path.suffix in (".npy", ".npz"):
+        return array_images(path)
+    if path.exists():
+        return ImageFiles(path)
+    if ":" not in text and (path.suffix or len(path.parts) > 1):
+        raise UserError(f"--reference {text}: no such file or folder")
+    return data_images(parse_data(text, "--reference"))
+
+
+def data_images(settings: Settings) -> DataImages:
+    """The training images of a data source."""
+    assert isinstance(settings, DataSettings)
+    identity = {**settings.model_dump(mode="json"), "split": "train"}
+    return DataImages(settings.load("train"), f"{identity['name']} training images", identity)
+
+
+def device_of(name: str, processes: Processes) -> torch.device:
+    """The device of this process. Raises UserError where it is not there."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: is not available; expected auto or cpu")
+    if name == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", processes.number % torch.cuda.device_count())

@@ -1,0 +1,96 @@
+"""What generated images are compared with: real images, or statistics of them that others published."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from distill.errors import UserError
+from distill.files import file_sha256
+from eval.frechet import Statistics
+from eval.protocols import Protocol
+from eval.stored_features import Features
+
+EDM2_NAMES = {"inception": "fid", "dinov2": "fd_dinov2"}
+"""Our features and what a statistics file of EDM2 calls their distance."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Reference:
+    """Statistics of real features, the features themselves unless only statistics were published, and where they are from.
+
+    `sha256` is that of the images, or of the file of statistics.
+    """
+
+    statistics: Statistics
+    images: Features | None
+    sha256: str
+    origin: dict[str, Any]
+
+    @classmethod
+    def of(cls, images: Features, origin: str) -> Reference:
+        source = {"kind": "images", "of": origin, "count": len(images)}
+        return cls(Statistics.of(images.features), images, images.images_sha256, source)
+
+    @property
+    def features(self) -> Tensor | None:
+        return None if self.images is None else self.images.features
+
+
+def holds_statistics(path: Path) -> bool:
+    """Whether a file is one of published statistics, by its ending and its names."""
+    if path.suffix == ".pkl":
+        return path.is_file()
+    if path.suffix != ".npz" or not path.is_file():
+        return False
+    try:
+        with np.load(path, allow_pickle=False) as content:
+            return {"mu", "sigma"} <= set(content.files)
+    except (OSError, ValueError, EOFError):
+        return False
+
+
+def read_statistics(path: Path, protocol: Protocol) -> Reference:
+    """Statistics of EDM, clean-fid or ADM (`.npz`), or of EDM2 (`.pkl`, of which nothing is executed).
+
+    Raises UserError where the file cannot be read, or its name says that it was made by another protocol.
+    """
+    for mark in protocol.foreign:
+        if mark in path.name:
+            raise UserError(f"--reference {path}: '{mark.strip('_')}' in its name is another protocol; expected statistics made for {protocol.name}")
+    kind, arrays = _pickled(path, protocol) if path.suffix == ".pkl" else _zipped(path)
+    mean, cov = (torch.from_numpy(np.array(arrays[name])) for name in ("mu", "sigma"))
+    if mean.is_floating_point() and cov.is_floating_point() and cov.ndim == 2 and cov.shape[0] == cov.shape[1]:
+        cov = (cov + cov.T) / 2
+    try:
+        statistics = Statistics(mean, cov, None)
+    except UserError as error:
+        raise UserError(f"--reference {path}: {error}") from error
+    return Reference(statistics, None, file_sha256(path), {"kind": f"statistics ({kind})", "of": path.name, "count": None})
+
+
+def _zipped(path: Path) -> tuple[str, dict[str, Any]]:
+    try:
+        with np.load(path, allow_pickle=False) as content:
+            kind = "ADM" if "mu_s" in content.files else "EDM or clean-fid"
+            return kind, {name: content[name] for name in ("mu", "sigma")}
+    except (OSError, ValueError, EOFError, KeyError) as error:
+        raise UserError(f"--reference {path}: cannot be read as statistics ({error})") from error
+
+
+def _pickled(path: Path, protocol: Protocol) -> tuple[str, dict[str, Any]]:
+    from distill.pickle_reader import read_pickle
+
+    content, name = read_pickle(path), EDM2_NAMES.get(protocol.features)
+    if not isinstance(content, dict) or not all(isinstance(value, dict) for value in content.values()):
+        raise UserError(f"--reference {path}: expected a mapping of distances to 'mu' and 'sigma', as EDM2 writes it")
+    if name not in content:
+        raise UserError(f"--reference {path}: holds {', '.join(map(str, content)) or 'nothing'}; expected {name or 'no pickle'} for {protocol.name}")
+    if not all(isinstance(content[name].get(key), np.ndarray) for key in ("mu", "sigma")):
+        raise UserError(f"--reference {path}: '{name}' holds no arrays 'mu' and 'sigma'")
+    return "EDM2", content[name]

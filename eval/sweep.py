@@ -1,0 +1,91 @@
+"""`python -m eval sweep`: every checkpoint of a run under a protocol, the best of them in three repetitions."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import distill
+from distill.checkpoint import checkpoints
+from distill.config import differences
+from distill.errors import UserError
+from distill.files import read_json, write_json
+from distill.sample_files import choose_prompts
+from eval.fid import Measurement, device_of
+from eval.fid_table import paper_line
+from eval.streams import ImageStream, NetworkImages
+
+FORMAT, FILE = "distill-sweep/1", "sweep.json"
+REPETITIONS = 3
+
+
+def run(options: argparse.Namespace) -> dict[str, Any]:
+    """Measure what is not yet, write `sweep.json` after each checkpoint, print the curve and the best. Returns the file's content.
+
+    Raises UserError where the run has no checkpoints, or an earlier sweep measured something else.
+    """
+    paths = {int(path.name.removeprefix("step-")): path for path in checkpoints(options.run)}
+    if not paths:
+        raise UserError(f"{options.run}: holds no checkpoints to measure")
+    options.bootstrap, options.per_label = 0, False
+    measurement = Measurement(options)
+    file, count = options.run / FILE, options.n or measurement.protocol.count
+    content = continued(file, identity(measurement, count))
+    known: dict[str, Any] = content["checkpoints"]
+    for step, path in paths.items():
+        if str(step) not in known:
+            known[str(step)] = measurement.of(streams_of(path, options, measurement, count, 1)).get("summary")
+            keep(file, content, measurement)
+    chosen = [min(paths, key=lambda step: known[str(step)]["fd"]["mean"])] if measurement.processes.is_main else []
+    best = measurement.processes.gather(chosen)[0]
+    if content.get("best", {}).get("step") != best:
+        content["best"] = {"step": best, "results": measurement.of(streams_of(paths[best], options, measurement, count, REPETITIONS))}
+        keep(file, content, measurement)
+    if measurement.processes.is_main:
+        print(render(content))
+    return content
+
+
+def identity(measurement: Measurement, count: int) -> dict[str, Any]:
+    """What the numbers of a sweep have in common."""
+    return {
+        "format": FORMAT,
+        "protocol": measurement.protocol.name,
+        "metric": measurement.protocol.metric,
+        "preprocessing_sha256": measurement.protocol.sha256,
+        "weights_sha256": measurement.extractor.sha256,
+        "reference_sha256": measurement.reference.sha256,
+        "n": count,
+    }
+
+
+def continued(file: Path, expected: dict[str, Any]) -> dict[str, Any]:
+    """An earlier sweep, or the beginning of one. Raises UserError where the earlier one is not comparable."""
+    if not file.is_file():
+        return {**expected, "checkpoints": {}}
+    content = read_json(file)
+    for key, there, here in differences({name: content.get(name) for name in expected}, expected):
+        raise UserError(f"{file}: holds another sweep: {key} is {there!r} there and {here!r} here; move it away to begin another")
+    return content
+
+
+def streams_of(path: Path, options: argparse.Namespace, measurement: Measurement, count: int, repetitions: int) -> list[ImageStream]:
+    """Images of a checkpoint, each repetition from the seeds that follow those of the one before."""
+    network = distill.load_generator(path).to(device_of(options.device, measurement.processes))
+    prompts = choose_prompts(options.prompts, network)
+    return [NetworkImages(network, count, count * repetition, None, prompts, options.batch_size) for repetition in range(repetitions)]
+
+
+def keep(file: Path, content: dict[str, Any], measurement: Measurement) -> None:
+    if measurement.processes.is_main:
+        write_json(file, content)
+
+
+def render(content: dict[str, Any]) -> str:
+    """The curve as lines of text, and the best in three repetitions."""
+    best = content["best"]
+    lines = [f"{content['protocol']}, {content['n']} images of each checkpoint", ""]
+    for step, summary in sorted(content["checkpoints"].items(), key=lambda item: int(item[0])):
+        lines.append(f"step {step:>8}  {summary['fd']['mean']:.4f}" + ("  best" if int(step) == best["step"] else ""))
+    return "\n".join([*lines, "", f"step {best['step']}: {paper_line(best['results'])}"])

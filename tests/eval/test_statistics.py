@@ -1,0 +1,164 @@
+"""Statistics of features against closed forms, independent implementations, and what they must do as the number of images grows."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from distill.errors import UserError
+from eval.frechet import Statistics, frechet_distance
+from eval.frechet_limit import bootstrap_deviation, frechet_limit
+from eval.inception_score import inception_score
+from eval.kernel_distance import kernel_distance, squared_mmd
+from eval.metrics import DensityCoverage, FrechetLimit, InceptionScore, KernelDistance, OfFeatures, PrecisionRecall
+from eval.precision_recall import Manifold, density_coverage
+
+
+def normal(count: int, dimension: int, seed: int) -> Tensor:
+    return torch.randn(count, dimension, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def standard(dimension: int) -> Statistics:
+    return Statistics(torch.zeros(dimension).double(), torch.eye(dimension).double(), None)
+
+
+def test_the_limit_of_a_frechet_distance_has_no_bias_where_the_distance_has() -> None:
+    """n images of the very distribution of the reference: the distance is biased by about d(d + 1)/4n + d/n, its limit is zero."""
+    dimension, count = 4, 200
+    draws = [normal(count, dimension, seed) for seed in range(30)]
+    distances = np.array([frechet_distance(Statistics.of(features), standard(dimension)) for features in draws])
+    limits = np.array([frechet_limit(features, standard(dimension)).value for features in draws])
+    bias = (dimension * (dimension + 1) / 4 + dimension) / count
+    assert distances.mean() == pytest.approx(bias, rel=0.1)
+    assert abs(limits.mean()) < 3 * limits.std(ddof=1) / 30**0.5
+    assert abs(limits.mean()) < 0.5 * distances.mean()
+
+
+def test_the_line_of_the_limit() -> None:
+    limit = frechet_limit(normal(1000, 4, 0) + 1.0, standard(4))
+    assert limit.counts[0] == 100
+    assert limit.counts[-1] == 1000
+    assert len(limit.counts) == 15
+    assert np.allclose(np.diff(1 / np.array(limit.counts)), -(9 / 1000) / 14, rtol=0.15)
+    assert limit.distances[-1] == pytest.approx(frechet_distance(Statistics.of(normal(1000, 4, 0) + 1.0), standard(4)))
+    _, value = np.polyfit(1 / np.array(limit.counts), limit.distances, 1)
+    assert limit.value == pytest.approx(value, rel=1e-9)
+    assert abs(limit.value - 4) < 0.5
+    with pytest.raises(UserError, match=r"^15 images; expected at least 16 for the limit of a distance in 4 dimensions$"):
+        frechet_limit(normal(15, 4, 0), standard(4))
+
+
+def test_bootstrap_spread_is_the_spread_over_draws_of_images() -> None:
+    """Of a mean moved by m in one dimension the distance is about m^2 + 2 m e, with e of variance 1/n: its deviation is 2 m/sqrt(n)."""
+    draws = [normal(500, 3, seed) + 1.0 for seed in range(40)]
+    spread = np.std([frechet_distance(Statistics.of(features), standard(3)) for features in draws], ddof=1)
+    found = np.mean([bootstrap_deviation(features, standard(3), 40) for features in draws[:5]])
+    assert found == pytest.approx(spread, rel=0.2)
+    assert found == pytest.approx(2 * 3**0.5 / 500**0.5, rel=0.2)
+
+
+def polynomial(a: np.ndarray, b: np.ndarray) -> float:
+    return float((a @ b / len(a) + 1) ** 3)
+
+
+def test_kernel_distance_by_its_definition_and_against_torchmetrics() -> None:
+    from torchmetrics.image.kid import poly_mmd
+
+    a, b = normal(12, 5, 0), normal(9, 5, 1) + 0.3
+    pairs = [[polynomial(x, y) for y in two.numpy()] for one, two in ((a, a), (b, b), (a, b)) for x in one.numpy()]
+    aa, bb, ab = np.array(pairs[:12]), np.array(pairs[12:21]), np.array(pairs[21:])
+    expected = (aa.sum() - np.trace(aa)) / (12 * 11) + (bb.sum() - np.trace(bb)) / (9 * 8) - 2 * ab.mean()
+    assert squared_mmd(a, b) == pytest.approx(expected, rel=1e-12)
+    assert squared_mmd(a[:9], b) == pytest.approx(float(poly_mmd(a[:9], b)), rel=1e-12)
+
+
+def test_kernel_distance_is_unbiased_and_its_interval_covers() -> None:
+    """Of one distribution the expectation is zero for any number of images, and nine intervals in ten of two deviations cover it."""
+    found = [kernel_distance(normal(100, 4, 2 * seed), normal(80, 4, 2 * seed + 1)) for seed in range(60)]
+    kid, deviation = (np.array([one[name] for one in found]) for name in ("kid", "kid_deviation"))
+    assert abs(kid.mean()) < 3 * kid.std(ddof=1) / 60**0.5
+    assert np.mean(np.abs(kid) < 2.26 * deviation) > 0.85  # Student's t of ten blocks
+    assert deviation.mean() == pytest.approx(kid.std(ddof=1), rel=0.3)
+    with pytest.raises(UserError, match=r"^19 images; expected at least 20 on both sides"):
+        kernel_distance(normal(19, 4, 0), normal(80, 4, 1))
+    with pytest.raises(UserError, match=r"^features of 4 and of 3 dimensions"):
+        kernel_distance(normal(50, 4, 0), normal(80, 3, 1))
+
+
+def test_inception_score_in_closed_form() -> None:
+    certain = 50.0 * torch.eye(4).double().repeat(30, 1)
+    assert inception_score(certain) == {"is": pytest.approx(4.0), "is_deviation": pytest.approx(0.0, abs=1e-12)}
+    assert inception_score(torch.zeros(40, 7).double())["is"] == pytest.approx(1.0)
+    logits = normal(50, 6, 0)
+    p = torch.softmax(logits, 1).reshape(10, 5, 6).numpy()
+    scores = np.exp((p * (np.log(p) - np.log(p.mean(1, keepdims=True)))).sum(2).mean(1))
+    assert inception_score(logits) == {"is": pytest.approx(scores.mean(), rel=1e-12), "is_deviation": pytest.approx(scores.std(), rel=1e-12)}
+    with pytest.raises(UserError, match=r"^9 images; expected at least 10 for an Inception score$"):
+        inception_score(logits[:9])
+
+
+def test_density_and_coverage_by_their_definition() -> None:
+    real, made = normal(60, 3, 0), normal(40, 3, 1) * 0.5
+    distances = np.linalg.norm(real.numpy()[:, None] - real.numpy()[None], axis=2)
+    radius = np.sort(distances, 1)[:, 5]
+    across = np.linalg.norm(real.numpy()[:, None] - made.numpy()[None], axis=2)
+    found = density_coverage(Manifold.of(real, 5), made)
+    assert found["density"] == pytest.approx((across < radius[:, None]).sum() / (5 * 40))
+    assert found["coverage"] == pytest.approx((across.min(1) < radius).mean())
+    same = density_coverage(Manifold.of(real, 5), real)
+    assert same["coverage"] == 1.0
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 64])
+def test_metrics_over_two_processes_are_those_of_one_to_the_last_bit(batch_size: int) -> None:
+    real, made, rows = normal(150, 6, 0), normal(130, 6, 1), torch.arange(130)
+    builders = [
+        lambda: PrecisionRecall(real),
+        lambda: DensityCoverage(real),
+        lambda: KernelDistance(real),
+        lambda: FrechetLimit(Statistics.of(real)),
+        lambda: InceptionScore(),
+    ]
+    for build in builders:
+        alone = build()
+        alone.update(made, rows)
+        first, second = build(), build()
+        for start in range(0, 130, batch_size):
+            (first, second)[start // batch_size % 2].update(made[start : start + batch_size], rows[start : start + batch_size])
+        assert together(first, second) == alone.compute()
+
+
+def together(first: OfFeatures, second: OfFeatures) -> dict[str, float]:
+    """What `first` computes when torch.distributed gathers from it and `second`."""
+    states = [torch.cat(state) if state else torch.zeros(0) for state in (second.features, second.rows)]
+
+    def gather(tensor: Tensor, group: object = None) -> list[Tensor]:
+        return [tensor, states[0] if tensor.ndim == 2 else states[1]]
+
+    if not second.features:
+        return first.compute()
+    first.dist_sync_fn, first.distributed_available_fn = gather, lambda: True
+    return first.compute()
+
+
+@pytest.mark.parametrize("kind", ["full rank", "rank-deficient", "near-singular"])
+def test_frechet_distance_against_fifty_digits(kind: str) -> None:
+    """The eigenvalues of the product of covariances, by mpmath."""
+    import mpmath
+
+    dimension = 12
+    scales = {"full rank": torch.logspace(0, -1, 12), "rank-deficient": torch.ones(12), "near-singular": torch.logspace(0, -6, 12)}[kind].double()
+    a, b = ((normal(200, dimension, seed) * scales) @ torch.linalg.qr(normal(dimension, dimension, 9)).Q for seed in (0, 1))
+    if kind == "rank-deficient":
+        a, b = a[:8], b[:10]
+    b = b + 0.01
+    sides = [Statistics.of(side) for side in (a, b)]
+    with mpmath.workdps(50):
+        matrices = [mpmath.matrix(side.cov.tolist()) for side in sides]
+        values = mpmath.eig(matrices[0] * matrices[1], left=False, right=False)
+        root = sum(mpmath.sqrt(abs(mpmath.re(value))) for value in values if abs(value) > mpmath.mpf(10) ** -30)
+        traces = sum(matrix[i, i] for matrix in matrices for i in range(dimension))
+        expected = float(sum(mpmath.mpf(float(x)) ** 2 for x in sides[0].mean - sides[1].mean) + traces - 2 * root)
+    assert frechet_distance(*sides) == pytest.approx(expected, rel=1e-6)

@@ -1,0 +1,80 @@
+"""`python -m eval sweep`: checkpoints measured once, the best three times."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from distill.errors import UserError
+from distill.export import save_generator
+from distill.models.one_step import OneStepGenerator
+from distill.report import write_report
+from eval.__main__ import main
+from tests.random_teacher import save_random_teacher
+
+CONFIG = """task: distill
+run_dir: {run}
+data: {{name: digits}}
+teacher: {{name: native, path: {teacher}}}
+steps: 30
+objective: {{name: distribution_matching, divergence: reverse_kl}}
+"""
+
+
+@pytest.fixture
+def run_dir(tmp_path: Path) -> Path:
+    """A run of three checkpoints, whose students are a teacher of random weights entered at three noise levels."""
+    teacher = save_random_teacher(tmp_path / "teacher")
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.yaml").write_text(CONFIG.format(run=run, teacher=tmp_path / "teacher"))
+    for step, level in ((10, 80.0), (20, 1.0), (30, 2.5)):
+        folder = run / "checkpoints" / f"step-{step:08d}"
+        folder.mkdir(parents=True)
+        save_generator(OneStepGenerator(teacher, level), folder)
+    return run
+
+
+def sweep(run: Path, *arguments: str) -> dict:
+    main(["sweep", "--run", str(run), "--n", "80", "--features", str(run.parent / "features"), "--device", "cpu", *arguments])
+    return json.loads((run / "sweep.json").read_text())
+
+
+def test_every_checkpoint_once_and_the_best_three_times(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    content = sweep(run_dir)
+    distances = {int(step): summary["fd"]["mean"] for step, summary in content["checkpoints"].items()}
+    assert sorted(distances) == [10, 20, 30]
+    best = content["best"]
+    assert distances[best["step"]] == min(distances.values())
+    assert best["results"]["first_seeds"] == [0, 80, 160]
+    assert best["results"]["repetitions"][0]["fd"] == distances[best["step"]]
+    values = torch.tensor([repetition["fd"] for repetition in best["results"]["repetitions"]], dtype=torch.float64)
+    assert best["results"]["summary"]["fd"] == {
+        "mean": pytest.approx(float(values.mean())),
+        "std": pytest.approx(float(values.std())),
+        "min": pytest.approx(float(values.min())),
+    }
+    main(["fid", "--run", str(run_dir / "checkpoints" / "step-00000030"), "--reference", "digits", "--n", "80", "--bootstrap", "0",
+          "--features", str(run_dir.parent / "features"), "--out", str(run_dir.parent / "fid.json"), "--device", "cpu"])  # fmt: skip
+    assert json.loads((run_dir.parent / "fid.json").read_text())["summary"]["fd"]["mean"] == distances[30]
+    page = write_report(run_dir).read_text()
+    stated = best["results"]["summary"]["fd"]
+    assert f"Best: step {best['step']}, {stated['mean']:.4f} ± {stated['std']:.4f} over 3 repetitions (least {stated['min']:.4f})." in page
+    assert "fd-pixel, 80 images of each checkpoint" in page
+    assert f"step {best['step']}: FD-pixel {best['results']['summary']['fd']['mean']:.4f} ± " in capsys.readouterr().out
+
+
+def test_a_sweep_continues_and_refuses_another(run_dir: Path) -> None:
+    content = sweep(run_dir)
+    content["checkpoints"]["10"]["fd"]["mean"] = -1.0  # not measured again, so it will be the best
+    (run_dir / "sweep.json").write_text(json.dumps(content))
+    again = sweep(run_dir)
+    assert again["checkpoints"]["10"]["fd"]["mean"] == -1.0
+    assert again["best"]["step"] == 10
+    with pytest.raises(UserError, match=r"sweep.json: holds another sweep: n is 80 there and 90 here; move it away to begin another$"):
+        sweep(run_dir, "--n", "90")
+    with pytest.raises(UserError, match=r"assets: holds no checkpoints to measure$"):
+        main(["sweep", "--run", "assets"])
