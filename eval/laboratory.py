@@ -17,6 +17,8 @@ from distill.types import Condition, Generator
 LEVEL = 0.3
 """Noise-to-signal ratio at which divergences are compared: a student's samples may lie on a curve, whose density without noise is infinite."""
 DIVERGENCES = ("reverse_kl", "forward_kl", "jensen_shannon")
+FAR = 30.0
+"""Largest log-ratio of densities."""
 STRAY = 4.0
 """A sample further than this many standard deviations from every component belongs to none."""
 
@@ -40,22 +42,29 @@ def stray_share(teacher: GaussianMixture, samples: Float[Tensor, "n d"]) -> floa
 def divergences_to_teacher(
     names: Sequence[str], teacher: GaussianMixture, student: KnownMarginal, level: float = LEVEL, points: int = 80, reach: float = 8.0
 ) -> dict[str, float]:
-    """D_f(p_t||q_t) of each name at sigma/alpha = `level`, by the trapezoid rule on [-reach, reach]^d, d at most 2; unconditional, in float64."""
+    """D_f(p_t||q_t) of each name at sigma/alpha = `level`, by the trapezoid rule on [-reach, reach]^d, d at most 2; unconditional, in float64.
+
+    The log-ratio is clamped to +-`FAR`, so a student far from its teacher has that many nats of either KL. The student's mass off the grid
+    counts; the teacher has none there.
+    """
     dimension = teacher.image_shape[0]
     axis = torch.linspace(-reach, reach, points, dtype=torch.float64)
     cell = (2 * reach / (points - 1)) ** dimension
     nodes = torch.cartesian_prod(*[axis] * dimension).reshape(-1, dimension)
-    totals = dict.fromkeys(names, 0.0)
+    totals, outside = dict.fromkeys(names, 0.0), 1.0
     for x in nodes.split(256):
         t = teacher.schedule.t(x.new_full((len(x),), level))
         alpha = teacher.schedule.alpha(t)
         log_p, log_q = (
             one.log_density(alpha[:, None] * x, t, Condition()) + dimension * alpha.log() for one in (teacher, student)
         )  # of x_t/alpha, whose nodes these are
-        log_ratio = (log_p - log_q).clamp(-30, 30)
+        log_ratio = (log_p - log_q).clamp(-FAR, FAR)
+        log_mass = torch.where(log_ratio > 0, log_p - log_ratio, log_q)  # log q, but for a q that vanishes where there is p
         for name in names:
-            totals[name] += float((cell * log_q.exp() * parse(name).f(log_ratio)).sum())
-    return totals
+            totals[name] += float((cell * log_mass.exp() * parse(name).f(log_ratio)).sum())
+        outside -= float(cell * log_q.exp().sum())
+    off_grid = log_ratio.new_tensor(-FAR)
+    return {name: total + max(outside, 0.0) * float(parse(name).f(off_grid)) for name, total in totals.items()}
 
 
 class LaboratoryMonitor:

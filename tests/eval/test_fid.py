@@ -154,7 +154,10 @@ def test_results_of_different_things_are_not_compared(tmp_path: Path) -> None:
         (["fid", "--teacher", "assets/digits-teacher", "--reference", "stats/edm2.pkl"], "--reference stats/edm2.pkl: no such file or folder"),
         (["fid", "--teacher", "assets/digits-teacher", "--reference", "digits", "--weights", "w"],
          "--weights w: pixels have no weights; leave them out"),
-        (["fid", "--teacher", "assets/digits-teacher", "--reference", "digits", "--prompts", "p"], "--prompts: the model takes no text; leave the prompts out"),
+        (
+            ["fid", "--teacher", "assets/digits-teacher", "--reference", "digits", "--prompts", "p"],
+            "--prompts: the model takes no text; leave the prompts out",
+        ),
         (["fid", "--teacher", "assets/digits-teacher", "--reference", "digits", "--protocol", "clean", "--weights", "nowhere"],
          "--weights nowhere: no such file; expected pt_inception-2015-12-05-6726825d.pth or inception-2015-12-05.pt"),
     ],

@@ -1,6 +1,7 @@
 """The laboratory's measurements against closed forms, and a whole run of it through train.py and python -m eval."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,17 @@ def test_divergences_between_gaussians_are_the_closed_form(schedule: NoiseSchedu
     found = divergences_to_teacher(("reverse_kl", "forward_kl"), teacher, marginal(student, schedule))
     assert found["reverse_kl"] == pytest.approx(kl_divergence(q, p).item(), rel=1e-5)
     assert found["forward_kl"] == pytest.approx(kl_divergence(p, q).item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("distance", [6.5, 1e6])
+def test_a_student_far_away_is_far_in_every_divergence(distance: float) -> None:
+    """On the grid or off it: 2 log 2 is the largest Jensen-Shannon divergence (a sum of two, not their mean), and the log-ratio is clamped at 30."""
+    student = Affine(2).double()
+    student.load_state_dict({"mean": torch.tensor([[0.0, distance]]), "matrix": torch.tensor([[[0.01, 0.0], [0.0, 0.01]]])})
+    found = divergences_to_teacher(("reverse_kl", "forward_kl", "jensen_shannon"), two_modes(), marginal(student, EDM()))
+    assert found == {
+        name: pytest.approx(value, rel=1e-3) for name, value in (("reverse_kl", 30), ("forward_kl", 30), ("jensen_shannon", 2 * math.log(2)))
+    }
 
 
 def test_shares_are_counted_by_the_nearest_mode() -> None:
