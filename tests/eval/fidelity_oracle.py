@@ -1,4 +1,4 @@
-"""Values of clean-fid's resizing and torch-fidelity's network, from where the two are installed, apart from everything else:
+"""Values of clean-fid's resizing and distance and of torch-fidelity's network, from where the two are installed, apart from everything else:
 
 `pip install --no-deps --target DIR clean-fid==0.1.35 torch-fidelity==0.4.0`, and the tests with FIDELITY_PACKAGES=DIR.
 
@@ -19,6 +19,10 @@ from typing import Any
 
 import numpy as np
 import torch
+
+from eval.features.inception import Inception
+from tests.eval.gaussian_pairs import pairs
+from tests.seeded_weights import normal
 
 SIZES = ((8, 8), (32, 32), (64, 64), (256, 256), (427, 640), (1024, 1024))
 
@@ -46,16 +50,39 @@ def without_its_package(name: str, module: str) -> Any:
     return importlib.import_module(f"{name}.{module}")
 
 
+def seeded_inception() -> Inception:
+    """The network with weights of unit gain that follow from their names, its normalisations not quite neutral."""
+    with torch.device("meta"):
+        network = Inception().eval()
+    state = {name: torch.zeros(value.shape, dtype=value.dtype) for name, value in network.state_dict().items()}
+    for name, value in state.items():
+        if value.ndim > 1:
+            state[name] = 1.5 * normal(name, tuple(value.shape)) / value[0].numel() ** 0.5
+        elif name.endswith(("bias", "running_mean")):
+            state[name] = 0.1 * normal(name, tuple(value.shape))
+        elif name.endswith(("weight", "running_var")):
+            state[name] = 1 + 0.1 * normal(name, tuple(value.shape)).abs()
+    network.load_state_dict(state, assign=True)
+    return network
+
+
 def main(out: Path) -> None:
     sys.path.append(packages())
     clean = without_its_package("cleanfid", "resize").build_resizer("clean")
     extractors = without_its_package("torch_fidelity", "feature_extractor_inceptionv3")
+    # clean-fid's distance is in a module that imports two others, and those torchvision, which the distance does not need.
+    for module, names in (("features", ("build_feature_extractor", "get_reference_statistics")), ("utils", ())):
+        sys.modules[f"cleanfid.{module}"] = types.ModuleType(module)
+        vars(sys.modules[f"cleanfid.{module}"]).update(dict.fromkeys(names))
+    distance = without_its_package("cleanfid", "fid").frechet_distance
     tensorflow = without_its_package("torch_fidelity", "interpolate_compat_tensorflow").interpolate_bilinear_2d_like_tensorflow1x
     values: dict[str, np.ndarray] = {}
     for height, width in SIZES:
         image = noise_image(height, width)
         values[f"clean {height} {width}"] = clean(image.permute(1, 2, 0).numpy()).transpose(2, 0, 1)
         values[f"tensorflow {height} {width}"] = tensorflow(image[None].float(), size=(299, 299), align_corners=False)[0].numpy()
+    for name, (a, b) in pairs().items():
+        values[f"distance {name}"] = np.asarray(distance(a.mean.numpy(), a.cov.numpy(), b.mean.numpy(), b.cov.numpy()))
     network = extractors.FeatureExtractorInceptionV3("x", ["2048", "logits_unbiased"], feature_extractor_weights_path=str(out / "inception.pth"))
     with torch.no_grad():
         features, logits = network(torch.stack([noise_image(64, 64), noise_image(64, 64).flip(2)]))

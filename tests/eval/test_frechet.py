@@ -11,27 +11,7 @@ from torch import Tensor
 from distill.errors import UserError
 from eval.frechet import Statistics, frechet_distance
 from eval.metrics import FrechetDistance
-
-
-def draw(count: int, dimension: int, seed: int, offset: float = 0.0) -> Tensor:
-    """Correlated Gaussian features around an offset."""
-    random = torch.Generator().manual_seed(seed)
-    mixing = torch.randn(dimension, dimension, generator=random, dtype=torch.float64)
-    return torch.randn(count, dimension, generator=random, dtype=torch.float64) @ mixing + offset
-
-
-def rotation(dimension: int, seed: int = 0) -> Tensor:
-    return torch.linalg.qr(torch.randn(dimension, dimension, generator=torch.Generator().manual_seed(seed), dtype=torch.float64))[0]
-
-
-def gaussian(eigenvalues: Tensor, basis: Tensor, mean: Tensor | None = None) -> Statistics:
-    cov = basis @ torch.diag(eigenvalues) @ basis.T
-    return Statistics(torch.zeros(len(cov), dtype=torch.float64) if mean is None else mean, (cov + cov.T) / 2, 10_000)
-
-
-def commuting_distance(a: Tensor, b: Tensor) -> float:
-    """Between centred Gaussians of one eigenbasis: the sum of (sqrt(a) - sqrt(b))^2."""
-    return float((a.sqrt() - b.sqrt()).square().sum())
+from tests.eval.gaussian_pairs import commuting_distance, draw, gaussian, pairs, rotation
 
 
 def test_full_rank_agrees_with_scipy() -> None:
@@ -40,6 +20,19 @@ def test_full_rank_agrees_with_scipy() -> None:
     root = scipy.linalg.sqrtm(cov_a @ cov_b).real
     expected = np.square(a.numpy().mean(0) - b.numpy().mean(0)).sum() + np.trace(cov_a + cov_b - 2 * root)
     assert frechet_distance(Statistics.of(a), Statistics.of(b)) == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("name", pairs())
+def test_torchmetrics_agrees(name: str) -> None:
+    from torchmetrics.image.fid import _compute_fid
+
+    a, b = pairs()[name]
+    assert frechet_distance(a, b) == pytest.approx(float(_compute_fid(a.mean, a.cov, b.mean, b.cov)), rel=1e-6)
+
+
+@pytest.mark.parametrize("name", pairs())
+def test_clean_fid_agrees(name: str, oracle: dict[str, np.ndarray]) -> None:
+    assert frechet_distance(*pairs()[name]) == pytest.approx(float(oracle[f"distance {name}"]), rel=1e-6)
 
 
 def test_one_dimension() -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,39 +11,9 @@ import torch.nn.functional as F
 
 from distill.errors import UserError
 from eval.features import features_of
-from eval.features.inception import Inception, load
+from eval.features.inception import load
 from eval.resize import pil_bicubic, resize, tensorflow_bilinear, torch_bicubic
-from tests.eval.fidelity_oracle import SIZES, noise_image, packages
-from tests.seeded_weights import normal
-
-
-@pytest.fixture(scope="module")
-def oracle(tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarray]:
-    """What the original packages say, computed in a process of its own."""
-    if not packages():
-        pytest.skip("clean-fid and torch-fidelity are not there; tests/eval/fidelity_oracle.py says how")
-    out = tmp_path_factory.mktemp("oracle")
-    torch.save(seeded_inception().state_dict(), out / "inception.pth")
-    done = subprocess.run([sys.executable, "-m", "tests.eval.fidelity_oracle", str(out)], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    with np.load(out / "values.npz") as values:
-        return dict(values)
-
-
-def seeded_inception() -> Inception:
-    """The network with weights of unit gain that follow from their names, its normalisations not quite neutral."""
-    with torch.device("meta"):
-        network = Inception().eval()
-    state = {name: torch.zeros(value.shape, dtype=value.dtype) for name, value in network.state_dict().items()}
-    for name, value in state.items():
-        if value.ndim > 1:
-            state[name] = 1.5 * normal(name, tuple(value.shape)) / value[0].numel() ** 0.5
-        elif name.endswith(("bias", "running_mean")):
-            state[name] = 0.1 * normal(name, tuple(value.shape))
-        elif name.endswith(("weight", "running_var")):
-            state[name] = 1 + 0.1 * normal(name, tuple(value.shape)).abs()
-    network.load_state_dict(state, assign=True)
-    return network
+from tests.eval.fidelity_oracle import SIZES, noise_image, seeded_inception
 
 
 @pytest.mark.parametrize(("height", "width"), SIZES)

@@ -1,0 +1,25 @@
+"""What the original packages say, for the tests that compare."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from tests.eval.fidelity_oracle import packages, seeded_inception
+
+
+@pytest.fixture(scope="module")
+def oracle(tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarray]:
+    """What the original packages say, computed in a process of its own."""
+    if not packages():
+        pytest.skip("clean-fid and torch-fidelity are not there; tests/eval/fidelity_oracle.py says how")
+    out = tmp_path_factory.mktemp("oracle")
+    torch.save(seeded_inception().state_dict(), out / "inception.pth")
+    done = subprocess.run([sys.executable, "-m", "tests.eval.fidelity_oracle", str(out)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    with np.load(out / "values.npz") as values:
+        return dict(values)
