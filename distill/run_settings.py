@@ -101,6 +101,12 @@ class RunSettings(Settings):
     """Steps between measurements of the distance to the data during training."""
     monitor_images: int = Field(2000, ge=2)
     """Images in each measurement: a small count, not to be compared with an evaluation."""
+    monitor_protocol: str = "fd-pixel"
+    """Protocol of the measurements; `python -m eval protocols` explains them."""
+    monitor_weights: str | None = None
+    """File or folder of the protocol's feature network; null takes the installed or downloaded one."""
+    monitor_reference: Path | None = None
+    """File of published statistics (.npz, .pkl) to measure against; null measures against the run's training data."""
     trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ()
     """Trackers besides stats.jsonl."""
 

@@ -3,48 +3,70 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from distill.data import DataSource
 from distill.run_settings import DistillRun, RunConfig
 from distill.teachers.gaussian_mixture import Settings as LaboratoryTeacher
-from eval.features import quantise
-from eval.features.pixels import pixels
+from eval.features import Extractor, features_of, load_extractor, quantise
+from eval.fid import device_of
 from eval.frechet import Statistics, frechet_distance
 from eval.laboratory import LaboratoryMonitor
+from eval.processes import Processes
+from eval.protocols import Protocol, read_protocol
+from eval.reference import read_statistics
+from eval.stored_features import prepare
 
 LARGEST = 4096
-"""Most pixels of an image that the monitor measures: a covariance of more is too costly to look at during training."""
+"""Most pixels of an image that are measured as they are: a covariance of more is too costly to look at during training."""
+AT_ONCE = 512
+"""Real images held at once."""
 
 
 def build_monitor(config: RunConfig) -> Callable[[Tensor], dict[str, float]] | None:
-    """The monitor of a run: its distance to the data, or in the laboratory to the teacher; None where neither can be measured."""
-    if config.data is None:
+    """The monitor of a run: its distance to the data, or in the laboratory to the teacher; None where neither can be measured.
+
+    Raises UserError where the protocol is not known, or its feature network or the reference cannot be read.
+    """
+    if config.data is None and config.monitor_reference is None:
         teacher = config.teacher.load() if isinstance(config, DistillRun) and isinstance(config.teacher, LaboratoryTeacher) else None
         return None if teacher is None else LaboratoryMonitor(teacher)
-    source = config.data.load("train")
-    return Monitor(source) if math.prod(source.image_shape) <= LARGEST else None
+    protocol = read_protocol(config.monitor_protocol, "monitor_protocol:")
+    source = None if config.data is None else config.data.load("train")
+    if source is not None and protocol.features == "pixels" and math.prod(source.image_shape) > LARGEST:
+        return None
+    extractor = load_extractor(protocol.features, config.monitor_weights).to(device_of(config.device, Processes.of_environment()))
+    real = source if config.monitor_reference is None else read_statistics(config.monitor_reference, protocol).statistics
+    assert real is not None
+    return Monitor(real, protocol, extractor)
 
 
 class Monitor:
-    """Images (n, c, h, w) in [-1, 1] -> `{"fd_pixel": distance}` to the real images, whose statistics are computed once.
+    """Images (n, c, h, w) in [-1, 1] -> `{"fd_pixel": distance}`, or the protocol's name, to the real images, whose statistics are computed once.
 
-    `real` is a data source, or such a tensor of images. Raises UserError where images are not finite, of another shape, or fewer than 2.
+    `real` is a data source, such a tensor of images, or their statistics. Raises UserError where images are not finite, of another shape, or fewer
+    than 2.
     """
 
-    def __init__(self, real: DataSource | Tensor, batch_size: int = 512) -> None:
-        def batches():
-            for start in range(0, len(real), batch_size):
-                rows = range(start, min(start + batch_size, len(real)))
-                images = real[start : rows.stop] if isinstance(real, Tensor) else torch.stack([real[row][0] for row in rows])
-                yield pixels(quantise(images, "real images"))
-
-        self.real = Statistics.streaming(batches())
+    def __init__(self, real: DataSource | Tensor | Statistics, protocol: Protocol, extractor: Extractor) -> None:
+        self.protocol, self.extractor = protocol, extractor
+        self.name = protocol.name.replace("-", "_")
+        self.real = real if isinstance(real, Statistics) else Statistics.streaming(map(self._features, _blocks(real)))
 
     def __call__(self, images: Float[Tensor, "n c h w"]) -> dict[str, float]:
-        made = Statistics.of(pixels(quantise(images.cpu(), "generated images")))
-        return {"fd_pixel": frechet_distance(made, self.real)}
+        made = Statistics.of(self._features(quantise(images.cpu(), "generated images")))
+        return {self.name: frechet_distance(made, self.real)}
+
+    def _features(self, images: UInt8[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
+        return features_of(self.extractor, torch.stack([prepare(image, self.protocol) for image in images]))["features"]
+
+
+def _blocks(real: DataSource | Tensor) -> Iterator[UInt8[Tensor, "n c h w"]]:
+    for start in range(0, len(real), AT_ONCE):
+        rows = range(start, min(start + AT_ONCE, len(real)))
+        images = real[start : rows.stop] if isinstance(real, Tensor) else torch.stack([real[row][0] for row in rows])
+        yield quantise(images, "real images")

@@ -129,7 +129,7 @@ def _extracted(stream: ImageStream, rows: list[int], protocol: Protocol, extract
         if not protocol.mixed and tuple(image.shape) != shape:
             failures.append(f"{_name(stream, row)} is of {tuple(image.shape)}; expected {shape} as before, {protocol.name} takes one size")
             continue
-        waiting.append((row, image, _prepared(image, protocol)))
+        waiting.append((row, image, prepare(image, protocol)))
         if len(waiting) == AT_ONCE:
             yield _of_waiting(waiting, extractor)
             waiting = []
@@ -137,7 +137,8 @@ def _extracted(stream: ImageStream, rows: list[int], protocol: Protocol, extract
         yield _of_waiting(waiting, extractor)
 
 
-def _prepared(image: UInt8[Tensor, "_ _ _"], protocol: Protocol) -> Float[Tensor, "_ _ _"]:
+def prepare(image: UInt8[Tensor, "_ _ _"], protocol: Protocol) -> Float[Tensor, "_ _ _"]:
+    """An image (c, h, w) as the protocol's feature network takes it: resized, and of three channels where the protocol resizes."""
     resized = resize(protocol.resize, image, protocol.size)
     return resized.expand(3, -1, -1) if protocol.resize else resized
 

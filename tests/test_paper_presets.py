@@ -1,4 +1,4 @@
-"""Every preset of a paper, two steps of it, on a network of the same classes that is tiny and has random weights."""
+"""Every preset of a paper, two steps of it, on a network of the same classes that is tiny and has random weights; and of the laboratory."""
 
 import json
 from pathlib import Path
@@ -56,4 +56,18 @@ def test_two_steps_of_it_change_the_student(path: Path, tmp_path: Path, images) 
     assert 0 < max(moved) < 1
     last = json.loads((tmp_path / "run" / "stats.jsonl").read_text().splitlines()[-1])
     assert last["step"] == 2
+    assert all(torch.isfinite(torch.tensor(value)) for name, value in last.items() if name.startswith("loss/"))
+
+
+@pytest.mark.parametrize("path", sorted(Path("configs/lab").glob("*.yaml")), ids=lambda path: path.stem)
+def test_two_steps_in_the_laboratory(path: Path, tmp_path: Path) -> None:
+    small = ["--run_dir", str(tmp_path / "run"), "--steps", "2", "--batch_size", "8", "--fake.warmup_steps", "1", "--log_every", "1"]
+    preset = read_config(path)
+    assert isinstance(preset, DistillRun)
+    if preset.teacher_samples is not None:
+        small += ["--teacher_samples.path", str(tmp_path / "samples"), "--teacher_samples.count", "16"]
+    launch(read_config(path, small))
+    last = json.loads((tmp_path / "run" / "stats.jsonl").read_text().splitlines()[-1])
+    assert last["step"] == 2
+    assert last["grad_norm/generator"] > 0
     assert all(torch.isfinite(torch.tensor(value)) for name, value in last.items() if name.startswith("loss/"))

@@ -61,10 +61,10 @@ def protocol_names() -> list[str]:
     return sorted(path.stem for path in FOLDER.glob("*.yaml"))
 
 
-def read_protocol(name: str) -> Protocol:
-    """The protocol of this name. Raises UserError where there is none."""
+def read_protocol(name: str, setting: str = "--protocol") -> Protocol:
+    """The protocol of this name. Raises UserError where there is none, naming the setting that asked for it."""
     if name not in protocol_names():
-        raise UserError(f"--protocol {name}: is not in eval/protocols{did_you_mean(name, protocol_names())}")
+        raise UserError(f"{setting} {name}: is not in eval/protocols{did_you_mean(name, protocol_names())}")
     return Protocol.model_validate({"name": name, **yaml.safe_load((FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))})
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,13 +12,19 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from distill.config import read_config
 from distill.data.digits import Settings as Digits
 from distill.errors import UserError
 from distill.images import from_bytes
 from eval.evaluate import evaluate, sampling_times
+from eval.features import Function, load_extractor
+from eval.features.pixels import pixels
+from eval.frechet import Statistics, frechet_distance
 from eval.grids import by_label, save_grids
-from eval.monitor import Monitor
+from eval.monitor import Monitor, build_monitor
+from eval.protocols import read_protocol
 from eval.sources import Images, read_real
+from eval.stored_features import prepare
 from eval.table import render
 
 TRAIN, HELD_OUT = read_real(Digits())
@@ -128,14 +135,35 @@ def test_table(results: dict) -> None:
 
 
 def test_monitor_measures_the_protocols_distance() -> None:
+    def monitor(real: Any) -> Monitor:
+        return Monitor(real, read_protocol("fd-pixel"), load_extractor("pixels"))
+
     made = from_bytes(HELD_OUT.pixels)
     expected = fd_by_scipy(HELD_OUT.pixels, TRAIN.pixels)
-    assert Monitor(Digits().load("train"), batch_size=100)(made) == {"fd_pixel": pytest.approx(expected, rel=1e-6)}
-    assert Monitor(from_bytes(TRAIN.pixels))(made) == {"fd_pixel": pytest.approx(expected, rel=1e-6)}
-    assert Monitor(made)(made)["fd_pixel"] == pytest.approx(0, abs=1e-10)
+    assert monitor(Digits().load("train"))(made) == {"fd_pixel": pytest.approx(expected, rel=1e-6)}
+    assert monitor(from_bytes(TRAIN.pixels))(made) == {"fd_pixel": pytest.approx(expected, rel=1e-6)}
+    assert monitor(made)(made)["fd_pixel"] == pytest.approx(0, abs=1e-10)
     made[3] = float("inf")
     with pytest.raises(UserError, match=r"^generated images: 1 of 360 images have values that are not finite, first image 3$"):
-        Monitor(from_bytes(TRAIN.pixels))(made)
+        monitor(from_bytes(TRAIN.pixels))(made)
+
+
+def test_monitor_under_another_protocol_is_what_eval_fid_measures(tmp_path: Path) -> None:
+    """Features of a network, resized images, and a file of statistics for a reference."""
+    protocol, mean = read_protocol("fd-effnet"), Function(lambda images: images.mean((2, 3)), "the mean colour")
+    made, colours = from_bytes(HELD_OUT.pixels), [mean(prepare(image, protocol)[None])["features"] for image in HELD_OUT.pixels]
+    real = Statistics(torch.zeros(3).double(), torch.eye(3).double(), None)
+    assert Monitor(real, protocol, mean)(made) == {"fd_effnet": pytest.approx(frechet_distance(Statistics.of(torch.cat(colours)), real), rel=1e-9)}
+
+    config = read_config(Path("configs/digits/sid.yaml"), ["--monitor_reference", str(tmp_path / "real.npz")])
+    np.savez(tmp_path / "real.npz", mu=np.zeros(64), sigma=np.eye(64))
+    found = build_monitor(config)
+    assert found is not None
+    identity = Statistics(torch.zeros(64).double(), torch.eye(64).double(), None)
+    expected = frechet_distance(Statistics.of(pixels(HELD_OUT.pixels)), identity)
+    assert found(made) == {"fd_pixel": pytest.approx(expected, rel=1e-9)}
+    with pytest.raises(UserError, match=r"^monitor_protocol: fd-pixl: is not in eval/protocols; did you mean 'fd-pixel'\?$"):
+        build_monitor(read_config(Path("configs/digits/sid.yaml"), ["--monitor_protocol", "fd-pixl"]))
 
 
 def test_grids_have_a_column_for_each_label(tmp_path: Path) -> None:
