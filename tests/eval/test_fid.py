@@ -115,7 +115,10 @@ def test_a_teacher_in_repetitions_one_process_or_two(tmp_path: Path, capsys: pyt
     )
     assert done.returncode == 0, done.stderr
     two = json.loads(out.read_text())
-    assert two["repetitions"] == one["repetitions"]
+    # The images are the same bytes; sums over them depend in the last digit on how many threads add.
+    (by_one,), (by_two,) = one["repetitions"], two["repetitions"]
+    assert by_one.pop("images_sha256") == by_two.pop("images_sha256")
+    assert by_two == pytest.approx(by_one, rel=1e-9)
     assert one["first_seeds"] == [0]
     assert one["source"]["sampler"]["steps"] == 2
     capsys.readouterr()
