@@ -115,13 +115,17 @@ def _eigenvalue_root(a: Float64[Tensor, "d d"], b: Float64[Tensor, "d d"], toler
 
 
 def _factor(cov: Float64[Tensor, "d d"]) -> Float64[Tensor, "d r"]:
-    """F with F F^T = cov: Cholesky's, or where the rank is not full the eigenvectors of what is not rounding, scaled."""
-    lower, failed = torch.linalg.cholesky_ex(cov)
-    if not failed:
-        return lower
-    values, vectors = torch.linalg.eigh(cov)
-    largest = values.abs().max()
-    if values.min() < -1e-6 * largest:
-        raise UserError(f"statistics: not a covariance, it has the eigenvalue {float(values.min()):.3g} beside {float(largest):.3g}")
-    kept = values > len(cov) * ROUNDING * largest
-    return vectors[:, kept] * values[kept].sqrt()
+    """F with F F^T = cov, of as many columns as the rank: Cholesky's factor with pivoting, which costs d r^2 (Higham 1990).
+
+    Raises UserError where the matrix is no covariance.
+    """
+    from scipy.linalg.lapack import dpstrf
+
+    largest = cov.diagonal().max()
+    lower, pivots, rank, _ = dpstrf(cov.numpy(), lower=1, tol=len(cov) * ROUNDING * float(largest))
+    factor = torch.zeros(len(cov), rank, dtype=torch.float64)
+    factor[torch.from_numpy(pivots - 1).long()] = torch.from_numpy(lower).tril()[:, :rank]
+    if (cov - factor @ factor.T).abs().max() > 1e-6 * largest:
+        values = torch.linalg.eigvalsh(cov)
+        raise UserError(f"statistics: not a covariance, it has the eigenvalue {float(values[0]):.3g} beside {float(values[-1]):.3g}")
+    return factor
