@@ -21,14 +21,17 @@ def load_generator(path: Path | str) -> Generator:
 
 
 def load_teacher(source: Path | str | TeacherSettings) -> Denoiser:
-    """Open a teacher, with its `.schedule`: from a folder, ours or a diffusers pipeline's, or from the `teacher` settings of a config.
+    """Open a teacher, with its `.schedule`: from a folder, ours or of a diffusers pipeline, a pickle of EDM or EDM2, or a config's `teacher`.
 
     Raises UserError where there is none.
     """
     if isinstance(source, (str, Path)):
         from distill.export import PIPELINE
+        from distill.network_pickle import read_network
         from distill.teachers import diffusers, native
 
-        is_pipeline = (Path(source) / PIPELINE).is_file()
-        source = diffusers.Settings(path=str(source)) if is_pipeline else native.Settings(path=Path(source))
+        path = Path(source)
+        if path.suffix == ".pkl":
+            return read_network(path)
+        source = diffusers.Settings(path=str(path)) if (path / PIPELINE).is_file() else native.Settings(path=path)
     return source.load()

@@ -10,7 +10,9 @@ from pathlib import Path
 
 from distill.errors import ArgumentParser, UserError, did_you_mean, run_command
 
-SUBJECTS = ("run", "teacher", "images", "array")
+DTYPES = ("float32", "bfloat16", "float16")
+SUBJECTS = ("run", "teacher", "pipeline", "images", "array")
+"""Flags that say what is measured; not every command has all."""
 
 
 def main(arguments: list[str]) -> None:
@@ -96,12 +98,14 @@ def parse_fid(arguments: list[str]) -> argparse.Namespace:
     """The options of `fid`. Raises UserError as `parse` does."""
     parser = ArgumentParser("python -m eval fid", "Fréchet distance and its companions of images under a named protocol.")
     parser.add_argument("--run", type=Path, help="run folder, checkpoint or export of a one-step generator")
-    parser.add_argument("--teacher", type=Path, metavar="DIR", help="a teacher's folder, sampled with EDM's sampler")
-    parser.add_argument("--images", type=Path, metavar="PATH", help="a folder, .zip or .tar of images")
+    parser.add_argument("--teacher", type=Path, metavar="PATH", help="a teacher's folder, or a pickle of EDM or EDM2, sampled with EDM's sampler")
+    parser.add_argument("--pipeline", metavar="PATH", help="a diffusers pipeline, by folder or by its name on the hub, called as its users call it")
+    parser.add_argument("--images", type=Path, metavar="PATH", help="a folder, .zip or .tar of images, or a folder of .tar files")
     parser.add_argument("--array", type=Path, metavar="FILE", help="a .npy or .npz file of uint8 images")
     parser.add_argument("--seed", type=int, help="seed of the first image, for one repetition (default: the protocol's repetitions)")
-    parser.add_argument("--steps", type=int, default=18, help="steps of the teacher's sampler (default: 18)")
-    parser.add_argument("--guidance", type=float, default=1.0, help="guidance of the teacher's sampler (default: 1, none)")
+    parser.add_argument("--steps", type=int, help="steps of the teacher's sampler (default: 18) or of the pipeline (default: its own)")
+    parser.add_argument("--guidance", type=float, help="guidance of the teacher's sampler (default: 1, none) or of the pipeline (default: its own)")
+    parser.add_argument("--dtype", choices=DTYPES, help="what the pipeline computes in (default: float32)")
     parser.add_argument("--bootstrap", type=int, default=20, help="replicates of the bootstrap, 0 for none (default: 20)")
     parser.add_argument("--per-label", action="store_true", help="measure the distance of every label too")
     parser.add_argument("--out", type=Path, metavar="FILE", help="JSON file for the results (default: none)")
@@ -110,6 +114,9 @@ def parse_fid(arguments: list[str]) -> argparse.Namespace:
     subject = one_subject(options)
     if options.reference is None and options.run is None:
         raise UserError(f"{subject}: expected --reference with the real images or their statistics")
+    for name, subjects in {"steps": ("teacher", "pipeline"), "guidance": ("teacher", "pipeline"), "dtype": ("pipeline",)}.items():
+        if getattr(options, name) is not None and subject[2:] not in subjects:
+            raise UserError(f"--{name}: goes with {' and '.join(f'--{one}' for one in subjects)} only")
     if options.bootstrap == 1:
         raise UserError("--bootstrap 1: has no spread; expected 0 or at least 2")
     at_least(options, n=4, batch_size=1, seed=0, steps=1, bootstrap=0)
@@ -140,10 +147,11 @@ def add_measurement(parser: ArgumentParser) -> None:
 
 def one_subject(options: argparse.Namespace) -> str:
     """The flag that says what is measured. Raises UserError where there is none or more than one."""
-    given = [f"--{name}" for name in SUBJECTS if getattr(options, name) is not None]
+    known = [name for name in SUBJECTS if hasattr(options, name)]
+    given = [f"--{name}" for name in known if getattr(options, name) is not None]
     if len(given) != 1:
         found = " and ".join(given) or "none of them"
-        raise UserError(f"{found}: expected one of --run, --teacher, --images and --array")
+        raise UserError(f"{found}: expected one of {', '.join(f'--{name}' for name in known[:-1])} and --{known[-1]}")
     return given[0]
 
 

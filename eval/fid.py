@@ -15,6 +15,8 @@ from distill.data import DataSettings
 from distill.data.array import read_array
 from distill.errors import UserError
 from distill.files import write_json
+from distill.models.pipeline import open_pipeline
+from distill.prompts import text_file
 from distill.registry import Settings
 from distill.run_folder import commit, machine
 from distill.sample_files import choose_prompts
@@ -22,6 +24,7 @@ from distill.samplers import Heun
 from eval.features import Extractor, load_extractor
 from eval.fid_table import FORMAT, render
 from eval.measure import Effort, measure, summarise
+from eval.pipelines import PipelineImages
 from eval.processes import Processes
 from eval.protocols import Protocol, read_protocol
 from eval.reference import Reference, holds_statistics, read_statistics
@@ -70,7 +73,7 @@ def evaluate(
 ) -> dict[str, Any]:
     """What the JSON file holds, of one or more repetitions. Raises UserError where the features have another dimension than the reference."""
     measured = [measure(features, reference, effort) for features in made]
-    first_seeds = [stream.first_seed for stream in streams if isinstance(stream, NetworkImages)] or None
+    first_seeds = [stream.first_seed for stream in streams if isinstance(stream, (NetworkImages, PipelineImages))] or None
     doubts = {"generated": measured[0].warning, "reference": reference.statistics.warning}
     sides = [*made, reference.images] if reference.images else made
     notes = dict.fromkeys(note for features in sides for note in features.notes)
@@ -99,21 +102,35 @@ def open_streams(options: argparse.Namespace, protocol: Protocol) -> list[ImageS
     if options.images is not None or options.array is not None:
         stream = ImageFiles(options.images) if options.images else array_images(options.array)
         return [first_of(stream, options.n, protocol)]
-    network, sampler = open_network(options)
-    prompts = choose_prompts(options.prompts, network)
-    device = device_of(options.device, Processes.of_environment())
+    open_one = pipeline_images if options.pipeline is not None else network_images
     first_seeds = [options.seed] if options.seed is not None else list(protocol.first_seeds)
-    count = options.n or protocol.count
     if options.n and options.seed is None:
         first_seeds = first_seeds[:1]  # a look at fewer images than the protocol's, once
-    return [NetworkImages(network.to(device), count, seed, sampler, prompts, options.batch_size) for seed in first_seeds]
+    return open_one(options, options.n or protocol.count, first_seeds)
 
 
-def open_network(options: argparse.Namespace) -> tuple[Any, Heun | None]:
-    """A run's generator, or a teacher and its sampler."""
+def network_images(options: argparse.Namespace, count: int, first_seeds: list[int]) -> list[ImageStream]:
+    """Images of a run's generator, or of a teacher and its sampler."""
+    network: Any
+    sampler: Heun | None = None
     if options.run is not None:
-        return distill.load_generator(options.run), None
-    return distill.load_teacher(options.teacher).eval(), Heun(steps=options.steps, guidance=options.guidance)
+        network = distill.load_generator(options.run)
+    else:
+        given = {"steps": options.steps, "guidance": options.guidance}
+        network, sampler = distill.load_teacher(options.teacher).eval(), Heun(**{name: value for name, value in given.items() if value is not None})
+    prompts = choose_prompts(options.prompts, network)
+    network = network.to(device_of(options.device, Processes.of_environment()))
+    return [NetworkImages(network, count, seed, sampler, prompts, options.batch_size) for seed in first_seeds]
+
+
+def pipeline_images(options: argparse.Namespace, count: int, first_seeds: list[int]) -> list[ImageStream]:
+    """Images of a diffusers pipeline with its own scheduler."""
+    pipe = open_pipeline(options.pipeline, "--pipeline")
+    pipe.to(device_of(options.device, Processes.of_environment()), getattr(torch, options.dtype or "float32"))
+    prompts = [] if options.prompts is None else text_file.Settings(path=options.prompts).load()
+    given = {"num_inference_steps": options.steps, "guidance_scale": options.guidance}
+    settings = {name: value for name, value in given.items() if value is not None}
+    return [PipelineImages(pipe, count, seed, prompts, options.batch_size, **settings) for seed in first_seeds]
 
 
 def array_images(path: Path) -> DataImages:

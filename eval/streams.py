@@ -5,11 +5,9 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import tarfile
 import zipfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -22,16 +20,18 @@ from distill.data import DataSource
 from distill.data.image_folder import ENDINGS
 from distill.encoded_prompts import EncodedPrompts
 from distill.errors import UserError
-from distill.files import read_json, weights_sha256
+from distill.files import weights_sha256
 from distill.images import to_bytes
 from distill.sample_files import INDEX
 from distill.samplers import Heun
 from distill.sampling import sample_generator, sample_teacher
 from distill.types import Condition, Denoiser, Generator
+from eval.archives import Files, open_files
 
 GREY = {"1", "L", "LA", "La"}
 DEEP = {"I", "F", "I;16", "I;16B", "I;16L"}
 """Pillow's modes of one channel, and of more than a byte for each."""
+EDM_INDEX = "dataset.json"
 
 
 @runtime_checkable
@@ -50,20 +50,21 @@ class ImageStream(Protocol):
 
 
 class ImageFiles:
-    """The images of a folder, a `.zip` or a `.tar` (as webdataset writes them), by name; sub-folders, if there are any, are the labels.
+    """The images of a folder, a `.zip`, a `.tar` or a folder of `.tar` files, by name.
 
+    Labels are sub-folders, or what webdataset's `.cls` files, EDM's `dataset.json` or the index of `sample.py` say.
     An image that cannot be read is given as the UserError that says so. Raises UserError where there are no images at all.
     """
 
     def __init__(self, path: Path) -> None:
         self.path, self.origin = path, str(path)
-        self.stamps = self._list()
-        labelled = self._listed_by_sample_py()
-        self.names = sorted(self.stamps) if labelled is None else list(labelled)
-        if not self.names:
-            raise UserError(f"{path}: holds no image; expected files ending in {', '.join(sorted(ENDINGS))}")
-        folders = sorted({name.split("/")[0] for name in self.names}) if all("/" in name for name in self.names) else []
-        self.labels = labelled or {name: folders.index(name.split("/")[0]) for name in self.names if len(folders) > 1}
+        with open_files(path) as files:
+            stamps = files.stamps()
+            self.stamps = {name: stamp for name, stamp in stamps.items() if Path(name).suffix.lower() in ENDINGS}
+            self.names = sorted(self.stamps)
+            if not self.names:
+                raise UserError(f"{path}: holds no image; expected files ending in {', '.join(sorted(ENDINGS))}")
+            self.labels = self._labels(files, set(stamps))
         self.label_count = max(self.labels.values(), default=-1) + 1
 
     def __len__(self) -> int:
@@ -86,64 +87,50 @@ class ImageFiles:
         return self.labels[self.names[row]]
 
     def read(self, rows: Sequence[int]) -> Iterator[UInt8[Tensor, "c h w"] | UserError]:
-        with self._opened() as archive:
+        with open_files(self.path) as files:
             for row in rows:
                 try:
-                    yield decode(self._bytes(archive, self.names[row]))
+                    yield decode(files.read(self.names[row]))
                 except (UnidentifiedImageError, OSError, ValueError, KeyError, zipfile.BadZipFile, Image.DecompressionBombError) as error:
                     yield UserError(f"{self.path / self.names[row]}: cannot be read as an image ({error})")
 
-    @contextmanager
-    def _opened(self) -> Iterator[zipfile.ZipFile | tarfile.TarFile | None]:
-        """The archive; None for a folder. Raises UserError where it is neither, or cannot be read."""
+    def _labels(self, files: Files, names: set[str]) -> dict[str, int]:
+        """The label of every image, or of none."""
+        if INDEX in names:
+            return self._listed_by_sample_py(files)
+        if EDM_INDEX in names:
+            return self._listed_by_edm(files)
+        classes = {name: str(PurePosixPath(name).with_suffix(".cls")) for name in self.names}
+        if names.issuperset(classes.values()):
+            return {name: self._class(files, of) for name, of in classes.items()}
+        folders = sorted({name.split("/")[0] for name in self.names}) if all("/" in name for name in self.names) else []
+        return {name: folders.index(name.split("/")[0]) for name in self.names if len(folders) > 1}
+
+    def _class(self, files: Files, name: str) -> int:
         try:
-            if self.path.is_dir():
-                yield None
-            elif zipfile.is_zipfile(self.path):
-                with zipfile.ZipFile(self.path) as zipped:
-                    yield zipped
-            else:
-                with tarfile.open(self.path) as taped:
-                    yield taped
-        except tarfile.TarError as error:
-            raise UserError(f"{self.path}: is neither a folder nor a .zip nor a .tar") from error
-        except OSError as error:
-            raise UserError(f"{self.path}: cannot be read ({error.strerror}); expected a folder, a .zip or a .tar of images") from error
+            return int(files.read(name))
+        except ValueError as error:
+            raise UserError(f"{self.path / name}: holds no number; expected the label of an image") from error
 
-    def _list(self) -> dict[str, str]:
-        """The images, and what changes with each: size and time of a file, size and check sum or place in an archive."""
-        with self._opened() as archive:
-            if isinstance(archive, zipfile.ZipFile):
-                entries = {entry.filename: f"{entry.file_size} {entry.CRC}" for entry in archive.infolist()}
-            elif isinstance(archive, tarfile.TarFile):
-                time = self.path.stat().st_mtime_ns
-                entries = {entry.name: f"{entry.offset_data} {entry.size} {time}" for entry in archive.getmembers() if entry.isfile()}
-            else:
-                entries = {file.relative_to(self.path).as_posix(): _stamp(file) for file in self.path.rglob("*") if file.is_file()}
-        return {name: stamp for name, stamp in entries.items() if Path(name).suffix.lower() in ENDINGS}
-
-    def _bytes(self, archive: zipfile.ZipFile | tarfile.TarFile | None, name: str) -> bytes:
-        if isinstance(archive, zipfile.ZipFile):
-            return archive.read(name)
-        if isinstance(archive, tarfile.TarFile):
-            member = archive.extractfile(name)
-            return b"" if member is None else member.read()
-        return (self.path / name).read_bytes()
-
-    def _listed_by_sample_py(self) -> dict[str, int] | None:
-        """The images of `sample.py` by its index, which leaves their grid out, and their labels; None where there is no index."""
-        index = self.path / INDEX
-        if not index.is_file():
-            return None
+    def _listed_by_sample_py(self, files: Files) -> dict[str, int]:
+        """The labels that `sample.py` wrote, by its index, which leaves its grid out."""
         try:
-            records = read_json(index)["images"]
-            return {record["file"]: -1 if record["label"] is None else record["label"] for record in records}
-        except (KeyError, TypeError) as error:
-            raise UserError(f"{index}: is not what sample.py writes; expected 'images' of 'file' and 'label'") from error
+            records = json.loads(files.read(INDEX))["images"]
+            labels = {record["file"]: -1 if record["label"] is None else record["label"] for record in records}
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{self.path / INDEX}: is not what sample.py writes; expected 'images' of 'file' and 'label'") from error
+        for name in labels.keys() - self.stamps.keys():
+            raise UserError(f"{self.path}: holds no {name}, which its {INDEX} lists")
+        self.names = list(labels)
+        return labels
 
-
-def _stamp(file: Path) -> str:
-    return f"{file.stat().st_size} {file.stat().st_mtime_ns}"
+    def _listed_by_edm(self, files: Files) -> dict[str, int]:
+        """The labels in the `dataset.json` of EDM's `dataset_tool.py`."""
+        try:
+            labels = {name: int(label) for name, label in json.loads(files.read(EDM_INDEX))["labels"] or ()}
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{self.path / EDM_INDEX}: is not EDM's; expected 'labels' of pairs of a file and a number") from error
+        return labels if labels.keys() >= self.stamps.keys() else {}
 
 
 def decode(content: bytes) -> UInt8[Tensor, "c h w"]:

@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from distill.errors import UserError
+from distill.export import PIPELINE
 from distill.files import weights_sha256
 from distill.models.families import FAMILIES, Family
 from distill.parameterization import Prediction
@@ -24,6 +25,19 @@ from distill.types import Condition, Text
 AUTOENCODERS = ("AutoencoderKL", "AutoencoderDC")
 LEAST_SIGNAL = 2.0**-24
 """alpha^2 where a schedule of zero terminal signal-to-noise ratio ends, as diffusers' Euler scheduler has it: with 0 one would divide by it."""
+
+
+def open_pipeline(source: str, flag: str, **settings: Any) -> Any:
+    """A pipeline of diffusers, by folder or hub name; `settings` go to `from_pretrained`. Raises UserError, naming the flag, where there is none."""
+    from diffusers import DiffusionPipeline
+
+    if Path(source).is_dir() and not (Path(source) / PIPELINE).is_file():
+        raise UserError(f"{flag}: {source} holds no {PIPELINE}; expected the folder of a diffusers pipeline")
+    try:
+        # Weights in pickles are refused: opening them could run code.
+        return DiffusionPipeline.from_pretrained(source, use_safetensors=True, **settings)
+    except (OSError, ValueError, AttributeError, ImportError) as error:
+        raise UserError(f"{flag}: {source} cannot be opened as a diffusers pipeline ({error})") from error
 
 
 class Pipeline:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from distill.errors import UserError
 from distill.teachers import TeacherSettings
 
 if TYPE_CHECKING:
@@ -34,16 +32,9 @@ class Settings(TeacherSettings):
 
     def load(self) -> DiffusersNetwork:
         """Open the pipeline, in evaluation mode, on the CPU. Raises UserError where there is none, or it is of an unknown kind."""
-        from diffusers import DiffusionPipeline
+        from distill.models.pipeline import open_pipeline
 
-        if Path(self.path).is_dir() and not (Path(self.path) / "model_index.json").is_file():
-            raise UserError(f"teacher.path: {self.path} holds no model_index.json; expected the folder of a diffusers pipeline")
-        try:
-            # Weights in pickles are refused: opening them could run code.
-            pipe = DiffusionPipeline.from_pretrained(self.path, revision=self.revision, variant=self.variant, use_safetensors=True)
-        except (OSError, ValueError, AttributeError, ImportError) as error:
-            raise UserError(f"teacher.path: {self.path} cannot be opened as a diffusers pipeline ({error})") from error
-        return self._around(pipe)
+        return self._around(open_pipeline(self.path, "teacher.path", revision=self.revision, variant=self.variant))
 
     def outline(self) -> DiffusersNetwork:
         """The network on the meta device. Raises UserError where the pipeline's configurations cannot be had."""

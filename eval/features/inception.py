@@ -20,6 +20,7 @@ from eval.features import Extractor, read_weights
 
 URL = "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth"
 """The digits at the end of the name begin the file's SHA-256, which is checked."""
+FILES = f"{URL.rsplit('/', 1)[1]} or inception-2015-12-05.pt"
 
 
 class Unit(nn.Module):
@@ -185,7 +186,9 @@ def load(weights: str | None) -> Extractor:
         return _with(_download(), Path(URL.rsplit("/", 1)[1]))
     path = Path(weights)
     if not path.is_file():
-        raise UserError(f"--weights {path}: no such file; expected {URL.rsplit('/', 1)[1]} or inception-2015-12-05.pt")
+        raise UserError(f"--weights {path}: no such file; expected {FILES}")
+    if path.suffix == ".pkl":
+        raise UserError(f"--weights {path}: a pickle is a program, and none is run; the same network is in {FILES}")
     return _scripted(path) if _is_torchscript(path) else _with(read_weights(path), path)
 
 

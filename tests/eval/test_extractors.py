@@ -70,6 +70,11 @@ def test_files_that_are_no_weights(tmp_path: Path) -> None:
         UserError, match=r"other.pth: weights of another architecture: Conv2d_1a_3x3.conv.weight is nothing; expected \(32, 3, 3, 3\)$"
     ):
         load_extractor("inception", str(tmp_path / "other.pth"))
+    (tmp_path / "inception-2015-12-05.pkl").write_bytes(b"")
+    with pytest.raises(
+        UserError, match=r"05.pkl: a pickle is a program, and none is run; the same network is in pt_inception-2015-12-05-6726825d.pth or"
+    ):
+        load_extractor("inception", str(tmp_path / "inception-2015-12-05.pkl"))
     with pytest.raises(UserError, match=r"^'incepton' is not in eval/features; did you mean 'inception'\?$"):
         load_extractor("incepton")
     with pytest.raises(UserError, match=r"nowhere: cannot be opened \(.*\); give a folder with --weights$"):

@@ -16,7 +16,11 @@ from PIL import Image
 
 from distill.data.digits import Settings as Digits
 from distill.errors import UserError
+from distill.export import save_denoiser
 from distill.images import to_bytes
+from distill.network_pickle import read_network
+from distill.samplers import Heun
+from distill.sampling import balanced_labels, sample_teacher
 from eval.__main__ import main
 from eval.features.pixels import pixels
 from eval.fid_table import paper_line
@@ -127,6 +131,20 @@ def test_a_teacher_in_repetitions_one_process_or_two(tmp_path: Path, capsys: pyt
     assert table.count(f"{one['summary']['fd']['mean']:.4f}") == 2
 
 
+def test_a_published_network_as_its_pickle_and_converted(tmp_path: Path) -> None:
+    """The distance of its images to black ones is that of the means and the trace of their covariance."""
+    pickled = Path(__file__).parent.parent / "oracles" / "edm_tiny.pkl"
+    network = read_network(pickled)
+    made = pixels(to_bytes(sample_teacher(network, range(8), balanced_labels(8, network.label_count), Heun(steps=2), 8)))
+    expected = (made.mean(0) + 1).square().sum() + made.var(0).sum()
+    (tmp_path / "converted").mkdir()
+    save_denoiser(network, tmp_path / "converted")
+    np.save(tmp_path / "black.npy", np.zeros((8, 8, 8, 3), dtype=np.uint8))
+    for path in (pickled, tmp_path / "converted"):
+        arguments = ["--teacher", str(path), "--steps", "2", "--n", "8", "--bootstrap", "0", "--reference", str(tmp_path / "black.npy")]
+        assert fid(tmp_path, *arguments, "--device", "cpu")["summary"]["fd"]["mean"] == pytest.approx(float(expected), rel=1e-6)
+
+
 def test_results_of_different_things_are_not_compared(tmp_path: Path) -> None:
     results = {
         "format": "distill-fid/1", "protocol": "clean", "preprocessing_sha256": "p", "weights_sha256": "w", "n": 5, "reference": {"sha256": "r"},
@@ -145,7 +163,11 @@ def test_results_of_different_things_are_not_compared(tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (["fud"], "'fud': no command of python -m eval; did you mean 'fid'?"),
-        (["fid"], "none of them: expected one of --run, --teacher, --images and --array"),
+        (["fid"], "none of them: expected one of --run, --teacher, --pipeline, --images and --array"),
+        (["fid", "--images", "a", "--reference", "digits", "--steps", "3"], "--steps: goes with --teacher and --pipeline only"),
+        (["fid", "--run", "a", "--dtype", "bfloat16"], "--dtype: goes with --pipeline only"),
+        (["fid", "--pipeline", "tests", "--reference", "digits"],
+         "--pipeline: tests holds no model_index.json; expected the folder of a diffusers pipeline"),
         (["fid", "--images", "a"], "--images: expected --reference with the real images or their statistics"),
         (["fid", "--array", "a", "--reference", "digits", "--protocol", "edm50k"],
          "--protocol edm50k: is not in eval/protocols; did you mean 'edm-50k'?"),

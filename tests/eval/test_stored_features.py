@@ -103,6 +103,46 @@ def test_sub_folders_are_labels(tmp_path: Path) -> None:
     assert labels.tolist() == [0, 0, 1, 1, 1]
 
 
+def test_shards_of_webdataset_with_labels(tmp_path: Path) -> None:
+    save_images(tmp_path / "images", 5)
+    (tmp_path / "shards").mkdir()
+    for shard, numbers in {"b.tar": (3, 4), "a.tar": (0, 1, 2)}.items():
+        with tarfile.open(tmp_path / "shards" / shard, "w") as tape:
+            for number in numbers:
+                tape.add(tmp_path / "images" / f"{number:03d}.png", f"{number:03d}.png")
+                member = tarfile.TarInfo(f"{number:03d}.cls")
+                member.size = 1
+                tape.addfile(member, io.BytesIO(str(number % 2).encode()))
+    shards = take(ImageFiles(tmp_path / "shards"), tmp_path / "store")
+    assert torch.equal(shards.features, take(ImageFiles(tmp_path / "images"), tmp_path / "store").features)
+    assert ImageFiles(tmp_path / "shards").name(3) == "b.tar:003.png"
+    assert shards.labels is not None
+    assert shards.labels.tolist() == [0, 1, 0, 1, 0]
+    (tmp_path / "shards" / "c.tar").write_bytes(b"broken" * 200)
+    with pytest.raises(UserError, match=r"shards: is neither a folder nor a .zip nor a .tar$"):
+        ImageFiles(tmp_path / "shards")
+
+
+def test_labels_of_edm_and_of_sample_py(tmp_path: Path) -> None:
+    save_images(tmp_path / "images" / "00", 3)
+    index = tmp_path / "images" / "dataset.json"
+    index.write_text('{"labels": [["00/000.png", 4], ["00/002.png", 1], ["00/001.png", 0]]}')
+    stream = ImageFiles(tmp_path / "images")
+    assert [stream.label(row) for row in range(3)] == [4, 0, 1]
+    assert stream.label_count == 5
+    index.write_text('{"labels": null}')
+    assert ImageFiles(tmp_path / "images").label_count == 0
+    index.write_text('{"labels": 3}')
+    with pytest.raises(UserError, match=r"dataset.json: is not EDM's; expected 'labels' of pairs of a file and a number$"):
+        ImageFiles(tmp_path / "images")
+    (tmp_path / "images" / "samples.json").write_text('{"images": [{"file": "00/002.png", "label": 1}]}')
+    stream = ImageFiles(tmp_path / "images")
+    assert (stream.names, stream.label(0)) == (["00/002.png"], 1)
+    (tmp_path / "images" / "samples.json").write_text('{"images": [{"file": "00/003.png", "label": 1}]}')
+    with pytest.raises(UserError, match=r"images: holds no 00/003.png, which its samples.json lists$"):
+        ImageFiles(tmp_path / "images")
+
+
 def test_network_images_are_those_of_their_seeds_whatever_the_batch(tmp_path: Path) -> None:
     expected = 0.3 * seeded_noise(range(5, 305), (1, 4, 4)) + Affine().shift[balanced_labels(300, 3).label][:, None, None, None]
     found = {size: take(NetworkImages(Affine(), 300, 5, batch_size=size), tmp_path / str(size), PIXEL) for size in (1, 7, 64)}

@@ -1,0 +1,96 @@
+"""Files by their names, wherever they lie: in a folder, in a `.zip`, in a `.tar`, or in a folder of `.tar` files such as webdataset's shards."""
+
+from __future__ import annotations
+
+import contextlib
+import tarfile
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+from distill.errors import UserError
+
+
+@runtime_checkable
+class Files(Protocol):
+    """Names of files, each with what changes when its content does; and their content."""
+
+    def stamps(self) -> dict[str, str]: ...
+    def read(self, name: str) -> bytes: ...
+
+
+@contextmanager
+def open_files(path: Path) -> Iterator[Files]:
+    """The files in a folder or an archive. Raises UserError where it is neither, or cannot be read."""
+    try:
+        if path.is_dir():
+            tapes = sorted(path.glob("*.tar"))
+            with _open_tapes(tapes) if tapes else contextlib.nullcontext(Folder(path)) as files:
+                yield files
+        elif zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                yield Zip(archive)
+        else:
+            with _open_tapes([path]) as files:
+                yield files
+    except tarfile.TarError as error:
+        raise UserError(f"{path}: is neither a folder nor a .zip nor a .tar") from error
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); expected a folder, a .zip or a .tar of images") from error
+
+
+@contextmanager
+def _open_tapes(paths: list[Path]) -> Iterator[Files]:
+    with contextlib.ExitStack() as stack:
+        yield Tapes({path: stack.enter_context(tarfile.open(path)) for path in paths})
+
+
+class Folder:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def stamps(self) -> dict[str, str]:
+        """Size and time of change."""
+        return {file.relative_to(self.path).as_posix(): _stamp(file) for file in self.path.rglob("*") if file.is_file()}
+
+    def read(self, name: str) -> bytes:
+        return (self.path / name).read_bytes()
+
+
+class Zip:
+    def __init__(self, archive: zipfile.ZipFile) -> None:
+        self.archive = archive
+
+    def stamps(self) -> dict[str, str]:
+        """Size and check sum."""
+        return {entry.filename: f"{entry.file_size} {entry.CRC}" for entry in self.archive.infolist()}
+
+    def read(self, name: str) -> bytes:
+        return self.archive.read(name)
+
+
+class Tapes:
+    """One `.tar` or more; of more, a name begins with the archive's and a colon."""
+
+    def __init__(self, tapes: dict[Path, tarfile.TarFile]) -> None:
+        self.members = {
+            f"{path.name}:{entry.name}" if len(tapes) > 1 else entry.name: (path, tape, entry)
+            for path, tape in tapes.items()
+            for entry in tape.getmembers()
+            if entry.isfile()
+        }
+
+    def stamps(self) -> dict[str, str]:
+        """Place and size, and the archive's size and time of change."""
+        return {name: f"{entry.offset_data} {entry.size} {_stamp(path)}" for name, (path, _, entry) in self.members.items()}
+
+    def read(self, name: str) -> bytes:
+        _, tape, entry = self.members[name]
+        handle = tape.extractfile(entry)
+        return b"" if handle is None else handle.read()
+
+
+def _stamp(file: Path) -> str:
+    return f"{file.stat().st_size} {file.stat().st_mtime_ns}"
