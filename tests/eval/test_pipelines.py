@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,11 @@ from tests import tiny_pipelines
 PROMPTS = ("a cat", "a dog and a cat", "a house")
 
 
+def stable_diffusion(folder: Path) -> Path:
+    """With a scheduler of which three steps are enough."""
+    return tiny_pipelines.stable_diffusion(folder, kind="DDIMScheduler", clip_sample=False)
+
+
 def opened(folder: Path) -> Any:
     pipe = open_pipeline(str(folder), "--pipeline")
     pipe.set_progress_bar_config(disable=True)
@@ -35,7 +39,7 @@ def pixels(images: PipelineImages) -> Tensor:
 
 
 @pytest.mark.parametrize(("make", "inputs"), [
-    (partial(tiny_pipelines.stable_diffusion, kind="DDIMScheduler", clip_sample=False), lambda row: {"prompt": PROMPTS[row % 3], "guidance_scale": 3.0}),
+    (stable_diffusion, lambda row: {"prompt": PROMPTS[row % 3], "guidance_scale": 3.0}),
     (tiny_pipelines.dit, lambda row: {"class_labels": [row], "guidance_scale": 3.0}),
     (tiny_pipelines.ddpm, lambda row: {}),
 ])  # fmt: skip
