@@ -91,7 +91,9 @@ class ImageFiles:
             for row in rows:
                 try:
                     yield decode(files.read(self.names[row]))
-                except (UnidentifiedImageError, OSError, ValueError, KeyError, zipfile.BadZipFile, Image.DecompressionBombError) as error:
+                except UnidentifiedImageError:
+                    yield UserError(f"{self.path / self.names[row]}: cannot be read as an image (of no kind that Pillow knows)")
+                except (OSError, ValueError, KeyError, zipfile.BadZipFile, Image.DecompressionBombError) as error:
                     yield UserError(f"{self.path / self.names[row]}: cannot be read as an image ({error})")
 
     def _labels(self, files: Files, names: set[str]) -> dict[str, int]:
