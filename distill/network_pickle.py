@@ -11,6 +11,7 @@ from torch import Tensor
 from distill.errors import UserError
 from distill.export import build_network, load_denoiser, outline_denoiser
 from distill.files import check_weights
+from distill.models import stability_autoencoder
 from distill.pickle_machine import one_line
 from distill.pickle_reader import PickledObject, read_pickle
 
@@ -129,6 +130,7 @@ def describe_network(class_name: str, arguments: dict[str, Any]) -> dict[str, An
     if class_name == "Precond":
         _expect(remaining, "resample_filter", [1, 1])
         description = {"class": "EDM2Network", **_take(remaining, EDM2)}
+        description["autoencoder"] = stability_autoencoder.PUBLISHED if description["channels"] == stability_autoencoder.CHANNELS else None
     elif class_name in PRECONDITIONINGS:
         names, backbone = PRECONDITIONINGS[class_name]
         backbone = remaining.pop("model_type", backbone)

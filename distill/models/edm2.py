@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
@@ -19,6 +19,10 @@ from torch.nn import functional as F
 from distill.models.backbone import Backbone, Place, Sizes, plan, read_plain
 from distill.models.edm_layers import attend, split_heads
 from distill.models.preconditioning import EDMPrecond, Preconditioned
+from distill.models.stability_autoencoder import FACTOR, StabilityAutoencoder
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,10 +46,14 @@ class EDM2Config(Sizes):
 
 
 class EDM2Network(Preconditioned):
-    """EDM2's U-Net, `unet`, with EDM's preconditioning, and the uncertainty that it was trained with."""
+    """EDM2's U-Net, `unet`, with EDM's preconditioning, and the uncertainty that it was trained with.
 
-    def __init__(self, config: EDM2Config) -> None:
+    `autoencoder` makes images of latents; without one the network's arrays are the images.
+    """
+
+    def __init__(self, config: EDM2Config, autoencoder: StabilityAutoencoder | None = None) -> None:
         super().__init__(config, EDMPrecond(config.sigma_data))
+        self.autoencoder = autoencoder
         self.unet = EDM2UNet(config)
         self.logvar_fourier = MPFourier(config.logvar_channels)
         self.logvar_linear = MPConv(config.logvar_channels, 1)
@@ -58,14 +66,38 @@ class EDM2Network(Preconditioned):
         """u(sigma), the learnt log variance of the weighted error at t = sigma (eq. 14 and 21)."""
         return self.logvar_linear(self.logvar_fourier(self.precond(t).noise))[:, 0]
 
+    @property
+    def pixel_shape(self) -> tuple[int, ...]:
+        if self.autoencoder is None:
+            return self.image_shape
+        return (3, *(FACTOR * side for side in self.image_shape[1:]))
+
+    def encode(self, images: Tensor) -> Tensor:
+        return images if self.autoencoder is None else self.autoencoder.encode(images)
+
+    def decode(self, x0: Tensor) -> Tensor:
+        return x0 if self.autoencoder is None else self.autoencoder.decode(x0)
+
+    def other_parts(self) -> dict[str, nn.Module]:
+        return {} if self.autoencoder is None else {"autoencoder": self.autoencoder.vae}
+
+    def _apply(self, *args: Any, **kwargs: Any) -> Self:
+        """What every move of a module goes through: the autoencoder goes with it."""
+        super()._apply(*args, **kwargs)
+        if self.autoencoder is not None:
+            self.autoencoder.to(self.unet.out_gain.device)
+        return self
+
     def describe(self) -> dict[str, Any]:
-        """Its sizes, as plain data."""
-        return dataclasses.asdict(self.sizes)
+        """Its sizes, and where its autoencoder is from, as plain data."""
+        return {**dataclasses.asdict(self.sizes), "autoencoder": None if self.autoencoder is None else self.autoencoder.source}
 
     @classmethod
     def from_description(cls, description: dict[str, Any]) -> EDM2Network:
         """The network of those sizes. Raises TypeError or ValueError where they are none."""
-        return cls(read_plain(EDM2Config, description))
+        sizes = dict(description)
+        source = sizes.pop("autoencoder", None)
+        return cls(read_plain(EDM2Config, sizes), None if source is None else StabilityAutoencoder(source))
 
 
 class EDM2UNet(Backbone):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from distill.errors import UserError
 from distill.teachers import TeacherSettings
 
 if TYPE_CHECKING:
@@ -17,15 +18,28 @@ class Settings(TeacherSettings):
     name: Literal["edm2"] = "edm2"
     path: Path
     """The pickle, or the folder that `python -m distill.teachers.convert` made of it."""
+    autoencoder: str | None = None
+    """Folder or hub name of the autoencoder of a network of latents; null takes Stability's, stabilityai/sd-vae-ft-mse."""
 
     def load(self) -> Denoiser:
-        """Open the network, in evaluation mode, on the CPU."""
+        """Open the network, in evaluation mode, on the CPU; its autoencoder is opened when it is first needed."""
         from distill.network_pickle import open_network
 
-        return open_network(self.path, "EDM2Network")
+        return self._with_autoencoder(open_network(self.path, "EDM2Network"))
 
     def outline(self) -> Denoiser:
         """The network on the meta device."""
         from distill.network_pickle import outline_network
 
-        return outline_network(self.path, "EDM2Network")
+        return self._with_autoencoder(outline_network(self.path, "EDM2Network"))
+
+    def _with_autoencoder(self, network: Denoiser) -> Denoiser:
+        from distill.models.edm2 import EDM2Network
+        from distill.models.stability_autoencoder import StabilityAutoencoder
+
+        assert isinstance(network, EDM2Network)
+        if self.autoencoder is not None:
+            if network.autoencoder is None:
+                raise UserError(f"teacher.autoencoder: is {self.autoencoder}; expected null: {self.path} is of pixels")
+            network.autoencoder = StabilityAutoencoder(self.autoencoder)
+        return network

@@ -1,0 +1,71 @@
+"""The autoencoder of EDM2's networks of latents: Stability's, whose latents get a mean of about 0 and a deviation of about 0.5 in each channel."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from distill.errors import UserError
+
+PUBLISHED = "stabilityai/sd-vae-ft-mse"
+CHANNELS, FACTOR = 4, 8
+"""Channels of latents, and pixels to a latent's side."""
+MEAN, DEVIATION = (5.81, 3.25, 0.12, -2.15), (4.17, 4.62, 3.71, 3.28)
+"""Of the autoencoder's own latents of ImageNet, by channel (Karras et al. 2024, the published `training/encoders.py`)."""
+SIGMA_DATA = 0.5
+
+
+class StabilityAutoencoder:
+    """Images in [-1, 1] to EDM2's latents and back. `source` is a folder or a name on the hub, opened when it is first needed, by copies too."""
+
+    def __init__(self, source: str) -> None:
+        self.source, self.device = source, torch.device("cpu")
+        self._vae: Any = None
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> StabilityAutoencoder:
+        return self
+
+    def to(self, device: torch.device) -> None:
+        self.device = device
+        if self._vae is not None:
+            self._vae.to(device)
+
+    def encode(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 4 _ _"]:
+        """The latents' mean. Raises UserError where the autoencoder cannot be opened."""
+        mean, scale = _units(images)
+        return (self.vae.encode(images).latent_dist.mode() - mean) / scale
+
+    def decode(self, latents: Float[Tensor, "b 4 h w"]) -> Float[Tensor, "b 3 _ _"]:
+        """Images. Raises UserError where the autoencoder cannot be opened."""
+        mean, scale = _units(latents)
+        return self.vae.decode(latents * scale + mean, return_dict=False)[0]
+
+    @property
+    def vae(self) -> Any:
+        """The autoencoder of diffusers, frozen; on the meta device without weights."""
+        from diffusers import AutoencoderKL
+
+        from distill.models.pipeline_outline import VAE
+
+        if self._vae is not None:
+            return self._vae
+        if self.device.type == "meta":
+            with self.device:
+                return AutoencoderKL(**VAE)
+        try:
+            # Weights in pickles are refused: opening them could run code.
+            vae = AutoencoderKL.from_pretrained(self.source, use_safetensors=True)
+        except (OSError, ValueError) as error:
+            raise UserError(f"teacher.autoencoder: {self.source} cannot be opened as an AutoencoderKL ({error})") from error
+        if vae.config.latent_channels != CHANNELS or 2 ** (len(vae.config.block_out_channels) - 1) != FACTOR:
+            raise UserError(f"teacher.autoencoder: {self.source} has other latents; expected {CHANNELS} channels for {FACTOR}x{FACTOR} pixels")
+        self._vae = vae.float().eval().requires_grad_(False).to(self.device)
+        return self._vae
+
+
+def _units(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and scale (c, 1, 1) of the autoencoder's own latents in EDM2's."""
+    return x.new_tensor(MEAN)[:, None, None], x.new_tensor(DEVIATION)[:, None, None] / SIGMA_DATA
