@@ -2,14 +2,36 @@
 
 from __future__ import annotations
 
+import io
 import math
 from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
+
+GREY = {"1", "L", "LA", "La"}
+DEEP = {"I", "F", "I;16", "I;16B", "I;16L"}
+"""Pillow's modes of one channel, and of more than a byte for each."""
+
+
+def decode(content: bytes, mode: str | None = None) -> UInt8[Tensor, "c h w"]:
+    """An image file's pixels, in Pillow's `mode`, or of one channel where the file is grey and else of three.
+
+    Raises ValueError where it is no image, or of more than a byte for each channel.
+    """
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            if image.mode in DEEP:
+                raise ValueError(f"mode {image.mode}; expected 8 bits a channel")
+            pixels = np.asarray(image.convert(mode or ("L" if image.mode in GREY else "RGB")))
+    except UnidentifiedImageError as error:
+        raise ValueError("of no kind that Pillow knows") from error
+    except (OSError, Image.DecompressionBombError) as error:
+        raise ValueError(str(error)) from error
+    return torch.from_numpy(pixels.reshape(*pixels.shape[:2], -1).copy()).permute(2, 0, 1)
 
 
 def to_bytes(images: Float[Tensor, "b c h w"]) -> UInt8[Tensor, "b c h w"]:

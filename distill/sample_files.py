@@ -16,12 +16,11 @@ from distill.encoded_prompts import EncodedPrompts
 from distill.errors import UserError
 from distill.export import load_generator
 from distill.files import new_folder, write_json
+from distill.image_files import INDEX
 from distill.images import save_grid, to_bytes, to_pil
 from distill.prompts import text_file
 from distill.sampling import balanced_labels
 from distill.types import Condition, ImageModel
-
-INDEX = "samples.json"
 
 
 def open_model(run: Path, teacher: bool, resolution: int | None, device: str) -> Any:

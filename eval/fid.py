@@ -30,7 +30,7 @@ from eval.protocols import Protocol, read_protocol
 from eval.reference import Reference, holds_statistics, read_statistics
 from eval.sources import parse_data
 from eval.stored_features import Features, extract
-from eval.streams import DataImages, ImageFiles, ImageStream, NetworkImages
+from eval.streams import DataImages, FileImages, ImageStream, NetworkImages
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
@@ -100,7 +100,7 @@ def evaluate(
 def open_streams(options: argparse.Namespace, protocol: Protocol) -> list[ImageStream]:
     """The images to measure: one stream for each repetition. Raises UserError where there are too few."""
     if options.images is not None or options.array is not None:
-        stream = ImageFiles(options.images) if options.images else array_images(options.array)
+        stream = FileImages(options.images) if options.images else array_images(options.array)
         return [first_of(stream, options.n, protocol)]
     open_one = pipeline_images if options.pipeline is not None else network_images
     first_seeds = [options.seed] if options.seed is not None else list(protocol.first_seeds)
@@ -137,7 +137,7 @@ def array_images(path: Path) -> DataImages:
     return DataImages(read_array(path), str(path), {"path": str(path.resolve())})
 
 
-def first_of(stream: ImageFiles | DataImages, count: int | None, protocol: Protocol) -> ImageStream:
+def first_of(stream: FileImages | DataImages, count: int | None, protocol: Protocol) -> ImageStream:
     """As many images as were asked for, or as the protocol wants. Raises UserError where there are fewer."""
     wanted = count or protocol.count
     if len(stream) < wanted:
@@ -161,7 +161,7 @@ def open_reference(options: argparse.Namespace, protocol: Protocol) -> ImageStre
     if path.suffix in (".npy", ".npz"):
         return array_images(path)
     if path.exists():
-        return ImageFiles(path)
+        return FileImages(path)
     if ":" not in text and (path.suffix or len(path.parts) > 1):
         raise UserError(f"--reference {text}: no such file or folder")
     return data_images(parse_data(text, "--reference"))

@@ -21,9 +21,7 @@ from distill.data.array import read_array
 from distill.data.image_folder import ImageFolder
 from distill.encoded_prompts import EncodedPrompts
 from distill.errors import UserError, did_you_mean
-from distill.files import read_json
 from distill.registry import choices, settings_of
-from distill.sample_files import INDEX
 from distill.samplers import Heun
 from distill.sampling import balanced_labels, sample_generator, sample_teacher
 from distill.types import Condition, Denoiser, Generator
@@ -101,33 +99,14 @@ def gather(source: DataSource, origin: str) -> Images:
 
 
 def read_folder(path: Path, real: Images) -> Images:
-    """Images of a folder, grey where the real ones are; labels from `sample.py`'s index, or from one sub-folder for each of the real labels.
+    """Images of a folder, grey where the real ones are; labels from an index such as `sample.py`'s, or one sub-folder for each of the real labels.
 
     Raises UserError where there are none, or they do not fit the real images.
     """
     folder = ImageFolder(path, grey=real.shape[0] == 1)
-    if (path / INDEX).is_file():
-        return _read_samples(folder, path, real)
-    if folder.label_count not in (0, real.label_count):
+    if not folder.files.numbered and folder.label_count not in (0, real.label_count):
         raise UserError(f"{path}: {folder.label_count} sub-folders; expected none, or one for each of the {real.label_count} labels of the data")
     return _fitting(gather(folder, str(path)), real, str(path))
-
-
-def _read_samples(folder: ImageFolder, path: Path, real: Images) -> Images:
-    """What `sample.py` wrote: its index names the images, so that the grid beside them is none, and their labels."""
-    try:
-        records = read_json(path / INDEX)["images"]
-        folder.files = [path / record["file"] for record in records]
-        labels = [record["label"] for record in records]
-    except (KeyError, TypeError) as error:
-        raise UserError(f"{path / INDEX}: is not what sample.py writes; expected 'images' of 'file' and 'label'") from error
-    if not records:
-        raise UserError(f"{path / INDEX}: lists no images")
-    images = gather(folder, str(path))
-    known = all(isinstance(label, int) and label >= 0 for label in labels)
-    if not known:
-        return _fitting(dataclasses.replace(images, labels=None, label_count=0), real, str(path))
-    return _fitting(dataclasses.replace(images, labels=torch.tensor(labels), label_count=max(labels) + 1), real, str(path))
 
 
 def read_array_file(path: Path, real: Images) -> Images:

@@ -3,35 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
-import zipfile
 from collections.abc import Iterator, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-import numpy as np
 import torch
 from jaxtyping import UInt8
-from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from distill.data import DataSource
-from distill.data.image_folder import ENDINGS
 from distill.encoded_prompts import EncodedPrompts
 from distill.errors import UserError
 from distill.files import weights_sha256
+from distill.image_files import ImageFiles
 from distill.images import to_bytes
-from distill.sample_files import INDEX
 from distill.samplers import Heun
 from distill.sampling import sample_generator, sample_teacher
 from distill.types import Condition, Denoiser, Generator
-from eval.archives import Files, open_files
-
-GREY = {"1", "L", "LA", "La"}
-DEEP = {"I", "F", "I;16", "I;16B", "I;16L"}
-"""Pillow's modes of one channel, and of more than a byte for each."""
-EDM_INDEX = "dataset.json"
 
 
 @runtime_checkable
@@ -49,99 +38,41 @@ class ImageStream(Protocol):
     def read(self, rows: Sequence[int]) -> Iterator[UInt8[Tensor, "c h w"] | UserError]: ...
 
 
-class ImageFiles:
-    """The images of a folder, a `.zip`, a `.tar` or a folder of `.tar` files, by name.
+class FileImages:
+    """The images of a folder or an archive, by name. One that cannot be read is given as the UserError that says so.
 
-    Labels are sub-folders, or what webdataset's `.cls` files, EDM's `dataset.json` or the index of `sample.py` say.
-    An image that cannot be read is given as the UserError that says so. Raises UserError where there are no images at all.
+    Raises UserError where there are no images at all.
     """
 
     def __init__(self, path: Path) -> None:
-        self.path, self.origin = path, str(path)
-        with open_files(path) as files:
-            stamps = files.stamps()
-            self.stamps = {name: stamp for name, stamp in stamps.items() if Path(name).suffix.lower() in ENDINGS}
-            self.names = sorted(self.stamps)
-            if not self.names:
-                raise UserError(f"{path}: holds no image; expected files ending in {', '.join(sorted(ENDINGS))}")
-            self.labels = self._labels(files, set(stamps))
-        self.label_count = max(self.labels.values(), default=-1) + 1
+        self.files, self.origin = ImageFiles(path), str(path)
+        self.label_count = self.files.label_count
 
     def __len__(self) -> int:
-        return len(self.names)
+        return len(self.files)
 
     def keep(self, count: int) -> None:
         """Leave all but the first images out."""
-        self.names = self.names[:count]
+        self.files.keep(count)
 
     def describe(self) -> dict[str, Any]:
-        return {"kind": "files", "path": str(self.path.resolve())}
+        return {"kind": "files", "path": str(self.files.path.resolve())}
 
     def name(self, row: int) -> str:
-        return self.names[row]
+        return self.files.names[row]
 
     def stamp(self, row: int) -> str:
-        return f"{self.names[row]} {self.stamps[self.names[row]]}"
+        return self.files.stamp(row)
 
     def label(self, row: int) -> int:
-        return self.labels[self.names[row]]
+        return self.files.labels[row]
 
     def read(self, rows: Sequence[int]) -> Iterator[UInt8[Tensor, "c h w"] | UserError]:
-        with open_files(self.path) as files:
-            for row in rows:
-                try:
-                    yield decode(files.read(self.names[row]))
-                except UnidentifiedImageError:
-                    yield UserError(f"{self.path / self.names[row]}: cannot be read as an image (of no kind that Pillow knows)")
-                except (OSError, ValueError, KeyError, zipfile.BadZipFile, Image.DecompressionBombError) as error:
-                    yield UserError(f"{self.path / self.names[row]}: cannot be read as an image ({error})")
-
-    def _labels(self, files: Files, names: set[str]) -> dict[str, int]:
-        """The label of every image, or of none."""
-        if INDEX in names:
-            return self._listed_by_sample_py(files)
-        if EDM_INDEX in names:
-            return self._listed_by_edm(files)
-        classes = {name: str(PurePosixPath(name).with_suffix(".cls")) for name in self.names}
-        if names.issuperset(classes.values()):
-            return {name: self._class(files, of) for name, of in classes.items()}
-        folders = sorted({name.split("/")[0] for name in self.names}) if all("/" in name for name in self.names) else []
-        return {name: folders.index(name.split("/")[0]) for name in self.names if len(folders) > 1}
-
-    def _class(self, files: Files, name: str) -> int:
-        try:
-            return int(files.read(name))
-        except ValueError as error:
-            raise UserError(f"{self.path / name}: holds no number; expected the label of an image") from error
-
-    def _listed_by_sample_py(self, files: Files) -> dict[str, int]:
-        """The labels that `sample.py` wrote, by its index, which leaves its grid out."""
-        try:
-            records = json.loads(files.read(INDEX))["images"]
-            labels = {record["file"]: -1 if record["label"] is None else record["label"] for record in records}
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{self.path / INDEX}: is not what sample.py writes; expected 'images' of 'file' and 'label'") from error
-        for name in labels.keys() - self.stamps.keys():
-            raise UserError(f"{self.path}: holds no {name}, which its {INDEX} lists")
-        self.names = list(labels)
-        return labels
-
-    def _listed_by_edm(self, files: Files) -> dict[str, int]:
-        """The labels in the `dataset.json` of EDM's `dataset_tool.py`."""
-        try:
-            labels = {name: int(label) for name, label in json.loads(files.read(EDM_INDEX))["labels"] or ()}
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{self.path / EDM_INDEX}: is not EDM's; expected 'labels' of pairs of a file and a number") from error
-        return labels if labels.keys() >= self.stamps.keys() else {}
-
-
-def decode(content: bytes) -> UInt8[Tensor, "c h w"]:
-    """An image file's pixels: one channel where it is grey, else three. Raises ValueError for more than a byte a channel, and as Pillow does."""
-    with Image.open(io.BytesIO(content)) as image:
-        if image.mode in DEEP:
-            raise ValueError(f"mode {image.mode}; expected 8 bits a channel")
-        pixels = np.asarray(image.convert("L" if image.mode in GREY else "RGB"))
-    return torch.from_numpy(pixels.reshape(*pixels.shape[:2], -1).copy()).permute(2, 0, 1)
+        for row in rows:
+            try:
+                yield self.files.pixels(row)
+            except UserError as error:
+                yield error
 
 
 class DataImages:

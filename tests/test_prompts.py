@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import pickle
+import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from distill.data.captioned_folder import CaptionedFolder
 from distill.encoded_prompts import EncodedPrompts
 from distill.errors import UserError
 from distill.prompts import captions, jsonl, text_file
+from distill.prompts.parquet import Settings as read_parquet
 from distill.types import Condition, Text
 
 
@@ -47,6 +50,27 @@ def test_text_and_jsonl(tmp_path: Path) -> None:
         text_file.Settings(path=tmp_path / "none.txt").load()
 
 
+def test_parquet(tmp_path: Path) -> None:
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    (tmp_path / "shards").mkdir()
+    for name, texts in {"b": ["a house"], "a": ["a cat", None, " two dogs ", ""]}.items():
+        parquet.write_table(pyarrow.table({"text": texts, "id": list(range(len(texts)))}), tmp_path / "shards" / f"{name}.parquet")
+    assert read_parquet(path=tmp_path / "shards" / "a.parquet").load() == ["a cat", "two dogs"]
+    assert read_parquet(path=tmp_path / "shards").load() == ["a cat", "two dogs", "a house"]
+    with pytest.raises(UserError, match=r"^prompts.column: .*shards has no 'caption'; expected one of text, id$"):
+        read_parquet(path=tmp_path / "shards", column="caption").load()
+    with pytest.raises(UserError, match=r"^prompts.column: 'id' of .*shards holds 0; expected text$"):
+        read_parquet(path=tmp_path / "shards", column="id").load()
+    (tmp_path / "broken.parquet").write_bytes(b"no parquet")
+    with pytest.raises(UserError, match=r"^prompts.path: .*broken.parquet cannot be read as Parquet \("):
+        read_parquet(path=tmp_path / "broken.parquet").load()
+    with pytest.raises(UserError, match=r"^prompts.path: .*nowhere cannot be read \(No such file"):
+        read_parquet(path=tmp_path / "nowhere").load()
+    parquet.write_table(pyarrow.table({"text": pyarrow.array([], pyarrow.string())}), tmp_path / "empty.parquet")
+    with pytest.raises(UserError, match=r"empty.parquet holds no prompt$"):
+        read_parquet(path=tmp_path / "empty.parquet").load()
+
+
 def test_captioned_folder(tmp_path: Path) -> None:
     image = Image.new("RGB", (40, 20), (0, 0, 0))
     image.paste((255, 0, 0), (10, 0, 30, 20))
@@ -64,6 +88,24 @@ def test_captioned_folder(tmp_path: Path) -> None:
     (tmp_path / "metadata.jsonl").write_text(json.dumps({"file_name": "y.png", "text": "red"}))
     with pytest.raises(UserError, match=r"metadata.jsonl, line 1: .*y.png is not there"):
         CaptionedFolder(tmp_path, 8)
+
+
+def test_captions_of_webdataset_are_those_of_the_folder(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "shards").mkdir()
+    for number in range(5):
+        Image.new("RGB", (12, 10), (50 * number, 0, 0)).save(tmp_path / "folder" / f"{number}.png")
+        (tmp_path / "folder" / f"{number}.txt").write_text(f"number {number}")
+    for shard, numbers in {"a.tar": (0, 1, 2), "b.tar": (3, 4)}.items():
+        with tarfile.open(tmp_path / "shards" / shard, "w") as tape:
+            for number in numbers:
+                for ending in ("png", "txt"):
+                    tape.add(tmp_path / "folder" / f"{number}.{ending}", f"{number}.{ending}")
+    folder, shards = (CaptionedFolder(tmp_path / name, 8) for name in ("folder", "shards"))
+    assert shards.captions == folder.captions == [f"number {number}" for number in range(5)]
+    assert all(torch.equal(shards[row][0], folder[row][0]) for row in range(5))
+    again = pickle.loads(pickle.dumps(shards))  # as a worker of another process gets it
+    assert torch.equal(again[4][0], folder[4][0])
 
 
 def test_each_prompt_is_encoded_once_for_each_encoder(tmp_path: Path) -> None:

@@ -204,7 +204,10 @@ def test_a_damaged_checkpoint_is_named(folder: Path, whole: Path) -> None:
     [
         (["--teacher.path", "nowhere"], "nowhere: no such folder"),
         (["--discriminator.depths", "[bottlneck]"], "discriminator.depths: 'bottlneck' is not a depth of the fake; did you mean 'bottleneck'?"),
-        (["--data", "{name: image_folder, path: nowhere}"], "nowhere: no such folder of images"),
+        (
+            ["--data", "{name: image_folder, path: nowhere}"],
+            "nowhere: cannot be read (No such file or directory); expected a folder, a .zip or a .tar of images",
+        ),
         (["--device", "cuda"], "device: cuda is not available"),
         (["--resume", "nowhere"], "resume: nowhere is no checkpoint"),
         (["--generator.init_from", "nowhere"], "nowhere: no such folder"),

@@ -108,6 +108,7 @@ def test_sub_folders_are_labels(tmp_path: Path) -> None:
     assert found.labels.tolist() == list(range(10))
     assert found.pixels[:, 0, 0, 0].tolist() == [20 * label for label in range(10)]
     (tmp_path / "other").mkdir()
+    Image.fromarray(np.zeros((8, 8), dtype=np.uint8)).save(tmp_path / "other" / "a.png")
     with pytest.raises(UserError, match="11 sub-folders; expected none, or one for each of the 10 labels of the data"):
         read_folder(tmp_path, REAL)
 

@@ -21,7 +21,7 @@ from eval.features import Function
 from eval.frechet import Statistics, frechet_distance
 from eval.protocols import Protocol, read_protocol
 from eval.stored_features import SHARD, Features, extract
-from eval.streams import DataImages, ImageFiles, ImageStream, NetworkImages
+from eval.streams import DataImages, FileImages, ImageStream, NetworkImages
 
 PIXEL = read_protocol("fd-pixel")
 EFFNET = read_protocol("fd-effnet")
@@ -81,24 +81,24 @@ def test_folder_zip_and_tar_hold_the_same(tmp_path: Path) -> None:
         for file in files:
             archive.write(file, file.name)
             tape.add(file, file.name)
-    found = [take(ImageFiles(tmp_path / name), tmp_path / "store") for name in ("folder", "a.zip", "a.tar")]
+    found = [take(FileImages(tmp_path / name), tmp_path / "store") for name in ("folder", "a.zip", "a.tar")]
     assert len({features.images_sha256 for features in found}) == 1
     assert all(torch.equal(features.features, found[0].features) for features in found)
-    assert torch.equal(all_images(ImageFiles(tmp_path / "folder"))[3].permute(1, 2, 0), torch.from_numpy(np.array(Image.open(files[3]))))
+    assert torch.equal(all_images(FileImages(tmp_path / "folder"))[3].permute(1, 2, 0), torch.from_numpy(np.array(Image.open(files[3]))))
     (tmp_path / "b.bin").write_bytes(b"no archive")
     with pytest.raises(UserError, match=r"b.bin: is neither a folder nor a .zip nor a .tar$"):
-        ImageFiles(tmp_path / "b.bin")
+        FileImages(tmp_path / "b.bin")
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=r"empty: holds no image; expected files ending in .bmp"):
-        ImageFiles(tmp_path / "empty")
+        FileImages(tmp_path / "empty")
     with pytest.raises(UserError, match=r"nowhere: cannot be read \(No such file or directory\); expected a folder"):
-        ImageFiles(tmp_path / "nowhere")
+        FileImages(tmp_path / "nowhere")
 
 
 def test_sub_folders_are_labels(tmp_path: Path) -> None:
     save_images(tmp_path / "images" / "cat", 2)
     save_images(tmp_path / "images" / "dog", 3)
-    labels = take(ImageFiles(tmp_path / "images"), tmp_path / "store").labels
+    labels = take(FileImages(tmp_path / "images"), tmp_path / "store").labels
     assert labels is not None
     assert labels.tolist() == [0, 0, 1, 1, 1]
 
@@ -113,34 +113,34 @@ def test_shards_of_webdataset_with_labels(tmp_path: Path) -> None:
                 member = tarfile.TarInfo(f"{number:03d}.cls")
                 member.size = 1
                 tape.addfile(member, io.BytesIO(str(number % 2).encode()))
-    shards = take(ImageFiles(tmp_path / "shards"), tmp_path / "store")
-    assert torch.equal(shards.features, take(ImageFiles(tmp_path / "images"), tmp_path / "store").features)
-    assert ImageFiles(tmp_path / "shards").name(3) == "b.tar:003.png"
+    shards = take(FileImages(tmp_path / "shards"), tmp_path / "store")
+    assert torch.equal(shards.features, take(FileImages(tmp_path / "images"), tmp_path / "store").features)
+    assert FileImages(tmp_path / "shards").name(3) == "b.tar:003.png"
     assert shards.labels is not None
     assert shards.labels.tolist() == [0, 1, 0, 1, 0]
     (tmp_path / "shards" / "c.tar").write_bytes(b"broken" * 200)
     with pytest.raises(UserError, match=r"shards: is neither a folder nor a .zip nor a .tar$"):
-        ImageFiles(tmp_path / "shards")
+        FileImages(tmp_path / "shards")
 
 
 def test_labels_of_edm_and_of_sample_py(tmp_path: Path) -> None:
     save_images(tmp_path / "images" / "00", 3)
     index = tmp_path / "images" / "dataset.json"
     index.write_text('{"labels": [["00/000.png", 4], ["00/002.png", 1], ["00/001.png", 0]]}')
-    stream = ImageFiles(tmp_path / "images")
+    stream = FileImages(tmp_path / "images")
     assert [stream.label(row) for row in range(3)] == [4, 0, 1]
     assert stream.label_count == 5
     index.write_text('{"labels": null}')
-    assert ImageFiles(tmp_path / "images").label_count == 0
+    assert FileImages(tmp_path / "images").label_count == 0
     index.write_text('{"labels": 3}')
     with pytest.raises(UserError, match=r"dataset.json: is not EDM's; expected 'labels' of pairs of a file and a number$"):
-        ImageFiles(tmp_path / "images")
+        FileImages(tmp_path / "images")
     (tmp_path / "images" / "samples.json").write_text('{"images": [{"file": "00/002.png", "label": 1}]}')
-    stream = ImageFiles(tmp_path / "images")
-    assert (stream.names, stream.label(0)) == (["00/002.png"], 1)
+    stream = FileImages(tmp_path / "images")
+    assert (stream.files.names, stream.label(0)) == (["00/002.png"], 1)
     (tmp_path / "images" / "samples.json").write_text('{"images": [{"file": "00/003.png", "label": 1}]}')
     with pytest.raises(UserError, match=r"images: holds no 00/003.png, which its samples.json lists$"):
-        ImageFiles(tmp_path / "images")
+        FileImages(tmp_path / "images")
 
 
 def test_network_images_are_those_of_their_seeds_whatever_the_batch(tmp_path: Path) -> None:
@@ -190,19 +190,19 @@ def test_one_bad_file_does_not_lose_the_other_features(tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match=r"^1 of 40 images cannot be used: .*017.png: cannot be read as an image .*; the features of the others are kept$"
     ):
-        take(ImageFiles(tmp_path / "images"), tmp_path / "store", extractor=extractor)
+        take(FileImages(tmp_path / "images"), tmp_path / "store", extractor=extractor)
     assert extractor.seen == 39
     Image.new("RGB", (10, 12), "red").save(tmp_path / "images" / "017.png")
-    found = take(ImageFiles(tmp_path / "images"), tmp_path / "store", extractor=extractor)
+    found = take(FileImages(tmp_path / "images"), tmp_path / "store", extractor=extractor)
     assert extractor.seen == 40
     assert len(found) == 40
-    assert torch.equal(found.features, take(ImageFiles(tmp_path / "images"), tmp_path / "fresh").features)
+    assert torch.equal(found.features, take(FileImages(tmp_path / "images"), tmp_path / "fresh").features)
 
 
 def test_images_that_are_not_alike_are_refused_or_named(tmp_path: Path) -> None:
     save_images(tmp_path / "images", 3)
     save_images(tmp_path / "images" / "z", 2, (8, 8), mode="L")
-    stream = ImageFiles(tmp_path / "images")
+    stream = FileImages(tmp_path / "images")
     assert take(stream, tmp_path / "store").notes == [
         f"{tmp_path}/images: 2 grey images among colour ones were read as colour, first {tmp_path}/images: z/000.png",
         f"{tmp_path}/images: images of 2 sizes",
@@ -213,7 +213,7 @@ def test_images_that_are_not_alike_are_refused_or_named(tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match=r"^1 of 5 images cannot be used: .*000.png: cannot be read as an image \(mode I;16; expected 8 bits a channel\)"
     ):
-        take(ImageFiles(tmp_path / "images"), tmp_path / "store")
+        take(FileImages(tmp_path / "images"), tmp_path / "store")
 
 
 def test_an_image_that_is_not_finite_is_named_by_its_seed(tmp_path: Path) -> None:
@@ -230,5 +230,5 @@ def test_grey_photographs_are_colour_to_a_network(tmp_path: Path) -> None:
     (tmp_path / "colour" / "a.png").write_bytes(buffer.getvalue())
     grey = take(DataImages(Digits().load("train"), "digits", {}), tmp_path / "store", EFFNET, Summary()).features[0]
     assert torch.equal(grey[:3], grey[0].expand(3))
-    found = take(ImageFiles(tmp_path / "colour"), tmp_path / "store")
+    found = take(FileImages(tmp_path / "colour"), tmp_path / "store")
     assert torch.equal(found.features[0], torch.full((6,), 77.0).double())

@@ -1,0 +1,95 @@
+"""Images of a dataset of the `datasets` library, from the Hugging Face hub or from disk, with labels or captions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field, model_validator
+
+from distill.data import DataSettings
+from distill.data.captioned_folder import covering
+from distill.errors import UserError, did_you_mean
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Settings(DataSettings):
+    """A dataset with a column of images, and one of labels or of captions if there is any."""
+
+    name: Literal["hub_dataset"] = "hub_dataset"
+    path: str
+    """Name on the hub, folder that `load_dataset` knows, or folder that `save_to_disk` wrote."""
+    revision: str | None = None
+    """Branch, tag or commit on the hub; null takes the newest."""
+    split: str = "train"
+    """Split of the training images."""
+    held_out_split: str | None = None
+    """Split of the held-out images."""
+    image: str = "image"
+    """Column of images."""
+    label: str | None = None
+    """Column of labels, numbers from 0."""
+    caption: str | None = None
+    """Column of captions."""
+    resolution: int = Field(ge=1)
+    """Pixels of height and width: images are scaled until they cover that square, and cropped at the centre."""
+
+    @model_validator(mode="after")
+    def _one_condition(self) -> Settings:
+        if self.label is not None and self.caption is not None:
+            raise ValueError("label: goes without caption; expected one of them")
+        return self
+
+    def load(self, split: str = "train") -> HubDataset:
+        """Open `train` (`split`) or `held_out` (`held_out_split`). Raises UserError where there is no such dataset or column."""
+        chosen = self.split if split == "train" else self.held_out_split
+        if chosen is None:
+            raise UserError("data.held_out_split: no held-out split is given")
+        return HubDataset(self._open(chosen), self)
+
+    def _open(self, split: str) -> Any:
+        try:
+            import datasets
+        except ImportError as error:
+            raise UserError("data: hub_dataset needs the package datasets; pip install '.[data]'") from error
+        try:
+            if not (Path(self.path) / "dataset_dict.json").is_file() and not (Path(self.path) / "state.json").is_file():
+                return datasets.load_dataset(self.path, revision=self.revision, split=split)
+            saved = datasets.load_from_disk(self.path)
+            return saved[split] if isinstance(saved, datasets.DatasetDict) else saved
+        except (OSError, ValueError, KeyError) as error:
+            raise UserError(f"data.path: split '{split}' of {self.path} cannot be opened ({str(error).splitlines()[0]})") from error
+
+
+class HubDataset:
+    """A `DataSource` over a dataset; with captions, the label of an image is the number of its caption, which is its own."""
+
+    def __init__(self, dataset: Any, settings: Settings) -> None:
+        self.dataset, self.settings = dataset, settings
+        self.image_shape, self.label_count = (3, settings.resolution, settings.resolution), 0
+        for field in ("image", "label", "caption"):
+            column = getattr(settings, field)
+            if column is not None and column not in dataset.column_names:
+                raise UserError(f"data.{field}: no column '{column}' in {settings.path}{did_you_mean(column, dataset.column_names)}")
+        if settings.label is not None:
+            self.labels = [int(label) for label in dataset[settings.label]]
+            self.label_count = max(self.labels) + 1
+        if settings.caption is not None:
+            self.captions = [str(caption) for caption in dataset[settings.caption]]
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        import numpy as np
+        import torch
+
+        image = self.dataset[index][self.settings.image]
+        if not hasattr(image, "convert"):
+            raise UserError(f"data.image: '{self.settings.image}' of {self.settings.path} holds a {type(image).__name__}; expected images")
+        pixels = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+        if self.settings.label is not None:
+            return covering(pixels, self.settings.resolution), self.labels[index]
+        return covering(pixels, self.settings.resolution), index if self.settings.caption is not None else 0
