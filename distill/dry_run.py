@@ -121,22 +121,34 @@ def _work(flops: float) -> str:
 def _report(
     config: RunConfig, parts: Mapping[str, nn.Module], learners: Sequence[nn.Module], averaged: nn.Module, updates: dict[str, Cost], work: list[str]
 ) -> str:
-    count = {name: _size(network) for name, network in parts.items()}
-    learnt = sum(_size(network) for network in learners)
+    learnt = _learnt(*learners)
     rows = min(config.batch_size, config.micro_batch_size or config.batch_size)
-    memory = {"weights": FLOAT * sum(count.values()), "gradients": FLOAT * learnt, "optimiser": 2 * FLOAT * learnt}
-    memory["average"] = FLOAT * _size(averaged)
+    memory = {"weights": FLOAT * _size(*parts.values()), "gradients": FLOAT * learnt, "optimiser": 2 * FLOAT * learnt}
+    memory["average"] = FLOAT * _learnt(averaged)
     standing = sum(memory.values())
     memory |= {f"activations of {name}, {rows} images": cost.activations for name, cost in updates.items()}
     most = standing + max(cost.activations for cost in updates.values())
     lines = [f"{config.task}: nothing is loaded, trained or written", "", f"{'network':<15} {'class':<20} {'parameters':>12}"]
     for name, network in parts.items():
-        lines.append(f"{name:<15} {type(network).__name__:<20} {count[name]:>12,}  {'learns' if network in learners and count[name] else 'frozen'}")
+        lines.append(f"{name:<15} {type(network).__name__:<20} {_size(network):>12,}  {_what_learns(network, network in learners)}")
     lines += ["", "memory of one process, in float32"]
     lines += [f"{value / MIB:>10,.1f} MiB  {name}" for name, value in memory.items()]
     lines += [f"{most / MIB:>10,.1f} MiB  at most, without what the library itself takes", "", *work]
     return "\n".join(lines)
 
 
-def _size(network: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in network.parameters())
+def _what_learns(network: nn.Module, is_learner: bool) -> str:
+    learnt = _learnt(network) if is_learner else 0
+    if learnt == 0:
+        return "frozen"
+    return "learns" if learnt == _size(network) else f"{learnt:,} of them learn, the others are the teacher's"
+
+
+def _size(*networks: nn.Module) -> int:
+    """Parameters, those that networks share counted once."""
+    return sum(parameter.numel() for parameter in {parameter for network in networks for parameter in network.parameters()})
+
+
+def _learnt(*networks: nn.Module) -> int:
+    """Parameters that learn."""
+    return sum(parameter.numel() for network in networks for parameter in network.parameters() if parameter.requires_grad)

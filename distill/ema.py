@@ -28,7 +28,8 @@ class EMA(Generic[Network]):
         """Move the average towards the network's present weights; buffers are copied."""
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         for average, parameter in zip(self.average.parameters(), network.parameters(), strict=True):
-            average.lerp_(parameter, 1 - decay)
+            if average is not parameter:  # as are frozen weights that networks share
+                average.lerp_(parameter, 1 - decay)
         for mine, theirs in zip(self.average.buffers(), network.buffers(), strict=True):
             mine.copy_(theirs)
         self.updates += 1

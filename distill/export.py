@@ -19,11 +19,14 @@ FORMAT = "distill/1"
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 PIPELINE = "model_index.json"
 """What a diffusers pipeline's folder is known by. An exported one holds `config.json` too, and its weights where diffusers has them."""
+ADAPTERS = "pytorch_lora_weights.safetensors"
+"""What an export of adapters is known by, which diffusers loads into the teacher's pipeline. It holds `config.json` too."""
 CLASSES = {
     "UNet": "distill.models.unet",
     "MLP": "distill.models.mlp",
     "Affine": "distill.models.affine",
     "DiffusersNetwork": "distill.models.diffusers_network",
+    "LoRANetwork": "distill.models.lora",
     "EDMNetwork": "distill.models.edm",
     "EDM2Network": "distill.models.edm2",
 }
@@ -43,16 +46,16 @@ def save_generator(generator: Generator, folder: Path) -> None:
 
 
 def export_generator(generator: Generator, folder: Path) -> None:
-    """Write a one-step generator into an existing folder as others open it: a copy of a diffusers teacher as a pipeline of diffusers."""
+    """Write a one-step generator into an existing folder as others open it: a student of diffusers as a pipeline or adapters of diffusers."""
     from distill.models.one_step import OneStepGenerator
 
-    denoiser = generator.denoiser if isinstance(generator, OneStepGenerator) else None
-    save_pipeline = getattr(denoiser, "save_pipeline", None)
-    if save_pipeline is None:
+    denoiser: Any = generator.denoiser if isinstance(generator, OneStepGenerator) else None
+    if not isinstance(generator, OneStepGenerator) or not hasattr(denoiser, "save_pipeline"):
         save_generator(generator, folder)
     else:
-        save_pipeline(generator.init_noise_to_signal, folder)
-        write_json(folder / CONFIG, _description_of_generator(generator))
+        exported = denoiser.exported()
+        exported.save_pipeline(generator.init_noise_to_signal, folder)
+        write_json(folder / CONFIG, _description_of_generator(OneStepGenerator(exported, generator.init_noise_to_signal)))
 
 
 def load_denoiser(path: Path) -> Denoiser:
@@ -85,12 +88,14 @@ def load_generator(path: Path | str, resolution: int | None = None) -> Generator
     # A guidance that its network was told is built into the exported one.
     here: dict[str, Any] = {"path": str(folder), "revision": None, "variant": None, "embedded_guidance": None} if is_pipeline else {}
     if resolution is not None:
-        if description["network"].get("class") != "DiffusersNetwork":
+        if description["network"].get("class") not in ("DiffusersNetwork", "LoRANetwork"):
             raise UserError(f"resolution: is {resolution}; expected none: {folder} holds a model of one size")
         here["resolution"] = resolution
     network = build_network({**description["network"], **here}, folder / CONFIG)
     generator = OneStepGenerator(network, description["init_noise_to_signal"]) if "init_noise_to_signal" in description else network
-    if not is_pipeline:
+    if (folder / ADAPTERS).is_file():
+        network.load_adapters(folder)
+    elif not is_pipeline:
         load_weights(generator, folder / WEIGHTS)
     return generator.eval()
 

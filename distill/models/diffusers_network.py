@@ -48,6 +48,10 @@ class DiffusersNetwork(Denoiser):
         """The settings that open its pipeline."""
         return self.pipeline.source
 
+    def exported(self) -> DiffusersNetwork:
+        """The network that `save_pipeline` is to write."""
+        return self
+
     def save_pipeline(self, noise_to_signal: float, folder: Path) -> None:
         """Write a pipeline whose one step enters this network at its entry for that noise level."""
         self.pipeline.save(self.network, self.entry_point(noise_to_signal)[0], folder)

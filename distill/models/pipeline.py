@@ -166,10 +166,10 @@ class Pipeline:
         """Write a pipeline with this network, whose call with one step enters it at time t."""
         pipe = copy.copy(self.pipe)
         network = self.family.exported(network, self.embedded_guidance)
-        pipe.register_modules(**{self.family.part: network}, scheduler=self._one_step_scheduler(t))
+        pipe.register_modules(**{self.family.part: network}, scheduler=self.one_step_scheduler(t))
         pipe.save_pretrained(folder)
 
-    def _one_step_scheduler(self, t: float) -> Any:
+    def one_step_scheduler(self, t: float) -> Any:
         """The teacher's schedule, cut off at t: what a scheduler begins at when it is asked for one step."""
         from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
 

@@ -1,0 +1,48 @@
+"""A student that shares the teacher's weights: only low-rank adapters learn."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from distill.errors import UserError
+from distill.registry import Settings as BaseSettings
+from distill.students import StudentSettings
+
+if TYPE_CHECKING:
+    from distill.models.lora import LoRANetwork
+    from distill.models.one_step import OneStepGenerator
+    from distill.types import Denoiser
+
+
+class LoRASizes(BaseSettings):
+    """Low-rank adapters of a teacher of diffusers, whose own weights all networks share."""
+
+    rank: int = Field(64, ge=1)
+    """Rank of the adapters."""
+    alpha: float | None = Field(None, gt=0)
+    """Rank times their scale; null takes the rank, a scale of 1."""
+    targets: tuple[str, ...] | None = Field(None, min_length=1)
+    """Layers to adapt, by the ends of their names, such as to_q; null takes all linear layers within blocks."""
+
+    def adapt(self, teacher: Denoiser, key: str) -> LoRANetwork:
+        """The teacher with adapters that change nothing yet. Raises UserError, naming the key, where it is no network of diffusers."""
+        from distill.models.diffusers_network import DiffusersNetwork
+        from distill.models.lora import LoRANetwork
+
+        if not isinstance(teacher, DiffusersNetwork):
+            raise UserError(f"{key}: lora is for teachers of diffusers; expected copy")
+        return LoRANetwork(teacher, self.rank, self.alpha, self.targets)
+
+
+class Settings(LoRASizes, StudentSettings):
+    """The teacher with low-rank adapters, which alone learn."""
+
+    name: Literal["lora"] = "lora"
+
+    def build(self, teacher: Denoiser, init_noise_to_signal: float) -> OneStepGenerator:
+        """The network, entered at a noise level. Raises UserError where the teacher is no network of diffusers."""
+        from distill.models.one_step import OneStepGenerator
+
+        return OneStepGenerator(self.adapt(teacher, "generator.network"), init_noise_to_signal)
