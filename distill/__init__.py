@@ -26,12 +26,12 @@ def load_teacher(source: Path | str | TeacherSettings) -> Denoiser:
     Raises UserError where there is none.
     """
     if isinstance(source, (str, Path)):
-        from distill.export import PIPELINE
+        from distill.export import is_pipeline
         from distill.network_pickle import read_network
         from distill.teachers import diffusers, native
 
         path = Path(source)
         if path.suffix == ".pkl":
             return read_network(path)
-        source = diffusers.Settings(path=str(path)) if (path / PIPELINE).is_file() else native.Settings(path=path)
+        source = diffusers.Settings(path=str(path)) if is_pipeline(path) else native.Settings(path=path)
     return source.load()

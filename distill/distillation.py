@@ -19,6 +19,7 @@ from distill.errors import UserError
 from distill.export import export_generator, load_generator, save_generator
 from distill.fake_scores.exact import Settings as ExactSettings
 from distill.guidance import Guidance
+from distill.model_card import write_card
 from distill.models.marginal import ExactDiscriminator
 from distill.optimization import OptimizerSettings, Updater
 from distill.run_settings import DistillRun, GeneratorSettings, GuidanceSettings
@@ -97,6 +98,7 @@ class Distillation:
     def export(self, folder: Path) -> None:
         """Write the averaged generator for others to use."""
         export_generator(self.ema.average, folder)
+        write_card(folder, self.config.run_dir)
 
     def tables(self) -> dict[str, Any]:
         """The calibration of the discriminator, if there is one."""

@@ -37,7 +37,7 @@ class EncodedPrompts:
         drawn = [self.prompts[row] for row in rows.tolist()]
         texts = {prompt: self._read(prompt) for prompt in dict.fromkeys(drawn)}
         given = {name: torch.cat([texts[prompt][name] for prompt in drawn]) for name in texts[drawn[0]]}
-        return Condition(text=Text(given, self._none))
+        return Condition(text=Text(given, self._none, tuple(drawn)))
 
     def balanced(self, count: int) -> Condition:
         """Prompt i % len for sample i."""

@@ -6,6 +6,8 @@ A checkpoint folder is such a folder too, with the state of training beside it, 
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +21,8 @@ FORMAT = "distill/1"
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 PIPELINE = "model_index.json"
 """What a diffusers pipeline's folder is known by. An exported one holds `config.json` too, and its weights where diffusers has them."""
+OWN_PIPELINE = "pipeline.py"
+"""Beside `model_index.json`, the code of a pipeline of a network that diffusers does not have."""
 ADAPTERS = "pytorch_lora_weights.safetensors"
 """What an export of adapters is known by, which diffusers loads into the teacher's pipeline. It holds `config.json` too."""
 CLASSES = {
@@ -46,12 +50,19 @@ def save_generator(generator: Generator, folder: Path) -> None:
 
 
 def export_generator(generator: Generator, folder: Path) -> None:
-    """Write a one-step generator into an existing folder as others open it: a student of diffusers as a pipeline or adapters of diffusers."""
+    """Write a one-step generator into an existing folder as others open it: a student of diffusers as a pipeline or adapters of diffusers.
+
+    Other generators of images carry a pipeline of their own.
+    """
     from distill.models.one_step import OneStepGenerator
 
     denoiser: Any = generator.denoiser if isinstance(generator, OneStepGenerator) else None
     if not isinstance(generator, OneStepGenerator) or not hasattr(denoiser, "save_pipeline"):
         save_generator(generator, folder)
+        if len(generator.image_shape) == 3:
+            shutil.copyfile(Path(__file__).with_name("exported_pipeline.py"), folder / OWN_PIPELINE)
+            version = importlib.metadata.version("diffusers")
+            write_json(folder / PIPELINE, {"_class_name": ["pipeline", "OneStepPipeline"], "_diffusers_version": version})
     else:
         exported = denoiser.exported()
         exported.save_pipeline(generator.init_noise_to_signal, folder)
@@ -84,9 +95,8 @@ def load_generator(path: Path | str, resolution: int | None = None) -> Generator
     from distill.models.one_step import OneStepGenerator
 
     folder, description = _open(Path(path), "generator")
-    is_pipeline = (folder / PIPELINE).is_file()
     # A guidance that its network was told is built into the exported one.
-    here: dict[str, Any] = {"path": str(folder), "revision": None, "variant": None, "embedded_guidance": None} if is_pipeline else {}
+    here: dict[str, Any] = {"path": str(folder), "revision": None, "variant": None, "embedded_guidance": None} if is_pipeline(folder) else {}
     if resolution is not None:
         if description["network"].get("class") not in ("DiffusersNetwork", "LoRANetwork"):
             raise UserError(f"resolution: is {resolution}; expected none: {folder} holds a model of one size")
@@ -95,9 +105,14 @@ def load_generator(path: Path | str, resolution: int | None = None) -> Generator
     generator = OneStepGenerator(network, description["init_noise_to_signal"]) if "init_noise_to_signal" in description else network
     if (folder / ADAPTERS).is_file():
         network.load_adapters(folder)
-    elif not is_pipeline:
+    elif not is_pipeline(folder):
         load_weights(generator, folder / WEIGHTS)
     return generator.eval()
+
+
+def is_pipeline(folder: Path) -> bool:
+    """Whether a folder is a pipeline whose classes diffusers has."""
+    return (folder / PIPELINE).is_file() and not (folder / OWN_PIPELINE).is_file()
 
 
 def _description_of_generator(generator: Generator) -> dict[str, Any]:
@@ -142,3 +157,47 @@ def _open(path: Path, kind: str) -> tuple[Path, dict[str, Any]]:
     if description.get("kind") != kind:
         raise UserError(f"{folder}: holds a {description.get('kind')}; expected a {kind}")
     return folder, description
+
+
+def main(arguments: list[str]) -> None:
+    """Write a run's student anew, from its newest checkpoint if training goes on, and upload it where that is asked for."""
+    from distill.errors import ArgumentParser
+    from distill.files import new_folder
+    from distill.model_card import write_card
+
+    parser = ArgumentParser("python -m distill.export", "Write the student of a run as others open it, with a model card.")
+    parser.add_argument("--run", type=Path, required=True, help="run folder")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder for the export; what stands there is replaced (default: export in the run's)")
+    parser.add_argument("--push-to-hub", metavar="NAME", help="repository on the Hugging Face hub to upload it to, such as me/my-student")
+    parser.add_argument("--private", action="store_true", help="make the repository private, if it is new")
+    options = parser.parse_args(arguments)
+    out = options.out or options.run / "export"
+    if out.exists() and not (out / CONFIG).is_file():
+        raise UserError(f"--out {out}: is there and holds no export; expected a new folder")
+    generator = load_generator(options.run)
+    with new_folder(out) as folder:
+        export_generator(generator, folder)
+        write_card(folder, options.run, options.push_to_hub or str(out))
+    print(f"{out} is written")
+    if options.push_to_hub is not None:
+        print(f"{_upload(out, options.push_to_hub, options.private)} is uploaded")
+
+
+def _upload(folder: Path, name: str, private: bool) -> str:
+    """Upload a folder; returns its address. Raises UserError where the hub does not take it."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
+
+    try:
+        api = HfApi()
+        address = api.create_repo(name, private=private, exist_ok=True)
+        api.upload_folder(repo_id=name, folder_path=folder)
+    except (HFValidationError, HfHubHTTPError, LocalTokenNotFoundError, OSError) as error:
+        raise UserError(f"--push-to-hub {name}: cannot be uploaded ({str(error).splitlines()[0]}); {folder} is written") from error
+    return str(address)
+
+
+if __name__ == "__main__":
+    from distill.errors import run_command
+
+    run_command(main)

@@ -18,11 +18,13 @@ Features = dict[str, Tensor]
 @dataclasses.dataclass(frozen=True)
 class Text:
     """Encoded prompts, tensors by name: `tokens` (b, n, width), `pooled` (b, width), `mask` (b, n), 0 for tokens that do not count. `none` holds one
-    row, (1, ...), of what stands for no prompt; what is not in it is the same without a prompt.
+    row, (1, ...), of what stands for no prompt; what is not in it is the same without a prompt. `prompts` are the prompts themselves, "" where there
+    is none, for rewards that read them; empty where nobody needs to know.
     """
 
     given: dict[str, Tensor]
     none: dict[str, Tensor]
+    prompts: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(next(iter(self.given.values())))
@@ -32,16 +34,20 @@ class Text:
         return next(iter(self.given.values())).device
 
     def __getitem__(self, rows: slice | Tensor) -> Text:
-        return Text({name: value[rows] for name, value in self.given.items()}, self.none)
+        prompts = self.prompts
+        if prompts:
+            prompts = prompts[rows] if isinstance(rows, slice) else tuple(prompts[row] for row in rows.tolist())
+        return Text({name: value[rows] for name, value in self.given.items()}, self.none, prompts)
 
     def to(self, device: torch.device | str) -> Text:
         given, none = ({name: value.to(device) for name, value in tensors.items()} for tensors in (self.given, self.none))
-        return Text(given, none)
+        return Text(given, none, self.prompts)
 
     def without(self, rows: Bool[Tensor, " b"]) -> Text:
         """No prompt in these rows."""
         replaced = {name: torch.where(like(rows, value), value, self.given[name]) for name, value in self.none.items()}
-        return Text({**self.given, **replaced}, self.none)
+        prompts = tuple("" if dropped else prompt for prompt, dropped in zip(self.prompts, rows.tolist(), strict=True)) if self.prompts else ()
+        return Text({**self.given, **replaced}, self.none, prompts)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,6 +167,16 @@ class Critic(nn.Module):
 
     @property
     def depths(self) -> Sequence[str]:
+        raise NotImplementedError
+
+
+class Reward(nn.Module):
+    """Images (b, c, h, w) in [-1, 1] up to overshoot, and their condition -> how good each is, (b,), differentiable in the images.
+
+    One that reads text takes `cond.text.prompts`, one that reads labels `cond.label`; each raises UserError where it is not there.
+    """
+
+    def forward(self, images: Tensor, cond: Condition) -> Tensor:
         raise NotImplementedError
 
 

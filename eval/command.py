@@ -14,6 +14,7 @@ from distill.distillation import read_prompts
 from distill.encoded_prompts import EncodedPrompts
 from distill.errors import UserError
 from distill.files import write_json
+from distill.model_card import CARD, write_card
 from distill.run_settings import DistillRun, TrainTeacherRun
 from distill.sample_files import choose_prompts
 from distill.sampling import balanced_labels, sample_generator
@@ -49,6 +50,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     if out is not None:
         save_grids(out / "eval", train, made)
         write_json(out / "eval.json", results)
+        if out == options.run and (out / "export" / CARD).is_file():
+            write_card(out / "export", out)
         print(f"\n{out / 'eval.json'} and {out / 'eval'} are written")
     return results
 
