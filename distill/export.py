@@ -9,7 +9,7 @@ import argparse
 import importlib
 import importlib.metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from distill.errors import ArgumentParser, UserError, run_command
 from distill.files import load_weights, read_json, save_tensors, write_json, write_text
@@ -79,8 +79,8 @@ def export_generator(generator: Generator, folder: Path) -> None:
 
 def _save_own_pipeline(generator: Generator, folder: Path) -> dict[str, Any]:
     """Make a folder of a network that diffusers does not have a pipeline; returns what it is called with."""
-    parts = {"network": OWN_NETWORK}
-    for name, part in generator.carried_parts().items():
+    parts, carried = {"network": OWN_NETWORK}, cast(dict[str, Any], generator.carried_parts())
+    for name, part in carried.items():
         part.save_pretrained(folder / name)
         parts[name] = ("diffusers", type(part).__name__)
     for place, (module, name) in {folder: OWN_PIPELINE, folder / "network": OWN_NETWORK}.items():

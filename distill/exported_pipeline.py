@@ -48,8 +48,9 @@ class OneStepPipeline(DiffusionPipeline):
     def __init__(self, network: ExportedNetwork, autoencoder: AutoencoderKL | None = None) -> None:
         super().__init__()
         self.register_modules(network=network, autoencoder=autoencoder)
+        denoiser: Any = network.generator.denoiser
         if autoencoder is not None:
-            network.generator.denoiser.autoencoder.use(autoencoder)
+            denoiser.autoencoder.use(autoencoder)
 
     @torch.no_grad()
     def __call__(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -93,6 +94,10 @@ def test_attention_elsewhere_is_the_same_in_every_family(family: str, tmp_path: 
     """With masks (PixArt, Sana), norms of queries and keys (SD 3.5, FLUX), positions (FLUX); linear attention (Sana) stays where it is."""
     source = {"path": str(FAMILIES[family](tmp_path / "teacher")), "resolution": 16 if family == "flux" else None}
     plain, other = (Settings(**source, attention=name).load() for name in ("sdpa", "xformers"))
+    for theirs, mine in zip(plain.network.modules(), other.network.modules(), strict=True):
+        if hasattr(theirs, "processor"):
+            assert isinstance(mine.processor, type(theirs.processor))
+            assert inspect.signature(mine.processor.__call__) == inspect.signature(theirs.processor.__call__)
     given = inputs(plain)
     with Counted() as counted:
         expected = plain(*given)

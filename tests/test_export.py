@@ -49,6 +49,8 @@ def test_a_network_of_ours_leaves_as_a_pipeline(kind: str, tmp_path: Path) -> No
     torch.testing.assert_close(images(load_generator(tmp_path / "there"), z, Condition(torch.tensor(labels))), expected, rtol=0, atol=1e-5)
     assert np.abs(np.asarray(pipe(labels, latents=z).images[1]).reshape(-1) - 255 * expected[1].permute(1, 2, 0).flatten().numpy()).max() <= 0.5001
     assert pipe(1, latents=z[:1], output_type="np", return_dict=False)[0].shape == (1, *expected.shape[2:], expected.shape[1])
+    if kind == "edm2":  # one autoencoder, not two
+        assert pipe.network.generator.denoiser.autoencoder.vae is pipe.autoencoder
     pipe.save_pretrained(tmp_path / "again")
     pipe = opened(tmp_path / "again").to(torch.bfloat16)
     assert pipe.dtype == torch.bfloat16

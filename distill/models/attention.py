@@ -48,9 +48,11 @@ def route_attention(network: nn.Module, attend: Attend | None) -> None:
     Each layer's processor is replaced by one of its own kind within which the calls of PyTorch's attention go there. What stands around such a call
     stays as it is: projections, norms of queries and keys, positions, masks; and so does attention of other kinds, such as linear.
     """
-    for module in network.modules() if attend is not None else ():
-        if hasattr(module, "processor") and hasattr(module, "set_processor"):
-            module.set_processor(_within(type(module.processor), attend)())
+    if attend is None:
+        return
+    layers: list[Any] = [module for module in network.modules() if hasattr(module, "processor") and hasattr(module, "set_processor")]
+    for layer in layers:
+        layer.set_processor(_within(type(layer.processor), attend)())
 
 
 def attend_by_xformers(
