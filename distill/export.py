@@ -201,9 +201,12 @@ def main(arguments: list[str]) -> None:
     out = options.out or options.run / "export"
     _refuse_to_replace(out)
     generator = load_generator(options.run)
-    with new_folder(out) as folder:
-        export_generator(generator, folder)
-        write_card(folder, options.run, options.push_to_hub or str(out))
+    try:
+        with new_folder(out) as folder:
+            export_generator(generator, folder)
+            write_card(folder, options.run, options.push_to_hub or str(out))
+    except OSError as error:
+        raise UserError(f"--out {out}: cannot be written ({error.strerror})") from error
     print(f"{out} is written")
     if options.push_to_hub is not None:
         print(f"{upload(out, options.push_to_hub, options.private)} is uploaded")
@@ -213,11 +216,13 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser = ArgumentParser("python -m distill.export", "Write the student of a run as others open it, with a model card, and upload it.")
     parser.add_argument("--run", type=Path, required=True, help="run folder; of a run without an export, its newest checkpoint")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder for the export; one that is there is replaced (default: export in the run's)")
-    parser.add_argument("--push-to-hub", metavar="NAME", help="upload it to this repository on the Hugging Face hub, such as me/my-student")
+    parser.add_argument("--push-to-hub", metavar="OWNER/NAME", help="upload it to this repository of the Hugging Face hub, such as me/my-student")
     parser.add_argument("--private", action="store_true", help="make that repository private, if it is new")
     options = parser.parse_args(arguments)
     if options.private and options.push_to_hub is None:
         raise UserError("--private: goes with --push-to-hub only")
+    if options.push_to_hub is not None and options.push_to_hub.count("/") != 1:
+        raise UserError(f"--push-to-hub {options.push_to_hub}: expected OWNER/NAME, such as me/my-student")
     return options
 
 

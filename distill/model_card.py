@@ -124,7 +124,7 @@ def _results(run: Run) -> str:
         return named or f"Not measured yet; `{run.eval_command}` does and writes them here."
     evaluations = (run.evaluation.get("sampling") or {}).get("teacher_evaluations")
     rows = [f"| | student, 1 evaluation | teacher{f', {evaluations} evaluations' if evaluations else ''} |", "|---|---|---|"]
-    for key, name in {run.distance: f"{run.evaluation.get('protocol')}, a Fréchet distance", **SHOWN}.items():
+    for key, name in {run.distance: f"{run.evaluation.get('protocol', 'fd-pixel')}, a Fréchet distance", **SHOWN}.items():
         if key in student:
             rows.append(f"| {name} | {student[key]:.4g} | {format(teacher[key], '.4g') if key in teacher else ''} |")
     rows += ["", f"Over {run.evaluation.get('n')} samples from seed {run.evaluation.get('seed', 0)}, by `{run.eval_command}`."]

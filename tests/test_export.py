@@ -177,6 +177,11 @@ def test_what_is_no_export_is_not_replaced(run: Path, tmp_path: Path) -> None:
     assert (tmp_path / "notes" / "thesis.txt").read_text() == "mine"
     with pytest.raises(UserError, match=r"^--private: goes with --push-to-hub only$"):
         main(["--run", str(run), "--private"])
+    for name in ("student", "a/b/c"):
+        with pytest.raises(UserError, match=rf"^--push-to-hub {name}: expected OWNER/NAME, such as me/my-student$"):
+            main(["--run", str(run), "--push-to-hub", name])
+    with pytest.raises(UserError, match=r"thesis.txt/student: cannot be written \((Not a directory|File exists)\)$"):
+        main(["--run", str(run), "--out", str(tmp_path / "notes" / "thesis.txt" / "student")])
     with pytest.raises(UserError, match=r"nowhere: no such folder; expected the folder of a run"):
         main(["--run", str(tmp_path / "nowhere")])
     with pytest.raises(UserError, match=r"export: is not a run; expected a folder with config.yaml"):
@@ -222,8 +227,8 @@ def test_an_upload_is_the_export_under_its_name(run: Path, hub: type[Hub], capsy
     ("error", "reason"),
     [
         (
-            HFValidationError("Repo id must be in the form 'repo_name': 'a/b/c'.\nMore."),
-            "cannot be uploaded (Repo id must be in the form 'repo_name': 'a/b/c'.)",
+            HFValidationError("Repo id must use alphanumeric chars: 'me/my student'.\nMore."),
+            "cannot be uploaded (Repo id must use alphanumeric chars: 'me/my student'.)",
         ),
         (HTTPError("[Errno -2] Name or service not known"), "cannot be uploaded ([Errno -2] Name or service not known)"),
         (ConnectionError(), "cannot be uploaded (ConnectionError)"),
@@ -238,10 +243,10 @@ def test_what_cannot_be_uploaded_stays_on_disk(
     hub.error = error
     if error is None:
         monkeypatch.setattr(huggingface_hub, "get_token", lambda: None)
-    monkeypatch.setattr(sys, "argv", ["export", "--run", str(run), "--push-to-hub", "a/b/c"])
+    monkeypatch.setattr(sys, "argv", ["export", "--run", str(run), "--push-to-hub", "me/my student"])
     with pytest.raises(SystemExit) as stopped:
         run_command(main)
     assert stopped.value.code == 2
-    assert capsys.readouterr().err == f"error: --push-to-hub a/b/c: {reason}; {run / 'export'} is written\n"
+    assert capsys.readouterr().err == f"error: --push-to-hub me/my student: {reason}; {run / 'export'} is written\n"
     z = torch.randn(1, 1, 8, 8)
     torch.testing.assert_close(opened(run / "export")(2, latents=z, output_type="pt").images, images(before, z, Condition(torch.tensor([2]))))

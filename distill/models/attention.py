@@ -52,7 +52,8 @@ def route_attention(network: nn.Module, attend: Attend | None) -> None:
         return
     layers: list[Any] = [module for module in network.modules() if hasattr(module, "processor") and hasattr(module, "set_processor")]
     for layer in layers:
-        layer.set_processor(_within(type(layer.processor), attend)())
+        kind: Any = type(layer.processor)
+        layer.set_processor(_within(kind, attend)())
 
 
 def attend_by_xformers(
