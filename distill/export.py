@@ -65,8 +65,8 @@ def export_generator(generator: Generator, folder: Path) -> None:
             write_json(folder / PIPELINE, {"_class_name": ["pipeline", "OneStepPipeline"], "_diffusers_version": version})
     else:
         exported = denoiser.exported()
-        exported.save_pipeline(generator.init_noise_to_signal, folder)
-        write_json(folder / CONFIG, _description_of_generator(OneStepGenerator(exported, generator.init_noise_to_signal)))
+        exported.save_pipeline([entry.t for entry in generator.entries], folder)
+        write_json(folder / CONFIG, _description_of_generator(OneStepGenerator(exported, *generator.noise_to_signal)))
 
 
 def load_denoiser(path: Path) -> Denoiser:
@@ -102,7 +102,9 @@ def load_generator(path: Path | str, resolution: int | None = None) -> Generator
             raise UserError(f"resolution: is {resolution}; expected none: {folder} holds a model of one size")
         here["resolution"] = resolution
     network = build_network({**description["network"], **here}, folder / CONFIG)
-    generator = OneStepGenerator(network, description["init_noise_to_signal"]) if "init_noise_to_signal" in description else network
+    generator = network
+    if "init_noise_to_signal" in description:
+        generator = OneStepGenerator(network, description["init_noise_to_signal"], *description.get("further_noise_to_signal", ()))
     if (folder / ADAPTERS).is_file():
         network.load_adapters(folder)
     elif not is_pipeline(folder):
@@ -119,7 +121,8 @@ def _description_of_generator(generator: Generator) -> dict[str, Any]:
     from distill.models.one_step import OneStepGenerator
 
     if isinstance(generator, OneStepGenerator):
-        description = {"init_noise_to_signal": generator.init_noise_to_signal, "network": _describe(generator.denoiser)}
+        first, *further = generator.noise_to_signal
+        description = {"init_noise_to_signal": first, "further_noise_to_signal": further, "network": _describe(generator.denoiser)}
     else:
         description = {"network": _describe(generator)}
     return {"format": FORMAT, "kind": "generator", **description}

@@ -18,7 +18,7 @@ from distill.types import Condition
 
 
 class OneStepPipeline(DiffusionPipeline):
-    """Images of a one-step generator. The network is opened when it is first needed."""
+    """Images of a student of one step or a few. The network is opened when it is first needed."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -47,24 +47,24 @@ class OneStepPipeline(DiffusionPipeline):
         class_labels: list[int] | None = None,
         batch_size: int = 1,
         generator: torch.Generator | list[torch.Generator] | None = None,
-        num_inference_steps: int = 1,
+        num_inference_steps: int | None = None,
         output_type: str = "pil",
         return_dict: bool = True,
     ) -> Any:
-        """An image for each of `class_labels`, or `batch_size` of all labels in turn, in one evaluation each.
+        """An image for each of `class_labels`, or `batch_size` of all labels in turn, in as many evaluations as the student learned to take.
 
         `output_type` is "pil", "np" (b, h, w, c) or "pt" (b, c, h, w), the latter two in [0, 1]. Raises ValueError for labels that the network
-        does not have, and for more than one step.
+        does not have, and for another number of steps than the student's.
         """
         network = self.network
-        if num_inference_steps != 1:
-            raise ValueError(f"num_inference_steps is {num_inference_steps}; expected 1")
+        if num_inference_steps not in (None, network.evaluations):
+            raise ValueError(f"num_inference_steps is {num_inference_steps}; expected {network.evaluations}")
         if class_labels is not None and not all(0 <= label < network.label_count for label in class_labels):
             raise ValueError(f"class_labels: expected numbers below {network.label_count}")
         parameter = next(network.parameters())
         cond = balanced_labels(batch_size, network.label_count) if class_labels is None else Condition(torch.tensor(class_labels))
         count = batch_size if class_labels is None else len(class_labels)
-        z = randn_tensor((count, *network.image_shape), generator=generator, device=parameter.device, dtype=parameter.dtype)
+        z = randn_tensor((count, *network.noise_shape), generator=generator, device=parameter.device, dtype=parameter.dtype)
         images = (network.decode(network(z, cond.to(parameter.device))) / 2 + 0.5).clamp(0, 1).float().cpu()
         shown: Any = images
         if output_type != "pt":

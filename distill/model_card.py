@@ -9,7 +9,7 @@ import yaml
 
 from distill.export import ADAPTERS, CONFIG, is_pipeline
 from distill.files import read_json, write_text
-from distill.report import Run, method_of, read_run
+from distill.report import Run, method_of, read_run, student_cost
 
 CARD = "README.md"
 SHOWN = {"precision": "precision", "recall": "recall", "label_agreement": "label agreement", "memorised": "nearer to training images"}
@@ -22,7 +22,7 @@ def write_card(folder: Path, run_dir: Path, name: str | None = None) -> None:
     teacher = str(run.config.get("teacher", {}).get("path", "its teacher"))
     sections = [
         _front_matter(run, description, teacher),
-        f"# {run_dir.resolve().name}\n\nMakes an image in one network evaluation. Distilled from {_linked(teacher)} by {method_of(run.config)}.",
+        f"# {run_dir.resolve().name}\n\nMakes an image in {student_cost(run)}. Distilled from {_linked(teacher)} by {method_of(run.config)}.",
         f"## Use\n\n```python\n{_usage(folder, description, teacher, name or str(run_dir / 'export'))}\n```",
         f"## Results\n\n{_results(run)}",
         f"## Recipe\n\n{_recipe(run)}",
@@ -38,7 +38,12 @@ def _front_matter(run: Run, description: dict[str, Any], teacher: str) -> str:
     entries: dict[str, Any] = {
         "library_name": "diffusers",
         "pipeline_tag": "text-to-image" if takes_text else "unconditional-image-generation",
-        "tags": ["one-step", "diffusion-distillation", objective, description["network"]["class"]],
+        "tags": [
+            "few-step" if description.get("further_noise_to_signal") else "one-step",
+            "diffusion-distillation",
+            objective,
+            description["network"]["class"],
+        ],
     }
     if _is_hub_name(teacher):
         entries["base_model"] = teacher
@@ -46,7 +51,8 @@ def _front_matter(run: Run, description: dict[str, Any], teacher: str) -> str:
 
 
 def _usage(folder: Path, description: dict[str, Any], teacher: str, name: str) -> str:
-    call = 'image = pipe("a cat in a hat", num_inference_steps=1, guidance_scale=0).images[0]'
+    steps = 1 + len(description.get("further_noise_to_signal", ()))
+    call = f'image = pipe("a cat in a hat", num_inference_steps={steps}, guidance_scale=0).images[0]'
     if (folder / ADAPTERS).is_file():
         scheduler = read_json(folder / "scheduler" / "scheduler_config.json")["_class_name"]
         return "\n".join(
@@ -61,7 +67,7 @@ def _usage(folder: Path, description: dict[str, Any], teacher: str, name: str) -
         )
     if is_pipeline(folder):
         names = read_json(folder / "model_index.json")
-        call = call if "tokenizer" in names else f"image = pipe({'[0], ' if 'transformer' in names else ''}num_inference_steps=1).images[0]"
+        call = call if "tokenizer" in names else f"image = pipe({'[0], ' if 'transformer' in names else ''}num_inference_steps={steps}).images[0]"
         return f'from diffusers import DiffusionPipeline\n\npipe = DiffusionPipeline.from_pretrained("{name}")\n{call}'
     labels = "class_labels=[0]" if description["network"].get("label_count") else "batch_size=1"
     return (
@@ -75,7 +81,7 @@ def _results(run: Run) -> str:
     if not student:
         return f"Not measured yet; `{run.eval_command}` does and writes them here."
     protocol, distance = run.evaluation.get("protocol", "fd-pixel"), run.distance
-    rows = ["| | student, 1 evaluation | teacher |", "|---|---|---|"]
+    rows = [f"| | student, {student_cost(run)} an image | teacher |", "|---|---|---|"]
     for key, name in {distance: protocol, **SHOWN}.items():
         if key in student:
             rows.append(f"| {name} | {student[key]:.4g} | {format(teacher[key], '.4g') if key in teacher else ''} |")

@@ -87,14 +87,14 @@ def folder_of(root: Path, family: str) -> Path:
     return root / family if (root / family).is_dir() else FAMILIES[family](root / family)
 
 
-def image_of_diffusers(folder: Path, z: Tensor) -> Tensor:
-    """One step of the exported pipeline called as users call it, but for the noise."""
+def image_of_diffusers(folder: Path, z: Tensor, steps: int = 1) -> Tensor:
+    """The exported pipeline called as users call it, but for the noise."""
     from diffusers import DiffusionPipeline
 
     pipe = DiffusionPipeline.from_pretrained(folder)
     guidance = {"guidance_scale": 0} if "guidance_scale" in inspect.signature(type(pipe).__call__).parameters else {}
     condition = PROMPTS[: len(z)] if hasattr(pipe, "encode_prompt") else LABELS[: len(z)]
-    return tiny_pipelines.call(pipe, z, condition, num_inference_steps=1, **guidance)
+    return tiny_pipelines.renoised(pipe, z, condition, steps, **guidance)
 
 
 @torch.no_grad()
@@ -104,26 +104,45 @@ def image_of_ours(generator: Generator, z: Tensor) -> Tensor:
     return (generator.decode(generator(z, cond)) / 2 + 0.5).clamp(0, 1)
 
 
-ENTRIES = [(family, entry) for family in FAMILIES for entry in (2.5, 1e4) if entry > 80 or family not in FLOW]
+ENTRIES = [(family, entry, 1) for family in FAMILIES for entry in (2.5, 1e4) if entry > 80 or family not in FLOW]
 """In the middle of the schedule and at its end; in flow matching at its end."""
+SEVERAL = [pytest.param(family, 1e4, steps, marks=() if family in ("ddpm", "flux") else pytest.mark.slow) for family in FAMILIES for steps in (3, 8)]
+SEVERAL += [("sd15", 2.5, 4), ("sd3", 1e4, 4)]
 
 
-@pytest.mark.parametrize(("family", "noise_to_signal"), ENTRIES)
-def test_an_export_is_a_pipeline_of_diffusers(family: str, noise_to_signal: float, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("family", "noise_to_signal", "steps"), [*ENTRIES, *SEVERAL])
+def test_an_export_is_a_pipeline_of_diffusers(family: str, noise_to_signal: float, steps: int, tmp_path: Path) -> None:
     settings = {"path": str(FAMILIES[family](tmp_path / "teacher")), **(SMALL_FLUX if "flux" in family else {})}
     settings["embedded_guidance"] = 7.0 if family == "flux" else None
-    generator = OneStepGenerator(Settings(**settings).load(), noise_to_signal)
+    network = Settings(**settings).load()
+    levels = network.spaced(noise_to_signal, steps)
+    generator = OneStepGenerator(network, *levels)
     for parameter in generator.parameters():
         parameter.data.add_(0.02 * torch.randn_like(parameter))
     (tmp_path / "export").mkdir()
     export_generator(generator, tmp_path / "export")
-    z = torch.randn(2, *generator.image_shape)
+    z = torch.randn(2, *generator.noise_shape)
     ours = image_of_ours(generator, z)
-    torch.testing.assert_close(image_of_diffusers(tmp_path / "export", z), ours, rtol=0, atol=1e-5)
+    torch.testing.assert_close(image_of_diffusers(tmp_path / "export", z, steps), ours, rtol=0, atol=1e-5)
     torch.testing.assert_close(image_of_ours(distill.load_generator(tmp_path / "export"), z), ours, rtol=0, atol=1e-5)
     teacher = Settings(**{**settings, "path": str(tmp_path / "export"), "embedded_guidance": None}).load()
-    assert teacher.schedule.t_max == generator.entry[0]
-    torch.testing.assert_close(image_of_ours(OneStepGenerator(teacher, noise_to_signal), z), ours, rtol=0, atol=1e-5)
+    assert teacher.schedule.t_max == generator.entries[0].t
+    torch.testing.assert_close(image_of_ours(OneStepGenerator(teacher, *levels), z), ours, rtol=0, atol=1e-5)
+
+
+def test_a_generator_of_random_numbers_makes_the_noise_of_all_steps(root: Path, tmp_path: Path) -> None:
+    """The image of a seed, called as users call it: the pipeline draws the first noise of it and the scheduler the others, one after another."""
+    from diffusers import DiffusionPipeline
+
+    teacher = distill.load_teacher(root / "sd15")
+    student = OneStepGenerator(teacher, *teacher.spaced(80.0, 4))
+    export_generator(student, _made(tmp_path / "export"))
+    pipe = DiffusionPipeline.from_pretrained(tmp_path / "export")
+    drawn = torch.Generator().manual_seed(5)
+    theirs = pipe(PROMPTS[:1], num_inference_steps=4, guidance_scale=0, generator=drawn, output_type="pt").images
+    random = torch.Generator().manual_seed(5)
+    z = torch.cat([torch.randn(1, *student.image_shape, generator=random) for _ in range(4)], 1)
+    torch.testing.assert_close(theirs, image_of_ours(student, z), rtol=0, atol=1e-5)
 
 
 DEFAULT = [("sd15", objective) for objective in OBJECTIVES] + [("sd3", "expanded_divergence")]
@@ -186,7 +205,7 @@ def test_the_papers_presets_run(root: Path, preset: str) -> None:
     last = json.loads((run_dir / "stats.jsonl").read_text().splitlines()[-1])
     assert last["step"] == 3
     assert last["grad_norm/generator"] > 0
-    assert distill.load_generator(run_dir).denoiser.entry_point(content["generator"]["init_noise_to_signal"])[0] == {
+    assert distill.load_generator(run_dir).denoiser.entries([content["generator"]["init_noise_to_signal"]])[0].t == {
         "sd15/sid_lsg": 625.0,
         "sdxl/dmd2": 399.0,
     }.get(preset, 999.0)
@@ -257,3 +276,8 @@ def test_prompts_belong_to_text(root: Path) -> None:
     small = {**images["data"], "resolution": 8}
     wrong_size = complaint({**text, "data": small, "prompts": {"name": "captions"}, "discriminator": {}})
     assert wrong_size == "data: images of (3, 8, 8); expected (3, 16, 16) as the network's"
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder

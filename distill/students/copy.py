@@ -1,4 +1,4 @@
-"""The usual student: the teacher itself, evaluated once at its entry noise level."""
+"""The usual student: the teacher itself, evaluated at the entry noise level of each of its steps."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Settings(StudentSettings):
 
     name: Literal["copy"] = "copy"
 
-    def build(self, teacher: Denoiser, init_noise_to_signal: float) -> OneStepGenerator:
+    def build(self, teacher: Denoiser, *noise_to_signal: float) -> OneStepGenerator:
         """The copy. Raises UserError where the teacher has no weights."""
         import copy
 
@@ -25,4 +25,4 @@ class Settings(StudentSettings):
 
         if not any(True for _ in teacher.parameters()):
             raise UserError("generator.network: a copy of this teacher has no weights to train; expected mlp or affine")
-        return OneStepGenerator(copy.deepcopy(teacher).requires_grad_(True), init_noise_to_signal)
+        return OneStepGenerator(copy.deepcopy(teacher).requires_grad_(True), *noise_to_signal)

@@ -41,8 +41,8 @@ class Settings(LoRASizes, StudentSettings):
 
     name: Literal["lora"] = "lora"
 
-    def build(self, teacher: Denoiser, init_noise_to_signal: float) -> OneStepGenerator:
-        """The network, entered at a noise level. Raises UserError where the teacher is no network of diffusers."""
+    def build(self, teacher: Denoiser, *noise_to_signal: float) -> OneStepGenerator:
+        """The network, entered at these noise levels. Raises UserError where the teacher is no network of diffusers."""
         from distill.models.one_step import OneStepGenerator
 
-        return OneStepGenerator(self.adapt(teacher, "generator.network"), init_noise_to_signal)
+        return OneStepGenerator(self.adapt(teacher, "generator.network"), *noise_to_signal)

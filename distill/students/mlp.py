@@ -1,4 +1,4 @@
-"""A residual network for vectors, entered at one noise level like a copy of the teacher."""
+"""A residual network for vectors, entered at noise levels like a copy of the teacher."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ class Settings(MLPSizes, StudentSettings):
 
     name: Literal["mlp"] = "mlp"
 
-    def build(self, teacher: Denoiser, init_noise_to_signal: float) -> OneStepGenerator:
-        """The network, entered at a noise level. Raises UserError where the teacher makes images."""
+    def build(self, teacher: Denoiser, *noise_to_signal: float) -> OneStepGenerator:
+        """The network, entered at these noise levels. Raises UserError where the teacher makes images."""
         from distill.models.one_step import OneStepGenerator
 
-        return OneStepGenerator(self.build_network(teacher, "generator.network"), init_noise_to_signal)
+        return OneStepGenerator(self.build_network(teacher, "generator.network"), *noise_to_signal)
