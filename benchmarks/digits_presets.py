@@ -25,7 +25,7 @@ from distill.run_folder import commit, machine  # noqa: E402
 
 RUNS = ROOT / "runs" / "digits-presets"
 RESULTS = ROOT / "benchmarks" / "results" / "digits_presets.json"
-PRESETS = ("diff_instruct", "dmd2", "f_distill", "sid", "sim", "uni_instruct", "uni_instruct_long")
+PRESETS = ("diff_instruct", "dmd2", "dmd2_4_steps", "f_distill", "sid", "sim", "uni_instruct", "uni_instruct_long")
 COLUMNS = {"fd_pixel": "fd-pixel", "precision": "precision", "recall": "recall", "label_agreement": "label agreement", "seconds": "seconds"}
 BEGIN, END = "<!-- digits presets: begin -->", "<!-- digits presets: end -->"
 
@@ -36,9 +36,10 @@ def run(preset: str, seed: int) -> dict[str, Any]:
     if not (folder / "eval.json").is_file():
         call("train.py", f"configs/digits/{preset}.yaml", "--run_dir", str(folder), "--seed", str(seed))
         call("-m", "eval", "--run", str(folder), "--no-teacher")
-    student = read_json(folder / "eval.json")["student"]
+    evaluation = read_json(folder / "eval.json")
     last = json.loads((folder / "stats.jsonl").read_text().splitlines()[-1])
-    return {"preset": preset, "seed": seed, "seconds": last["seconds"], "steps": last["step"], "images": last["images"], **student}
+    run = {"preset": preset, "seed": seed, "seconds": last["seconds"], "steps": last["step"], "images": last["images"]}
+    return {**run, "evaluations": evaluation["sampling"]["student_evaluations"], **evaluation["student"]}
 
 
 def teacher() -> dict[str, Any]:
@@ -64,7 +65,8 @@ def table(rows: list[dict[str, Any]], its_teacher: dict[str, Any]) -> str:
     lines.append(f"| teacher | 35 | {' | '.join(cells)} | 1 |")
     for preset in dict.fromkeys(row["preset"] for row in rows):
         chosen = [row for row in rows if row["preset"] == preset]
-        lines.append(f"| `{preset}` | 1 | {' | '.join(spread([row[key] for row in chosen]) for key in COLUMNS)} | {len(chosen)} |")
+        cells = [spread([row[key] for row in chosen]) for key in COLUMNS]
+        lines.append(f"| `{preset}` | {chosen[0]['evaluations']} | {' | '.join(cells)} | {len(chosen)} |")
     return "\n".join(lines)
 
 

@@ -188,7 +188,9 @@ class DistillRun(RunSettings):
         elif self.needs_pairs and self.teacher_samples.sampler.churn > 0:
             raise ValueError("teacher_samples.sampler.churn: regression needs the deterministic sampler; expected 0")
         elif self.needs_pairs and self.generator.steps > 1:
-            raise ValueError(f"terms: regression pairs an image with one noise, and {self.generator.steps} steps take as many; expected 1 step")
+            raise ValueError(
+                f"terms: regression pairs an image with one noise, and {self.generator.steps} steps take as many; expected generator.steps: 1"
+            )
         return self
 
     @property

@@ -189,6 +189,21 @@ def test_flow_matching_begins_with_pure_noise(root: Path) -> None:
         OneStepGenerator(distill.load_teacher(folder_of(root, "sd3")), 2.5)
 
 
+def test_steps_that_no_pipeline_takes_are_refused(root: Path) -> None:
+    """Of a schedule of whole steps, all but those that divide it evenly; of a flow, uneven ones. The last of a flow is free."""
+    sd15, sd3 = (distill.load_teacher(folder_of(root, family)) for family in ("sd15", "sd3"))
+    refused = [
+        (sd15, (80.0, 2.5), r"steps at t = 999, 625; expected 999, 499, or null: pipelines have no others"),
+        (sd15, (80.0, 20.0), r"steps at t = 999, 999; expected 999, 499, or null: pipelines have no others"),
+        (sd3, (80.0, 3.0, 1.0, 0.5), r"steps at t = 1, 0\.75, 0\.5, 0\.333333; expected 1, 0\.777778, 0\.555556, 0\.333333, or null"),
+        (sd3, (2.5, 1.0), r"generator\.init_noise_to_signal: is 2\.5; expected at least 80"),
+    ]
+    for teacher, levels, message in refused:
+        with pytest.raises(UserError, match=message):
+            OneStepGenerator(teacher, *levels)
+    assert [entry.t for entry in OneStepGenerator(sd3, 80.0, 0.25).entries] == [1.0, pytest.approx(0.2)]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("preset", ["sd15/f_distill", "sd15/sid_lsg", "sd15/dmd2", "sdxl/f_distill", "sdxl/dmd2"])
 def test_the_papers_presets_run(root: Path, preset: str) -> None:
