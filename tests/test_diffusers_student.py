@@ -107,7 +107,7 @@ def image_of_ours(generator: Generator, z: Tensor) -> Tensor:
 ENTRIES = [(family, entry, 1) for family in FAMILIES for entry in (2.5, 1e4) if entry > 80 or family not in FLOW]
 """In the middle of the schedule and at its end; in flow matching at its end."""
 SEVERAL = [pytest.param(family, 1e4, steps, marks=() if family in ("ddpm", "flux") else pytest.mark.slow) for family in FAMILIES for steps in (3, 8)]
-SEVERAL += [("sd15", 2.5, 4), ("sd3", 1e4, 4)]
+SEVERAL += [("sd15", 2.5, 4), ("sd3", 1e4, 4), ("ddpm", 0.03, 2)]  # the last at t = 5 and 2, where a consistency model would mix its input in
 
 
 @pytest.mark.parametrize(("family", "noise_to_signal", "steps"), [*ENTRIES, *SEVERAL])
