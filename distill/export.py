@@ -54,10 +54,10 @@ def export_generator(generator: Generator, folder: Path) -> None:
 
     Other generators of images carry a pipeline of their own.
     """
-    from distill.models.one_step import OneStepGenerator
+    from distill.models.few_steps import FewStepGenerator
 
-    denoiser: Any = generator.denoiser if isinstance(generator, OneStepGenerator) else None
-    if not isinstance(generator, OneStepGenerator) or not hasattr(denoiser, "save_pipeline"):
+    denoiser: Any = generator.denoiser if isinstance(generator, FewStepGenerator) else None
+    if not isinstance(generator, FewStepGenerator) or not hasattr(denoiser, "save_pipeline"):
         save_generator(generator, folder)
         if len(generator.image_shape) == 3:
             shutil.copyfile(Path(__file__).with_name("exported_pipeline.py"), folder / OWN_PIPELINE)
@@ -66,7 +66,7 @@ def export_generator(generator: Generator, folder: Path) -> None:
     else:
         exported = denoiser.exported()
         exported.save_pipeline([entry.t for entry in generator.entries], folder)
-        write_json(folder / CONFIG, _description_of_generator(OneStepGenerator(exported, *generator.noise_to_signal)))
+        write_json(folder / CONFIG, _description_of_generator(FewStepGenerator(exported, *generator.noise_to_signal)))
 
 
 def load_denoiser(path: Path) -> Denoiser:
@@ -92,7 +92,7 @@ def load_generator(path: Path | str, resolution: int | None = None) -> Generator
     `resolution`, in pixels, is another than its own, for networks of diffusers. Returns the generator in evaluation mode on the CPU. Raises
     UserError for anything else.
     """
-    from distill.models.one_step import OneStepGenerator
+    from distill.models.few_steps import FewStepGenerator
 
     folder, description = _open(Path(path), "generator")
     # A guidance that its network was told is built into the exported one.
@@ -104,7 +104,7 @@ def load_generator(path: Path | str, resolution: int | None = None) -> Generator
     network = build_network({**description["network"], **here}, folder / CONFIG)
     generator = network
     if "init_noise_to_signal" in description:
-        generator = OneStepGenerator(network, description["init_noise_to_signal"], *description.get("further_noise_to_signal", ()))
+        generator = FewStepGenerator(network, description["init_noise_to_signal"], *description.get("further_noise_to_signal", ()))
     if (folder / ADAPTERS).is_file():
         network.load_adapters(folder)
     elif not is_pipeline(folder):
@@ -118,9 +118,9 @@ def is_pipeline(folder: Path) -> bool:
 
 
 def _description_of_generator(generator: Generator) -> dict[str, Any]:
-    from distill.models.one_step import OneStepGenerator
+    from distill.models.few_steps import FewStepGenerator
 
-    if isinstance(generator, OneStepGenerator):
+    if isinstance(generator, FewStepGenerator):
         first, *further = generator.noise_to_signal
         description = {"init_noise_to_signal": first, "further_noise_to_signal": further, "network": _describe(generator.denoiser)}
     else:

@@ -23,7 +23,7 @@ from distill.errors import UserError
 from distill.export import export_generator
 from distill.images import to_bytes
 from distill.launch import launch
-from distill.models.one_step import OneStepGenerator
+from distill.models.few_steps import FewStepGenerator
 from distill.sampling import seeded_noise
 from distill.teachers.diffusers import Settings
 from distill.types import Condition, Generator
@@ -116,7 +116,7 @@ def test_an_export_is_a_pipeline_of_diffusers(family: str, noise_to_signal: floa
     settings["embedded_guidance"] = 7.0 if family == "flux" else None
     network = Settings(**settings).load()
     levels = network.spaced(noise_to_signal, steps)
-    generator = OneStepGenerator(network, *levels)
+    generator = FewStepGenerator(network, *levels)
     for parameter in generator.parameters():
         parameter.data.add_(0.02 * torch.randn_like(parameter))
     (tmp_path / "export").mkdir()
@@ -127,7 +127,7 @@ def test_an_export_is_a_pipeline_of_diffusers(family: str, noise_to_signal: floa
     torch.testing.assert_close(image_of_ours(distill.load_generator(tmp_path / "export"), z), ours, rtol=0, atol=1e-5)
     teacher = Settings(**{**settings, "path": str(tmp_path / "export"), "embedded_guidance": None}).load()
     assert teacher.schedule.t_max == generator.entries[0].t
-    torch.testing.assert_close(image_of_ours(OneStepGenerator(teacher, *levels), z), ours, rtol=0, atol=1e-5)
+    torch.testing.assert_close(image_of_ours(FewStepGenerator(teacher, *levels), z), ours, rtol=0, atol=1e-5)
 
 
 def test_a_generator_of_random_numbers_makes_the_noise_of_all_steps(root: Path, tmp_path: Path) -> None:
@@ -135,7 +135,7 @@ def test_a_generator_of_random_numbers_makes_the_noise_of_all_steps(root: Path, 
     from diffusers import DiffusionPipeline
 
     teacher = distill.load_teacher(root / "sd15")
-    student = OneStepGenerator(teacher, *teacher.spaced(80.0, 4))
+    student = FewStepGenerator(teacher, *teacher.spaced(80.0, 4))
     export_generator(student, _made(tmp_path / "export"))
     pipe = DiffusionPipeline.from_pretrained(tmp_path / "export")
     drawn = torch.Generator().manual_seed(5)
@@ -159,7 +159,7 @@ DEFAULT = [("sd15", objective) for objective in OBJECTIVES] + [("sd3", "expanded
 def test_every_objective_moves_the_student(root: Path, family: str, objective: str) -> None:
     """With a discriminator on stored samples of the teacher; text teachers guided, with prompt dropout and a cache."""
     source = {"path": str(folder_of(root, family)), **(SMALL_FLUX if "flux" in family else {})}
-    teacher = OneStepGenerator(Settings(**source).load(), 80.0)
+    teacher = FewStepGenerator(Settings(**source).load(), 80.0)
     text = {"prompts": {"name": "text_file", "path": str(root / "prompts.txt"), "dropout": 0.3, "cache": str(root / "cache" / family)}}
     guidance = {"guidance": {"teacher": 2.0, "fake": 1.5}}
     settings: dict[str, Any] = {
@@ -186,7 +186,7 @@ def test_every_objective_moves_the_student(root: Path, family: str, objective: s
 
 def test_flow_matching_begins_with_pure_noise(root: Path) -> None:
     with pytest.raises(UserError, match=r"init_noise_to_signal: is 2\.5; expected at least 80, for pure noise, with which pipelines of flow"):
-        OneStepGenerator(distill.load_teacher(folder_of(root, "sd3")), 2.5)
+        FewStepGenerator(distill.load_teacher(folder_of(root, "sd3")), 2.5)
 
 
 def test_steps_that_no_pipeline_takes_are_refused(root: Path) -> None:
@@ -200,8 +200,8 @@ def test_steps_that_no_pipeline_takes_are_refused(root: Path) -> None:
     ]
     for teacher, levels, message in refused:
         with pytest.raises(UserError, match=message):
-            OneStepGenerator(teacher, *levels)
-    assert [entry.t for entry in OneStepGenerator(sd3, 80.0, 0.25).entries] == [1.0, pytest.approx(0.2)]
+            FewStepGenerator(teacher, *levels)
+    assert [entry.t for entry in FewStepGenerator(sd3, 80.0, 0.25).entries] == [1.0, pytest.approx(0.2)]
 
 
 @pytest.mark.slow
@@ -229,7 +229,7 @@ def test_the_papers_presets_run(root: Path, preset: str) -> None:
 def test_prompts_from_the_command_line(root: Path, tmp_path: Path) -> None:
     """`sample.py` with an export, and with the teacher: a file of prompts, in turn."""
     (tmp_path / "export").mkdir()
-    export_generator(OneStepGenerator(distill.load_teacher(root / "sd15"), 80.0), tmp_path / "export")
+    export_generator(FewStepGenerator(distill.load_teacher(root / "sd15"), 80.0), tmp_path / "export")
     arguments = ["--run", str(tmp_path / "export"), "--n", "4", "--out", str(tmp_path / "samples"), "--device", "cpu"]
     sample([*arguments, "--prompts", str(root / "prompts.txt")])
     written = json.loads((tmp_path / "samples" / "samples.json").read_text())
@@ -255,7 +255,7 @@ def test_an_evaluation_draws_prompts(root: Path, tmp_path: Path) -> None:
     """A student and its teacher, with the run's prompts and with others; the captions of real images are no labels."""
     np.save(tmp_path / "real.npy", np.random.default_rng(0).integers(256, size=(8, 16, 16, 3), dtype=np.uint8))
     (tmp_path / "run" / "export").mkdir(parents=True)
-    export_generator(OneStepGenerator(distill.load_teacher(root / "sd15"), 80.0), tmp_path / "run" / "export")
+    export_generator(FewStepGenerator(distill.load_teacher(root / "sd15"), 80.0), tmp_path / "run" / "export")
     config = {"task": "distill", "run_dir": str(tmp_path / "run"), "steps": 1, "objective": {"name": "score_matching"}, "guidance": {"teacher": 2.0}}
     prompts = {"name": "text_file", "path": str(root / "prompts.txt")}
     teacher = {"name": "diffusers", "path": str(root / "sd15")}

@@ -21,8 +21,8 @@ from distill.checkpoint import checkpoints
 from distill.config import read_config
 from distill.errors import UserError
 from distill.launch import launch
+from distill.models.few_steps import FewStepGenerator
 from distill.models.mlp import MLP, MLPConfig
-from distill.models.one_step import OneStepGenerator
 from distill.models.unet import UNet, UNetConfig
 from distill.report import write_report
 from distill.samplers import Heun
@@ -49,7 +49,7 @@ def random_unet() -> UNet:
 
 def test_one_step_is_the_denoiser_at_its_entry_to_the_last_bit() -> None:
     network, z = random_unet(), torch.randn(3, 1, 8, 8)
-    generator = OneStepGenerator(network, 2.5)
+    generator = FewStepGenerator(network, 2.5)
     assert (generator.evaluations, generator.noise_shape) == (1, generator.image_shape)
     assert torch.equal(generator(z, LABELS), network(2.5 * z, torch.full((3,), 2.5), LABELS))
 
@@ -60,7 +60,7 @@ def test_two_steps_noise_the_first_image_anew(schedule: NoiseSchedule) -> None:
     network = MLP(MLPConfig(2, 10, width=16, blocks=1), schedule)
     for parameter in network.parameters():
         parameter.data.add_(0.1 * torch.randn_like(parameter))
-    generator = OneStepGenerator(network, 5.0, 0.7)
+    generator = FewStepGenerator(network, 5.0, 0.7)
     first, second = torch.randn(2, 3, 2)
     t = schedule.t(torch.tensor([5.0, 0.7]))
     alpha, sigma = schedule.alpha(t), schedule.sigma(t)
@@ -81,14 +81,14 @@ def test_images_of_a_gaussian_teacher_have_the_variance_that_its_steps_leave() -
     for sigma in levels:
         g = 0.4**2 / (0.4**2 + sigma**2)
         mean, variance = mean * g + (1 - g) * 0.5, g**2 * (variance + sigma**2)
-    images = sample_generator(OneStepGenerator(teacher, *levels), range(4000), Condition())
+    images = sample_generator(FewStepGenerator(teacher, *levels), range(4000), Condition())
     assert images.mean().item() == pytest.approx(mean, abs=0.01)
     assert images.std().item() == pytest.approx(math.sqrt(variance), rel=0.02)
 
 
 def test_gradient_flows_through_the_last_step_alone() -> None:
     network, z = random_unet(), torch.randn(3, 3, 8, 8)
-    generator = OneStepGenerator(network, 2.5, 0.8, 0.2)
+    generator = FewStepGenerator(network, 2.5, 0.8, 0.2)
 
     def gradients(image: Callable[[], Tensor]) -> list[Tensor]:
         network.zero_grad()
@@ -109,12 +109,12 @@ def test_gradient_flows_through_the_last_step_alone() -> None:
 
 def test_an_image_depends_on_its_seed_alone_and_begins_as_that_of_one_step() -> None:
     network, cond = random_unet(), balanced_labels(5, 10)
-    generator = OneStepGenerator(network, 2.5, 0.8, 0.2)
+    generator = FewStepGenerator(network, 2.5, 0.8, 0.2)
     images = sample_generator(generator, range(5), cond, batch_size=5)
     noises = [seeded_noise(range(5), (1, 8, 8), stream) for stream in range(3)]
     with torch.no_grad():
         assert torch.equal(images, generator(torch.cat(noises, 1), cond))
-        assert torch.equal(sample_generator(OneStepGenerator(network, 2.5), range(5), cond), generator(noises[0], cond))
+        assert torch.equal(sample_generator(FewStepGenerator(network, 2.5), range(5), cond), generator(noises[0], cond))
     torch.testing.assert_close(images[3:4], sample_generator(generator, [3], cond[3:4]), rtol=0, atol=1e-5)
 
 
@@ -210,7 +210,7 @@ def test_three_evaluations_are_reported_under_a_protocol(run: Path, tmp_path: Pa
 
 def test_features_of_one_network_entered_elsewhere_are_others() -> None:
     network = random_unet()
-    one, other, same = (NetworkImages(OneStepGenerator(network, *levels), 4).describe() for levels in ((2.5, 1.0), (2.5, 0.3), (2.5, 1.0)))
+    one, other, same = (NetworkImages(FewStepGenerator(network, *levels), 4).describe() for levels in ((2.5, 1.0), (2.5, 0.3), (2.5, 1.0)))
     assert one == same
     assert one != other
 
@@ -245,7 +245,7 @@ def test_levels_beyond_the_end_of_a_schedule_are_refused() -> None:
     network = MLP(MLPConfig(2), DDPM.linear())
     message = r"^generator\.further_noise_to_signal: 300 is entered at t = 999 and the step before it at 999; expected a lower level$"
     with pytest.raises(UserError, match=message):
-        OneStepGenerator(network, 400.0, 300.0)
+        FewStepGenerator(network, 400.0, 300.0)
 
 
 LABORATORY = {

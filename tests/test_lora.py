@@ -17,8 +17,8 @@ from distill.ema import EMA
 from distill.errors import UserError
 from distill.export import ADAPTERS, WEIGHTS, export_generator, load_generator
 from distill.files import weights_sha256
+from distill.models.few_steps import FewStepGenerator
 from distill.models.lora import LoRANetwork
-from distill.models.one_step import OneStepGenerator
 from distill.students.lora import Settings as Student
 from distill.teachers.diffusers import Settings
 from tests import tiny_pipelines
@@ -42,7 +42,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def disturbed(generator: OneStepGenerator) -> OneStepGenerator:
+def disturbed(generator: FewStepGenerator) -> FewStepGenerator:
     """With adapters that do something."""
     for parameter in generator.denoiser.adapters():
         parameter.data.add_(0.1 * torch.randn_like(parameter))
@@ -73,7 +73,7 @@ def test_an_export_is_what_diffusers_takes(family: str, steps: int, tmp_path: Pa
     export_generator(generator, _made(tmp_path / "export"))
     z = torch.randn(2, *generator.noise_shape)
     ours = image_of_ours(generator, z)
-    assert (ours - image_of_ours(OneStepGenerator(Settings(**settings).load(), *generator.noise_to_signal), z)).abs().max() > 1e-3
+    assert (ours - image_of_ours(FewStepGenerator(Settings(**settings).load(), *generator.noise_to_signal), z)).abs().max() > 1e-3
     if family in LOADERS:
         theirs = image_with_adapters(tmp_path / "teacher", tmp_path / "export", z, embedded or 0.0, steps)
     else:
@@ -88,7 +88,7 @@ def test_a_base_is_held_once(root: Path) -> None:
     before, count = weights_sha256(teacher), sum(1 for _ in teacher.parameters())
     student = Student(rank=4).build(teacher, 80.0)
     z = torch.randn(2, *student.image_shape)
-    assert torch.equal(image_of_ours(student, z), image_of_ours(OneStepGenerator(teacher, 80.0), z))
+    assert torch.equal(image_of_ours(student, z), image_of_ours(FewStepGenerator(teacher, 80.0), z))
     average = EMA(student, 0.5)
     adapters = student.denoiser.adapters()
     theirs = {id(parameter) for parameter in teacher.parameters()}
@@ -138,7 +138,7 @@ def test_adapters_learn_and_are_kept_alone(root: Path, objective: str) -> None:
     student = distill.load_generator(run_dir)
     assert isinstance(student.denoiser, LoRANetwork)
     z = torch.randn(2, *student.image_shape)
-    teacher = OneStepGenerator(Settings(path=str(root / "sdxl")).load(), 80.0)
+    teacher = FewStepGenerator(Settings(path=str(root / "sdxl")).load(), 80.0)
     assert (image_of_ours(student, z) - image_of_ours(teacher, z)).abs().max() > 1e-4
     checkpoint = newest_checkpoint(run_dir)
     assert checkpoint is not None

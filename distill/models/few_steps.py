@@ -12,12 +12,12 @@ from distill.errors import UserError
 from distill.types import Condition, Denoiser, Generator
 
 
-class OneStepGenerator(Generator):
+class FewStepGenerator(Generator):
     """A `Generator`: x_0 = D(sigma_1 z_1, t_1, cond), and for each further step x_0 <- D(alpha_k x_0 + sigma_k z_k, t_k, cond).
 
     `noise_to_signal` is sigma/alpha at the entry of each step, falling. The first is 2.5 for SiD, the teacher's sigma_max for DMD and f-distill.
     Gradient flows through the last step alone: a student learns from its own images of the earlier ones, as in DMD2 (Yin et al. 2024, section 4.5).
-    Raises UserError where the denoiser cannot be entered there, or takes two steps for one.
+    Raises UserError where the denoiser cannot be entered there, or only at the time of the step before.
     """
 
     def __init__(self, denoiser: Denoiser, *noise_to_signal: float) -> None:
