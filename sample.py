@@ -10,7 +10,7 @@ DTYPES = ("float32", "bfloat16", "float16")
 
 
 def main(arguments: list[str]) -> None:
-    parser = ArgumentParser("sample.py", "Generate images with a one-step generator, one network evaluation each, or with its teacher.")
+    parser = ArgumentParser("sample.py", "Generate images with a student, or with its teacher.")
     parser.add_argument("--run", type=Path, required=True, help="run folder, checkpoint or export of a generator")
     parser.add_argument("--labels", default="all", help="labels in turn, such as 3, 0-9 or 1,3,5 (default: all of the model's)")
     parser.add_argument("--prompts", help="a prompt, or a text file of one a line, in turn; for models that take text")
@@ -39,7 +39,7 @@ def main(arguments: list[str]) -> None:
     network = open_model(options.run, options.teacher, options.resolution, options.device)
     prompts = choose_prompts(options.prompts, network)
     cond = prompts.balanced(len(seeds)) if prompts else choose_labels(options.labels, len(seeds), network.label_count)
-    origin = {"run": str(options.run), "teacher": options.teacher, "evaluations": 1, "dtype": options.dtype, **describe(network)}
+    origin = {"run": str(options.run), "teacher": options.teacher, "dtype": options.dtype, **describe(network)}
     with computing(network, options.dtype):
         if options.teacher:
             sampler = Heun(steps=options.steps, churn=options.churn, guidance=options.guidance)
@@ -47,6 +47,7 @@ def main(arguments: list[str]) -> None:
             origin |= {"evaluations": sampler.evaluations, "sampler": sampler.model_dump()}
         else:
             images = sample_generator(network, seeds, cond, options.batch_size, progress=True)
+            origin |= {"evaluations": network.evaluations}
     save_samples(images, seeds, cond, options.out, origin, prompts.prompts if prompts else ())
     evaluations = f"{origin['evaluations']} network evaluation{'s' * (origin['evaluations'] > 1)}"
     print(f"{len(seeds)} images, {evaluations} each, are in {options.out}")

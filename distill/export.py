@@ -64,13 +64,13 @@ def export_generator(generator: Generator, folder: Path) -> None:
 
     Other generators of images are a pipeline of their own. `call` in `config.json` is what such a pipeline is called with, for an image.
     """
-    from distill.models.one_step import OneStepGenerator
+    from distill.models.few_steps import FewStepGenerator
 
-    denoiser: Any = generator.denoiser if isinstance(generator, OneStepGenerator) else None
-    if isinstance(generator, OneStepGenerator) and hasattr(denoiser, "save_pipeline"):
+    denoiser: Any = generator.denoiser if isinstance(generator, FewStepGenerator) else None
+    if isinstance(generator, FewStepGenerator) and hasattr(denoiser, "save_pipeline"):
         exported = denoiser.exported()
-        exported.save_pipeline(generator.init_noise_to_signal, folder)
-        generator, call = OneStepGenerator(exported, generator.init_noise_to_signal), exported.example_call()
+        exported.save_pipeline([entry.t for entry in generator.entries], folder)
+        generator, call = FewStepGenerator(exported, *generator.noise_to_signal), exported.example_call(generator.evaluations)
     else:
         save_tensors(folder / WEIGHTS, generator.state_dict())
         call = _save_own_pipeline(generator, folder) if len(generator.image_shape) == 3 else None
@@ -113,7 +113,7 @@ def load_generator(path: Path | str, resolution: int | None = None) -> Generator
     `resolution`, in pixels, is another than its own, for networks of diffusers. Returns the generator in evaluation mode on the CPU. Raises
     UserError for anything else.
     """
-    from distill.models.one_step import OneStepGenerator
+    from distill.models.few_steps import FewStepGenerator
 
     folder, description = _open(Path(path), "generator")
     here: dict[str, Any] = {}
@@ -126,7 +126,9 @@ def load_generator(path: Path | str, resolution: int | None = None) -> Generator
             raise UserError(f"resolution: is {resolution}; expected none: {folder} holds a model of one size")
         here["resolution"] = resolution
     network = build_network({**description["network"], **here}, folder / CONFIG)
-    generator = OneStepGenerator(network, description["init_noise_to_signal"]) if "init_noise_to_signal" in description else network
+    generator = network
+    if "init_noise_to_signal" in description:
+        generator = FewStepGenerator(network, description["init_noise_to_signal"], *description.get("further_noise_to_signal", ()))
     if (folder / ADAPTERS).is_file():
         network.load_adapters(folder)
     elif not is_pipeline(folder):
@@ -146,10 +148,11 @@ def is_own_pipeline(folder: Path) -> bool:
 
 
 def _description_of_generator(generator: Generator) -> dict[str, Any]:
-    from distill.models.one_step import OneStepGenerator
+    from distill.models.few_steps import FewStepGenerator
 
-    if isinstance(generator, OneStepGenerator):
-        description = {"init_noise_to_signal": generator.init_noise_to_signal, "network": _describe(generator.denoiser)}
+    if isinstance(generator, FewStepGenerator):
+        first, *further = generator.noise_to_signal
+        description = {"init_noise_to_signal": first, "further_noise_to_signal": further, "network": _describe(generator.denoiser)}
     else:
         description = {"network": _describe(generator)}
     return {"format": FORMAT, "kind": "generator", **description}

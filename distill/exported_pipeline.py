@@ -41,7 +41,7 @@ class ExportedNetwork(ModelMixin):
 
 
 class OneStepPipeline(DiffusionPipeline):
-    """Images of a one-step generator; `autoencoder` is what the export carries of a network of latents."""
+    """Images of a student of one step or a few; `autoencoder` is what the export carries of a network of latents."""
 
     _optional_components = ["autoencoder"]  # noqa: RUF012 - as diffusers declares it
 
@@ -57,22 +57,23 @@ class OneStepPipeline(DiffusionPipeline):
         self,
         class_labels: int | Sequence[int] | None = None,
         batch_size: int = 1,
-        num_inference_steps: int = 1,
+        num_inference_steps: int | None = None,
         generator: torch.Generator | list[torch.Generator] | None = None,
         latents: Tensor | None = None,
         output_type: str = "pil",
         return_dict: bool = True,
     ) -> Any:
-        """An image for each of `class_labels`, or `batch_size` images of all labels in turn, in one evaluation each.
+        """An image for each of `class_labels`, or `batch_size` images of all labels in turn, in as many evaluations as the student learned to take.
 
-        `latents` is the noise, N(0, I), drawn from `generator` where it is not given. `output_type` is "pil", or in [0, 1] "np" (b, h, w, c) or "pt"
-        (b, c, h, w). Raises ValueError for labels that the network does not have, noise of another shape, and more than one step.
+        `latents` is the noise, N(0, I), that of each further step behind the channels of the one before; it is drawn from `generator` where it is not
+        given. `output_type` is "pil", or in [0, 1] "np" (b, h, w, c) or "pt" (b, c, h, w). Raises ValueError for labels that the network does not
+        have, noise of another shape, and another number of steps than the student's.
         """
-        network, image_shape = self.network, self.network.generator.image_shape
-        if num_inference_steps != 1:
-            raise ValueError(f"num_inference_steps is {num_inference_steps}; expected 1")
+        network, student = self.network, self.network.generator
+        if num_inference_steps not in (None, student.evaluations):
+            raise ValueError(f"num_inference_steps is {num_inference_steps}; expected {student.evaluations}")
         label = self._choose_labels(class_labels, batch_size)
-        shape = (batch_size if class_labels is None else len(label), *image_shape)
+        shape = (batch_size if class_labels is None else len(label), *student.noise_shape)
         if latents is None:
             latents = randn_tensor(shape, generator=generator, device=network.device, dtype=network.dtype)
         elif latents.shape != shape:

@@ -11,7 +11,7 @@ import yaml
 
 from distill.export import ADAPTERS, CONFIG, PIPELINE, is_own_pipeline
 from distill.files import read_json, write_text
-from distill.report import Run, method_of, read_run
+from distill.report import Run, method_of, read_run, student_cost
 
 CARD = "README.md"
 SHOWN = {
@@ -38,7 +38,7 @@ def write_card(folder: Path, run_dir: Path, name: str | None = None) -> None:
     thing = "image" if _makes_images(folder) else "sample"
     sections = [
         _front_matter(folder, run, export),
-        f"# {run_dir.resolve().name}\n\nOne network evaluation for each {thing}. Distilled from {shown} by {method_of(run.config)}.",
+        f"# {run_dir.resolve().name}\n\nMakes each {thing} in {student_cost(run)}. Distilled from {shown} by {method_of(run.config)}.",
         f"## Use\n\n```python\n{_usage(folder, run, export, name or str(run_dir / 'export'))}\n```",
         f"## Results\n\n{_results(run)}",
         f"## Recipe\n\n{_recipe(run)}",
@@ -51,7 +51,8 @@ def write_card(folder: Path, run_dir: Path, name: str | None = None) -> None:
 def _front_matter(folder: Path, run: Run, export: dict[str, Any]) -> str:
     """What the hub sorts by."""
     adapters, objective = (folder / ADAPTERS).is_file(), (run.config.get("objective") or {}).get("name")
-    tags = ["one-step", "diffusion-distillation", objective, export["network"]["class"], "lora" if adapters else None]
+    steps = "few-step" if export.get("further_noise_to_signal") else "one-step"
+    tags = [steps, "diffusion-distillation", objective, export["network"]["class"], "lora" if adapters else None]
     entries: dict[str, Any] = {"library_name": "diffusers" if _makes_images(folder) else "distill", "tags": [tag for tag in tags if tag]}
     if _makes_images(folder):
         entries["pipeline_tag"] = "unconditional-image-generation" if run.config.get("prompts") is None else "text-to-image"
@@ -111,7 +112,7 @@ def _usage_of_package(export: dict[str, Any], name: str) -> str:
         "",
         f"generator = load_generator({place})",
         "with torch.no_grad():",
-        f"    sample = generator.decode(generator(torch.randn(1, *generator.image_shape), Condition({label})))[0]",
+        f"    sample = generator.decode(generator(torch.randn(1, *generator.noise_shape), Condition({label})))[0]",
     ]
     return "\n".join(lines)
 
@@ -123,7 +124,7 @@ def _results(run: Run) -> str:
     if not student:
         return named or f"Not measured yet; `{run.eval_command}` does and writes them here."
     evaluations = (run.evaluation.get("sampling") or {}).get("teacher_evaluations")
-    rows = [f"| | student, 1 evaluation | teacher{f', {evaluations} evaluations' if evaluations else ''} |", "|---|---|---|"]
+    rows = [f"| | student, {student_cost(run)} | teacher{f', {evaluations} evaluations' if evaluations else ''} |", "|---|---|---|"]
     for key, name in {run.distance: f"{run.evaluation.get('protocol', 'fd-pixel')}, a Fréchet distance", **SHOWN}.items():
         if key in student:
             rows.append(f"| {name} | {student[key]:.4g} | {format(teacher[key], '.4g') if key in teacher else ''} |")

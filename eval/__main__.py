@@ -97,7 +97,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 def parse_fid(arguments: list[str]) -> argparse.Namespace:
     """The options of `fid`. Raises UserError as `parse` does."""
     parser = ArgumentParser("python -m eval fid", "Fréchet distance and its companions of images under a named protocol.")
-    parser.add_argument("--run", type=Path, help="run folder, checkpoint or export of a one-step generator")
+    parser.add_argument("--run", type=Path, help="run folder, checkpoint or export of a student")
     parser.add_argument("--teacher", type=Path, metavar="PATH", help="a teacher's folder, or a pickle of EDM or EDM2, sampled with EDM's sampler")
     parser.add_argument("--pipeline", metavar="PATH", help="a diffusers pipeline, by folder or by its name on the hub, called as its users call it")
     parser.add_argument("--images", type=Path, metavar="PATH", help="a folder, .zip or .tar of images, or a folder of .tar files")

@@ -10,7 +10,7 @@ import yaml
 from torch import Tensor
 
 from distill.export import export_generator
-from distill.models.one_step import OneStepGenerator
+from distill.models.few_steps import FewStepGenerator
 from distill.teachers.edm import Settings as EDM
 from distill.teachers.edm2 import Settings as EDM2
 from distill.types import Condition, Generator
@@ -20,7 +20,7 @@ ORACLES = Path(__file__).parent / "oracles"
 OBJECTIVE = {"name": "distribution_matching", "divergence": "jensen_shannon"}
 
 
-def own_student(kind: str, folder: Path) -> OneStepGenerator:
+def own_student(kind: str, folder: Path) -> FewStepGenerator:
     """Of our own U-Net (`unet`), of EDM's network (`edm`), or of EDM2's network of latents (`edm2`), whose autoencoder lies in `folder`."""
     folder.mkdir(exist_ok=True)
     if kind == "unet":
@@ -29,7 +29,7 @@ def own_student(kind: str, folder: Path) -> OneStepGenerator:
         denoiser = EDM(path=ORACLES / "edm_tiny.pkl").load()
     else:
         denoiser = EDM2(path=ORACLES / "edm2_tiny.pkl", autoencoder=str(save_autoencoder(folder / "autoencoder"))).load()
-    return OneStepGenerator(denoiser, 2.5).eval()
+    return FewStepGenerator(denoiser, 2.5).eval()
 
 
 def save_autoencoder(folder: Path) -> Path:

@@ -23,7 +23,7 @@ from distill.config import read_config
 from distill.errors import UserError
 from distill.export import export_generator, load_generator
 from distill.models import attention
-from distill.models.one_step import OneStepGenerator
+from distill.models.few_steps import FewStepGenerator
 from distill.run_folder import open_run_folder, record_run
 from distill.run_settings import TeacherSamplesSettings
 from distill.students.lora import Settings as LoRA
@@ -130,7 +130,7 @@ def test_copies_have_it_and_exports_do_not(tmp_path: Path, xformers: XFormers) -
         lora(arguments[0], arguments[2])
     assert xformers.calls > before
     (tmp_path / "export").mkdir()
-    export_generator(OneStepGenerator(teacher, 80.0), tmp_path / "export")
+    export_generator(FewStepGenerator(teacher, 80.0), tmp_path / "export")
     assert "xformers" not in (tmp_path / "export" / "config.json").read_text()
     before = xformers.calls
     with torch.no_grad():

@@ -23,7 +23,7 @@ import distill
 from distill.checkpoint import newest_checkpoint
 from distill.errors import UserError, run_command
 from distill.export import load_generator, main, save_generator
-from distill.models.one_step import OneStepGenerator
+from distill.models.few_steps import FewStepGenerator
 from distill.teachers.diffusers import Settings as Diffusers
 from distill.teachers.edm2 import Settings as EDM2
 from distill.types import Condition
@@ -74,7 +74,7 @@ def test_a_pipeline_of_ours_says_what_it_cannot(tmp_path: Path) -> None:
 def test_an_autoencoder_of_the_hub_is_named(tmp_path: Path) -> None:
     """And not fetched, neither when the export is written nor when it is opened."""
     network = EDM2(path=ORACLES / "edm2_tiny.pkl", autoencoder="nobody/nothing").load()
-    folder = exported(OneStepGenerator(network, 2.5), tmp_path / "export")
+    folder = exported(FewStepGenerator(network, 2.5), tmp_path / "export")
     assert json.loads((folder / "config.json").read_text())["network"]["autoencoder"] == "nobody/nothing"
     assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors", "model_index.json", "network", "pipeline.py"]
     assert opened(folder).network.generator.denoiser.autoencoder.source == "nobody/nothing"

@@ -17,7 +17,7 @@ from distill.config import read_config
 from distill.export import load_generator, main
 from distill.launch import launch
 from distill.model_card import write_card
-from distill.models.one_step import OneStepGenerator
+from distill.models.few_steps import FewStepGenerator
 from distill.students.lora import Settings as LoRA
 from distill.students.mlp import Settings as MLP
 from distill.teachers.diffusers import Settings as Diffusers
@@ -52,7 +52,7 @@ def run_code(folder: Path, seed: int) -> tuple[Any, str]:
     return names.get("image", names.get("sample")), last.strip()
 
 
-def students_of_diffusers(kind: str, folder: Path) -> tuple[OneStepGenerator, dict[str, Any], str]:
+def students_of_diffusers(kind: str, folder: Path) -> tuple[FewStepGenerator, dict[str, Any], str]:
     """A student, its teacher's settings, and the call that its card is to show."""
     make = {"lora": tiny_pipelines.stable_diffusion, "labels": lambda path: tiny_pipelines.ddpm(path, classes=5)}
     path = make.get(kind, getattr(tiny_pipelines, kind, None))(folder / "teacher")  # type: ignore[misc]
@@ -63,10 +63,10 @@ def students_of_diffusers(kind: str, folder: Path) -> tuple[OneStepGenerator, di
         "flux": f'image = pipe(prompt="{PROMPT}", num_inference_steps=1, guidance_scale=3.5, height=16, width=16).images[0]',
         "dit": "image = pipe(class_labels=[0], num_inference_steps=1, guidance_scale=0).images[0]",
         "ddpm": "image = pipe(num_inference_steps=1).images[0]",
-        "labels": "sample = generator.decode(generator(torch.randn(1, *generator.image_shape), Condition(torch.tensor([0]))))[0]",
+        "labels": "sample = generator.decode(generator(torch.randn(1, *generator.noise_shape), Condition(torch.tensor([0]))))[0]",
     }
     teacher = Diffusers(path=str(path), **size).load()
-    generator = LoRA(rank=2).build(teacher, 1e4) if kind in ("lora", "flux") else OneStepGenerator(teacher, 1e4)
+    generator = LoRA(rank=2).build(teacher, 1e4) if kind in ("lora", "flux") else FewStepGenerator(teacher, 1e4)
     for name, parameter in generator.named_parameters():
         if kind not in ("lora", "flux") or ".lora_B." in name:
             parameter.data.add_(0.05 * torch.randn_like(parameter))
@@ -110,13 +110,13 @@ def test_the_code_of_a_card_of_ours(kind: str, tmp_path: Path) -> None:
         assert line == "image = pipe(class_labels=[0]).images[0]"
         assert np.abs(np.asarray(made, dtype=float) - 255 * images(generator, z, Condition(torch.tensor([0])))[0, 0].numpy()).max() <= 0.51
         assert (data.library_name, data.pipeline_tag, data.base_model) == ("diffusers", "unconditional-image-generation", None)
-        assert "One network evaluation for each image. Distilled from `assets/digits-teacher` by distribution_matching (jensen_shannon)." in card
+        assert "Makes each image in one network evaluation. Distilled from `assets/digits-teacher` by distribution_matching (jensen_shannon)." in card
     else:
         with torch.no_grad():
             torch.testing.assert_close(made, generator(z, Condition())[0])
         assert sorted(path.name for path in (run / "export").iterdir()) == ["README.md", "config.json", "model.safetensors"]
         assert (data.library_name, data.pipeline_tag) == ("distill", None)
-        assert "One network evaluation for each sample. Distilled from a teacher of the kind `gaussian_mixture`" in card
+        assert "Makes each sample in one network evaluation. Distilled from a teacher of the kind `gaussian_mixture`" in card
 
 
 def test_a_card_names_teacher_results_and_recipe(tmp_path: Path) -> None:
@@ -129,10 +129,10 @@ def test_a_card_names_teacher_results_and_recipe(tmp_path: Path) -> None:
     card = (run / "export" / "README.md").read_text()
     assert f"Not measured yet; `python -m eval --run {run}` does" in card
     setup, _ = code_of(card)
-    assert setup.splitlines()[0] == "from diffusers import DDIMScheduler, DiffusionPipeline"
+    assert setup.splitlines()[0] == "from diffusers import LCMScheduler, DiffusionPipeline"
     assert 'DiffusionPipeline.from_pretrained("stabilityai/stable-diffusion-xl-base-1.0", revision="main", variant="fp16")' in setup
     assert 'pipe.load_lora_weights("me/student")' in setup
-    assert 'DDIMScheduler.from_pretrained("me/student", subfolder="scheduler")' in setup
+    assert 'LCMScheduler.from_pretrained("me/student", subfolder="scheduler")' in setup
     (run / "meta.json").write_text(json.dumps({"versions": {"python": "3.11", "torch": "2.9"}, "commit": "abc1234", "machine": "Linux, 2 cores"}))
     (run / "stats.jsonl").write_text('{"step": 3, "images": 192, "seconds": 12.4}\n')
     student, real = {"fd_pixel": 0.12345, "precision": 0.9, "held_out": {}}, {"fd_pixel": 0.0381, "recall": 0.5}
@@ -147,7 +147,7 @@ def test_a_card_names_teacher_results_and_recipe(tmp_path: Path) -> None:
     assert "Distilled from [stabilityai/stable-diffusion-xl-base-1.0](https://huggingface.co/stabilityai/stable-diffusion-xl-base-1.0) by" in card
     rows = [line for line in card.splitlines() if line.startswith("|")]
     assert rows == [
-        "| | student, 1 evaluation | teacher, 35 evaluations |",
+        "| | student, one network evaluation | teacher, 35 evaluations |",
         "|---|---|---|",
         "| fd-pixel, a Fréchet distance | 0.1235 | 0.0381 |",
         "| precision | 0.9 |  |",

@@ -14,7 +14,7 @@ from PIL import Image
 import sample
 from distill.errors import UserError
 from distill.export import save_generator
-from distill.models.one_step import OneStepGenerator
+from distill.models.few_steps import FewStepGenerator
 from distill.samplers import Heun
 from distill.students.mlp import Settings as MLP
 from distill.teachers.gaussian_mixture import Settings as GaussianMixture
@@ -34,7 +34,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("run")
     network = save_random_teacher(run / "teacher", multipliers=(1,))
     (run / "export").mkdir()
-    save_generator(OneStepGenerator(network, 2.5), run / "export")
+    save_generator(FewStepGenerator(network, 2.5), run / "export")
     (run / "config.yaml").write_text(CONFIG.format(run=run))
     return run
 
