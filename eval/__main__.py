@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from distill.errors import ArgumentParser, UserError, did_you_mean, run_command
@@ -13,6 +14,9 @@ from distill.errors import ArgumentParser, UserError, did_you_mean, run_command
 DTYPES = ("float32", "bfloat16", "float16")
 SUBJECTS = ("run", "teacher", "pipeline", "images", "array")
 """Flags that say what is measured; not every command has all."""
+NETWORKS = ("run", "teacher", "pipeline")
+GOES_WITH = {"seed": NETWORKS, "prompts": NETWORKS, "steps": NETWORKS[1:], "guidance": NETWORKS[1:], "dtype": NETWORKS[2:]}
+"""Flags of `fid` that say how images are made, and whose they can be."""
 
 
 def main(arguments: list[str]) -> None:
@@ -114,9 +118,9 @@ def parse_fid(arguments: list[str]) -> argparse.Namespace:
     subject = one_subject(options)
     if options.reference is None and options.run is None:
         raise UserError(f"{subject}: expected --reference with the real images or their statistics")
-    for name, subjects in {"steps": ("teacher", "pipeline"), "guidance": ("teacher", "pipeline"), "dtype": ("pipeline",)}.items():
+    for name, subjects in GOES_WITH.items():
         if getattr(options, name) is not None and subject[2:] not in subjects:
-            raise UserError(f"--{name}: goes with {' and '.join(f'--{one}' for one in subjects)} only")
+            raise UserError(f"--{name}: goes with {listed(subjects)} only")
     if options.bootstrap == 1:
         raise UserError("--bootstrap 1: has no spread; expected 0 or at least 2")
     at_least(options, n=4, batch_size=1, seed=0, steps=1, bootstrap=0)
@@ -151,8 +155,14 @@ def one_subject(options: argparse.Namespace) -> str:
     given = [f"--{name}" for name in known if getattr(options, name) is not None]
     if len(given) != 1:
         found = " and ".join(given) or "none of them"
-        raise UserError(f"{found}: expected one of {', '.join(f'--{name}' for name in known[:-1])} and --{known[-1]}")
+        raise UserError(f"{found}: expected one of {listed(known)}")
     return given[0]
+
+
+def listed(names: Sequence[str]) -> str:
+    """`--a, --b and --c`."""
+    *others, last = [f"--{name}" for name in names]
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 def at_least(options: argparse.Namespace, **least: int) -> None:

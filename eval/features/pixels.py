@@ -21,7 +21,9 @@ def pixels(images: Shaped[Tensor, "n c h w"]) -> Float64[Tensor, "n d"]:
     """
     shape = tuple(images.shape[1:])
     if math.prod(shape) > LARGEST:
-        raise UserError(f"images of {shape}: their {math.prod(shape)} values are no features; expected at most {LARGEST}, or fd-effnet for larger images")
+        raise UserError(
+            f"images of {shape}: their {math.prod(shape)} values are no features; expected at most {LARGEST}, or fd-effnet for larger images"
+        )
     return (images.double() / 127.5 - 1).flatten(1)
 
 
