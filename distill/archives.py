@@ -71,7 +71,7 @@ class Zip:
 
     def stamps(self) -> dict[str, str]:
         """Size and check sum."""
-        return {entry.filename: f"{entry.file_size} {entry.CRC}" for entry in self.archive.infolist()}
+        return {entry.filename: f"{entry.file_size} {entry.CRC}" for entry in self.archive.infolist() if not entry.is_dir()}
 
     def read(self, name: str) -> bytes:
         return self.archive.read(name)

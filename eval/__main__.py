@@ -15,7 +15,14 @@ DTYPES = ("float32", "bfloat16", "float16")
 SUBJECTS = ("run", "teacher", "pipeline", "images", "array")
 """Flags that say what is measured; not every command has all."""
 NETWORKS = ("run", "teacher", "pipeline")
-GOES_WITH = {"seed": NETWORKS, "prompts": NETWORKS, "steps": NETWORKS[1:], "guidance": NETWORKS[1:], "dtype": NETWORKS[2:]}
+GOES_WITH = {
+    "seed": NETWORKS,
+    "prompts": NETWORKS,
+    "steps": ("teacher", "pipeline"),
+    "guidance": ("teacher", "pipeline"),
+    "sampler": ("teacher",),
+    "dtype": ("pipeline",),
+}
 """Flags of `fid` that say how images are made, and whose they can be."""
 
 
@@ -109,6 +116,11 @@ def parse_fid(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, help="seed of the first image, for one repetition (default: the protocol's repetitions)")
     parser.add_argument("--steps", type=int, help="steps of the teacher's sampler (default: 18) or of the pipeline (default: its own)")
     parser.add_argument("--guidance", type=float, help="guidance of the teacher's sampler (default: 1, none) or of the pipeline (default: its own)")
+    parser.add_argument(
+        "--sampler",
+        metavar="SETTINGS",
+        help="other settings of the teacher's sampler, as churn=40,churn_min=0.05,churn_max=50,churn_noise=1.003 (default: none of these)",
+    )
     parser.add_argument("--dtype", choices=DTYPES, help="what the pipeline computes in (default: float32)")
     parser.add_argument("--bootstrap", type=int, default=20, help="replicates of the bootstrap, 0 for none (default: 20)")
     parser.add_argument("--per-label", action="store_true", help="measure the distance of every label too")

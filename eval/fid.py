@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 
 import distill
-from distill.config import CONFIG, read_run
+from distill.config import CONFIG, describe, read_run
 from distill.data import DataSettings
 from distill.data.array import read_array
 from distill.errors import UserError
@@ -121,7 +122,7 @@ def check_dimensions(stream: ImageStream, made: Features, reference: Reference) 
     """Raises UserError where the features have another dimension than the reference's, as pixels of other sizes have."""
     found, expected = made.features.shape[1], len(reference.statistics.mean)
     if found != expected:
-        raise UserError(f"{stream.origin}: features of {found} dimensions; expected {expected}, as {reference.origin['of']} has")
+        raise UserError(f"{stream.origin}: features of {found} dimensions; expected {expected} as of the reference, {reference.origin['of']}")
 
 
 def repeated_prompts(stream: ImageStream) -> list[str]:
@@ -144,17 +145,22 @@ def open_streams(options: argparse.Namespace, protocol: Protocol) -> list[ImageS
 
 def network_images(options: argparse.Namespace, count: int, first_seeds: list[int]) -> list[ImageStream]:
     """Images of a run's generator, or of a teacher and its sampler."""
-    network: Any
-    sampler: Heun | None = None
-    if options.run is not None:
-        network = distill.load_generator(options.run)
-    else:
-        given = {"steps": options.steps, "guidance": options.guidance}
-        network, sampler = distill.load_teacher(options.teacher).eval(), Heun(**{name: value for name, value in given.items() if value is not None})
+    network: Any = distill.load_generator(options.run) if options.run is not None else distill.load_teacher(options.teacher).eval()
+    sampler = None if options.run is not None else choose_sampler(options)
     prompts = choose_prompts(options.prompts, network)
     network = network.to(device_of(options.device, Processes.of_environment()))
     path = options.run or options.teacher
     return [NetworkImages(network, count, seed, sampler, prompts, options.batch_size, path) for seed in first_seeds]
+
+
+def choose_sampler(options: argparse.Namespace) -> Heun:
+    """EDM's sampler as `--steps`, `--guidance` and `--sampler` want it. Raises UserError for a setting that it has not, or of another kind."""
+    parts = [part.partition("=") for part in options.sampler.split(",")] if options.sampler else []
+    given = {"steps": options.steps, "guidance": options.guidance} | {name.strip(): value for name, _, value in parts}
+    try:
+        return Heun.model_validate({name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        raise UserError(f"--sampler {options.sampler}: {describe(error, {})}") from error
 
 
 def pipeline_images(options: argparse.Namespace, count: int, first_seeds: list[int]) -> list[ImageStream]:

@@ -44,7 +44,7 @@ def render(results: Mapping[str, Any]) -> str:
     by_label = results["repetitions"][0].get("per_label")
     if by_label:
         lines.append("by label: " + ", ".join(f"{name} {value:.4g}" for name, value in by_label.items()))
-    lines += [f"skipped: {_named(name)}: {reason}" for name, reason in results["skipped"].items()]
+    lines += [f"skipped: {_named(name, results)}: {reason}" for name, reason in results["skipped"].items()]
     lines += [f"warning: {warning}" for warning in results["warnings"]]
     return "\n".join([*lines, "", paper_line(results)])
 
@@ -97,9 +97,9 @@ def _identity(results: Mapping[str, Any]) -> dict[str, Any]:
 def _spread(results: Mapping[str, Any]) -> list[str]:
     """A line that says what stands behind the sign ±, if there is any."""
     if len(results["repetitions"]) > 1:
-        return [f"± is over {len(results['repetitions'])} repetitions"]
+        return [f"±: over {len(results['repetitions'])} repetitions"]
     known = [f"{ROWS[key][1]} {how}" for key, how in SPREADS.items() if f"{key}_deviation" in results["repetitions"][0]]
-    return [f"± is {', '.join(known)}"] if known else []
+    return [f"±: {', '.join(known)}"] if known else []
 
 
 def _cell(results: Mapping[str, Any], key: str) -> str:
@@ -117,6 +117,6 @@ def _seeds(results: Mapping[str, Any]) -> str:
     return "" if results["first_seeds"] is None else f", {seeds(results['first_seeds'])}"
 
 
-def _named(skipped: str) -> str:
+def _named(skipped: str, results: Mapping[str, Any]) -> str:
     """What a statistic that is not there is called in the table."""
-    return OTHERS.get(skipped) or ROWS[skipped][1]
+    return OTHERS.get(skipped) or ROWS[skipped][0].format(metric=results["metric"])

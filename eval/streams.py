@@ -129,7 +129,7 @@ class NetworkImages:
     ) -> None:
         self.network, self.count, self.first_seed, self.sampler, self.prompts = network, count, first_seed, sampler, prompts
         self.batch_size, self.label_count = batch_size, 0 if prompts else network.label_count
-        self.origin = ("the student" if sampler is None else "the teacher") + (f" of {path}" if path else "")
+        self.origin = ("the student" if sampler is None else "the teacher") + (f" in {path}" if path else "")
         self.sha256 = weights_sha256(network)
 
     def __len__(self) -> int:

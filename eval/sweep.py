@@ -8,11 +8,13 @@ from typing import Any
 
 import distill
 from distill.checkpoint import checkpoints
-from distill.config import differences
+from distill.config import differences, read_run
 from distill.errors import UserError
 from distill.files import read_json
 from distill.report import write_report
+from distill.run_settings import TrainTeacherRun
 from distill.sample_files import choose_prompts
+from distill.samplers import Heun
 from eval.fid import Measurement, device_of, write_results
 from eval.fid_table import paper_line
 from eval.streams import ImageStream, NetworkImages
@@ -75,10 +77,12 @@ def continued(file: Path, expected: dict[str, Any]) -> dict[str, Any]:
 
 
 def streams_of(path: Path, options: argparse.Namespace, measurement: Measurement, count: int, repetitions: int) -> list[ImageStream]:
-    """Images of a checkpoint, each repetition from the seeds that follow those of the one before."""
-    network = distill.load_generator(path).to(device_of(options.device, measurement.processes))
+    """Images of a checkpoint, of a teacher's by EDM's sampler; each repetition from the seeds that follow those of the one before."""
+    sampler = Heun() if isinstance(read_run(options.run), TrainTeacherRun) else None
+    network: Any = distill.load_generator(path) if sampler is None else distill.load_teacher(path).eval()
+    network = network.to(device_of(options.device, measurement.processes))
     prompts = choose_prompts(options.prompts, network)
-    return [NetworkImages(network, count, count * repetition, None, prompts, options.batch_size, path) for repetition in range(repetitions)]
+    return [NetworkImages(network, count, count * repetition, sampler, prompts, options.batch_size, path) for repetition in range(repetitions)]
 
 
 def keep(file: Path, content: dict[str, Any], measurement: Measurement) -> None:

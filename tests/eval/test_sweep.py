@@ -66,6 +66,16 @@ def test_every_checkpoint_once_and_the_best_three_times(run_dir: Path, capsys: p
     assert f"step {best['step']}: FD-pixel {best['results']['summary']['fd']['mean']:.4f} ± " in capsys.readouterr().out
 
 
+def test_the_checkpoints_of_a_teacher(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    for step in (10, 20):
+        save_random_teacher(run / "checkpoints" / f"step-{step:08d}")
+    (run / "config.yaml").write_text(f"task: train_teacher\nrun_dir: {run}\ndata: {{name: digits}}\nsteps: 20\n")
+    content = sweep(run, "--n", "20")
+    assert content["checkpoints"]["10"] == content["checkpoints"]["20"]  # they are of the same weights
+    assert content["best"]["results"]["source"]["sampler"]["steps"] == 18
+
+
 def test_a_sweep_continues_and_refuses_another(run_dir: Path) -> None:
     content = sweep(run_dir)
     content["checkpoints"]["10"]["fd"]["mean"] = -1.0  # not measured again, so it will be the best
