@@ -68,6 +68,7 @@ def test_every_checkpoint_once_and_the_best_three_times(run_dir: Path, capsys: p
 
 def test_the_checkpoints_of_a_teacher(tmp_path: Path) -> None:
     run = tmp_path / "run"
+    (run / "checkpoints").mkdir(parents=True)
     for step in (10, 20):
         save_random_teacher(run / "checkpoints" / f"step-{step:08d}")
     (run / "config.yaml").write_text(f"task: train_teacher\nrun_dir: {run}\ndata: {{name: digits}}\nsteps: 20\n")
