@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from distill.errors import UserError
 from distill.files import weights_sha256
+from eval.streams import prompts_sha256
 
 
 class PipelineImages:
@@ -52,7 +53,7 @@ class PipelineImages:
             "first_seed": self.first_seed,
         }
         identity |= {"parts_sha256": _sha256(self.parts), "settings": self.settings}
-        return identity | ({"prompts": len(self.prompts), "prompts_sha256": _sha256(self.prompts)} if self.prompts else {})
+        return identity | ({"prompts": len(self.prompts), "prompts_sha256": prompts_sha256(self.prompts)} if self.prompts else {})
 
     def name(self, row: int) -> str:
         return f"the image of seed {self.first_seed + row}"
