@@ -26,7 +26,7 @@ def tensors(batch: Batch) -> dict[str, torch.Tensor]:
 def test_batches_started_late_are_those_of_an_uninterrupted_run() -> None:
     third = list(islice(batches().starting_at(0), 3))[2]
     again = next(batches().starting_at(2))
-    assert len(tensors(third)) == 8
+    assert len(tensors(third)) == 9
     for name, value in tensors(third).items():
         assert torch.equal(value, tensors(again)[name]), name
 
