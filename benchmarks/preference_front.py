@@ -1,16 +1,17 @@
 """Reward against distance: `python benchmarks/preference_front.py [--jobs 2]`. Does score-based regularisation keep more at equal reward?
 
-One student of the digits is distilled once, by DMD2; from there Diff-Instruct*, Diff-Instruct++ and the reward alone go on for as many steps, with five
-weights of the reward and three seeds each. The reward is the log-probability of the label under one classifier; another, of another kind, never seen in
-training, says whether the labels are really seen. Writes benchmarks/results/preference_front.json and .png, and the paragraph and the table between the
-markers in docs/methods.md. Finished runs under runs/preference are not repeated, so it may be interrupted.
+One student of the digits is distilled once, by DMD2; from there Diff-Instruct*, Diff-Instruct++ and the reward alone go on, three seeds each. The
+first two have five weights of the reward and, so that nothing but the regularisation differs, no guidance; the reward alone has no weight to vary, as
+Adam forgets the scale of a loss, and stops after five numbers of steps. The reward is the log-probability of the label under one classifier; another,
+of another kind, never seen in training, says whether the labels are really seen. Writes benchmarks/results/preference_front.json and .png, and the
+paragraph and the table between the markers in docs/methods.md. Finished runs under runs/preference are not repeated, so it may be interrupted.
 """
 
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -29,18 +30,32 @@ from distill.run_folder import commit, machine  # noqa: E402
 
 RUNS, RESULTS, PAGE = ROOT / "runs" / "preference", ROOT / "benchmarks" / "results" / "preference_front.json", ROOT / "docs" / "methods.md"
 START = ("configs/digits/dmd2.yaml", "--teacher.path", "assets/digits-guided-teacher")
+STAR, PLUS, ALONE = "di_star", "di_plus_plus", "reward_alone"
+NAMES = {STAR: "Diff-Instruct*", PLUS: "Diff-Instruct++", ALONE: "the reward alone"}
 METHODS: dict[str, tuple[str, ...]] = {
-    "di_star": ("configs/digits/di_star.yaml", "--terms.0.weight"),
-    "di_plus_plus": ("configs/digits/di_plus_plus.yaml", "--terms.1.weight"),
-    "reward alone": ("configs/digits/di_star.yaml", "--objective.weight", "0", "--terms.0.weight"),
+    STAR: ("configs/digits/di_star.yaml", "--guidance.teacher", "1", "--terms.0.weight"),
+    PLUS: ("configs/digits/di_plus_plus.yaml", "--terms.0.weight", "0", "--terms.1.weight"),
+    ALONE: (
+        "configs/digits/di_star.yaml",
+        "--guidance.teacher",
+        "1",
+        "--objective.weight",
+        "0",
+        "--fake.warmup_steps",
+        "0",
+        "--terms.0.start_step",
+        "0",
+        "--steps",
+    ),
 }
-"""Preset and what is changed in it; the last word takes the reward's weight."""
-WEIGHTS = (0.003, 0.01, 0.03, 0.1, 0.3)
+"""Preset and what is changed in it; the last flag takes the method's values."""
+WEIGHTS = (0.01, 0.1, 1.0, 10.0, 100.0)
+VALUES: dict[str, tuple[float, ...]] = {STAR: WEIGHTS, PLUS: WEIGHTS, ALONE: (12, 25, 50, 100, 200)}
+COLOURS = {STAR: "#2a6fbb", PLUS: "#c8551b", ALONE: "#7a828e"}
 SEEDS = (0, 1, 2)
 IMAGES = 5000
 MEASURES = {"reward": "reward", "other_agreement": "agreement of the other", "fd_pixel": "fd-pixel", "precision": "precision", "recall": "recall"}
 BEGIN, END = "<!-- preference front: begin -->", "<!-- preference front: end -->"
-COLOURS = {"di_star": "#2a6fbb", "di_plus_plus": "#c8551b", "reward alone": "#7a828e"}
 
 
 def start() -> Path:
@@ -51,16 +66,16 @@ def start() -> Path:
     return folder
 
 
-def run(method: str, weight: float, seed: int) -> dict[str, Any]:
+def run(method: str, value: float, seed: int) -> dict[str, Any]:
     """Align one student and measure it; returns its numbers."""
-    folder = RUNS / f"{method.replace(' ', '_')}-{weight:g}-{seed}"
+    preset, *changes = METHODS[method]
+    folder = RUNS / f"{method}-{value:g}-{seed}"
     if not (folder / "measured.json").is_file():
-        preset, *changes = METHODS[method]
         settings = ["--run_dir", str(folder), "--seed", str(seed), "--generator.init_from", str(RUNS / "start"), "--stop_when", "[]"]
-        call("train.py", preset, *changes, str(weight), *settings)
+        call("train.py", preset, *changes, f"{value:g}", *settings)
         call(__file__, "--measure", str(folder))
     meta, last = read_json(folder / "meta.json"), json.loads((folder / "stats.jsonl").read_text().splitlines()[-1])
-    row = {"method": method, "weight": weight, "seed": seed, "commit": meta["commit"], "seconds": last["seconds"]}
+    row = {"method": method, "value": value, "seed": seed, "commit": meta["commit"], "seconds": last["seconds"]}
     return {**row, **read_json(folder / "measured.json")}
 
 
@@ -75,7 +90,7 @@ def measure(folder: Path) -> dict[str, float]:
     from eval.evaluate import evaluate
     from eval.sources import draw_student, read_real
 
-    config: Any = read_config(ROOT / METHODS["di_star"][0])
+    config: Any = read_config(ROOT / METHODS[STAR][0])
     made = draw_student(load_generator(folder), range(10**6, 10**6 + IMAGES), 256)
     with torch.no_grad():
         rewards = config.terms[0].rewards[0].load()(from_bytes(made.pixels), Condition(made.labels))
@@ -93,74 +108,78 @@ def call(*words: str) -> None:
 
 
 def at_equal_reward(rows: list[dict[str, Any]], measure: str) -> list[float]:
-    """For each seed, how much more of a measure Diff-Instruct* has than Diff-Instruct++, on average over the rewards that both reach."""
+    """For each seed, how much more of a measure Diff-Instruct* has than Diff-Instruct++, on average over the rewards that both reach, on a scale of
+    log(-reward). Seeds whose rewards do not overlap are left out."""
     differences = []
     for seed in sorted({row["seed"] for row in rows}):
-        curves = {method: curve([row for row in rows if row["seed"] == seed and row["method"] == method], measure) for method in METHODS}
-        (star, of_star), (plus, of_plus) = curves["di_star"], curves["di_plus_plus"]
+        (star, of_star), (plus, of_plus) = (
+            curve([row for row in rows if (row["method"], row["seed"]) == (name, seed)], measure) for name in (STAR, PLUS)
+        )
         low, high = max(star[0], plus[0]), min(star[-1], plus[-1])
         if low < high:
-            rewards = np.linspace(low, high, 101)
-            differences.append(float((np.interp(rewards, star, of_star) - np.interp(rewards, plus, of_plus)).mean()))
+            at = np.linspace(low, high, 101)
+            differences.append(float((np.interp(at, star, of_star) - np.interp(at, plus, of_plus)).mean()))
     return differences
 
 
 def curve(rows: list[dict[str, Any]], measure: str) -> tuple[list[float], list[float]]:
-    """Reward, ascending, and a measure."""
+    """-log(-reward), ascending, and a measure at each."""
     ordered = sorted(rows, key=lambda row: row["reward"])
-    return [row["reward"] for row in ordered], [row[measure] for row in ordered]
+    return [-math.log(-row["reward"]) for row in ordered], [row[measure] for row in ordered]
 
 
 def verdict(rows: list[dict[str, Any]]) -> str:
     """What the runs say about the claim, in words."""
-    said, supports = [], []
-    for measure, name, better in (("fd_pixel", "fd-pixel", -1), ("recall", "recall", 1)):
-        differences = at_equal_reward(rows, measure)
-        if not differences:
-            return "The rewards that Diff-Instruct\\* and Diff-Instruct++ reach do not overlap: at equal reward they cannot be compared."
-        said.append(f"a {name} of {spread(differences, '+.3f')}")
-        supports.append(all(better * difference > 0 for difference in differences))
-    compared = f"At equal reward, on average over the rewards that both reach, Diff-Instruct\\* has against Diff-Instruct++ {' and '.join(said)}"
-    answer = {
-        (True, True): "The front of the paper shows: score-based regularisation keeps more, by both measures and with every seed.",
-        (False, False): "The front of the paper does not show here: neither measure is better with every seed.",
-    }.get(tuple(supports), f"The front of the paper shows in {'fd-pixel' if supports[0] else 'recall'} with every seed, and not in the other.")
-    return f"{compared} (less {'{'}fd-pixel{'}'} and more recall are better). {answer}".replace("{fd-pixel}", "fd-pixel")
+    nearer, kept = at_equal_reward(rows, "fd_pixel"), at_equal_reward(rows, "recall")
+    if not nearer:
+        return "The rewards that Diff-Instruct\\* and Diff-Instruct++ reach do not overlap: at equal reward they cannot be compared."
+    shows = {"fd-pixel": all(difference < 0 for difference in nearer), "recall": all(difference > 0 for difference in kept)}
+    where = [name for name, better in shows.items() if better]
+    differences = f"{spread(nearer, '+.3f')} of fd-pixel and {spread(kept, '+.3f')} of recall"
+    said = f"At equal reward, on average over the rewards that both reach, Diff-Instruct\\* has {differences} against Diff-Instruct++."
+    if not where:
+        return f"{said} The front that the paper claims does not show here: neither is better with every seed."
+    missing = "" if len(where) == 2 else ", and not in the other"
+    return (
+        f"{said} The front that the paper claims shows: its score-based regularisation keeps more with every seed in {' and '.join(where)}{missing}."
+    )
 
 
 def spread(values: list[float], form: str = ".3f") -> str:
     """Mean ± sample standard deviation."""
-    deviation = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
+    deviation = f" ± {statistics.stdev(values):{form.lstrip('+')}}" if len(values) > 1 else ""
     return f"{statistics.mean(values):{form}}{deviation}"
 
 
 def table(rows: list[dict[str, Any]], its_start: dict[str, float]) -> str:
-    """Mean ± standard deviation over seeds of every method and weight, as Markdown."""
-    lines = [f"| method | weight | {' | '.join(MEASURES.values())} |", "|---" * (len(MEASURES) + 2) + "|"]
-    lines.append(f"| the start | | {' | '.join(f'{its_start[name]:.3f}' for name in MEASURES)} |")
-    for method, weight in dict.fromkeys((row["method"], row["weight"]) for row in rows):
-        chosen = [row for row in rows if (row["method"], row["weight"]) == (method, weight)]
-        lines.append(f"| {method} | {weight:g} | {' | '.join(spread([row[name] for row in chosen]) for name in MEASURES)} |")
+    """Mean ± standard deviation over seeds of every method and value, as Markdown."""
+    lines = [f"| method | weight or steps | {' | '.join(MEASURES.values())} |", "|---" * (len(MEASURES) + 2) + "|"]
+    lines.append(f"| the start | | {' | '.join(f'{its_start[name]:.4f}' for name in MEASURES)} |")
+    for method, value in dict.fromkeys((row["method"], row["value"]) for row in rows):
+        chosen = [row for row in rows if (row["method"], row["value"]) == (method, value)]
+        cells = " | ".join(spread([row[name] for row in chosen], ".4f" if name == "reward" else ".3f") for name in MEASURES)
+        name = NAMES[method].replace("*", r"\*")
+        lines.append(f"| {name} | {value:g}{' steps' * (method == ALONE)} | {cells} |")
     return "\n".join(lines)
 
 
 def picture(rows: list[dict[str, Any]], its_start: dict[str, float], path: Path) -> None:
-    """Reward against fd-pixel and recall: a point for each run, the larger the heavier the reward; a line through the means over seeds."""
+    """Reward against fd-pixel and recall: a point for each run, the larger the more the reward had to say; a line through the means over seeds."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 4), layout="constrained")
     for axes, name in zip(figure.subplots(1, 2), ("fd_pixel", "recall"), strict=True):
         for method, colour in COLOURS.items():
-            chosen = [row for row in rows if row["method"] == method]
-            weights = sorted({row["weight"] for row in chosen})
-            sizes = [15 + 20 * weights.index(row["weight"]) for row in chosen]
-            axes.scatter([row["reward"] for row in chosen], [row[name] for row in chosen], s=sizes, color=colour, alpha=0.5, linewidths=0)
-            means = [[statistics.mean(row[key] for row in chosen if row["weight"] == weight) for weight in weights] for key in ("reward", name)]
-            axes.plot(*means, color=colour, label=method)
-        axes.plot(its_start["reward"], its_start[name], "k+", markersize=12, label="the start")
-        axes.set_xlabel("reward: mean log-probability of the label")
+            by_value = [[row for row in rows if (row["method"], row["value"]) == (method, value)] for value in VALUES[method]]
+            means = [[statistics.mean(row[key] for row in chosen) for chosen in by_value if chosen] for key in ("reward", name)]
+            axes.plot([-reward for reward in means[0]], means[1], color=colour, label=NAMES[method])
+            for size, chosen in zip((12, 24, 40, 60, 85), by_value, strict=True):
+                axes.scatter([-row["reward"] for row in chosen], [row[name] for row in chosen], s=size, color=colour, alpha=0.5, linewidths=0)
+        axes.plot(-its_start["reward"], its_start[name], "k+", markersize=12, label="the start")
+        axes.set_xscale("log")
+        axes.invert_xaxis()
+        axes.set_xlabel("-log p(label) of the classifier: more reward to the right")
         axes.set_ylabel(f"{MEASURES[name]} ({'lower' if name == 'fd_pixel' else 'higher'} is better)")
-        axes.set_yscale("log" if name == "fd_pixel" else "linear")
     axes.legend(frameon=False)
     figure.savefig(path, dpi=110)
 
@@ -175,8 +194,7 @@ def write_page(text: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--weights", type=float, nargs="+", default=WEIGHTS, help="weights of the reward (default: %(default)s)")
-    parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS, help="seeds of each (default: %(default)s)")
+    parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS, help="seeds of each (default: 0 1 2)")
     parser.add_argument("--jobs", type=int, default=2, help="processes side by side, one thread each (default: 2)")
     parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -187,10 +205,10 @@ def main() -> None:
     if not (begun / "measured.json").is_file():
         call(__file__, "--measure", str(begun))
     its_start = read_json(begun / "measured.json")
-    cells = list(itertools.product(METHODS, options.weights, options.seeds))
+    cells = [(method, value, seed) for seed in options.seeds for method in METHODS for value in VALUES[method]]
     with ThreadPoolExecutor(options.jobs) as pool:
-        rows = list(pool.map(lambda cell: run(*cell), sorted(cells, key=lambda cell: cell[2])))
-    rows.sort(key=lambda row: (list(METHODS).index(row["method"]), row["weight"], row["seed"]))
+        rows = list(pool.map(lambda cell: run(*cell), cells))
+    rows.sort(key=lambda row: (list(METHODS).index(row["method"]), row["value"], row["seed"]))
     conditions = {"machine": machine(), "commit": commit(), "threads": 1, "images": IMAGES}
     write_json(RESULTS, {"conditions": conditions, "start": its_start, "runs": rows})
     picture(rows, its_start, RESULTS.with_suffix(".png"))

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from accelerate.state import AcceleratorState
+from diffusers import DiffusionPipeline
 from torch import Tensor
 
 from distill import load_generator
@@ -19,10 +21,12 @@ from distill.distillation import build_method
 from distill.errors import UserError
 from distill.files import load_tensors
 from distill.launch import launch
+from distill.rewards import pickscore
 from distill.run_settings import DistillRun
 from distill.sampling import balanced_labels, sample_generator
-from tests import tiny_rewards
+from tests import tiny_pipelines, tiny_rewards
 from tests.random_teacher import save_random_teacher
+from tests.rewards import tiny_networks
 from tests.tiny_rewards import Likeness
 from train import main
 
@@ -142,3 +146,47 @@ def test_what_cannot_be_judged_is_refused(config, read, terms: list[dict[str, An
         launch(read({**config, "terms": terms}))
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+PROMPTS = ["a cat", "two dogs", "xyz"]
+
+
+@pytest.mark.slow
+def test_di_star_goes_all_the_way_on_a_tiny_sdxl(tmp_path: Path) -> None:
+    """Prompts in, from a student of DMD2's preset on; out comes a pipeline that plain diffusers opens, whose images a PickScore likes better."""
+    clip = str(tiny_networks.clip(tmp_path / "clip"))
+    (tmp_path / "prompts.txt").write_text("\n".join(PROMPTS))
+    tiny_pipelines.stable_diffusion_xl(tmp_path / "teacher")
+    content = yaml.safe_load(Path("configs/sdxl/di_star.yaml").read_text())
+    content["teacher"].update(path=str(tmp_path / "teacher"), resolution=16)
+    content["prompts"].update(path=str(tmp_path / "prompts.txt"), cache=None)
+    content["terms"][0].update(rewards=[{"name": "pickscore", "path": clip, "processor": clip}], weight=0.1, start_step=2, warmup_steps=5)
+    content["fake"].update(updates=1, warmup_steps=2)
+    content["generator"]["optimizer"]["lr"] = content["fake"]["optimizer"]["lr"] = 2e-3
+    content.update(batch_size=8, micro_batch_size=4, log_every=1, precision="fp32", device="cpu")
+
+    def train(name: str, **changes: Any) -> Path:
+        changed = {**content, "run_dir": str(tmp_path / name), **changes}
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(changed))
+        AcceleratorState._reset_state(reset_partial_state=True)
+        assert launch(read_config(tmp_path / f"{name}.yaml")) == 0
+        return tmp_path / name
+
+    # A student to start from, at the same entry, that has hardly moved from the teacher.
+    matching = {"name": "distribution_matching", "divergence": "reverse_kl", "weighting": "dmd"}
+    start = train("dmd2", steps=3, terms=[], objective=matching, generator={**content["generator"], "init_from": None})
+    aligned = train("di_star", steps=60, generator={**content["generator"], "init_from": str(start)})
+    reward = pickscore.Settings(path=clip, processor=clip).load()
+    z = torch.randn(24, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+
+    def score(run: Path) -> float:
+        """Of the exported pipeline, called as users call it, but for the noise."""
+        pipe = DiffusionPipeline.from_pretrained(run / "export")
+        images = tiny_pipelines.call(pipe, z, PROMPTS * 8, num_inference_steps=1, guidance_scale=0)
+        return reward(2 * images - 1, tiny_networks.prompted(*PROMPTS * 8)).mean().item()
+
+    before, after = score(start), score(aligned)
+    rewards = [line["reward/pickscore"] for line in lines(aligned) if "reward/pickscore" in line]
+    print(before, after, rewards[:3], rewards[-3:])
+    assert after > before + 0.1
+    assert sum(rewards[-5:]) > sum(rewards[:5])
