@@ -107,18 +107,16 @@ def call(*words: str) -> None:
         raise SystemExit(f"{' '.join(words)}:\n{done.stderr[-2000:]}")
 
 
-def at_equal_reward(rows: list[dict[str, Any]], measure: str) -> list[float]:
-    """For each seed, how much more of a measure Diff-Instruct* has than Diff-Instruct++, on average over the rewards that both reach, on a scale of
+def at_equal_reward(rows: list[dict[str, Any]], other: str, measure: str) -> list[float]:
+    """For each seed, how much more of a measure Diff-Instruct* has than another, on average over the rewards that both reach, on a scale of
     log(-reward). Seeds whose rewards do not overlap are left out."""
     differences = []
     for seed in sorted({row["seed"] for row in rows}):
-        (star, of_star), (plus, of_plus) = (
-            curve([row for row in rows if (row["method"], row["seed"]) == (name, seed)], measure) for name in (STAR, PLUS)
-        )
-        low, high = max(star[0], plus[0]), min(star[-1], plus[-1])
+        one, two = (curve([row for row in rows if (row["method"], row["seed"]) == (method, seed)], measure) for method in (STAR, other))
+        low, high = max(one[0][0], two[0][0]), min(one[0][-1], two[0][-1])
         if low < high:
             at = np.linspace(low, high, 101)
-            differences.append(float((np.interp(at, star, of_star) - np.interp(at, plus, of_plus)).mean()))
+            differences.append(float((np.interp(at, *one) - np.interp(at, *two)).mean()))
     return differences
 
 
@@ -130,19 +128,16 @@ def curve(rows: list[dict[str, Any]], measure: str) -> tuple[list[float], list[f
 
 def verdict(rows: list[dict[str, Any]]) -> str:
     """What the runs say about the claim, in words."""
-    nearer, kept = at_equal_reward(rows, "fd_pixel"), at_equal_reward(rows, "recall")
-    if not nearer:
-        return "The rewards that Diff-Instruct\\* and Diff-Instruct++ reach do not overlap: at equal reward they cannot be compared."
-    shows = {"fd-pixel": all(difference < 0 for difference in nearer), "recall": all(difference > 0 for difference in kept)}
-    where = [name for name, better in shows.items() if better]
-    differences = f"{spread(nearer, '+.3f')} of fd-pixel and {spread(kept, '+.3f')} of recall"
-    said = f"At equal reward, on average over the rewards that both reach, Diff-Instruct\\* has {differences} against Diff-Instruct++."
-    if not where:
-        return f"{said} The front that the paper claims does not show here: neither is better with every seed."
-    missing = "" if len(where) == 2 else ", and not in the other"
-    return (
-        f"{said} The front that the paper claims shows: its score-based regularisation keeps more with every seed in {' and '.join(where)}{missing}."
-    )
+    said = []
+    for other in (PLUS, ALONE):
+        nearer, kept = (at_equal_reward(rows, other, measure) for measure in ("fd_pixel", "recall"))
+        more = f"{spread(nearer, '+.3f')} of fd-pixel and {spread(kept, '+.3f')} of recall" if nearer else "no reward in common"
+        wins = [name for name, better in (("fd-pixel", max(nearer, default=0) < 0), ("recall", min(kept, default=0) > 0)) if better]
+        said.append(f"{more} against {NAMES[other]} (better with every seed in {' and '.join(wins) or 'neither'})")
+        if other == PLUS:
+            shows = {0: "does not show here", 1: f"shows in {''.join(wins)} alone", 2: "shows"}[len(wins)]
+    compared = f"At equal reward, on average over the rewards that both reach, Diff-Instruct\\* has {'; '.join(said)}."
+    return f"{compared} The front that the paper claims, that score-based regularisation keeps more than Kullback and Leibler's, {shows}."
 
 
 def spread(values: list[float], form: str = ".3f") -> str:

@@ -112,13 +112,6 @@ def test_the_reward_rises(config, read, tmp_path: Path) -> None:
     assert rewards[1] > 0.5 * rewards[0]
 
 
-def test_a_term_s_weight_warms_up(config, read) -> None:
-    term = build_method(read(config), torch.device("cpu")).terms[1]
-    assert [term.weight_at(step) for step in range(1, 7)] == pytest.approx([0.125, 0.25, 0.375, 0.5, 0.5, 0.5])
-    reward = build_method(read(config), torch.device("cpu")).terms[0]
-    assert reward.weight_at(0) == 20
-
-
 def test_rewards_are_frozen(config, read) -> None:
     term: Any = build_method(read(config), torch.device("cpu")).terms[0].term
     assert not term.training
@@ -175,7 +168,7 @@ def test_di_star_goes_all_the_way_on_a_tiny_sdxl(tmp_path: Path) -> None:
     # A student to start from, at the same entry, that has hardly moved from the teacher.
     matching = {"name": "distribution_matching", "divergence": "reverse_kl", "weighting": "dmd"}
     start = train("dmd2", steps=3, terms=[], objective=matching, generator={**content["generator"], "init_from": None})
-    aligned = train("di_star", steps=60, generator={**content["generator"], "init_from": str(start)})
+    aligned = train("di_star", steps=30, generator={**content["generator"], "init_from": str(start)})
     reward = pickscore.Settings(path=clip, processor=clip).load()
     z = torch.randn(24, 4, 8, 8, generator=torch.Generator().manual_seed(0))
 
@@ -187,6 +180,5 @@ def test_di_star_goes_all_the_way_on_a_tiny_sdxl(tmp_path: Path) -> None:
 
     before, after = score(start), score(aligned)
     rewards = [line["reward/pickscore"] for line in lines(aligned) if "reward/pickscore" in line]
-    print(before, after, rewards[:3], rewards[-3:])
-    assert after > before + 0.1
-    assert sum(rewards[-5:]) > sum(rewards[:5])
+    assert after > before + 1
+    assert sum(rewards[-3:]) > sum(rewards[:3]) + 3

@@ -43,6 +43,7 @@ def test_batches_of_other_seeds_and_indices_differ() -> None:
     for other in (next(batches().starting_at(1)), next(batches(seed=4).starting_at(0))):
         assert not torch.equal(first.z, other.z)
         assert not torch.equal(first.u, other.u)
+        assert not torch.equal(first.places, other.places)
         assert first.real is not None
         assert other.real is not None
         assert not torch.equal(first.real, other.real)
