@@ -39,7 +39,7 @@ class Batch:
     many of them as count in this batch. `eps`: that of the noising, (b, *image_shape). `u`: quantiles of the noise level, (b,), uniform in (0, 1).
     `u_fake`, `eps_fake`: the same for the fake score's and discriminator's training; `eps_real` noises `real`, images of the data in [-1, 1]
     conditioned on `cond` like the student's samples, or None where there are no data. `pairs` are b pairs of other noise and the teacher's image, or
-    None where no term needs them.
+    None where no term needs them. `places`, (b, 2) uniform in (0, 1), say where a term looks that looks at a part of each sample.
     """
 
     z: Tensor
@@ -51,6 +51,7 @@ class Batch:
     real: Tensor | None
     eps_real: Tensor
     pairs: Pairs | None = None
+    places: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.z)
@@ -153,7 +154,8 @@ class Batches:
         if real is not None and self.encode is not None:
             with torch.no_grad():
                 real = torch.cat([self.encode(some.to(self.device)) for some in real.split(most_at_once(tuple(real.shape[1:])))])
-        return Batch(z, self._condition(index, label), u, eps, u_fake, eps_fake, real, eps_real, self._draw_pairs(index)).to(self.device)
+        places = open_uniform(2 * count, self.random(index, purpose=6)).reshape(count, 2)[self.rows]
+        return Batch(z, self._condition(index, label), u, eps, u_fake, eps_fake, real, eps_real, self._draw_pairs(index), places).to(self.device)
 
     def _condition(self, index: int, label: Tensor | None) -> Condition:
         if self.prompts is None or label is None:

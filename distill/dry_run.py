@@ -39,7 +39,7 @@ def describe_run(config: RunConfig) -> str:
 def _describe_distillation(config: DistillRun) -> str:
     config = config.model_copy(update={"generator": config.generator.model_copy(update={"init_from": None})})  # the same sizes
     teacher = config.teacher.outline().eval().requires_grad_(False)
-    networks, method = build_networks(config, teacher, META), build_method(config, META)
+    networks, method = build_networks(config, teacher, META), build_method(config, META, outline=True)
     batch = _empty_batch(config, teacher, config.discriminator is not None, config.needs_pairs)
     z = torch.empty(len(batch), *networks.generator.noise_shape, device=META)
     parts = {
@@ -77,6 +77,8 @@ def _describe_distillation(config: DistillRun) -> str:
         work[-1] += f", {flops / look.flops * len(batch) / config.batch_size:.1f} forward passes of the teacher on as many images"
     if evaluations > 1:
         work.append(f"an image of the student takes {evaluations} evaluations, one for training {(evaluations + 1) / 2:g} on average")
+    if left_out := [name for term in config.terms for name in term.left_out]:
+        work.append(f"not counted, neither here nor above: the networks of {', '.join(left_out)}, whose weights say what they are")
     activations = {"a generator update": generator, **({"a fake update": fake} if fake_updates else {})}
     return _report(config, built, learners, networks.generator, activations, work)
 
@@ -99,7 +101,8 @@ def _empty_batch(config: RunSettings, network: Denoiser, real: bool, pairs: bool
     if network.takes_text:
         given, none = ({name: torch.empty(rows, *shape, device=META) for name, shape in network.text_shapes().items()} for rows in (count, 1))
         cond = Condition(text=Text(given, none))
-    return Batch(image, cond, u, image, u, image, image if real else None, image, Pairs(image, cond, image) if pairs else None)
+    made = Pairs(image, cond, image) if pairs else None
+    return Batch(image, cond, u, image, u, image, image if real else None, image, made, torch.empty(count, 2, device=META))
 
 
 def _measure(loss: Callable[[], Tensor], learners: Sequence[nn.Module]) -> Cost:

@@ -20,6 +20,7 @@ from distill.files import read_json, write_json, write_text
 
 STATS = {  # families of keys in stats.jsonl: the title of their section, and what to look for
     "loss/": ("Losses", "Thick: running mean; faint: logged values. A distillation's losses need not fall; look for sudden jumps."),
+    "reward/": ("Rewards", "Means of the rewards that the student is aligned with; a steady rise that other scores do not share is hacking."),
     "ratio/": ("Density ratio", "How the discriminator weighs student samples against the teacher's, as the objective uses it."),
     "grad_norm/": ("Gradient norms", "Length of each network's gradient; a lasting rise announces divergence."),
     "lr/": ("Learning rates", "As the optimisers used them."),

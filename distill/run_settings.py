@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter, model_validator
 
+from distill.guard import GuardSettings
 from distill.method import DiscriminatorSettings, ObjectiveSettings, RatioSettings
 from distill.noise_levels import Karras, LogNormal, NoiseLevels
 from distill.optimization import OptimizerSettings
@@ -124,6 +125,8 @@ class RunSettings(Settings):
     """File of published statistics (.npz, .pkl) to measure against; null measures against the run's training data."""
     trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ()
     """Trackers besides stats.jsonl."""
+    stop_when: tuple[GuardSettings, ...] = ()
+    """Bounds at which the run stops before its last step, such as [{measure: monitor/fd_pixel, above: 0.5}]: saved, exported, exit code 3."""
 
 
 class DistillRun(RunSettings):
@@ -175,6 +178,10 @@ class DistillRun(RunSettings):
             raise ValueError(f"ratio.low: is {self.ratio.low:g}; expected less than ratio.high, {self.ratio.high:g}")
         if self.ratio is None and self.objective.uses_ratio:
             raise ValueError("objective.divergence: needs a density ratio; expected settings under 'ratio'")
+        names = [term.name for term in self.terms]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(f"terms: {twice} stands there twice; expected once")
         return self
 
     @model_validator(mode="after")

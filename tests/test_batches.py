@@ -26,7 +26,7 @@ def tensors(batch: Batch) -> dict[str, torch.Tensor]:
 def test_batches_started_late_are_those_of_an_uninterrupted_run() -> None:
     third = list(islice(batches().starting_at(0), 3))[2]
     again = next(batches().starting_at(2))
-    assert len(tensors(third)) == 8
+    assert len(tensors(third)) == 9
     for name, value in tensors(third).items():
         assert torch.equal(value, tensors(again)[name]), name
 
@@ -43,6 +43,7 @@ def test_batches_of_other_seeds_and_indices_differ() -> None:
     for other in (next(batches().starting_at(1)), next(batches(seed=4).starting_at(0))):
         assert not torch.equal(first.z, other.z)
         assert not torch.equal(first.u, other.u)
+        assert not torch.equal(first.places, other.places)
         assert first.real is not None
         assert other.real is not None
         assert not torch.equal(first.real, other.real)

@@ -29,6 +29,8 @@ def test_the_cost_of_a_linear_layer_is_that_by_hand() -> None:
         ("sid", "10.0", "64 images of the student and looks at 0 real ones"),
         ("uni_instruct", "12.0", "64 images of the student and looks at 64 real ones"),
         ("dmd2", "16.8", "128 images of the student and looks at 128 real ones"),
+        ("di_plus_plus", "9.0", "64 images of the student and looks at 0 real ones"),
+        ("di_star", "12.0", "64 images of the student and looks at 0 real ones"),
     ],
 )
 def test_a_preset_takes_the_passes_of_the_documentation(
