@@ -158,6 +158,8 @@ class DistillRun(RunSettings):
     def _fits_together(self) -> DistillRun:
         if self.discriminator is None and any(term.differentiates_logits for term in self.terms):
             raise ValueError("terms: gan needs a discriminator; expected settings under 'discriminator'")
+        if getattr(self.teacher, "attention", None) == "flash" and self.precision == "fp32":
+            raise ValueError("teacher.attention: flash computes in half precision; expected precision: bf16, or attention: sdpa or xformers")
         if self.ratio is not None and self.ratio.source == "exact":
             if self.fake.network.name != "exact":
                 raise ValueError(f"ratio.source: exact needs fake.network exact; found {self.fake.network.name}")

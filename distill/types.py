@@ -129,6 +129,10 @@ class ImageModel(nn.Module):
         """What it holds besides its network, frozen and shared by its copies: an autoencoder of images, encoders of text."""
         return {}
 
+    def carried_parts(self) -> dict[str, nn.Module]:
+        """Of its other parts those, of diffusers, that an export must carry since they lie on this machine alone."""
+        return {}
+
     def prompt_encoder_sha256(self) -> str:
         """Hash of all that a prompt's condition depends on besides the prompt. Raises as `encode_prompts`."""
         raise ValueError(f"{type(self).__name__} takes no prompts")

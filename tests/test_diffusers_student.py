@@ -258,8 +258,8 @@ def test_prompts_from_the_command_line(root: Path, tmp_path: Path) -> None:
     assert [record["prompt"] for record in records] == [*PROMPTS, PROMPTS[0]]
     with Image.open(tmp_path / "samples" / "000001.png") as image:
         assert image.size == (16, 16)
-        assert "seed 1, prompt 'two dogs'" in image.text["Comment"]
-        assert "'size': [16, 16], 'dtype': 'float32'" in image.text["Comment"]
+        noted = json.loads(image.text["Comment"])
+        assert (noted["seed"], noted["prompt"], noted["size"], noted["dtype"]) == (1, "two dogs", [16, 16], "float32")
         plain = np.asarray(image).astype(int)
     sample([*arguments, "--prompts", str(root / "prompts.txt"), "--dtype", "bfloat16"])
     with Image.open(tmp_path / "samples" / "000001.png") as image:

@@ -196,8 +196,8 @@ def test_three_evaluations_are_reported(run: Path, tmp_path: Path, capsys: pytes
     assert "into a student that makes one in 3 network evaluations." in page
     assert '<data value="3">3</data>' in page
     card = (run / "export" / "README.md").read_text()
-    assert "Makes an image in 3 network evaluations." in card
-    assert "| | student, 3 network evaluations an image | teacher |" in card
+    assert "Makes each image in 3 network evaluations." in card
+    assert "| | student, 3 network evaluations | teacher |" in card
 
 
 def test_three_evaluations_are_reported_under_a_protocol(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

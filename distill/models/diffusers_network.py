@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -55,6 +56,23 @@ class DiffusersNetwork(Denoiser):
     def save_pipeline(self, times: Sequence[float], folder: Path) -> None:
         """Write a pipeline that enters this network at these times, one for each of its steps."""
         self.pipeline.save(self.network, times, folder)
+
+    def example_call(self, steps: int) -> dict[str, Any] | None:
+        """Arguments for an image, in so many steps, of a pipeline with what `save_pipeline` wrote: those without which it would take other steps, be
+        guided, or be of another size. None for U-Nets of classes, whose pipelines cannot be told one."""
+        known = inspect.signature(type(self.pipeline.pipe).__call__).parameters
+        if self.label_count and "class_labels" not in known:
+            return None
+        call: dict[str, Any] = {"prompt": "a cat in a hat"} if self.takes_text else {"class_labels": [0]} if self.label_count else {}
+        call |= {"num_inference_steps": steps, "guidance_scale": 0}
+        if self.pipeline.source.get("resolution") is not None and not self.leaves_with_its_size:
+            call |= {"height": self.pixel_shape[1], "width": self.pixel_shape[2], "use_resolution_binning": False}
+        return {name: value for name, value in call.items() if name in known}
+
+    @property
+    def leaves_with_its_size(self) -> bool:
+        """Whether `save_pipeline` writes down another size than the teacher's own: a U-Net's configuration says it."""
+        return self.pipeline.family.part == "unet"
 
     @classmethod
     def from_description(cls, description: dict[str, Any]) -> DiffusersNetwork:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from distill.errors import UserError
 from distill.types import Condition, Denoiser, Generator
@@ -57,6 +57,9 @@ class FewStepGenerator(Generator):
 
     def encode_prompts(self, prompts: Sequence[str]) -> Condition:
         return self.denoiser.encode_prompts(prompts)
+
+    def carried_parts(self) -> dict[str, nn.Module]:
+        return self.denoiser.carried_parts()
 
     def prompt_encoder_sha256(self) -> str:
         return self.denoiser.prompt_encoder_sha256()

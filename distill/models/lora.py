@@ -88,6 +88,15 @@ class LoRANetwork(DiffusersNetwork):
         self.pipeline.pipe.save_lora_weights(folder, **{f"{part}_lora_layers": weights})
         self.pipeline.student_scheduler(times).save_pretrained(folder / "scheduler")
 
+    def example_call(self, steps: int) -> dict[str, Any] | None:
+        """A network that is told its guidance is told it by the call of its base's pipeline."""
+        call, guidance = super().example_call(steps), self.pipeline.embedded_guidance
+        return call if call is None or guidance is None else {**call, "guidance_scale": guidance}
+
+    @property
+    def leaves_with_its_size(self) -> bool:
+        return False
+
     def load_adapters(self, folder: Path) -> None:
         """Read what `save_pipeline` wrote. Raises UserError where it is another network's."""
         part, found = self.pipeline.family.part, load_tensors(folder / ADAPTERS)

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from distill.errors import UserError
-from distill.export import PIPELINE
+from distill.export import PIPELINE, is_own_pipeline
 from distill.files import weights_sha256
 from distill.models.families import FAMILIES, Family
 from distill.parameterization import Prediction
@@ -33,13 +33,21 @@ def open_pipeline(source: str, flag: str, **settings: Any) -> Any:
     """A pipeline of diffusers, by folder or hub name; `settings` go to `from_pretrained`. Raises UserError, naming the flag, where there is none."""
     from diffusers import DiffusionPipeline
 
-    if Path(source).is_dir() and not (Path(source) / PIPELINE).is_file():
-        raise UserError(f"{flag}: {source} holds no {PIPELINE}; expected the folder of a diffusers pipeline")
+    if Path(source).is_dir():
+        check_folder(Path(source), flag)
     try:
         # Weights in pickles are refused: opening them could run code.
         return DiffusionPipeline.from_pretrained(source, use_safetensors=True, **settings)
     except (OSError, ValueError, AttributeError, ImportError) as error:
         raise UserError(f"{flag}: {source} cannot be opened as a diffusers pipeline ({error})") from error
+
+
+def check_folder(folder: Path, flag: str) -> None:
+    """Raises UserError, naming the flag, where a folder is no pipeline whose classes diffusers has."""
+    if is_own_pipeline(folder):
+        raise UserError(f"{flag}: {folder} is a student's export of a network that diffusers does not have; expected a pipeline that it has")
+    if not (folder / PIPELINE).is_file():
+        raise UserError(f"{flag}: {folder} holds no {PIPELINE}; expected the folder of a diffusers pipeline")
 
 
 class Pipeline:
