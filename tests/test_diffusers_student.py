@@ -204,6 +204,26 @@ def test_steps_that_no_pipeline_takes_are_refused(root: Path) -> None:
     assert [entry.t for entry in FewStepGenerator(sd3, 80.0, 0.25).entries] == [1.0, pytest.approx(0.2)]
 
 
+def test_a_run_of_several_steps_leaves_as_a_pipeline_or_does_not_begin(root: Path) -> None:
+    settings = {
+        "teacher": {"name": "diffusers", "path": str(root / "sdxl")},
+        "prompts": {"name": "text_file", "path": str(root / "prompts.txt")},
+        "objective": {"name": "score_matching"},
+    }
+    student = {"network": {"name": "lora", "rank": 4}, "init_noise_to_signal": 80.0, "steps": 2, "ema": 0.0}
+    full = {**student, "network": {"name": "copy"}, "steps": 4}
+    run_dir = run(root, "four-steps", {**settings, "generator": full})
+    generator = distill.load_generator(run_dir)
+    z = torch.randn(2, *generator.noise_shape, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(image_of_diffusers(run_dir / "export", z, 4), image_of_ours(generator, z), rtol=0, atol=1e-5)
+    assert "num_inference_steps=4, guidance_scale=0" in (run_dir / "export" / "README.md").read_text()
+    adapters = run(root, "two-steps", {**settings, "generator": student})
+    assert [entry.t for entry in distill.load_generator(adapters).entries] == [999, 499]
+    with pytest.raises(UserError, match="expected 999, 499, or null: pipelines have no others"):
+        run(root, "no-steps", {**settings, "generator": {**student, "further_noise_to_signal": [2.5]}})
+    assert not (root / "runs" / "no-steps").exists()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("preset", ["sd15/f_distill", "sd15/sid_lsg", "sd15/dmd2", "sdxl/f_distill", "sdxl/dmd2"])
 def test_the_papers_presets_run(root: Path, preset: str) -> None:
