@@ -45,7 +45,7 @@ def save_denoiser(network: Denoiser, folder: Path) -> None:
 
 def save_generator(generator: Generator, folder: Path) -> None:
     """Write a one-step generator into an existing folder."""
-    write_json(folder / CONFIG, _description_of_generator(generator))
+    write_json(folder / CONFIG, describe_generator(generator))
     save_tensors(folder / WEIGHTS, generator.state_dict())
 
 
@@ -66,7 +66,7 @@ def export_generator(generator: Generator, folder: Path) -> None:
     else:
         exported = denoiser.exported()
         exported.save_pipeline(generator.init_noise_to_signal, folder)
-        write_json(folder / CONFIG, _description_of_generator(OneStepGenerator(exported, generator.init_noise_to_signal)))
+        write_json(folder / CONFIG, describe_generator(OneStepGenerator(exported, generator.init_noise_to_signal)))
 
 
 def load_denoiser(path: Path) -> Denoiser:
@@ -115,7 +115,8 @@ def is_pipeline(folder: Path) -> bool:
     return (folder / PIPELINE).is_file() and not (folder / OWN_PIPELINE).is_file()
 
 
-def _description_of_generator(generator: Generator) -> dict[str, Any]:
+def describe_generator(generator: Generator) -> dict[str, Any]:
+    """What `config.json` says of a one-step generator: all but its weights."""
     from distill.models.one_step import OneStepGenerator
 
     if isinstance(generator, OneStepGenerator):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from distill.types import Condition, Denoiser, Generator
 
@@ -39,6 +39,9 @@ class OneStepGenerator(Generator):
 
     def encode_prompts(self, prompts: Sequence[str]) -> Condition:
         return self.denoiser.encode_prompts(prompts)
+
+    def other_parts(self) -> dict[str, nn.Module]:
+        return self.denoiser.other_parts()
 
     def prompt_encoder_sha256(self) -> str:
         return self.denoiser.prompt_encoder_sha256()
