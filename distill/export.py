@@ -33,6 +33,7 @@ CLASSES = {
     "LoRANetwork": "distill.models.lora",
     "EDMNetwork": "distill.models.edm",
     "EDM2Network": "distill.models.edm2",
+    "Classifier": "distill.models.image_classifier",
 }
 """Networks that can be saved, and their modules. Each has `describe()`, plain data, and `from_description(data)`, the network without weights."""
 
