@@ -159,8 +159,10 @@ def parse_preference(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--pipeline", metavar="PATH", help="a diffusers pipeline, by folder or by its name on the hub, called as its users call it")
     parser.add_argument("--images", metavar="PATH", help="images that are there: a folder of sample.py, or any in the order of the prompts")
     parser.add_argument("--against", metavar="KIND:PATH", help="a second subject, such as pipeline:PATH; teacher alone is that of --run")
-    parser.add_argument("--scores", required=True, help="such as pickscore,hpsv2.1,imagereward,clipscore,aesthetic")
-    parser.add_argument("--weights", metavar="NAME=PATH", action="append", default=[], help="where the weights of a score are; repeatable")
+    parser.add_argument("--scores", required=True, help="such as pickscore,hpsv2.1,imagereward,clipscore,aesthetic or classifier:PATH")
+    parser.add_argument(
+        "--weights", metavar="NAME=PATH", action="append", default=[], help="where a score's weights are, or NAME.SETTING=VALUE; repeatable"
+    )
     parser.add_argument("--prompts", help="a file, a dataset of the hub (OWNER/NAME[:FILE]), or labels:N (default: 80 prompts of our own)")
     parser.add_argument("--format", choices=list(FORMATS), help="what --prompts is (default: what it looks like)")
     parser.add_argument("--captions", choices=["one", "all"], default="one", help="of each image of COCO (default: one, of the lowest id)")

@@ -24,24 +24,25 @@ class Printed(NamedTuple):
 
 
 def choose_scores(names: str, weights: Sequence[str]) -> dict[str, RewardSettings]:
-    """The settings of the scores of these names, commas between them, with `NAME=PATH` and `NAME.SETTING=VALUE` of `--weights`.
+    """The settings of the scores `NAME` or `NAME:PATH`, commas between them, with `NAME=PATH` and `NAME.SETTING=VALUE` of `--weights`.
 
     Raises UserError, with the nearest right name, where one is none.
     """
-    wanted = [name.strip() for name in names.split(",")]
-    for name in wanted:
-        if wanted.count(name) > 1:
+    given: dict[str, dict[str, str]] = {}
+    for text in names.split(","):
+        name, _, path = text.strip().partition(":")
+        if name in given:
             raise UserError(f"--scores {names}: names {name} twice")
-    given: dict[str, dict[str, str]] = {name: {} for name in wanted}
+        given[name] = {"path": path} if path else {}
     for text in weights:
         key, equals, value = text.partition("=")
-        name = max((name for name in wanted if key == name or key.startswith(f"{name}.")), key=len, default=None)
+        name = max((name for name in given if key == name or key.startswith(f"{name}.")), key=len, default=None)
         if not equals or not value:
             raise UserError(f"--weights {text}: expected NAME=PATH or NAME.SETTING=VALUE, such as pickscore=models/pickscore")
         if name is None:
-            raise UserError(f"--weights {text}: '{key}' is none of the scores{did_you_mean(key, wanted)}")
+            raise UserError(f"--weights {text}: '{key}' is none of the scores{did_you_mean(key, given)}")
         given[name][key[len(name) + 1 :] or "path"] = value
-    return {name: of_name(name, **given[name]) for name in wanted}
+    return {name: of_name(name, **given[name]) for name in given}
 
 
 def open_scorer(name: str, settings: RewardSettings, device: torch.device) -> Scorer:
@@ -70,4 +71,5 @@ def printed(name: str, settings: RewardSettings) -> Printed:
         if scale == "cosine":
             return Printed("CLIPScore, cosine", {"CLIPScore, cosine x 100": 100.0})
         return Printed(f"CLIPScore, {scale} max(cosine, 0)")
-    return Printed({"imagereward": "ImageReward", "aesthetic": "LAION aesthetic"}.get(settings.name, name))
+    titles = {"imagereward": "ImageReward", "aesthetic": "LAION aesthetic", "classifier": "log p(label)"}
+    return Printed(titles.get(settings.name, name))

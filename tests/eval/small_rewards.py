@@ -7,7 +7,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from distill.errors import UserError, did_you_mean
+from distill import rewards
+from distill.errors import UserError
 from distill.rewards import RewardSettings
 from distill.types import Condition, Reward
 
@@ -32,26 +33,16 @@ class Brightness(Reward):
         return torch.where(torch.tensor([prompt == self.broken for prompt in cond.text.prompts]), torch.nan, score)
 
 
-class Label(Reward):
-    """The label that an image was asked for, plus the mean of its values."""
-
-    def forward(self, images: Tensor, cond: Condition) -> Tensor:
-        assert cond.label is not None
-        return images.mean((1, 2, 3)) + cond.label
-
-
 class Settings(RewardSettings):
     """Brightness: how bright an image is."""
 
-    name: Literal["brightness", "label"] = "brightness"
+    name: Literal["brightness"] = "brightness"
     path: str = ""
     bias: float = 0.0
 
     def load(self) -> Reward:
         if self.path == "nowhere":
             raise UserError("brightness.path: nowhere holds no weights")
-        if self.name == "label":
-            return Label()
         return LOADED.setdefault(self.bias, Brightness(self.bias))
 
 
@@ -60,8 +51,6 @@ LOADED: dict[float, Brightness] = {}
 
 
 def of_name(score: str, **settings: object) -> RewardSettings:
-    """`brightness`, `brightness2`, whose bias is 2, and `label`."""
-    known = {"brightness": {"name": "brightness"}, "brightness2": {"name": "brightness", "bias": 2.0}, "label": {"name": "label"}}
-    if score not in known:
-        raise UserError(f"'{score}' is no score{did_you_mean(score, known)}")
-    return Settings.model_validate({**known[score], **settings})
+    """`brightness`, and `brightness2`, whose bias is 2; others as `distill.rewards` has them."""
+    own = {"brightness": {}, "brightness2": {"bias": 2.0}}
+    return Settings.model_validate({**own[score], **settings}) if score in own else rewards.of_name(score, **settings)

@@ -98,7 +98,7 @@ def test_sheets_and_the_report_of_a_run(run_dir: Path, tmp_path: Path) -> None:
     rows = {name: re.findall("<td>([^<]*)</td>", cells) for name, cells in re.findall(r'<th scope="row">([^<]*)</th>(.*?)</tr>', section)}
     assert rows["PickScore"] == ["20.50 ± 0.65", "20.75 ± 0.25", "37.5% [9.2%, 78.1%]"]  # a win and a tie of four
     assert rows["PickScore / 100"] == ["0.2050 ± 0.0065", "0.2075 ± 0.0025", ""]
-    assert rows["even (2)"] == ["75.0% [21.8%, 97.1%]"]
+    assert rows["even (2)"] == ["75.0% [19.8%, 97.3%]"]
     assert not re.search(r"https?://|<script|<link", page)
 
 

@@ -22,6 +22,7 @@ from distill.export import export_generator
 from distill.images import from_bytes, to_bytes
 from distill.models.one_step import OneStepGenerator
 from distill.models.pipeline import open_pipeline
+from distill.rewards import of_name
 from distill.samplers import Heun
 from distill.sampling import sample_generator, sample_teacher
 from distill.types import Condition
@@ -33,6 +34,7 @@ from tests import tiny_pipelines
 from tests.eval import small_rewards
 from tests.eval.small_rewards import LOADED
 from tests.random_teacher import save_random_teacher
+from tests.rewards import tiny_networks
 
 LINES = "Prompt\tCategory\na cat\tanimals\na dog and a cat\tanimals\na house\tplaces\n"
 TEXTS = ("a cat", "a dog and a cat", "a house")
@@ -158,13 +160,16 @@ def test_images_of_sample_py_against_a_run(models: Path, tmp_path: Path) -> None
 def test_labels_of_a_model_without_text(tmp_path: Path) -> None:
     network = save_random_teacher(tmp_path / "teacher")
     arguments = ["--teacher", str(tmp_path / "teacher"), "--steps", "2", "--per-prompt", "2"]
-    results = preference(tmp_path, *arguments, "--prompts", "labels:10", scores="label")
-    images = to_bytes(sample_teacher(network, range(20), Condition(torch.arange(20) % 10), Heun(steps=2)))
-    expected = from_bytes(images).mean((1, 2, 3)) + torch.arange(20) % 10
-    assert results["scores"]["label"]["values"] == pytest.approx(expected.tolist(), abs=2 / 255)
-    assert results["scores"]["label"]["by_category"]["label 3"]["prompts"] == 1
+    results = preference(tmp_path, *arguments, "--prompts", "labels:10", scores="classifier:assets/digits-classifier")
+    cond = Condition(torch.arange(20) % 10)
+    images = to_bytes(sample_teacher(network, range(20), cond, Heun(steps=2)))
+    expected = of_name("classifier", path="assets/digits-classifier").load()(from_bytes(images), cond)
+    found = results["scores"]["classifier"]
+    assert found["values"] == pytest.approx(expected.tolist(), abs=1e-5)
+    assert found["by_category"]["label 3"]["mean"] == pytest.approx((expected[3] + expected[13]).item() / 2)
+    assert (found["title"], found["files"]) == ("log p(label)", {"path": "assets/digits-classifier"})
     with pytest.raises(UserError, match=r"^teacher:.*teacher: takes no text; expected --prompts labels:10, all of them$"):
-        preference(tmp_path, *arguments, "--prompts", "labels:4", scores="label")
+        preference(tmp_path, *arguments, "--prompts", "labels:4")
     with pytest.raises(UserError, match=r"^teacher:.*teacher: takes no text; expected --prompts labels:10, all of them$"):
         preference(tmp_path, *arguments)
 
@@ -242,13 +247,15 @@ def test_two_processes(models: Path, tmp_path: Path) -> None:
         (["--run", "nowhere"], "nowhere: no such folder; expected a run, a checkpoint or an export"),
         (["--pipeline", "tests"], "--pipeline: tests holds no model_index.json; expected the folder of a diffusers pipeline"),
         (["--images", "tests"], "tests: holds no image; expected files ending in .bmp, .jpeg, .jpg, .png, .webp"),
-        (["--run", "a", "--scores", "brightnes"], "'brightnes' is no score; did you mean 'brightness'?"),
-        (["--run", "a", "--scores", "label,label"], "--scores label,label: names label twice"),
+        (["--run", "a", "--scores", "pickscor"], "'pickscor' is no score; did you mean 'pickscore'?"),
+        (["--run", "a", "--scores", "hpsv2,hpsv2"], "--scores hpsv2,hpsv2: names hpsv2 twice"),
         (["--run", "a", "--weights", "brigthness=x"], "--weights brigthness=x: 'brigthness' is none of the scores; did you mean 'brightness'?"),
         (
             ["--run", "a", "--weights", "brightness"],
             "--weights brightness: expected NAME=PATH or NAME.SETTING=VALUE, such as pickscore=models/pickscore",
         ),
+        (["--run", "a", "--scores", "classifier"], "classifier: path: is missing"),
+        (["--run", "a", "--scores", "clipscore", "--weights", "clipscore.scal=1"], "clipscore: unknown key 'scal'; did you mean 'scale'?"),
         (["--run", "a", "--perprompt", "3"], "'--perprompt': unknown argument; did you mean '--per-prompt'?"),
     ],
 )
@@ -267,3 +274,22 @@ def test_settings_of_scores_from_the_command_line(models: Path, tmp_path: Path) 
     assert results["scores"]["brightness2"]["files"] == {"path": "somewhere"}
     with pytest.raises(UserError, match=r"^brightness.path: nowhere holds no weights$"):
         preference(tmp_path, "--run", str(models / "run"), "--n", "1", "--weights", "brightness=nowhere")
+
+
+def test_rewards_of_clip_in_their_conventions(models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Networks of random weights; two scores of one network are one times the other."""
+    clip = str(tiny_networks.clip(tmp_path / "clip"))
+    weights = [f"pickscore={clip}", f"pickscore.processor={clip}", f"clipscore={clip}"]
+    arguments = ["--pipeline", str(models / "pipe"), "--steps", "2", "--prompts", str(models / "prompts.tsv")]
+    results = preference(tmp_path, *arguments, *(word for text in weights for word in ("--weights", text)), scores="pickscore,clipscore")
+    pick, cosine = (results["scores"][name] for name in ("pickscore", "clipscore"))
+    scale = of_name("pickscore", path=clip, processor=clip).load().scale
+    stream = PipelineImages(open_pipeline(str(models / "pipe"), "--pipeline"), 3, 0, TEXTS, num_inference_steps=2)
+    made = torch.stack([*stream.read(range(3))])  # type: ignore[list-item]
+    reward = of_name("clipscore", path=clip).load()
+    assert cosine["values"] == pytest.approx(reward(from_bytes(made), tiny_networks.prompted(*TEXTS)).tolist(), abs=1e-5)
+    assert pick["values"] == pytest.approx([scale * value for value in cosine["values"]], rel=1e-5)
+    rows = {" ".join(line.split()) for line in capsys.readouterr().out.splitlines()}
+    assert f"PickScore / 100 {pick['mean'] / 100:.4f} ± {pick['standard_error'] / 100:.4f}" in rows
+    assert f"CLIPScore, cosine x 100 {100 * cosine['mean']:.4f} ± {100 * cosine['standard_error']:.4f}" in rows
+    assert pick["convention"].startswith("PickScore v1: ")
