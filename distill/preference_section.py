@@ -28,7 +28,8 @@ def _conditions(preference: Mapping[str, Any]) -> str:
     each = "an image each" if preference["per_prompt"] == 1 else f"{preference['per_prompt']} images each"
     against = f", against {preference['against']['of']} on the same prompts" if "against" in preference else ""
     conventions = " ".join(dict.fromkeys(str(score["convention"]) for score in preference["scores"].values()))
-    stated = f"Means over {prompts['count']} prompts of {prompts['set']}{departures}, {each}{against}; ± is the standard error over prompts."
+    error = f"± is the standard error, of {preference['independent']} independent draws"
+    stated = f"Means over {prompts['count']} prompts of {prompts['set']}{departures}, {each}{against}; {error}."
     return f"{stated} {conventions} {' '.join(f'Note: {note}.' for note in preference['notes'])}".strip()
 
 
@@ -53,7 +54,7 @@ def _by_category(preference: Mapping[str, Any]) -> str:
     if len(categories) < 2:
         return ""
     write = (lambda one: _wins(one["against"])) if "against" in preference else (lambda one: _with_error(one["mean"], one["standard_error"]))
-    rows = [(f"{name} ({one['prompts']})", [write(score["by_category"][name]) for score in scores]) for name, one in categories.items()]
+    rows = [(f"{name} ({one['count']})", [write(score["by_category"][name]) for score in scores]) for name, one in categories.items()]
     return _table("Wins by category" if "against" in preference else "Mean by category", [score["title"] for score in scores], rows)
 
 

@@ -185,7 +185,7 @@ def parse_preference(arguments: list[str]) -> argparse.Namespace:
     )
     options = parser.parse_args(arguments)
     kind = one_subject(options)[2:]
-    options.asked = Asked(kind, getattr(options, kind), False, options.steps, options.guidance)
+    options.asked = Asked(kind, getattr(options, kind), f"--{kind}", False, options.steps, options.guidance)
     refuse_settings(options.asked)
     if options.against is not None:
         options.against = parse_against(options.against, options.run, options.against_steps, options.against_guidance)

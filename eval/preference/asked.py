@@ -13,18 +13,14 @@ OWN_TEACHER = "teacher"
 
 @dataclasses.dataclass(frozen=True)
 class Asked:
-    """One of `KINDS` and its path; `own` for the teacher of a run at this path; settings of a teacher's sampler or of a pipeline."""
+    """One of `KINDS` and its path, by which flag; `own` for the teacher of a run at this path; settings of a teacher's sampler or of a pipeline."""
 
     kind: str
     path: str
+    flag: str
     own: bool = False
     steps: int | None = None
     guidance: float | None = None
-
-    @property
-    def flag(self) -> str:
-        """How messages name it."""
-        return f"{self.kind}:{self.path}"
 
 
 def parse_against(text: str, run: str | None, steps: int | None, guidance: float | None) -> Asked:
@@ -32,14 +28,14 @@ def parse_against(text: str, run: str | None, steps: int | None, guidance: float
     if text == OWN_TEACHER:
         if run is None:
             raise UserError("--against teacher: goes with --run, whose teacher it is; expected teacher:PATH")
-        asked = Asked("teacher", run, True, steps, guidance)
+        asked = Asked("teacher", run, "--against", True, steps, guidance)
     else:
         kind, colon, path = text.partition(":")
         if not colon or not path:
             raise UserError(f"--against {text}: expected {', '.join(f'{name}:PATH' for name in KINDS)}, or teacher for the run's own")
         if kind not in KINDS:
             raise UserError(f"--against {text}: '{kind}' is no kind of subject{did_you_mean(kind, KINDS)}")
-        asked = Asked(kind, path, False, steps, guidance)
+        asked = Asked(kind, path, "--against", False, steps, guidance)
     refuse_settings(asked, "--against-steps", "--against-guidance")
     return asked
 

@@ -19,7 +19,7 @@ from eval.fid import device_of
 from eval.preference.asked import Asked
 from eval.preference.contact_sheet import save_sheets
 from eval.preference.images import PromptedImages, find_images, make_images, recorded_prompts
-from eval.preference.results import FORMAT, check_pairing, describe_images, measure
+from eval.preference.results import FORMAT, check_pairing, describe_images, independent, measure
 from eval.preference.rewards import choose_scores, describe_score, open_scorer
 from eval.preference.scores import Scores, score_images
 from eval.preference.subjects import open_subject
@@ -113,6 +113,7 @@ def assemble(
         "format": FORMAT,
         "prompts": {**prompts.describe(), "texts": prompts.texts, "categories": [prompt.category for prompt in prompts.prompts]},
         "per_prompt": per_prompt,
+        "independent": independent(prompts, len(sides[0])),
         "seeds": sides[0].seeds,
         **dict(zip(("subject", "against"), described, strict=False)),
         "scores": entries,

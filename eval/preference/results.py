@@ -25,13 +25,20 @@ def by_prompt(values: Sequence[float] | Tensor, prompts: int) -> Float64[Tensor,
     return torch.as_tensor(values, dtype=torch.float64).reshape(-1, prompts).T
 
 
+def independent(prompts: PromptSet, images: int) -> int:
+    """How many draws so many images are: one for each prompt, whose images are alike. Labels are not drawn, so that every image is one."""
+    return images if prompts.are_labels else len(prompts)
+
+
 def measure(sides: Sequence[Sequence[float]], prompts: PromptSet) -> dict[str, Any]:
     """The statistics of one subject's scores, of all prompts and of each category; under `against` those of a second's, and of the pairs."""
-    tables = [by_prompt(values, len(prompts)) for values in sides]
+    count = independent(prompts, len(sides[0]))
+    tables = [by_prompt(values, count) for values in sides]
     measured = _numbers(tables)
-    measured["by_category"] = {
-        name: {"prompts": len(rows), **_numbers([table[rows] for table in tables])} for name, rows in prompts.categories.items()
-    }
+    measured["by_category"] = {}
+    for name, numbers in prompts.categories.items():
+        rows = [turn + number for turn in range(0, count, len(prompts)) for number in numbers]
+        measured["by_category"][name] = {"count": len(rows), **_numbers([table[rows] for table in tables])}
     for side, values in zip((measured, measured.get("against")), sides, strict=False):
         side["values"] = list(values)
     return measured

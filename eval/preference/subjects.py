@@ -61,23 +61,29 @@ def open_subject(asked: Asked, prompts: PromptSet, seeds: range, batch_size: int
         with computing(network, dtype):
             return list(stream.read(rows))
 
-    return Subject(f"{stream.origin} of {asked.path}", {**identity, "size": list(network.pixel_shape)}, batch_size, read)
+    return Subject(origin_of(stream, asked, sampler.steps if sampler else None), {**identity, "size": list(network.pixel_shape)}, batch_size, read)
+
+
+def origin_of(stream: NetworkImages | PipelineImages, asked: Asked, steps: int | None) -> str:
+    """Whose images they are, for people."""
+    settings = {"steps": steps, "guidance": asked.guidance}
+    return ", ".join([f"{stream.origin} of {asked.path}", *(f"{name} {value:g}" for name, value in settings.items() if value is not None)])
 
 
 def check_takes(asked: Asked, prompts: PromptSet, takes_text: bool, label_count: int) -> None:
     """Raises UserError where a model takes text and is given labels, or takes labels and is not given just these."""
     if takes_text and prompts.are_labels:
-        raise UserError(f"--prompts {prompts.origin}: {asked.flag} takes text; expected a file of prompts")
+        raise UserError(f"{asked.flag}: {asked.path} takes text; expected a file of prompts, not {prompts.origin}")
     if not takes_text and (not label_count or not prompts.are_labels or len(prompts) != label_count):
         expected = f"--prompts labels:{label_count}, all of them" if label_count else "a model of prompts or of labels"
-        raise UserError(f"{asked.flag}: takes no text; expected {expected}")
+        raise UserError(f"{asked.flag}: {asked.path} takes no text; expected {expected}")
 
 
 def _open_pipeline(asked: Asked, prompts: PromptSet, seeds: range, batch_size: int, dtype: str, device: torch.device) -> Subject:
-    pipe = open_pipeline(asked.path, "--pipeline")
+    pipe = open_pipeline(asked.path, asked.flag)
     pipe.to(device, getattr(torch, dtype))
     given = {"num_inference_steps": asked.steps, "guidance_scale": asked.guidance}
     settings = {name: value for name, value in given.items() if value is not None}
     stream = PipelineImages(pipe, len(seeds), seeds[0], () if prompts.are_labels else prompts.texts, batch_size, **settings)
     check_takes(asked, prompts, stream.takes_text, stream.label_count)
-    return Subject(f"{stream.origin} of {asked.path}", stream.identity, batch_size, lambda rows: list(stream.read(rows)))
+    return Subject(origin_of(stream, asked, asked.steps), stream.identity, batch_size, lambda rows: list(stream.read(rows)))

@@ -57,9 +57,7 @@ def compare(results: Mapping[str, Mapping[str, Any]]) -> str:
     for file, one in results.items():
         cells.append([file, *(_with_error(score["mean"], score["standard_error"]) for score in (one["scores"][name] for name in shared))])
     for other in others:
-        pairs = [
-            [by_prompt(results[file]["scores"][name]["values"], results[file]["prompts"]["count"]) for file in (other, first)] for name in shared
-        ]
+        pairs = [[by_prompt(results[file]["scores"][name]["values"], results[file]["independent"]) for file in (other, first)] for name in shared]
         compared = [paired(*pair) for pair in pairs]
         cells.append([f"{other} wins [95 %]", *(_wins(one) for one in compared)])
         cells.append([f"{other} difference", *(_with_error(one["difference"], one["difference_error"]) for one in compared)])
@@ -82,8 +80,8 @@ def _rows(score: Mapping[str, Any]) -> list[list[str]]:
 def _categories(scores: Mapping[str, Any], title: str, cell: Callable[[Mapping[str, Any]], str]) -> list[str]:
     """A row for each category and a column for each score, after a blank line; nothing of fewer than two categories."""
     categories = next(iter(scores.values()))["by_category"]
-    rows = [[name, str(one["prompts"]), *(cell(score["by_category"][name]) for score in scores.values())] for name, one in categories.items()]
-    return ["", *aligned([[title, "prompts", *(score["title"] for score in scores.values())], *rows])] if len(rows) > 1 else []
+    rows = [[name, str(one["count"]), *(cell(score["by_category"][name]) for score in scores.values())] for name, one in categories.items()]
+    return ["", *aligned([[title, "n", *(score["title"] for score in scores.values())], *rows])] if len(rows) > 1 else []
 
 
 def _with_error(mean: float, error: float | None, scale: float = 1.0) -> str:

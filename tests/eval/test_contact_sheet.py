@@ -74,7 +74,7 @@ def test_sheets_and_the_report_of_a_run(run_dir: Path, tmp_path: Path) -> None:
         for number, colour in enumerate(colours):
             shown(plain(colour)).save(tmp_path / side / f"{number}.png")
     prompts = PromptSet.whole("mine", "mine.txt", [Prompt(f"<b>{number}</b>", "even" if number % 2 == 0 else "odd") for number in range(4)])
-    sides = [find_images(Asked("images", str(tmp_path / side)), prompts, 1, tmp_path) for side in ("a", "b")]
+    sides = [find_images(Asked("images", str(tmp_path / side), "--images"), prompts, 1, tmp_path) for side in ("a", "b")]
     score = {
         "title": "PickScore",
         "also": {"PickScore / 100": 0.01},
@@ -82,7 +82,7 @@ def test_sheets_and_the_report_of_a_run(run_dir: Path, tmp_path: Path) -> None:
         **measure([[22.0, 20, 21, 19], [21.0, 21, 21, 20]], prompts),
     }
     results = {
-        "format": FORMAT, "prompts": {**prompts.describe()}, "per_prompt": 1, "seeds": [None] * 4,
+        "format": FORMAT, "prompts": {**prompts.describe()}, "per_prompt": 1, "independent": 4, "seeds": [None] * 4,
         "subject": {"of": "a"}, "against": {"of": "the <b> other"},
         "scores": {"pickscore": score}, "notes": [], "commit": None,
     }  # fmt: skip
@@ -94,7 +94,8 @@ def test_sheets_and_the_report_of_a_run(run_dir: Path, tmp_path: Path) -> None:
     assert titles[titles.index("Results") + 1] == "Preference scores"
     section = page[page.index("<h2>Preference scores") :].split("</section>")[0]
     assert base64.b64encode((run_dir / "preference-pickscore.png").read_bytes()).decode() in section
-    assert "Means over 4 prompts of mine, an image each, against the &lt;b&gt; other on the same prompts; ± is the standard error" in section
+    stated = "Means over 4 prompts of mine, an image each, against the &lt;b&gt; other on the same prompts"
+    assert f"{stated}; ± is the standard error, of 4 independent draws." in section
     rows = {name: re.findall("<td>([^<]*)</td>", cells) for name, cells in re.findall(r'<th scope="row">([^<]*)</th>(.*?)</tr>', section)}
     assert rows["PickScore"] == ["20.50 ± 0.65", "20.75 ± 0.25", "37.5% [9.2%, 78.1%]"]  # a win and a tie of four
     assert rows["PickScore / 100"] == ["0.2050 ± 0.0065", "0.2075 ± 0.0025", ""]

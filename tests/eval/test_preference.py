@@ -181,7 +181,7 @@ def test_a_score_does_not_depend_on_the_batch_nor_on_other_sizes(tmp_path: Path)
         Image.fromarray(image.permute(1, 2, 0).squeeze(2).numpy() if len(image) == 1 else image.permute(1, 2, 0).numpy()).save(folder / f"{row}.png")
     prompts = PromptSet.whole("mine", "mine.txt", [Prompt("a" * (row + 1)) for row in range(4)])
     reward = Brightness(0.0)
-    found = score_images(find_images(Asked("images", str(folder)), prompts, 1, tmp_path / "store"), scorer(reward), ALONE, False)
+    found = score_images(find_images(Asked("images", str(folder), "--images"), prompts, 1, tmp_path / "store"), scorer(reward), ALONE, False)
     expected = [from_bytes(image[None]).mean().item() + (row + 1) / 100 for row, image in enumerate(pixels)]
     assert found.values.tolist() == pytest.approx(expected, abs=1e-6)
     assert {len(batch) for batch in reward.asked} == {8}
@@ -197,7 +197,7 @@ def sampled(folder: Path, prompts: Sequence[str], count: int, first_seed: int = 
 
 def test_images_that_are_there(tmp_path: Path) -> None:
     texts = ["a house", "a cat", "a dog"]
-    asked = Asked("images", sampled(tmp_path / "made", texts, 6, 5))
+    asked = Asked("images", sampled(tmp_path / "made", texts, 6, 5), "--images")
     images = find_images(asked, PROMPTS, 2, tmp_path)
     assert [images.prompt(row) for row in range(6)] == ["a cat", "a dog", "a house"] * 2
     assert images.seeds == [6, 7, 5, 9, 10, 8]  # by their prompts

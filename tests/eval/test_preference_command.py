@@ -100,7 +100,7 @@ def test_a_pipeline_and_its_images_reused_by_another_score(
     assert both["subject"]["images_sha256"] == first["subject"]["images_sha256"]
     assert both["scores"]["brightness2"]["weights_sha256"] != found["weights_sha256"]
     printed = capsys.readouterr().out
-    assert f"prompts, 3 prompts, 2 images each, seeds 7 to 12: the StableDiffusionPipeline of {models}/pipe\n" in printed
+    assert f"prompts, 3 prompts, 2 images each, seeds 7 to 12: the StableDiffusionPipeline of {models}/pipe, steps 2\n" in printed
     assert f"brightness   {found['mean']:.4f} ± {found['standard_error']:.4f}\n" in printed
     hashes = f"weights {found['weights_sha256'][:12]}, prompts {first['prompts']['sha256'][:12]}, images {first['subject']['images_sha256'][:12]}"
     line = f"brightness {found['mean']:.4f} ± {found['standard_error']:.4f}; prompts, 3 prompts, 2 images each, seeds 7 to 12; {hashes}, commit "
@@ -126,7 +126,7 @@ def test_a_run_against_its_teacher(models: Path, tmp_path: Path, capsys: pytest.
     assert found["against"]["difference"] == pytest.approx(found["mean"] - found["against"]["mean"])
     assert results["against"]["sampler"]["steps"] == 2
     assert results["subject"]["generator"]["init_noise_to_signal"] == 80.0
-    assert f"the student of {models}/run against the teacher of {models}/run\n" in capsys.readouterr().out
+    assert f"the student of {models}/run against the teacher of {models}/run, steps 2\n" in capsys.readouterr().out
     swapped = preference(
         tmp_path, "--teacher", str(models / "pipe"), "--steps", "2", "--against", f"run:{models / 'run'}", "--prompts", str(models / "prompts.tsv")
     )
@@ -167,15 +167,16 @@ def test_labels_of_a_model_without_text(tmp_path: Path) -> None:
     found = results["scores"]["classifier"]
     assert found["values"] == pytest.approx(expected.tolist(), abs=1e-5)
     assert found["by_category"]["label 3"]["mean"] == pytest.approx((expected[3] + expected[13]).item() / 2)
+    assert results["independent"] == found["by_category"]["label 3"]["count"] * 10 == 20
     assert (found["title"], found["files"]) == ("log p(label)", {"path": "assets/digits-classifier"})
-    with pytest.raises(UserError, match=r"^teacher:.*teacher: takes no text; expected --prompts labels:10, all of them$"):
+    with pytest.raises(UserError, match=r"^--teacher: .*teacher takes no text; expected --prompts labels:10, all of them$"):
         preference(tmp_path, *arguments, "--prompts", "labels:4")
-    with pytest.raises(UserError, match=r"^teacher:.*teacher: takes no text; expected --prompts labels:10, all of them$"):
+    with pytest.raises(UserError, match=r"^--teacher: .*teacher takes no text; expected --prompts labels:10, all of them$"):
         preference(tmp_path, *arguments)
 
 
 def test_text_is_not_given_labels(models: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"^--prompts labels:3: run:.*run takes text; expected a file of prompts$"):
+    with pytest.raises(UserError, match=r"^--run: .*run takes text; expected a file of prompts, not labels:3$"):
         preference(tmp_path, "--run", str(models / "run"), "--prompts", "labels:3")
     with pytest.raises(UserError, match=r"^--prompts: the StableDiffusionPipeline takes text; expected a file of prompts$"):
         preference(tmp_path, "--pipeline", str(models / "pipe"), "--prompts", "labels:3")
@@ -216,7 +217,7 @@ def test_two_processes(models: Path, tmp_path: Path) -> None:
     program = "import sys, eval.preference.rewards as rewards; from tests.eval import small_rewards; rewards.of_name = small_rewards.of_name; "
     program += "from eval.__main__ import main; main(sys.argv[1:])"
     (tmp_path / "two.py").write_text(program)
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(tmp_path / "two.py"), "preference"]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "--", str(tmp_path / "two.py"), "preference"]
     arguments = ["--run", str(models / "run"), "--n", "7", "--batch-size", "2", "--scores", "brightness", "--device", "cpu"]
     out = ["--store", str(tmp_path / "others"), "--out", str(tmp_path / "two.json")]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": "."}
@@ -224,6 +225,7 @@ def test_two_processes(models: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     two = json.loads((tmp_path / "two.json").read_text())
     assert two["subject"].pop("folder") != one["subject"].pop("folder")
+    assert two["scores"]["brightness"].pop("sheet") != one["scores"]["brightness"].pop("sheet")
     assert two == one
     assert {file.name for file in (tmp_path / "others").glob("*/scores/*/*.jsonl")} == {"0.jsonl", "1.jsonl"}
 

@@ -85,7 +85,7 @@ def test_numbers_by_category_and_against() -> None:
     assert found["against"]["values"] == second
     assert list(found["by_category"]) == ["x", "y"]
     x = found["by_category"]["x"]
-    assert (x["prompts"], x["mean"], x["standard_error"]) == (2, 1.5, pytest.approx(0.5))
+    assert (x["count"], x["mean"], x["standard_error"]) == (2, 1.5, pytest.approx(0.5))
     assert (x["against"]["mean"], x["against"]["win_rate"], x["against"]["difference"]) == (1.5, 0.5, 0.0)
     assert x["against"]["difference_error"] == pytest.approx(1.0)
     assert found["by_category"]["y"]["standard_error"] is None
@@ -94,9 +94,27 @@ def test_numbers_by_category_and_against() -> None:
     assert "against" not in measure([rows], PROMPTS)
 
 
+def test_images_of_labels_are_all_independent() -> None:
+    """Labels are not drawn: ten images of each of two labels are twenty draws, and of each label ten."""
+    labels = PromptSet.whole("labels", "labels:2", [Prompt(f"label {label}", f"label {label}", label) for label in range(2)])
+    values = torch.randn(20, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    found = measure([values.tolist(), (values - 1).tolist()], labels)
+    assert found["standard_error"] == pytest.approx((values.std() / 20**0.5).item())
+    assert found["against"]["win_interval"] == [*wilson(1.0, 20)]
+    odd = found["by_category"]["label 1"]
+    assert (odd["count"], odd["mean"]) == (10, pytest.approx(values[1::2].mean().item()))
+    assert odd["standard_error"] == pytest.approx((values[1::2].std() / 10**0.5).item())
+
+
 def results(**changes: object) -> dict:
     score = {"title": "PickScore", "also": {}, "weights_sha256": "w", "settings": {}, **measure([SCORES.T.flatten().tolist()], PROMPTS)}
-    facts = {"format": FORMAT, "prompts": {"set": "mine", "sha256": "p", "count": 3, "departures": []}, "per_prompt": 2, "seeds": [0, 1, 2, 3, 4, 5]}
+    facts = {
+        "format": FORMAT,
+        "prompts": {"set": "mine", "sha256": "p", "count": 3, "departures": []},
+        "per_prompt": 2,
+        "independent": 3,
+        "seeds": [0, 1, 2, 3, 4, 5],
+    }
     return {**facts, "scores": {"pickscore": score}, **changes}
 
 
