@@ -16,7 +16,9 @@ def preference_of(folder: Path, preference: Mapping[str, Any]) -> str:
     scores = preference.get("scores")
     if not isinstance(scores, Mapping) or not scores:
         return ""
-    sheets = [charts.image(folder / str(score.get("sheet")), f"{score['title']}|best, median and worst prompts") for score in scores.values()]
+    sheets = [
+        charts.image(folder / Path(str(score.get("sheet"))).name, f"{score['title']}|best, median and worst prompts") for score in scores.values()
+    ]
     figures = "".join(figure.replace("<figure>", '<figure class="wide">', 1) for figure in sheets if figure)
     return f'<p class="note">{escape(_conditions(preference))}</p>{_totals(preference)}{_by_category(preference)}{figures}'
 

@@ -81,7 +81,8 @@ def read_run(run_dir: Path) -> Run:
     for name, content in found.items():
         if not isinstance(content, dict):
             raise UserError(f"{files[name]}: expected a mapping, found {type(content).__name__}")
-    return Run(run_dir, *(found.get(name, {}) for name in files), *read_stats(run_dir / "stats.jsonl"))
+    config, meta, evaluation, calibration, sweep, preference = (found.get(name, {}) for name in files)
+    return Run(run_dir, config, meta, evaluation, calibration, sweep, preference, *read_stats(run_dir / "stats.jsonl"))
 
 
 def read_yaml(path: Path) -> Any:

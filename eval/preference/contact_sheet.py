@@ -54,10 +54,11 @@ def _tile(number: int, means: Sequence[Float64[Tensor, " prompts"]], sides: Sequ
 def choose(means: Float64[Tensor, " prompts"], count: int) -> dict[str, list[int]]:
     """The numbers of the prompts that score best, about the median, and worst, at most `count` of each, the best first; none twice."""
     order = means.argsort(descending=True, stable=True).tolist()
-    count = max(1, min(count, len(order) // 3))
+    if len(order) < 3:
+        return {name: [number] for name, number in zip(("Best", "Worst"), order, strict=False)}
+    count = min(count, len(order) // 3)
     middle = (len(order) - count) // 2
-    groups = {"Best": order[:count], "Median": order[middle : middle + count], "Worst": order[len(order) - count :]}
-    return groups if len(order) >= 3 else {"Best": order[:1], "Worst": order[1:]} if len(order) == 2 else {"Best": order}
+    return {"Best": order[:count], "Median": order[middle : middle + count], "Worst": order[-count:]}
 
 
 def draw_sheet(title: str, groups: Mapping[str, Sequence[Tile]]) -> Image.Image:

@@ -102,7 +102,7 @@ def find_images(asked: Asked, prompts: PromptSet, per_prompt: int, root: Path) -
     Raises UserError where they are not as many as the prompts want.
     """
     files = ImageFiles(Path(asked.path))
-    recorded = recorded_prompts(files)
+    recorded = recorded_prompts(files, prompts.are_labels)
     places = _by_index(files, recorded, prompts, per_prompt) if recorded else _in_order(files, prompts, per_prompt)
     seeds = [files.records[place].get("seed") if files.records else None for place in places]
     identity = {"kind": "images", "path": str(files.path.resolve())}
@@ -110,8 +110,10 @@ def find_images(asked: Asked, prompts: PromptSet, per_prompt: int, root: Path) -
     return PromptedImages(files, names, prompts, seeds, asked.path, identity, folder_of(root, identity))
 
 
-def recorded_prompts(files: ImageFiles) -> list[str]:
-    """The prompt of every image, as `sample.py` noted them; empty where it did not."""
+def recorded_prompts(files: ImageFiles, labels: bool = False) -> list[str]:
+    """The prompt, or the label, of every image, as `sample.py` noted them; empty where it did not."""
+    if labels:
+        return [f"label {label}" for label in files.labels]
     prompts = [record.get("prompt") for record in files.records]
     return [str(prompt) for prompt in prompts] if all(prompts) else []
 
@@ -165,6 +167,7 @@ def _write_index(folder: Path, subject: Subject, made: Iterable[tuple[str, int, 
     """List the images that are there as `sample.py` does, with those of earlier lists of prompts."""
     index = folder / INDEX
     known = {record["file"]: record for record in read_json(index)["images"]} if index.is_file() else {}
-    known |= {name: {"file": name, "seed": seed, "label": None, "prompt": prompt} for name, seed, prompt in made if (folder / name).is_file()}
-    if known:
-        write_json(index, {"of": subject.origin, **subject.identity, "images": [known[name] for name in sorted(known)]})
+    known |= {name: {"file": name, "seed": seed, "label": None, "prompt": prompt} for name, seed, prompt in made}
+    there = [known[name] for name in sorted(known) if (folder / name).is_file()]
+    if there:
+        write_json(index, {"of": subject.origin, **subject.identity, "images": there})

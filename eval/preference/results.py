@@ -39,8 +39,8 @@ def measure(sides: Sequence[Sequence[float]], prompts: PromptSet) -> dict[str, A
     for name, numbers in prompts.categories.items():
         rows = [turn + number for turn in range(0, count, len(prompts)) for number in numbers]
         measured["by_category"][name] = {"count": len(rows), **_numbers([table[rows] for table in tables])}
-    for side, values in zip((measured, measured.get("against")), sides, strict=False):
-        side["values"] = list(values)
+    for measured_side, values in zip([measured, *([measured["against"]] if len(sides) == 2 else [])], sides, strict=True):
+        measured_side["values"] = list(values)
     return measured
 
 
@@ -90,7 +90,7 @@ def check_comparable(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
     for other in others:
         for (key, a), b in zip(_decisive(results[first], shared).items(), _decisive(results[other], shared).values(), strict=True):
             if a != b and not (key == "seeds" and None in (*a, *b)):
-                raise UserError(f"{other}: {key} is {short(b)}; expected {short(a)} as in {first}, scores of different ones are not to be compared")
+                raise UserError(f"{other}: {key} is {_short(b)}; expected {_short(a)} as in {first}, scores of different ones are not to be compared")
     return shared
 
 
@@ -100,7 +100,7 @@ def _decisive(results: Mapping[str, Any], scores: Sequence[str]) -> dict[str, An
     return facts | {f"{key} of {name}": results["scores"][name][key] for name in scores for key in ("weights_sha256", "settings")}
 
 
-def short(value: Any) -> str:
+def _short(value: Any) -> str:
     """A value as a message has room for it."""
     text = str(value)
     return text if len(text) <= 70 else f"{text[:67]}..."

@@ -20,7 +20,7 @@ class Printed(NamedTuple):
     """How papers name a score, and other scales on which they print it, by their names, as factors."""
 
     title: str
-    also: dict[str, float] = {}  # noqa: RUF012 - never changed
+    also: dict[str, float]
 
 
 def choose_scores(names: str, weights: Sequence[str]) -> dict[str, RewardSettings]:
@@ -36,10 +36,10 @@ def choose_scores(names: str, weights: Sequence[str]) -> dict[str, RewardSetting
         given[name] = {"path": path} if path else {}
     for text in weights:
         key, equals, value = text.partition("=")
-        name = max((name for name in given if key == name or key.startswith(f"{name}.")), key=len, default=None)
+        name = max((name for name in given if key == name or key.startswith(f"{name}.")), key=len, default="")
         if not equals or not value:
             raise UserError(f"--weights {text}: expected NAME=PATH or NAME.SETTING=VALUE, such as pickscore=models/pickscore")
-        if name is None:
+        if not name:
             raise UserError(f"--weights {text}: '{key}' is none of the scores{did_you_mean(key, given)}")
         given[name][key[len(name) + 1 :] or "path"] = value
     return {name: of_name(name, **given[name]) for name in given}
@@ -70,6 +70,6 @@ def printed(name: str, settings: RewardSettings) -> Printed:
         scale = getattr(settings, "scale")  # noqa: B009
         if scale == "cosine":
             return Printed("CLIPScore, cosine", {"CLIPScore, cosine x 100": 100.0})
-        return Printed(f"CLIPScore, {scale} max(cosine, 0)")
+        return Printed(f"CLIPScore, {scale} max(cosine, 0)", {})
     titles = {"imagereward": "ImageReward", "aesthetic": "LAION aesthetic", "classifier": "log p(label)"}
-    return Printed(titles.get(settings.name, name))
+    return Printed(titles.get(settings.name, name), {})

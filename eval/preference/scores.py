@@ -77,9 +77,9 @@ def score_images(images: PromptedImages, scorer: Scorer, processes: Processes, p
     if failures:
         raise UserError(f"{len(failures)} of {len(images)} images have no score: {failures[0]}; the scores of the others are kept")
     known = _read(folder)
-    rows = [known[stamp] for stamp in stamps]
-    digest = hashlib.sha256("".join(row["pixels"] for row in rows).encode()).hexdigest()
-    return Scores(torch.tensor([row["score"] for row in rows], dtype=torch.float64), digest)
+    entries = [known[stamp] for stamp in stamps]
+    digest = hashlib.sha256("".join(entry["pixels"] for entry in entries).encode()).hexdigest()
+    return Scores(torch.tensor([entry["score"] for entry in entries], dtype=torch.float64), digest)
 
 
 def _scored(images: PromptedImages, rows: list[int], scorer: Scorer, failures: list[str]) -> Iterator[list[tuple[int, str, float]]]:
@@ -116,7 +116,7 @@ def rewards_of(reward: Reward, pixels: UInt8[Tensor, "n c h w"], cond: Condition
     """The rewards of at most `AT_ONCE` images, whose condition is filled up to that many. They do not depend on their number."""
     device = next((tensor.device for tensor in (*reward.parameters(), *reward.buffers())), torch.device("cpu"))
     filled = torch.cat([pixels, pixels.new_zeros(AT_ONCE - len(pixels), *pixels.shape[1:])])
-    return reward(from_bytes(filled).to(device), cond.to(device))[: len(pixels)].double().cpu()
+    return reward(from_bytes(filled.to(device)), cond.to(device))[: len(pixels)].double().cpu()
 
 
 def _read(folder: Path) -> dict[str, dict[str, Any]]:

@@ -53,7 +53,12 @@ def open_subject(asked: Asked, prompts: PromptSet, seeds: range, batch_size: int
     check_takes(asked, prompts, network.takes_text, network.label_count)
     encoded = EncodedPrompts(prompts.texts, network.encode_prompts, network.prompt_encoder_sha256()) if network.takes_text else None
     stream = NetworkImages(network.to(device), len(seeds), seeds[0], sampler, encoded, batch_size)
-    identity = {"kind": "network", "weights_sha256": stream.sha256, "encoder_sha256": encoded.encoder if encoded else None, "dtype": dtype}
+    identity: dict[str, Any] = {
+        "kind": "network",
+        "weights_sha256": stream.sha256,
+        "encoder_sha256": encoded.encoder if encoded else None,
+        "dtype": dtype,
+    }
     identity["parts_sha256"] = {name: weights_sha256(part) for name, part in network.other_parts().items()}
     identity |= {"generator": describe_generator(network)} if sampler is None else {"sampler": sampler.model_dump(mode="json")}
 

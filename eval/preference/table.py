@@ -17,7 +17,7 @@ def render(results: Mapping[str, Any]) -> str:
     lines += aligned([head, *(row for score in results["scores"].values() for row in _rows(score))])
     lines += _categories(results["scores"], "mean by category", lambda one: _with_error(one["mean"], one["standard_error"]))
     lines += _categories(results["scores"], "wins by category", lambda one: _wins(one["against"])) if second else []
-    lines += ["", *(f"{name}: {score['convention']}" for name, score in results["scores"].items())]
+    lines += ["", *(f"{name}: {_convention(score)}" for name, score in results["scores"].items())]
     lines += [f"note: {note}" for note in results["notes"]]
     return "\n".join([*lines, "", *paper_lines(results)])
 
@@ -62,6 +62,12 @@ def compare(results: Mapping[str, Mapping[str, Any]]) -> str:
         cells.append([f"{other} wins [95 %]", *(_wins(one) for one in compared)])
         cells.append([f"{other} difference", *(_with_error(one["difference"], one["difference_error"]) for one in compared)])
     return "\n".join([f"{label(results[first])}; wins are against {first}", "", *aligned(cells)])
+
+
+def _convention(score: Mapping[str, Any]) -> str:
+    """What a score is, and of which files and settings."""
+    facts = ", ".join(f"{name} {value}" for name, value in {**score["files"], **score["settings"]}.items() if value not in ("", None))
+    return f"{score['convention']} ({facts})" if facts else score["convention"]
 
 
 def _rows(score: Mapping[str, Any]) -> list[list[str]]:

@@ -93,6 +93,16 @@ def test_images_of_a_prompt_and_seed_serve_every_list_that_has_them(tmp_path: Pa
     assert painted(tmp_path, painter, PROMPTS.first(2, None), 2).files.names == images.files.names  # the others are still there, and listed
 
 
+def test_another_prompt_of_the_same_seed_is_another_image(tmp_path: Path) -> None:
+    painter = Painter()
+    first = painted(tmp_path, painter, PromptSet.whole("a", "a", [Prompt("a cat")]), 1)
+    second = painted(tmp_path, painter, PromptSet.whole("b", "b", [Prompt("a dog")]), 1)
+    assert painter.rows == [0, 0]
+    assert first.name(0) != second.name(0)
+    (second.files.path / first.name(0)).unlink()
+    assert painted(tmp_path, painter, PromptSet.whole("b", "b", [Prompt("a dog")]), 1).files.names == [second.name(0)]  # the index forgets it
+
+
 def test_an_interrupted_evaluation_makes_only_what_is_absent(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         painted(tmp_path, Painter(stop=3))  # in the second batch
@@ -213,6 +223,28 @@ def test_images_that_are_there(tmp_path: Path) -> None:
     assert torch.equal(find_images(asked, PROMPTS.first(1, 1), 2, tmp_path).pixels(1), paint(3 + PROMPTS.first(1, 1).numbers[0]))
     with pytest.raises(UserError, match=r"made: holds 6 images; expected 3, for 3 prompts of mine.txt an image each$"):
         find_images(asked, PROMPTS, 1, tmp_path)
+
+
+def test_a_score_is_of_an_image_for_its_prompt(tmp_path: Path) -> None:
+    (tmp_path / "made").mkdir()
+    Image.fromarray(np.zeros((8, 8, 3), dtype=np.uint8)).save(tmp_path / "made" / "0.png")
+    asked, reward = Asked("images", str(tmp_path / "made"), "--images"), Brightness(0.0)
+    for prompt in ("a cat", "a house"):
+        images = find_images(asked, PromptSet.whole("mine", "mine.txt", [Prompt(prompt)]), 1, tmp_path)
+        assert score_images(images, scorer(reward), ALONE, False).values.tolist() == pytest.approx([-1 + len(prompt) / 100], abs=1e-6)
+    assert len(reward.asked) == 2
+
+
+def test_images_of_labels_that_are_there(tmp_path: Path) -> None:
+    """By the labels that their index says, whatever the order."""
+    made = from_bytes(torch.stack([paint(row) for row in range(4)]))
+    save_samples(made, range(4), Condition(torch.tensor([1, 0, 0, 1])), tmp_path / "made", {"run": "x"})
+    labels = PromptSet.whole("labels", "labels:2", [Prompt(f"label {label}", None, label) for label in range(2)])
+    images = find_images(Asked("images", str(tmp_path / "made"), "--images"), labels, 2, tmp_path)
+    assert images.seeds == [1, 0, 2, 3]
+    label = images.condition([0, 1, 2, 3], 6).label
+    assert label is not None
+    assert label.tolist() == [0, 1, 0, 1, 0, 0]
 
 
 def test_pairs_are_of_the_same_seeds(tmp_path: Path) -> None:

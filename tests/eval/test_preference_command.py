@@ -294,4 +294,4 @@ def test_rewards_of_clip_in_their_conventions(models: Path, tmp_path: Path, caps
     rows = {" ".join(line.split()) for line in capsys.readouterr().out.splitlines()}
     assert f"PickScore / 100 {pick['mean'] / 100:.4f} ± {pick['standard_error'] / 100:.4f}" in rows
     assert f"CLIPScore, cosine x 100 {100 * cosine['mean']:.4f} ± {100 * cosine['standard_error']:.4f}" in rows
-    assert pick["convention"].startswith("PickScore v1: ")
+    assert f"clipscore: CLIPScore: how well an image fits its prompt. (path {clip}, scale cosine)" in rows
