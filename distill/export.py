@@ -56,7 +56,7 @@ def save_denoiser(network: Denoiser, folder: Path) -> None:
 
 def save_generator(generator: Generator, folder: Path) -> None:
     """Write a one-step generator into an existing folder."""
-    write_json(folder / CONFIG, _description_of_generator(generator))
+    write_json(folder / CONFIG, describe_generator(generator))
     save_tensors(folder / WEIGHTS, generator.state_dict())
 
 
@@ -75,7 +75,7 @@ def export_generator(generator: Generator, folder: Path) -> None:
     else:
         save_tensors(folder / WEIGHTS, generator.state_dict())
         call = _save_own_pipeline(generator, folder) if len(generator.image_shape) == 3 else None
-    write_json(folder / CONFIG, {**_description_of_generator(generator), "call": call})
+    write_json(folder / CONFIG, {**describe_generator(generator), "call": call})
 
 
 def _save_own_pipeline(generator: Generator, folder: Path) -> dict[str, Any]:
@@ -148,7 +148,8 @@ def is_own_pipeline(folder: Path) -> bool:
     return isinstance(index, dict) and index.get("_class_name") == list(OWN_PIPELINE)
 
 
-def _description_of_generator(generator: Generator) -> dict[str, Any]:
+def describe_generator(generator: Generator) -> dict[str, Any]:
+    """What `config.json` says of a student: all but its weights."""
     from distill.models.few_steps import FewStepGenerator
 
     if isinstance(generator, FewStepGenerator):

@@ -58,6 +58,9 @@ class FewStepGenerator(Generator):
     def encode_prompts(self, prompts: Sequence[str]) -> Condition:
         return self.denoiser.encode_prompts(prompts)
 
+    def other_parts(self) -> dict[str, nn.Module]:
+        return self.denoiser.other_parts()
+
     def carried_parts(self) -> dict[str, nn.Module]:
         return self.denoiser.carried_parts()
 
