@@ -13,7 +13,7 @@ from distill.errors import UserError
 from eval.prompt_sets import OWN, read_prompt_set
 from eval.prompt_sets.formats import Prompt
 
-PARTI = 'Prompt\tCategory\tChallenge\tNote\nbond\tAbstract\tBasic\tmany meanings\na sign that says "KEEP\tArts\tComplex\t\na boat \tVehicles\tBasic\n'
+PARTI = 'Prompt\tCategory\tChallenge\tNote\nbond\tAbstract\tBasic\tmany meanings\n"KEEP" on a sign\tArts\tComplex\t\na boat \tVehicles\tBasic\n'
 DRAWBENCH = 'Prompts,Category\r\nA red car.,Colors\r\n"A sign, that says ""hi"".",Text\r\n\r\n'
 COCO = {
     "info": {},
@@ -41,7 +41,7 @@ def prompts(*arguments: Any, **settings: Any) -> list[tuple[str, str | None]]:
 
 def test_parti_and_drawbench(tmp_path: Path) -> None:
     parti = read_prompt_set(write(tmp_path, "PartiPrompts.tsv", PARTI))
-    assert parti.prompts == [Prompt("bond", "Abstract"), Prompt('a sign that says "KEEP', "Arts"), Prompt("a boat", "Vehicles")]
+    assert parti.prompts == [Prompt("bond", "Abstract"), Prompt('"KEEP" on a sign', "Arts"), Prompt("a boat", "Vehicles")]
     assert (parti.name, parti.departures) == ("parti", ("3 prompts, not 1632",))
     assert read_prompt_set(write(tmp_path, "p.txt", PARTI)).name == "parti"  # known by its content
     drawbench = read_prompt_set(write(tmp_path, "drawbench.csv", DRAWBENCH))
