@@ -25,15 +25,15 @@ class ImageFiles:
     """The images of a folder, a `.zip`, a `.tar` or a folder of `.tar` files, by name, and the label of each where all have one.
 
     Labels are what the index of `sample.py`, EDM's `dataset.json` or webdataset's `.cls` files say; otherwise sub-folders, if there are several, in
-    the order of their names, and `numbered` is false. `records` are what the index of `sample.py` says of each. Raises UserError where there are no
-    images at all.
+    the order of their names, and `numbered` is false. Files and folders whose names begin with a dot, such as macOS and Jupyter put beside
+    others, are left out. `records` are what the index of `sample.py` says of each. Raises UserError where there are no images at all.
     """
 
     def __init__(self, path: Path) -> None:
         self.path, self.numbered = path, True
         self._opened: tuple[int, Files] | None = None
         self._all = self._files().stamps()
-        self.names = sorted(name for name in self._all if Path(name).suffix.lower() in ENDINGS)
+        self.names = sorted(name for name in self._all if _is_image(name))
         if not self.names:
             raise UserError(f"{path}: holds no image; expected files ending in {', '.join(sorted(ENDINGS))}")
         self.records: list[dict[str, Any]] = []
@@ -64,7 +64,8 @@ class ImageFiles:
         try:
             return decode(self._files().read(self.names[row]), mode)
         except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-            raise UserError(f"{self.path / self.names[row]}: cannot be read as an image ({error})") from error
+            reason = getattr(error, "strerror", None) or error
+            raise UserError(f"{self.path / self.names[row]}: cannot be read as an image ({reason})") from error
 
     def read_captions(self) -> list[str]:
         """The caption of each image: a text file of the same name beside it, or its line of `metadata.jsonl`, which leaves others out.
@@ -141,3 +142,7 @@ class ImageFiles:
             if entry["file_name"] not in self._all:
                 raise UserError(f"{self.path / METADATA}, line {number}: {self.path / entry['file_name']} is not there")
         return captions
+
+
+def _is_image(name: str) -> bool:
+    return PurePosixPath(name).suffix.lower() in ENDINGS and not any(part.startswith(".") for part in PurePosixPath(name).parts)

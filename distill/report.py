@@ -21,6 +21,7 @@ from distill.preference_section import preference_of
 
 STATS = {  # families of keys in stats.jsonl: the title of their section, and what to look for
     "loss/": ("Losses", "Thick: running mean; faint: logged values. A distillation's losses need not fall; look for sudden jumps."),
+    "reward/": ("Rewards", "Means of the rewards that the student is aligned with; a steady rise that other scores do not share is hacking."),
     "ratio/": ("Density ratio", "How the discriminator weighs student samples against the teacher's, as the objective uses it."),
     "grad_norm/": ("Gradient norms", "Length of each network's gradient; a lasting rise announces divergence."),
     "lr/": ("Learning rates", "As the optimisers used them."),
@@ -134,6 +135,13 @@ def summarise(run_dir: Path) -> dict[str, Any]:
     return {key: value for key, value in summary.items() if value}
 
 
+def student_cost(run: Run) -> str:
+    """How many network evaluations an image of the student takes, in words."""
+    generator = run.config.get("generator")
+    steps = generator.get("steps", 1) if isinstance(generator, dict) else 1
+    return "one network evaluation" if steps == 1 else f"{steps} network evaluations"
+
+
 def story(run: Run, summary: dict[str, Any]) -> str:
     """The run in a paragraph of plain text, for a reader who was not there: only what its numbers support."""
     train, student, teacher, sampling = (summary.get(key, {}) for key in ("train", "student", "teacher", "sampling"))
@@ -142,7 +150,7 @@ def story(run: Run, summary: dict[str, Any]) -> str:
     if run.config.get("task") != "train_teacher":
         source = run.config.get("teacher")
         path = f", {source['path']}," if isinstance(source, dict) and "path" in source else ""
-        said = [f"This run distilled a diffusion teacher{path} that makes an image in {many} into a student that makes one in a single evaluation."]
+        said = [f"This run distilled a diffusion teacher{path} that makes an image in {many} into a student that makes one in {student_cost(run)}."]
         said += [f"The method is {summary['method']}."] if "method" in summary else []
     if "seconds" in train and "steps" in train:
         machine = f" on {run.meta['machine']}" if run.meta.get("machine") else ""
@@ -177,7 +185,7 @@ def images_of(run: Run) -> str:
     """Real, teacher and student grids side by side."""
     evaluations = numbers(run.evaluation.get("sampling")).get("teacher_evaluations")
     cost = f"{short(evaluations)} evaluations an image" if evaluations else "many evaluations an image"
-    captions = {"real": "Real|training images", "teacher": f"Teacher|{cost}", "student": "Student|one evaluation an image"}
+    captions = {"real": "Real|training images", "teacher": f"Teacher|{cost}", "student": f"Student|{student_cost(run)} an image"}
     if run.config.get("task") == "train_teacher":
         del captions["student"]
     found = {f"eval/{name}.png": charts.image(run.folder / "eval" / f"{name}.png", caption) for name, caption in captions.items()}

@@ -7,6 +7,7 @@ preference, `compare` puts results side by side.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from distill.errors import ArgumentParser, UserError, did_you_mean, run_command
@@ -14,6 +15,16 @@ from distill.errors import ArgumentParser, UserError, did_you_mean, run_command
 DTYPES = ("float32", "bfloat16", "float16")
 SUBJECTS = ("run", "teacher", "pipeline", "images", "array")
 """Flags that say what is measured; not every command has all."""
+NETWORKS = ("run", "teacher", "pipeline")
+GOES_WITH = {
+    "seed": NETWORKS,
+    "prompts": NETWORKS,
+    "steps": ("teacher", "pipeline"),
+    "guidance": ("teacher", "pipeline"),
+    "sampler": ("teacher",),
+    "dtype": ("pipeline",),
+}
+"""Flags of `fid` that say how images are made, and whose they can be."""
 
 
 def main(arguments: list[str]) -> None:
@@ -112,7 +123,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 def parse_fid(arguments: list[str]) -> argparse.Namespace:
     """The options of `fid`. Raises UserError as `parse` does."""
     parser = ArgumentParser("python -m eval fid", "Fréchet distance and its companions of images under a named protocol.")
-    parser.add_argument("--run", type=Path, help="run folder, checkpoint or export of a one-step generator")
+    parser.add_argument("--run", type=Path, help="run folder, checkpoint or export of a student")
     parser.add_argument("--teacher", type=Path, metavar="PATH", help="a teacher's folder, or a pickle of EDM or EDM2, sampled with EDM's sampler")
     parser.add_argument("--pipeline", metavar="PATH", help="a diffusers pipeline, by folder or by its name on the hub, called as its users call it")
     parser.add_argument("--images", type=Path, metavar="PATH", help="a folder, .zip or .tar of images, or a folder of .tar files")
@@ -120,6 +131,11 @@ def parse_fid(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, help="seed of the first image, for one repetition (default: the protocol's repetitions)")
     parser.add_argument("--steps", type=int, help="steps of the teacher's sampler (default: 18) or of the pipeline (default: its own)")
     parser.add_argument("--guidance", type=float, help="guidance of the teacher's sampler (default: 1, none) or of the pipeline (default: its own)")
+    parser.add_argument(
+        "--sampler",
+        metavar="SETTINGS",
+        help="other settings of the teacher's sampler, as churn=40,churn_min=0.05,churn_max=50,churn_noise=1.003 (default: none of these)",
+    )
     parser.add_argument("--dtype", choices=DTYPES, help="what the pipeline computes in (default: float32)")
     parser.add_argument("--bootstrap", type=int, default=20, help="replicates of the bootstrap, 0 for none (default: 20)")
     parser.add_argument("--per-label", action="store_true", help="measure the distance of every label too")
@@ -129,9 +145,9 @@ def parse_fid(arguments: list[str]) -> argparse.Namespace:
     subject = one_subject(options)
     if options.reference is None and options.run is None:
         raise UserError(f"{subject}: expected --reference with the real images or their statistics")
-    for name, subjects in {"steps": ("teacher", "pipeline"), "guidance": ("teacher", "pipeline"), "dtype": ("pipeline",)}.items():
+    for name, subjects in GOES_WITH.items():
         if getattr(options, name) is not None and subject[2:] not in subjects:
-            raise UserError(f"--{name}: goes with {' and '.join(f'--{one}' for one in subjects)} only")
+            raise UserError(f"--{name}: goes with {listed(subjects)} only")
     if options.bootstrap == 1:
         raise UserError("--bootstrap 1: has no spread; expected 0 or at least 2")
     at_least(options, n=4, batch_size=1, seed=0, steps=1, bootstrap=0)
@@ -215,8 +231,14 @@ def one_subject(options: argparse.Namespace) -> str:
     given = [f"--{name}" for name in known if getattr(options, name) is not None]
     if len(given) != 1:
         found = " and ".join(given) or "none of them"
-        raise UserError(f"{found}: expected one of {', '.join(f'--{name}' for name in known[:-1])} and --{known[-1]}")
+        raise UserError(f"{found}: expected one of {listed(known)}")
     return given[0]
+
+
+def listed(names: Sequence[str]) -> str:
+    """`--a, --b and --c`."""
+    *others, last = [f"--{name}" for name in names]
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 def at_least(options: argparse.Namespace, **least: int) -> None:

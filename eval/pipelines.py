@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from distill.errors import UserError
 from distill.files import weights_sha256
+from eval.streams import prompts_sha256
 
 
 class PipelineImages:
@@ -52,7 +53,7 @@ class PipelineImages:
 
     def describe(self) -> dict[str, Any]:
         identity = self.identity | {"first_seed": self.first_seed}
-        return identity | ({"prompts": len(self.prompts), "prompts_sha256": _sha256(self.prompts)} if self.prompts else {})
+        return identity | ({"prompts": len(self.prompts), "prompts_sha256": prompts_sha256(self.prompts)} if self.prompts else {})
 
     def name(self, row: int) -> str:
         return f"the image of seed {self.first_seed + row}"

@@ -18,7 +18,15 @@ from distill.image_preparation import Filter, Preparation, pillow_weights, read_
 from distill.images import from_bytes, to_bytes
 
 CODES: dict[Filter, int] = {"bilinear": 2, "bicubic": 3}
-SIZES = [((8, 8), (224, 224)), ((301, 224), (50, 224)), ((333, 517), (224, 347)), ((64, 100), (97, 31)), ((7, 9), (5, 3)), ((3, 2), (1, 1)), ((90, 30), (20, 25))]
+SIZES = [
+    ((8, 8), (224, 224)),
+    ((301, 224), (50, 224)),
+    ((333, 517), (224, 347)),
+    ((64, 100), (97, 31)),
+    ((7, 9), (5, 3)),
+    ((3, 2), (1, 1)),
+    ((90, 30), (20, 25)),
+]
 
 
 def image(height: int, width: int) -> Tensor:

@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import math
+
 from jaxtyping import Float64, Shaped
 from torch import Tensor
 
 from distill.errors import UserError
 from eval.features import Extractor, Function
 
+LARGEST = 4096
+"""Most values of an image: a covariance of more takes hours, and a distance of so many pixels says little."""
+
 
 def pixels(images: Shaped[Tensor, "n c h w"]) -> Float64[Tensor, "n d"]:
-    """Levels 0..255 in [-1, 1], flattened. Computed in float64, so that equal bytes are equal features in every program."""
+    """Levels 0..255 in [-1, 1], flattened. Computed in float64, so that equal bytes are equal features in every program.
+
+    Raises UserError where an image has more than `LARGEST` values.
+    """
+    shape = tuple(images.shape[1:])
+    if math.prod(shape) > LARGEST:
+        raise UserError(
+            f"images of {shape}: their {math.prod(shape)} values are no features; expected at most {LARGEST}, or fd-effnet for larger images"
+        )
     return (images.double() / 127.5 - 1).flatten(1)
 
 

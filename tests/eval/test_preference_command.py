@@ -20,7 +20,7 @@ import distill
 from distill.errors import UserError
 from distill.export import export_generator
 from distill.images import from_bytes, to_bytes
-from distill.models.one_step import OneStepGenerator
+from distill.models.few_steps import FewStepGenerator
 from distill.models.pipeline import open_pipeline
 from distill.rewards import of_name
 from distill.samplers import Heun
@@ -52,7 +52,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("models")
     tiny_pipelines.stable_diffusion(root / "pipe", kind="DDIMScheduler", clip_sample=False)
     (root / "run" / "export").mkdir(parents=True)
-    export_generator(OneStepGenerator(distill.load_teacher(root / "pipe"), 80.0), root / "run" / "export")
+    export_generator(FewStepGenerator(distill.load_teacher(root / "pipe"), 80.0), root / "run" / "export")
     teacher = {"name": "diffusers", "path": str(root / "pipe")}
     objective = {"name": "distribution_matching", "divergence": "reverse_kl"}
     config = {"task": "distill", "run_dir": str(root / "run"), "steps": 1, "teacher": teacher, "objective": objective}
@@ -100,7 +100,7 @@ def test_a_pipeline_and_its_images_reused_by_another_score(
     assert both["subject"]["images_sha256"] == first["subject"]["images_sha256"]
     assert both["scores"]["brightness2"]["weights_sha256"] != found["weights_sha256"]
     printed = capsys.readouterr().out
-    assert f"prompts, 3 prompts, 2 images each, seeds 7 to 12: the StableDiffusionPipeline of {models}/pipe, steps 2\n" in printed
+    assert f"prompts, 3 prompts, 2 images each, seeds 7 to 12: the StableDiffusionPipeline in {models}/pipe, steps 2\n" in printed
     assert f"brightness   {found['mean']:.4f} ± {found['standard_error']:.4f}\n" in printed
     hashes = f"weights {found['weights_sha256'][:12]}, prompts {first['prompts']['sha256'][:12]}, images {first['subject']['images_sha256'][:12]}"
     line = f"brightness {found['mean']:.4f} ± {found['standard_error']:.4f}; prompts, 3 prompts, 2 images each, seeds 7 to 12; {hashes}, commit "
@@ -126,7 +126,7 @@ def test_a_run_against_its_teacher(models: Path, tmp_path: Path, capsys: pytest.
     assert found["against"]["difference"] == pytest.approx(found["mean"] - found["against"]["mean"])
     assert results["against"]["sampler"]["steps"] == 2
     assert results["subject"]["generator"]["init_noise_to_signal"] == 80.0
-    assert f"the student of {models}/run against the teacher of {models}/run, steps 2\n" in capsys.readouterr().out
+    assert f"the student in {models}/run against the teacher in {models}/run, steps 2\n" in capsys.readouterr().out
     swapped = preference(
         tmp_path, "--teacher", str(models / "pipe"), "--steps", "2", "--against", f"run:{models / 'run'}", "--prompts", str(models / "prompts.tsv")
     )
@@ -186,7 +186,7 @@ def test_a_part_of_the_list_is_named(models: Path, tmp_path: Path, capsys: pytes
     results = preference(tmp_path, "--run", str(models / "run"), "--n", "2")
     assert results["prompts"]["departures"] == ["2 of its 80 prompts, the first"]
     label = "not distill-80 (2 of its 80 prompts, the first), 2 prompts, an image each, seeds 0 to 1"
-    assert f"{label}: the student of {models}/run\n" in capsys.readouterr().out
+    assert f"{label}: the student in {models}/run\n" in capsys.readouterr().out
 
 
 def test_an_interrupted_command_goes_on(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
