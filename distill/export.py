@@ -149,7 +149,7 @@ def is_own_pipeline(folder: Path) -> bool:
 
 
 def describe_generator(generator: Generator) -> dict[str, Any]:
-    """What `config.json` says of a generator besides its weights."""
+    """What `config.json` says of a student: all but its weights."""
     from distill.models.few_steps import FewStepGenerator
 
     if isinstance(generator, FewStepGenerator):

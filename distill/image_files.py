@@ -25,8 +25,8 @@ class ImageFiles:
     """The images of a folder, a `.zip`, a `.tar` or a folder of `.tar` files, by name, and the label of each where all have one.
 
     Labels are what the index of `sample.py`, EDM's `dataset.json` or webdataset's `.cls` files say; otherwise sub-folders, if there are several, in
-    the order of their names, and `numbered` is false. Files and folders whose names begin with a dot, such as macOS and Jupyter put beside
-    others, are left out. `records` are what the index of `sample.py` says of each. Raises UserError where there are no images at all.
+    the order of their names, and `numbered` is false. `records` are what the index of `sample.py` says of each. Files and folders whose names begin
+    with a dot, such as macOS and Jupyter put beside others, are left out. Raises UserError where there are no images at all.
     """
 
     def __init__(self, path: Path) -> None:

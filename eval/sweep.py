@@ -11,13 +11,14 @@ from distill.checkpoint import checkpoints
 from distill.config import differences, read_run
 from distill.errors import UserError
 from distill.files import read_json
+from distill.prompts import text_file
 from distill.report import write_report
 from distill.run_settings import TrainTeacherRun
 from distill.sample_files import choose_prompts
 from distill.samplers import Heun
 from eval.fid import Measurement, device_of, write_results
 from eval.fid_table import cost, paper_line
-from eval.streams import ImageStream, NetworkImages
+from eval.streams import ImageStream, NetworkImages, prompts_sha256
 
 FORMAT, FILE = "distill-sweep/1", "sweep.json"
 REPETITIONS = 3
@@ -36,7 +37,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     options.bootstrap, options.per_label = 0, False
     measurement = Measurement(options)
     file, count = options.run / FILE, options.n or measurement.protocol.count
-    content = continued(file, identity(measurement, count))
+    content = continued(file, identity(measurement, count, options.prompts))
     known: dict[str, Any] = content["checkpoints"]
     for step, path in paths.items():
         if str(step) not in known:
@@ -53,7 +54,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     return content
 
 
-def identity(measurement: Measurement, count: int) -> dict[str, Any]:
+def identity(measurement: Measurement, count: int, prompts: Path | None) -> dict[str, Any]:
     """What the numbers of a sweep have in common."""
     return {
         "format": FORMAT,
@@ -63,6 +64,7 @@ def identity(measurement: Measurement, count: int) -> dict[str, Any]:
         "weights_sha256": measurement.extractor.sha256,
         "reference_sha256": measurement.reference.sha256,
         "n": count,
+        "prompts_sha256": None if prompts is None else prompts_sha256(text_file.Settings(path=prompts).load()),
     }
 
 

@@ -19,12 +19,15 @@ def pixels(images: Shaped[Tensor, "n c h w"]) -> Float64[Tensor, "n d"]:
 
     Raises UserError where an image has more than `LARGEST` values.
     """
-    shape = tuple(images.shape[1:])
-    if math.prod(shape) > LARGEST:
-        raise UserError(
-            f"images of {shape}: their {math.prod(shape)} values are no features; expected at most {LARGEST}, or fd-effnet for larger images"
-        )
+    check_size(tuple(images.shape[1:]))
     return (images.double() / 127.5 - 1).flatten(1)
+
+
+def check_size(shape: tuple[int, ...]) -> None:
+    """Raises UserError where an image has too many values for a feature vector."""
+    if math.prod(shape) > LARGEST:
+        found = f"images of {shape}: their {math.prod(shape)} values are no features"
+        raise UserError(f"{found}; expected at most {LARGEST}; for larger images python -m eval fid --protocol fd-effnet")
 
 
 def load(weights: str | None) -> Extractor:

@@ -48,7 +48,7 @@ def choose_scores(names: str, weights: Sequence[str]) -> dict[str, RewardSetting
 def open_scorer(name: str, settings: RewardSettings, device: torch.device) -> Scorer:
     """Open a reward on a device. Raises UserError where its weights cannot be had."""
     reward = settings.load().to(device)
-    decisive = settings.model_dump(mode="json", exclude={"name", "weight", *LOCATIONS})
+    decisive = settings.model_dump(mode="json", exclude={"name", "weight", "bounds", *LOCATIONS})
     return Scorer(name, reward, {"score": name, "weights_sha256": weights_sha256(reward), "settings": decisive})
 
 
