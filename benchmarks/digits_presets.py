@@ -1,8 +1,8 @@
 """The table of digits presets in the README: `python benchmarks/digits_presets.py [--jobs 2]`.
 
 Distils every preset of `configs/digits` with three seeds, evaluates each student, and writes `benchmarks/results/digits_presets.json` and the
-table between the markers in README.md. Finished runs under `runs/digits-presets` are not repeated, so it may be interrupted. Seconds are those of
-one process of one thread, `--jobs` of them side by side.
+table between the markers in README.md. Finished runs under `runs/digits-presets` are not repeated, so it may be interrupted; results of presets and
+seeds that are not asked for stay as they are. Seconds are those of one process of one thread, `--jobs` of them side by side.
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
 from distill.files import read_json, write_json, write_text  # noqa: E402
-from distill.run_folder import commit, machine  # noqa: E402
 
 RUNS = ROOT / "runs" / "digits-presets"
 RESULTS = ROOT / "benchmarks" / "results" / "digits_presets.json"
-PRESETS = ("diff_instruct", "dmd2", "f_distill", "sid", "sim", "uni_instruct", "uni_instruct_long")
+PRESETS = (
+    "diff_instruct", "dmd", "dmd2", "dmd2_4_steps", "f_distill", "sid", "sim", "sida", "sid_lsg", "uni_instruct", "uni_instruct_long",
+)  # fmt: skip
 COLUMNS = {"fd_pixel": "fd-pixel", "precision": "precision", "recall": "recall", "label_agreement": "label agreement", "seconds": "seconds"}
 BEGIN, END = "<!-- digits presets: begin -->", "<!-- digits presets: end -->"
 
@@ -36,9 +37,11 @@ def run(preset: str, seed: int) -> dict[str, Any]:
     if not (folder / "eval.json").is_file():
         call("train.py", f"configs/digits/{preset}.yaml", "--run_dir", str(folder), "--seed", str(seed))
         call("-m", "eval", "--run", str(folder), "--no-teacher")
-    student = read_json(folder / "eval.json")["student"]
+    evaluation, meta = read_json(folder / "eval.json"), read_json(folder / "meta.json")
     last = json.loads((folder / "stats.jsonl").read_text().splitlines()[-1])
-    return {"preset": preset, "seed": seed, "seconds": last["seconds"], "steps": last["step"], "images": last["images"], **student}
+    run = {"preset": preset, "seed": seed, "commit": meta["commit"], "machine": meta["machine"]}
+    run |= {"seconds": last["seconds"], "steps": last["step"], "images": last["images"]}
+    return {**run, "evaluations": evaluation["sampling"]["student_evaluations"], **evaluation["student"]}
 
 
 def teacher() -> dict[str, Any]:
@@ -64,7 +67,8 @@ def table(rows: list[dict[str, Any]], its_teacher: dict[str, Any]) -> str:
     lines.append(f"| teacher | 35 | {' | '.join(cells)} | 1 |")
     for preset in dict.fromkeys(row["preset"] for row in rows):
         chosen = [row for row in rows if row["preset"] == preset]
-        lines.append(f"| `{preset}` | 1 | {' | '.join(spread([row[key] for row in chosen]) for key in COLUMNS)} | {len(chosen)} |")
+        cells = [spread([row[key] for row in chosen]) for key in COLUMNS]
+        lines.append(f"| `{preset}` | {chosen[0]['evaluations']} | {' | '.join(cells)} | {len(chosen)} |")
     return "\n".join(lines)
 
 
@@ -90,10 +94,11 @@ def main() -> None:
     options = parser.parse_args()
     pairs = [(preset, seed) for seed in options.seeds for preset in options.presets]
     with ThreadPoolExecutor(options.jobs) as pool:
-        rows = sorted(pool.map(lambda pair: run(*pair), pairs), key=lambda row: (PRESETS.index(row["preset"]), row["seed"]))
+        made = list(pool.map(lambda pair: run(*pair), pairs))
+    kept = [row for row in read_json(RESULTS)["runs"] if (row["preset"], row["seed"]) not in pairs] if RESULTS.is_file() else []
+    rows = sorted(kept + made, key=lambda row: (PRESETS.index(row["preset"]), row["seed"]))
     its_teacher = teacher()
-    conditions = {"machine": machine(), "commit": commit(), "jobs": options.jobs, "threads": 1, "images": 10_000}
-    write_json(RESULTS, {"conditions": conditions, "teacher": its_teacher, "runs": rows})
+    write_json(RESULTS, {"conditions": {"threads": 1, "images": 10_000}, "teacher": its_teacher, "runs": rows})
     text = table(rows, its_teacher)
     write_readme(text)
     print(text)

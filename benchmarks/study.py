@@ -35,12 +35,13 @@ ESTIMATORS = {
     "exact": "name: expanded_divergence, estimator: exact",
     "published": "name: expanded_divergence, estimator: published",
 }
+EXACT = ("jensen_shannon", "forward_kl", "reverse_kl", "mode_error", "stray")
 SCENES = {
-    "ring": ("configs/lab/exact_ring.yaml", "prediction", ("jensen_shannon", "forward_kl", "reverse_kl", "mode_error", "stray")),
-    "far_modes": ("configs/lab/exact_far_modes.yaml", "prediction", ("jensen_shannon", "forward_kl", "reverse_kl", "mode_error", "stray")),
-    "digits": ("configs/digits/uni_instruct.yaml", "dmd", ("fd_pixel", "precision", "recall", "label_agreement")),
+    "ring": ("configs/lab/exact_ring.yaml", 500, "prediction", EXACT),
+    "far_modes": ("configs/lab/exact_far_modes.yaml", 500, "prediction", EXACT),
+    "digits": ("configs/digits/uni_instruct.yaml", 300, "dmd", ("fd_pixel", "precision", "recall", "label_agreement")),
 }
-"""Preset that is varied, weighting (the exact one where the dimensions are few), and what is measured, the first of which is plotted."""
+"""Preset that is varied, its steps here, weighting (the exact one where dimensions are few), and what is measured, the first of which is plotted."""
 REFERENCE = ["--seed", "100"]
 """The student at which the noise of the gradients is compared: the preset's own, with a seed of its own."""
 BATCHES = 64
@@ -48,7 +49,7 @@ BATCHES = 64
 
 def objective(scene: str, divergence: str, estimator: str) -> str:
     """The setting, as YAML."""
-    return f"{{{ESTIMATORS[estimator]}, divergence: '{divergence}', weighting: {SCENES[scene][1]}}}"
+    return f"{{{ESTIMATORS[estimator]}, divergence: '{divergence}', weighting: {SCENES[scene][2]}}}"
 
 
 def run(scene: str, divergence: str, estimator: str, seed: int) -> dict[str, Any]:
@@ -56,19 +57,19 @@ def run(scene: str, divergence: str, estimator: str, seed: int) -> dict[str, Any
     folder = RUNS / scene / f"{divergence}-{estimator}-{seed}"
     row: dict[str, Any] = {"scene": scene, "divergence": divergence, "estimator": estimator, "seed": seed}
     if not (folder / "eval.json").is_file():
-        settings = ["--run_dir", str(folder), "--seed", str(seed), "--objective", objective(scene, divergence, estimator)]
-        if not call("train.py", SCENES[scene][0], *settings, may_stop=True):
-            return {**row, "stopped": True, **dict.fromkeys(SCENES[scene][2])}
+        settings = ["--seed", str(seed), "--objective", objective(scene, divergence, estimator)]
+        if not train(scene, folder, *settings, may_stop=True):
+            return {**row, "stopped": True, **dict.fromkeys(SCENES[scene][3])}
         call("-m", "eval", "--run", str(folder), *(["--no-teacher"] if scene == "digits" else []))
     student = read_json(folder / "eval.json")["student"]
-    return {**row, "stopped": False, **{name: student[name] for name in SCENES[scene][2]}}
+    return {**row, "stopped": False, **{name: student[name] for name in SCENES[scene][3]}}
 
 
 def noises(scene: str) -> list[dict[str, Any]]:
     """Relative noise of every gradient at the reference student: variance of a batch's gradient over the squared length of its mean."""
     folder = RUNS / scene / "reference"
     if not (folder / "export").is_dir():
-        call("train.py", SCENES[scene][0], "--run_dir", str(folder), *REFERENCE)
+        train(scene, folder, *REFERENCE)
     pairs = itertools.product(DIVERGENCES, ESTIMATORS)
     return [{"scene": scene, "divergence": d, "estimator": e, "noise": gradient_noise(folder, objective(scene, d, e))} for d, e in pairs]
 
@@ -105,6 +106,12 @@ def gradient_noise(folder: Path, setting: str) -> float:
     return float(variance / (every.mean(0).square().sum() - variance / BATCHES).clamp_min(1e-12))
 
 
+def train(scene: str, folder: Path, *settings: str, may_stop: bool = False) -> bool:
+    """Train a scene's preset, varied by these settings; returns what `call` does."""
+    config, steps, _, _ = SCENES[scene]
+    return call("train.py", config, "--run_dir", str(folder), "--steps", str(steps), *settings, may_stop=may_stop)
+
+
 def call(*words: str, may_stop: bool = False) -> bool:
     """Run a command of the project with one thread. With `may_stop`, returns whether it did not stop for a loss that is not finite."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -127,7 +134,7 @@ def spread(values: Iterable[float | None]) -> str:
 
 def table(scene: str, rows: list[dict[str, Any]], noise: list[dict[str, Any]]) -> str:
     """Every divergence and estimator of a scene, as Markdown."""
-    measures = SCENES[scene][2]
+    measures = SCENES[scene][3]
     lines = [f"| divergence | estimator | {' | '.join(measures)} | gradient noise |", "|---" * (len(measures) + 3) + "|"]
     for divergence, estimator in itertools.product(DIVERGENCES, ESTIMATORS):
         chosen = [row for row in rows if (row["divergence"], row["estimator"]) == (divergence, estimator)]
@@ -141,7 +148,7 @@ def picture(scene: str, rows: list[dict[str, Any]], path: Path) -> None:
     """Each seed's first measure, by divergence and estimator."""
     from matplotlib.figure import Figure
 
-    measure = SCENES[scene][2][0]
+    measure = SCENES[scene][3][0]
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     axes = figure.subplots()
     for shift, (estimator, colour) in enumerate(zip(ESTIMATORS, ("#2a6fbb", "#c8551b", "#7a828e"), strict=True)):

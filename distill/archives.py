@@ -39,7 +39,7 @@ def open_files(path: Path) -> Iterator[Files]:
     except tarfile.TarError as error:
         raise UserError(f"{path}: is neither a folder nor a .zip nor a .tar") from error
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); expected a folder, a .zip or a .tar of images") from error
+        raise UserError(f"{path}: cannot be read ({error.strerror}); expected a folder, a .zip or a .tar") from error
 
 
 @contextmanager

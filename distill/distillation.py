@@ -26,6 +26,7 @@ from distill.run_settings import DistillRun, GeneratorSettings, GuidanceSettings
 from distill.sampling import balanced_labels, sample_generator
 from distill.step import Losses, Method, Metrics, Networks, WeightedTerm, fake_loss, frozen, generator_loss
 from distill.teacher_samples import TeacherSamples
+from distill.terms import TermSettings
 from distill.tracking import Clock, check_finite
 from distill.types import Critic, Denoiser, Generator, ImageModel
 
@@ -45,7 +46,7 @@ class Distillation:
         self.ema = EMA(self.generator, config.generator.ema)
         self.teacher_samples = self._teacher_samples()
         paired = self.teacher_samples if config.needs_pairs else None
-        self.batches = Batches.of(config, self.teacher, self._real_images(), accelerator, paired, self.prompts)
+        self.batches = Batches.of(config, self.teacher, self._real_images(), accelerator, paired, self.prompts, self.generator.evaluations)
 
         parts = {"generator": config.generator, "fake": config.fake, "discriminator": config.discriminator}
         networks: dict[str, nn.Module | None] = {name: getattr(self.networks, name) for name in parts}
@@ -177,6 +178,8 @@ def build_networks(config: DistillRun, teacher: Denoiser, device: torch.device) 
     """The networks of a run before its first step. Raises UserError where settings do not fit the teacher."""
     if config.guidance != GuidanceSettings() and not (teacher.label_count or teacher.takes_text):
         raise UserError("guidance: the teacher has no condition; expected scales of 1")
+    for term in config.terms:
+        term.check(teacher)
     generator = build_generator(config.generator, teacher).to(device).train()
     fake = config.fake.network.build(teacher, generator).to(device).train()
     return Networks(teacher, fake, generator, build_critic(config, teacher, fake, device))
@@ -184,11 +187,12 @@ def build_networks(config: DistillRun, teacher: Denoiser, device: torch.device) 
 
 def build_generator(settings: GeneratorSettings, teacher: Denoiser) -> Generator:
     """The student before its first step: untrained, or `generator.init_from`. Raises UserError where the weights of that do not fit."""
-    generator = settings.network.build(teacher, settings.init_noise_to_signal)
+    first, further = settings.init_noise_to_signal, settings.further_noise_to_signal
+    generator = settings.network.build(teacher, *((first, *further) if further is not None else teacher.spaced(first, settings.steps)))
     if settings.init_from is None:
         return generator
     start = load_generator(settings.init_from)
-    mine, theirs = settings.init_noise_to_signal, getattr(start, "init_noise_to_signal", settings.init_noise_to_signal)
+    mine, theirs = first, getattr(start, "noise_to_signal", (first,))[0]
     if mine != theirs:
         raise UserError(f"generator.init_noise_to_signal: is {mine:g}; expected {theirs:g} as in {settings.init_from}")
     shapes = {name: tuple(value.shape) for name, value in generator.state_dict().items()}
@@ -214,14 +218,15 @@ def exact_log_ratio(teacher: Denoiser, generator: Generator) -> LogRatio | None:
     return lambda x_t, t, cond: score.features(x_t, t, cond, ("log_ratio",))["log_ratio"]
 
 
-def build_method(config: DistillRun, device: torch.device, exact: LogRatio | None = None) -> Method:
-    """The mathematics that the configuration asks for. The exact log-ratio, where it is known, is what a discriminator's is compared with."""
+def build_method(config: DistillRun, device: torch.device, exact: LogRatio | None = None, outline: bool = False) -> Method:
+    """The mathematics that the configuration asks for. The exact log-ratio, where it is known, is what a discriminator's is compared with;
+    `outline` reads no weights for the terms."""
     return Method(
         objective=config.objective.build(),
         needs_graph=config.objective.needs_graph,
         objective_weight=config.objective.weight,
         ratio=config.ratio.build(config.objective).to(device) if config.ratio else None,
-        terms=tuple(WeightedTerm(t.name, t.build(), t.weight, t.start_step, t.differentiates_logits) for t in config.terms),
+        terms=tuple(build_term(settings, device, outline) for settings in config.terms),
         levels=config.generator.noise_levels,
         fake_levels=config.fake.noise_levels,
         guidance=Guidance(**config.guidance.model_dump()),
@@ -229,6 +234,15 @@ def build_method(config: DistillRun, device: torch.device, exact: LogRatio | Non
         r1=config.discriminator.r1.build() if config.discriminator and config.discriminator.r1 else None,
         calibration=Calibration(exact).to(device) if config.discriminator else None,
     )
+
+
+def build_term(settings: TermSettings, device: torch.device, outline: bool) -> WeightedTerm:
+    """A term of the generator's loss; the networks that it holds, if any, are frozen."""
+    term = settings.outline() if outline else settings.build()
+    if isinstance(term, nn.Module):
+        term.to(device).eval().requires_grad_(False)
+    flags = (settings.differentiates_logits, settings.needs_sides)
+    return WeightedTerm(settings.name, term, settings.weight, settings.start_step, *flags, settings.warmup_steps)
 
 
 def gradient_sizes(losses: Losses, x0: Tensor) -> Metrics:

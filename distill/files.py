@@ -102,6 +102,20 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
         raise UserError(f"{path}: is broken or no safetensors file ({error})") from error
 
 
+def read_weights(path: Path) -> Any:
+    """A state dict that torch wrote, of which nothing is executed. Raises UserError where it is missing or something else."""
+    import pickle
+
+    import torch
+
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        raise UserError(f"{path}: holds no weights that torch wrote") from error
+
+
 def load_weights(network: nn.Module, path: Path) -> None:
     """Load a network's weights from safetensors. Raises UserError, naming the first difference, where they are another network's."""
     tensors = load_tensors(path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -21,16 +22,40 @@ class Guidance:
     fake_training: float = 1.0
 
 
-def guided(
-    network: Denoiser, x_t: Float[Tensor, "b ..."], t: Float[Tensor, " b"], cond: Condition, scale: float, depths: Sequence[str] = ()
-) -> tuple[Float[Tensor, "b ..."], Features]:
-    """D(no condition) + scale (D(cond) - D(no condition)) in one pass of twice the batch, and the features under the condition.
+class Sides(NamedTuple):
+    """A network's two predictions of x_0 at x_t, (b, ...) each: under the condition, and without one."""
 
-    Raises ValueError for a scale other than 1 without a condition.
+    given: Float[Tensor, "b ..."]
+    none: Float[Tensor, "b ..."]
+
+
+class Guided(NamedTuple):
+    """A guided prediction of x_0, (b, ...), the features under the condition, and what it was made of, where both sides were looked at."""
+
+    x0: Float[Tensor, "b ..."]
+    features: Features
+    sides: Sides | None
+
+
+def guided(
+    network: Denoiser,
+    x_t: Float[Tensor, "b ..."],
+    t: Float[Tensor, " b"],
+    cond: Condition,
+    scale: float,
+    depths: Sequence[str] = (),
+    both_sides: bool = False,
+) -> Guided:
+    """D(no condition) + scale (D(cond) - D(no condition)) in one pass of twice the batch; with a scale of 1, D(cond) in one pass of the batch.
+
+    `both_sides` looks at both whatever the scale is. Raises ValueError where both are to be looked at and there is no condition.
     """
-    if scale == 1:
-        return network(x_t, t, cond, depths) if depths else (network(x_t, t, cond), {})
-    both = (torch.cat([x_t, x_t]), torch.cat([t, t]), cond.and_none())
-    x0, features = network(*both, depths) if depths else (network(*both), {})
-    conditional, unconditional = x0.chunk(2)
-    return torch.lerp(unconditional, conditional, scale), {depth: value.chunk(2)[0] for depth, value in features.items()}
+    if scale == 1 and not both_sides:
+        x0, features = network(x_t, t, cond, depths) if depths else (network(x_t, t, cond), {})
+        return Guided(x0, features, None)
+    twice = (torch.cat([x_t, x_t]), torch.cat([t, t]), cond.and_none())
+    x0, features = network(*twice, depths) if depths else (network(*twice), {})
+    sides = Sides(*x0.chunk(2))
+    # lerp with 1 is not exactly the conditional one in every precision
+    mixed = sides.given if scale == 1 else torch.lerp(sides.none, sides.given, scale)
+    return Guided(mixed, {depth: value.chunk(2)[0] for depth, value in features.items()}, sides)

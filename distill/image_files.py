@@ -25,8 +25,8 @@ class ImageFiles:
     """The images of a folder, a `.zip`, a `.tar` or a folder of `.tar` files, by name, and the label of each where all have one.
 
     Labels are what the index of `sample.py`, EDM's `dataset.json` or webdataset's `.cls` files say; otherwise sub-folders, if there are several, in
-    the order of their names, and `numbered` is false. Files and folders whose names begin with a dot, such as macOS and Jupyter put beside
-    others, are left out. Raises UserError where there are no images at all.
+    the order of their names, and `numbered` is false. `records` are what the index of `sample.py` says of each. Files and folders whose names begin
+    with a dot, such as macOS and Jupyter put beside others, are left out. Raises UserError where there are no images at all.
     """
 
     def __init__(self, path: Path) -> None:
@@ -36,6 +36,7 @@ class ImageFiles:
         self.names = sorted(name for name in self._all if _is_image(name))
         if not self.names:
             raise UserError(f"{path}: holds no image; expected files ending in {', '.join(sorted(ENDINGS))}")
+        self.records: list[dict[str, Any]] = []
         self.labels = self._read_labels()
         self.label_count = max(self.labels, default=-1) + 1
 
@@ -47,7 +48,7 @@ class ImageFiles:
 
     def keep(self, count: int) -> None:
         """Leave all but the first images out."""
-        self.names, self.labels = self.names[:count], self.labels[:count]
+        self.names, self.labels, self.records = self.names[:count], self.labels[:count], self.records[:count]
 
     def stamp(self, row: int) -> str:
         """What changes when the file of an image does."""
@@ -73,7 +74,7 @@ class ImageFiles:
         """
         if METADATA in self._all:
             captions = self._listed_in_metadata()
-            self.names, self.labels = list(captions), []
+            self.names, self.labels, self.records = list(captions), [], []
             return list(captions.values())
         beside = [str(PurePosixPath(name).with_suffix(".txt")) for name in self.names]
         for name, text in zip(self.names, beside, strict=True):
@@ -119,7 +120,7 @@ class ImageFiles:
             raise UserError(f"{self.path / INDEX}: lists no images")
         for name in labels.keys() - self._all.keys():
             raise UserError(f"{self.path}: holds no {name}, which its {INDEX} lists")
-        self.names = list(labels)
+        self.names, self.records = list(labels), records
         known = all(isinstance(label, int) and label >= 0 for label in labels.values())
         return list(labels.values()) if known else []
 

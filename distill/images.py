@@ -35,9 +35,14 @@ def decode(content: bytes, mode: str | None = None) -> UInt8[Tensor, "c h w"]:
     return torch.from_numpy(pixels.reshape(*pixels.shape[:2], -1).copy()).permute(2, 0, 1)
 
 
+def to_levels(images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+    """The level 0..255 nearest to each value of [-1, 1]: (x * 127.5 + 128) clipped and truncated, as EDM does. What is no number stays none."""
+    return (images * 127.5 + 128).clip(0, 255).floor()
+
+
 def to_bytes(images: Float[Tensor, "b c h w"]) -> UInt8[Tensor, "b c h w"]:
-    """Quantise [-1, 1] to 0..255, rounding to the nearest level: (x * 127.5 + 128) clipped and truncated, as EDM does."""
-    return (images * 127.5 + 128).clip(0, 255).to(torch.uint8)
+    """Quantise [-1, 1] to 0..255, rounding to the nearest level."""
+    return to_levels(images).to(torch.uint8)
 
 
 def from_bytes(pixels: UInt8[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,12 +15,20 @@ from torch.nn import functional as F
 from distill.batches import Batch
 from distill.calibration import Calibration
 from distill.gradient_penalty import GradientPenalty
-from distill.guidance import Guidance, guided
+from distill.guidance import Guidance, Sides, guided
 from distill.noise_levels import NoiseLevels
 from distill.ratio import DensityRatio
 from distill.schedules import like
 from distill.terms import Student, Term
 from distill.types import Condition, Critic, Denoiser, Features, Generator, Objective, Scores
+
+
+class Prediction(NamedTuple):
+    """Of one network, at x_t: a guided x_0, logits if the discriminator reads that network, and both sides, constants, where they were looked at."""
+
+    x0: Tensor
+    logits: Tensor | None
+    sides: Sides | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,12 +40,14 @@ class Networks:
     generator: Generator
     discriminator: Critic | None = None
 
-    def predict(self, name: str, x_t: Tensor, t: Tensor, cond: Condition, guidance: float) -> tuple[Tensor, Tensor | None]:
-        """Guided prediction of x_0 by the network of that name, and logits if it is the one that the discriminator reads."""
+    def predict(self, name: str, x_t: Tensor, t: Tensor, cond: Condition, guidance: float, both_sides: bool = False) -> Prediction:
+        """What the network of that name makes of x_t."""
         discriminator = self.discriminator if self.discriminator is not None and self.discriminator.reads == name else None
-        x0, features = guided(getattr(self, name), x_t, t, cond, guidance, discriminator.depths if discriminator else ())
+        found = guided(getattr(self, name), x_t, t, cond, guidance, discriminator.depths if discriminator else (), both_sides)
         # Under mixed precision the networks answer in less than the losses are computed in.
-        return x0.to(x_t.dtype), discriminator(features).to(x_t.dtype) if discriminator else None
+        logits = discriminator(found.features).to(x_t.dtype) if discriminator else None
+        sides = None if found.sides is None else Sides(*(side.detach().to(x_t.dtype) for side in found.sides))
+        return Prediction(found.x0.to(x_t.dtype), logits, sides)
 
     def features(self, discriminator: Critic, x_t: Tensor, t: Tensor, cond: Condition) -> Features:
         """What the discriminator reads."""
@@ -56,6 +67,12 @@ class WeightedTerm:
     weight: float
     start_step: int
     differentiates_logits: bool
+    needs_sides: bool = False
+    warmup_steps: int = 0
+
+    def weight_at(self, step: int) -> float:
+        """Its weight at a step from `start_step` on."""
+        return self.weight * min(1.0, (step - self.start_step + 1) / (self.warmup_steps + 1))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,8 +93,9 @@ class Method:
     calibration: Calibration | None = None
     """Counts the discriminator's verdicts; nothing is learned from it."""
 
-    def differentiates_logits(self, step: int) -> bool:
-        return any(term.differentiates_logits and step >= term.start_step for term in self.terms)
+    def terms_at(self, step: int) -> tuple[WeightedTerm, ...]:
+        """The terms that count at this step."""
+        return tuple(term for term in self.terms if step >= term.start_step)
 
 
 Losses = dict[str, Tensor]
@@ -119,7 +137,7 @@ def fake_loss(networks: Networks, method: Method, batch: Batch, x0: Tensor, deta
     """
     x0 = x0.detach()
     x_t, t, _, _ = noised(networks, method.fake_levels, x0, batch.u_fake, batch.eps_fake)
-    prediction, logits = networks.predict("fake", x_t, t, batch.cond, method.guidance.fake_training)
+    prediction, logits, _ = networks.predict("fake", x_t, t, batch.cond, method.guidance.fake_training)
     weight = like(networks.fake.target_weight(t), x0)
     losses = {"fake": (weight * (prediction - x0).square()).mean()}
     discriminator, real = networks.discriminator, batch.real
@@ -153,28 +171,29 @@ def generator_loss(networks: Networks, method: Method, batch: Batch, x0: Tensor,
     Both denoisers are to be frozen. They run without a graph unless the objective, or a term that reads the discriminator's logits, needs one.
     """
     x_t, t, alpha, sigma = noised(networks, method.levels, x0, batch.u, batch.eps)
-    reads = networks.discriminator.reads if networks.discriminator and method.differentiates_logits(step) else None
-    predictions, logits = {}, None
+    terms = method.terms_at(step)
+    reads = networks.discriminator.reads if networks.discriminator and any(weighted.differentiates_logits for weighted in terms) else None
+    both_sides = ("teacher",) if any(weighted.needs_sides for weighted in terms) else ()
+    seen: dict[str, Prediction] = {}
     for name in ("teacher", "fake"):
         with torch.set_grad_enabled(method.needs_graph or reads == name):
-            prediction, its_logits = networks.predict(name, x_t, t, batch.cond, getattr(method.guidance, name))
+            prediction = networks.predict(name, x_t, t, batch.cond, getattr(method.guidance, name), name in both_sides)
         # A decoder's graph that nothing will differentiate is let go at once.
-        predictions[name] = prediction if method.needs_graph else prediction.detach()
-        logits = its_logits if logits is None else logits
+        seen[name] = prediction if method.needs_graph else prediction._replace(x0=prediction.x0.detach())
 
+    logits = next((prediction.logits for prediction in seen.values() if prediction.logits is not None), None)
     ratio = method.ratio
     log_ratio = ratio(logits, batch.u) if ratio is not None and logits is not None else x0.new_zeros(len(x0))
-    scores = Scores(x0, x_t, alpha, sigma, predictions["teacher"], predictions["fake"], log_ratio)
+    scores = Scores(x0, x_t, alpha, sigma, seen["teacher"].x0, seen["fake"].x0, log_ratio)
     output = method.objective(scores)
     scale = method.objective_weight * (1.0 if ratio is None else ratio.scale)
     losses = {"objective": scale * output.loss.mean() / x0[0].numel()}
     metrics = {name: value.mean() for name, value in output.metrics.items()}
-    student = Student(scores, batch.cond, logits, networks.generator, batch.pairs)
-    for weighted in method.terms:
-        if step >= weighted.start_step:
-            term = weighted.term(student)
-            losses[weighted.name] = weighted.weight * term.loss.mean()
-            metrics |= {f"{weighted.name}/{name}": value.mean() for name, value in term.metrics.items()}
+    student = Student(scores, batch.cond, logits, networks.generator, batch.pairs, seen["teacher"].sides, batch.places)
+    for weighted in terms:
+        term = weighted.term(student)
+        losses[weighted.name] = weighted.weight_at(step) * term.loss.mean()
+        metrics |= {f"{weighted.name}/{name}": value.mean() for name, value in term.metrics.items()}
     if ratio is not None:
         metrics |= {"ratio/log_ratio_mean": log_ratio.mean(), "ratio/log_ratio_std": log_ratio.std(correction=0), "ratio/scale": ratio.scale}
     return losses, metrics

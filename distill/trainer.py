@@ -18,7 +18,9 @@ from tqdm import tqdm
 from distill.batches import seeded
 from distill.checkpoint import load_checkpoint, save_checkpoint
 from distill.ema import EMA
+from distill.errors import UserError
 from distill.files import new_folder, write_json
+from distill.guard import MONITOR, STOPPED, GuardSettings
 from distill.images import save_samples_picture, shown_count
 from distill.optimization import Updater
 from distill.run_settings import RunConfig
@@ -57,7 +59,12 @@ class Trainer:
         self.seconds_before = 0.0
         self.saved_step: int | None = None
         self.averages = Averages()
+        self.line: dict[str, float] = {}
+        self.verdict: str | None = None
         self.main = accelerator.is_main_process
+        for guard in config.stop_when:
+            if monitor is None and guard.measure.startswith(MONITOR):
+                raise UserError(f"stop_when: nothing measures '{guard.measure}' in this run; expected data, or monitor_reference")
 
     def restore(self, checkpoint: Path) -> None:
         """Continue from a checkpoint. Raises UserError where it is damaged or of another architecture."""
@@ -65,9 +72,11 @@ class Trainer:
         progress = load_checkpoint(checkpoint, {**self.task.modules, "model": self.task.ema.average}, optimizers)
         self.step = self.saved_step = progress["step"]
         self.seconds_before, self.task.ema.updates = progress["seconds"], progress["ema_updates"]
+        self.line = progress.get("line", {})
+        self.verdict = self._judge(lambda guard: guard.verdict(self.line))
 
     def run(self) -> int:
-        """Train to the end; returns 0, or 128 + the signal's number where a signal stopped the run after saving it."""
+        """Train to the end; returns 0, or, where the run was stopped and saved before it, 128 + the signal's number, or `STOPPED` for a guard."""
         config = self.config
         self.started = time.perf_counter()
         self.task.start(self.step)
@@ -76,7 +85,7 @@ class Trainer:
         with interruptions() as caught, bar:
             if self.step == 0:
                 self._look()
-            while self.step < config.steps and not self._agreed(caught):
+            while not self._agreed(caught) and self.step < config.steps:
                 # Dropout is the only user of the global generator: its masks, too, depend on the step alone.
                 torch.manual_seed(seeded(config.seed, self.step, 2, self.accelerator.process_index).initial_seed())
                 detailed = (self.step + 1) % config.log_every == 0
@@ -88,16 +97,25 @@ class Trainer:
             self._save()
             self._say(f"{signal.Signals(caught[0]).name}: saved at step {self.step}; the same command continues from there")
             return 128 + caught[0]
-        self._finish()
+        if self.verdict is not None:
+            self._save()
+            self._finish(f"stopped at step {self.step} by stop_when: {self.verdict}; the same command with another bound continues")
+            return STOPPED
+        self._finish(f"finished {self.step} steps in {self._seconds():.0f} s")
         return 0
 
     def _agreed(self, caught: list[int]) -> bool:
-        """Whether any process was asked to stop: all must leave the loop at the same step."""
+        """Whether any process was asked to stop, by a signal or by a guard: all must leave the loop at the same step."""
         if self.accelerator.num_processes > 1:
-            mine = torch.tensor(caught[0] if caught else 0, device=self.accelerator.device)
-            number = int(self.accelerator.gather(mine).max())
+            mine = torch.tensor([[caught[0] if caught else 0, self.verdict is not None]], device=self.accelerator.device)
+            number, stopped = self.accelerator.gather(mine).amax(0).tolist()
             caught[:] = [number] if number else []
-        return bool(caught)
+            self.verdict = self.verdict or ("another process's measurement" if stopped else None)
+        return bool(caught) or self.verdict is not None
+
+    def _judge(self, judge: Callable[[GuardSettings], str | None]) -> str | None:
+        """The first guard's verdict, if any has one."""
+        return next(filter(None, map(judge, self.config.stop_when)), None)
 
     def _after_step(self, bar: tqdm) -> None:
         config, step = self.config, self.step
@@ -115,10 +133,12 @@ class Trainer:
         rates = {f"lr/{name}": updater.settings.learning_rate(self.step - 1, self.config.steps) for name, updater in self.task.updaters.items()}
         line = {"step": self.step, "images": self.step * self.config.batch_size, "seconds": round(self._seconds(), 3)}
         line |= {**means, **rates, **self.clock.take(), **measured}
+        self.line = line
         if self.main:
             append_line(self.config.run_dir / "stats.jsonl", line)
+            self.verdict = self._judge(lambda guard: guard.look(line))
         self.accelerator.log(line, step=self.step)
-        shown = {name.partition("/")[2]: value for name, value in line.items() if name.startswith(("loss/", "monitor/")) and name != "monitor/n"}
+        shown = {name.partition("/")[2]: value for name, value in line.items() if name.startswith(("loss/", MONITOR)) and name != f"{MONITOR}n"}
         bar.set_postfix({name: f"{value:.3g}" for name, value in shown.items()}, refresh=False)
 
     def _look(self) -> None:
@@ -135,7 +155,7 @@ class Trainer:
         with self.clock("monitor"):
             count = self.config.monitor_images
             measured = self.monitor(self.task.sample(count))
-        return {"monitor/n": count, **{f"monitor/{name}": value for name, value in measured.items()}}
+        return {f"{MONITOR}n": count, **{f"{MONITOR}{name}": value for name, value in measured.items()}}
 
     def _save(self) -> None:
         if self.saved_step == self.step:
@@ -143,7 +163,7 @@ class Trainer:
         self.accelerator.wait_for_everyone()
         if self.main:
             with self.clock("checkpoint"):
-                progress = {"seconds": self._seconds(), "ema_updates": self.task.ema.updates}
+                progress = {"seconds": self._seconds(), "ema_updates": self.task.ema.updates, "line": self.line}
                 optimizers = {name: updater.optimizer for name, updater in self.task.updaters.items()}
                 save_checkpoint(self.config.run_dir, self.step, self.task.modules, optimizers, progress, self.task.save, self.config.keep_checkpoints)
                 for name, table in self.task.tables().items():
@@ -151,12 +171,12 @@ class Trainer:
         self.saved_step = self.step
         self.accelerator.wait_for_everyone()
 
-    def _finish(self) -> None:
+    def _finish(self, said: str) -> None:
         if self.main:
             with new_folder(self.config.run_dir / "export") as folder:
                 self.task.export(folder)
         self.accelerator.end_training()
-        self._say(f"finished {self.step} steps in {self._seconds():.0f} s; the network is in {self.config.run_dir / 'export'}")
+        self._say(f"{said}; the network is in {self.config.run_dir / 'export'}")
 
     def _seconds(self) -> float:
         """Seconds of training, over all resumptions."""

@@ -34,7 +34,7 @@ SAME = ("protocol", "preprocessing_sha256", "weights_sha256", "n")
 
 def render(results: Mapping[str, Any]) -> str:
     """A row for each number, what it must be read with, and the line."""
-    lines = [f"{label(results)}: {results['source']['of']}, {results['n']} images{_seeds(results)}", ""]
+    lines = [f"{label(results)}: {results['source']['of']}, {results['n']} images{cost(results)}{_seeds(results)}", ""]
     lines += [f"{name.format(metric=results['metric']):<42}{cell}" for key, (name, _, _) in ROWS.items() if (cell := _cell(results, key))]
     lines += [
         *_spread(results),
@@ -54,14 +54,19 @@ def label(results: Mapping[str, Any]) -> str:
     return f"not {results['protocol']} ({'; '.join(results['departures'])})" if results["departures"] else results["protocol"]
 
 
+def cost(results: Mapping[str, Any]) -> str:
+    """The network evaluations of an image, where they were made here."""
+    evaluations = results["source"].get("evaluations")
+    return "" if evaluations is None else f", {evaluations} evaluation{'s' * (evaluations > 1)} an image"
+
+
 def paper_line(results: Mapping[str, Any]) -> str:
     """Metric, protocol, count, seeds, number, hashes and commit in one line."""
     fd = results["summary"]["fd"]
     spread = f" ± {fd['std']:.4f} (min {fd['min']:.4f})" if len(results["repetitions"]) > 1 else ""
     hashes = f"reference {results['reference']['sha256'][:12]}, weights {results['weights_sha256'][:12]}"
-    return (
-        f"{results['metric']} {fd['mean']:.4f}{spread}; {label(results)}, n = {results['n']}{_seeds(results)}; {hashes}, commit {results['commit']}"
-    )
+    made = f"n = {results['n']}{cost(results)}{_seeds(results)}"
+    return f"{results['metric']} {fd['mean']:.4f}{spread}; {label(results)}, {made}; {hashes}, commit {results['commit']}"
 
 
 def read_results(path: Path) -> dict[str, Any]:

@@ -138,7 +138,9 @@ class NetworkImages:
     def describe(self) -> dict[str, Any]:
         identity: dict[str, Any] = {"kind": "network", "weights_sha256": self.sha256, "first_seed": self.first_seed}
         if self.sampler is not None:
-            identity["sampler"] = self.sampler.model_dump(mode="json")
+            identity |= {"evaluations": self.sampler.evaluations, "sampler": self.sampler.model_dump(mode="json")}
+        elif isinstance(self.network, Generator):
+            identity |= {"evaluations": self.network.evaluations, "noise_to_signal": list(getattr(self.network, "noise_to_signal", ()))}
         if self.prompts is not None:
             identity |= {"prompts": len(self.prompts), "prompts_sha256": prompts_sha256(self.prompts.prompts), "encoder": self.prompts.encoder}
         return identity

@@ -17,7 +17,7 @@ from distill.run_settings import TrainTeacherRun
 from distill.sample_files import choose_prompts
 from distill.samplers import Heun
 from eval.fid import Measurement, device_of, write_results
-from eval.fid_table import paper_line
+from eval.fid_table import cost, paper_line
 from eval.streams import ImageStream, NetworkImages, prompts_sha256
 
 FORMAT, FILE = "distill-sweep/1", "sweep.json"
@@ -95,7 +95,7 @@ def keep(file: Path, content: dict[str, Any], measurement: Measurement) -> None:
 def render(content: dict[str, Any]) -> str:
     """The curve as lines of text, and the best in three repetitions."""
     best = content["best"]
-    lines = [f"{content['protocol']}, {content['n']} images of each checkpoint", ""]
+    lines = [f"{content['protocol']}, {content['n']} images of each checkpoint{cost(best['results'])}", ""]
     for step, summary in sorted(content["checkpoints"].items(), key=lambda item: int(item[0])):
         lines.append(f"step {step:>8}  {summary['fd']['mean']:.4f}" + ("  best" if int(step) == best["step"] else ""))
     return "\n".join([*lines, "", f"step {best['step']}: {paper_line(best['results'])}"])

@@ -26,7 +26,7 @@ def tensors(batch: Batch) -> dict[str, torch.Tensor]:
 def test_batches_started_late_are_those_of_an_uninterrupted_run() -> None:
     third = list(islice(batches().starting_at(0), 3))[2]
     again = next(batches().starting_at(2))
-    assert len(tensors(third)) == 8
+    assert len(tensors(third)) == 9
     for name, value in tensors(third).items():
         assert torch.equal(value, tensors(again)[name]), name
 
@@ -43,6 +43,7 @@ def test_batches_of_other_seeds_and_indices_differ() -> None:
     for other in (next(batches().starting_at(1)), next(batches(seed=4).starting_at(0))):
         assert not torch.equal(first.z, other.z)
         assert not torch.equal(first.u, other.u)
+        assert not torch.equal(first.places, other.places)
         assert first.real is not None
         assert other.real is not None
         assert not torch.equal(first.real, other.real)
@@ -92,6 +93,20 @@ def test_pairs_stay_together_however_a_batch_is_split() -> None:
             assert torch.equal(batch.pairs.x, -batch.pairs.z)
             assert torch.equal(batch.pairs.cond.label.float(), batch.pairs.z[:, 0])
     assert next(batches(data=False).starting_at(5)).pairs is None
+
+
+def test_a_batch_is_of_images_after_any_number_of_steps_the_same_on_all_processes() -> None:
+    taken = []
+    for index in range(300):
+        drawn = [next(batches(process, 2, data=False, evaluations=3, batch_size=2).starting_at(index)) for process in (0, 1)]
+        assert drawn[0].z.shape == drawn[1].z.shape
+        taken.append(drawn[0].z.shape[1])
+        assert drawn[0].eps.shape == (1, 1, 8, 8)
+    counts = torch.tensor(taken).bincount(minlength=4)
+    assert counts[0] == 0
+    assert (counts[1:] - 100).abs().max() < 25  # three standard deviations
+    whole = next(batches(data=False, evaluations=3, batch_size=2).starting_at(299))
+    assert torch.equal(whole.z[1:], drawn[1].z)
 
 
 def test_noise_and_levels_have_their_distributions() -> None:

@@ -29,6 +29,8 @@ def test_the_cost_of_a_linear_layer_is_that_by_hand() -> None:
         ("sid", "10.0", "64 images of the student and looks at 0 real ones"),
         ("uni_instruct", "12.0", "64 images of the student and looks at 64 real ones"),
         ("dmd2", "16.8", "128 images of the student and looks at 128 real ones"),
+        ("di_plus_plus", "9.0", "64 images of the student and looks at 0 real ones"),
+        ("di_star", "12.0", "64 images of the student and looks at 0 real ones"),
     ],
 )
 def test_a_preset_takes_the_passes_of_the_documentation(
@@ -50,6 +52,17 @@ def test_weights_may_be_absent_and_micro_batches_make_the_images_anew(tmp_path: 
     assert "9.0 forward passes of the teacher" in said
     assert "makes 128 images" in said
     assert "activations of a generator update, 16 images" in said
+
+
+def test_several_steps_take_half_of_the_further_ones_for_training(capsys: pytest.CaptureFixture[str]) -> None:
+    """8 passes with one step; then 3/2 more on average, of which one kind of update makes images; and as many again for each further fake update."""
+    few = ["--generator.steps", "4"]
+    main(["configs/digits/diff_instruct.yaml", "--dry-run", *few])
+    said = capsys.readouterr().out
+    assert "9.5 forward passes of the teacher" in said
+    assert "an image of the student takes 4 evaluations, one for training 2.5 on average" in said
+    main(["configs/digits/diff_instruct.yaml", "--dry-run", *few, "--fake.updates", "3"])
+    assert "20.5 forward passes of the teacher" in capsys.readouterr().out
 
 
 def test_a_teacher_run_and_the_laboratory_have_one_too(capsys: pytest.CaptureFixture[str]) -> None:

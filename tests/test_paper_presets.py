@@ -1,10 +1,14 @@
 """Every preset of a paper, two steps of it, on a network of the same classes that is tiny and has random weights; and of the laboratory."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+import yaml
+from accelerate.state import AcceleratorState
 from PIL import Image
 
 from distill.config import read_config
@@ -12,7 +16,15 @@ from distill.export import build_network, load_generator, save_denoiser
 from distill.launch import launch
 from distill.network_pickle import PUBLISHED, describe_network
 from distill.run_settings import DistillRun
+from tests import tiny_pipelines, tiny_rewards
+from tests.random_teacher import save_random_teacher
 
+ALIGNMENT = sorted(Path("configs").glob("*/di_*.yaml"))
+PIPELINES: dict[str, Callable[[Path], Path]] = {
+    "sd15": tiny_pipelines.stable_diffusion,
+    "sdxl": tiny_pipelines.stable_diffusion_xl,
+    "pixart": tiny_pipelines.pixart_alpha,
+}
 PRESETS = sorted([*Path("configs/cifar10").glob("*.yaml"), *Path("configs/imagenet64").glob("*.yaml")])
 TINY = {"model_channels": 8, "num_blocks": 1, "label_dim": 3}
 
@@ -71,3 +83,45 @@ def test_two_steps_in_the_laboratory(path: Path, tmp_path: Path) -> None:
     assert last["step"] == 2
     assert last["grad_norm/generator"] > 0
     assert all(torch.isfinite(torch.tensor(value)) for name, value in last.items() if name.startswith("loss/"))
+
+
+QUICK = ("digits/di_star", "digits/di_plus_plus", "sdxl/di_star")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(path, id=f"{path.parent.name}-{path.stem}", marks=() if f"{path.parent.name}/{path.stem}" in QUICK else pytest.mark.slow)
+        for path in ALIGNMENT
+    ],
+)
+def test_two_steps_of_alignment(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a tiny network or pipeline of the same classes, with a tiny reward under the same settings of the term, which counts from the start."""
+    tiny_rewards.offer(monkeypatch)
+    family, content = path.parent.name, yaml.safe_load(path.read_text())
+    if family == "digits":
+        save_random_teacher(tmp_path / "teacher")
+    else:
+        content["teacher"]["resolution"] = 256 if family == "pixart" else 16
+        (tmp_path / "prompts.txt").write_text("a cat\ntwo dogs\n")
+        content["prompts"] = {"name": "text_file", "path": str(tmp_path / "prompts.txt")}
+        PIPELINES[family](tmp_path / "teacher")
+    content["teacher"]["path"] = str(tmp_path / "teacher")
+    content["generator"] = {**content["generator"], "init_from": None, "ema": 0.0}
+    content["fake"] = {**content["fake"], "updates": 1, "warmup_steps": 0}
+    for term in content["terms"]:
+        term["start_step"] = 0
+        if term["name"] == "reward":
+            term["rewards"] = [{"name": "tiny"}]
+    small: dict[str, Any] = {"steps": 2, "batch_size": 2, "micro_batch_size": 1, "log_every": 1, "device": "cpu", "stop_when": []}
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump({**content, **small, "run_dir": str(tmp_path / "run")}))
+    AcceleratorState._reset_state(reset_partial_state=True)  # the precision of the last run is kept otherwise
+    launch(read_config(tmp_path / "run.yaml"))
+
+    lines = [json.loads(line) for line in (tmp_path / "run" / "stats.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2]
+    for line in lines:
+        assert line["reward/tiny"] < 0
+        assert all(torch.isfinite(torch.tensor(value)) for name, value in line.items() if name.startswith("loss/"))
+        assert ("loss/implicit_reward" in line) == (path.stem == "di_plus_plus")
+        assert line["grad_norm/generator"] > 0

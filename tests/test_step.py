@@ -177,6 +177,13 @@ def test_a_term_counts_from_its_first_step_on(make) -> None:
     assert set(losses) == {"objective", "gan"}
 
 
+def test_a_term_s_weight_warms_up(make) -> None:
+    networks, method, batch = make(MATCHING % "reverse_kl" + GAN.replace("0.5", "0.5, start_step: 2, warmup_steps: 3") % "teacher")
+    full = generator_step(networks, dataclasses.replace(method, terms=(dataclasses.replace(method.terms[0], warmup_steps=0),)), batch, step=2)["gan"]
+    for step, share in ((2, 0.25), (4, 0.75), (5, 1.0), (9, 1.0)):
+        torch.testing.assert_close(generator_step(networks, method, batch, step=step)["gan"], share * full)
+
+
 def test_the_gan_term_is_the_non_saturating_loss_of_the_noised_sample(make) -> None:
     networks, method, batch = make(MATCHING % "reverse_kl" + GAN % "teacher")
     x0 = torch.randn(4, 1, 8, 8)

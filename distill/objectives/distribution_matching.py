@@ -8,7 +8,7 @@ Neither network is differentiated.
 from __future__ import annotations
 
 from distill.divergences import Divergence
-from distill.objectives.weighting import Weighting, dot, sample_weight, unit
+from distill.objectives.weighting import Weighting, descent
 from distill.types import LossOutput, Scores
 
 
@@ -20,7 +20,4 @@ def distribution_matching(scores: Scores, divergence: Divergence, weighting: Wei
     """
     difference = (scores.teacher - scores.fake).detach()
     h = divergence.h(scores.log_ratio.detach())
-    # In units of the prediction the factor alpha = dx_t/dx_0 is left out as well.
-    moved = scores.x_t if weighting == "score" else scores.x0
-    loss = -sample_weight(scores, weighting) * h * dot(unit(scores, weighting) * difference, moved)
-    return LossOutput(loss, {"h": h, "prediction_gap": difference.square().flatten(1).mean(1)})
+    return LossOutput(h * descent(scores, difference, weighting), {"h": h, "prediction_gap": difference.square().flatten(1).mean(1)})

@@ -21,6 +21,17 @@ def dot(a: Tensor, b: Tensor) -> Tensor:
     return (a * b).flatten(1).sum(1)
 
 
+def descent(scores: Scores, direction: Tensor, weighting: Weighting) -> Tensor:
+    """A surrogate loss per sample, (b,), whose descent moves the sample along a difference of two predictions of x_0, (b, ...), held constant.
+
+    With `score` its gradient with respect to x_t is minus the difference of the scores; with `prediction` that with respect to x_0 is minus
+    the difference of the predictions, and with `dmd` that over the sample's mean |x_0 - teacher|.
+    """
+    # In units of the prediction the factor alpha = dx_t/dx_0 is left out as well.
+    moved = scores.x_t if weighting == "score" else scores.x0
+    return -sample_weight(scores, weighting) * dot(unit(scores, weighting) * direction.detach(), moved)
+
+
 def sample_weight(scores: Scores, weighting: Weighting) -> Tensor:
     """The weight of each sample, (b,), a constant for the gradient. Raises ValueError for an unknown weighting."""
     if weighting not in get_args(Weighting):

@@ -6,8 +6,6 @@ import hashlib
 import importlib
 import pkgutil
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Float, Float64, UInt8
@@ -92,15 +90,3 @@ def checked(features: Tensor) -> Float64[Tensor, "n d"]:
     if broken.any():
         raise UserError(f"features: {int(broken.sum())} of {len(features)} rows are not finite, first row {int(broken.int().argmax())}")
     return features.double()
-
-
-def read_weights(path: Path) -> Any:
-    """A state dict that torch wrote, of which nothing is executed. Raises UserError where it is missing or something else."""
-    import pickle
-
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        raise UserError(f"{path}: holds no weights that torch wrote") from error

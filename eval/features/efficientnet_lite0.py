@@ -9,8 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from distill.errors import UserError
-from distill.files import check_weights
-from eval.features import Extractor, read_weights
+from distill.files import check_weights, read_weights
+from eval.features import Extractor
 
 MEAN, DEVIATION = 127.0, 128.0
 """Of the Lite networks as Google trained them, which differ from ImageNet's usual ones."""

@@ -15,8 +15,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from distill.errors import UserError
-from distill.files import check_weights
-from eval.features import Extractor, read_weights
+from distill.files import check_weights, read_weights
+from eval.features import Extractor
 
 URL = "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth"
 """The digits at the end of the name begin the file's SHA-256, which is checked."""

@@ -10,7 +10,7 @@ import torch
 
 from distill.errors import UserError
 from distill.export import save_generator
-from distill.models.one_step import OneStepGenerator
+from distill.models.few_steps import FewStepGenerator
 from eval.__main__ import main
 from tests.random_teacher import save_random_teacher
 
@@ -33,7 +33,7 @@ def run_dir(tmp_path: Path) -> Path:
     for step, level in ((10, 80.0), (20, 1.0), (30, 2.5)):
         folder = run / "checkpoints" / f"step-{step:08d}"
         folder.mkdir(parents=True)
-        save_generator(OneStepGenerator(teacher, level), folder)
+        save_generator(FewStepGenerator(teacher, level), folder)
     return run
 
 

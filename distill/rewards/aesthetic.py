@@ -1,0 +1,37 @@
+"""LAION's aesthetic predictor, version 2 (Schuhmann 2022): a linear head on CLIP ViT-L/14's unit embedding of an image; no prompt is read."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from distill.rewards import RewardSettings
+
+if TYPE_CHECKING:
+    from distill.types import Reward
+
+FILE = "sac+logos+ava1-l14-linearMSE.pth"
+
+
+class Settings(RewardSettings):
+    """LAION's aesthetic predictor: how good an image looks, about 1 to 10, whatever its prompt."""
+
+    name: Literal["aesthetic"] = "aesthetic"
+    path: str = "https://github.com/christophschuhmann/improved-aesthetic-predictor/raw/main"
+    """The published sac+logos+ava1-l14-linearMSE.pth, or a folder, an https address or a repository on the hub that holds it."""
+    clip: str = "openai/clip-vit-large-patch14"
+    """Folder of CLIP ViT-L/14, or its name on the Hugging Face hub."""
+
+    def load(self) -> Reward:
+        """Open it, on the CPU. Raises UserError where its files cannot be had or are another network's."""
+        from transformers import CLIPModel
+
+        from distill.image_preparation import Preparation
+        from distill.models.aesthetic import Aesthetic, read_head
+        from distill.models.clip import ImageEmbedding
+        from distill.published_weights import find_file, read_pretrained
+
+        clip = read_pretrained(CLIPModel, self.clip, "aesthetic.clip")
+        head = read_head(find_file(self.path, FILE, "aesthetic.path"), clip.config.projection_dim)
+        size = clip.config.vision_config.image_size
+        preparation = Preparation((size, size), size, rounds_middle=True)
+        return Aesthetic(ImageEmbedding(clip, preparation), head).eval().requires_grad_(False)

@@ -1,0 +1,36 @@
+"""PickScore v1 (Kirstain et al. 2023): exp(s) cos(image, prompt) under a CLIP ViT-H/14 that learned which of two images people pick.
+
+s is the model's own `logit_scale`, so that scores are about 20 to 23; papers also print a hundredth of it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from distill.rewards import RewardSettings
+
+if TYPE_CHECKING:
+    from distill.types import Reward
+
+
+class Settings(RewardSettings):
+    """PickScore v1: which image people would pick for a prompt; about 20 to 23."""
+
+    name: Literal["pickscore"] = "pickscore"
+    path: str = "yuvalkirstain/PickScore_v1"
+    """Folder of the network, or its name on the Hugging Face hub."""
+    processor: str = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
+    """Folder of the tokenizer and of the image processor, or its name on the hub."""
+
+    def load(self) -> Reward:
+        """Open it, on the CPU. Raises UserError where its files cannot be had or are another network's."""
+        from transformers import AutoTokenizer, CLIPModel
+
+        from distill.image_preparation import read_preparation
+        from distill.models.clip import Similarity
+        from distill.published_weights import open_pretrained, read_pretrained
+
+        clip = read_pretrained(CLIPModel, self.path, "pickscore.path")
+        tokenizer = open_pretrained(AutoTokenizer, self.processor, "pickscore.processor")
+        preparation = read_preparation(self.processor, "pickscore.processor")
+        return Similarity(self.name, clip, tokenizer, preparation, scale=None).eval().requires_grad_(False)
