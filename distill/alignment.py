@@ -24,11 +24,11 @@ class Judged:
     name: str
     reward: Reward
     weight: float = 1.0
-    clip: tuple[float | None, float | None] | None = None
+    bounds: tuple[float | None, float | None] | None = None
 
     def clipped(self, value: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
         """The value within the bounds, without gradient beyond them."""
-        low, high = self.clip or (None, None)
+        low, high = self.bounds or (None, None)
         return value.clamp(-math.inf if low is None else low, math.inf if high is None else high)
 
 
@@ -57,7 +57,7 @@ class RewardTerm(nn.Module):
                 kept = one.clipped(value)
                 loss = loss - torch.where(given, one.weight * kept, 0.0)
                 metrics[name] = value.detach()
-                if one.clip is not None:
+                if one.bounds is not None:
                     metrics[f"{name}_clipped"] = (given & (kept != value)).float()
         return LossOutput(loss, metrics)
 

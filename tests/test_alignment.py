@@ -30,7 +30,7 @@ from tests.rewards import tiny_networks
 from tests.tiny_rewards import Likeness
 from train import main
 
-REWARD = {"name": "reward", "weight": 20.0, "rewards": [{"name": "tiny", "clip": [-5.0, -0.01]}], "crop": 5}
+REWARD = {"name": "reward", "weight": 20.0, "rewards": [{"name": "tiny", "bounds": [-5.0, -0.01]}], "crop": 5}
 
 
 @pytest.fixture
@@ -102,9 +102,20 @@ def test_micro_batches_change_nothing_but_rounding(config, read, tmp_path: Path)
 
 def test_the_reward_rises(config, read, tmp_path: Path) -> None:
     """By the very images that the student makes of the same seeds, for every label."""
-    quick = ["--generator.optimizer.lr", "1e-3", "--generator.ema", "0", "--batch_size", "16", "--terms", json.dumps([{**REWARD, "crop": None}])]
+    quick = [
+        "--generator.optimizer.lr",
+        "2e-3",
+        "--generator.ema",
+        "0",
+        "--batch_size",
+        "8",
+        "--log_every",
+        "100",
+        "--terms",
+        json.dumps([{**REWARD, "crop": None}]),
+    ]
     rewards = []
-    for steps in ("1", "25"):
+    for steps in ("1", "15"):
         launch(read(config, *quick, "--steps", steps, "--run_dir", str(tmp_path / steps)))
         cond = balanced_labels(40, 10)
         rewards.append(Likeness()(sample_generator(load_generator(tmp_path / steps), range(40), cond), cond).mean().item())
@@ -123,6 +134,25 @@ def test_a_dry_run_counts_the_decoder_and_loads_no_reward(config, read, monkeypa
     read(config)
     assert main([str(tmp_path / "run.yaml"), "--dry-run"]) == 0
     assert "not counted, neither here nor above: the networks of tiny, whose weights say what they are" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_dry_run_goes_through_an_autoencoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    """A random crop of the latents, decoded; without the checkpoint its activations are held."""
+    tiny_rewards.offer(monkeypatch)
+    tiny_pipelines.stable_diffusion_xl(tmp_path / "teacher")
+    (tmp_path / "prompts.txt").write_text("a cat")
+    reward = {"name": "reward", "weight": 1.0, "rewards": [{"name": "tiny"}], "crop": 12}
+    flags = ["--teacher.path", str(tmp_path / "teacher"), "--teacher.resolution", "16", "--prompts.path", str(tmp_path / "prompts.txt")]
+    held = []
+    for checkpoint in (True, False):
+        terms = ["--terms", json.dumps([{**reward, "checkpoint_decoder": checkpoint}])]
+        assert main(["configs/sdxl/di_star.yaml", "--dry-run", *flags, *terms, "--micro_batch_size", "2", "--batch_size", "512"]) == 0
+        said = capsys.readouterr().out
+        line = next(line for line in said.splitlines() if "activations of a generator update, 2 images" in line)
+        held.append(float(line.split()[0].replace(",", "")))
+    assert "vae" in said
+    assert held[0] < held[1]
 
 
 @pytest.mark.parametrize(

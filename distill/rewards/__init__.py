@@ -23,7 +23,7 @@ class RewardSettings(Settings):
     name: str
     weight: float = 1.0
     """Its weight among several rewards."""
-    clip: tuple[float | None, float | None] | None = None
+    bounds: tuple[float | None, float | None] | None = None
     """Lowest and highest value that count in training, null for no bound: beyond them it gives no gradient."""
 
     def load(self) -> Reward:

@@ -23,7 +23,7 @@ class Settings(TermSettings):
 
     name: Literal["reward"] = "reward"
     rewards: tuple[one_of("rewards"), ...] = Field(min_length=1)  # type: ignore[valid-type]
-    """The rewards; each has its own weight, and its clip."""
+    """The rewards; each has its own weight, and its bounds."""
     downscale: int = Field(1, ge=1)
     """Whole factor by which a sample is shrunk, in the model's own space, before it is decoded."""
     crop: int | None = Field(None, ge=1)
@@ -47,7 +47,7 @@ class Settings(TermSettings):
         """The term, with its rewards loaded. Raises UserError where the weights of one cannot be had."""
         from distill.alignment import Judged, RewardTerm
 
-        judged = [Judged(reward.name, reward.load(), reward.weight, reward.clip) for reward in self.rewards]
+        judged = [Judged(reward.name, reward.load(), reward.weight, reward.bounds) for reward in self.rewards]
         return RewardTerm(judged, self.downscale, self.crop, self.checkpoint_decoder)
 
     def outline(self) -> Term:

@@ -96,14 +96,14 @@ def test_a_sample_without_a_condition_has_no_reward() -> None:
 
 
 @pytest.mark.parametrize(
-    ("clip", "passes"), [((None, -0.7), [True, False, True]), ((-0.9, None), [False, True, True]), ((-0.9, -0.7), [False, False, True])]
+    ("bounds", "passes"), [((None, -0.7), [True, False, True]), ((-0.9, None), [False, True, True]), ((-0.9, -0.7), [False, False, True])]
 )
-def test_beyond_its_bounds_a_reward_gives_no_gradient(clip: tuple[float | None, float | None], passes: list[bool]) -> None:
+def test_beyond_its_bounds_a_reward_gives_no_gradient(bounds: tuple[float | None, float | None], passes: list[bool]) -> None:
     images = torch.tensor([1.0, 0.6, 0.9]).reshape(3, 1, 1, 1).expand(3, 1, 4, 6).clone().requires_grad_(True)  # rewards -1, -0.36, -0.81
-    output = RewardTerm([Judged("tiny", Likeness(), 2.0, clip)])(student(images, Condition(torch.zeros(3, dtype=torch.int64)), Plain()))
+    output = RewardTerm([Judged("tiny", Likeness(), 2.0, bounds)])(student(images, Condition(torch.zeros(3, dtype=torch.int64)), Plain()))
     gradient = torch.autograd.grad(output.loss.sum(), images)[0]
     assert [bool(row.any()) for row in gradient] == passes
-    torch.testing.assert_close(output.loss.detach(), -2 * torch.tensor([-1.0, -0.36, -0.81]).clamp(*clip))
+    torch.testing.assert_close(output.loss.detach(), -2 * torch.tensor([-1.0, -0.36, -0.81]).clamp(*bounds))
     torch.testing.assert_close(output.metrics["tiny"], torch.tensor([-1.0, -0.36, -0.81]))
     assert output.metrics["tiny_clipped"].tolist() == [float(not through) for through in passes]
 
