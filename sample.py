@@ -1,4 +1,4 @@
-"""Generate images: `python sample.py --run runs/X --labels 0-9 --n 100 --seed 0 --out samples/`. Image i depends on its own seed alone."""
+"""Generate images: `python sample.py --run runs/X --labels 0-9 --n 100 --seed 0 --out samples/`. An image depends on its own seed alone."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ DTYPES = ("float32", "bfloat16", "float16")
 
 
 def main(arguments: list[str]) -> None:
-    parser = ArgumentParser("sample.py", "Generate images with a one-step generator, one network evaluation each, or with its teacher.")
+    parser = ArgumentParser("sample.py", "Generate images with a student, or with its teacher.")
     parser.add_argument("--run", type=Path, required=True, help="run folder, checkpoint or export of a generator")
     parser.add_argument("--labels", default="all", help="labels in turn, such as 3, 0-9 or 1,3,5 (default: all of the model's)")
     parser.add_argument("--prompts", help="a prompt, or a text file of one a line, in turn; for models that take text")
-    parser.add_argument("--n", type=int, default=100, help="number of images (default: 100)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the first image; image i has seed + i (default: 0)")
+    parser.add_argument("--n", type=int, help="number of images (default: 100, or as many as --seeds)")
+    parser.add_argument("--seed", type=int, help="seed of the first image; image i has seed + i (default: 0)")
+    parser.add_argument("--seeds", help="a seed for each image instead, such as 3,7,10-12")
     parser.add_argument("--out", type=Path, default=Path("samples"), help="folder for the images, grid.png and samples.json (default: samples)")
     parser.add_argument("--batch-size", type=int, default=256, help="most images at once; does not change them (default: 256)")
     parser.add_argument("--resolution", type=int, help="height and width in pixels, for models of diffusers (default: the model's own)")
@@ -26,19 +27,19 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--churn", type=float, default=0.0, help="stochastic churn of the teacher's sampler (default: 0, deterministic)")
     parser.add_argument("--guidance", type=float, default=1.0, help="guidance of the teacher's sampler (default: 1, none)")
     options = parser.parse_args(arguments)
-    if options.n < 1 or options.batch_size < 1 or options.steps < 1 or options.seed < 0 or options.churn < 0:
+    if min(1 if options.n is None else options.n, options.batch_size, options.steps) < 1 or min(options.seed or 0, options.churn) < 0:
         raise UserError("--n, --batch-size and --steps: expected at least 1; --seed and --churn: at least 0")
 
-    from distill.sample_files import check_out, choose_labels, choose_prompts, computing, open_model, save_samples
+    from distill.sample_files import check_out, choose_labels, choose_prompts, choose_seeds, computing, describe, open_model, save_samples
     from distill.samplers import Heun
     from distill.sampling import sample_generator, sample_teacher
 
     check_out(options.out)
+    seeds = choose_seeds(options.seeds, options.seed, options.n)
     network = open_model(options.run, options.teacher, options.resolution, options.device)
-    seeds = range(options.seed, options.seed + options.n)
     prompts = choose_prompts(options.prompts, network)
-    cond = prompts.balanced(options.n) if prompts else choose_labels(options.labels, options.n, network.label_count)
-    origin = {"run": str(options.run), "teacher": options.teacher, "evaluations": 1, "size": list(network.pixel_shape[1:]), "dtype": options.dtype}
+    cond = prompts.balanced(len(seeds)) if prompts else choose_labels(options.labels, len(seeds), network.label_count)
+    origin = {"run": str(options.run), "teacher": options.teacher, "dtype": options.dtype, **describe(network)}
     with computing(network, options.dtype):
         if options.teacher:
             sampler = Heun(steps=options.steps, churn=options.churn, guidance=options.guidance)
@@ -46,9 +47,10 @@ def main(arguments: list[str]) -> None:
             origin |= {"evaluations": sampler.evaluations, "sampler": sampler.model_dump()}
         else:
             images = sample_generator(network, seeds, cond, options.batch_size, progress=True)
+            origin |= {"evaluations": network.evaluations}
     save_samples(images, seeds, cond, options.out, origin, prompts.prompts if prompts else ())
     evaluations = f"{origin['evaluations']} network evaluation{'s' * (origin['evaluations'] > 1)}"
-    print(f"{options.n} images, {evaluations} each, are in {options.out}")
+    print(f"{len(seeds)} images, {evaluations} each, are in {options.out}")
 
 
 if __name__ == "__main__":

@@ -24,7 +24,9 @@ from distill.files import read_json, write_json, write_text  # noqa: E402
 
 RUNS = ROOT / "runs" / "digits-presets"
 RESULTS = ROOT / "benchmarks" / "results" / "digits_presets.json"
-PRESETS = ("diff_instruct", "dmd", "dmd2", "f_distill", "sid", "sim", "sida", "sid_lsg", "uni_instruct", "uni_instruct_long")
+PRESETS = (
+    "diff_instruct", "dmd", "dmd2", "dmd2_4_steps", "f_distill", "sid", "sim", "sida", "sid_lsg", "uni_instruct", "uni_instruct_long",
+)  # fmt: skip
 COLUMNS = {"fd_pixel": "fd-pixel", "precision": "precision", "recall": "recall", "label_agreement": "label agreement", "seconds": "seconds"}
 BEGIN, END = "<!-- digits presets: begin -->", "<!-- digits presets: end -->"
 
@@ -35,10 +37,11 @@ def run(preset: str, seed: int) -> dict[str, Any]:
     if not (folder / "eval.json").is_file():
         call("train.py", f"configs/digits/{preset}.yaml", "--run_dir", str(folder), "--seed", str(seed))
         call("-m", "eval", "--run", str(folder), "--no-teacher")
-    student = read_json(folder / "eval.json")["student"]
-    last, meta = json.loads((folder / "stats.jsonl").read_text().splitlines()[-1]), read_json(folder / "meta.json")
-    origin = {"commit": meta["commit"], "machine": meta["machine"]}
-    return {"preset": preset, "seed": seed, **origin, "seconds": last["seconds"], "steps": last["step"], "images": last["images"], **student}
+    evaluation, meta = read_json(folder / "eval.json"), read_json(folder / "meta.json")
+    last = json.loads((folder / "stats.jsonl").read_text().splitlines()[-1])
+    run = {"preset": preset, "seed": seed, "commit": meta["commit"], "machine": meta["machine"]}
+    run |= {"seconds": last["seconds"], "steps": last["step"], "images": last["images"]}
+    return {**run, "evaluations": evaluation["sampling"]["student_evaluations"], **evaluation["student"]}
 
 
 def teacher() -> dict[str, Any]:
@@ -64,7 +67,8 @@ def table(rows: list[dict[str, Any]], its_teacher: dict[str, Any]) -> str:
     lines.append(f"| teacher | 35 | {' | '.join(cells)} | 1 |")
     for preset in dict.fromkeys(row["preset"] for row in rows):
         chosen = [row for row in rows if row["preset"] == preset]
-        lines.append(f"| `{preset}` | 1 | {' | '.join(spread([row[key] for row in chosen]) for key in COLUMNS)} | {len(chosen)} |")
+        cells = [spread([row[key] for row in chosen]) for key in COLUMNS]
+        lines.append(f"| `{preset}` | {chosen[0]['evaluations']} | {' | '.join(cells)} | {len(chosen)} |")
     return "\n".join(lines)
 
 

@@ -22,8 +22,13 @@ from distill.run_folder import commit, machine  # noqa: E402
 from eval.frechet import Statistics, frechet_distance  # noqa: E402
 
 DIMENSION = 2048
-KINDS = {"full rank": (6144, 1.0), "spectrum of five decades": (6144, 1e-5), "fewer images than dimensions": (1024, 1.0)}
-"""Images, and the least variance of a direction where the largest is 1."""
+KINDS = {
+    "full rank": ((6144, 6144), 1.0),
+    "spectrum of five decades": ((6144, 6144), 1e-5),
+    "fewer images than dimensions": ((1024, 1024), 1.0),
+    "of one side only": ((1024, 6144), 1.0),
+}
+"""Images of the two sides, and the least variance of a direction where the largest is 1."""
 
 
 def main() -> None:
@@ -35,11 +40,11 @@ def main() -> None:
         print(kind, result)
 
 
-def measure(count: int, least: float) -> dict[str, float]:
+def measure(counts: tuple[int, int], least: float) -> dict[str, float]:
     random = torch.Generator().manual_seed(0)
     normal = lambda *shape: torch.randn(*shape, generator=random, dtype=torch.float64)  # noqa: E731
     scales = torch.logspace(0, float(np.log10(least)), DIMENSION).double().sqrt()
-    a, b = (Statistics.of(normal(count, DIMENSION) * scales @ torch.linalg.qr(normal(DIMENSION, DIMENSION)).Q) for _ in range(2))
+    a, b = (Statistics.of(normal(count, DIMENSION) * scales @ torch.linalg.qr(normal(DIMENSION, DIMENSION)).Q) for count in counts)
     ours, our_seconds = timed(lambda: frechet_distance(a, b))
     theirs, their_seconds = timed(lambda: by_matrix_root(a, b))
     return {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import tarfile
 import zipfile
 from collections.abc import Iterator
@@ -38,7 +39,7 @@ def open_files(path: Path) -> Iterator[Files]:
     except tarfile.TarError as error:
         raise UserError(f"{path}: is neither a folder nor a .zip nor a .tar") from error
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); expected a folder, a .zip or a .tar of images") from error
+        raise UserError(f"{path}: cannot be read ({error.strerror}); expected a folder, a .zip or a .tar") from error
 
 
 @contextmanager
@@ -48,12 +49,17 @@ def _open_tapes(paths: list[Path]) -> Iterator[Files]:
 
 
 class Folder:
+    """The files of a folder and of those in it, of links to folders too."""
+
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def stamps(self) -> dict[str, str]:
-        """Size and time of change."""
-        return {file.relative_to(self.path).as_posix(): _stamp(file) for file in self.path.rglob("*") if file.is_file()}
+        """Size and time of change. Raises UserError where a folder cannot be read."""
+        try:
+            return {file.relative_to(self.path).as_posix(): _stamp(file) for file in _walk(self.path)}
+        except OSError as error:
+            raise UserError(f"{error.filename}: cannot be read ({error.strerror})") from error
 
     def read(self, name: str) -> bytes:
         return (self.path / name).read_bytes()
@@ -65,7 +71,7 @@ class Zip:
 
     def stamps(self) -> dict[str, str]:
         """Size and check sum."""
-        return {entry.filename: f"{entry.file_size} {entry.CRC}" for entry in self.archive.infolist()}
+        return {entry.filename: f"{entry.file_size} {entry.CRC}" for entry in self.archive.infolist() if not entry.is_dir()}
 
     def read(self, name: str) -> bytes:
         return self.archive.read(name)
@@ -76,7 +82,7 @@ class Tapes:
 
     def __init__(self, tapes: dict[Path, tarfile.TarFile]) -> None:
         self.members = {
-            f"{path.name}:{entry.name}" if len(tapes) > 1 else entry.name: (path, tape, entry)
+            f"{path.name}:" * (len(tapes) > 1) + entry.name.removeprefix("./"): (path, tape, entry)
             for path, tape in tapes.items()
             for entry in tape.getmembers()
             if entry.isfile()
@@ -92,5 +98,20 @@ class Tapes:
         return b"" if handle is None else handle.read()
 
 
+def _walk(folder: Path, above: frozenset[Path] = frozenset()) -> Iterator[Path]:
+    """All files below a folder; a link that leads back to a folder on the way to it is not followed."""
+    real = folder.resolve()
+    if real in above:
+        return
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir():
+                yield from _walk(Path(entry.path), above | {real})
+            elif entry.is_file() or entry.is_symlink():
+                yield Path(entry.path)
+
+
 def _stamp(file: Path) -> str:
-    return f"{file.stat().st_size} {file.stat().st_mtime_ns}"
+    """Of a link to nowhere, what the link itself is: who wants its content is told that it has none."""
+    stat = file.stat() if file.exists() else file.lstat()
+    return f"{stat.st_size} {stat.st_mtime_ns}"

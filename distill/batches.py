@@ -35,10 +35,11 @@ class PairSource(Protocol):
 class Batch:
     """One process's part of a batch of b samples.
 
-    `z`, `eps`: noise of the generator and of the noising, (b, *image_shape), N(0, I). `u`: quantiles of the noise level, (b,), uniform in
-    (0, 1). `u_fake`, `eps_fake`: the same for the fake score's and discriminator's training; `eps_real` noises `real`, images of the data in
-    [-1, 1] conditioned on `cond` like the student's samples, or None where there are no data. `pairs` are b pairs of other noise and the teacher's
-    image, or None where no term needs them. `places`, (b, 2) uniform in (0, 1), say where a term looks that looks at a part of each sample.
+    `z`: noise of the generator, (b, *image_shape), N(0, I); where it takes several steps, one such noise after another along the first axis, for as
+    many of them as count in this batch. `eps`: that of the noising, (b, *image_shape). `u`: quantiles of the noise level, (b,), uniform in (0, 1).
+    `u_fake`, `eps_fake`: the same for the fake score's and discriminator's training; `eps_real` noises `real`, images of the data in [-1, 1]
+    conditioned on `cond` like the student's samples, or None where there are no data. `pairs` are b pairs of other noise and the teacher's image, or
+    None where no term needs them. `places`, (b, 2) uniform in (0, 1), say where a term looks that looks at a part of each sample.
     """
 
     z: Tensor
@@ -84,6 +85,8 @@ class Batches:
     workers: int = 0
     paired: PairSource | None = None
     prompts: EncodedPrompts | None = None
+    evaluations: int = 1
+    """Most steps of the generator: each batch is of its images after a number of them, drawn evenly, as DMD2 trains on all."""
     encode: Callable[[Tensor], Tensor] | None = None
     """Real images as the network has them; None where the source has them so already. With prompts, their labels are the prompts' numbers."""
 
@@ -96,6 +99,7 @@ class Batches:
         accelerator: Accelerator,
         paired: PairSource | None = None,
         prompts: EncodedPrompts | None = None,
+        evaluations: int = 1,
     ) -> Batches:
         """The batches of a run. Raises UserError where the data do not fit the network, or the batch does not split over the processes."""
         shape, label_count = network.image_shape, network.label_count
@@ -109,8 +113,8 @@ class Batches:
         if config.batch_size % accelerator.num_processes:
             raise UserError(f"batch_size: {config.batch_size} does not split over {accelerator.num_processes} processes")
         place = {"device": accelerator.device, "process": accelerator.process_index, "processes": accelerator.num_processes}
-        settings = (config.batch_size, config.seed)
-        return cls(shape, label_count, data, *settings, workers=config.data_workers, paired=paired, prompts=prompts, encode=encode, **place)
+        place |= {"workers": config.data_workers, "evaluations": evaluations}
+        return cls(shape, label_count, data, config.batch_size, config.seed, paired=paired, prompts=prompts, encode=encode, **place)
 
     def starting_at(self, index: int) -> Iterator[Batch]:
         """Batches `index`, `index + 1`, ... without end."""
@@ -138,8 +142,10 @@ class Batches:
 
     def _draw(self, index: int, real: Tensor | None, labels: Tensor | None) -> Batch:
         """Real images come as this process's rows already; everything else is drawn whole."""
-        random, count, shape = self.random(index, purpose=0), self.batch_size, (self.batch_size, *self.image_shape)
-        z, eps, eps_fake, eps_real = (torch.randn(shape, generator=random)[self.rows] for _ in range(4))
+        random, count = self.random(index, purpose=0), self.batch_size
+        taken = 1 + int(torch.randint(self.evaluations, (), generator=self.random(index, purpose=5)))
+        shapes = [(count, noises * self.image_shape[0], *self.image_shape[1:]) for noises in (taken, 1, 1, 1)]
+        z, eps, eps_fake, eps_real = (torch.randn(shape, generator=random)[self.rows] for shape in shapes)
         u, u_fake = (open_uniform(count, random)[self.rows] for _ in range(2))
         label, choices = None, self.label_count if self.prompts is None else len(self.prompts)
         if choices:
@@ -148,7 +154,7 @@ class Batches:
         if real is not None and self.encode is not None:
             with torch.no_grad():
                 real = torch.cat([self.encode(some.to(self.device)) for some in real.split(most_at_once(tuple(real.shape[1:])))])
-        places = open_uniform(2 * count, self.random(index, purpose=5)).reshape(count, 2)[self.rows]
+        places = open_uniform(2 * count, self.random(index, purpose=6)).reshape(count, 2)[self.rows]
         return Batch(z, self._condition(index, label), u, eps, u_fake, eps_fake, real, eps_real, self._draw_pairs(index), places).to(self.device)
 
     def _condition(self, index: int, label: Tensor | None) -> Condition:

@@ -278,8 +278,7 @@ def results_of(evaluation: Mapping[str, Any], role: str) -> dict[str, float]:
     results = evaluation.get(role)
     held_out = numbers(results.get("held_out")) if isinstance(results, Mapping) else {}
     speed = {key.removeprefix(f"{role}_"): value for key, value in numbers(evaluation.get("sampling")).items() if key.startswith(f"{role}_")}
-    once = {"evaluations": 1} if speed and role == "student" else {}
-    return {**numbers(results), **{f"held_out/{key}": value for key, value in held_out.items()}, **speed, **once}
+    return {**numbers(results), **{f"held_out/{key}": value for key, value in held_out.items()}, **speed}
 
 
 def glossary(evaluation: Mapping[str, Any], distance: str) -> str:

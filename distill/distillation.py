@@ -46,7 +46,7 @@ class Distillation:
         self.ema = EMA(self.generator, config.generator.ema)
         self.teacher_samples = self._teacher_samples()
         paired = self.teacher_samples if config.needs_pairs else None
-        self.batches = Batches.of(config, self.teacher, self._real_images(), accelerator, paired, self.prompts)
+        self.batches = Batches.of(config, self.teacher, self._real_images(), accelerator, paired, self.prompts, self.generator.evaluations)
 
         parts = {"generator": config.generator, "fake": config.fake, "discriminator": config.discriminator}
         networks: dict[str, nn.Module | None] = {name: getattr(self.networks, name) for name in parts}
@@ -187,11 +187,12 @@ def build_networks(config: DistillRun, teacher: Denoiser, device: torch.device) 
 
 def build_generator(settings: GeneratorSettings, teacher: Denoiser) -> Generator:
     """The student before its first step: untrained, or `generator.init_from`. Raises UserError where the weights of that do not fit."""
-    generator = settings.network.build(teacher, settings.init_noise_to_signal)
+    first, further = settings.init_noise_to_signal, settings.further_noise_to_signal
+    generator = settings.network.build(teacher, *((first, *further) if further is not None else teacher.spaced(first, settings.steps)))
     if settings.init_from is None:
         return generator
     start = load_generator(settings.init_from)
-    mine, theirs = settings.init_noise_to_signal, getattr(start, "init_noise_to_signal", settings.init_noise_to_signal)
+    mine, theirs = first, getattr(start, "noise_to_signal", (first,))[0]
     if mine != theirs:
         raise UserError(f"generator.init_noise_to_signal: is {mine:g}; expected {theirs:g} as in {settings.init_from}")
     shapes = {name: tuple(value.shape) for name, value in generator.state_dict().items()}

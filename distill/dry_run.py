@@ -41,6 +41,7 @@ def _describe_distillation(config: DistillRun) -> str:
     teacher = config.teacher.outline().eval().requires_grad_(False)
     networks, method = build_networks(config, teacher, META), build_method(config, META, outline=True)
     batch = _empty_batch(config, teacher, config.discriminator is not None, config.needs_pairs)
+    z = torch.empty(len(batch), *networks.generator.noise_shape, device=META)
     parts = {
         "teacher": teacher,
         **teacher.other_parts(),
@@ -52,25 +53,30 @@ def _describe_distillation(config: DistillRun) -> str:
     learners = [network for name, network in built.items() if name in ("generator", "fake", "discriminator")]
 
     def fake_update() -> Tensor:
-        return sum(fake_loss(networks, method, batch, batch.z)[0].values(), torch.zeros((), device=META))
+        return sum(fake_loss(networks, method, batch, batch.eps)[0].values(), torch.zeros((), device=META))
 
     def generator_update() -> Tensor:
         with frozen(*learners[1:]):
-            losses, _ = generator_loss(networks, method, batch, networks.generator(batch.z, batch.cond), config.steps)
+            losses, _ = generator_loss(networks, method, batch, networks.generator(z, batch.cond), config.steps)
         return sum(losses.values(), torch.zeros((), device=META))
 
     fake, generator = _measure(fake_update, learners), _measure(generator_update, learners)
     with torch.no_grad():
-        make = _measure(lambda: networks.generator(batch.z, batch.cond), learners)
-        look = _measure(lambda: teacher(batch.z, batch.u, batch.cond), learners)
+        make = _measure(lambda: networks.generator(z, batch.cond), learners)
+        look = _measure(lambda: teacher(batch.eps, batch.u, batch.cond), learners)
     fake_updates = config.fake.updates if _size(networks.fake) else 0
     # The student's samples of the last fake update serve the generator's, unless they come in micro-batches.
     made_for_fake = fake_updates - 1 if fake_updates and len(batch) == config.batch_size else fake_updates
-    flops = (fake_updates * fake.flops + made_for_fake * make.flops + generator.flops) * config.batch_size / len(batch)
+    # Images for training are of any number of the student's steps: half of those after the first, on average, are not taken.
+    evaluations = networks.generator.evaluations
+    spared = (made_for_fake + 1) * make.flops * (evaluations - 1) / (2 * evaluations)
+    flops = (fake_updates * fake.flops + made_for_fake * make.flops + generator.flops - spared) * config.batch_size / len(batch)
     real = fake_updates * config.batch_size if batch.real is not None else 0
     work = [f"a generator step makes {(made_for_fake + 1) * config.batch_size} images of the student and looks at {real} real ones", _work(flops)]
     if _size(teacher):
         work[-1] += f", {flops / look.flops * len(batch) / config.batch_size:.1f} forward passes of the teacher on as many images"
+    if evaluations > 1:
+        work.append(f"an image of the student takes {evaluations} evaluations, one for training {(evaluations + 1) / 2:g} on average")
     if left_out := [name for term in config.terms for name in term.left_out]:
         work.append(f"not counted, neither here nor above: the networks of {', '.join(left_out)}, whose weights say what they are")
     activations = {"a generator update": generator, **({"a fake update": fake} if fake_updates else {})}

@@ -5,14 +5,14 @@ A checkpoint folder is such a folder too, with the state of training beside it, 
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import importlib.metadata
-import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from distill.errors import UserError
-from distill.files import load_weights, read_json, save_tensors, write_json
+from distill.errors import ArgumentParser, UserError, run_command
+from distill.files import load_weights, read_json, save_tensors, write_json, write_text
 
 if TYPE_CHECKING:
     from distill.types import Denoiser, Generator
@@ -21,8 +21,18 @@ FORMAT = "distill/1"
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 PIPELINE = "model_index.json"
 """What a diffusers pipeline's folder is known by. An exported one holds `config.json` too, and its weights where diffusers has them."""
-OWN_PIPELINE = "pipeline.py"
-"""Beside `model_index.json`, the code of a pipeline of a network that diffusers does not have."""
+OWN_PIPELINE = ("pipeline", "OneStepPipeline")
+"""What that file says of a network that diffusers does not have: `pipeline.py` beside it has a class of this name."""
+OWN_NETWORK = ("network", "ExportedNetwork")
+"""Its part, whose class is in `network/network.py`, where diffusers looks for it. The network itself lies where all exports have it."""
+CODE = '''"""The network is in the package `distill`, which must be installed."""
+
+from distill.exported_pipeline import {name}
+
+__all__ = ["{name}"]
+'''
+AUTOENCODER = "autoencoder"
+"""Folder, in an export of latents, of an autoencoder that has no name on the hub."""
 ADAPTERS = "pytorch_lora_weights.safetensors"
 """What an export of adapters is known by, which diffusers loads into the teacher's pipeline. It holds `config.json` too."""
 CLASSES = {
@@ -46,28 +56,39 @@ def save_denoiser(network: Denoiser, folder: Path) -> None:
 
 def save_generator(generator: Generator, folder: Path) -> None:
     """Write a one-step generator into an existing folder."""
-    write_json(folder / CONFIG, _description_of_generator(generator))
+    write_json(folder / CONFIG, describe_generator(generator))
     save_tensors(folder / WEIGHTS, generator.state_dict())
 
 
 def export_generator(generator: Generator, folder: Path) -> None:
     """Write a one-step generator into an existing folder as others open it: a student of diffusers as a pipeline or adapters of diffusers.
 
-    Other generators of images carry a pipeline of their own.
+    Other generators of images are a pipeline of their own. `call` in `config.json` is what such a pipeline is called with, for an image.
     """
-    from distill.models.one_step import OneStepGenerator
+    from distill.models.few_steps import FewStepGenerator
 
-    denoiser: Any = generator.denoiser if isinstance(generator, OneStepGenerator) else None
-    if not isinstance(generator, OneStepGenerator) or not hasattr(denoiser, "save_pipeline"):
-        save_generator(generator, folder)
-        if len(generator.image_shape) == 3:
-            shutil.copyfile(Path(__file__).with_name("exported_pipeline.py"), folder / OWN_PIPELINE)
-            version = importlib.metadata.version("diffusers")
-            write_json(folder / PIPELINE, {"_class_name": ["pipeline", "OneStepPipeline"], "_diffusers_version": version})
-    else:
+    denoiser: Any = generator.denoiser if isinstance(generator, FewStepGenerator) else None
+    if isinstance(generator, FewStepGenerator) and hasattr(denoiser, "save_pipeline"):
         exported = denoiser.exported()
-        exported.save_pipeline(generator.init_noise_to_signal, folder)
-        write_json(folder / CONFIG, _description_of_generator(OneStepGenerator(exported, generator.init_noise_to_signal)))
+        exported.save_pipeline([entry.t for entry in generator.entries], folder)
+        generator, call = FewStepGenerator(exported, *generator.noise_to_signal), exported.example_call(generator.evaluations)
+    else:
+        save_tensors(folder / WEIGHTS, generator.state_dict())
+        call = _save_own_pipeline(generator, folder) if len(generator.image_shape) == 3 else None
+    write_json(folder / CONFIG, {**describe_generator(generator), "call": call})
+
+
+def _save_own_pipeline(generator: Generator, folder: Path) -> dict[str, Any]:
+    """Make a folder of a network that diffusers does not have a pipeline; returns what it is called with."""
+    parts, carried = {"network": OWN_NETWORK}, cast(dict[str, Any], generator.carried_parts())
+    for name, part in carried.items():
+        part.save_pretrained(folder / name)
+        parts[name] = ("diffusers", type(part).__name__)
+    for place, (module, name) in {folder: OWN_PIPELINE, folder / "network": OWN_NETWORK}.items():
+        write_text(place / f"{module}.py", CODE.format(name=name))
+    version = importlib.metadata.version("diffusers")
+    write_json(folder / PIPELINE, {"_class_name": OWN_PIPELINE, "_diffusers_version": version, **parts})
+    return {"class_labels": [0]} if generator.label_count else {}
 
 
 def load_denoiser(path: Path) -> Denoiser:
@@ -93,17 +114,22 @@ def load_generator(path: Path | str, resolution: int | None = None) -> Generator
     `resolution`, in pixels, is another than its own, for networks of diffusers. Returns the generator in evaluation mode on the CPU. Raises
     UserError for anything else.
     """
-    from distill.models.one_step import OneStepGenerator
+    from distill.models.few_steps import FewStepGenerator
 
     folder, description = _open(Path(path), "generator")
-    # A guidance that its network was told is built into the exported one.
-    here: dict[str, Any] = {"path": str(folder), "revision": None, "variant": None, "embedded_guidance": None} if is_pipeline(folder) else {}
+    here: dict[str, Any] = {}
+    if is_pipeline(folder):  # a guidance that its network was told is built into the exported one
+        here = {"path": str(folder), "revision": None, "variant": None, "embedded_guidance": None}
+    elif (folder / AUTOENCODER).is_dir():
+        here = {AUTOENCODER: str(folder / AUTOENCODER)}
     if resolution is not None:
         if description["network"].get("class") not in ("DiffusersNetwork", "LoRANetwork"):
             raise UserError(f"resolution: is {resolution}; expected none: {folder} holds a model of one size")
         here["resolution"] = resolution
     network = build_network({**description["network"], **here}, folder / CONFIG)
-    generator = OneStepGenerator(network, description["init_noise_to_signal"]) if "init_noise_to_signal" in description else network
+    generator = network
+    if "init_noise_to_signal" in description:
+        generator = FewStepGenerator(network, description["init_noise_to_signal"], *description.get("further_noise_to_signal", ()))
     if (folder / ADAPTERS).is_file():
         network.load_adapters(folder)
     elif not is_pipeline(folder):
@@ -112,15 +138,23 @@ def load_generator(path: Path | str, resolution: int | None = None) -> Generator
 
 
 def is_pipeline(folder: Path) -> bool:
-    """Whether a folder is a pipeline whose classes diffusers has."""
-    return (folder / PIPELINE).is_file() and not (folder / OWN_PIPELINE).is_file()
+    """Whether a folder is a pipeline of diffusers, and not of a network that only this package has. Raises UserError where its index is broken."""
+    return (folder / PIPELINE).is_file() and not is_own_pipeline(folder)
 
 
-def _description_of_generator(generator: Generator) -> dict[str, Any]:
-    from distill.models.one_step import OneStepGenerator
+def is_own_pipeline(folder: Path) -> bool:
+    """Whether a folder is the export of a network that only this package has. Raises UserError where its index is broken."""
+    index = read_json(folder / PIPELINE) if (folder / PIPELINE).is_file() else {}
+    return isinstance(index, dict) and index.get("_class_name") == list(OWN_PIPELINE)
 
-    if isinstance(generator, OneStepGenerator):
-        description = {"init_noise_to_signal": generator.init_noise_to_signal, "network": _describe(generator.denoiser)}
+
+def describe_generator(generator: Generator) -> dict[str, Any]:
+    """What `config.json` says of a student: all but its weights."""
+    from distill.models.few_steps import FewStepGenerator
+
+    if isinstance(generator, FewStepGenerator):
+        first, *further = generator.noise_to_signal
+        description = {"init_noise_to_signal": first, "further_noise_to_signal": further, "network": _describe(generator.denoiser)}
     else:
         description = {"network": _describe(generator)}
     return {"format": FORMAT, "kind": "generator", **description}
@@ -161,44 +195,52 @@ def _open(path: Path, kind: str) -> tuple[Path, dict[str, Any]]:
 
 
 def main(arguments: list[str]) -> None:
-    """Write a run's student anew, from its newest checkpoint if training goes on, and upload it where that is asked for."""
-    from distill.errors import ArgumentParser
+    """Write a run's student anew, and upload it where that is asked for. Raises UserError where there is none, or it cannot be uploaded."""
     from distill.files import new_folder
+    from distill.hub import upload
     from distill.model_card import write_card
+    from distill.report import read_run
 
-    parser = ArgumentParser("python -m distill.export", "Write the student of a run as others open it, with a model card.")
-    parser.add_argument("--run", type=Path, required=True, help="run folder")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="folder for the export; what stands there is replaced (default: export in the run's)")
-    parser.add_argument("--push-to-hub", metavar="NAME", help="repository on the Hugging Face hub to upload it to, such as me/my-student")
-    parser.add_argument("--private", action="store_true", help="make the repository private, if it is new")
-    options = parser.parse_args(arguments)
+    options = _parse(arguments)
+    read_run(options.run)
     out = options.out or options.run / "export"
-    if out.exists() and not (out / CONFIG).is_file():
-        raise UserError(f"--out {out}: is there and holds no export; expected a new folder")
+    _refuse_to_replace(out)
     generator = load_generator(options.run)
-    with new_folder(out) as folder:
-        export_generator(generator, folder)
-        write_card(folder, options.run, options.push_to_hub or str(out))
+    try:
+        with new_folder(out) as folder:
+            export_generator(generator, folder)
+            write_card(folder, options.run, options.push_to_hub or str(out))
+    except OSError as error:
+        raise UserError(f"--out {out}: cannot be written ({error.strerror})") from error
     print(f"{out} is written")
     if options.push_to_hub is not None:
-        print(f"{_upload(out, options.push_to_hub, options.private)} is uploaded")
+        print(f"{upload(out, options.push_to_hub, options.private)} is uploaded")
 
 
-def _upload(folder: Path, name: str, private: bool) -> str:
-    """Upload a folder; returns its address. Raises UserError where the hub does not take it."""
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
+def _parse(arguments: list[str]) -> argparse.Namespace:
+    parser = ArgumentParser("python -m distill.export", "Write the student of a run as others open it, with a model card, and upload it.")
+    parser.add_argument("--run", type=Path, required=True, help="run folder; of a run without an export, its newest checkpoint")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder for the export; one that is there is replaced (default: export in the run's)")
+    parser.add_argument("--push-to-hub", metavar="OWNER/NAME", help="upload it to this repository of the Hugging Face hub, such as me/my-student")
+    parser.add_argument("--private", action="store_true", help="make that repository private, if it is new")
+    options = parser.parse_args(arguments)
+    if options.private and options.push_to_hub is None:
+        raise UserError("--private: goes with --push-to-hub only")
+    if options.push_to_hub is not None and options.push_to_hub.count("/") != 1:
+        raise UserError(f"--push-to-hub {options.push_to_hub}: expected OWNER/NAME, such as me/my-student")
+    return options
 
-    try:
-        api = HfApi()
-        address = api.create_repo(name, private=private, exist_ok=True)
-        api.upload_folder(repo_id=name, folder_path=folder)
-    except (HFValidationError, HfHubHTTPError, LocalTokenNotFoundError, OSError) as error:
-        raise UserError(f"--push-to-hub {name}: cannot be uploaded ({str(error).splitlines()[0]}); {folder} is written") from error
-    return str(address)
+
+def _refuse_to_replace(out: Path) -> None:
+    """Raise UserError where `out` holds anything but an export: a checkpoint and a teacher have a `config.json` too."""
+    from distill.checkpoint import MANIFEST
+
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    description = read_json(out / CONFIG) if (out / CONFIG).is_file() else {}
+    if (out / MANIFEST).exists() or not isinstance(description, dict) or description.get("kind") != "generator":
+        raise UserError(f"--out {out}: is there and holds no export; expected a new folder")
 
 
 if __name__ == "__main__":
-    from distill.errors import run_command
-
     run_command(main)

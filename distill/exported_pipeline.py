@@ -1,74 +1,104 @@
-"""The diffusers pipeline in the folder of a one-step generator: `DiffusionPipeline.from_pretrained(folder, trust_remote_code=True)`.
+"""The diffusers pipeline of networks that diffusers does not have: `DiffusionPipeline.from_pretrained(folder, trust_remote_code=True)`.
 
-An export carries a copy of this file as `pipeline.py`. It needs the package `distill`, which has the network.
+An export names it in its `model_index.json`, and its `pipeline.py` imports it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from diffusers import DiffusionPipeline, ImagePipelineOutput
+from diffusers import AutoencoderKL, DiffusionPipeline, ImagePipelineOutput, ModelMixin
 from diffusers.utils.torch_utils import randn_tensor
+from torch import Tensor, nn
 
-import distill
+from distill.export import export_generator, load_generator
 from distill.sampling import balanced_labels
-from distill.types import Condition
+from distill.types import Condition, Generator
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+class ExportedNetwork(ModelMixin):
+    """A one-step generator as a part of a pipeline, which moves it, converts it, and opens it from the pipeline's own folder."""
+
+    def __init__(self, generator: Generator) -> None:
+        super().__init__()
+        self.generator = generator
+
+    @classmethod
+    def from_pretrained(cls, folder: str, torch_dtype: torch.dtype | None = None, **settings: Any) -> Self:
+        """Open the generator around a folder of code; `settings` are about weights that diffusers reads itself. Raises UserError without one."""
+        network = cls(load_generator(Path(folder).parent))
+        return network if torch_dtype is None else nn.Module.to(network, torch_dtype)
+
+    def forward(self, z: Tensor, cond: Condition) -> Tensor:
+        """Images (b, *pixel_shape), in [-1, 1] up to overshoot."""
+        return self.generator.decode(self.generator(z, cond))
 
 
 class OneStepPipeline(DiffusionPipeline):
-    """Images of a one-step generator. The network is opened when it is first needed."""
+    """Images of a student of one step or a few; `autoencoder` is what the export carries of a network of latents."""
 
-    def __init__(self) -> None:
+    _optional_components = ["autoencoder"]  # noqa: RUF012 - as diffusers declares it
+
+    def __init__(self, network: ExportedNetwork, autoencoder: AutoencoderKL | None = None) -> None:
         super().__init__()
-        self._network: Any = None
-
-    @property
-    def network(self) -> Any:
-        """The generator, of the folder or the repository on the hub that this pipeline is from."""
-        if self._network is None:
-            source = self.config._name_or_path
-            if not Path(source).is_dir():
-                from huggingface_hub import snapshot_download
-
-                source = snapshot_download(source)
-            self._network = distill.load_generator(source)
-        return self._network
-
-    def to(self, *arguments: Any, **settings: Any) -> OneStepPipeline:
-        """Move the network, as `torch.nn.Module.to` does."""
-        self.network.to(*arguments, **settings)
-        return self
+        self.register_modules(network=network, autoencoder=autoencoder)
+        denoiser: Any = network.generator.denoiser
+        if autoencoder is not None:
+            denoiser.autoencoder.use(autoencoder)
 
     @torch.no_grad()
     def __call__(
         self,
-        class_labels: list[int] | None = None,
+        class_labels: int | Sequence[int] | None = None,
         batch_size: int = 1,
+        num_inference_steps: int | None = None,
         generator: torch.Generator | list[torch.Generator] | None = None,
-        num_inference_steps: int = 1,
+        latents: Tensor | None = None,
         output_type: str = "pil",
         return_dict: bool = True,
     ) -> Any:
-        """An image for each of `class_labels`, or `batch_size` of all labels in turn, in one evaluation each.
+        """An image for each of `class_labels`, or `batch_size` images of all labels in turn, in as many evaluations as the student learned to take.
 
-        `output_type` is "pil", "np" (b, h, w, c) or "pt" (b, c, h, w), the latter two in [0, 1]. Raises ValueError for labels that the network
-        does not have, and for more than one step.
+        `latents` is the noise, N(0, I), that of each further step behind the channels of the one before; it is drawn from `generator` where it is not
+        given. `output_type` is "pil", or in [0, 1] "np" (b, h, w, c) or "pt" (b, c, h, w). Raises ValueError for labels that the network does not
+        have, noise of another shape, and another number of steps than the student's.
         """
-        network = self.network
-        if num_inference_steps != 1:
-            raise ValueError(f"num_inference_steps is {num_inference_steps}; expected 1")
-        if class_labels is not None and not all(0 <= label < network.label_count for label in class_labels):
-            raise ValueError(f"class_labels: expected numbers below {network.label_count}")
-        parameter = next(network.parameters())
-        cond = balanced_labels(batch_size, network.label_count) if class_labels is None else Condition(torch.tensor(class_labels))
-        count = batch_size if class_labels is None else len(class_labels)
-        z = randn_tensor((count, *network.image_shape), generator=generator, device=parameter.device, dtype=parameter.dtype)
-        images = (network.decode(network(z, cond.to(parameter.device))) / 2 + 0.5).clamp(0, 1).float().cpu()
-        shown: Any = images
+        network, student = self.network, self.network.generator
+        if num_inference_steps not in (None, student.evaluations):
+            raise ValueError(f"num_inference_steps is {num_inference_steps}; expected {student.evaluations}")
+        label = self._choose_labels(class_labels, batch_size)
+        shape = (batch_size if class_labels is None else len(label), *student.noise_shape)
+        if latents is None:
+            latents = randn_tensor(shape, generator=generator, device=network.device, dtype=network.dtype)
+        elif latents.shape != shape:
+            raise ValueError(f"latents: of shape {tuple(latents.shape)}; expected {shape}")
+        images = network(latents.to(network.device, network.dtype), Condition(label).to(network.device))
+        shown = (images.float() / 2 + 0.5).clamp(0, 1).cpu()
         if output_type != "pt":
-            shown = images.permute(0, 2, 3, 1).numpy()
+            shown = shown.permute(0, 2, 3, 1).numpy()
         if output_type == "pil":
             shown = self.numpy_to_pil(shown)
         return ImagePipelineOutput(images=shown) if return_dict else (shown,)
+
+    def save_pretrained(self, save_directory: str | Path) -> None:
+        """Write such a folder again."""
+        folder = Path(save_directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        export_generator(self.network.generator, folder)
+
+    def _choose_labels(self, class_labels: int | Sequence[int] | None, count: int) -> Any:
+        """The label of each image, (b,), or None for a network without labels."""
+        known = self.network.generator.label_count
+        if class_labels is None:
+            return balanced_labels(count, known).label
+        labels = [class_labels] if isinstance(class_labels, int) else list(class_labels)
+        for label in labels:
+            if not 0 <= label < known:
+                raise ValueError(f"class_labels: {label} is out of range; expected {f'labels from 0 to {known - 1}' if known else 'none'}")
+        return torch.tensor(labels)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -78,10 +79,14 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
-    """Write tensors as safetensors."""
+    """Write tensors as safetensors. Raises OSError where the disk is full or the like."""
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path)
+    try:
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path)
+    except SafetensorError as error:
+        raise OSError(errno.EIO, str(error)) from error
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:

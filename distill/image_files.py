@@ -25,16 +25,18 @@ class ImageFiles:
     """The images of a folder, a `.zip`, a `.tar` or a folder of `.tar` files, by name, and the label of each where all have one.
 
     Labels are what the index of `sample.py`, EDM's `dataset.json` or webdataset's `.cls` files say; otherwise sub-folders, if there are several, in
-    the order of their names, and `numbered` is false. Raises UserError where there are no images at all.
+    the order of their names, and `numbered` is false. `records` are what the index of `sample.py` says of each. Files and folders whose names begin
+    with a dot, such as macOS and Jupyter put beside others, are left out. Raises UserError where there are no images at all.
     """
 
     def __init__(self, path: Path) -> None:
         self.path, self.numbered = path, True
         self._opened: tuple[int, Files] | None = None
         self._all = self._files().stamps()
-        self.names = sorted(name for name in self._all if Path(name).suffix.lower() in ENDINGS)
+        self.names = sorted(name for name in self._all if _is_image(name))
         if not self.names:
             raise UserError(f"{path}: holds no image; expected files ending in {', '.join(sorted(ENDINGS))}")
+        self.records: list[dict[str, Any]] = []
         self.labels = self._read_labels()
         self.label_count = max(self.labels, default=-1) + 1
 
@@ -46,7 +48,7 @@ class ImageFiles:
 
     def keep(self, count: int) -> None:
         """Leave all but the first images out."""
-        self.names, self.labels = self.names[:count], self.labels[:count]
+        self.names, self.labels, self.records = self.names[:count], self.labels[:count], self.records[:count]
 
     def stamp(self, row: int) -> str:
         """What changes when the file of an image does."""
@@ -62,7 +64,8 @@ class ImageFiles:
         try:
             return decode(self._files().read(self.names[row]), mode)
         except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-            raise UserError(f"{self.path / self.names[row]}: cannot be read as an image ({error})") from error
+            reason = getattr(error, "strerror", None) or error
+            raise UserError(f"{self.path / self.names[row]}: cannot be read as an image ({reason})") from error
 
     def read_captions(self) -> list[str]:
         """The caption of each image: a text file of the same name beside it, or its line of `metadata.jsonl`, which leaves others out.
@@ -71,7 +74,7 @@ class ImageFiles:
         """
         if METADATA in self._all:
             captions = self._listed_in_metadata()
-            self.names, self.labels = list(captions), []
+            self.names, self.labels, self.records = list(captions), [], []
             return list(captions.values())
         beside = [str(PurePosixPath(name).with_suffix(".txt")) for name in self.names]
         for name, text in zip(self.names, beside, strict=True):
@@ -117,7 +120,7 @@ class ImageFiles:
             raise UserError(f"{self.path / INDEX}: lists no images")
         for name in labels.keys() - self._all.keys():
             raise UserError(f"{self.path}: holds no {name}, which its {INDEX} lists")
-        self.names = list(labels)
+        self.names, self.records = list(labels), records
         known = all(isinstance(label, int) and label >= 0 for label in labels.values())
         return list(labels.values()) if known else []
 
@@ -139,3 +142,7 @@ class ImageFiles:
             if entry["file_name"] not in self._all:
                 raise UserError(f"{self.path / METADATA}, line {number}: {self.path / entry['file_name']} is not there")
         return captions
+
+
+def _is_image(name: str) -> bool:
+    return PurePosixPath(name).suffix.lower() in ENDINGS and not any(part.startswith(".") for part in PurePosixPath(name).parts)

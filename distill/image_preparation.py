@@ -18,11 +18,12 @@ from typing import Any, Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 from distill.errors import UserError
 from distill.images import to_levels
+from distill.published_weights import first_line
 
 Filter = Literal["bicubic", "bilinear"]
 REACH: dict[Filter, float] = {"bicubic": 2.0, "bilinear": 1.0}
@@ -61,7 +62,7 @@ class Preparation:
         exact = not (torch.is_grad_enabled() and images.requires_grad)
         with torch.autocast(images.device.type, enabled=False):
             x = images.to(dtype).expand(-1, 3, -1, -1)
-            levels = to_levels(x).double() if exact else ((x + 1) * 127.5).clamp(0, 255)
+            levels = (to_levels(x) if exact else ((x + 1) * 127.5).clamp(0, 255)).double()  # in which sums of whole numbers are exact everywhere
             levels = resized(levels, self._resized_size(*images.shape[2:]), self.filter, exact)
             mean, deviation = (levels.new_tensor(values)[:, None, None] for values in (self.mean, self.deviation))
             return ((self._framed(levels) / 255 - mean) / deviation).to(dtype)
@@ -96,7 +97,7 @@ def resized(levels: Float[Tensor, "*n h w"], size: tuple[int, int], kind: Filter
     for dim, target in ((-1, size[1]), (-2, size[0])):
         if levels.shape[dim] != target:
             weights = pillow_weights(levels.shape[dim], target, kind)
-            if exact:  # whole numbers below 2^53: their sums are exact in any order, on any device
+            if exact:
                 weights = torch.trunc(weights * UNIT + 0.5 * weights.sign())
             weights = weights.to(levels)
             levels = levels @ weights.T if dim == -1 else weights @ levels
@@ -104,9 +105,14 @@ def resized(levels: Float[Tensor, "*n h w"], size: tuple[int, int], kind: Filter
     return levels
 
 
+def pillow_weights(length: int, size: int, kind: Filter) -> Float64[Tensor, "size length"]:
+    """What each of `length` pixels contributes to each of `size` when Pillow resizes: an antialiasing filter, edges left out."""
+    return torch.from_numpy(_weights(length, size, kind))
+
+
 @functools.lru_cache(maxsize=64)
-def pillow_weights(length: int, size: int, kind: Filter) -> Float[Tensor, "size length"]:
-    """What each of `length` pixels contributes to each of `size` when Pillow resizes, in float64: an antialiasing filter, edges left out."""
+def _weights(length: int, size: int, kind: Filter) -> np.ndarray:
+    """As an array: a tensor made under `inference_mode` could not be used with a gradient later."""
     scale = length / size
     stretch = max(scale, 1.0)
     reach = REACH[kind] * stretch
@@ -116,7 +122,7 @@ def pillow_weights(length: int, size: int, kind: Filter) -> Float[Tensor, "size 
         first, last = max(int(centre - reach + 0.5), 0), min(int(centre + reach + 0.5), length)
         row = _kernel(np.abs((np.arange(first, last) - centre + 0.5) * (1 / stretch)), kind)
         weights[place, first:last] = row / np.cumsum(row)[-1]
-    return torch.from_numpy(weights)
+    return weights
 
 
 def _kernel(x: np.ndarray, kind: Filter) -> np.ndarray:
@@ -134,8 +140,6 @@ def read_preparation(source: str, flag: str) -> Preparation:
     """
     import transformers
     from transformers.image_processing_base import ImageProcessingMixin
-
-    from distill.published_weights import first_line
 
     try:
         described, _ = ImageProcessingMixin.get_image_processor_dict(source)

@@ -26,10 +26,11 @@ def decode(content: bytes, mode: str | None = None) -> UInt8[Tensor, "c h w"]:
         with Image.open(io.BytesIO(content)) as image:
             if image.mode in DEEP:
                 raise ValueError(f"mode {image.mode}; expected 8 bits a channel")
+            image.info.pop("transparency", None)  # it is left out, and Pillow would warn of a palette that has it
             pixels = np.asarray(image.convert(mode or ("L" if image.mode in GREY else "RGB")))
     except UnidentifiedImageError as error:
         raise ValueError("of no kind that Pillow knows") from error
-    except (OSError, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:  # the second is what Pillow says of broken chunks of a PNG
         raise ValueError(str(error)) from error
     return torch.from_numpy(pixels.reshape(*pixels.shape[:2], -1).copy()).permute(2, 0, 1)
 

@@ -56,7 +56,7 @@ def open_pretrained(kind: Any, source: str, flag: str, **settings: Any) -> Any:
     """`kind.from_pretrained` of transformers, by folder or hub name. Raises UserError, naming the flag, where it cannot be opened."""
     try:
         return kind.from_pretrained(source, **settings)
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, ImportError) as error:
         raise UserError(f"{flag}: {source} cannot be opened ({first_line(error)})") from error
 
 

@@ -17,6 +17,7 @@ from distill import charts
 from distill.charts import duration, numbers, short
 from distill.errors import UserError, run_command
 from distill.files import read_json, write_json, write_text
+from distill.preference_section import preference_of
 
 STATS = {  # families of keys in stats.jsonl: the title of their section, and what to look for
     "loss/": ("Losses", "Thick: running mean; faint: logged values. A distillation's losses need not fall; look for sudden jumps."),
@@ -38,6 +39,7 @@ class Run:
     evaluation: dict[str, Any]
     calibration: dict[str, Any]
     sweep: dict[str, Any]
+    preference: dict[str, Any]
     lines: list[dict[str, Any]]
     """stats.jsonl, one line a step, ascending"""
     unreadable: list[int]
@@ -73,15 +75,15 @@ def read_run(run_dir: Path) -> Run:
     """Read a run's folder. Raises `UserError` where it is none, or one of its files is broken."""
     if not run_dir.is_dir():
         raise UserError(f"{run_dir}: no such folder; expected the folder of a run, such as runs/<name>")
-    files = {name: run_dir / name for name in ("config.yaml", "meta.json", "eval.json", "calibration.json", "sweep.json")}
+    files = {name: run_dir / name for name in ("config.yaml", "meta.json", "eval.json", "calibration.json", "sweep.json", "preference.json")}
     if not files["config.yaml"].is_file() and not (run_dir / "stats.jsonl").is_file():
         raise UserError(f"{run_dir}: is not a run; expected a folder with config.yaml or stats.jsonl")
     found = {name: (read_yaml if name == "config.yaml" else read_json)(path) for name, path in files.items() if path.is_file()}
     for name, content in found.items():
         if not isinstance(content, dict):
             raise UserError(f"{files[name]}: expected a mapping, found {type(content).__name__}")
-    config, meta, evaluation, calibration, sweep = (found.get(name, {}) for name in files)
-    return Run(run_dir, config, meta, evaluation, calibration, sweep, *read_stats(run_dir / "stats.jsonl"))
+    config, meta, evaluation, calibration, sweep, preference = (found.get(name, {}) for name in files)
+    return Run(run_dir, config, meta, evaluation, calibration, sweep, preference, *read_stats(run_dir / "stats.jsonl"))
 
 
 def read_yaml(path: Path) -> Any:
@@ -133,6 +135,13 @@ def summarise(run_dir: Path) -> dict[str, Any]:
     return {key: value for key, value in summary.items() if value}
 
 
+def student_cost(run: Run) -> str:
+    """How many network evaluations an image of the student takes, in words."""
+    generator = run.config.get("generator")
+    steps = generator.get("steps", 1) if isinstance(generator, dict) else 1
+    return "one network evaluation" if steps == 1 else f"{steps} network evaluations"
+
+
 def story(run: Run, summary: dict[str, Any]) -> str:
     """The run in a paragraph of plain text, for a reader who was not there: only what its numbers support."""
     train, student, teacher, sampling = (summary.get(key, {}) for key in ("train", "student", "teacher", "sampling"))
@@ -141,7 +150,7 @@ def story(run: Run, summary: dict[str, Any]) -> str:
     if run.config.get("task") != "train_teacher":
         source = run.config.get("teacher")
         path = f", {source['path']}," if isinstance(source, dict) and "path" in source else ""
-        said = [f"This run distilled a diffusion teacher{path} that makes an image in {many} into a student that makes one in a single evaluation."]
+        said = [f"This run distilled a diffusion teacher{path} that makes an image in {many} into a student that makes one in {student_cost(run)}."]
         said += [f"The method is {summary['method']}."] if "method" in summary else []
     if "seconds" in train and "steps" in train:
         machine = f" on {run.meta['machine']}" if run.meta.get("machine") else ""
@@ -176,7 +185,7 @@ def images_of(run: Run) -> str:
     """Real, teacher and student grids side by side."""
     evaluations = numbers(run.evaluation.get("sampling")).get("teacher_evaluations")
     cost = f"{short(evaluations)} evaluations an image" if evaluations else "many evaluations an image"
-    captions = {"real": "Real|training images", "teacher": f"Teacher|{cost}", "student": "Student|one evaluation an image"}
+    captions = {"real": "Real|training images", "teacher": f"Teacher|{cost}", "student": f"Student|{student_cost(run)} an image"}
     if run.config.get("task") == "train_teacher":
         del captions["student"]
     found = {f"eval/{name}.png": charts.image(run.folder / "eval" / f"{name}.png", caption) for name, caption in captions.items()}
@@ -280,6 +289,7 @@ def page(run: Run, summary: dict[str, Any]) -> str:
     conditions = run.evaluation | {key: known[key] for key in ("train_images", "held_out_images", "classifier_accuracy") if key in known}
     conditions |= {"memorised by real images": known["memorised"]} if "memorised" in known else {}
     stated = ", ".join(f"{key} {value}" for key, value in conditions.items() if key != run.distance and isinstance(value, str | int | float))
+    preferred = preference_of(run.folder, run.preference)
     absent = missing("There is no eval.json: this run has not been evaluated.", run.eval_command)
     lost = f"Line {', '.join(map(str, run.unreadable))} of stats.jsonl is not a whole record and was skipped; a run killed while writing leaves one."
     body = [
@@ -288,6 +298,7 @@ def page(run: Run, summary: dict[str, Any]) -> str:
         section("How to read the numbers", charts.glossary(run.evaluation, run.distance)) if table else "",
         section("Images", images_of(run)),
         section("Results", f'{table}<p class="note">Evaluated with {escape(stated)}.</p>' if table else absent),
+        section("Preference scores", preferred) if preferred else "",
         section("Distance during training", monitor_of(run)),
         sweep_of(run),
         statistics_of(run),

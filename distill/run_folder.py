@@ -20,9 +20,9 @@ from distill.run_settings import RunConfig
 
 MAY_CHANGE = {
     "run_dir", "resume", "micro_batch_size", "data_workers", "device", "log_every", "sample_every", "checkpoint_every", "keep_checkpoints",
-    "monitor_every", "monitor_images", "trackers", "stop_when",
+    "monitor_every", "monitor_images", "trackers", "stop_when", "teacher.attention",
 }  # fmt: skip
-"""Settings that a continued run may have otherwise: they do not change what is learned."""
+"""Settings that a continued run may have otherwise: they do not change what is learned, but for rounding."""
 PACKAGES = ("torch", "accelerate", "diffusers", "numpy", "safetensors", "pydantic", "transformers")
 
 
@@ -82,7 +82,7 @@ def commit() -> str | None:
 def _refuse_another_run(recorded: Path, config: RunConfig) -> None:
     there = yaml.safe_load(recorded.read_text(encoding="utf-8"))
     for key, theirs, ours in differences(there, config.model_dump(mode="json")):
-        if key.split(".")[0] not in MAY_CHANGE:
+        if MAY_CHANGE.isdisjoint((key, key.split(".")[0])):
             raise UserError(f"run_dir: {config.run_dir} holds another run: {key} is {theirs!r} there and {ours!r} here; give another run_dir")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -16,20 +17,34 @@ from distill.samplers import Heun
 
 
 class GeneratorSettings(Settings):
-    """The student, evaluated once."""
+    """The student, evaluated once or a few times."""
 
     network: one_of("students") = Field({"name": "copy"}, validate_default=True)  # type: ignore[valid-type]
     """Its architecture: a copy of the teacher, or, in the laboratory, a network for vectors."""
     init_noise_to_signal: float = Field(80.0, gt=0)
     """sigma/alpha at which the network is entered: 2.5 in SiD, the teacher's sigma_max in DMD and f-distill."""
+    steps: int = Field(1, ge=1, le=8)
+    """Network evaluations of an image; after the first, each is of the image so far, noised anew, as in DMD2."""
+    further_noise_to_signal: tuple[float, ...] | None = None
+    """sigma/alpha at which the steps after the first enter the network; null spaces them evenly in the schedule's time, or on EDM's grid."""
     init_from: Path | None = None
-    """Start from the one-step generator of this run or export instead of from the teacher."""
+    """Start from the generator of this run or export instead of from the teacher."""
     noise_levels: NoiseLevels = Karras()
     """Noise levels at which the student is compared with the teacher."""
     optimizer: OptimizerSettings = OptimizerSettings()
     """Its optimiser."""
     ema: float = Field(0.999, ge=0, lt=1)
     """Decay of the average of its weights, per generator step."""
+
+    @model_validator(mode="after")
+    def _steps_fall(self) -> GeneratorSettings:
+        further = self.further_noise_to_signal
+        if further is not None and len(further) != self.steps - 1:
+            raise ValueError(f"further_noise_to_signal: holds {len(further)} levels; expected {self.steps - 1}, one for each step after the first")
+        levels = (self.init_noise_to_signal, *(further or ()), 0.0)
+        if any(level <= following for level, following in itertools.pairwise(levels)):
+            raise ValueError(f"further_noise_to_signal: expected levels that fall from init_noise_to_signal, {levels[0]:g}, and stay above 0")
+        return self
 
 
 class FakeScoreSettings(Settings):
@@ -115,7 +130,7 @@ class RunSettings(Settings):
 
 
 class DistillRun(RunSettings):
-    """Distil a teacher into a one-step generator."""
+    """Distil a teacher into a generator of one step or a few."""
 
     task: Literal["distill"]
     """What the run does: `distill`, or `train_teacher`."""
@@ -146,6 +161,8 @@ class DistillRun(RunSettings):
     def _fits_together(self) -> DistillRun:
         if self.discriminator is None and any(term.differentiates_logits for term in self.terms):
             raise ValueError("terms: gan needs a discriminator; expected settings under 'discriminator'")
+        if getattr(self.teacher, "attention", None) == "flash" and self.precision == "fp32":
+            raise ValueError("teacher.attention: flash computes in half precision; expected precision: bf16, or attention: sdpa or xformers")
         if self.ratio is not None and self.ratio.source == "exact":
             if self.fake.network.name != "exact":
                 raise ValueError(f"ratio.source: exact needs fake.network exact; found {self.fake.network.name}")
@@ -179,6 +196,10 @@ class DistillRun(RunSettings):
             raise ValueError("teacher_samples: are used by nothing; expected discriminator.real: teacher, or a regression term")
         elif self.needs_pairs and self.teacher_samples.sampler.churn > 0:
             raise ValueError("teacher_samples.sampler.churn: regression needs the deterministic sampler; expected 0")
+        elif self.needs_pairs and self.generator.steps > 1:
+            raise ValueError(
+                f"terms: regression pairs an image with one noise, and {self.generator.steps} steps take as many; expected generator.steps: 1"
+            )
         return self
 
     @property

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import itertools
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,9 @@ from distill.prompts import text_file
 from distill.sampling import balanced_labels
 from distill.types import Condition, ImageModel
 
+COUNT = 100
+"""Images that are made where nothing says how many."""
+
 
 def open_model(run: Path, teacher: bool, resolution: int | None, device: str) -> Any:
     """The generator of a run, or its teacher, at a resolution, on a device. Raises UserError where one cannot be had."""
@@ -29,7 +34,7 @@ def open_model(run: Path, teacher: bool, resolution: int | None, device: str) ->
         raise UserError("--device: cuda is not available; expected auto or cpu")
     chosen = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
     if not teacher:
-        return load_generator(run, resolution).to(chosen)
+        return _of_images(load_generator(run, resolution), run).to(chosen)
     settings = getattr(read_run(run), "teacher", None)
     if settings is None:
         raise UserError(f"--teacher: {run} trained a teacher; expected a run that distils one")
@@ -37,13 +42,27 @@ def open_model(run: Path, teacher: bool, resolution: int | None, device: str) ->
         if "resolution" not in type(settings).model_fields:
             raise UserError(f"--resolution {resolution}: teachers of '{settings.name}' make images of one size; leave it out")
         settings = settings.model_copy(update={"resolution": resolution})
-    return settings.load().to(chosen)
+    return _of_images(settings.load(), run).to(chosen)
 
 
 def computing(network: ImageModel, dtype: str) -> torch.autocast:
     """Within, networks on this one's device compute in `float32`, `bfloat16` or `float16`."""
-    device = next(itertools.chain(network.parameters(), network.buffers())).device
-    return torch.autocast(device.type, getattr(torch, dtype), enabled=dtype != "float32")
+    return torch.autocast(_device(network).type, getattr(torch, dtype), enabled=dtype != "float32")
+
+
+def describe(network: ImageModel) -> dict[str, Any]:
+    """What an image depends on besides its seed, its condition and where the network is from, as plain data."""
+    versions = {name: importlib.metadata.version(name) for name in ("distill", "torch")}
+    return {"size": list(network.pixel_shape[1:]), "device": _device(network).type, "versions": versions}
+
+
+def choose_seeds(text: str | None, first: int | None, count: int | None) -> Sequence[int]:
+    """The seed of each image, from `3,7,10-12`, or `count` of them from the first. Raises UserError for text beside numbers, and for other text."""
+    if text is None:
+        return range(first or 0, (first or 0) + (COUNT if count is None else count))
+    if first is not None or count is not None:
+        raise UserError("--seeds: says itself which seeds and how many; leave --seed and --n out")
+    return _read_numbers(text, "seed")
 
 
 def choose_labels(text: str, count: int, label_count: int) -> Condition:
@@ -52,15 +71,10 @@ def choose_labels(text: str, count: int, label_count: int) -> Condition:
         return balanced_labels(count, label_count)
     if not label_count:
         raise UserError(f"--labels {text}: the model is unconditional; leave the labels out")
-    labels: list[int] = []
-    for part in text.split(","):
-        first, dash, last = part.strip().partition("-")
-        if not first.isdigit() or (dash and not last.isdigit()):
-            raise UserError(f"--labels {text}: '{part}' is no label; expected numbers such as 3, 0-9 or 1,3,5")
-        labels.extend(range(int(first), int(last or first) + 1))
-    wrong = [label for label in labels if label >= label_count]
-    if wrong or not labels:
-        raise UserError(f"--labels {text}: {wrong[0] if wrong else 'an empty range'} is out of range; expected labels from 0 to {label_count - 1}")
+    labels = _read_numbers(text, "label")
+    wrong = next((label for label in labels if label >= label_count), None)
+    if wrong is not None:
+        raise UserError(f"--labels {text}: {wrong} is out of range; expected labels from 0 to {label_count - 1}")
     return Condition(torch.tensor(labels)[torch.arange(count) % len(labels)])
 
 
@@ -89,7 +103,8 @@ def check_out(out: Path) -> None:
 def save_samples(images: Tensor, seeds: Sequence[int], cond: Condition, out: Path, origin: dict[str, Any], prompts: Sequence[str] = ()) -> None:
     """Write `000000.png`, ..., `grid.png` and `samples.json` as one whole folder; what stood in `out` is replaced. `prompts` were taken in turn.
 
-    Raises UserError where `out` cannot be written.
+    The `Comment` of each PNG file is JSON: `origin`, which says how the images were made, with the image's seed and its label or prompt. Raises
+    UserError where `out` cannot be written.
     """
     pixels = to_bytes(images)
     labels = [None] * len(images) if cond.label is None else cond.label.tolist()
@@ -100,10 +115,32 @@ def save_samples(images: Tensor, seeds: Sequence[int], cond: Condition, out: Pat
         with new_folder(out) as folder:
             for record, image in zip(records, pixels, strict=True):
                 note = PngInfo()
-                shown = f"prompt {record['prompt']!r}" if prompts else f"label {record['label']}"
-                note.add_text("Comment", f"seed {record['seed']}, {shown}, {origin}")
+                note.add_text("Comment", json.dumps({**origin, **record}))
                 to_pil(image).save(folder / record["file"], pnginfo=note)
             save_grid(pixels[:400], folder / "grid.png", columns=10)
             write_json(folder / INDEX, {**origin, "images": records})
     except OSError as error:
         raise UserError(f"--out {out}: cannot be written ({error.strerror})") from error
+
+
+def _of_images(network: ImageModel, run: Path) -> ImageModel:
+    if len(network.pixel_shape) != 3:
+        raise UserError(f"--run {run}: its networks make vectors; expected images, python -m eval measures vectors")
+    return network
+
+
+def _read_numbers(text: str, thing: str) -> list[int]:
+    """The numbers in `3`, `0-9` or `1,3,5-7`, in that order. Raises UserError, by the flag's name, for anything else."""
+    numbers: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()):
+            raise UserError(f"--{thing}s {text}: '{part}' is no {thing}; expected numbers such as 3, 0-9 or 1,3,5")
+        if int(first) > int(last or first):
+            raise UserError(f"--{thing}s {text}: '{part}' is an empty range; expected the smaller number first")
+        numbers.extend(range(int(first), int(last or first) + 1))
+    return numbers
+
+
+def _device(network: ImageModel) -> torch.device:
+    return next(itertools.chain(network.parameters(), network.buffers())).device

@@ -1,4 +1,4 @@
-"""Images from seeds: one-step generators, and the teacher's many-step sampler. Image i depends on its own seed alone, not on the batch."""
+"""Images from seeds: students, and the teacher's many-step sampler. Image i depends on its own seed alone, not on the batch."""
 
 from __future__ import annotations
 
@@ -31,8 +31,13 @@ def balanced_labels(count: int, label_count: int) -> Condition:
 def sample_generator(
     generator: Generator, seeds: Sequence[int], cond: Condition, batch_size: int | None = None, progress: bool = False
 ) -> Float[Tensor, "n ..."]:
-    """One-step images, (n, *pixel_shape) in [-1, 1] up to overshoot, on the CPU."""
-    return _in_batches(lambda rows, z, cond: generator.decode(generator(z, cond)), generator, seeds, cond, batch_size, progress)
+    """A student's images, (n, *pixel_shape) in [-1, 1] up to overshoot, on the CPU. The noise of its step k is that of stream k."""
+
+    def make(rows: Sequence[int], z: Tensor, cond: Condition) -> Tensor:
+        further = [seeded_noise(rows, generator.image_shape, stream).to(z) for stream in range(1, generator.evaluations)]
+        return generator.decode(generator(torch.cat([z, *further], 1), cond))
+
+    return _in_batches(make, generator, seeds, cond, batch_size, progress)
 
 
 def sample_teacher(

@@ -22,6 +22,10 @@ class NoiseSchedule(Protocol):
         """The time at which sigma/alpha equals `noise_to_signal`."""
         ...
 
+    def spaced(self, t: float, count: int) -> list[float]:
+        """Where `count` steps begin, the first at t, evenly on the way to no noise."""
+        ...
+
 
 @dataclasses.dataclass(frozen=True)
 class EDM:
@@ -40,6 +44,11 @@ class EDM:
     def t(self, noise_to_signal: Tensor) -> Tensor:
         return noise_to_signal
 
+    def spaced(self, t: float, count: int) -> list[float]:
+        """Evenly on the grid of rho = 7 that ends at 0.002 (eq. 5)."""
+        high, low = t ** (1 / 7), 0.002 ** (1 / 7)
+        return [(high + step / count * (low - high)) ** 7 for step in range(count)]
+
 
 @dataclasses.dataclass(frozen=True)
 class Flow:
@@ -57,6 +66,9 @@ class Flow:
 
     def t(self, noise_to_signal: Tensor) -> Tensor:
         return noise_to_signal / (1 + noise_to_signal)
+
+    def spaced(self, t: float, count: int) -> list[float]:
+        return [t * (1 - step / count) for step in range(count)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,6 +109,10 @@ class DDPM:
         table, level = self._table(noise_to_signal), noise_to_signal.log()
         below = torch.searchsorted(table, level.contiguous(), right=True).sub(1).clamp(0, len(table) - 2)
         return (below + (level - table[below]) / (table[below + 1] - table[below])).clamp(0, len(table) - 1)
+
+    def spaced(self, t: float, count: int) -> list[float]:
+        """Whole steps apart, the t + 1 steps down to 0 being divided: 999, 749, 499 and 249, as DMD2 has them."""
+        return [t - step * (t + 1) // count for step in range(count)]
 
     def _log_noise_to_signal(self, t: Tensor) -> Tensor:
         table = self._table(t)

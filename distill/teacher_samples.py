@@ -49,7 +49,7 @@ class TeacherSamples:
             "count": settings.count,
             "first_seed": FIRST_SEED,
             "sampler": settings.sampler.model_dump(mode="json"),
-            "teacher": source.model_dump(mode="json", exclude={"path"}),  # the same teacher may have moved
+            "teacher": source.model_dump(mode="json", exclude={"path", "attention"}),  # the same teacher may have moved
             "teacher_sha256": weights_sha256(teacher),
         }
         if prompts is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -128,9 +129,21 @@ class ImageModel(nn.Module):
         """What it holds besides its network, frozen and shared by its copies: an autoencoder of images, encoders of text."""
         return {}
 
+    def carried_parts(self) -> dict[str, nn.Module]:
+        """Of its other parts those, of diffusers, that an export must carry since they lie on this machine alone."""
+        return {}
+
     def prompt_encoder_sha256(self) -> str:
         """Hash of all that a prompt's condition depends on besides the prompt. Raises as `encode_prompts`."""
         raise ValueError(f"{type(self).__name__} takes no prompts")
+
+
+class Entry(NamedTuple):
+    """Where a step of a generator enters a denoiser: with alpha times the image so far plus sigma times unit noise, at time t."""
+
+    t: float
+    alpha: float
+    sigma: float
 
 
 class Denoiser(ImageModel):
@@ -141,10 +154,15 @@ class Denoiser(ImageModel):
 
     schedule: NoiseSchedule
 
-    def entry_point(self, noise_to_signal: float) -> tuple[float, float]:
-        """Where a one-step generator enters it: the time t, and the scale of the unit noise there, sigma(t)."""
+    def entries(self, noise_to_signal: Sequence[float]) -> list[Entry]:
+        """Where the steps of a generator enter it that are to do so at these sigma/alpha."""
         t = self.schedule.t(torch.tensor(noise_to_signal, dtype=torch.float64))
-        return t.item(), self.schedule.sigma(t).item()
+        return [Entry(*row) for row in torch.stack([t, self.schedule.alpha(t), self.schedule.sigma(t)], 1).tolist()]
+
+    def spaced(self, noise_to_signal: float, count: int) -> tuple[float, ...]:
+        """sigma/alpha of `count` steps of a generator, the first given, evenly spaced in the schedule's time."""
+        t = torch.tensor(self.schedule.spaced(self.entries([noise_to_signal])[0].t, count)[1:], dtype=torch.float64)
+        return (noise_to_signal, *(self.schedule.sigma(t) / self.schedule.alpha(t)).tolist())
 
     @property
     def depth_channels(self) -> dict[str, int]:
@@ -181,7 +199,18 @@ class Reward(nn.Module):
 
 
 class Generator(ImageModel):
-    """One-step generator: (z, cond) -> x_0 in one network evaluation, z ~ N(0, I) of shape (b, *image_shape)."""
+    """(z, cond) -> x_0 in as many network evaluations as z holds noises, z ~ N(0, I) of shape (b, *noise_shape).
+
+    Those noises, each of `image_shape`, follow one another along its first axis. With fewer than `evaluations` of them the generator stops early.
+    """
+
+    evaluations: int = 1
+    """Network evaluations of an image."""
+
+    @property
+    def noise_shape(self) -> tuple[int, ...]:
+        """Shape of the noise of an image."""
+        return (self.evaluations * self.image_shape[0], *self.image_shape[1:])
 
 
 @dataclasses.dataclass(frozen=True)

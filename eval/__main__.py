@@ -1,11 +1,13 @@
 """`python -m eval --run runs/X`: how near are a student and its teacher to the real images, and how fast?
 
-`fid` measures under a named protocol, `protocols` explains them, `compare` puts results side by side, `sweep` measures the checkpoints of a run.
+`fid` measures under a named protocol, `protocols` explains them, `sweep` measures the checkpoints of a run, `preference` asks models of human
+preference, `compare` puts results side by side.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from distill.errors import ArgumentParser, UserError, did_you_mean, run_command
@@ -13,6 +15,16 @@ from distill.errors import ArgumentParser, UserError, did_you_mean, run_command
 DTYPES = ("float32", "bfloat16", "float16")
 SUBJECTS = ("run", "teacher", "pipeline", "images", "array")
 """Flags that say what is measured; not every command has all."""
+NETWORKS = ("run", "teacher", "pipeline")
+GOES_WITH = {
+    "seed": NETWORKS,
+    "prompts": NETWORKS,
+    "steps": ("teacher", "pipeline"),
+    "guidance": ("teacher", "pipeline"),
+    "sampler": ("teacher",),
+    "dtype": ("pipeline",),
+}
+"""Flags of `fid` that say how images are made, and whose they can be."""
 
 
 def main(arguments: list[str]) -> None:
@@ -53,14 +65,28 @@ def sweep(arguments: list[str]) -> None:
     run(options)
 
 
+def preference(arguments: list[str]) -> None:
+    options = parse_preference(arguments)
+
+    from eval.preference.command import run
+
+    run(options)
+
+
 def compare(arguments: list[str]) -> None:
-    parser = ArgumentParser("python -m eval compare", "Results of fid side by side, if they may be compared.")
-    parser.add_argument("results", type=Path, nargs="+", help="files that fid wrote with --out")
+    parser = ArgumentParser("python -m eval compare", "Results of fid, or of preference, side by side, if they may be compared.")
+    parser.add_argument("results", type=Path, nargs="+", help="files that fid or preference wrote with --out")
     paths = parser.parse_args(arguments).results
 
-    from eval.fid_table import compare, read_results
+    from distill.files import read_json
+    from eval import fid_table
+    from eval.preference import results, table
 
-    print(compare({str(path): read_results(path) for path in paths}))
+    first = read_json(paths[0])
+    if isinstance(first, dict) and first.get("format") == results.FORMAT:
+        print(table.compare({str(path): results.read_results(path) for path in paths}))
+    else:
+        print(fid_table.compare({str(path): fid_table.read_results(path) for path in paths}))
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -97,7 +123,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 def parse_fid(arguments: list[str]) -> argparse.Namespace:
     """The options of `fid`. Raises UserError as `parse` does."""
     parser = ArgumentParser("python -m eval fid", "Fréchet distance and its companions of images under a named protocol.")
-    parser.add_argument("--run", type=Path, help="run folder, checkpoint or export of a one-step generator")
+    parser.add_argument("--run", type=Path, help="run folder, checkpoint or export of a student")
     parser.add_argument("--teacher", type=Path, metavar="PATH", help="a teacher's folder, or a pickle of EDM or EDM2, sampled with EDM's sampler")
     parser.add_argument("--pipeline", metavar="PATH", help="a diffusers pipeline, by folder or by its name on the hub, called as its users call it")
     parser.add_argument("--images", type=Path, metavar="PATH", help="a folder, .zip or .tar of images, or a folder of .tar files")
@@ -105,6 +131,11 @@ def parse_fid(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, help="seed of the first image, for one repetition (default: the protocol's repetitions)")
     parser.add_argument("--steps", type=int, help="steps of the teacher's sampler (default: 18) or of the pipeline (default: its own)")
     parser.add_argument("--guidance", type=float, help="guidance of the teacher's sampler (default: 1, none) or of the pipeline (default: its own)")
+    parser.add_argument(
+        "--sampler",
+        metavar="SETTINGS",
+        help="other settings of the teacher's sampler, as churn=40,churn_min=0.05,churn_max=50,churn_noise=1.003 (default: none of these)",
+    )
     parser.add_argument("--dtype", choices=DTYPES, help="what the pipeline computes in (default: float32)")
     parser.add_argument("--bootstrap", type=int, default=20, help="replicates of the bootstrap, 0 for none (default: 20)")
     parser.add_argument("--per-label", action="store_true", help="measure the distance of every label too")
@@ -114,9 +145,9 @@ def parse_fid(arguments: list[str]) -> argparse.Namespace:
     subject = one_subject(options)
     if options.reference is None and options.run is None:
         raise UserError(f"{subject}: expected --reference with the real images or their statistics")
-    for name, subjects in {"steps": ("teacher", "pipeline"), "guidance": ("teacher", "pipeline"), "dtype": ("pipeline",)}.items():
+    for name, subjects in GOES_WITH.items():
         if getattr(options, name) is not None and subject[2:] not in subjects:
-            raise UserError(f"--{name}: goes with {' and '.join(f'--{one}' for one in subjects)} only")
+            raise UserError(f"--{name}: goes with {listed(subjects)} only")
     if options.bootstrap == 1:
         raise UserError("--bootstrap 1: has no spread; expected 0 or at least 2")
     at_least(options, n=4, batch_size=1, seed=0, steps=1, bootstrap=0)
@@ -130,6 +161,55 @@ def parse_sweep(arguments: list[str]) -> argparse.Namespace:
     add_measurement(parser)
     options = parser.parse_args(arguments)
     at_least(options, n=4, batch_size=1)
+    return options
+
+
+def parse_preference(arguments: list[str]) -> argparse.Namespace:
+    """The options of `preference`. Raises UserError as `parse` does."""
+    from eval.preference.asked import Asked, parse_against, refuse_settings
+    from eval.prompt_sets.formats import FORMATS
+
+    parser = ArgumentParser("python -m eval preference", "Scores of models of human preference, prompt by prompt, and how often one model wins.")
+    parser.add_argument("--run", metavar="PATH", help="run folder, checkpoint or export of a one-step generator")
+    parser.add_argument("--teacher", metavar="PATH", help="a teacher's folder, sampled with EDM's sampler")
+    parser.add_argument("--pipeline", metavar="PATH", help="a diffusers pipeline, by folder or by its name on the hub, called as its users call it")
+    parser.add_argument("--images", metavar="PATH", help="images that are there: a folder of sample.py, or any in the order of the prompts")
+    parser.add_argument("--against", metavar="KIND:PATH", help="a second subject, such as pipeline:PATH; teacher alone is that of --run")
+    parser.add_argument("--scores", required=True, help="such as pickscore,hpsv2.1,imagereward,clipscore,aesthetic or classifier:PATH")
+    parser.add_argument(
+        "--weights", metavar="NAME=PATH", action="append", default=[], help="where a score's weights are, or NAME.SETTING=VALUE; repeatable"
+    )
+    parser.add_argument("--prompts", help="a file, a dataset of the hub (OWNER/NAME[:FILE]), or labels:N (default: 80 prompts of our own)")
+    parser.add_argument("--format", choices=list(FORMATS), help="what --prompts is (default: what it looks like)")
+    parser.add_argument("--captions", choices=["one", "all"], default="one", help="of each image of COCO (default: one, of the lowest id)")
+    parser.add_argument("--n", type=int, help="number of prompts, which then are not the whole list (default: all)")
+    parser.add_argument("--draw", type=int, metavar="SEED", help="draw the --n prompts with this seed (default: the first of the list)")
+    parser.add_argument("--per-prompt", type=int, help="images of each prompt (default: 1; all of a folder)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the first image; image i has seed + i (default: 0)")
+    for side in ("", "against-"):
+        whose = "of --against" if side else "of the first subject"
+        parser.add_argument(f"--{side}steps", type=int, help=f"steps {whose}, a teacher (default: 18) or a pipeline (default: its own)")
+        parser.add_argument(f"--{side}guidance", type=float, help=f"guidance {whose}, a teacher (default: 1, none) or a pipeline (default: its own)")
+    parser.add_argument("--dtype", choices=DTYPES, default="float32", help="what makes the images computes in (default: float32)")
+    parser.add_argument("--batch-size", type=int, default=16, help="images made at once (default: 16)")
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="where networks run (default: auto)")
+    parser.add_argument(
+        "--store", type=Path, default=Path("runs/preference"), metavar="DIR", help="where images and scores are kept (default: runs/preference)"
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help="JSON file for the results, contact sheets beside it (default: the run's preference.json)"
+    )
+    options = parser.parse_args(arguments)
+    kind = one_subject(options)[2:]
+    options.asked = Asked(kind, getattr(options, kind), f"--{kind}", False, options.steps, options.guidance)
+    refuse_settings(options.asked)
+    if options.against is not None:
+        options.against = parse_against(options.against, options.run, options.against_steps, options.against_guidance)
+    elif options.against_steps is not None or options.against_guidance is not None:
+        raise UserError("--against-steps and --against-guidance: go with --against only")
+    if options.draw is not None and options.n is None:
+        raise UserError("--draw: goes with --n, how many prompts to draw")
+    at_least(options, n=1, per_prompt=1, seed=0, draw=0, batch_size=1, steps=1, against_steps=1)
     return options
 
 
@@ -151,8 +231,14 @@ def one_subject(options: argparse.Namespace) -> str:
     given = [f"--{name}" for name in known if getattr(options, name) is not None]
     if len(given) != 1:
         found = " and ".join(given) or "none of them"
-        raise UserError(f"{found}: expected one of {', '.join(f'--{name}' for name in known[:-1])} and --{known[-1]}")
+        raise UserError(f"{found}: expected one of {listed(known)}")
     return given[0]
+
+
+def listed(names: Sequence[str]) -> str:
+    """`--a, --b and --c`."""
+    *others, last = [f"--{name}" for name in names]
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 def at_least(options: argparse.Namespace, **least: int) -> None:
@@ -163,7 +249,7 @@ def at_least(options: argparse.Namespace, **least: int) -> None:
             raise UserError(f"--{name.replace('_', '-')} {value}: expected at least {bound}")
 
 
-COMMANDS = {"fid": fid, "protocols": protocols, "compare": compare, "sweep": sweep}
+COMMANDS = {"fid": fid, "protocols": protocols, "compare": compare, "sweep": sweep, "preference": preference}
 
 
 if __name__ == "__main__":

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 
 import distill
-from distill.config import read_run
+from distill.config import CONFIG, describe, read_run
 from distill.data import DataSettings
 from distill.data.array import read_array
 from distill.errors import UserError
@@ -35,17 +37,35 @@ from eval.streams import DataImages, FileImages, ImageStream, NetworkImages
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """Extract, measure, print and, with `--out`, write. Returns the results. Raises UserError where something is missing or does not fit."""
-    if options.out is not None and not options.out.parent.is_dir():
-        raise UserError(f"--out {options.out}: {options.out.parent} is no folder")
+    if options.out is not None:
+        check_out(options.out)
     streams = open_streams(options, read_protocol(options.protocol))
     measurement = Measurement(options)
     results = measurement.of(streams)
     if measurement.processes.is_main:
         print(render(results))
         if options.out is not None:
-            write_json(options.out, results)
+            write_results(options.out, results)
             print(f"\n{options.out} is written")
     return results
+
+
+def check_out(path: Path) -> None:
+    """Raises UserError where results could not be written, before hours are spent on them."""
+    if path.is_dir():
+        raise UserError(f"--out {path}: is a folder; expected a file to write")
+    if not path.parent.is_dir():
+        raise UserError(f"--out {path}: {path.parent} is no folder")
+    if not os.access(path.parent, os.W_OK):
+        raise UserError(f"--out {path}: cannot be written to")
+
+
+def write_results(path: Path, results: dict[str, Any]) -> None:
+    """Raises UserError where they cannot be written after all."""
+    try:
+        write_json(path, results)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror})") from error
 
 
 class Measurement:
@@ -72,6 +92,7 @@ def evaluate(
     protocol: Protocol, extractor: Extractor, streams: list[ImageStream], made: list[Features], reference: Reference, effort: Effort
 ) -> dict[str, Any]:
     """What the JSON file holds, of one or more repetitions. Raises UserError where the features have another dimension than the reference."""
+    check_dimensions(streams[0], made[0], reference)
     measured = [measure(features, reference, effort) for features in made]
     first_seeds = [stream.first_seed for stream in streams if isinstance(stream, (NetworkImages, PipelineImages))] or None
     doubts = {"generated": measured[0].warning, "reference": reference.statistics.warning}
@@ -91,10 +112,23 @@ def evaluate(
         "preprocessing_sha256": protocol.sha256,
         "weights_sha256": extractor.sha256,
         "skipped": measured[0].skipped,
-        "warnings": [*(f"{name}: {doubt}" for name, doubt in doubts.items() if doubt), *notes],
+        "warnings": [*(f"{name}: {doubt}" for name, doubt in doubts.items() if doubt), *notes, *repeated_prompts(streams[0])],
         "commit": commit(),
         "machine": machine(),
     }
+
+
+def check_dimensions(stream: ImageStream, made: Features, reference: Reference) -> None:
+    """Raises UserError where the features have another dimension than the reference's, as pixels of other sizes have."""
+    found, expected = made.features.shape[1], len(reference.statistics.mean)
+    if found != expected:
+        raise UserError(f"{stream.origin}: features of {found} dimensions; expected {expected} as of the reference, {reference.origin['of']}")
+
+
+def repeated_prompts(stream: ImageStream) -> list[str]:
+    """A warning where there are more images than prompts, which makes another number than as many different prompts."""
+    prompts = stream.describe().get("prompts", len(stream))
+    return [f"generated: {prompts} prompts for {len(stream)} images, taken in turn"] if prompts < len(stream) else []
 
 
 def open_streams(options: argparse.Namespace, protocol: Protocol) -> list[ImageStream]:
@@ -104,23 +138,29 @@ def open_streams(options: argparse.Namespace, protocol: Protocol) -> list[ImageS
         return [first_of(stream, options.n, protocol)]
     open_one = pipeline_images if options.pipeline is not None else network_images
     first_seeds = [options.seed] if options.seed is not None else list(protocol.first_seeds)
-    if options.n and options.seed is None:
+    if options.n not in (None, protocol.count) and options.seed is None:
         first_seeds = first_seeds[:1]  # a look at fewer images than the protocol's, once
     return open_one(options, options.n or protocol.count, first_seeds)
 
 
 def network_images(options: argparse.Namespace, count: int, first_seeds: list[int]) -> list[ImageStream]:
     """Images of a run's generator, or of a teacher and its sampler."""
-    network: Any
-    sampler: Heun | None = None
-    if options.run is not None:
-        network = distill.load_generator(options.run)
-    else:
-        given = {"steps": options.steps, "guidance": options.guidance}
-        network, sampler = distill.load_teacher(options.teacher).eval(), Heun(**{name: value for name, value in given.items() if value is not None})
+    network: Any = distill.load_generator(options.run) if options.run is not None else distill.load_teacher(options.teacher).eval()
+    sampler = None if options.run is not None else choose_sampler(options)
     prompts = choose_prompts(options.prompts, network)
     network = network.to(device_of(options.device, Processes.of_environment()))
-    return [NetworkImages(network, count, seed, sampler, prompts, options.batch_size) for seed in first_seeds]
+    path = options.run or options.teacher
+    return [NetworkImages(network, count, seed, sampler, prompts, options.batch_size, path) for seed in first_seeds]
+
+
+def choose_sampler(options: argparse.Namespace) -> Heun:
+    """EDM's sampler as `--steps`, `--guidance` and `--sampler` want it. Raises UserError for a setting that it has not, or of another kind."""
+    parts = [part.partition("=") for part in options.sampler.split(",")] if options.sampler else []
+    given = {"steps": options.steps, "guidance": options.guidance} | {name.strip(): value for name, _, value in parts}
+    try:
+        return Heun.model_validate({name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        raise UserError(f"--sampler {options.sampler}: {describe(error, {})}") from error
 
 
 def pipeline_images(options: argparse.Namespace, count: int, first_seeds: list[int]) -> list[ImageStream]:
@@ -151,6 +191,8 @@ def open_reference(options: argparse.Namespace, protocol: Protocol) -> ImageStre
     """Published statistics, or the images of a folder, an archive, an array file, a data source or the run's own data."""
     text = options.reference
     if text is None:
+        if not (options.run / CONFIG).is_file():
+            raise UserError(f"{options.run}: is no run, whose data would be the reference; give --reference")
         config: Any = read_run(options.run)
         if config.data is None:
             raise UserError(f"{options.run}: the run has no data to compare with; give --reference")

@@ -8,6 +8,7 @@ from typing import Any
 
 from distill.errors import UserError
 from distill.files import read_json
+from eval.protocols import seeds
 from eval.table import aligned
 
 FORMAT = "distill-fid/1"
@@ -22,20 +23,28 @@ ROWS = {
     "coverage": ("coverage", "coverage", "{:.3f}"),
 }
 """The numbers' names, long and short, and how they are written."""
+OTHERS = {"neighbours": "precision, recall, density, coverage", "per_label": "by label"}
+"""Statistics that come together, or in a line of their own."""
 SCALES = {"kid": 1000.0}
+SPREADS = {"fd": "by the bootstrap", "fd_limit": "by the fit of its line", "kid": "over its blocks", "is": "over ten parts"}
+"""What the deviations of a single repetition are of."""
 SAME = ("protocol", "preprocessing_sha256", "weights_sha256", "n")
-"""What two results must have in common to be compared, besides the reference."""
+"""What two results must have in common to be compared, besides the reference and, where both are known, the prompts."""
 
 
 def render(results: Mapping[str, Any]) -> str:
     """A row for each number, what it must be read with, and the line."""
-    lines = [f"{label(results)}: {results['source']['of']}, {results['n']} images{_seeds(results)}", ""]
+    lines = [f"{label(results)}: {results['source']['of']}, {results['n']} images{cost(results)}{_seeds(results)}", ""]
     lines += [f"{name.format(metric=results['metric']):<42}{cell}" for key, (name, _, _) in ROWS.items() if (cell := _cell(results, key))]
-    lines += ["", f"reference: {results['reference']['of']}, {results['reference']['kind']}, sha256 {results['reference']['sha256'][:16]}"]
+    lines += [
+        *_spread(results),
+        "",
+        f"reference: {results['reference']['of']}, {results['reference']['kind']}, sha256 {results['reference']['sha256'][:16]}",
+    ]
     by_label = results["repetitions"][0].get("per_label")
     if by_label:
         lines.append("by label: " + ", ".join(f"{name} {value:.4g}" for name, value in by_label.items()))
-    lines += [f"skipped: {name}: {reason}" for name, reason in results["skipped"].items()]
+    lines += [f"skipped: {_named(name, results)}: {reason}" for name, reason in results["skipped"].items()]
     lines += [f"warning: {warning}" for warning in results["warnings"]]
     return "\n".join([*lines, "", paper_line(results)])
 
@@ -45,14 +54,19 @@ def label(results: Mapping[str, Any]) -> str:
     return f"not {results['protocol']} ({'; '.join(results['departures'])})" if results["departures"] else results["protocol"]
 
 
+def cost(results: Mapping[str, Any]) -> str:
+    """The network evaluations of an image, where they were made here."""
+    evaluations = results["source"].get("evaluations")
+    return "" if evaluations is None else f", {evaluations} evaluation{'s' * (evaluations > 1)} an image"
+
+
 def paper_line(results: Mapping[str, Any]) -> str:
     """Metric, protocol, count, seeds, number, hashes and commit in one line."""
     fd = results["summary"]["fd"]
     spread = f" ± {fd['std']:.4f} (min {fd['min']:.4f})" if len(results["repetitions"]) > 1 else ""
     hashes = f"reference {results['reference']['sha256'][:12]}, weights {results['weights_sha256'][:12]}"
-    return (
-        f"{results['metric']} {fd['mean']:.4f}{spread}; {label(results)}, n = {results['n']}{_seeds(results)}; {hashes}, commit {results['commit']}"
-    )
+    made = f"n = {results['n']}{cost(results)}{_seeds(results)}"
+    return f"{results['metric']} {fd['mean']:.4f}{spread}; {label(results)}, {made}; {hashes}, commit {results['commit']}"
 
 
 def read_results(path: Path) -> dict[str, Any]:
@@ -66,14 +80,31 @@ def read_results(path: Path) -> dict[str, Any]:
 def compare(results: Mapping[str, Mapping[str, Any]]) -> str:
     """Several results, by the names of their files, in a table. Raises UserError, naming the first difference, where they are not comparable."""
     first, *others = results
+    expected = _identity(results[first])
     for other in others:
-        for key in (*SAME, "reference"):
-            a, b = (results[name][key]["sha256"] if key == "reference" else results[name][key] for name in (first, other))
-            if a != b:
-                raise UserError(f"{other}: {key} is {b}; expected {a} as in {first}, numbers of different ones are not to be compared")
+        found = _identity(results[other])
+        for key in (key for key in expected if key in found):
+            if found[key] != expected[key]:
+                raise UserError(
+                    f"{other}: {key} is {found[key]}; expected {expected[key]} as in {first}, numbers of different ones are not to be compared"
+                )
     keys = [key for key in ROWS if all(key in one["summary"] for one in results.values())]
     cells = [["", *(ROWS[key][1] for key in keys)], *([name, *(_cell(one, key) for key in keys)] for name, one in results.items())]
     return "\n".join([f"{label(results[first])}: {results[first]['n']} images", "", *aligned(cells)])
+
+
+def _identity(results: Mapping[str, Any]) -> dict[str, Any]:
+    """What makes a number comparable with others."""
+    prompts = results["source"].get("prompts_sha256")
+    return {key: results[key] for key in SAME} | {"reference": results["reference"]["sha256"]} | ({"prompts": prompts} if prompts else {})
+
+
+def _spread(results: Mapping[str, Any]) -> list[str]:
+    """A line that says what stands behind the sign ±, if there is any."""
+    if len(results["repetitions"]) > 1:
+        return [f"±: over {len(results['repetitions'])} repetitions"]
+    known = [f"{ROWS[key][1]} {how}" for key, how in SPREADS.items() if f"{key}_deviation" in results["repetitions"][0]]
+    return [f"±: {', '.join(known)}"] if known else []
 
 
 def _cell(results: Mapping[str, Any], key: str) -> str:
@@ -88,5 +119,9 @@ def _cell(results: Mapping[str, Any], key: str) -> str:
 
 
 def _seeds(results: Mapping[str, Any]) -> str:
-    seeds = results["first_seeds"]
-    return "" if seeds is None else f", first seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
+    return "" if results["first_seeds"] is None else f", {seeds(results['first_seeds'])}"
+
+
+def _named(skipped: str, results: Mapping[str, Any]) -> str:
+    """What a statistic that is not there is called in the table."""
+    return OTHERS.get(skipped) or ROWS[skipped][0].format(metric=results["metric"])

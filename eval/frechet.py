@@ -4,6 +4,7 @@ update rule", eq. 6; Dowson and Landau 1982)."""
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable
 
 import torch
@@ -90,26 +91,35 @@ def frechet_distance(stats_a: Statistics, stats_b: Statistics) -> float:
     if stats_a.mean.shape != stats_b.mean.shape:
         raise UserError(f"features of {len(stats_a.mean)} and of {len(stats_b.mean)} dimensions; expected the same features on both sides")
     traces = float(stats_a.cov.trace() + stats_b.cov.trace())
-    root = _eigenvalue_root(stats_a.cov, stats_b.cov, 1e-10 * traces)
-    if root is None:
-        root = float(torch.linalg.svdvals(_factor(stats_a.cov).T @ _factor(stats_b.cov)).sum())
-    distance = float((stats_a.mean - stats_b.mean).square().sum()) + traces - 2 * root
+    fewer, more = sorted((stats_a, stats_b), key=lambda stats: math.inf if stats.count is None else stats.count)
+    distance = float((stats_a.mean - stats_b.mean).square().sum()) + traces - 2 * _trace_of_root(fewer.cov, more.cov, 1e-10 * traces)
     return max(0.0, distance)  # the last digit's rounding must not make a distance negative
 
 
-def _eigenvalue_root(a: Float64[Tensor, "d d"], b: Float64[Tensor, "d d"], tolerance: float) -> float | None:
-    """tr (a b)^(1/2) from the eigenvalues of L^T a L, where b = L L^T; None where rounding could be more than the tolerance.
+def _trace_of_root(a: Float64[Tensor, "d d"], b: Float64[Tensor, "d d"], tolerance: float) -> float:
+    """tr (a b)^(1/2), soonest where `a` is the one that may be singular.
 
-    It takes a third of the time of the singular values of F_a^T F_b, which with S = F F^T have the same sum. Those keep all digits where a
-    covariance is singular; the root of an eigenvalue that is rounding does not.
+    With a = F F^T the eigenvalues of F^T b F are those of a b, or those of these that are not zero where F has only as many columns as the rank. The
+    root of an eigenvalue that is rounding has few digits: where more than the tolerance may be wrong, the singular values of F_b^T F are the roots.
     """
     from scipy.linalg import LinAlgError, eigh
 
     try:
-        values = torch.from_numpy(eigh(a.numpy(), b.numpy(), type=2, eigvals_only=True, driver="gv", check_finite=False))
-    except LinAlgError:
-        return None
-    error = 16 * ROUNDING * values[-1].abs()
+        root = _sum_of_roots(torch.from_numpy(eigh(b.numpy(), a.numpy(), type=2, eigvals_only=True, driver="gv", check_finite=False)), tolerance)
+    except LinAlgError:  # `a` has no Cholesky factor
+        root = None
+    if root is not None:
+        return root
+    factor, other = _factor(a), b
+    if factor.shape[1] == len(a):
+        factor, other = _factor(b), a
+    root = _sum_of_roots(torch.linalg.eigvalsh(factor.T @ other @ factor), tolerance)
+    return float(torch.linalg.svdvals(_factor(other).T @ factor).sum()) if root is None else root
+
+
+def _sum_of_roots(values: Float64[Tensor, " r"], tolerance: float) -> float | None:
+    """The sum of the roots of eigenvalues in ascending order; None where their rounding could make it wrong by more than the tolerance."""
+    error = 16 * ROUNDING * values[-1:].abs()
     roots = values.clamp(min=0).sqrt()
     return float(roots.sum()) if float(((values.abs() + error).sqrt() - roots).sum()) <= tolerance else None
 

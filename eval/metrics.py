@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from jaxtyping import Float, Float64, Int64
-from torch import Tensor
+from torch import Tensor, distributed
 from torchmetrics import Metric
+from torchmetrics.utilities.distributed import gather_all_tensors
 
 from distill.errors import UserError
 from eval.features import checked
@@ -50,6 +53,14 @@ class FrechetDistance(Metric):
         return torch.tensor(frechet_distance(made, self.real), dtype=torch.float64)
 
 
+def gather_rows(rows: Tensor, group: Any = None) -> list[Tensor]:
+    """The rows of every process, of one that was given no images too, which does not know the others' dimension and type."""
+    kinds: list[Any] = [None] * distributed.get_world_size(group)
+    distributed.all_gather_object(kinds, (rows.shape[1:], rows.dtype) if rows.numel() else None, group)
+    shape, dtype = next((kind for kind in kinds if kind), (rows.shape[1:], rows.dtype))
+    return gather_all_tensors(rows if rows.numel() else rows.new_zeros((0, *shape), dtype=dtype), group)
+
+
 class OfFeatures(Metric):
     """A metric that needs all features of the generated images at once; `compute()` is a dictionary of floats.
 
@@ -61,7 +72,7 @@ class OfFeatures(Metric):
     rows: list[Tensor]
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(dist_sync_fn=gather_rows)
         self.add_state("features", [], dist_reduce_fx="cat")
         self.add_state("rows", [], dist_reduce_fx="cat")
 
@@ -74,7 +85,7 @@ class OfFeatures(Metric):
         """The measure. Raises UserError where no images were given, or too few."""
         # After a reduction over processes the lists are tensors.
         features, rows = (torch.cat(state).cpu() if isinstance(state, list) and state else state for state in (self.features, self.rows))
-        if not isinstance(features, Tensor):
+        if not isinstance(features, Tensor) or not len(features):
             raise UserError(f"{type(self).__name__}: no generated images were given")
         return self.measure(features[torch.as_tensor(rows).cpu().argsort(stable=True)].cpu())
 

@@ -13,6 +13,7 @@ from distill.data import DataSource
 from distill.run_settings import DistillRun, RunConfig
 from distill.teachers.gaussian_mixture import Settings as LaboratoryTeacher
 from eval.features import Extractor, features_of, load_extractor, quantise
+from eval.features.pixels import LARGEST
 from eval.fid import device_of
 from eval.frechet import Statistics, frechet_distance
 from eval.laboratory import LaboratoryMonitor
@@ -21,8 +22,6 @@ from eval.protocols import Protocol, read_protocol
 from eval.reference import read_statistics
 from eval.stored_features import prepare
 
-LARGEST = 4096
-"""Most pixels of an image that are measured as they are: a covariance of more is too costly to look at during training."""
 AT_ONCE = 512
 """Real images held at once."""
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from distill.errors import UserError
 from distill.files import weights_sha256
+from eval.streams import prompts_sha256
 
 
 class PipelineImages:
@@ -44,15 +45,15 @@ class PipelineImages:
     def __len__(self) -> int:
         return self.count
 
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What an image depends on besides its seed and its prompt."""
+        identity: dict[str, Any] = {"kind": "pipeline", "class": type(self.pipe).__name__, "dtype": str(self.pipe.dtype)}
+        return identity | {"parts_sha256": _sha256(self.parts), "settings": self.settings}
+
     def describe(self) -> dict[str, Any]:
-        identity: dict[str, Any] = {
-            "kind": "pipeline",
-            "class": type(self.pipe).__name__,
-            "dtype": str(self.pipe.dtype),
-            "first_seed": self.first_seed,
-        }
-        identity |= {"parts_sha256": _sha256(self.parts), "settings": self.settings}
-        return identity | ({"prompts": len(self.prompts), "prompts_sha256": _sha256(self.prompts)} if self.prompts else {})
+        identity = self.identity | {"first_seed": self.first_seed}
+        return identity | ({"prompts": len(self.prompts), "prompts_sha256": prompts_sha256(self.prompts)} if self.prompts else {})
 
     def name(self, row: int) -> str:
         return f"the image of seed {self.first_seed + row}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import dataclasses
 import os
 from collections.abc import Sequence
@@ -30,6 +31,7 @@ class Processes:
 
         if not distributed.is_initialized():
             distributed.init_process_group("gloo")
+            atexit.register(distributed.destroy_process_group)  # a group that outlives the interpreter may abort the process
         return cls(distributed.get_rank(), distributed.get_world_size())
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from eval.stored_features import Features
 
 EDM2_NAMES = {"inception": "fid", "dinov2": "fd_dinov2"}
 """Our features and what a statistics file of EDM2 calls their distance."""
+UNREADABLE = (OSError, ValueError, EOFError, zipfile.BadZipFile)
+"""What NumPy raises of a file that is broken."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,9 +52,9 @@ def holds_statistics(path: Path) -> bool:
     if path.suffix != ".npz" or not path.is_file():
         return False
     try:
-        with np.load(path, allow_pickle=False) as content:
+        with path.open("rb") as handle, np.load(handle, allow_pickle=False) as content:
             return {"mu", "sigma"} <= set(content.files)
-    except (OSError, ValueError, EOFError):
+    except UNREADABLE:
         return False
 
 
@@ -65,6 +68,8 @@ def read_statistics(path: Path, protocol: Protocol) -> Reference:
             raise UserError(f"--reference {path}: '{mark.strip('_')}' in its name is another protocol; expected statistics made for {protocol.name}")
     kind, arrays = _pickled(path, protocol) if path.suffix == ".pkl" else _zipped(path)
     mean, cov = (torch.from_numpy(np.array(arrays[name])) for name in ("mu", "sigma"))
+    if mean.dtype == torch.float32:  # as NumPy's mean of the features of clean-fid and ADM is; seven digits of a mean are enough
+        mean = mean.double()
     if mean.is_floating_point() and cov.is_floating_point() and cov.ndim == 2 and cov.shape[0] == cov.shape[1]:
         cov = (cov + cov.T) / 2
     try:
@@ -76,10 +81,10 @@ def read_statistics(path: Path, protocol: Protocol) -> Reference:
 
 def _zipped(path: Path) -> tuple[str, dict[str, Any]]:
     try:
-        with np.load(path, allow_pickle=False) as content:
+        with path.open("rb") as handle, np.load(handle, allow_pickle=False) as content:
             kind = "ADM" if "mu_s" in content.files else "EDM or clean-fid"
             return kind, {name: content[name] for name in ("mu", "sigma")}
-    except (OSError, ValueError, EOFError, KeyError) as error:
+    except (*UNREADABLE, KeyError) as error:
         raise UserError(f"--reference {path}: cannot be read as statistics ({error})") from error
 
 

@@ -1,4 +1,4 @@
-"""Where images come from: a data source, a folder, an array file, a one-step generator, or a teacher's sampler. All are quantised here."""
+"""Where images come from: a data source, a folder, an array file, a student, or a teacher's sampler. All are quantised here."""
 
 from __future__ import annotations
 
@@ -123,9 +123,9 @@ def _fitting(images: Images, real: Images, origin: str) -> Images:
 
 
 def draw_student(generator: Generator, seeds: range, batch_size: int, prompts: EncodedPrompts | None = None) -> Images:
-    """Images of a one-step generator, label i % label_count for image i, or prompt i % len(prompts). Raises UserError where one is not finite."""
+    """Images of a student, label i % label_count for image i, or prompt i % len(prompts). Raises UserError where one is not finite."""
     sample = lambda rows, cond: sample_generator(generator, rows, cond, batch_size, progress=sys.stderr.isatty())  # noqa: E731
-    return _draw(generator, seeds, batch_size, 1, sample, "student", prompts)
+    return _draw(generator, seeds, batch_size, generator.evaluations, sample, "student", prompts)
 
 
 def draw_teacher(teacher: Denoiser, seeds: range, batch_size: int, prompts: EncodedPrompts | None = None, guidance: float = 1.0) -> Images:

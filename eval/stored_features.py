@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -88,7 +89,7 @@ def describe(stream: ImageStream, protocol: Protocol, extractor: Extractor) -> d
 def _fill_shard(folder: Path, rows: range, stream: ImageStream, protocol: Protocol, extractor: Extractor) -> list[str]:
     """Extract what a shard does not hold, and write it. Returns why images could not be used."""
     path = _shard(folder, rows)
-    stamps = torch.stack([_digest(stream.stamp(row).encode()) for row in rows])
+    stamps = torch.stack([_digest(os.fsencode(stream.stamp(row))) for row in rows])
     kept = _kept(path, rows, stamps)
     held = set(kept["rows"].tolist()) if kept else set()
     absent = [row for row in rows if row not in held]
@@ -177,7 +178,7 @@ def _check_shapes(shapes: Int64[Tensor, "n 3"], stream: ImageStream, protocol: P
     notes = []
     grey = (shapes[:, 0] == 1).nonzero().flatten().tolist()
     if 0 < len(grey) < len(shapes):
-        notes.append(f"{stream.origin}: {len(grey)} grey images among colour ones were read as colour, first {_name(stream, grey[0])}")
+        notes.append(f"{stream.origin}: {len(grey)} of {len(shapes)} images are grey and were read as colour, first {stream.name(grey[0])}")
     if len(shapes[:, 1:].unique(dim=0)) > 1:
         notes.append(f"{stream.origin}: images of {len(shapes[:, 1:].unique(dim=0))} sizes")
     return notes

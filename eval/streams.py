@@ -38,6 +38,11 @@ class ImageStream(Protocol):
     def read(self, rows: Sequence[int]) -> Iterator[UInt8[Tensor, "c h w"] | UserError]: ...
 
 
+def prompts_sha256(prompts: Sequence[str]) -> str:
+    """Hash of prompts in their order, whatever encodes them."""
+    return hashlib.sha256(json.dumps(list(prompts)).encode()).hexdigest()
+
+
 class FileImages:
     """The images of a folder or an archive, by name. One that cannot be read is given as the UserError that says so.
 
@@ -109,7 +114,7 @@ class DataImages:
 class NetworkImages:
     """`count` images of a network, row i from the seed first_seed + i alone, its label or prompt by turns.
 
-    `sampler` makes it a teacher's. An image that is not finite is given as the UserError that says so.
+    `sampler` makes it a teacher's, `path` says whose in messages. An image that is not finite is given as the UserError that says so.
     """
 
     def __init__(
@@ -120,10 +125,11 @@ class NetworkImages:
         sampler: Heun | None = None,
         prompts: EncodedPrompts | None = None,
         batch_size: int = 256,
+        path: Path | str = "",
     ) -> None:
         self.network, self.count, self.first_seed, self.sampler, self.prompts = network, count, first_seed, sampler, prompts
         self.batch_size, self.label_count = batch_size, 0 if prompts else network.label_count
-        self.origin = "the student" if sampler is None else "the teacher"
+        self.origin = ("the student" if sampler is None else "the teacher") + (f" in {path}" if path else "")
         self.sha256 = weights_sha256(network)
 
     def __len__(self) -> int:
@@ -132,10 +138,11 @@ class NetworkImages:
     def describe(self) -> dict[str, Any]:
         identity: dict[str, Any] = {"kind": "network", "weights_sha256": self.sha256, "first_seed": self.first_seed}
         if self.sampler is not None:
-            identity["sampler"] = self.sampler.model_dump(mode="json")
+            identity |= {"evaluations": self.sampler.evaluations, "sampler": self.sampler.model_dump(mode="json")}
+        elif isinstance(self.network, Generator):
+            identity |= {"evaluations": self.network.evaluations, "noise_to_signal": list(getattr(self.network, "noise_to_signal", ()))}
         if self.prompts is not None:
-            identity["prompts"] = len(self.prompts)
-            identity["prompts_sha256"] = hashlib.sha256(json.dumps([self.prompts.encoder, *self.prompts.prompts]).encode()).hexdigest()
+            identity |= {"prompts": len(self.prompts), "prompts_sha256": prompts_sha256(self.prompts.prompts), "encoder": self.prompts.encoder}
         return identity
 
     def name(self, row: int) -> str:

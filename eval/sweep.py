@@ -8,20 +8,26 @@ from typing import Any
 
 import distill
 from distill.checkpoint import checkpoints
-from distill.config import differences
+from distill.config import differences, read_run
 from distill.errors import UserError
-from distill.files import read_json, write_json
+from distill.files import read_json
+from distill.prompts import text_file
+from distill.report import write_report
+from distill.run_settings import TrainTeacherRun
 from distill.sample_files import choose_prompts
-from eval.fid import Measurement, device_of
-from eval.fid_table import paper_line
-from eval.streams import ImageStream, NetworkImages
+from distill.samplers import Heun
+from eval.fid import Measurement, device_of, write_results
+from eval.fid_table import cost, paper_line
+from eval.streams import ImageStream, NetworkImages, prompts_sha256
 
 FORMAT, FILE = "distill-sweep/1", "sweep.json"
 REPETITIONS = 3
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
-    """Measure what is not yet, write `sweep.json` after each checkpoint, print the curve and the best. Returns the file's content.
+    """Measure what is not yet, write `sweep.json` after each checkpoint, print the curve and the best, and write the report with them.
+
+    Returns the content of `sweep.json`.
 
     Raises UserError where the run has no checkpoints, or an earlier sweep measured something else.
     """
@@ -31,7 +37,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     options.bootstrap, options.per_label = 0, False
     measurement = Measurement(options)
     file, count = options.run / FILE, options.n or measurement.protocol.count
-    content = continued(file, identity(measurement, count))
+    content = continued(file, identity(measurement, count, options.prompts))
     known: dict[str, Any] = content["checkpoints"]
     for step, path in paths.items():
         if str(step) not in known:
@@ -44,10 +50,11 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         keep(file, content, measurement)
     if measurement.processes.is_main:
         print(render(content))
+        print(f"\n{file} and {write_report(options.run)} are written")
     return content
 
 
-def identity(measurement: Measurement, count: int) -> dict[str, Any]:
+def identity(measurement: Measurement, count: int, prompts: Path | None) -> dict[str, Any]:
     """What the numbers of a sweep have in common."""
     return {
         "format": FORMAT,
@@ -57,6 +64,7 @@ def identity(measurement: Measurement, count: int) -> dict[str, Any]:
         "weights_sha256": measurement.extractor.sha256,
         "reference_sha256": measurement.reference.sha256,
         "n": count,
+        "prompts_sha256": None if prompts is None else prompts_sha256(text_file.Settings(path=prompts).load()),
     }
 
 
@@ -71,21 +79,23 @@ def continued(file: Path, expected: dict[str, Any]) -> dict[str, Any]:
 
 
 def streams_of(path: Path, options: argparse.Namespace, measurement: Measurement, count: int, repetitions: int) -> list[ImageStream]:
-    """Images of a checkpoint, each repetition from the seeds that follow those of the one before."""
-    network = distill.load_generator(path).to(device_of(options.device, measurement.processes))
+    """Images of a checkpoint, of a teacher's by EDM's sampler; each repetition from the seeds that follow those of the one before."""
+    sampler = Heun() if isinstance(read_run(options.run), TrainTeacherRun) else None
+    network: Any = distill.load_generator(path) if sampler is None else distill.load_teacher(path).eval()
+    network = network.to(device_of(options.device, measurement.processes))
     prompts = choose_prompts(options.prompts, network)
-    return [NetworkImages(network, count, count * repetition, None, prompts, options.batch_size) for repetition in range(repetitions)]
+    return [NetworkImages(network, count, count * repetition, sampler, prompts, options.batch_size, path) for repetition in range(repetitions)]
 
 
 def keep(file: Path, content: dict[str, Any], measurement: Measurement) -> None:
     if measurement.processes.is_main:
-        write_json(file, content)
+        write_results(file, content)
 
 
 def render(content: dict[str, Any]) -> str:
     """The curve as lines of text, and the best in three repetitions."""
     best = content["best"]
-    lines = [f"{content['protocol']}, {content['n']} images of each checkpoint", ""]
+    lines = [f"{content['protocol']}, {content['n']} images of each checkpoint{cost(best['results'])}", ""]
     for step, summary in sorted(content["checkpoints"].items(), key=lambda item: int(item[0])):
         lines.append(f"step {step:>8}  {summary['fd']['mean']:.4f}" + ("  best" if int(step) == best["step"] else ""))
     return "\n".join([*lines, "", f"step {best['step']}: {paper_line(best['results'])}"])

@@ -95,6 +95,20 @@ def test_pairs_stay_together_however_a_batch_is_split() -> None:
     assert next(batches(data=False).starting_at(5)).pairs is None
 
 
+def test_a_batch_is_of_images_after_any_number_of_steps_the_same_on_all_processes() -> None:
+    taken = []
+    for index in range(300):
+        drawn = [next(batches(process, 2, data=False, evaluations=3, batch_size=2).starting_at(index)) for process in (0, 1)]
+        assert drawn[0].z.shape == drawn[1].z.shape
+        taken.append(drawn[0].z.shape[1])
+        assert drawn[0].eps.shape == (1, 1, 8, 8)
+    counts = torch.tensor(taken).bincount(minlength=4)
+    assert counts[0] == 0
+    assert (counts[1:] - 100).abs().max() < 25  # three standard deviations
+    whole = next(batches(data=False, evaluations=3, batch_size=2).starting_at(299))
+    assert torch.equal(whole.z[1:], drawn[1].z)
+
+
 def test_noise_and_levels_have_their_distributions() -> None:
     batch = next(batches(data=False, batch_size=4000).starting_at(0))
     assert abs(batch.z.mean().item()) < 0.01

@@ -23,7 +23,7 @@ from distill.errors import UserError
 from distill.export import export_generator
 from distill.images import to_bytes
 from distill.launch import launch
-from distill.models.one_step import OneStepGenerator
+from distill.models.few_steps import FewStepGenerator
 from distill.sampling import seeded_noise
 from distill.teachers.diffusers import Settings
 from distill.types import Condition, Generator
@@ -87,14 +87,14 @@ def folder_of(root: Path, family: str) -> Path:
     return root / family if (root / family).is_dir() else FAMILIES[family](root / family)
 
 
-def image_of_diffusers(folder: Path, z: Tensor) -> Tensor:
-    """One step of the exported pipeline called as users call it, but for the noise."""
+def image_of_diffusers(folder: Path, z: Tensor, steps: int = 1) -> Tensor:
+    """The exported pipeline called as users call it, but for the noise."""
     from diffusers import DiffusionPipeline
 
     pipe = DiffusionPipeline.from_pretrained(folder)
     guidance = {"guidance_scale": 0} if "guidance_scale" in inspect.signature(type(pipe).__call__).parameters else {}
     condition = PROMPTS[: len(z)] if hasattr(pipe, "encode_prompt") else LABELS[: len(z)]
-    return tiny_pipelines.call(pipe, z, condition, num_inference_steps=1, **guidance)
+    return tiny_pipelines.renoised(pipe, z, condition, steps, **guidance)
 
 
 @torch.no_grad()
@@ -104,26 +104,45 @@ def image_of_ours(generator: Generator, z: Tensor) -> Tensor:
     return (generator.decode(generator(z, cond)) / 2 + 0.5).clamp(0, 1)
 
 
-ENTRIES = [(family, entry) for family in FAMILIES for entry in (2.5, 1e4) if entry > 80 or family not in FLOW]
+ENTRIES = [(family, entry, 1) for family in FAMILIES for entry in (2.5, 1e4) if entry > 80 or family not in FLOW]
 """In the middle of the schedule and at its end; in flow matching at its end."""
+SEVERAL = [pytest.param(family, 1e4, steps, marks=() if family in ("ddpm", "flux") else pytest.mark.slow) for family in FAMILIES for steps in (3, 8)]
+SEVERAL += [("sd15", 2.5, 4), ("sd3", 1e4, 4), ("ddpm", 0.03, 2)]  # the last at t = 5 and 2, where a consistency model would mix its input in
 
 
-@pytest.mark.parametrize(("family", "noise_to_signal"), ENTRIES)
-def test_an_export_is_a_pipeline_of_diffusers(family: str, noise_to_signal: float, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("family", "noise_to_signal", "steps"), [*ENTRIES, *SEVERAL])
+def test_an_export_is_a_pipeline_of_diffusers(family: str, noise_to_signal: float, steps: int, tmp_path: Path) -> None:
     settings = {"path": str(FAMILIES[family](tmp_path / "teacher")), **(SMALL_FLUX if "flux" in family else {})}
     settings["embedded_guidance"] = 7.0 if family == "flux" else None
-    generator = OneStepGenerator(Settings(**settings).load(), noise_to_signal)
+    network = Settings(**settings).load()
+    levels = network.spaced(noise_to_signal, steps)
+    generator = FewStepGenerator(network, *levels)
     for parameter in generator.parameters():
         parameter.data.add_(0.02 * torch.randn_like(parameter))
     (tmp_path / "export").mkdir()
     export_generator(generator, tmp_path / "export")
-    z = torch.randn(2, *generator.image_shape)
+    z = torch.randn(2, *generator.noise_shape)
     ours = image_of_ours(generator, z)
-    torch.testing.assert_close(image_of_diffusers(tmp_path / "export", z), ours, rtol=0, atol=1e-5)
+    torch.testing.assert_close(image_of_diffusers(tmp_path / "export", z, steps), ours, rtol=0, atol=1e-5)
     torch.testing.assert_close(image_of_ours(distill.load_generator(tmp_path / "export"), z), ours, rtol=0, atol=1e-5)
     teacher = Settings(**{**settings, "path": str(tmp_path / "export"), "embedded_guidance": None}).load()
-    assert teacher.schedule.t_max == generator.entry[0]
-    torch.testing.assert_close(image_of_ours(OneStepGenerator(teacher, noise_to_signal), z), ours, rtol=0, atol=1e-5)
+    assert teacher.schedule.t_max == generator.entries[0].t
+    torch.testing.assert_close(image_of_ours(FewStepGenerator(teacher, *levels), z), ours, rtol=0, atol=1e-5)
+
+
+def test_a_generator_of_random_numbers_makes_the_noise_of_all_steps(root: Path, tmp_path: Path) -> None:
+    """The image of a seed, called as users call it: the pipeline draws the first noise of it and the scheduler the others, one after another."""
+    from diffusers import DiffusionPipeline
+
+    teacher = distill.load_teacher(root / "sd15")
+    student = FewStepGenerator(teacher, *teacher.spaced(80.0, 4))
+    export_generator(student, _made(tmp_path / "export"))
+    pipe = DiffusionPipeline.from_pretrained(tmp_path / "export")
+    drawn = torch.Generator().manual_seed(5)
+    theirs = pipe(PROMPTS[:1], num_inference_steps=4, guidance_scale=0, generator=drawn, output_type="pt").images
+    random = torch.Generator().manual_seed(5)
+    z = torch.cat([torch.randn(1, *student.image_shape, generator=random) for _ in range(4)], 1)
+    torch.testing.assert_close(theirs, image_of_ours(student, z), rtol=0, atol=1e-5)
 
 
 DEFAULT = [("sd15", objective) for objective in OBJECTIVES] + [("sd3", "expanded_divergence")]
@@ -140,7 +159,7 @@ DEFAULT = [("sd15", objective) for objective in OBJECTIVES] + [("sd3", "expanded
 def test_every_objective_moves_the_student(root: Path, family: str, objective: str) -> None:
     """With a discriminator on stored samples of the teacher; text teachers guided, with prompt dropout and a cache."""
     source = {"path": str(folder_of(root, family)), **(SMALL_FLUX if "flux" in family else {})}
-    teacher = OneStepGenerator(Settings(**source).load(), 80.0)
+    teacher = FewStepGenerator(Settings(**source).load(), 80.0)
     text = {"prompts": {"name": "text_file", "path": str(root / "prompts.txt"), "dropout": 0.3, "cache": str(root / "cache" / family)}}
     guidance = {"guidance": {"teacher": 2.0, "fake": 1.5}}
     settings: dict[str, Any] = {
@@ -167,7 +186,42 @@ def test_every_objective_moves_the_student(root: Path, family: str, objective: s
 
 def test_flow_matching_begins_with_pure_noise(root: Path) -> None:
     with pytest.raises(UserError, match=r"init_noise_to_signal: is 2\.5; expected at least 80, for pure noise, with which pipelines of flow"):
-        OneStepGenerator(distill.load_teacher(folder_of(root, "sd3")), 2.5)
+        FewStepGenerator(distill.load_teacher(folder_of(root, "sd3")), 2.5)
+
+
+def test_steps_that_no_pipeline_takes_are_refused(root: Path) -> None:
+    """Of a schedule of whole steps, all but those that divide it evenly; of a flow, uneven ones. The last of a flow is free."""
+    sd15, sd3 = (distill.load_teacher(folder_of(root, family)) for family in ("sd15", "sd3"))
+    refused = [
+        (sd15, (80.0, 2.5), r"steps at t = 999, 625; expected 999, 499, or null: pipelines have no others"),
+        (sd15, (80.0, 20.0), r"steps at t = 999, 999; expected 999, 499, or null: pipelines have no others"),
+        (sd3, (80.0, 3.0, 1.0, 0.5), r"steps at t = 1, 0\.75, 0\.5, 0\.333333; expected 1, 0\.777778, 0\.555556, 0\.333333, or null"),
+        (sd3, (2.5, 1.0), r"generator\.init_noise_to_signal: is 2\.5; expected at least 80"),
+    ]
+    for teacher, levels, message in refused:
+        with pytest.raises(UserError, match=message):
+            FewStepGenerator(teacher, *levels)
+    assert [entry.t for entry in FewStepGenerator(sd3, 80.0, 0.25).entries] == [1.0, pytest.approx(0.2)]
+
+
+def test_a_run_of_several_steps_leaves_as_a_pipeline_or_does_not_begin(root: Path) -> None:
+    settings = {
+        "teacher": {"name": "diffusers", "path": str(root / "sdxl")},
+        "prompts": {"name": "text_file", "path": str(root / "prompts.txt")},
+        "objective": {"name": "score_matching"},
+    }
+    student = {"network": {"name": "lora", "rank": 4}, "init_noise_to_signal": 80.0, "steps": 2, "ema": 0.0}
+    full = {**student, "network": {"name": "copy"}, "steps": 4}
+    run_dir = run(root, "four-steps", {**settings, "generator": full})
+    generator = distill.load_generator(run_dir)
+    z = torch.randn(2, *generator.noise_shape, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(image_of_diffusers(run_dir / "export", z, 4), image_of_ours(generator, z), rtol=0, atol=1e-5)
+    assert "num_inference_steps=4, guidance_scale=0" in (run_dir / "export" / "README.md").read_text()
+    adapters = run(root, "two-steps", {**settings, "generator": student})
+    assert [entry.t for entry in distill.load_generator(adapters).entries] == [999, 499]
+    with pytest.raises(UserError, match="expected 999, 499, or null: pipelines have no others"):
+        run(root, "no-steps", {**settings, "generator": {**student, "further_noise_to_signal": [2.5]}})
+    assert not (root / "runs" / "no-steps").exists()
 
 
 @pytest.mark.slow
@@ -186,7 +240,7 @@ def test_the_papers_presets_run(root: Path, preset: str) -> None:
     last = json.loads((run_dir / "stats.jsonl").read_text().splitlines()[-1])
     assert last["step"] == 3
     assert last["grad_norm/generator"] > 0
-    assert distill.load_generator(run_dir).denoiser.entry_point(content["generator"]["init_noise_to_signal"])[0] == {
+    assert distill.load_generator(run_dir).denoiser.entries([content["generator"]["init_noise_to_signal"]])[0].t == {
         "sd15/sid_lsg": 625.0,
         "sdxl/dmd2": 399.0,
     }.get(preset, 999.0)
@@ -195,7 +249,7 @@ def test_the_papers_presets_run(root: Path, preset: str) -> None:
 def test_prompts_from_the_command_line(root: Path, tmp_path: Path) -> None:
     """`sample.py` with an export, and with the teacher: a file of prompts, in turn."""
     (tmp_path / "export").mkdir()
-    export_generator(OneStepGenerator(distill.load_teacher(root / "sd15"), 80.0), tmp_path / "export")
+    export_generator(FewStepGenerator(distill.load_teacher(root / "sd15"), 80.0), tmp_path / "export")
     arguments = ["--run", str(tmp_path / "export"), "--n", "4", "--out", str(tmp_path / "samples"), "--device", "cpu"]
     sample([*arguments, "--prompts", str(root / "prompts.txt")])
     written = json.loads((tmp_path / "samples" / "samples.json").read_text())
@@ -204,8 +258,8 @@ def test_prompts_from_the_command_line(root: Path, tmp_path: Path) -> None:
     assert [record["prompt"] for record in records] == [*PROMPTS, PROMPTS[0]]
     with Image.open(tmp_path / "samples" / "000001.png") as image:
         assert image.size == (16, 16)
-        assert "seed 1, prompt 'two dogs'" in image.text["Comment"]
-        assert "'size': [16, 16], 'dtype': 'float32'" in image.text["Comment"]
+        noted = json.loads(image.text["Comment"])
+        assert (noted["seed"], noted["prompt"], noted["size"], noted["dtype"]) == (1, "two dogs", [16, 16], "float32")
         plain = np.asarray(image).astype(int)
     sample([*arguments, "--prompts", str(root / "prompts.txt"), "--dtype", "bfloat16"])
     with Image.open(tmp_path / "samples" / "000001.png") as image:
@@ -221,7 +275,7 @@ def test_an_evaluation_draws_prompts(root: Path, tmp_path: Path) -> None:
     """A student and its teacher, with the run's prompts and with others; the captions of real images are no labels."""
     np.save(tmp_path / "real.npy", np.random.default_rng(0).integers(256, size=(8, 16, 16, 3), dtype=np.uint8))
     (tmp_path / "run" / "export").mkdir(parents=True)
-    export_generator(OneStepGenerator(distill.load_teacher(root / "sd15"), 80.0), tmp_path / "run" / "export")
+    export_generator(FewStepGenerator(distill.load_teacher(root / "sd15"), 80.0), tmp_path / "run" / "export")
     config = {"task": "distill", "run_dir": str(tmp_path / "run"), "steps": 1, "objective": {"name": "score_matching"}, "guidance": {"teacher": 2.0}}
     prompts = {"name": "text_file", "path": str(root / "prompts.txt")}
     teacher = {"name": "diffusers", "path": str(root / "sd15")}
@@ -257,3 +311,8 @@ def test_prompts_belong_to_text(root: Path) -> None:
     small = {**images["data"], "resolution": 8}
     wrong_size = complaint({**text, "data": small, "prompts": {"name": "captions"}, "discriminator": {}})
     assert wrong_size == "data: images of (3, 8, 8); expected (3, 16, 16) as the network's"
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder

@@ -336,6 +336,9 @@ def test_other_parts_are_refused_by_name(folders: dict[str, Path], tmp_path: Pat
         check_parts(pipe)
     with pytest.raises(UserError, match=r"holds no model_index.json; expected the folder of a diffusers pipeline"):
         Settings(path=str(tmp_path)).load()
+    with pytest.raises(UserError, match=r"holds no model_index.json; expected the folder of a diffusers pipeline"):
+        Settings(path=str(tmp_path)).outline()
+    (tmp_path / "model_index.json").write_text("{}")
     with pytest.raises(UserError, match=r"the configurations of .* cannot be read as a diffusers pipeline's"):
         Settings(path=str(tmp_path)).outline()
 

@@ -54,6 +54,17 @@ def test_weights_may_be_absent_and_micro_batches_make_the_images_anew(tmp_path: 
     assert "activations of a generator update, 16 images" in said
 
 
+def test_several_steps_take_half_of_the_further_ones_for_training(capsys: pytest.CaptureFixture[str]) -> None:
+    """8 passes with one step; then 3/2 more on average, of which one kind of update makes images; and as many again for each further fake update."""
+    few = ["--generator.steps", "4"]
+    main(["configs/digits/diff_instruct.yaml", "--dry-run", *few])
+    said = capsys.readouterr().out
+    assert "9.5 forward passes of the teacher" in said
+    assert "an image of the student takes 4 evaluations, one for training 2.5 on average" in said
+    main(["configs/digits/diff_instruct.yaml", "--dry-run", *few, "--fake.updates", "3"])
+    assert "20.5 forward passes of the teacher" in capsys.readouterr().out
+
+
 def test_a_teacher_run_and_the_laboratory_have_one_too(capsys: pytest.CaptureFixture[str]) -> None:
     main(["configs/digits/teacher.yaml", "--dry-run"])
     assert "a step looks at 128 images" in capsys.readouterr().out

@@ -17,8 +17,8 @@ from distill.ema import EMA
 from distill.errors import UserError
 from distill.export import ADAPTERS, WEIGHTS, export_generator, load_generator
 from distill.files import weights_sha256
+from distill.models.few_steps import FewStepGenerator
 from distill.models.lora import LoRANetwork
-from distill.models.one_step import OneStepGenerator
 from distill.students.lora import Settings as Student
 from distill.teachers.diffusers import Settings
 from tests import tiny_pipelines
@@ -42,40 +42,42 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def disturbed(generator: OneStepGenerator) -> OneStepGenerator:
+def disturbed(generator: FewStepGenerator) -> FewStepGenerator:
     """With adapters that do something."""
     for parameter in generator.denoiser.adapters():
         parameter.data.add_(0.1 * torch.randn_like(parameter))
     return generator
 
 
-def image_with_adapters(teacher: Path, export: Path, z: Tensor, guidance: float) -> Tensor:
-    """One step of the teacher's pipeline with the export's adapters and scheduler, by plain diffusers."""
+def image_with_adapters(teacher: Path, export: Path, z: Tensor, guidance: float, steps: int) -> Tensor:
+    """The image of the teacher's pipeline with the export's adapters and scheduler, by plain diffusers."""
     import diffusers
 
     pipe = diffusers.DiffusionPipeline.from_pretrained(teacher)
-    kind = "FlowMatchEulerDiscreteScheduler" if "FlowMatch" in (export / "scheduler" / "scheduler_config.json").read_text() else "DDIMScheduler"
+    kind = "FlowMatchEulerDiscreteScheduler" if "FlowMatch" in (export / "scheduler" / "scheduler_config.json").read_text() else "LCMScheduler"
     pipe.scheduler = getattr(diffusers, kind).from_pretrained(export / "scheduler")
     pipe.load_lora_weights(export)
-    return tiny_pipelines.call(pipe, z, PROMPTS[: len(z)], num_inference_steps=1, guidance_scale=guidance)
+    return tiny_pipelines.renoised(pipe, z, PROMPTS[: len(z)], steps, guidance_scale=guidance)
 
 
+@pytest.mark.parametrize("steps", [1, pytest.param(3, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("family", [slow(family) for family in FAMILIES])
-def test_an_export_is_what_diffusers_takes(family: str, tmp_path: Path) -> None:
+def test_an_export_is_what_diffusers_takes(family: str, steps: int, tmp_path: Path) -> None:
     """A file of adapters where the family's pipeline loads one, else a whole pipeline; the same image to 1e-5."""
     embedded = 7.0 if family == "flux" else None
     settings = {"path": str(FAMILIES[family](tmp_path / "teacher")), "embedded_guidance": embedded, **(SMALL_FLUX if "flux" in family else {})}
     entry = 1e4 if family in FLOW else 2.5
-    generator = disturbed(Student(rank=4, alpha=2.0).build(Settings(**settings).load(), entry))
+    teacher = Settings(**settings).load()
+    generator = disturbed(Student(rank=4, alpha=2.0).build(teacher, *teacher.spaced(entry, steps)))
     assert family in LOADERS or family in ("ddpm", "dit", "pixart-alpha", "pixart-sigma")
     export_generator(generator, _made(tmp_path / "export"))
-    z = torch.randn(2, *generator.image_shape)
+    z = torch.randn(2, *generator.noise_shape)
     ours = image_of_ours(generator, z)
-    assert (ours - image_of_ours(OneStepGenerator(Settings(**settings).load(), entry), z)).abs().max() > 1e-3
+    assert (ours - image_of_ours(FewStepGenerator(Settings(**settings).load(), *generator.noise_to_signal), z)).abs().max() > 1e-3
     if family in LOADERS:
-        theirs = image_with_adapters(tmp_path / "teacher", tmp_path / "export", z, embedded or 0.0)
+        theirs = image_with_adapters(tmp_path / "teacher", tmp_path / "export", z, embedded or 0.0, steps)
     else:
-        theirs = image_of_diffusers(tmp_path / "export", z)
+        theirs = image_of_diffusers(tmp_path / "export", z, steps)
     torch.testing.assert_close(theirs, ours, rtol=0, atol=1e-5)
     torch.testing.assert_close(image_of_ours(distill.load_generator(tmp_path / "export"), z), ours, rtol=0, atol=1e-5)
 
@@ -86,7 +88,7 @@ def test_a_base_is_held_once(root: Path) -> None:
     before, count = weights_sha256(teacher), sum(1 for _ in teacher.parameters())
     student = Student(rank=4).build(teacher, 80.0)
     z = torch.randn(2, *student.image_shape)
-    assert torch.equal(image_of_ours(student, z), image_of_ours(OneStepGenerator(teacher, 80.0), z))
+    assert torch.equal(image_of_ours(student, z), image_of_ours(FewStepGenerator(teacher, 80.0), z))
     average = EMA(student, 0.5)
     adapters = student.denoiser.adapters()
     theirs = {id(parameter) for parameter in teacher.parameters()}
@@ -136,7 +138,7 @@ def test_adapters_learn_and_are_kept_alone(root: Path, objective: str) -> None:
     student = distill.load_generator(run_dir)
     assert isinstance(student.denoiser, LoRANetwork)
     z = torch.randn(2, *student.image_shape)
-    teacher = OneStepGenerator(Settings(path=str(root / "sdxl")).load(), 80.0)
+    teacher = FewStepGenerator(Settings(path=str(root / "sdxl")).load(), 80.0)
     assert (image_of_ours(student, z) - image_of_ours(teacher, z)).abs().max() > 1e-4
     checkpoint = newest_checkpoint(run_dir)
     assert checkpoint is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import pickle
 import tarfile
@@ -16,7 +17,7 @@ from distill.batches import Batches
 from distill.data.captioned_folder import CaptionedFolder
 from distill.encoded_prompts import EncodedPrompts
 from distill.errors import UserError
-from distill.prompts import captions, jsonl, text_file
+from distill.prompts import captions, jsonl, text_file, webdataset
 from distill.prompts.parquet import Settings as read_parquet
 from distill.types import Condition, Text
 
@@ -69,6 +70,54 @@ def test_parquet(tmp_path: Path) -> None:
     parquet.write_table(pyarrow.table({"text": pyarrow.array([], pyarrow.string())}), tmp_path / "empty.parquet")
     with pytest.raises(UserError, match=r"empty.parquet holds no prompt$"):
         read_parquet(path=tmp_path / "empty.parquet").load()
+
+
+def write_tape(path: Path, members: dict[str, str | bytes]) -> None:
+    path.parent.mkdir(exist_ok=True)
+    with tarfile.open(path, "w") as tape:
+        for name, content in members.items():
+            data = content.encode() if isinstance(content, str) else content
+            entry = tarfile.TarInfo(name)
+            entry.size = len(data)
+            tape.addfile(entry, io.BytesIO(data))
+
+
+def test_webdataset(tmp_path: Path) -> None:
+    """Text files or an entry of JSON files, in one shard or several; what else is in them is not looked at."""
+    entry = json.dumps({"caption": "a cät", "width": 3}, ensure_ascii=False)
+    write_tape(tmp_path / "shards" / "b.tar", {"0.txt": "a house\n"})
+    write_tape(tmp_path / "shards" / "a.tar", {"1.txt": " two dogs ", "1.jpg": b"\xff", "0.txt": "a cat", "2.txt": "\n", "0.json": entry})
+    assert webdataset.Settings(path=tmp_path / "shards").load() == ["a cat", "two dogs", "a house"]
+    assert webdataset.Settings(path=tmp_path / "shards" / "a.tar").load() == ["a cat", "two dogs"]
+    assert webdataset.Settings(path=tmp_path / "shards" / "a.tar", key="caption").load() == ["a cät"]
+
+
+@pytest.mark.parametrize(
+    ("members", "key", "message"),
+    [
+        ({"0.jpg": b"x"}, None, r"x.tar holds no prompt; expected .txt files in it$"),
+        ({"0.txt": "a"}, "text", r"x.tar holds no prompt; expected .json files in it$"),
+        ({"0.json": '{"text": "a"}', "1.json": "{}"}, "text", r"x.tar, 1.json: expected a JSON object with 'text'$"),
+        ({"0.json": "[]"}, "text", r"x.tar, 0.json: expected a JSON object with 'text'$"),
+        ({"0.json": "{"}, "text", r"x.tar, 0.json: expected a JSON object with 'text'$"),
+        ({"0.json": '{"text": 3}'}, "text", r"x.tar, 0.json: 'text' is 3; expected text$"),
+        ({"0.txt": b"\xff"}, None, r"x.tar, 0.txt: is not UTF-8$"),
+    ],
+)
+def test_webdataset_without_prompts(tmp_path: Path, members: dict[str, str | bytes], key: str | None, message: str) -> None:
+    write_tape(tmp_path / "x.tar", members)
+    with pytest.raises(UserError, match=f"^prompts.path: .*{message}"):
+        webdataset.Settings(path=tmp_path / "x.tar", key=key).load()
+
+
+def test_what_is_no_webdataset(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("a cat")
+    with pytest.raises(UserError, match=r"^prompts.path: .* holds no .tar; expected a folder of webdataset's shards$"):
+        webdataset.Settings(path=tmp_path).load()
+    with pytest.raises(UserError, match=r"a.txt: is neither a folder nor a .zip nor a .tar$"):
+        webdataset.Settings(path=tmp_path / "a.txt").load()
+    with pytest.raises(UserError, match=r"nowhere: cannot be read \(No such file or directory\); expected a folder, a .zip or a .tar$"):
+        webdataset.Settings(path=tmp_path / "nowhere").load()
 
 
 def test_captioned_folder(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """`sample.py`: its files, and its complaints."""
 
+import importlib.metadata
 import json
 import os
 import subprocess
@@ -13,7 +14,10 @@ from PIL import Image
 import sample
 from distill.errors import UserError
 from distill.export import save_generator
-from distill.models.one_step import OneStepGenerator
+from distill.models.few_steps import FewStepGenerator
+from distill.samplers import Heun
+from distill.students.mlp import Settings as MLP
+from distill.teachers.gaussian_mixture import Settings as GaussianMixture
 from tests.random_teacher import save_random_teacher
 
 CONFIG = """task: distill
@@ -30,7 +34,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("run")
     network = save_random_teacher(run / "teacher", multipliers=(1,))
     (run / "export").mkdir()
-    save_generator(OneStepGenerator(network, 2.5), run / "export")
+    save_generator(FewStepGenerator(network, 2.5), run / "export")
     (run / "config.yaml").write_text(CONFIG.format(run=run))
     return run
 
@@ -52,7 +56,40 @@ def test_images_grid_and_index_are_written_and_an_image_depends_on_its_seed_alon
     assert pixels(many, 2).shape == (8, 8)
     assert np.abs(pixels(many, 2).astype(int) - pixels(one, 0)).max() <= 1  # one batch of another size may round another way
     assert not np.array_equal(pixels(many, 0), pixels(many, 3))
-    assert Image.open(many / "000002.png").text["Comment"].startswith("seed 9, label 4")
+
+
+def test_seeds_one_by_one(run: Path, tmp_path: Path) -> None:
+    sample.main(["--run", str(run), "--seeds", "9, 3,11-12", "--labels", "4,5", "--out", str(tmp_path / "some")])
+    sample.main(["--run", str(run), "--n", "12", "--labels", "5,4", "--seed", "1", "--out", str(tmp_path / "all")])
+    records = json.loads((tmp_path / "some" / "samples.json").read_text())["images"]
+    assert [(record["seed"], record["label"]) for record in records] == [(9, 4), (3, 5), (11, 4), (12, 5)]
+    assert np.abs(pixels(tmp_path / "some", 1).astype(int) - pixels(tmp_path / "all", 2)).max() <= 1  # seed 3, label 5
+
+
+@pytest.mark.parametrize("teacher", [[], ["--teacher", "--steps", "3", "--churn", "2.5"]])
+def test_an_image_is_made_again_from_its_metadata(run: Path, tmp_path: Path, teacher: list[str]) -> None:
+    arguments = ["--run", str(run), "--device", "cpu", *teacher]
+    sample.main([*arguments, "--n", "3", "--seed", "7", "--labels", "2-4", "--out", str(tmp_path / "first")])
+    with Image.open(tmp_path / "first" / "000002.png") as image:
+        noted = json.loads(image.text["Comment"])
+    versions = {name: importlib.metadata.version(name) for name in ("distill", "torch")}
+    sampler = {"sampler": Heun(steps=3, churn=2.5).model_dump()} if teacher else {}
+    expected = {"run": str(run), "teacher": bool(teacher), "evaluations": 5 if teacher else 1, **sampler, "dtype": "float32", "device": "cpu"}
+    assert noted == {**expected, "size": [8, 8], "versions": versions, "file": "000002.png", "seed": 9, "label": 4}
+    index = json.loads((tmp_path / "first" / "samples.json").read_text())
+    assert {**index, **index["images"][2]} == {**noted, "images": index["images"]}
+    again = ["--run", noted["run"], "--seeds", str(noted["seed"]), "--labels", str(noted["label"]), "--dtype", noted["dtype"]]
+    if noted["teacher"]:
+        again += ["--teacher", *(word for name in ("steps", "churn") for word in (f"--{name}", str(noted["sampler"][name])))]
+    sample.main([*again, "--device", noted["device"], "--out", str(tmp_path / "again")])
+    assert np.abs(pixels(tmp_path / "again", 0).astype(int) - pixels(tmp_path / "first", 2)).max() <= 1
+
+
+def test_the_grid_shows_ten_in_a_row(run: Path, tmp_path: Path) -> None:
+    sample.main(["--run", str(run), "--n", "13", "--out", str(tmp_path / "out")])
+    grid = np.asarray(Image.open(tmp_path / "out" / "grid.png"))
+    assert grid.shape == (4 * (2 * 9 + 1), 4 * (10 * 9 + 1))  # four times enlarged, with a pixel between
+    assert np.array_equal(grid[40:72:4, 76:108:4], pixels(tmp_path / "out", 12))
 
 
 def test_earlier_samples_are_replaced_whole(run: Path, tmp_path: Path) -> None:
@@ -65,7 +102,11 @@ def test_earlier_samples_are_replaced_whole(run: Path, tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (["--labels", "0-10"], "--labels 0-10: 10 is out of range; expected labels from 0 to 9"),
-        (["--labels", "5-3"], "--labels 5-3: an empty range is out of range"),
+        (["--labels", "5-3"], "--labels 5-3: '5-3' is an empty range; expected the smaller number first"),
+        (["--seeds", "1,two"], "--seeds 1,two: 'two' is no seed; expected numbers such as 3, 0-9 or 1,3,5"),
+        (["--seeds", "1", "--n", "3"], "--seeds: says itself which seeds and how many; leave --seed and --n out"),
+        (["--seeds", "1", "--seed", "0"], "--seeds: says itself which seeds and how many; leave --seed and --n out"),
+        (["--seed", "-1"], "--seed and --churn: at least 0"),
         (["--labels", "five"], "--labels five: 'five' is no label"),
         (["--n", "0"], "--n, --batch-size and --steps: expected at least 1"),
         (["--sed", "1"], "'--sed': unknown argument; did you mean '--seed'?"),
@@ -82,6 +123,13 @@ def test_what_cannot_be_sampled_is_said_in_one_line(run: Path, tmp_path: Path, a
     assert message in str(error.value)
     assert "\n" not in str(error.value)
     assert not (tmp_path / "out").exists()
+
+
+def test_vectors_are_not_sampled_as_images(tmp_path: Path) -> None:
+    teacher = GaussianMixture(components=({"mean": (1.0, 0.5), "std": 0.3},)).load()
+    save_generator(MLP(width=8).build(teacher, 80.0), tmp_path)
+    with pytest.raises(UserError, match=rf"^--run {tmp_path}: its networks make vectors; expected images, python -m eval measures vectors$"):
+        sample.main(["--run", str(tmp_path), "--out", str(tmp_path / "out")])
 
 
 def test_a_folder_of_something_else_is_left_alone(run: Path, tmp_path: Path) -> None:

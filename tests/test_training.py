@@ -206,7 +206,7 @@ def test_a_damaged_checkpoint_is_named(folder: Path, whole: Path) -> None:
         (["--discriminator.depths", "[bottlneck]"], "discriminator.depths: 'bottlneck' is not a depth of the fake; did you mean 'bottleneck'?"),
         (
             ["--data", "{name: image_folder, path: nowhere}"],
-            "nowhere: cannot be read (No such file or directory); expected a folder, a .zip or a .tar of images",
+            "nowhere: cannot be read (No such file or directory); expected a folder, a .zip or a .tar",
         ),
         (["--device", "cuda"], "device: cuda is not available"),
         (["--resume", "nowhere"], "resume: nowhere is no checkpoint"),

@@ -227,6 +227,15 @@ def gemma_tokenizer() -> Any:
     return GemmaTokenizer(vocab={word: row for row, word in enumerate(words)}, merges=[])
 
 
+def renoised(pipe: Any, z: Tensor, condition: Sequence[Any], steps: int, **settings: Any) -> Tensor:
+    """As `call`, in several steps; z holds as many noises, (b, steps * channels, h, w), of which the scheduler draws all but the first."""
+    first, *further = z.chunk(steps, 1)
+    drawn = [pipe._pack_latents(noise, *noise.shape) if hasattr(pipe, "_pack_latents") else noise for noise in further]
+    drawn += [torch.zeros(())] if "FlowMatch" in type(pipe.scheduler).__name__ else []  # drawn at the end too, of which nothing is left
+    with unittest.mock.patch.object(sys.modules[type(pipe.scheduler).__module__], "randn_tensor", side_effect=drawn):
+        return call(pipe, first, condition, num_inference_steps=steps, **settings)
+
+
 def call(pipe: Any, z: Tensor, condition: Sequence[Any], **settings: Any) -> Tensor:
     """Images in [0, 1] of a pipeline called as users call it, with prompts or labels, but for the noise, which is given as our networks have it."""
     size = {"height": z.shape[2] * 2, "width": z.shape[3] * 2, "use_resolution_binning": False}

@@ -28,6 +28,8 @@ class Settings(DataSettings):
 
 def read_array(path: Path) -> InMemory:
     """Read an array file. Raises UserError where it is missing, broken, or not of uint8 images."""
+    import zipfile
+
     import numpy as np
     import torch
 
@@ -36,9 +38,10 @@ def read_array(path: Path) -> InMemory:
     if not path.is_file():
         raise UserError(f"{path}: no such file")
     try:
-        loaded = np.load(path, allow_pickle=False)
-        content = loaded if isinstance(loaded, np.ndarray) else dict(loaded)
-    except (OSError, ValueError, EOFError) as error:
+        with path.open("rb") as handle:
+            loaded = np.load(handle, allow_pickle=False)
+            content = loaded if isinstance(loaded, np.ndarray) else dict(loaded)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(f"{path}: cannot be read as a NumPy file ({error})") from error
     arrays = {"images": content} if isinstance(content, np.ndarray) else content
     images, labels = arrays.get("images", arrays.get("arr_0")), arrays.get("labels", arrays.get("arr_1"))
@@ -48,6 +51,8 @@ def read_array(path: Path) -> InMemory:
     pixels = torch.from_numpy(images[:, None] if images.ndim == 3 else images)
     if pixels.shape[1] not in (1, 3):
         pixels = pixels.permute(0, 3, 1, 2)
+    if pixels.shape[1] not in (1, 3):
+        raise UserError(f"{path}: 'images' is {images.dtype} {images.shape}; expected 1 or 3 channels")
     if labels is None:
         return InMemory(from_bytes(pixels), None)
     if labels.shape != (len(images),) or not np.issubdtype(labels.dtype, np.integer) or labels.min() < 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,7 +18,7 @@ from distill.errors import UserError
 from distill.models.families import Depths
 from distill.models.pipeline import Pipeline
 from distill.schedules import Flow, like
-from distill.types import Condition, Denoiser, Features
+from distill.types import Condition, Denoiser, Entry, Features
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -52,9 +53,26 @@ class DiffusersNetwork(Denoiser):
         """The network that `save_pipeline` is to write."""
         return self
 
-    def save_pipeline(self, noise_to_signal: float, folder: Path) -> None:
-        """Write a pipeline whose one step enters this network at its entry for that noise level."""
-        self.pipeline.save(self.network, self.entry_point(noise_to_signal)[0], folder)
+    def save_pipeline(self, times: Sequence[float], folder: Path) -> None:
+        """Write a pipeline that enters this network at these times, one for each of its steps."""
+        self.pipeline.save(self.network, times, folder)
+
+    def example_call(self, steps: int) -> dict[str, Any] | None:
+        """Arguments for an image, in so many steps, of a pipeline with what `save_pipeline` wrote: those without which it would take other steps, be
+        guided, or be of another size. None for U-Nets of classes, whose pipelines cannot be told one."""
+        known = inspect.signature(type(self.pipeline.pipe).__call__).parameters
+        if self.label_count and "class_labels" not in known:
+            return None
+        call: dict[str, Any] = {"prompt": "a cat in a hat"} if self.takes_text else {"class_labels": [0]} if self.label_count else {}
+        call |= {"num_inference_steps": steps, "guidance_scale": 0}
+        if self.pipeline.source.get("resolution") is not None and not self.leaves_with_its_size:
+            call |= {"height": self.pixel_shape[1], "width": self.pixel_shape[2], "use_resolution_binning": False}
+        return {name: value for name, value in call.items() if name in known}
+
+    @property
+    def leaves_with_its_size(self) -> bool:
+        """Whether `save_pipeline` writes down another size than the teacher's own: a U-Net's configuration says it."""
+        return self.pipeline.family.part == "unet"
 
     @classmethod
     def from_description(cls, description: dict[str, Any]) -> DiffusersNetwork:
@@ -91,17 +109,23 @@ class DiffusersNetwork(Denoiser):
     def other_parts(self) -> dict[str, nn.Module]:
         return self.pipeline.other_parts()
 
-    def entry_point(self, noise_to_signal: float) -> tuple[float, float]:
-        """The nearest time that its pipeline can begin at, which is a whole step, and the scale of the noise that it begins with, 1.
+    def entries(self, noise_to_signal: Sequence[float]) -> list[Entry]:
+        """The nearest that its pipeline can enter at, first with unit noise: whole steps from 1, in flow matching t = 1 and then any time.
 
-        Pipelines of flow matching begin with pure noise, t = 1. Raises UserError where the student is to enter at less.
+        Raises UserError where the student is to begin with less than pure noise in flow matching, or to take steps that a pipeline cannot.
         """
-        if isinstance(self.schedule, Flow):
-            if noise_to_signal < PURE_NOISE:
-                expected = f"expected at least {PURE_NOISE:g}, for pure noise, with which pipelines of flow matching begin"
-                raise UserError(f"generator.init_noise_to_signal: is {noise_to_signal:g}; {expected}")
-            return 1.0, 1.0
-        return self.schedule.t(torch.tensor(noise_to_signal, dtype=torch.float64)).round().item(), 1.0
+        t = self.schedule.t(torch.tensor(noise_to_signal, dtype=torch.float64))
+        if not isinstance(self.schedule, Flow):
+            t = t.round().clamp(min=1)
+        elif noise_to_signal[0] >= PURE_NOISE:
+            t[0] = 1.0
+        else:
+            expected = f"expected at least {PURE_NOISE:g}, for pure noise, with which pipelines of flow matching begin"
+            raise UserError(f"generator.init_noise_to_signal: is {noise_to_signal[0]:g}; {expected}")
+        alpha, sigma = self._levels(t)
+        sigma[0] = 1.0
+        self.pipeline.check_steps(t.tolist())
+        return [Entry(*row) for row in torch.stack([t, alpha, sigma], 1).tolist()]
 
     @property
     def depth_channels(self) -> dict[str, int]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from distill.export import AUTOENCODER
 from distill.models.backbone import Backbone, Place, Sizes, plan, read_plain
 from distill.models.edm_layers import attend, split_heads
 from distill.models.preconditioning import EDMPrecond, Preconditioned
@@ -80,6 +82,11 @@ class EDM2Network(Preconditioned):
 
     def other_parts(self) -> dict[str, nn.Module]:
         return {} if self.autoencoder is None else {"autoencoder": self.autoencoder.vae}
+
+    def carried_parts(self) -> dict[str, nn.Module]:
+        if self.autoencoder is None or not Path(self.autoencoder.source).is_dir():
+            return {}
+        return {AUTOENCODER: self.autoencoder.vae}
 
     def _apply(self, *args: Any, **kwargs: Any) -> Self:
         """What every move of a module goes through: the autoencoder goes with it."""

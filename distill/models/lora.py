@@ -81,12 +81,21 @@ class LoRANetwork(DiffusersNetwork):
             setattr(network.get_submodule(parent), child, layer.get_base_layer())
         return DiffusersNetwork(network, self.pipeline)
 
-    def save_pipeline(self, noise_to_signal: float, folder: Path) -> None:
-        """Write what the base's pipeline needs to be this one: adapters, of scale 1, for `load_lora_weights`, and the scheduler for one step."""
+    def save_pipeline(self, times: Sequence[float], folder: Path) -> None:
+        """Write what the base's pipeline needs to be this one: adapters, of scale 1, for `load_lora_weights`, and the scheduler of its steps."""
         part = self.pipeline.family.part
         weights = {_name_in_file(name): value.contiguous() for name, value in self.network_state().items()}
         self.pipeline.pipe.save_lora_weights(folder, **{f"{part}_lora_layers": weights})
-        self.pipeline.one_step_scheduler(self.entry_point(noise_to_signal)[0]).save_pretrained(folder / "scheduler")
+        self.pipeline.student_scheduler(times).save_pretrained(folder / "scheduler")
+
+    def example_call(self, steps: int) -> dict[str, Any] | None:
+        """A network that is told its guidance is told it by the call of its base's pipeline."""
+        call, guidance = super().example_call(steps), self.pipeline.embedded_guidance
+        return call if call is None or guidance is None else {**call, "guidance_scale": guidance}
+
+    @property
+    def leaves_with_its_size(self) -> bool:
+        return False
 
     def load_adapters(self, folder: Path) -> None:
         """Read what `save_pipeline` wrote. Raises UserError where it is another network's."""

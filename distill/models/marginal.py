@@ -68,12 +68,15 @@ def marginal(generator: Generator, schedule: NoiseSchedule, points: int = 64) ->
     """The student's distribution, without gradient to its weights: a Gaussian for each label where it is affine.
 
     Otherwise one atom for each node of a grid of `points` in each dimension of z, noised; the trapezoid rule is exact to
-    exp(-2 (pi sigma/(alpha gap))^2), where `gap` is the distance between neighbouring atoms. Raises ValueError in more than two dimensions.
+    exp(-2 (pi sigma/(alpha gap))^2), where `gap` is the distance between neighbouring atoms. Raises ValueError in more than two dimensions, and for a
+    student of several steps.
     """
     labels = torch.arange(generator.label_count) if generator.label_count else None
     if isinstance(generator, Affine):
         axes, scales, _ = torch.linalg.svd(generator.matrix)
         return GaussianMixture(torch.ones(len(axes)), generator.mean.clone(), scales.square(), schedule, axes, labels).to(axes)
+    if generator.evaluations > 1:
+        raise ValueError(f"the student takes {generator.evaluations} steps; expected 1, of which alone the distribution is known exactly")
     dimension = math.prod(generator.image_shape)
     if dimension > LARGEST_DIMENSION:
         raise ValueError(f"the student makes vectors of {dimension} elements; expected at most {LARGEST_DIMENSION} for quadrature, or affine")

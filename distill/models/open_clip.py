@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +36,11 @@ def vit_h_14() -> Any:
     return CLIPConfig(text_config={**text, **ends}, vision_config=vision, projection_dim=1024)
 
 
-def read_open_clip(path: Path, config: Callable[[], Any] = vit_h_14) -> Any:
-    """A `CLIPModel` with the weights of open_clip's file. Raises UserError, naming the first weight that differs, where it is another network's."""
+def read_open_clip(path: Path) -> Any:
+    """A ViT-H/14 with the weights of open_clip's file. Raises UserError, naming the first weight that differs, where it is another network's."""
     from transformers import CLIPModel
 
-    return load_renamed(outline(lambda: CLIPModel(config())), read_state(path), origin, path)
+    return load_renamed(outline(lambda: CLIPModel(vit_h_14())), read_state(path), origin, path)
 
 
 def origin(name: str) -> Origin:

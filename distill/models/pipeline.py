@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from distill.errors import UserError
-from distill.export import PIPELINE
+from distill.export import PIPELINE, is_own_pipeline
 from distill.files import weights_sha256
 from distill.models.families import FAMILIES, Family
 from distill.parameterization import Prediction
@@ -23,6 +23,8 @@ from distill.schedules import DDPM, Flow, NoiseSchedule
 from distill.types import Condition, Text
 
 AUTOENCODERS = ("AutoencoderKL", "AutoencoderDC")
+ALL_PREDICTION = 1e10
+"""`timestep_scaling` under which what a consistency model's scheduler takes of its input is nothing, and of its prediction of x_0 all."""
 LEAST_SIGNAL = 2.0**-24
 """alpha^2 where a schedule of zero terminal signal-to-noise ratio ends, as diffusers' Euler scheduler has it: with 0 one would divide by it."""
 
@@ -31,13 +33,21 @@ def open_pipeline(source: str, flag: str, **settings: Any) -> Any:
     """A pipeline of diffusers, by folder or hub name; `settings` go to `from_pretrained`. Raises UserError, naming the flag, where there is none."""
     from diffusers import DiffusionPipeline
 
-    if Path(source).is_dir() and not (Path(source) / PIPELINE).is_file():
-        raise UserError(f"{flag}: {source} holds no {PIPELINE}; expected the folder of a diffusers pipeline")
+    if Path(source).is_dir():
+        check_folder(Path(source), flag)
     try:
         # Weights in pickles are refused: opening them could run code.
         return DiffusionPipeline.from_pretrained(source, use_safetensors=True, **settings)
     except (OSError, ValueError, AttributeError, ImportError) as error:
         raise UserError(f"{flag}: {source} cannot be opened as a diffusers pipeline ({error})") from error
+
+
+def check_folder(folder: Path, flag: str) -> None:
+    """Raises UserError, naming the flag, where a folder is no pipeline whose classes diffusers has."""
+    if is_own_pipeline(folder):
+        raise UserError(f"{flag}: {folder} is a student's export of a network that diffusers does not have; expected a pipeline that it has")
+    if not (folder / PIPELINE).is_file():
+        raise UserError(f"{flag}: {folder} holds no {PIPELINE}; expected the folder of a diffusers pipeline")
 
 
 class Pipeline:
@@ -162,32 +172,45 @@ class Pipeline:
         assert text is not None
         return text.without(torch.ones(count, dtype=torch.bool, device=text.device))
 
-    def save(self, network: nn.Module, t: float, folder: Path) -> None:
-        """Write a pipeline with this network, whose call with one step enters it at time t."""
+    def save(self, network: nn.Module, times: Sequence[float], folder: Path) -> None:
+        """Write a pipeline with this network, whose call with as many steps enters it at these times."""
         pipe = copy.copy(self.pipe)
         network = self.family.exported(network, self.embedded_guidance)
-        pipe.register_modules(**{self.family.part: network}, scheduler=self.one_step_scheduler(t))
+        pipe.register_modules(**{self.family.part: network}, scheduler=self.student_scheduler(times))
         pipe.save_pretrained(folder)
 
-    def one_step_scheduler(self, t: float) -> Any:
-        """The teacher's schedule, cut off at t: what a scheduler begins at when it is asked for one step."""
-        from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
+    def student_scheduler(self, times: Sequence[float]) -> Any:
+        """One that, asked for as many steps, takes them at these times, as far as it can, and between them noises what the network predicts anew.
 
-        if isinstance(self.schedule, Flow):
-            return FlowMatchEulerDiscreteScheduler(num_train_timesteps=self.pipe.scheduler.config.num_train_timesteps)
+        In flow matching the times are evenly spaced from 1 to the last. Else the teacher's schedule is cut off at the first, and divided evenly.
+        """
+        from diffusers import FlowMatchEulerDiscreteScheduler, LCMScheduler
+
         scheduler = self.pipe.scheduler
-        betas = scheduler.betas.clone()
+        if isinstance(self.schedule, Flow):
+            last = times[-1] if len(times) > 1 else None
+            return FlowMatchEulerDiscreteScheduler(scheduler.config.num_train_timesteps, shift_terminal=last, stochastic_sampling=True)
+        betas, count = scheduler.betas.clone(), int(times[0]) + 1
         if betas[-1] >= 1:
             signal = read_signal(scheduler)
             betas[-1] = 1 - signal[-1] / signal[-2]
-        return DDIMScheduler(
-            num_train_timesteps=int(t) + 1,
-            trained_betas=betas[: int(t) + 1].tolist(),
+        return LCMScheduler(
+            num_train_timesteps=count,
+            trained_betas=betas[:count].tolist(),
+            original_inference_steps=count,
             prediction_type=self.prediction,
-            clip_sample=False,
-            timestep_spacing="trailing",
-            steps_offset=1,  # of no effect with this spacing; pipelines ask for it
+            timestep_scaling=ALL_PREDICTION,
+            steps_offset=1,  # of no effect; pipelines ask for it
         )
+
+    def check_steps(self, times: Sequence[float]) -> None:
+        """Raises UserError where no scheduler of diffusers takes a student's steps at these times, so that it could not be exported."""
+        scheduler = self.student_scheduler(times)
+        scheduler.set_timesteps(len(times))
+        taken = scheduler.timesteps / (scheduler.config.num_train_timesteps if isinstance(self.schedule, Flow) else 1)
+        if not torch.allclose(taken.double(), torch.tensor(times, dtype=torch.float64), rtol=0, atol=1e-5):
+            listed = [", ".join(f"{t:g}" for t in some) for some in (times, taken.tolist())]
+            raise UserError(f"generator.further_noise_to_signal: steps at t = {listed[0]}; expected {listed[1]}, or null: pipelines have no others")
 
     def _latent_units(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of the autoencoder's latents, which for the network are 0 and 1."""

@@ -78,6 +78,10 @@ def outline_pipeline(source: str, revision: str | None = None) -> Any:
     """The pipeline of a folder or of the hub, which may lack weights and tokenizers. Raises UserError where its configurations cannot be had."""
     import diffusers
 
+    from distill.models.pipeline import check_folder
+
+    if Path(source).is_dir():
+        check_folder(Path(source), "teacher.path")
     try:
         kind, parts = PUBLISHED[source] if source in PUBLISHED and not Path(source).is_dir() else _read_parts(source, revision)
         pipeline = getattr(diffusers, kind)

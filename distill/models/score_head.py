@@ -1,4 +1,4 @@
-"""The head that LAION's aesthetic predictor and ImageReward share: linear layers in a row, with nothing in between but the dropout of their training."""
+"""The head that LAION's aesthetic predictor and ImageReward share: linear layers, with nothing in between but the dropout of their training."""
 
 from __future__ import annotations
 

@@ -33,6 +33,10 @@ class StabilityAutoencoder:
         if self._vae is not None:
             self._vae.to(device)
 
+    def use(self, vae: Any) -> None:
+        """Have this one, an `AutoencoderKL`, instead of opening the source."""
+        self._vae = vae.requires_grad_(False)
+
     def encode(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 4 _ _"]:
         """The latents' mean. Raises UserError where the autoencoder cannot be opened."""
         mean, scale = _units(images)
@@ -41,7 +45,7 @@ class StabilityAutoencoder:
     def decode(self, latents: Float[Tensor, "b 4 h w"]) -> Float[Tensor, "b 3 _ _"]:
         """Images. Raises UserError where the autoencoder cannot be opened."""
         mean, scale = _units(latents)
-        return self.vae.decode(latents * scale + mean, return_dict=False)[0]
+        return self.vae.decode((latents * scale + mean).to(self.vae.dtype), return_dict=False)[0]
 
     @property
     def vae(self) -> Any:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class StudentSettings(Settings):
-    """Settings of a student. `build` makes one that has not learnt anything from the student's side yet."""
+    """Settings of a student. `build` makes one that has not learnt anything from the student's side yet, entered at one sigma/alpha in each step."""
 
-    def build(self, teacher: Denoiser, init_noise_to_signal: float) -> Generator:
+    def build(self, teacher: Denoiser, *noise_to_signal: float) -> Generator:
         raise TypeError(f"{type(self).__name__} is not a student")

@@ -17,10 +17,12 @@ class Settings(StudentSettings):
 
     name: Literal["affine"] = "affine"
 
-    def build(self, teacher: Denoiser, init_noise_to_signal: float) -> Affine:
-        """The map. Raises UserError where the teacher makes images."""
+    def build(self, teacher: Denoiser, *noise_to_signal: float) -> Affine:
+        """The map. Raises UserError where the teacher makes images, or it is to take several steps."""
         from distill.models.affine import Affine
 
+        if len(noise_to_signal) > 1:
+            raise UserError(f"generator.steps: is {len(noise_to_signal)}; expected 1 for affine")
         if len(teacher.image_shape) != 1:
             raise UserError(f"generator.network: affine is for vectors; expected copy for images of {teacher.image_shape}")
         return Affine(teacher.image_shape[0], teacher.label_count)

@@ -1,4 +1,4 @@
-"""The usual student: the teacher itself, evaluated once at its entry noise level."""
+"""The usual student: the teacher itself, evaluated at the entry noise level of each of its steps."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from distill.errors import UserError
 from distill.students import StudentSettings
 
 if TYPE_CHECKING:
-    from distill.models.one_step import OneStepGenerator
+    from distill.models.few_steps import FewStepGenerator
     from distill.types import Denoiser
 
 
@@ -17,12 +17,12 @@ class Settings(StudentSettings):
 
     name: Literal["copy"] = "copy"
 
-    def build(self, teacher: Denoiser, init_noise_to_signal: float) -> OneStepGenerator:
+    def build(self, teacher: Denoiser, *noise_to_signal: float) -> FewStepGenerator:
         """The copy. Raises UserError where the teacher has no weights."""
         import copy
 
-        from distill.models.one_step import OneStepGenerator
+        from distill.models.few_steps import FewStepGenerator
 
         if not any(True for _ in teacher.parameters()):
             raise UserError("generator.network: a copy of this teacher has no weights to train; expected mlp or affine")
-        return OneStepGenerator(copy.deepcopy(teacher).requires_grad_(True), init_noise_to_signal)
+        return FewStepGenerator(copy.deepcopy(teacher).requires_grad_(True), *noise_to_signal)

@@ -11,8 +11,8 @@ from distill.registry import Settings as BaseSettings
 from distill.students import StudentSettings
 
 if TYPE_CHECKING:
+    from distill.models.few_steps import FewStepGenerator
     from distill.models.lora import LoRANetwork
-    from distill.models.one_step import OneStepGenerator
     from distill.types import Denoiser
 
 
@@ -41,8 +41,8 @@ class Settings(LoRASizes, StudentSettings):
 
     name: Literal["lora"] = "lora"
 
-    def build(self, teacher: Denoiser, init_noise_to_signal: float) -> OneStepGenerator:
-        """The network, entered at a noise level. Raises UserError where the teacher is no network of diffusers."""
-        from distill.models.one_step import OneStepGenerator
+    def build(self, teacher: Denoiser, *noise_to_signal: float) -> FewStepGenerator:
+        """The network, entered at these noise levels. Raises UserError where the teacher is no network of diffusers."""
+        from distill.models.few_steps import FewStepGenerator
 
-        return OneStepGenerator(self.adapt(teacher, "generator.network"), init_noise_to_signal)
+        return FewStepGenerator(self.adapt(teacher, "generator.network"), *noise_to_signal)

@@ -1,4 +1,4 @@
-"""A residual network for vectors, entered at one noise level like a copy of the teacher."""
+"""A residual network for vectors, entered at noise levels like a copy of the teacher."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from distill.registry import Settings as BaseSettings
 from distill.students import StudentSettings
 
 if TYPE_CHECKING:
+    from distill.models.few_steps import FewStepGenerator
     from distill.models.mlp import MLP
-    from distill.models.one_step import OneStepGenerator
     from distill.types import Denoiser
 
 
@@ -40,8 +40,8 @@ class Settings(MLPSizes, StudentSettings):
 
     name: Literal["mlp"] = "mlp"
 
-    def build(self, teacher: Denoiser, init_noise_to_signal: float) -> OneStepGenerator:
-        """The network, entered at a noise level. Raises UserError where the teacher makes images."""
-        from distill.models.one_step import OneStepGenerator
+    def build(self, teacher: Denoiser, *noise_to_signal: float) -> FewStepGenerator:
+        """The network, entered at these noise levels. Raises UserError where the teacher makes images."""
+        from distill.models.few_steps import FewStepGenerator
 
-        return OneStepGenerator(self.build_network(teacher, "generator.network"), init_noise_to_signal)
+        return FewStepGenerator(self.build_network(teacher, "generator.network"), *noise_to_signal)

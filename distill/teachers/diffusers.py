@@ -26,15 +26,23 @@ class Settings(TeacherSettings):
     """Height and width of the images in pixels; null takes the pipeline's own."""
     null_label: int | None = Field(None, ge=0)
     """Class that means no label, the last, where a class-conditional network was trained with one."""
-
     embedded_guidance: float | None = Field(None, ge=0)
     """Scale of guidance that a guidance-distilled network such as FLUX.1-dev is told; null takes its pipeline's own."""
+    attention: Literal["sdpa", "xformers", "flash"] = "sdpa"
+    """What computes its attention, its student's and the fake score's: PyTorch's choice of kernels (sdpa), xformers, or FlashAttention alone."""
 
     def load(self) -> DiffusersNetwork:
-        """Open the pipeline, in evaluation mode, on the CPU. Raises UserError where there is none, or it is of an unknown kind."""
+        """Open the pipeline, in evaluation mode, on the CPU.
+
+        Raises UserError where there is none, it is of an unknown kind, or its attention is not to be had here.
+        """
+        from distill.models.attention import open_backend, route_attention
         from distill.models.pipeline import open_pipeline
 
-        return self._around(open_pipeline(self.path, "teacher.path", revision=self.revision, variant=self.variant))
+        attend = open_backend(self.attention)
+        network = self._around(open_pipeline(self.path, "teacher.path", revision=self.revision, variant=self.variant))
+        route_attention(network.network, attend)
+        return network
 
     def outline(self) -> DiffusersNetwork:
         """The network on the meta device. Raises UserError where the pipeline's configurations cannot be had."""
@@ -46,6 +54,6 @@ class Settings(TeacherSettings):
         from distill.models.diffusers_network import DiffusersNetwork
         from distill.models.pipeline import Pipeline
 
-        source = self.model_dump(mode="json", exclude={"name"})
+        source = self.model_dump(mode="json", exclude={"name", "attention"})  # what computes it is not the export's
         pipeline = Pipeline(pipe, source, self.resolution, self.null_label, self.embedded_guidance)
         return DiffusersNetwork(getattr(pipe, pipeline.family.part), pipeline).eval()

@@ -56,12 +56,16 @@ def load_extractor(name: str, weights: str | None = None) -> Extractor:
 
 @torch.inference_mode()
 def features_of(extractor: Extractor, images: Float[Tensor, "n c h w"]) -> dict[str, Tensor]:
-    """The features of any number of prepared images, on the CPU. They do not depend on that number."""
+    """The features of any number of prepared images, on the CPU. They do not depend on that number.
+
+    A GPU's convolutions are computed in float32 too, not in TF32, which has no more digits than float16 and which torch would take.
+    """
     device = next((tensor.device for tensor in (*extractor.parameters(), *extractor.buffers())), torch.device("cpu"))
     parts: list[dict[str, Tensor]] = []
-    for block in images.split(AT_ONCE):
-        filled = torch.cat([block, block.new_zeros(AT_ONCE - len(block), *block.shape[1:])])
-        parts.append({name: value[: len(block)].cpu() for name, value in extractor(filled.to(device)).items()})
+    with torch.backends.cudnn.flags(enabled=torch.backends.cudnn.enabled, deterministic=True, allow_tf32=False):
+        for block in images.split(AT_ONCE):
+            filled = torch.cat([block, block.new_zeros(AT_ONCE - len(block), *block.shape[1:])])
+            parts.append({name: value[: len(block)].cpu() for name, value in extractor(filled.to(device)).items()})
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +51,13 @@ class Protocol(Settings):
         """In what a measurement departs from the protocol, so that its number must not be called by the protocol's name alone."""
         found = [] if count == self.count else [f"{count} images, not {self.count}"]
         if first_seeds is not None and tuple(first_seeds) != self.first_seeds:
-            found.append(f"first seeds {_listed(first_seeds)}, not {_listed(self.first_seeds)}")
+            found.append(f"{seeds(first_seeds)}, not {_listed(self.first_seeds)}")
         return found
+
+
+def seeds(first_seeds: Sequence[int]) -> str:
+    """`first seed 0`, or `first seeds 0, 50000`."""
+    return f"first seed{'s' * (len(first_seeds) > 1)} {_listed(first_seeds)}"
 
 
 def _listed(values: Any) -> str:
@@ -80,8 +87,12 @@ def _explained(protocol: Protocol) -> str:
             f"{protocol.name}: {protocol.metric}",
             f"  features   {protocol.features}",
             f"  resizing   {resized}",
-            f"  images     {protocol.count}, first seeds {_listed(protocol.first_seeds)}",
-            f"  what       {' '.join(protocol.explanation.split())}",
-            f"  published  {' '.join(protocol.published.split())}",
+            f"  images     {protocol.count}, {seeds(protocol.first_seeds)}",
+            _wrapped("  what       ", protocol.explanation),
+            _wrapped("  published  ", protocol.published),
         ]
     )
+
+
+def _wrapped(name: str, text: str) -> str:
+    return textwrap.fill(text, 100, initial_indent=name, subsequent_indent=" " * len(name), break_on_hyphens=False)

@@ -12,11 +12,11 @@ import torch
 from tests.eval.fidelity_oracle import packages, seeded_inception
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def oracle(tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarray]:
     """What the original packages say, computed in a process of its own."""
-    if not packages():
-        pytest.skip("clean-fid and torch-fidelity are not there; tests/eval/fidelity_oracle.py says how")
+    if not packages().is_dir():
+        pytest.skip(f"clean-fid and torch-fidelity are not in {packages()}, where make test installs them")
     out = tmp_path_factory.mktemp("oracle")
     torch.save(seeded_inception().state_dict(), out / "inception.pth")
     done = subprocess.run([sys.executable, "-m", "tests.eval.fidelity_oracle", str(out)], capture_output=True, text=True)

@@ -1,6 +1,4 @@
-"""Values of clean-fid's resizing and distance and of torch-fidelity's network, from where the two are installed, apart from everything else:
-
-`pip install --no-deps --target DIR clean-fid==0.1.35 torch-fidelity==0.4.0`, and the tests with FIDELITY_PACKAGES=DIR.
+"""Values of clean-fid's resizing and distance and of torch-fidelity's network, from where `make test` installs the two, apart from everything else.
 
 Both packages import torchvision, of which PyPI has no build for torch without CUDA, and torchmetrics imports torch-fidelity where it finds it. So
 they are looked for in a folder of their own by a process of its own, and the modules used here, which need no torchvision, are loaded without their
@@ -27,9 +25,9 @@ from tests.seeded_weights import normal
 SIZES = ((8, 8), (32, 32), (64, 64), (256, 256), (427, 640), (1024, 1024))
 
 
-def packages() -> str:
-    """The folder of the two packages; empty where there is none."""
-    return os.environ.get("FIDELITY_PACKAGES", "")
+def packages() -> Path:
+    """The folder of the two packages: `oracles` in that of the environment, or FIDELITY_PACKAGES."""
+    return Path(os.environ.get("FIDELITY_PACKAGES", Path(sys.prefix) / "oracles"))
 
 
 def noise_image(height: int, width: int) -> torch.Tensor:
@@ -67,7 +65,7 @@ def seeded_inception() -> Inception:
 
 
 def main(out: Path) -> None:
-    sys.path.append(packages())
+    sys.path.append(str(packages()))
     clean = without_its_package("cleanfid", "resize").build_resizer("clean")
     extractors = without_its_package("torch_fidelity", "feature_extractor_inceptionv3")
     # clean-fid's distance is in a module that imports two others, and those torchvision, which the distance does not need.

@@ -17,7 +17,7 @@ from distill.data.digits import Settings as Digits
 from distill.errors import UserError
 from distill.export import save_denoiser, save_generator
 from distill.images import to_bytes
-from distill.models.one_step import OneStepGenerator
+from distill.models.few_steps import FewStepGenerator
 from distill.models.unet import UNet, UNetConfig
 from distill.sampling import balanced_labels, sample_generator, sample_teacher
 from eval.__main__ import main
@@ -50,7 +50,7 @@ def run_dir(tmp_path: Path) -> Path:
     teacher = save_teacher(tmp_path / "teacher")
     export = tmp_path / "run" / "export"
     export.mkdir(parents=True)
-    save_generator(OneStepGenerator(teacher, 2.5), export)
+    save_generator(FewStepGenerator(teacher, 2.5), export)
     (tmp_path / "run" / "config.yaml").write_text(CONFIG.format(run=tmp_path / "run", teacher=tmp_path / "teacher"))
     return tmp_path / "run"
 
@@ -143,10 +143,7 @@ def test_first_images_only_and_nothing_written_without_a_folder(held_out: Path, 
         (["--run", "a", "--n", "many"], "argument --n: invalid int value: 'many'"),
         (["--run", "nowhere"], "nowhere: is not a run; expected a folder with config.yaml"),
         (["--array", "nowhere.npy", "--data", "digits"], "nowhere.npy: no such file"),
-        (
-            ["--images", "nowhere", "--data", "digits"],
-            "nowhere: cannot be read (No such file or directory); expected a folder, a .zip or a .tar of images",
-        ),
+        (["--images", "nowhere", "--data", "digits"], "nowhere: cannot be read (No such file or directory); expected a folder, a .zip or a .tar"),
         (["--teacher", "nowhere", "--data", "digits"], "nowhere: no such folder; expected a run, a checkpoint or an export"),
         (["--array", "b", "--data", "digts"], "--data digts: 'digts' is not in distill/data; did you mean 'digits'?"),
     ],

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from distill.errors import UserError
-from eval.features import AT_ONCE, features_of, load_extractor
+from eval.features import AT_ONCE, Function, features_of, load_extractor
 from eval.features.inception import Inception
 from eval.resize import resize
 from tests.eval.fidelity_oracle import noise_image
@@ -97,6 +97,19 @@ def test_features_do_not_depend_on_what_they_are_extracted_with(batch_size: int)
     assert torch.equal(parts, whole)
     with torch.no_grad():
         torch.testing.assert_close(whole[:AT_ONCE], network(batch[:AT_ONCE]))
+
+
+def test_features_are_in_float32_on_a_gpu_too() -> None:
+    seen = []
+
+    def look(images: Tensor) -> Tensor:
+        seen.append((torch.backends.cudnn.allow_tf32, torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark))
+        return images.flatten(1)
+
+    before = torch.backends.cudnn.allow_tf32, torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark
+    features_of(Function(look, "look"), torch.zeros(2, 1, 1, 1))
+    assert seen == [(False, True, False)]
+    assert before == (torch.backends.cudnn.allow_tf32, torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark)
 
 
 def test_dinov2_has_the_positions_of_its_authors(tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from distill.data.digits import Settings as Digits
@@ -21,8 +20,9 @@ from distill.images import to_bytes
 from distill.network_pickle import read_network
 from distill.samplers import Heun
 from distill.sampling import balanced_labels, sample_teacher
-from eval.__main__ import main
+from eval.__main__ import main, parse_fid
 from eval.features.pixels import pixels
+from eval.fid import open_streams
 from eval.fid_table import paper_line
 from eval.frechet import Statistics, frechet_distance
 from eval.protocols import protocol_names, read_protocol
@@ -40,8 +40,9 @@ def arrays(tmp_path_factory: pytest.TempPathFactory) -> Path:
         np.savez(folder / f"{split}.npz", images=images.numpy(), labels=Digits().load(split).labels.numpy())
     statistics = {"mu": pixels(TRAIN).numpy().mean(0), "sigma": np.cov(pixels(TRAIN).numpy().T)}
     np.savez(folder / "edm.npz", **statistics)
-    np.savez(folder / "adm.npz", **statistics, mu_s=np.zeros(1), sigma_s=np.zeros((1, 1)))
-    np.savez(folder / "digits_clean_train_8.npz", **statistics)
+    single = {**statistics, "mu": statistics["mu"].astype(np.float32)}  # as clean-fid and ADM have it, whose features are
+    np.savez(folder / "adm.npz", **single, mu_s=np.zeros(1), sigma_s=np.zeros((1, 1)))
+    np.savez(folder / "digits_clean_train_8.npz", **single)
     (folder / "edm2.pkl").write_bytes(pickle.dumps({"fid": statistics}))
     return folder
 
@@ -85,7 +86,7 @@ def test_published_statistics(arrays: Path, tmp_path: Path) -> None:
     for name, kind in (("edm.npz", "EDM or clean-fid"), ("adm.npz", "ADM"), ("edm2.pkl", "EDM2")):
         found = read_statistics(arrays / name, edm)
         assert found.origin == {"kind": f"statistics ({kind})", "of": name, "count": None}
-        assert torch.equal(found.statistics.mean, Statistics.of(pixels(TRAIN)).mean) or name
+        np.testing.assert_allclose(found.statistics.mean.numpy(), pixels(TRAIN).numpy().mean(0), rtol=1e-12 if name == "edm2.pkl" else 1e-6)
         np.testing.assert_allclose(found.statistics.cov.numpy(), np.cov(pixels(TRAIN).numpy().T), atol=1e-15)
     read_statistics(arrays / "digits_clean_train_8.npz", clean)
     with pytest.raises(UserError, match=r"digits_clean_train_8.npz: 'clean' in its name is another protocol; expected statistics made for edm-50k$"):
@@ -95,10 +96,13 @@ def test_published_statistics(arrays: Path, tmp_path: Path) -> None:
     (tmp_path / "evil.pkl").write_bytes(b"cos\nsystem\n(S'true'\ntR.")
     with pytest.raises(UserError, match=r"evil.pkl: asks for os.system, which no network pickle does$"):
         read_statistics(tmp_path / "evil.pkl", edm)
-    np.savez(tmp_path / "single.npz", mu=np.zeros(3, dtype=np.float32), sigma=np.eye(3))
-    with pytest.raises(UserError, match=r"single.npz: statistics in torch.float32 and torch.float64; expected float64"):
+    np.savez(tmp_path / "single.npz", mu=np.zeros(3), sigma=np.eye(3, dtype=np.float32))
+    with pytest.raises(UserError, match=r"single.npz: statistics in torch.float64 and torch.float32; expected float64"):
         read_statistics(tmp_path / "single.npz", edm)
-    with pytest.raises(UserError, match=r"^features of 64 and of 3 dimensions"):
+    (tmp_path / "broken.npz").write_bytes((arrays / "edm.npz").read_bytes()[:500])
+    with pytest.raises(UserError, match=r"broken.npz: cannot be read as a NumPy file \(File is not a zip file\)$"):
+        fid(tmp_path, "--array", str(arrays / "held_out.npz"), "--n", "360", "--reference", str(tmp_path / "broken.npz"))
+    with pytest.raises(UserError, match=r"held_out.npz: features of 64 dimensions; expected 3 as of the reference, three.npz$"):
         np.savez(tmp_path / "three.npz", mu=np.zeros(3), sigma=np.eye(3))
         fid(tmp_path, "--array", str(arrays / "held_out.npz"), "--n", "360", "--reference", str(tmp_path / "three.npz"))
 
@@ -131,6 +135,27 @@ def test_a_teacher_in_repetitions_one_process_or_two(tmp_path: Path, capsys: pyt
     assert table.count(f"{one['summary']['fd']['mean']:.4f}") == 2
 
 
+def test_the_sampler_of_a_teacher(tmp_path: Path) -> None:
+    save_random_teacher(tmp_path / "teacher")
+    arguments = ["--teacher", str(tmp_path / "teacher"), "--reference", "digits", "--n", "8", "--bootstrap", "0", "--device", "cpu"]
+    plain = fid(tmp_path, *arguments, "--steps", "2")
+    assert fid(tmp_path, *arguments, "--sampler", "steps=2")["summary"] == plain["summary"]
+    churned = fid(tmp_path, *arguments, "--steps", "2", "--sampler", "churn=4,churn_min=0.05")
+    assert (churned["source"]["sampler"]["churn"], churned["source"]["sampler"]["churn_min"]) == (4, 0.05)
+    assert churned["summary"] != plain["summary"]
+    with pytest.raises(UserError, match=r"^--sampler chrn=4: unknown key 'chrn'; did you mean 'churn'\?$"):
+        fid(tmp_path, *arguments, "--sampler", "chrn=4")
+    with pytest.raises(UserError, match=r"^--sampler churn=much: churn: expected a valid number, .*; found 'much'$"):
+        fid(tmp_path, *arguments, "--sampler", "churn=much")
+
+
+def test_repetitions_are_the_protocols_unless_there_are_fewer_images(tmp_path: Path) -> None:
+    save_random_teacher(tmp_path / "teacher")
+    for extra, seeds in (([], [0, 50000, 100000]), (["--n", "50000"], [0, 50000, 100000]), (["--n", "10"], [0]), (["--seed", "7"], [7])):
+        options = parse_fid(["--teacher", str(tmp_path / "teacher"), "--reference", "digits", "--device", "cpu", *extra])
+        assert [stream.first_seed for stream in open_streams(options, read_protocol("edm-50k"))] == seeds  # type: ignore[attr-defined]
+
+
 def test_a_published_network_as_its_pickle_and_converted(tmp_path: Path) -> None:
     """The distance of its images to black ones is that of the means and the trace of their covariance."""
     pickled = Path(__file__).parent.parent / "oracles" / "edm_tiny.pkl"
@@ -148,13 +173,16 @@ def test_a_published_network_as_its_pickle_and_converted(tmp_path: Path) -> None
 def test_results_of_different_things_are_not_compared(tmp_path: Path) -> None:
     results = {
         "format": "distill-fid/1", "protocol": "clean", "preprocessing_sha256": "p", "weights_sha256": "w", "n": 5, "reference": {"sha256": "r"},
-        "departures": [], "summary": {}, "repetitions": [{}],
+        "departures": [], "summary": {}, "repetitions": [{}], "source": {"prompts_sha256": "q"},
     }  # fmt: skip
-    for name, changes in {"a": {}, "w": {"weights_sha256": "v"}, "n": {"n": 6}, "r": {"reference": {"sha256": "s"}}, "x": {"format": "?"}}.items():
+    for name, changes in {"a": {}, "w": {"weights_sha256": "v"}, "n": {"n": 6}, "r": {"reference": {"sha256": "s"}}, "x": {"format": "?"},
+                          "p": {"source": {"prompts_sha256": "o"}}, "files": {"source": {}}}.items():  # fmt: skip
         (tmp_path / f"{name}.json").write_text(json.dumps({**results, **changes}))
-    for name, message in {"w": "weights_sha256 is v; expected w", "n": "n is 6; expected 5", "r": "reference is s; expected r"}.items():
+    messages = {"w": "weights_sha256 is v; expected w", "n": "n is 6; expected 5", "r": "reference is s; expected r", "p": "prompts is o; expected q"}
+    for name, message in messages.items():
         with pytest.raises(UserError, match=rf"{name}.json: {message} as in .*a.json, numbers of different ones are not to be compared$"):
             main(["compare", str(tmp_path / "a.json"), str(tmp_path / f"{name}.json")])
+    main(["compare", str(tmp_path / "a.json"), str(tmp_path / "files.json")])  # of files nobody knows the prompts
     with pytest.raises(UserError, match=r"x.json: is not of the format 'distill-fid/1'"):
         main(["compare", str(tmp_path / "x.json")])
 
@@ -168,6 +196,10 @@ def test_results_of_different_things_are_not_compared(tmp_path: Path) -> None:
         (["fid", "--run", "a", "--dtype", "bfloat16"], "--dtype: goes with --pipeline only"),
         (["fid", "--pipeline", "tests", "--reference", "digits"],
          "--pipeline: tests holds no model_index.json; expected the folder of a diffusers pipeline"),
+        (["fid", "--array", "a", "--reference", "digits", "--seed", "3"], "--seed: goes with --run, --teacher and --pipeline only"),
+        (["fid", "--array", "a", "--reference", "digits", "--prompts", "p"], "--prompts: goes with --run, --teacher and --pipeline only"),
+        (["fid", "--array", "a", "--reference", "digits", "--out", "nowhere/fid.json"], "--out nowhere/fid.json: nowhere is no folder"),
+        (["fid", "--array", "a", "--reference", "digits", "--out", "tests"], "--out tests: is a folder; expected a file to write"),
         (["fid", "--images", "a"], "--images: expected --reference with the real images or their statistics"),
         (["fid", "--array", "a", "--reference", "digits", "--protocol", "edm50k"],
          "--protocol edm50k: is not in eval/protocols; did you mean 'edm-50k'?"),
@@ -199,6 +231,12 @@ def test_too_few_images_are_refused_unless_asked_for(arrays: Path) -> None:
         main(arguments)
     with pytest.raises(UserError, match=r"^--n 400: .*held_out.npz holds 360 images; expected at most as many$"):
         main([*arguments, "--n", "400"])
+
+
+def test_a_store_that_cannot_be_written_is_named(arrays: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"^--features .*/file: cannot be written \(Not a directory\)$"):
+        main(["fid", "--array", str(arrays / "held_out.npz"), "--n", "360", "--reference", "digits", "--features", str(tmp_path / "file")])
 
 
 def test_protocols_are_frozen_and_explained(capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor
 from distill.errors import UserError
 from distill.models.pipeline import open_pipeline
 from eval.__main__ import main
+from eval.fid import repeated_prompts
 from eval.pipelines import PipelineImages
 from tests import tiny_pipelines
 
@@ -64,6 +65,12 @@ def test_what_they_depend_on(tmp_path: Path) -> None:
     first.scheduler.register_to_config(beta_end=0.02)
     different = [(other, PROMPTS, {}), (first, PROMPTS, {}), (again, PROMPTS[:2], {}), (again, PROMPTS, {"num_inference_steps": 3})]
     assert all(PipelineImages(pipe, 4, 0, prompts, **settings).describe() != described for pipe, prompts, settings in different)
+
+
+def test_prompts_that_are_fewer_than_the_images_are_named(tmp_path: Path) -> None:
+    pipe = opened(tiny_pipelines.stable_diffusion(tmp_path / "pipe"))
+    assert repeated_prompts(PipelineImages(pipe, 3, 0, PROMPTS)) == []
+    assert repeated_prompts(PipelineImages(pipe, 4, 0, PROMPTS)) == ["generated: 3 prompts for 4 images, taken in turn"]
 
 
 def test_on_the_command_line(tmp_path: Path) -> None:

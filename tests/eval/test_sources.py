@@ -54,6 +54,12 @@ def test_quantised_pixels() -> None:
         quantise(images, "those")
 
 
+def test_the_pixels_of_large_images_are_no_features() -> None:
+    assert pixels(torch.zeros(1, 1, 64, 64, dtype=torch.uint8)).shape == (1, 4096)
+    with pytest.raises(UserError, match=r"^images of \(3, 64, 64\): their 12288 values are no features; expected at most 4096; for larger"):
+        pixels(torch.zeros(1, 3, 64, 64, dtype=torch.uint8))
+
+
 def test_real_digits_in_bytes() -> None:
     assert HELD_OUT is not None
     assert (REAL.shape, len(REAL), len(HELD_OUT), REAL.label_count) == ((1, 8, 8), 1437, 360, 10)

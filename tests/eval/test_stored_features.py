@@ -204,7 +204,7 @@ def test_images_that_are_not_alike_are_refused_or_named(tmp_path: Path) -> None:
     save_images(tmp_path / "images" / "z", 2, (8, 8), mode="L")
     stream = FileImages(tmp_path / "images")
     assert take(stream, tmp_path / "store").notes == [
-        f"{tmp_path}/images: 2 grey images among colour ones were read as colour, first {tmp_path}/images: z/000.png",
+        f"{tmp_path}/images: 2 of 5 images are grey and were read as colour, first z/000.png",
         f"{tmp_path}/images: images of 2 sizes",
     ]
     with pytest.raises(UserError, match=r"^2 of 5 images .*z/000.png is of \(1, 8, 8\); expected \(3, 12, 10\) as before, edm-50k takes one size;"):

@@ -10,8 +10,7 @@ import torch
 
 from distill.errors import UserError
 from distill.export import save_generator
-from distill.models.one_step import OneStepGenerator
-from distill.report import write_report
+from distill.models.few_steps import FewStepGenerator
 from eval.__main__ import main
 from tests.random_teacher import save_random_teacher
 
@@ -34,7 +33,7 @@ def run_dir(tmp_path: Path) -> Path:
     for step, level in ((10, 80.0), (20, 1.0), (30, 2.5)):
         folder = run / "checkpoints" / f"step-{step:08d}"
         folder.mkdir(parents=True)
-        save_generator(OneStepGenerator(teacher, level), folder)
+        save_generator(FewStepGenerator(teacher, level), folder)
     return run
 
 
@@ -60,11 +59,22 @@ def test_every_checkpoint_once_and_the_best_three_times(run_dir: Path, capsys: p
     main(["fid", "--run", str(run_dir / "checkpoints" / "step-00000030"), "--reference", "digits", "--n", "80", "--bootstrap", "0",
           "--features", str(run_dir.parent / "features"), "--out", str(run_dir.parent / "fid.json"), "--device", "cpu"])  # fmt: skip
     assert json.loads((run_dir.parent / "fid.json").read_text())["summary"]["fd"]["mean"] == distances[30]
-    page = write_report(run_dir).read_text()
+    page = (run_dir / "report.html").read_text()
     stated = best["results"]["summary"]["fd"]
     assert f"Best: step {best['step']}, {stated['mean']:.4f} ± {stated['std']:.4f} over 3 repetitions (least {stated['min']:.4f})." in page
     assert "fd-pixel, 80 images of each checkpoint" in page
     assert f"step {best['step']}: FD-pixel {best['results']['summary']['fd']['mean']:.4f} ± " in capsys.readouterr().out
+
+
+def test_the_checkpoints_of_a_teacher(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    (run / "checkpoints").mkdir(parents=True)
+    for step in (10, 20):
+        save_random_teacher(run / "checkpoints" / f"step-{step:08d}")
+    (run / "config.yaml").write_text(f"task: train_teacher\nrun_dir: {run}\ndata: {{name: digits}}\nsteps: 20\n")
+    content = sweep(run, "--n", "20")
+    assert content["checkpoints"]["10"] == content["checkpoints"]["20"]  # they are of the same weights
+    assert content["best"]["results"]["source"]["sampler"]["steps"] == 18
 
 
 def test_a_sweep_continues_and_refuses_another(run_dir: Path) -> None:
@@ -76,5 +86,7 @@ def test_a_sweep_continues_and_refuses_another(run_dir: Path) -> None:
     assert again["best"]["step"] == 10
     with pytest.raises(UserError, match=r"sweep.json: holds another sweep: n is 80 there and 90 here; move it away to begin another$"):
         sweep(run_dir, "--n", "90")
+    with pytest.raises(UserError, match=r"step-00000010: is no run, whose data would be the reference; give --reference$"):
+        main(["fid", "--run", str(run_dir / "checkpoints" / "step-00000010")])
     with pytest.raises(UserError, match=r"assets: holds no checkpoints to measure$"):
         main(["sweep", "--run", "assets"])

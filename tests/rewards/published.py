@@ -31,7 +31,7 @@ def cropped(image: Image.Image, size: int) -> Tensor:
     width, height = image.size
     long = int(size * max(width, height) / min(width, height))
     image = image.resize((size, long) if width <= height else (long, size), Image.Resampling.BICUBIC)
-    left, top = (int(round((length - size) / 2.0)) for length in image.size)
+    left, top = (round((length - size) / 2.0) for length in image.size)
     return normalised(image.crop((left, top, left + size, top + size)))
 
 

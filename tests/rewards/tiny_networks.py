@@ -83,6 +83,6 @@ def gradient_errors(reward: Reward, images: Tensor, cond: Condition, step: float
     reward.double()
     direction = torch.randn(images.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     (gradient,) = torch.autograd.grad(reward(images, cond).sum(), images)
-    ahead, behind = (float(reward(images.detach().add(sign * step * direction).requires_grad_(), cond).sum()) for sign in (1, -1))
-    measured = (ahead - behind) / (2 * step)
+    ahead, behind = (reward(images.detach().add(sign * step * direction).requires_grad_(), cond).sum().detach() for sign in (1, -1))
+    measured = float(ahead - behind) / (2 * step)
     return abs(float((gradient * direction).sum()) - measured) / abs(measured), abs(measured)

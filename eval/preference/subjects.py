@@ -1,0 +1,94 @@
+"""What makes images of prompts: a run's generator, a teacher with its sampler, a pipeline of diffusers."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+import distill
+from distill.encoded_prompts import EncodedPrompts
+from distill.errors import UserError
+from distill.export import describe_generator
+from distill.files import weights_sha256
+from distill.models.pipeline import open_pipeline
+from distill.sample_files import computing, open_model
+from distill.samplers import Heun
+from eval.pipelines import PipelineImages
+from eval.preference.asked import Asked
+from eval.prompt_sets import PromptSet
+from eval.streams import NetworkImages
+
+
+@dataclasses.dataclass(frozen=True)
+class Subject:
+    """Images by their rows, row i of prompt i % count and of seed first_seed + i; what all of them depend on besides; how many are made at once.
+
+    An image that is not finite is given as the UserError that says so.
+    """
+
+    origin: str
+    identity: dict[str, Any]
+    batch_size: int
+    read: Callable[[Sequence[int]], list[UInt8[Tensor, "c h w"] | UserError]]
+
+
+def open_subject(asked: Asked, prompts: PromptSet, seeds: range, batch_size: int, dtype: str, device: torch.device) -> Subject:
+    """Open what makes images. Raises UserError where it is not there, or takes other prompts."""
+    if asked.kind == "pipeline":
+        return _open_pipeline(asked, prompts, seeds, batch_size, dtype, device)
+    network: Any
+    sampler: Heun | None = None
+    if asked.kind == "run":
+        network = distill.load_generator(asked.path)
+    else:
+        given = {name: value for name, value in (("steps", asked.steps), ("guidance", asked.guidance)) if value is not None}
+        sampler = Heun(**given)
+        network = open_model(Path(asked.path), True, None, "cpu") if asked.own else distill.load_teacher(asked.path).eval()
+    check_takes(asked, prompts, network.takes_text, network.label_count)
+    encoded = EncodedPrompts(prompts.texts, network.encode_prompts, network.prompt_encoder_sha256()) if network.takes_text else None
+    stream = NetworkImages(network.to(device), len(seeds), seeds[0], sampler, encoded, batch_size)
+    identity: dict[str, Any] = {
+        "kind": "network",
+        "weights_sha256": stream.sha256,
+        "encoder_sha256": encoded.encoder if encoded else None,
+        "dtype": dtype,
+    }
+    identity["parts_sha256"] = {name: weights_sha256(part) for name, part in network.other_parts().items()}
+    identity |= {"generator": describe_generator(network)} if sampler is None else {"sampler": sampler.model_dump(mode="json")}
+
+    def read(rows: Sequence[int]) -> list[Tensor | UserError]:
+        with computing(network, dtype):
+            return list(stream.read(rows))
+
+    return Subject(origin_of(stream, asked, sampler.steps if sampler else None), {**identity, "size": list(network.pixel_shape)}, batch_size, read)
+
+
+def origin_of(stream: NetworkImages | PipelineImages, asked: Asked, steps: int | None) -> str:
+    """Whose images they are, for people."""
+    settings = {"steps": steps, "guidance": asked.guidance}
+    return ", ".join([f"{stream.origin} of {asked.path}", *(f"{name} {value:g}" for name, value in settings.items() if value is not None)])
+
+
+def check_takes(asked: Asked, prompts: PromptSet, takes_text: bool, label_count: int) -> None:
+    """Raises UserError where a model takes text and is given labels, or takes labels and is not given just these."""
+    if takes_text and prompts.are_labels:
+        raise UserError(f"{asked.flag}: {asked.path} takes text; expected a file of prompts, not {prompts.origin}")
+    if not takes_text and (not label_count or not prompts.are_labels or len(prompts) != label_count):
+        expected = f"--prompts labels:{label_count}, all of them" if label_count else "a model of prompts or of labels"
+        raise UserError(f"{asked.flag}: {asked.path} takes no text; expected {expected}")
+
+
+def _open_pipeline(asked: Asked, prompts: PromptSet, seeds: range, batch_size: int, dtype: str, device: torch.device) -> Subject:
+    pipe = open_pipeline(asked.path, asked.flag)
+    pipe.to(device, getattr(torch, dtype))
+    given = {"num_inference_steps": asked.steps, "guidance_scale": asked.guidance}
+    settings = {name: value for name, value in given.items() if value is not None}
+    stream = PipelineImages(pipe, len(seeds), seeds[0], () if prompts.are_labels else prompts.texts, batch_size, **settings)
+    check_takes(asked, prompts, stream.takes_text, stream.label_count)
+    return Subject(origin_of(stream, asked, asked.steps), stream.identity, batch_size, lambda rows: list(stream.read(rows)))
