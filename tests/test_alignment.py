@@ -110,7 +110,7 @@ def test_the_reward_rises(config, read, tmp_path: Path) -> None:
         cond = balanced_labels(40, 10)
         rewards.append(Likeness()(sample_generator(load_generator(tmp_path / steps), range(40), cond), cond).mean().item())
     assert rewards[0] < -0.2
-    assert rewards[1] > 0.5 * rewards[0]
+    assert rewards[1] > 0.7 * rewards[0]
 
 
 def test_rewards_are_frozen(config, read) -> None:
