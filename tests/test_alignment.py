@@ -113,6 +113,24 @@ def test_the_reward_rises(config, read, tmp_path: Path) -> None:
     assert rewards[1] > 0.7 * rewards[0]
 
 
+@pytest.mark.parametrize(
+    "objective",
+    [
+        {"name": "distribution_matching", "divergence": "reverse_kl"},
+        {"name": "expanded_divergence", "divergence": "reverse_kl", "estimator": "exact"},
+        {"name": "score_matching", "weight": 0.0},
+    ],
+    ids=lambda objective: f"{objective['name']}-{objective.get('weight', 1)}",
+)
+def test_any_objective_may_stand_beside_a_reward(config, read, tmp_path: Path, objective: dict[str, Any]) -> None:
+    """Also none at all: the reward alone."""
+    launch(read({**config, "objective": objective, "terms": [{**REWARD, "rewards": [{"name": "tiny"}]}], "steps": 1}))
+    line = lines(tmp_path / "run")[0]
+    assert line["loss/reward"] == pytest.approx(-20 * line["reward/tiny"])
+    assert (line["loss/objective"] == 0) == (objective.get("weight") == 0)
+    assert line["gradient_at_sample/reward"] > 0
+
+
 def test_rewards_are_frozen(config, read) -> None:
     term: Any = build_method(read(config), torch.device("cpu")).terms[0].term
     assert not term.training
