@@ -36,18 +36,10 @@ METHODS: dict[str, tuple[str, ...]] = {
     STAR: ("configs/digits/di_star.yaml", "--guidance.teacher", "1", "--terms.0.weight"),
     PLUS: ("configs/digits/di_plus_plus.yaml", "--terms.0.weight", "0", "--terms.1.weight"),
     ALONE: (
-        "configs/digits/di_star.yaml",
-        "--guidance.teacher",
-        "1",
-        "--objective.weight",
-        "0",
-        "--fake.warmup_steps",
-        "0",
-        "--terms.0.start_step",
-        "0",
+        "configs/digits/di_star.yaml", "--guidance.teacher", "1", "--objective.weight", "0", "--fake.warmup_steps", "0", "--terms.0.start_step", "0",
         "--steps",
     ),
-}
+}  # fmt: skip
 """Preset and what is changed in it; the last flag takes the method's values."""
 WEIGHTS = (0.01, 0.1, 1.0, 10.0, 100.0)
 VALUES: dict[str, tuple[float, ...]] = {STAR: WEIGHTS, PLUS: WEIGHTS, ALONE: (12, 25, 50, 100, 200)}

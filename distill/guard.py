@@ -34,9 +34,9 @@ class GuardSettings(Settings):
             raise ValueError(f"above: is {self.above:g}; expected at least below, {self.below:g}")
         return self
 
-    def verdict(self, values: Mapping[str, float]) -> str | None:
-        """What is beyond the bounds in these values, in words; None where nothing is, or the measurement is not among them."""
-        value = values.get(self.measure)
+    def verdict(self, line: Mapping[str, float]) -> str | None:
+        """What is beyond the bounds in a line of stats.jsonl, in words; None where nothing is, the measurement is not there, or it is too early."""
+        value = line.get(self.measure) if line.get("step", 0) >= self.start_step else None
         if value is not None and self.above is not None and not value <= self.above:
             return f"{self.measure} is {value:.4g}; expected at most {self.above:g}"
         if value is not None and self.below is not None and not value >= self.below:
@@ -46,9 +46,7 @@ class GuardSettings(Settings):
     def look(self, line: Mapping[str, float]) -> str | None:
         """The verdict on a line of stats.jsonl. Raises UserError where it should hold the measurement and does not; those of the monitor are in the
         lines of its steps alone."""
-        if line["step"] < self.start_step:
-            return None
-        missing = self.measure not in line
+        missing = self.measure not in line and line["step"] >= self.start_step
         if missing and (not self.measure.startswith(MONITOR) or any(key.startswith(MONITOR) for key in line)):
             place = f"stop_when: step {line['step']:g} has no '{self.measure}'{did_you_mean(self.measure, line)}"
             raise UserError(f"{place}; what comes later needs a start_step")

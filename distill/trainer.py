@@ -175,8 +175,9 @@ class Trainer:
         if self.main:
             with new_folder(self.config.run_dir / "export") as folder:
                 self.task.export(folder)
-        self.accelerator.end_training()
         self._say(f"{said}; the network is in {self.config.run_dir / 'export'}")
+        self.accelerator.wait_for_everyone()  # launchers end the other processes where one leaves with a code that is not 0
+        self.accelerator.end_training()
 
     def _seconds(self) -> float:
         """Seconds of training, over all resumptions."""
@@ -185,6 +186,7 @@ class Trainer:
     def _say(self, text: str) -> None:
         if self.main:
             tqdm.write(text)
+            sys.stdout.flush()
 
 
 @contextmanager

@@ -13,9 +13,9 @@ from pathlib import Path
 from distill.errors import ArgumentParser, UserError, did_you_mean, run_command
 
 DTYPES = ("float32", "bfloat16", "float16")
-SUBJECTS = ("run", "teacher", "pipeline", "images", "array")
-"""Flags that say what is measured; not every command has all."""
 NETWORKS = ("run", "teacher", "pipeline")
+SUBJECTS = (*NETWORKS, "images", "array")
+"""Flags that say what is measured; not every command has all."""
 GOES_WITH = {
     "seed": NETWORKS,
     "prompts": NETWORKS,

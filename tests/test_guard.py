@@ -36,6 +36,7 @@ LINE = {"step": 40, "loss/objective": 0.1, "score_gap": 2.0, "monitor/n": 16, "m
 )
 def test_a_guard_says_what_is_beyond_its_bounds(guard: dict, verdict: str | None) -> None:
     assert GuardSettings(**guard).look(LINE) == verdict
+    assert GuardSettings(**guard).verdict(LINE) == verdict
 
 
 def test_what_is_not_finite_is_beyond_any_bound() -> None:

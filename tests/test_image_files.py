@@ -52,6 +52,7 @@ def test_a_link_to_nowhere_is_an_image_that_cannot_be_read(tmp_path: Path) -> No
 def test_what_other_programs_put_beside_images_is_left_out(tmp_path: Path) -> None:
     for name in ("cat/a.png", "cat/._a.png", ".ipynb_checkpoints/a.png", "__MACOSX/cat/._a.png", "dog/b.PNG"):
         save(tmp_path / "images" / name)
+    (tmp_path / "images" / "cat" / "folder.png").mkdir()
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         for path in sorted((tmp_path / "images").rglob("*")):  # folders too, as zip itself writes them
             archive.write(path, path.relative_to(tmp_path / "images"))

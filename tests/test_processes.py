@@ -54,3 +54,30 @@ def test_two_processes_learn_what_one_does(tmp_path: Path, steps: int) -> None:
         counts = load_file(checkpoints(tmp_path / name)[-1] / "calibration.safetensors")
         for kind in ("real", "student"):
             assert counts[f"{kind}.total"][1].sum().item() == pytest.approx(6 * (1 + 0.99 + 0.99**2))
+
+
+@pytest.mark.slow
+def test_two_processes_stop_together_where_one_measures(tmp_path: Path) -> None:
+    """Only the first process has a monitor; both leave the loop at the same step, and the run is saved and exported."""
+    save_random_teacher(tmp_path / "teacher")
+    config = {
+        "task": "distill",
+        "run_dir": str(tmp_path / "run"),
+        "data": {"name": "digits"},
+        "teacher": {"name": "native", "path": str(tmp_path / "teacher")},
+        "steps": 5,
+        "batch_size": 4,
+        "objective": {"name": "score_matching"},
+        "stop_when": [{"measure": "monitor/fd_pixel", "above": 0, "start_step": 2}],
+        "device": "cpu",
+        "log_every": 1,
+        "monitor_every": 1,
+        "monitor_images": 8,
+    }
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(config))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "train.py", str(tmp_path / "run.yaml")]
+    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=120)
+    assert "exitcode  : 3" in done.stderr, done.stderr  # the launcher ends the process that is later, and leaves with a code of its own
+    assert done.stdout.count("stopped at step 2 by stop_when: monitor/fd_pixel is ") == 1
+    assert [path.name for path in checkpoints(tmp_path / "run")] == ["step-00000002"]
+    assert (tmp_path / "run" / "export" / "model.safetensors").is_file()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 from typing import Literal
 
@@ -28,8 +29,6 @@ class Settings(DataSettings):
 
 def read_array(path: Path) -> InMemory:
     """Read an array file. Raises UserError where it is missing, broken, or not of uint8 images."""
-    import zipfile
-
     import numpy as np
     import torch
 

@@ -80,9 +80,9 @@ class ImageReward(Reward):
         return encoded["input_ids"], encoded["attention_mask"]
 
 
-def read_image_reward(path: Path, tokenizer: Any, sizes: tuple[Any, Any] | None = None) -> ImageReward:
+def read_image_reward(path: Path, tokenizer: Any) -> ImageReward:
     """ImageReward with the weights of the authors' file. Raises UserError, naming the first weight that differs, where it is another network's."""
-    network = outline(lambda: ImageReward(sizes or blip_large(), tokenizer))
+    network = outline(lambda: ImageReward(blip_large(), tokenizer))
     return load_renamed(network, read_state(path), origin, path, UNUSED)
 
 
@@ -94,6 +94,7 @@ def origin(name: str) -> Origin:
     if half == "text":
         return Origin(f"blip.text_encoder.{rest}")
     found = LAYER.fullmatch(rest)
-    assert found is not None
+    if found is None:
+        raise ValueError(f"{name} is no weight of ImageReward")
     block = "" if found["number"] is None else f"blocks.{found['number']}."
     return Origin(f"blip.visual_encoder.{block}{VISION[found['layer']]}{found['kind'] or ''}")

@@ -15,7 +15,7 @@ from distill.errors import UserError
 from distill.files import write_json
 from distill.image_files import ImageFiles
 from distill.run_folder import commit, machine
-from eval.fid import device_of
+from eval.fid import check_out, device_of
 from eval.preference.asked import Asked
 from eval.preference.contact_sheet import save_sheets
 from eval.preference.images import PromptedImages, find_images, make_images, recorded_prompts
@@ -54,8 +54,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     results = assemble(sides, scored, entries, prompts, per_prompt, notes)
     print(render(results))
     if out is not None:
-        save_sheets(out, results, sides)
-        write_json(out, results)
+        write(out, results, sides)
         print(f"\n{out} and its contact sheets are written")
     return results
 
@@ -65,8 +64,7 @@ def choose_out(options: argparse.Namespace) -> Path | None:
     if options.out is None:
         run = Path(options.asked.path)
         return run / FILE if options.asked.kind == "run" and (run / CONFIG).is_file() else None
-    if not options.out.parent.is_dir():
-        raise UserError(f"--out {options.out}: {options.out.parent} is no folder")
+    check_out(options.out)
     return options.out
 
 
@@ -121,3 +119,12 @@ def assemble(
         "commit": commit(),
         "machine": machine(),
     }
+
+
+def write(out: Path, results: dict[str, Any], sides: list[PromptedImages]) -> None:
+    """The contact sheets and the JSON file that names them. Raises UserError where they cannot be written after all."""
+    try:
+        save_sheets(out, results, sides)
+        write_json(out, results)
+    except OSError as error:
+        raise UserError(f"{out}: cannot be written ({error.strerror})") from error

@@ -83,7 +83,7 @@ def make_images(subject: Subject, prompts: PromptSet, seeds: range, root: Path, 
                     if isinstance(image, UserError):
                         failures.append(str(image))
                     else:
-                        _save(image, images / names[row], prompt_of(prompts, row), seeds[row])
+                        _save(image, images / names[row], subject.origin, prompt_of(prompts, row), seeds[row])
                     bar.update(processes.count)
         failures = processes.gather(failures)
         if processes.is_main:
@@ -156,9 +156,9 @@ def _in_order(files: ImageFiles, prompts: PromptSet, per_prompt: int) -> list[in
     )
 
 
-def _save(image: UInt8[Tensor, "c h w"], path: Path, prompt: str, seed: int) -> None:
+def _save(image: UInt8[Tensor, "c h w"], path: Path, origin: str, prompt: str, seed: int) -> None:
     note = PngInfo()
-    note.add_text("Comment", f"seed {seed}, prompt {prompt!r}")
+    note.add_text("Comment", json.dumps({"of": origin, "seed": seed, "prompt": prompt}))
     with new_file(path) as partial:
         to_pil(image).save(partial, "png", pnginfo=note)
 

@@ -52,7 +52,7 @@ def open_subject(asked: Asked, prompts: PromptSet, seeds: range, batch_size: int
         network = open_model(Path(asked.path), True, None, "cpu") if asked.own else distill.load_teacher(asked.path).eval()
     check_takes(asked, prompts, network.takes_text, network.label_count)
     encoded = EncodedPrompts(prompts.texts, network.encode_prompts, network.prompt_encoder_sha256()) if network.takes_text else None
-    stream = NetworkImages(network.to(device), len(seeds), seeds[0], sampler, encoded, batch_size)
+    stream = NetworkImages(network.to(device), len(seeds), seeds[0], sampler, encoded, batch_size, asked.path)
     identity: dict[str, Any] = {
         "kind": "network",
         "weights_sha256": stream.sha256,
@@ -66,13 +66,15 @@ def open_subject(asked: Asked, prompts: PromptSet, seeds: range, batch_size: int
         with computing(network, dtype):
             return list(stream.read(rows))
 
-    return Subject(origin_of(stream, asked, sampler.steps if sampler else None), {**identity, "size": list(network.pixel_shape)}, batch_size, read)
+    return Subject(
+        origin_of(stream.origin, asked, sampler.steps if sampler else None), {**identity, "size": list(network.pixel_shape)}, batch_size, read
+    )
 
 
-def origin_of(stream: NetworkImages | PipelineImages, asked: Asked, steps: int | None) -> str:
-    """Whose images they are, for people."""
+def origin_of(whose: str, asked: Asked, steps: int | None) -> str:
+    """Whose images they are, and how they are made, for people."""
     settings = {"steps": steps, "guidance": asked.guidance}
-    return ", ".join([f"{stream.origin} of {asked.path}", *(f"{name} {value:g}" for name, value in settings.items() if value is not None)])
+    return ", ".join([whose, *(f"{name} {value:g}" for name, value in settings.items() if value is not None)])
 
 
 def check_takes(asked: Asked, prompts: PromptSet, takes_text: bool, label_count: int) -> None:
@@ -91,4 +93,6 @@ def _open_pipeline(asked: Asked, prompts: PromptSet, seeds: range, batch_size: i
     settings = {name: value for name, value in given.items() if value is not None}
     stream = PipelineImages(pipe, len(seeds), seeds[0], () if prompts.are_labels else prompts.texts, batch_size, **settings)
     check_takes(asked, prompts, stream.takes_text, stream.label_count)
-    return Subject(origin_of(stream, asked, asked.steps), stream.identity, batch_size, lambda rows: list(stream.read(rows)))
+    return Subject(
+        origin_of(f"{stream.origin} in {asked.path}", asked, asked.steps), stream.identity, batch_size, lambda rows: list(stream.read(rows))
+    )

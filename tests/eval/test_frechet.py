@@ -74,6 +74,16 @@ def test_near_singular_covariances() -> None:
     assert frechet_distance(gaussian(a, basis), gaussian(a, basis)) == pytest.approx(0, abs=1e-12)
 
 
+def test_a_distance_that_is_small_beside_singular_covariances() -> None:
+    """Half of the eigenvalues are rounding: the roots of the product's would be wrong by more than the distance has digits."""
+    a, b = torch.full((64,), 1e-15).double(), torch.full((64,), 1e-15).double()
+    a[:32], b[:32] = 1, (1 + 1e-3) ** 2
+    basis = rotation(64)
+    for one, other in ((a, b), (b, a)):
+        found = frechet_distance(gaussian(one, basis), gaussian(other, basis))
+        assert found == pytest.approx(32e-6, rel=1e-6)
+
+
 def test_fewer_images_than_dimensions() -> None:
     """With centred features A and B, the trace of the root is the nuclear norm of A B^T over the root of the degrees of freedom."""
     a, b = draw(20, 64, seed=5), draw(30, 64, seed=5, offset=1.0)

@@ -79,7 +79,7 @@ def test_images_are_made_once_and_lossless(tmp_path: Path) -> None:
     }
     assert index["kind"] == "painter"
     with Image.open(images.files.path / images.name(1)) as opened:
-        assert opened.info["Comment"] == "seed 6, prompt 'a dog'"
+        assert json.loads(opened.info["Comment"]) == {"of": "the painter", "seed": 6, "prompt": "a dog"}
     painted(tmp_path, painter, weights="other")
     assert len(painter.rows) == 12  # another subject's images are others
 

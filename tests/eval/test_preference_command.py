@@ -100,7 +100,7 @@ def test_a_pipeline_and_its_images_reused_by_another_score(
     assert both["subject"]["images_sha256"] == first["subject"]["images_sha256"]
     assert both["scores"]["brightness2"]["weights_sha256"] != found["weights_sha256"]
     printed = capsys.readouterr().out
-    assert f"prompts, 3 prompts, 2 images each, seeds 7 to 12: the StableDiffusionPipeline of {models}/pipe, steps 2\n" in printed
+    assert f"prompts, 3 prompts, 2 images each, seeds 7 to 12: the StableDiffusionPipeline in {models}/pipe, steps 2\n" in printed
     assert f"brightness   {found['mean']:.4f} ± {found['standard_error']:.4f}\n" in printed
     hashes = f"weights {found['weights_sha256'][:12]}, prompts {first['prompts']['sha256'][:12]}, images {first['subject']['images_sha256'][:12]}"
     line = f"brightness {found['mean']:.4f} ± {found['standard_error']:.4f}; prompts, 3 prompts, 2 images each, seeds 7 to 12; {hashes}, commit "
@@ -126,7 +126,7 @@ def test_a_run_against_its_teacher(models: Path, tmp_path: Path, capsys: pytest.
     assert found["against"]["difference"] == pytest.approx(found["mean"] - found["against"]["mean"])
     assert results["against"]["sampler"]["steps"] == 2
     assert results["subject"]["generator"]["init_noise_to_signal"] == 80.0
-    assert f"the student of {models}/run against the teacher of {models}/run, steps 2\n" in capsys.readouterr().out
+    assert f"the student in {models}/run against the teacher in {models}/run, steps 2\n" in capsys.readouterr().out
     swapped = preference(
         tmp_path, "--teacher", str(models / "pipe"), "--steps", "2", "--against", f"run:{models / 'run'}", "--prompts", str(models / "prompts.tsv")
     )
@@ -186,7 +186,7 @@ def test_a_part_of_the_list_is_named(models: Path, tmp_path: Path, capsys: pytes
     results = preference(tmp_path, "--run", str(models / "run"), "--n", "2")
     assert results["prompts"]["departures"] == ["2 of its 80 prompts, the first"]
     label = "not distill-80 (2 of its 80 prompts, the first), 2 prompts, an image each, seeds 0 to 1"
-    assert f"{label}: the student of {models}/run\n" in capsys.readouterr().out
+    assert f"{label}: the student in {models}/run\n" in capsys.readouterr().out
 
 
 def test_an_interrupted_command_goes_on(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -124,6 +124,9 @@ def test_arrays_with_and_without_labels(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", array)
     np.savez(tmp_path / "b.npz", images=array, labels=np.arange(5))
     assert read_array_file(tmp_path / "a.npy", REAL).labels is None
+    np.save(tmp_path / "four.npy", np.zeros((5, 8, 8, 4), dtype=np.uint8))
+    with pytest.raises(UserError, match=r"four.npy: 'images' is uint8 \(5, 8, 8, 4\); expected 1 or 3 channels$"):
+        read_array_file(tmp_path / "four.npy", REAL)
     found = read_array_file(tmp_path / "b.npz", REAL)
     assert np.array_equal(found.pixels[:, 0].numpy(), array)
     assert found.labels is not None
