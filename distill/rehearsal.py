@@ -25,14 +25,15 @@ from distill.types import Condition, Denoiser, Generator, ImageModel, Pairs, Tex
 class Rehearsal:
     """The networks of a run by name, those of them that learn, that of whose weights an average is kept, and what is done with them, by name.
 
-    `updates` are those of a step, in order, each with its gradients, which are gone when it ends; a step has `repeats` of each. `besides` is what a
-    run does besides its steps. `models` are the networks that can be checkpointed.
+    `batch` are the samples that it has at once. `updates` are those of a step, in order, each with its gradients, which are gone when it ends; a
+    step has `repeats` of each. `besides` is what a run does besides its steps. `models` are the networks that can be checkpointed.
     """
 
     networks: dict[str, nn.Module]
     models: Sequence[ImageModel]
     learners: Sequence[nn.Module]
     averaged: nn.Module
+    batch: Batch
     updates: dict[str, Callable[[], None]]
     repeats: dict[str, int]
     besides: dict[str, Callable[[], None]]
@@ -80,7 +81,7 @@ def rehearse_distillation(config: DistillRun, teacher: Denoiser, device: torch.d
         besides["encoding real images"] = partial(encode, teacher, min(config.batch_size, most_at_once(teacher.pixel_shape)), device)
     models = (teacher, networks.generator, networks.fake)
     repeats, one_pass = {name: config.fake.updates if "fake" in name else 1 for name in updates}, partial(predict, teacher, batch)
-    return Rehearsal(built, models, learners, networks.generator, updates, repeats, besides, one_pass)
+    return Rehearsal(built, models, learners, networks.generator, batch, updates, repeats, besides, one_pass)
 
 
 def rehearse_teacher_training(config: TrainTeacherRun, network: Denoiser) -> Rehearsal:
@@ -94,7 +95,7 @@ def rehearse_teacher_training(config: TrainTeacherRun, network: Denoiser) -> Reh
             loss = denoising_loss(network, batch, config.noise_levels, config.label_dropout)
         differentiate({"teacher": loss}, [network])
 
-    return Rehearsal({"teacher": network}, [network], [network], network, {"an update": update}, {"an update": 1}, {})
+    return Rehearsal({"teacher": network}, [network], [network], network, batch, {"an update": update}, {"an update": 1}, {})
 
 
 def invent_batch(config: RunSettings, network: Denoiser, device: torch.device, real: bool, pairs: bool) -> Batch:
