@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import nn
@@ -101,7 +103,8 @@ def measure_both(way: str, rehearsal: Rehearsal, config: RunConfig) -> dict[str,
         cost = measure(rehearsal, rehearsal.updates)
         if rehearsal.step_of_the_student is not None:
             cost = dataclasses.replace(cost, flops=cost.flops - round(rehearsal.untaken_steps * meter_flops(rehearsal.step_of_the_student)))
-        costs[way + CHECKPOINTED * is_on] = dataclasses.replace(cost, added=cost.added | besides.added)
+        held = {**cost.held, "batch": cost.held["batch"] * config.batch_size // images_at_once(config)}
+        costs[way + CHECKPOINTED * is_on] = dataclasses.replace(cost, held=held, added=cost.added | besides.added)
     return costs
 
 
@@ -111,6 +114,7 @@ def measure(rehearsal: Rehearsal, what: Mapping[str, Callable[[], None]]) -> Cos
     learnt = FLOAT * _learnt(*rehearsal.learners)
     weights = {parameter: parameter.nbytes for network in networks for parameter in network.parameters()}
     held = {"weights": sum(weights.values()), "optimiser": 2 * learnt, "average": FLOAT * _learnt(rehearsal.averaged)}
+    held["batch"] = sum(tensor.nbytes for tensor in tensors_of(rehearsal.batch))
     added, flops = {}, 0
     with Meter([*weights, *(buffer for network in networks for buffer in network.buffers())]) as meter:
         for name, do in what.items():
@@ -126,6 +130,16 @@ def meter_flops(do: Callable[[], None]) -> int:
     with Meter([]) as meter:
         do()
     return meter.flops
+
+
+def tensors_of(value: Any) -> Iterator[torch.Tensor]:
+    """Those of a batch, its conditions and pairs, one after the other, each where it stands."""
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif dataclasses.is_dataclass(value):
+        yield from itertools.chain.from_iterable(tensors_of(getattr(value, field.name)) for field in dataclasses.fields(value))
+    elif isinstance(value, dict):
+        yield from itertools.chain.from_iterable(map(tensors_of, value.values()))
 
 
 def images_at_once(config: RunConfig) -> int:
@@ -159,7 +173,8 @@ def _compare(costs: Mapping[str, Cost], chosen: str) -> list[str]:
     if len(costs) < 2:
         return []
     width = max(map(len, costs))
-    lines = [f"{'MiB':<{width}} {'weights':>10} {'optimiser':>10} {'average':>10} {'more':>10} {'at most':>10} {'work':>6}"]
+    names = ("weights", "optimiser", "average", "batch", "more", "at most")
+    lines = [" ".join([f"{'MiB':<{width}}", *(f"{name:>10}" for name in names), f"{'work':>6}"])]
     for way, cost in costs.items():
         numbers = [*cost.held.values(), max(cost.added.values()), cost.most]
         cells = " ".join(f"{number / MIB:>10,.1f}" for number in numbers)

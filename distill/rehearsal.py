@@ -25,15 +25,16 @@ from distill.types import Condition, Denoiser, Generator, ImageModel, Pairs, Tex
 class Rehearsal:
     """The networks of a run by name, those of them that learn, that of whose weights an average is kept, and what is done with them, by name.
 
-    `updates` are those of a step, in order, each with its gradients, which are gone when it ends; a step has `repeats` of each. `besides` is what a
-    run does besides its steps. `models` are the networks that can be checkpointed. Images for training are of any number of the student's steps, and
-    all of them are rehearsed: `untaken_steps` of them are not taken on average.
+    `batch` are the samples that it has at once. `updates` are those of a step, in order, each with its gradients, which are gone when it ends; a
+    step has `repeats` of each. `besides` is what a run does besides its steps. `models` are the networks that can be checkpointed. Images for
+    training are of any number of the student's steps, and all of them are rehearsed: `untaken_steps` of them are not taken on average.
     """
 
     networks: dict[str, nn.Module]
     models: Sequence[ImageModel]
     learners: Sequence[nn.Module]
     averaged: nn.Module
+    batch: Batch
     updates: dict[str, Callable[[], None]]
     repeats: dict[str, int]
     besides: dict[str, Callable[[], None]]
@@ -86,7 +87,7 @@ def rehearse_distillation(config: DistillRun, teacher: Denoiser, device: torch.d
     made = repeats.get("a fake update", 0) + (len(batch) < config.batch_size or len(updates) == 1)
     passes = (partial(predict, teacher, batch), partial(generate, networks.generator, batch))
     untaken = made * (networks.generator.evaluations - 1) / 2
-    return Rehearsal(built, models, learners, networks.generator, updates, repeats, besides, *passes, untaken)
+    return Rehearsal(built, models, learners, networks.generator, batch, updates, repeats, besides, *passes, untaken)
 
 
 def rehearse_teacher_training(config: TrainTeacherRun, network: Denoiser) -> Rehearsal:
@@ -100,7 +101,7 @@ def rehearse_teacher_training(config: TrainTeacherRun, network: Denoiser) -> Reh
             loss = denoising_loss(network, batch, config.noise_levels, config.label_dropout)
         differentiate({"teacher": loss}, [network])
 
-    return Rehearsal({"teacher": network}, [network], [network], network, {"an update": update}, {"an update": 1}, {})
+    return Rehearsal({"teacher": network}, [network], [network], network, batch, {"an update": update}, {"an update": 1}, {})
 
 
 def invent_batch(config: RunSettings, network: Denoiser, device: torch.device, real: bool, pairs: bool) -> Batch:

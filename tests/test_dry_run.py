@@ -16,7 +16,7 @@ TEACHER = Path("assets/digits-teacher")
 
 
 def test_the_cost_of_a_linear_layer_is_that_by_hand() -> None:
-    """2 b i o operations forward and as many for the weight's gradient. Input, output, sum and their gradients live, at its end the weight's alone."""
+    """2 b i o operations forward and as many for the weight's gradient. Input, output and sum live, and in the end the weight's gradient alone."""
     layer = nn.Linear(10, 20, bias=False, device="meta")
     with Meter(layer.parameters()) as meter:
         output = layer(torch.empty(4, 10, device="meta"))
@@ -59,7 +59,7 @@ def test_weights_may_be_absent_and_micro_batches_make_the_images_anew(tmp_path: 
     said = capsys.readouterr().out
     assert "9.0 forward passes of the teacher" in said
     assert "makes 128 images" in said
-    assert "activations of a generator update, 16 images" in said
+    assert "memory of one process: 16 images at once, computing in float32" in said
 
 
 def test_several_steps_take_half_of_the_further_ones_for_training(capsys: pytest.CaptureFixture[str]) -> None:
