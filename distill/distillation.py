@@ -20,6 +20,7 @@ from distill.export import export_generator, load_generator, save_generator
 from distill.fake_scores.exact import Settings as ExactSettings
 from distill.guidance import Guidance
 from distill.model_card import write_card
+from distill.models.activation_checkpointing import checkpoint_activations
 from distill.models.marginal import ExactDiscriminator
 from distill.optimization import OptimizerSettings, Updater
 from distill.run_settings import DistillRun, GeneratorSettings, GuidanceSettings
@@ -140,9 +141,10 @@ class Distillation:
     def _update_generator(self, step: int, chunks: Sequence[Batch], x0: Tensor | None, detailed: bool) -> Metrics:
         metrics: Metrics = {}
         for chunk in chunks:
-            with frozen(*[self.modules[name] for name in self.modules if name != "generator"]), self.accelerator.autocast():
-                sample = self.generator(chunk.z, chunk.cond) if x0 is None else x0
-                losses, extra = generator_loss(self.networks, self.method, chunk, sample, step)
+            with frozen(*[self.modules[name] for name in self.modules if name != "generator"]):
+                with self.accelerator.autocast():
+                    sample = self.generator(chunk.z, chunk.cond) if x0 is None else x0
+                    losses, extra = generator_loss(self.networks, self.method, chunk, sample, step)
                 if detailed:
                     extra |= gradient_sizes(losses, sample)
                 share = self._backward(losses, chunk, step, chunk.u)
@@ -182,6 +184,8 @@ def build_networks(config: DistillRun, teacher: Denoiser, device: torch.device) 
         term.check(teacher)
     generator = build_generator(config.generator, teacher).to(device).train()
     fake = config.fake.network.build(teacher, generator).to(device).train()
+    for network in (teacher, generator, fake) if config.activation_checkpointing else ():
+        checkpoint_activations(network)
     return Networks(teacher, fake, generator, build_critic(config, teacher, fake, device))
 
 

@@ -1,155 +1,193 @@
-"""What a run would take, without weights, data or training: its networks are built and one step is gone through on the meta device."""
+"""What a run would take, without weights, data or training: its step is rehearsed on the meta device, in the ways in which it could be run."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.autograd.graph import saved_tensors_hooks
-from torch.utils.flop_counter import FlopCounterMode
+from torch import nn
 
-from distill.batches import Batch
-from distill.distillation import build_method, build_networks
-from distill.run_settings import DistillRun, RunConfig, RunSettings, TrainTeacherRun
-from distill.step import fake_loss, frozen, generator_loss
-from distill.teacher_training import build_teacher, denoising_loss
-from distill.types import Condition, Denoiser, Pairs, Text
+from distill.fake_scores import copy as fake_copy
+from distill.fake_scores import lora as fake_lora
+from distill.meter import Meter
+from distill.models.activation_checkpointing import checkpoint_activations, checkpointable
+from distill.models.diffusers_network import DiffusersNetwork
+from distill.rehearsal import Rehearsal, recompute_on_meta, rehearse_distillation, rehearse_teacher_training
+from distill.run_settings import DistillRun, RunConfig, TrainTeacherRun
+from distill.students import copy as student_copy
+from distill.students import lora as student_lora
+from distill.teacher_training import build_teacher
+from distill.types import Denoiser
 
 META = torch.device("meta")
 FLOAT, MIB = 4, 2**20
+CHECKPOINTED = ", activation checkpointing"
 
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """Of a part of a step: floating-point operations, there and back, and bytes of activations held for the way back, in float32."""
+    """Bytes that a run holds throughout, and that each thing it does adds at most, by name; a step's floating-point operations, there and back."""
 
+    held: dict[str, int]
+    added: dict[str, int]
     flops: int
-    activations: int
+
+    @property
+    def most(self) -> int:
+        """Bytes at the worst of times."""
+        return sum(self.held.values()) + max(self.added.values())
 
 
 def describe_run(config: RunConfig) -> str:
     """The networks of a run, its memory on one process and the work of one step, as text. Raises UserError as the run itself would."""
-    if isinstance(config, TrainTeacherRun):
-        return _describe_teacher_run(config)
-    return _describe_distillation(config)
+    lines = _describe_teacher_run(config) if isinstance(config, TrainTeacherRun) else _describe_distillation(config)
+    return "\n".join([f"{config.task}: nothing is loaded, trained or written", "", *lines])
 
 
-def _describe_distillation(config: DistillRun) -> str:
-    config = config.model_copy(update={"generator": config.generator.model_copy(update={"init_from": None})})  # the same sizes
+def _describe_distillation(config: DistillRun) -> list[str]:
     teacher = config.teacher.outline().eval().requires_grad_(False)
-    networks, method = build_networks(config, teacher, META), build_method(config, META, outline=True)
-    batch = _empty_batch(config, teacher, config.discriminator is not None, config.needs_pairs)
-    z = torch.empty(len(batch), *networks.generator.noise_shape, device=META)
-    parts = {
-        "teacher": teacher,
-        **teacher.other_parts(),
-        "generator": networks.generator,
-        "fake": networks.fake,
-        "discriminator": networks.discriminator,
-    }
-    built = {name: network for name, network in parts.items() if network is not None}
-    learners = [network for name, network in built.items() if name in ("generator", "fake", "discriminator")]
-
-    def fake_update() -> Tensor:
-        return sum(fake_loss(networks, method, batch, batch.eps)[0].values(), torch.zeros((), device=META))
-
-    def generator_update() -> Tensor:
-        with frozen(*learners[1:]):
-            losses, _ = generator_loss(networks, method, batch, networks.generator(z, batch.cond), config.steps)
-        return sum(losses.values(), torch.zeros((), device=META))
-
-    fake, generator = _measure(fake_update, learners), _measure(generator_update, learners)
-    with torch.no_grad():
-        make = _measure(lambda: networks.generator(z, batch.cond), learners)
-        look = _measure(lambda: teacher(batch.eps, batch.u, batch.cond), learners)
-    fake_updates = config.fake.updates if _size(networks.fake) else 0
-    # The student's samples of the last fake update serve the generator's, unless they come in micro-batches.
-    made_for_fake = fake_updates - 1 if fake_updates and len(batch) == config.batch_size else fake_updates
-    # Images for training are of any number of the student's steps: half of those after the first, on average, are not taken.
-    evaluations = networks.generator.evaluations
-    spared = (made_for_fake + 1) * make.flops * (evaluations - 1) / (2 * evaluations)
-    flops = (fake_updates * fake.flops + made_for_fake * make.flops + generator.flops - spared) * config.batch_size / len(batch)
-    real = fake_updates * config.batch_size if batch.real is not None else 0
-    work = [f"a generator step makes {(made_for_fake + 1) * config.batch_size} images of the student and looks at {real} real ones", _work(flops)]
-    if _size(teacher):
-        work[-1] += f", {flops / look.flops * len(batch) / config.batch_size:.1f} forward passes of the teacher on as many images"
-    if evaluations > 1:
-        work.append(f"an image of the student takes {evaluations} evaluations, one for training {(evaluations + 1) / 2:g} on average")
+    costs: dict[str, Cost] = {}
+    for way, variant in ways(config, teacher).items():
+        rehearsal = rehearse_distillation(variant, teacher, META)
+        costs |= measure_both(way, rehearsal, variant)
+        if variant == config:
+            own, chosen = rehearsal, way + CHECKPOINTED * config.activation_checkpointing
+    cost, rows = costs[chosen], images_at_once(config)
+    fake_updates = own.repeats.get("a fake update", 0)
+    made = fake_updates + (not fake_updates or rows < config.batch_size)  # micro-batches' samples are made anew for the generator's update
+    real = fake_updates * config.batch_size if config.discriminator is not None else 0
+    work = _work(config, cost)
+    if _size(teacher) and own.pass_of_the_teacher is not None:
+        work += f", {cost.flops / meter_flops(own.pass_of_the_teacher):.1f} forward passes of the teacher on as many images"
+    lines = [f"a generator step makes {made * config.batch_size} images of the student and looks at {real} real ones", work]
+    steps = config.generator.steps
+    if steps > 1:
+        lines.append(f"an image of the student takes {steps} evaluations, one for training {(steps + 1) / 2:g} on average")
     if left_out := [name for term in config.terms for name in term.left_out]:
-        work.append(f"not counted, neither here nor above: the networks of {', '.join(left_out)}, whose weights say what they are")
-    activations = {"a generator update": generator, **({"a fake update": fake} if fake_updates else {})}
-    return _report(config, built, learners, networks.generator, activations, work)
+        lines.append(f"not counted, neither here nor above: the networks of {', '.join(left_out)}, whose weights say what they are")
+    return [*_describe_networks(own), "", *_describe_memory(config, cost), "", *_compare(costs, chosen), *lines]
 
 
-def _describe_teacher_run(config: TrainTeacherRun) -> str:
+def _describe_teacher_run(config: TrainTeacherRun) -> list[str]:
     data = config.data.load("train")
     network = build_teacher(config.network, data.image_shape, data.label_count).to(META).train()
-    batch = _empty_batch(config, network, real=True, pairs=False)
-    cost = _measure(lambda: denoising_loss(network, batch, config.noise_levels), [network])
-    work = [f"a step looks at {config.batch_size} images", _work(cost.flops * config.batch_size / len(batch))]
-    return _report(config, {"teacher": network}, [network], network, {"an update": cost}, work)
+    rehearsal = rehearse_teacher_training(config, network)
+    costs, chosen = measure_both("in full", rehearsal, config), "in full" + CHECKPOINTED * config.activation_checkpointing
+    work = [f"a step looks at {config.batch_size} images", _work(config, costs[chosen])]
+    return [*_describe_networks(rehearsal), "", *_describe_memory(config, costs[chosen]), "", *_compare(costs, chosen), *work]
 
 
-def _empty_batch(config: RunSettings, network: Denoiser, real: bool, pairs: bool) -> Batch:
-    """As many samples as one process would hold at once."""
-    count = min(config.batch_size, config.micro_batch_size or config.batch_size)
-    image = torch.empty(count, *network.image_shape, device=META)
-    u = torch.empty(count, device=META)
-    cond = Condition(torch.empty(count, dtype=torch.int64, device=META) if network.label_count else None)
-    if network.takes_text:
-        given, none = ({name: torch.empty(rows, *shape, device=META) for name, shape in network.text_shapes().items()} for rows in (count, 1))
-        cond = Condition(text=Text(given, none))
-    made = Pairs(image, cond, image) if pairs else None
-    return Batch(image, cond, u, image, u, image, image if real else None, image, made, torch.empty(count, 2, device=META))
+def ways(config: DistillRun, teacher: Denoiser) -> dict[str, DistillRun]:
+    """What could learn, by name: the run itself and, where the teacher takes adapters, all weights of student and fake score, or adapters alone."""
+    if not isinstance(teacher, DiffusersNetwork):
+        return {"in full": config}
+    own, known = (config.generator.network, config.fake.network), {}
+    for way, kinds in {"in full": (student_copy, fake_copy), "LoRA": (student_lora, fake_lora)}.items():
+        network, fake = (given if isinstance(given, kind.Settings) else kind.Settings() for given, kind in zip(own, kinds, strict=True))
+        parts = {"generator": config.generator.model_copy(update={"network": network}), "fake": config.fake.model_copy(update={"network": fake})}
+        known[way] = config.model_copy(update=parts)
+    return known if config in known.values() else {f"{own[0].name} and {own[1].name}": config, **known}
 
 
-def _measure(loss: Callable[[], Tensor], learners: Sequence[nn.Module]) -> Cost:
-    """What a loss costs with its gradient."""
-    weights = {parameter.untyped_storage()._cdata for network in learners for parameter in network.parameters()}
-    held: dict[int, Tensor] = {}
-
-    def pack(value: Tensor) -> Tensor:
-        held[value.untyped_storage()._cdata] = value
-        return value
-
-    with FlopCounterMode(display=False) as counter:
-        with saved_tensors_hooks(pack, lambda value: value):
-            total = loss()
-        activations = sum(value.untyped_storage().nbytes() for key, value in held.items() if key not in weights)
-        if total.requires_grad:
-            total.backward()
-    return Cost(counter.get_total_flops(), activations)
+def measure_both(way: str, rehearsal: Rehearsal, config: RunConfig) -> dict[str, Cost]:
+    """The cost without activation checkpointing and with it, or, where no network could be checkpointed, that of the run."""
+    besides = measure(rehearsal, rehearsal.besides)
+    costs = {}
+    is_possible = any(True for model in rehearsal.models for _ in checkpointable(model))
+    for is_on in (False, True) if is_possible else (config.activation_checkpointing,):
+        for model in rehearsal.models:
+            checkpoint_activations(model, recompute_on_meta(config.precision == "bf16") if is_on else None)
+        cost = measure(rehearsal, rehearsal.updates)
+        if rehearsal.step_of_the_student is not None:
+            cost = dataclasses.replace(cost, flops=cost.flops - round(rehearsal.untaken_steps * meter_flops(rehearsal.step_of_the_student)))
+        held = {**cost.held, "batch": cost.held["batch"] * config.batch_size // images_at_once(config)}
+        costs[way + CHECKPOINTED * is_on] = dataclasses.replace(cost, held=held, added=cost.added | besides.added)
+    return costs
 
 
-def _work(flops: float) -> str:
-    return f"it costs {flops:.3g} floating-point operations"
+def measure(rehearsal: Rehearsal, what: Mapping[str, Callable[[], None]]) -> Cost:
+    """The cost of some of what is rehearsed, done in turn."""
+    networks = rehearsal.networks.values()
+    learnt = FLOAT * _learnt(*rehearsal.learners)
+    weights = {parameter: parameter.nbytes for network in networks for parameter in network.parameters()}
+    held = {"weights": sum(weights.values()), "optimiser": 2 * learnt, "average": FLOAT * _learnt(rehearsal.averaged)}
+    held["batch"] = sum(tensor.nbytes for tensor in tensors_of(rehearsal.batch))
+    added, flops = {}, 0
+    with Meter([*weights, *(buffer for network in networks for buffer in network.buffers())]) as meter:
+        for name, do in what.items():
+            meter.begin()
+            do()
+            added[name] = meter.most
+            flops += rehearsal.repeats.get(name, 0) * meter.take_flops()
+    return Cost(held, added, flops)
 
 
-def _report(
-    config: RunConfig, parts: Mapping[str, nn.Module], learners: Sequence[nn.Module], averaged: nn.Module, updates: dict[str, Cost], work: list[str]
-) -> str:
-    learnt = _learnt(*learners)
-    rows = min(config.batch_size, config.micro_batch_size or config.batch_size)
-    memory = {"weights": FLOAT * _size(*parts.values()), "gradients": FLOAT * learnt, "optimiser": 2 * FLOAT * learnt}
-    memory["average"] = FLOAT * _learnt(averaged)
-    standing = sum(memory.values())
-    memory |= {f"activations of {name}, {rows} images": cost.activations for name, cost in updates.items()}
-    most = standing + max(cost.activations for cost in updates.values())
-    lines = [f"{config.task}: nothing is loaded, trained or written", "", f"{'network':<15} {'class':<20} {'parameters':>12}"]
-    for name, network in parts.items():
-        lines.append(f"{name:<15} {type(network).__name__:<20} {_size(network):>12,}  {_what_learns(network, network in learners)}")
-    lines += ["", "memory of one process, in float32"]
-    lines += [f"{value / MIB:>10,.1f} MiB  {name}" for name, value in memory.items()]
-    lines += [f"{most / MIB:>10,.1f} MiB  at most, without what the library itself takes", "", *work]
-    return "\n".join(lines)
+def meter_flops(do: Callable[[], None]) -> int:
+    """Floating-point operations."""
+    with Meter([]) as meter:
+        do()
+    return meter.flops
+
+
+def tensors_of(value: Any) -> Iterator[torch.Tensor]:
+    """Those of a batch, its conditions and pairs, one after the other, each where it stands."""
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif dataclasses.is_dataclass(value):
+        yield from itertools.chain.from_iterable(tensors_of(getattr(value, field.name)) for field in dataclasses.fields(value))
+    elif isinstance(value, dict):
+        yield from itertools.chain.from_iterable(map(tensors_of, value.values()))
+
+
+def images_at_once(config: RunConfig) -> int:
+    """Images of a step that one process holds together."""
+    return min(config.batch_size, config.micro_batch_size or config.batch_size)
+
+
+def _describe_networks(rehearsal: Rehearsal) -> list[str]:
+    lines = [f"{'network':<15} {'class':<20} {'parameters':>12}"]
+    for name, network in rehearsal.networks.items():
+        learns = _what_learns(network, network in rehearsal.learners)
+        lines.append(f"{name:<15} {type(network).__name__:<20} {_size(network):>12,}  {learns}")
+    return lines
+
+
+def _describe_memory(config: RunConfig, cost: Cost) -> list[str]:
+    rows = images_at_once(config)
+    precision = "bfloat16, as CUDA's autocast does" if config.precision == "bf16" else "float32"
+    lines = [f"memory of one process: {rows} {'images' if rows > 1 else 'image'} at once, computing in {precision}"]
+    lines += [f"{value / MIB:>12,.1f} MiB  {name}" for name, value in cost.held.items()]
+    lines += [f"{value / MIB:>12,.1f} MiB  more for {name}" for name, value in cost.added.items()]
+    return [*lines, f"{cost.most / MIB:>12,.1f} MiB  at most, without what the library itself takes"]
+
+
+def _work(config: RunConfig, cost: Cost) -> str:
+    return f"it costs {cost.flops * config.batch_size / images_at_once(config):.3g} floating-point operations"
+
+
+def _compare(costs: Mapping[str, Cost], chosen: str) -> list[str]:
+    """A table of the costs, or nothing where there is one."""
+    if len(costs) < 2:
+        return []
+    width = max(map(len, costs))
+    names = ("weights", "optimiser", "average", "batch", "more", "at most")
+    lines = [" ".join([f"{'MiB':<{width}}", *(f"{name:>10}" for name in names), f"{'work':>6}"])]
+    for way, cost in costs.items():
+        numbers = [*cost.held.values(), max(cost.added.values()), cost.most]
+        cells = " ".join(f"{number / MIB:>10,.1f}" for number in numbers)
+        work = cost.flops / costs[chosen].flops
+        lines.append(f"{way:<{width}} {cells} {work:>6.2f}{'  this run' if way == chosen else ''}")
+    return [*lines, ""]
 
 
 def _what_learns(network: nn.Module, is_learner: bool) -> str:
     learnt = _learnt(network) if is_learner else 0
     if learnt == 0:
-        return "frozen"
+        types = {str(parameter.dtype).removeprefix("torch.") for parameter in network.parameters()} - {"float32"}
+        return ", ".join(["frozen", *sorted(types)])
     return "learns" if learnt == _size(network) else f"{learnt:,} of them learn, the others are the teacher's"
 
 

@@ -105,6 +105,8 @@ class RunSettings(Settings):
     """Where to run; `auto` takes a CUDA device if there is one."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Precision that the networks compute in; with `bf16` weights stay in float32."""
+    activation_checkpointing: bool = False
+    """Hold no more than the inputs of the networks' blocks for the way back, and run each block again there: less memory, more time, the same run."""
     log_every: int = Field(50, ge=1)
     """Steps between lines of stats.jsonl."""
     sample_every: int = Field(500, ge=1)

@@ -13,6 +13,7 @@ from distill.batches import Batch, Batches
 from distill.ema import EMA
 from distill.errors import UserError
 from distill.export import save_denoiser
+from distill.models.activation_checkpointing import checkpoint_activations
 from distill.models.unet import UNet, UNetConfig
 from distill.noise_levels import NoiseLevels
 from distill.optimization import Updater
@@ -32,6 +33,8 @@ class TeacherTraining:
         data = config.data.load("train")
         torch.manual_seed(config.seed)
         self.network = build_teacher(config.network, data.image_shape, data.label_count).to(accelerator.device)
+        if config.activation_checkpointing:
+            checkpoint_activations(self.network)
         self.batches = Batches.of(config, self.network, data, accelerator)
         self.ema = EMA(self.network, config.ema)
         self.updaters = {"teacher": Updater("teacher", self.network, config.optimizer, config.steps, accelerator)}

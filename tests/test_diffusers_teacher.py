@@ -280,7 +280,7 @@ def test_a_label_for_no_label(folders: dict[str, Path]) -> None:
 @torch.no_grad()
 def test_latents_are_scaled_and_shifted_as_the_pipeline_has_them(folders: dict[str, Path]) -> None:
     teacher: Any = distill.load_teacher(folders["sd15"])
-    images, vae = torch.randn(2, *teacher.pixel_shape), teacher.pipeline.vae
+    images, vae = torch.randn(2, *teacher.pixel_shape), teacher.pipeline.pipe.vae
     assert (teacher.image_shape, teacher.pixel_shape) == ((4, 8, 8), (3, 16, 16))
     mean = vae.encode(images).latent_dist.mean
     torch.testing.assert_close(teacher.encode(images), mean * 0.18215)

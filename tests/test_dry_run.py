@@ -8,17 +8,25 @@ import torch
 from torch import nn
 
 from distill import load_teacher
-from distill.dry_run import META, Cost, _measure
 from distill.errors import UserError
+from distill.meter import Meter
 from train import main
 
 TEACHER = Path("assets/digits-teacher")
 
 
 def test_the_cost_of_a_linear_layer_is_that_by_hand() -> None:
-    """2 b i o operations forward and as many for the weight's gradient; the input is held in float32."""
-    layer = nn.Linear(10, 20, bias=False, device=META)
-    assert _measure(lambda: layer(torch.empty(4, 10, device=META)).sum(), [layer]) == Cost(2 * 2 * 4 * 10 * 20, 4 * 10 * 4)
+    """2 b i o operations forward and as many for the weight's gradient. Input, output and sum live, and in the end the weight's gradient alone."""
+    layer = nn.Linear(10, 20, bias=False, device="meta")
+    with Meter(layer.parameters()) as meter:
+        output = layer(torch.empty(4, 10, device="meta"))
+        assert (meter.flops, meter.live) == (2 * 4 * 10 * 20, 4 * (4 * 10 + 4 * 20))
+        total = output.sum()
+        del output
+        assert (meter.live, meter.most) == (4 * (4 * 10 + 1), 4 * (4 * 10 + 4 * 20 + 1))
+        total.backward()
+        del total
+    assert (meter.take_flops(), meter.take_flops(), meter.live) == (2 * 2 * 4 * 10 * 20, 0, 4 * 10 * 20)
 
 
 @pytest.mark.parametrize(
@@ -28,7 +36,7 @@ def test_the_cost_of_a_linear_layer_is_that_by_hand() -> None:
         ("diff_instruct", "8.0", "64 images of the student and looks at 0 real ones"),
         ("sid", "10.0", "64 images of the student and looks at 0 real ones"),
         ("uni_instruct", "12.0", "64 images of the student and looks at 64 real ones"),
-        ("dmd2", "16.8", "128 images of the student and looks at 128 real ones"),
+        ("dmd2", "16.9", "128 images of the student and looks at 128 real ones"),
         ("di_plus_plus", "9.0", "64 images of the student and looks at 0 real ones"),
         ("di_star", "12.0", "64 images of the student and looks at 0 real ones"),
     ],
@@ -51,7 +59,7 @@ def test_weights_may_be_absent_and_micro_batches_make_the_images_anew(tmp_path: 
     said = capsys.readouterr().out
     assert "9.0 forward passes of the teacher" in said
     assert "makes 128 images" in said
-    assert "activations of a generator update, 16 images" in said
+    assert "memory of one process: 16 images at once, computing in float32" in said
 
 
 def test_several_steps_take_half_of_the_further_ones_for_training(capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from pathlib import Path
 from typing import Any
 
@@ -164,9 +165,10 @@ def test_a_dry_run_counts_the_base_once(root: Path, capsys: pytest.CaptureFixtur
     held = [teacher, *teacher.other_parts().values()]
     weights = sum(parameter.numel() for network in held for parameter in network.parameters()) + 2 * learnt
     assert f"{4 * weights / 2**20:,.1f} MiB  weights" in said
-    assert f"{2 * 4 * learnt / 2**20:,.1f} MiB  gradients" in said
+    assert f"{2 * 2 * 4 * learnt / 2**20:,.1f} MiB  optimiser" in said
     assert f"{4 * learnt / 2**20:,.1f} MiB  average" in said
     assert f"{learnt:,} of them learn, the others are the teacher's" in said
+    assert re.search(r"\nLoRA +[\d., ]+1\.00  this run\nLoRA, activation checkpointing +[\d., ]+1\.[1-3]\d\n", said)
 
 
 def test_what_cannot_be_is_refused_in_one_line(root: Path, tmp_path: Path) -> None:

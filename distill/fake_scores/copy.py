@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from distill.errors import UserError
 from distill.fake_scores import FakeNetworkSettings
+from distill.students.copy import learning_copy
 
 if TYPE_CHECKING:
     from distill.types import Denoiser, Generator
@@ -18,8 +19,6 @@ class Settings(FakeNetworkSettings):
 
     def build(self, teacher: Denoiser, generator: Generator) -> Denoiser:
         """The copy. Raises UserError where the teacher has no weights."""
-        import copy
-
         if not any(True for _ in teacher.parameters()):
             raise UserError("fake.network: a copy of this teacher has no weights to train; expected mlp or exact")
-        return copy.deepcopy(teacher).requires_grad_(True)
+        return learning_copy(teacher)

@@ -46,8 +46,13 @@ class DiffusersNetwork(Denoiser):
             module.dropout_prob = 0  # in training it would drop labels by itself
 
     def describe(self) -> dict[str, Any]:
-        """The settings that open its pipeline."""
-        return self.pipeline.source
+        """The settings that open its pipeline, with weights of its own type."""
+        return {**self.pipeline.source, "dtype": str(self.dtype).removeprefix("torch.")}
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What its weights are held in, and what it computes in, but for adapters, where these are less than float32."""
+        return next(self.network.parameters()).dtype
 
     def exported(self) -> DiffusersNetwork:
         """The network that `save_pipeline` is to write."""
@@ -162,7 +167,8 @@ class DiffusersNetwork(Denoiser):
     def _run(self, x_t: Tensor, t: Tensor, cond: Condition) -> Tensor:
         """What the network predicts, (b, channels, h, w)."""
         packing = self.pipeline.family.packing
-        inputs = x_t if packing == 1 else pixel_unshuffle(x_t, packing).flatten(2).mT
+        x = x_t.to(self.dtype)
+        inputs = x if packing == 1 else pixel_unshuffle(x, packing).flatten(2).mT
         output = self.network(inputs, timestep=self.pipeline.told_time(t), **self._condition(cond, len(x_t)), return_dict=False)[0]
         if packing == 1:
             return output
@@ -172,7 +178,8 @@ class DiffusersNetwork(Denoiser):
         """The condition as the network takes it."""
         if self.pipeline.family.inputs is not None:
             text = cond.text or self.pipeline.no_text(count)
-            return self.pipeline.family.inputs(self.pipeline, text.given)
+            given = {name: value.to(self.dtype) if value.is_floating_point() else value for name, value in text.given.items()}
+            return self.pipeline.family.inputs(self.pipeline, given)
         if not self.label_count:
             return {}
         label = torch.full((count,), -1, device=next(self.parameters()).device) if cond.label is None else cond.label
@@ -208,6 +215,7 @@ class DiffusersNetwork(Denoiser):
         """A layer's output, (b, channels, h, w): a transformer's tokens of the image, which come last, lie row by row."""
         is_unet = self.pipeline.family.part == "unet"
         value: Tensor = output if isinstance(output, Tensor) else output[0 if is_unet else -1]
+        value = value.to(x_t.dtype)
         if is_unet:
             return value
         side = self.network.config.patch_size * self.pipeline.family.packing

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from distill.export import AUTOENCODER
+from distill.models.activation_checkpointing import CheckpointedBlock
 from distill.models.backbone import Backbone, Place, Sizes, plan, read_plain
 from distill.models.edm_layers import attend, split_heads
 from distill.models.preconditioning import EDMPrecond, Preconditioned
@@ -147,7 +148,7 @@ class EDM2UNet(Backbone):
         return self.out_conv(hidden, self.out_gain)
 
 
-class EDM2Block(nn.Module):
+class EDM2Block(CheckpointedBlock):
     """A residual block (figure 21). The encoder's projects and normalises each pixel first; the decoder's projects its main path last."""
 
     def __init__(self, place: Place, embedding: int, config: EDM2Config, decodes: bool) -> None:

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from distill.models.activation_checkpointing import CheckpointedBlock
 from distill.models.backbone import Place
 
 
@@ -80,7 +81,7 @@ def resample(x: Float[Tensor, "b c h w"], kernel: Float[Tensor, "1 1 k k"], up: 
     return F.conv2d(x, weight, groups=channels, stride=2, padding=padding)
 
 
-class Block(nn.Module):
+class Block(CheckpointedBlock):
     """Two 3x3 convolutions, conditioned between them; a residual path; self-attention after it, if it has `heads`.
 
     The condition is a shift before the second normalisation, or with `scales` a scale and a shift after it. `residual_scale` multiplies each

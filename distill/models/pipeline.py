@@ -18,6 +18,7 @@ from distill.errors import UserError
 from distill.export import PIPELINE, is_own_pipeline
 from distill.files import weights_sha256
 from distill.models.families import FAMILIES, Family
+from distill.models.latents import Latents
 from distill.parameterization import Prediction
 from distill.schedules import DDPM, Flow, NoiseSchedule
 from distill.types import Condition, Text
@@ -53,7 +54,8 @@ def check_folder(folder: Path, flag: str) -> None:
 class Pipeline:
     """A diffusers pipeline, opened for the denoisers that share it: a copy of one of them copies its network alone.
 
-    `source` are the settings that open it. Raises UserError for kinds of parts that are unknown here, and for settings that do not fit it.
+    `source` are the settings that open it. All its weights are held in `dtype`; what passes in and out of its encoders is of float32. Raises
+    UserError for kinds of parts that are unknown here, and for settings that do not fit it.
     """
 
     def __init__(
@@ -63,18 +65,19 @@ class Pipeline:
         resolution: int | None = None,
         null_label: int | None = None,
         embedded_guidance: float | None = None,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
-        self.pipe, self.source = pipe, source
+        self.pipe, self.source, self.dtype = pipe, source, dtype
         self.family = check_parts(pipe)
         self.schedule, self.prediction = read_scheduler(pipe.scheduler)
         self.config: Any = getattr(pipe, self.family.part).config
-        self.vae: Any = getattr(pipe, "vae", None)
+        vae = getattr(pipe, "vae", None)
+        self.latents = None if vae is None else Latents(vae, dtype)
         self.takes_text = self.family.inputs is not None
-        factor = 1 if self.vae is None else 2 ** (len(_widths(self.vae)) - 1)
+        factor = 1 if self.latents is None else self.latents.factor
         height, width = self._choose_size(resolution, factor)
-        latents, images = (self.config.in_channels,) * 2 if self.vae is None else (self.vae.config.latent_channels, self.vae.config.in_channels)
-        self.image_shape = (latents, height, width)
-        self.pixel_shape = (images, height * factor, width * factor)
+        self.image_shape = (self.config.in_channels if self.latents is None else self.latents.channels, height, width)
+        self.pixel_shape = (self.config.in_channels if self.latents is None else self.latents.image_channels, height * factor, width * factor)
         self.label_count, self.null_label = self._choose_labels(null_label)
         self.embedded_guidance = self._choose_guidance(embedded_guidance)
         self.time_factor = self.family.time_factor(self.config)
@@ -82,7 +85,7 @@ class Pipeline:
             self.time_factor *= pipe.scheduler.config.num_train_timesteps
         for part in pipe.components.values():
             if isinstance(part, nn.Module):
-                part.float().eval().requires_grad_(False)
+                hold(part.eval().requires_grad_(False), dtype)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Pipeline:
         return self
@@ -98,18 +101,11 @@ class Pipeline:
 
     def encode(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b ..."]:
         """The latents' mean, in the units in which the network has them; the images themselves where there are no latents."""
-        if self.vae is None:
-            return images
-        shift, scale = self._latent_units(images)
-        encoded = self.vae.encode(images)
-        return ((encoded.latent_dist.mode() if hasattr(encoded, "latent_dist") else encoded.latent) - shift) / scale
+        return images if self.latents is None else self.latents.encode(images)
 
     def decode(self, x0: Float[Tensor, "b ..."]) -> Float[Tensor, "b c h w"]:
         """Images of latents."""
-        if self.vae is None:
-            return x0
-        shift, scale = self._latent_units(x0)
-        return self.vae.decode(x0 * scale + shift, return_dict=False)[0]
+        return x0 if self.latents is None else self.latents.decode(x0)
 
     def told_time(self, t: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
         """A time of the schedule as the network is told it."""
@@ -126,10 +122,11 @@ class Pipeline:
 
     @torch.no_grad()
     def _encode(self, prompts: Sequence[str]) -> dict[str, Tensor]:
-        """Everything that the pipeline's `encode_prompt` returns, by our names."""
+        """Everything that the pipeline's `encode_prompt` returns, by our names, numbers as float32."""
         device = next(part.device for name, part in self.pipe.components.items() if name.startswith("text_encoder") and part is not None)
         encoded = self.pipe.encode_prompt(**{**self._prompt_settings(), "prompt": list(prompts), "device": device})
-        return dict(zip(self.family.encoded, encoded, strict=False))
+        parts = zip(self.family.encoded, encoded, strict=False)
+        return {name: value.float() if isinstance(value, Tensor) and value.is_floating_point() else value for name, value in parts}
 
     def _prompt_settings(self) -> dict[str, Any]:
         """What the pipeline's `encode_prompt` is given besides prompts: as in a call of the pipeline with nothing but a prompt, guided."""
@@ -174,10 +171,15 @@ class Pipeline:
 
     def save(self, network: nn.Module, times: Sequence[float], folder: Path) -> None:
         """Write a pipeline with this network, whose call with as many steps enters it at these times."""
-        pipe = copy.copy(self.pipe)
         network = self.family.exported(network, self.embedded_guidance)
+        pipe = copy.copy(self.pipe) if self.dtype == torch.float32 else self._as_read(network)
         pipe.register_modules(**{self.family.part: network}, scheduler=self.student_scheduler(times))
         pipe.save_pretrained(folder)
+
+    def _as_read(self, network: nn.Module) -> Any:
+        """The pipeline opened once more with this network: its other parts as they are before they are held in less than float32."""
+        place = {name: self.source.get(name) for name in ("revision", "variant")}
+        return open_pipeline(self.source["path"], "teacher.path", **place, **{self.family.part: network})
 
     def student_scheduler(self, times: Sequence[float]) -> Any:
         """One that, asked for as many steps, takes them at these times, as far as it can, and between them noises what the network predicts anew.
@@ -211,15 +213,6 @@ class Pipeline:
         if not torch.allclose(taken.double(), torch.tensor(times, dtype=torch.float64), rtol=0, atol=1e-5):
             listed = [", ".join(f"{t:g}" for t in some) for some in (times, taken.tolist())]
             raise UserError(f"generator.further_noise_to_signal: steps at t = {listed[0]}; expected {listed[1]}, or null: pipelines have no others")
-
-    def _latent_units(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of the autoencoder's latents, which for the network are 0 and 1."""
-        config = self.vae.config
-        if config.get("latents_mean") is not None and config.get("latents_std") is not None:
-            mean, std = (x.new_tensor(config[name]).reshape(1, -1, 1, 1) for name in ("latents_mean", "latents_std"))
-        else:
-            mean, std = x.new_tensor(config.get("shift_factor") or 0.0), x.new_tensor(1.0)
-        return mean, std / config.scaling_factor
 
     def _choose_size(self, resolution: int | None, factor: int) -> tuple[int, int]:
         """Height and width as the network has them. Another than its own is written into a U-Net's configuration, for the pipeline's default call;
@@ -258,6 +251,13 @@ class Pipeline:
                 raise UserError("teacher.embedded_guidance: the network is told no guidance; expected null")
             return None
         return inspect.signature(type(self.pipe).__call__).parameters["guidance_scale"].default if scale is None else scale
+
+
+def hold(network: nn.Module, dtype: torch.dtype) -> None:
+    """Hold a network's weights in `dtype`, and in float32 what else it has, since rounded frequencies would tell other positions and times."""
+    for tensors, kind in ((network.parameters(), dtype), (network.buffers(), torch.float32)):
+        for tensor in tensors:
+            tensor.data = tensor.data.to(kind) if tensor.is_floating_point() else tensor.data
 
 
 def read_scheduler(scheduler: Any) -> tuple[NoiseSchedule, Prediction]:
@@ -308,8 +308,3 @@ def check_parts(pipe: Any) -> Family:
 def _refuse_setting(name: str, config: Any, key: str) -> None:
     if config.get(key):
         raise UserError(f"teacher.path: the network of {name} has {key}, which is unknown here")
-
-
-def _widths(vae: Any) -> Sequence[int]:
-    """Channels of the autoencoder's levels, each half as high as the last."""
-    return vae.config.get("encoder_block_out_channels") or vae.config.block_out_channels

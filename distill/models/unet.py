@@ -16,6 +16,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from distill.models.activation_checkpointing import CheckpointedBlock
 from distill.schedules import EDM, like
 from distill.types import Condition, Denoiser, Features
 
@@ -156,7 +157,7 @@ def label_rows(label: Int64[Tensor, " b"] | None, t: Float[Tensor, " b"], label_
     return torch.full(t.shape, label_count, device=t.device) if label is None else label.remainder(label_count + 1)
 
 
-class ResidualBlock(nn.Module):
+class ResidualBlock(CheckpointedBlock):
     """Two 3x3 convolutions with FiLM between them, a residual path, and self-attention after it if asked for."""
 
     def __init__(self, inputs: int, outputs: int, embedding: int, dropout: float, attention: bool) -> None:

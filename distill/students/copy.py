@@ -19,10 +19,20 @@ class Settings(StudentSettings):
 
     def build(self, teacher: Denoiser, *noise_to_signal: float) -> FewStepGenerator:
         """The copy. Raises UserError where the teacher has no weights."""
-        import copy
-
         from distill.models.few_steps import FewStepGenerator
 
         if not any(True for _ in teacher.parameters()):
             raise UserError("generator.network: a copy of this teacher has no weights to train; expected mlp or affine")
-        return FewStepGenerator(copy.deepcopy(teacher).requires_grad_(True), *noise_to_signal)
+        return FewStepGenerator(learning_copy(teacher), *noise_to_signal)
+
+
+def learning_copy(teacher: Denoiser) -> Denoiser:
+    """A copy all of whose weights learn, in float32 where the teacher's are held in less."""
+    import copy
+
+    import torch
+
+    copied = copy.deepcopy(teacher).requires_grad_(True)
+    for parameter in copied.parameters():
+        parameter.data = parameter.data.to(torch.promote_types(parameter.dtype, torch.float32))
+    return copied

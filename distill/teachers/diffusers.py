@@ -21,7 +21,9 @@ class Settings(TeacherSettings):
     revision: str | None = None
     """Branch, tag or commit on the hub; null takes the newest."""
     variant: str | None = None
-    """Variant of the weights' files, such as fp16; they are read as float32 all the same."""
+    """Variant of the weights' files, such as fp16; they are read as `dtype` all the same."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """What weights are held in that do not learn, of the pipeline's networks and under adapters; `bfloat16` takes half the memory."""
     resolution: int | None = Field(None, ge=1)
     """Height and width of the images in pixels; null takes the pipeline's own."""
     null_label: int | None = Field(None, ge=0)
@@ -36,11 +38,16 @@ class Settings(TeacherSettings):
 
         Raises UserError where there is none, it is of an unknown kind, or its attention is not to be had here.
         """
+        import torch
+
         from distill.models.attention import open_backend, route_attention
         from distill.models.pipeline import open_pipeline
 
         attend = open_backend(self.attention)
-        network = self._around(open_pipeline(self.path, "teacher.path", revision=self.revision, variant=self.variant))
+        settings: dict[str, Any] = {"revision": self.revision, "variant": self.variant}
+        if self.dtype != "float32":  # which is the default
+            settings["dtype"] = getattr(torch, self.dtype)
+        network = self._around(open_pipeline(self.path, "teacher.path", **settings))
         route_attention(network.network, attend)
         return network
 
@@ -51,9 +58,11 @@ class Settings(TeacherSettings):
         return self._around(outline_pipeline(self.path, self.revision))
 
     def _around(self, pipe: Any) -> DiffusersNetwork:
+        import torch
+
         from distill.models.diffusers_network import DiffusersNetwork
         from distill.models.pipeline import Pipeline
 
         source = self.model_dump(mode="json", exclude={"name", "attention"})  # what computes it is not the export's
-        pipeline = Pipeline(pipe, source, self.resolution, self.null_label, self.embedded_guidance)
+        pipeline = Pipeline(pipe, source, self.resolution, self.null_label, self.embedded_guidance, getattr(torch, self.dtype))
         return DiffusersNetwork(getattr(pipe, pipeline.family.part), pipeline).eval()
