@@ -225,7 +225,7 @@ def test_a_run_of_several_steps_leaves_as_a_pipeline_or_does_not_begin(root: Pat
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("preset", ["sd15/f_distill", "sd15/sid_lsg", "sd15/dmd2", "sdxl/f_distill", "sdxl/dmd2"])
+@pytest.mark.parametrize("preset", ["sd15/f_distill", "sd15/sid_lsg", "sd15/dmd2", "sdxl/f_distill", "sdxl/dmd2", "sdxl/dmd2_lora"])
 def test_the_papers_presets_run(root: Path, preset: str) -> None:
     """Three steps with a tiny pipeline of the same classes; everything that is not a size, a path or a count stays the preset's."""
     content = yaml.safe_load(Path(f"configs/{preset}.yaml").read_text())
@@ -243,6 +243,7 @@ def test_the_papers_presets_run(root: Path, preset: str) -> None:
     assert distill.load_generator(run_dir).denoiser.entries([content["generator"]["init_noise_to_signal"]])[0].t == {
         "sd15/sid_lsg": 625.0,
         "sdxl/dmd2": 399.0,
+        "sdxl/dmd2_lora": 399.0,
     }.get(preset, 999.0)
 
 

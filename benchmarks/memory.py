@@ -1,0 +1,226 @@
+"""Peak memory and time of a step, in full and with adapters, with and without activation checkpointing: `python benchmarks/memory.py`.
+
+By default of SDXL's classes with sizes that suit a CPU. `--config sdxl` takes SDXL's own sizes with random weights, on a GPU: U-Net, autoencoder and
+text encoders, 1024x1024 pixels, one image at once, weights that do not learn in bfloat16. A step is DMD2's: one fake update with its discriminator,
+one of the generator. Every way is run by a process of its own, which then makes samples as a run does. Results go into
+`benchmarks/results/memory.json`, and into the table between the markers in docs/diffusers.md; beside them stands what the dry run predicts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
+
+import torch  # noqa: E402
+from torch import nn  # noqa: E402
+
+from distill.distillation import Distillation  # noqa: E402
+from distill.dry_run import META, Cost, measure_both  # noqa: E402
+from distill.files import read_json, write_json, write_text  # noqa: E402
+from distill.launch import build_accelerator  # noqa: E402
+from distill.models.diffusers_network import DiffusersNetwork  # noqa: E402
+from distill.models.pipeline import hold  # noqa: E402
+from distill.models.pipeline_outline import CLIP_G, CLIP_L, PUBLISHED, SDXL_UNET, VAE, outline_pipeline  # noqa: E402
+from distill.rehearsal import rehearse_distillation  # noqa: E402
+from distill.run_folder import commit, machine  # noqa: E402
+from distill.run_settings import DistillRun  # noqa: E402
+from distill.teachers import diffusers  # noqa: E402
+from distill.tracking import Clock  # noqa: E402
+from distill.types import Condition, Text  # noqa: E402
+
+RESULTS, DOCUMENT = ROOT / "benchmarks" / "results" / "memory.json", ROOT / "docs" / "diffusers.md"
+BEGIN, END = "<!-- memory: begin -->", "<!-- memory: end -->"
+MIB, STEPS = 2**20, 3
+SDXL = "stabilityai/stable-diffusion-xl-base-1.0"
+SMALL_UNET = {
+    **{"sample_size": 32, "block_out_channels": (64, 128, 256), "transformer_layers_per_block": (1, 1, 2), "attention_head_dim": (2, 4, 8)},
+    **{"cross_attention_dim": 192, "addition_time_embed_dim": 32, "projection_class_embeddings_input_dim": 6 * 32 + 128},
+}
+SMALL_CLIPS = [{"hidden_size": width, "intermediate_size": 4 * width, "num_attention_heads": 2, "projection_dim": width} for width in (64, 128)]
+CONFIGS: dict[str, dict[str, Any]] = {
+    "tiny": {"path": "tiny", "dtype": "float32", "precision": "fp32", "batch_size": 4, "rank": 16, "device": "cpu"},
+    "sdxl": {"path": SDXL, "dtype": "bfloat16", "precision": "bf16", "batch_size": 1, "rank": 64, "device": "cuda"},
+}
+LABELS = {"tiny": "SDXL's kind, small", "sdxl": "SDXL, 1024x1024"}
+WAYS = list(itertools.product(("copy", "lora"), (False, True)))
+
+
+def register_the_small_one() -> None:
+    """Make the small pipeline known beside the published ones: SDXL's classes and configurations, but for sizes."""
+    kind, parts = PUBLISHED[SDXL]
+    small = {"unet": {**SDXL_UNET, **SMALL_UNET}, "vae": {**VAE, "block_out_channels": (32,) * 4}}
+    small |= {
+        "text_encoder": {**CLIP_L, **SMALL_CLIPS[0], "num_hidden_layers": 2},
+        "text_encoder_2": {**CLIP_G, **SMALL_CLIPS[1], "num_hidden_layers": 2},
+    }
+    PUBLISHED["tiny"] = (kind, {name: (library, part, {**config, **small.get(name, {})}) for name, (library, part, config) in parts.items()})
+
+
+class RandomTeacher(diffusers.Settings):
+    """A pipeline that is known without its files, with random weights, and random numbers for its prompts, since it has no tokenizer."""
+
+    def load(self) -> DiffusersNetwork:
+        pipe = outline_pipeline(self.path)
+        torch.manual_seed(0)
+        for part in pipe.components.values():
+            if isinstance(part, nn.Module):
+                hold(part, getattr(torch, self.dtype))
+                draw_weights(part.to_empty(device="cpu"))
+        network = self._around(pipe)
+        pipeline = network.pipeline
+        shapes = pipeline.text_shapes()
+
+        def encode_prompts(prompts: list[str]) -> Condition:
+            given, none = ({name: torch.randn(rows, *shape) for name, shape in shapes.items()} for rows in (len(prompts), 1))
+            return Condition(text=Text(given, none))
+
+        pipeline.encode_prompts, pipeline.prompt_encoder_sha256 = encode_prompts, lambda: "random"  # type: ignore[method-assign,assignment]
+        return network
+
+
+def draw_weights(network: nn.Module) -> None:
+    """Under which what passes a layer keeps its size."""
+    for name, parameter in network.named_parameters():
+        if parameter.ndim > 1:
+            nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5)
+        else:
+            nn.init.constant_(parameter, float(name.endswith("weight")))
+
+
+def config_of(name: str, kind: str, is_checkpointed: bool, folder: Path) -> DistillRun:
+    """DMD2 on the teacher's own samples: no data are needed."""
+    chosen = CONFIGS[name]
+    (folder / "prompts.txt").write_text("a prompt")
+    network = {"name": kind, **({"rank": chosen["rank"]} if kind == "lora" else {})}
+    return DistillRun.model_validate(
+        {
+            **{"task": "distill", "run_dir": folder / "run", "steps": STEPS, **{key: chosen[key] for key in ("batch_size", "precision", "device")}},
+            "teacher": RandomTeacher(path=chosen["path"], dtype=chosen["dtype"]),
+            "prompts": {"name": "text_file", "path": folder / "prompts.txt"},
+            "teacher_samples": {"path": folder / "samples", "count": 1, "sampler": {"steps": 1}},
+            "activation_checkpointing": is_checkpointed,
+            "generator": {"network": network, "init_noise_to_signal": 1.16},
+            "fake": {"network": network},
+            "objective": {"name": "distribution_matching", "divergence": "reverse_kl"},
+            "guidance": {"teacher": 8.0},
+            "discriminator": {"reads": "fake", "real": "teacher"},
+            "terms": [{"name": "gan", "weight": 5e-3}],
+        }
+    )
+
+
+def run(name: str, kind: str, is_checkpointed: bool) -> dict[str, Any]:
+    """Take some steps and make samples; returns the peak of memory in MiB, and seconds of a step. This process must have done nothing before."""
+    with tempfile.TemporaryDirectory() as folder:
+        config = config_of(name, kind, is_checkpointed, Path(folder))
+        accelerator = build_accelerator(config)
+        on_gpu = accelerator.device.type == "cuda"
+        before = resident()
+        task = Distillation(config, accelerator, Clock())
+        task.start(0)
+        seconds = [timed(lambda step=step: task.update(step, detailed=False), on_gpu) for step in range(STEPS)]
+        task.sample(4)
+        peak = torch.cuda.max_memory_allocated() if on_gpu else 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+        reserved = {"reserved": torch.cuda.max_memory_reserved() / MIB} if on_gpu else {}
+        return {"measured": peak / MIB, **reserved, "seconds": min(seconds[1:])}
+
+
+def resident() -> int:
+    """Bytes of this process in memory."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def timed(do: Callable[[], Any], on_gpu: bool) -> float:
+    """Seconds: of the clock on a GPU, of the processor elsewhere."""
+    if on_gpu:
+        torch.cuda.synchronize()
+    clock = time.perf_counter if on_gpu else time.process_time
+    start = clock()
+    do()
+    if on_gpu:
+        torch.cuda.synchronize()
+    return clock() - start
+
+
+def predict(name: str) -> dict[tuple[str, bool], Cost]:
+    """The dry run's answer for every way."""
+    costs = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for kind in ("copy", "lora"):
+            config = config_of(name, kind, False, Path(folder))
+            rehearsal = rehearse_distillation(config, config.teacher.outline().eval().requires_grad_(False), META)
+            costs |= {
+                (kind, is_checkpointed): cost
+                for is_checkpointed, cost in zip((False, True), measure_both("", rehearsal, config).values(), strict=True)
+            }
+    return costs
+
+
+def run_apart(name: str, kind: str, is_checkpointed: bool) -> dict[str, Any]:
+    """`run` in a process of its own, which gives memory back to the system at once, so that its peak is of what is used."""
+    words = [sys.executable, __file__, "--config", name, "--way", kind, *(["--checkpointing"] if is_checkpointed else [])]
+    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
+    done = subprocess.run(words, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(words)}:\n{done.stderr[-2000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def table(results: dict[str, Any]) -> str:
+    """All results as Markdown, with "not run" where there is no GPU's."""
+    lines = ["| network | what learns | activation checkpointing | predicted, GiB | measured, GiB | time of a step |", "|---|---|---|---|---|---|"]
+    for name, result in results.items():
+        first = result["ways"][0].get("seconds")
+        for way in result["ways"]:
+            spent = "not run"
+            if "seconds" in way:
+                spent = f"{way['seconds']:.2f} s" if CONFIGS[name]["device"] == "cuda" else f"{way['seconds'] / first:.2f}"
+            measured = f"{way['measured'] / 1024:.2f}" if "measured" in way else "not run"
+            learns, checkpointed = {"copy": "all weights", "lora": "adapters"}[way["way"]], "yes" if way["activation checkpointing"] else "no"
+            lines.append(f"| {LABELS[name]} | {learns} | {checkpointed} | {way['predicted'] / 1024:.2f} | {measured} | {spent} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", choices=CONFIGS, default="tiny", help="tiny, for CPUs, or sdxl, for a GPU (default: tiny)")
+    parser.add_argument("--predict", action="store_true", help="predict only, and leave what was measured before as not run")
+    parser.add_argument("--ways", nargs="+", choices=("copy", "lora"), default=("copy", "lora"), help="what learns (default: both)")
+    parser.add_argument("--way", choices=("copy", "lora"), help=argparse.SUPPRESS)
+    parser.add_argument("--checkpointing", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    register_the_small_one()
+    if options.way:
+        print(json.dumps(run(options.config, options.way, options.checkpointing)))
+        return
+    costs, ways = predict(options.config), []
+    for kind, is_checkpointed in WAYS:
+        way = {"way": kind, "activation checkpointing": is_checkpointed, "predicted": costs[kind, is_checkpointed].most / MIB}
+        if not options.predict and kind in options.ways:
+            way |= run_apart(options.config, kind, is_checkpointed)
+        print(way, flush=True)
+        ways.append(way)
+    conditions = {"machine": machine(), "commit": commit(), "torch": torch.__version__, "threads": torch.get_num_threads(), "sizes in": "MiB"}
+    results = read_json(RESULTS) if RESULTS.is_file() else {}
+    write_json(RESULTS, results | {options.config: {"conditions": conditions, "settings": CONFIGS[options.config], "ways": ways}})
+    before, _, rest = DOCUMENT.read_text(encoding="utf-8").partition(BEGIN)
+    text = table(read_json(RESULTS))
+    write_text(DOCUMENT, f"{before}{BEGIN}\n{text}\n{END}{rest.partition(END)[2]}")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
