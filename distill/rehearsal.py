@@ -79,7 +79,7 @@ def rehearse_distillation(config: DistillRun, teacher: Denoiser, device: torch.d
     updates = {"a fake update": update_fake, "a generator update": update_generator}
     if not any(True for _ in networks.fake.parameters()):  # an exact one
         del updates["a fake update"]
-    besides = {"samples to look at": partial(look, networks.generator, batch)}
+    besides: dict[str, Callable[[], None]] = {"samples to look at": partial(look, networks.generator, batch)}
     if batch.real is not None and teacher.pixel_shape != teacher.image_shape:
         besides["encoding real images"] = partial(encode, teacher, min(config.batch_size, most_at_once(teacher.pixel_shape)), device)
     models = (teacher, networks.generator, networks.fake)
