@@ -2,8 +2,8 @@
 
 By default of SDXL's classes with sizes that suit a CPU. `--config sdxl` takes SDXL's own sizes with random weights, on a GPU: U-Net, autoencoder and
 text encoders, 1024x1024 pixels, one image at once, weights that do not learn in bfloat16. A step is DMD2's: one fake update with its discriminator,
-one of the generator. Every way is run by a process of its own, which then makes samples as a run does. Results go into
-`benchmarks/results/memory.json`, and into the table between the markers in docs/diffusers.md; beside them stands what the dry run predicts.
+one of the generator. Every way is run by a process of its own. Results go into `benchmarks/results/memory.json`, and into the table between the
+markers in docs/diffusers.md; beside them stands what the dry run predicts.
 """
 
 from __future__ import annotations
@@ -11,8 +11,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -26,9 +24,10 @@ sys.path.insert(0, str(ROOT))
 
 import torch  # noqa: E402
 from torch import nn  # noqa: E402
+from torch.profiler import ProfilerActivity, profile  # noqa: E402
 
 from distill.distillation import Distillation  # noqa: E402
-from distill.dry_run import META, Cost, measure_both  # noqa: E402
+from distill.dry_run import META, measure_both  # noqa: E402
 from distill.files import read_json, write_json, write_text  # noqa: E402
 from distill.launch import build_accelerator  # noqa: E402
 from distill.models.diffusers_network import DiffusersNetwork  # noqa: E402
@@ -123,24 +122,36 @@ def config_of(name: str, kind: str, is_checkpointed: bool, folder: Path) -> Dist
 
 
 def run(name: str, kind: str, is_checkpointed: bool) -> dict[str, Any]:
-    """Take some steps and make samples; returns the peak of memory in MiB, and seconds of a step. This process must have done nothing before."""
+    """Take some steps; returns the most that torch's allocator held, in MiB, and seconds of a step. This process must have done nothing before."""
     with tempfile.TemporaryDirectory() as folder:
         config = config_of(name, kind, is_checkpointed, Path(folder))
         accelerator = build_accelerator(config)
+
+        def begin() -> Distillation:
+            task = Distillation(config, accelerator, Clock())
+            task.start(0)
+            for step in range(STEPS):
+                task.update(step, detailed=False)
+            return task
+
         on_gpu = accelerator.device.type == "cuda"
-        before = resident()
-        task = Distillation(config, accelerator, Clock())
-        task.start(0)
-        seconds = [timed(lambda step=step: task.update(step, detailed=False), on_gpu) for step in range(STEPS)]
-        task.sample(4)
-        peak = torch.cuda.max_memory_allocated() if on_gpu else 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-        reserved = {"reserved": torch.cuda.max_memory_reserved() / MIB} if on_gpu else {}
-        return {"measured": peak / MIB, **reserved, "seconds": min(seconds[1:])}
+        task, most = begin_on_gpu(begin) if on_gpu else begin_on_cpu(begin)
+        seconds = [timed(lambda step=step: task.update(step, detailed=False), on_gpu) for step in range(STEPS, 2 * STEPS)]
+        return {name: size / MIB for name, size in most.items()} | {"seconds": min(seconds)}
 
 
-def resident() -> int:
-    """Bytes of this process in memory."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+def begin_on_gpu(begin: Callable[[], Distillation]) -> tuple[Distillation, dict[str, int]]:
+    """With the bytes in tensors, and those that the allocator reserved for them, at most."""
+    task = begin()
+    return task, {"measured": torch.cuda.max_memory_allocated(), "reserved": torch.cuda.max_memory_reserved()}
+
+
+def begin_on_cpu(begin: Callable[[], Distillation]) -> tuple[Distillation, dict[str, int]]:
+    """With the bytes in tensors at most, by every allocation and release that torch's profiler writes down."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+        task = begin()
+    events = [event for event in profiled.profiler.kineto_results.events() if event.name() == "[memory]"]
+    return task, {"measured": max(itertools.accumulate(event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())))}
 
 
 def timed(do: Callable[[], Any], on_gpu: bool) -> float:
@@ -155,25 +166,23 @@ def timed(do: Callable[[], Any], on_gpu: bool) -> float:
     return clock() - start
 
 
-def predict(name: str) -> dict[tuple[str, bool], Cost]:
-    """The dry run's answer for every way."""
+def predict(name: str) -> dict[tuple[str, bool], float]:
+    """What the dry run has every way take in steps, in MiB."""
     costs = {}
     with tempfile.TemporaryDirectory() as folder:
         for kind in ("copy", "lora"):
             config = config_of(name, kind, False, Path(folder))
             rehearsal = rehearse_distillation(config, config.teacher.outline().eval().requires_grad_(False), META)
-            costs |= {
-                (kind, is_checkpointed): cost
-                for is_checkpointed, cost in zip((False, True), measure_both("", rehearsal, config).values(), strict=True)
-            }
+            for is_checkpointed, cost in zip((False, True), measure_both(kind, rehearsal, config).values(), strict=True):
+                most = max(added for name, added in cost.added.items() if name in rehearsal.updates)
+                costs[kind, is_checkpointed] = (sum(cost.held.values()) + most) / MIB
     return costs
 
 
 def run_apart(name: str, kind: str, is_checkpointed: bool) -> dict[str, Any]:
-    """`run` in a process of its own, which gives memory back to the system at once, so that its peak is of what is used."""
+    """`run` in a process of its own."""
     words = [sys.executable, __file__, "--config", name, "--way", kind, *(["--checkpointing"] if is_checkpointed else [])]
-    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
-    done = subprocess.run(words, env=environment, capture_output=True, text=True)
+    done = subprocess.run(words, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"{' '.join(words)}:\n{done.stderr[-2000:]}")
     return json.loads(done.stdout.splitlines()[-1])
@@ -208,7 +217,7 @@ def main() -> None:
         return
     costs, ways = predict(options.config), []
     for kind, is_checkpointed in WAYS:
-        way = {"way": kind, "activation checkpointing": is_checkpointed, "predicted": costs[kind, is_checkpointed].most / MIB}
+        way = {"way": kind, "activation checkpointing": is_checkpointed, "predicted": costs[kind, is_checkpointed]}
         if not options.predict and kind in options.ways:
             way |= run_apart(options.config, kind, is_checkpointed)
         print(way, flush=True)
