@@ -55,14 +55,12 @@ def _describe_distillation(config: DistillRun) -> list[str]:
         costs |= measure_both(way, rehearsal, variant)
         if variant == config:
             own, chosen = rehearsal, way + CHECKPOINTED * config.activation_checkpointing
-    cost, rows = costs[chosen], images_at_once(config)
-    fake_updates = own.repeats.get("a fake update", 0)
-    made = fake_updates + (not fake_updates or rows < config.batch_size)  # micro-batches' samples are made anew for the generator's update
-    real = fake_updates * config.batch_size if config.discriminator is not None else 0
+    cost, made = costs[chosen], own.generations * config.batch_size
+    real = own.repeats.get("a fake update", 0) * config.batch_size if config.discriminator is not None else 0
     work = _work(config, cost)
     if _size(teacher) and own.pass_of_the_teacher is not None:
         work += f", {cost.flops / meter_flops(own.pass_of_the_teacher):.1f} forward passes of the teacher on as many images"
-    lines = [f"a generator step makes {made * config.batch_size} images of the student and looks at {real} real ones", work]
+    lines = [f"a generator step makes {made} images of the student and looks at {real} real ones", work]
     steps = config.generator.steps
     if steps > 1:
         lines.append(f"an image of the student takes {steps} evaluations, one for training {(steps + 1) / 2:g} on average")

@@ -199,7 +199,7 @@ def main(arguments: list[str]) -> None:
     from distill.files import new_folder
     from distill.hub import upload
     from distill.model_card import write_card
-    from distill.report import read_run
+    from distill.run_record import read_run
 
     options = _parse(arguments)
     read_run(options.run)

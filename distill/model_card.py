@@ -11,7 +11,7 @@ import yaml
 
 from distill.export import ADAPTERS, CONFIG, PIPELINE, is_own_pipeline
 from distill.files import read_json, write_text
-from distill.report import Run, method_of, read_run, student_cost
+from distill.run_record import Run, method_of, read_run, student_cost
 
 CARD = "README.md"
 SHOWN = {

@@ -26,8 +26,9 @@ class Rehearsal:
     """The networks of a run by name, those of them that learn, that of whose weights an average is kept, and what is done with them, by name.
 
     `batch` are the samples that it has at once. `updates` are those of a step, in order, each with its gradients, which are gone when it ends; a
-    step has `repeats` of each. `besides` is what a run does besides its steps. `models` are the networks that can be checkpointed. Images for
-    training are of any number of the student's steps, and all of them are rehearsed: `untaken_steps` of them are not taken on average.
+    step has `repeats` of each. `besides` is what a run does besides its steps. `models` are the networks that can be checkpointed. A step has the
+    student make images for training `generations` times. They are of any number of its steps, and all of them are rehearsed: `untaken_steps` of
+    them are not taken on average.
     """
 
     networks: dict[str, nn.Module]
@@ -40,6 +41,7 @@ class Rehearsal:
     besides: dict[str, Callable[[], None]]
     pass_of_the_teacher: Callable[[], None] | None = None
     step_of_the_student: Callable[[], None] | None = None
+    generations: int = 0
     untaken_steps: float = 0.0
 
 
@@ -84,10 +86,11 @@ def rehearse_distillation(config: DistillRun, teacher: Denoiser, device: torch.d
         besides["encoding real images"] = partial(encode, teacher, min(config.batch_size, most_at_once(teacher.pixel_shape)), device)
     models = (teacher, networks.generator, networks.fake)
     repeats = {name: config.fake.updates if "fake" in name else 1 for name in updates}
-    made = repeats.get("a fake update", 0) + (len(batch) < config.batch_size or len(updates) == 1)
+    # Micro-batches' samples are made anew for the generator's update.
+    generations = repeats.get("a fake update", 0) + (len(batch) < config.batch_size or len(updates) == 1)
     passes = (partial(predict, teacher, batch), partial(generate, networks.generator, batch))
-    untaken = made * (networks.generator.evaluations - 1) / 2
-    return Rehearsal(built, models, learners, networks.generator, batch, updates, repeats, besides, *passes, untaken)
+    untaken = generations * (networks.generator.evaluations - 1) / 2
+    return Rehearsal(built, models, learners, networks.generator, batch, updates, repeats, besides, *passes, generations, untaken)
 
 
 def rehearse_teacher_training(config: TrainTeacherRun, network: Denoiser) -> Rehearsal:

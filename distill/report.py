@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
-from dataclasses import dataclass
 from html import escape
-from operator import index
 from pathlib import Path
 from typing import Any, NoReturn
-
-import yaml
 
 from distill import charts
 from distill.charts import duration, numbers, short
 from distill.errors import UserError, run_command
-from distill.files import read_json, write_json, write_text
+from distill.files import write_json, write_text
 from distill.preference_section import preference_of
+from distill.run_record import Run, read_run, student_cost, summarise
 
 STATS = {  # families of keys in stats.jsonl: the title of their section, and what to look for
     "loss/": ("Losses", "Thick: running mean; faint: logged values. A distillation's losses need not fall; look for sudden jumps."),
@@ -27,119 +23,6 @@ STATS = {  # families of keys in stats.jsonl: the title of their section, and wh
     "lr/": ("Learning rates", "As the optimisers used them."),
 }
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"  # the browser fetches and runs nothing, whatever a run's files contain
-
-
-@dataclass(frozen=True)
-class Run:
-    """What a run's folder holds, as far as it is there: an absent file is an empty mapping."""
-
-    folder: Path
-    config: dict[str, Any]
-    meta: dict[str, Any]
-    evaluation: dict[str, Any]
-    calibration: dict[str, Any]
-    sweep: dict[str, Any]
-    preference: dict[str, Any]
-    lines: list[dict[str, Any]]
-    """stats.jsonl, one line a step, ascending"""
-    unreadable: list[int]
-    """numbers of the lines of stats.jsonl that are no statistics, from 1"""
-
-    @property
-    def distance(self) -> str:
-        """The key of the protocol's Fréchet distance: `fd_pixel` for `fd-pixel`."""
-        return str(self.evaluation.get("protocol", "fd-pixel")).replace("-", "_")
-
-    @property
-    def train_command(self) -> str:
-        """What was typed; meta.json has it without the interpreter."""
-        return f"python {self.meta.get('command') or f'train.py {self.folder}/config.yaml'}"
-
-    @property
-    def eval_command(self) -> str:
-        return f"python -m eval --run {shlex.quote(str(self.folder))}"
-
-    def series(self, prefix: str) -> dict[str, tuple[list[int], list[float]]]:
-        """Everything logged whose key starts with `prefix`, by the rest of the key: its steps and its values; null was not finite."""
-        found: dict[str, tuple[list[int], list[float]]] = {}
-        for line in self.lines:
-            for key, value in line.items():
-                if key.startswith(prefix):
-                    steps, values = found.setdefault(key.removeprefix(prefix), ([], []))
-                    steps.append(line["step"])
-                    values.append(float("nan") if value is None else float(value))
-        return found
-
-
-def read_run(run_dir: Path) -> Run:
-    """Read a run's folder. Raises `UserError` where it is none, or one of its files is broken."""
-    if not run_dir.is_dir():
-        raise UserError(f"{run_dir}: no such folder; expected the folder of a run, such as runs/<name>")
-    files = {name: run_dir / name for name in ("config.yaml", "meta.json", "eval.json", "calibration.json", "sweep.json", "preference.json")}
-    if not files["config.yaml"].is_file() and not (run_dir / "stats.jsonl").is_file():
-        raise UserError(f"{run_dir}: is not a run; expected a folder with config.yaml or stats.jsonl")
-    found = {name: (read_yaml if name == "config.yaml" else read_json)(path) for name, path in files.items() if path.is_file()}
-    for name, content in found.items():
-        if not isinstance(content, dict):
-            raise UserError(f"{files[name]}: expected a mapping, found {type(content).__name__}")
-    config, meta, evaluation, calibration, sweep, preference = (found.get(name, {}) for name in files)
-    return Run(run_dir, config, meta, evaluation, calibration, sweep, preference, *read_stats(run_dir / "stats.jsonl"))
-
-
-def read_yaml(path: Path) -> Any:
-    """A configuration as it is written: a report must open the runs of other versions, so nothing is checked here."""
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: is not YAML ({error})") from error
-
-
-def read_stats(path: Path) -> tuple[list[dict[str, Any]], list[int]]:
-    """The lines of stats.jsonl by step, and the numbers of those that are none.
-
-    A killed run leaves half a line; a resumed one repeats the steps since its checkpoint, and what it wrote last is what happened.
-    """
-    by_step: dict[int, dict[str, Any]] = {}
-    unreadable = []
-    content = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
-    for number, text in enumerate(content.split("\n"), start=1):
-        try:
-            if text.strip():
-                line = json.loads(text)
-                by_step[index(line["step"])] = line
-        except (ValueError, TypeError, KeyError):
-            unreadable.append(number)
-    return [by_step[step] for step in sorted(by_step)], unreadable
-
-
-def method_of(config: dict[str, Any]) -> str | None:
-    """The objective and what is added to it: `expanded_divergence (forward_kl) + gan`."""
-    objective, terms = config.get("objective"), config.get("terms") or ()
-    if not isinstance(objective, dict):
-        return None
-    detail = objective.get("divergence") or objective.get("distance")
-    return " + ".join([f"{objective.get('name')} ({detail})" if detail else str(objective.get("name")), *(str(term["name"]) for term in terms)])
-
-
-def summarise(run_dir: Path) -> dict[str, Any]:
-    """`name, method, protocol, student, teacher, sampling, train` of a run: what a table of many runs needs; only what there is."""
-    run = read_run(run_dir)
-    results = {role: numbers(run.evaluation.get(role)) for role in ("student", "teacher", "sampling")}
-    student, teacher = results["student"].get(run.distance), results["teacher"].get(run.distance)
-    if student is not None and teacher:
-        results["student"]["fd_over_teacher"] = student / teacher
-    latest = run.lines[-1] if run.lines else {}
-    train = {name: latest[key] for name, key in {"seconds": "seconds", "images": "images", "steps": "step"}.items() if key in latest}
-    name, method, protocol = run.folder.resolve().name, method_of(run.config), run.evaluation.get("protocol")
-    summary = {"name": name, "method": method, "protocol": protocol, **results, "train": train}
-    return {key: value for key, value in summary.items() if value}
-
-
-def student_cost(run: Run) -> str:
-    """How many network evaluations an image of the student takes, in words."""
-    generator = run.config.get("generator")
-    steps = generator.get("steps", 1) if isinstance(generator, dict) else 1
-    return "one network evaluation" if steps == 1 else f"{steps} network evaluations"
 
 
 def story(run: Run, summary: dict[str, Any]) -> str:

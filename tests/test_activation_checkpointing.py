@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import shutil
+import unittest.mock
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torch.utils.checkpoint
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
 from distill.checkpoint import newest_checkpoint
 from distill.export import save_denoiser
 from distill.files import load_tensors
-from distill.models.activation_checkpointing import checkpoint_activations
+from distill.models.activation_checkpointing import checkpoint_activations, recompute
 from distill.models.edm import DhariwalUNetConfig, EDMNetwork, SongUNetConfig
 from distill.models.edm2 import EDM2Config, EDM2Network
 from distill.models.preconditioning import EDMPrecond
@@ -64,8 +66,10 @@ def disturbed(network: Denoiser) -> Denoiser:
 
 
 def learnt(root: Path, name: str, config: dict[str, Any]) -> dict[str, Tensor]:
-    """Everything that two steps leave: weights, averages, states of the optimisers."""
-    checkpoint = newest_checkpoint(run(root, name, {"steps": 2, "checkpoint_every": 2, **config}))
+    """Everything that two steps leave: weights, averages, states of the optimisers. Blocks are checkpointed where the configuration says so alone."""
+    with unittest.mock.patch("distill.models.activation_checkpointing.checkpoint", wraps=torch.utils.checkpoint.checkpoint) as recomputing:
+        checkpoint = newest_checkpoint(run(root, name, {"steps": 2, "checkpoint_every": 2, **config}))
+    assert recomputing.called == config.get("activation_checkpointing", False)
     assert checkpoint is not None
     tensors = {file.name: load_tensors(file) for file in checkpoint.glob("*.safetensors")}
     return {f"{file}/{name}": value for file, named in tensors.items() for name, value in named.items()}
@@ -107,6 +111,18 @@ def test_it_learns_the_same_to_the_last_bit(root: Path, teacher: str, students: 
         assert torch.equal(value, checkpointed[key]), key
 
 
+@pytest.mark.parametrize("students", ["lora", pytest.param("copy", marks=pytest.mark.slow)])
+def test_so_it_does_in_bfloat16(root: Path, students: str) -> None:
+    """Under autocast, which holds casts of weights, and on a base of bfloat16."""
+    config = config_of(root, "sdxl", "score_matching", LORA if students == "lora" else FULL, precision="bf16")
+    config["teacher"] = {**config["teacher"], "dtype": "bfloat16"}
+    config["teacher_samples"] = {**config["teacher_samples"], "path": str(root / "samples" / "bfloat16")}
+    plain = learnt(root, f"bf16-{students}", config)
+    checkpointed = learnt(root, f"bf16-{students}-checkpointed", {**config, "activation_checkpointing": True})
+    for key, value in plain.items():
+        assert torch.equal(value, checkpointed[key]), key
+
+
 def test_a_run_may_go_on_with_it(root: Path) -> None:
     config = config_of(root, "unet", "score_matching", FULL, checkpoint_every=1)
     plain = learnt(root, "whole", config)
@@ -115,6 +131,16 @@ def test_a_run_may_go_on_with_it(root: Path) -> None:
     continued = learnt(root, "parts", {**config, "activation_checkpointing": True})
     for key, value in plain.items():
         assert torch.equal(value, continued[key]), key
+
+
+@pytest.mark.parametrize("is_hooked", [False, True])
+def test_a_block_whose_output_is_read_does_not_run_again(is_hooked: bool) -> None:
+    block, runs = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.SiLU()), []
+    block[0].register_forward_hook(lambda module, inputs, output: runs.append(output.shape))
+    if is_hooked:
+        block.register_forward_hook(lambda module, inputs, output: None)
+    recompute(block, torch.randn(2, 3, requires_grad=True)).sum().backward()
+    assert len(runs) == (1 if is_hooked else 2)
 
 
 def test_a_teacher_in_training_is_checkpointed_too(root: Path) -> None:

@@ -292,6 +292,22 @@ def test_latents_are_scaled_and_shifted_as_the_pipeline_has_them(folders: dict[s
     torch.testing.assert_close(teacher.encode(images), (mean - 0.1) / 2 * 0.18215)
 
 
+@torch.no_grad()
+def test_an_autoencoder_works_on_a_megapixel_at_once(folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A megapixel being 600 pixels here, and an image 256: five images are two, two and one."""
+    teacher: Any = distill.load_teacher(folders["sd15"])
+    images = torch.randn(5, *teacher.pixel_shape)
+    latents = teacher.encode(images)
+    pictures = teacher.decode(latents)
+    monkeypatch.setattr("distill.models.latents.MEGAPIXEL", 600)
+    seen: list[int] = []
+    for part in (teacher.pipeline.pipe.vae.encoder, teacher.pipeline.pipe.vae.decoder):
+        part.register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])))
+    torch.testing.assert_close(teacher.encode(images), latents)
+    torch.testing.assert_close(teacher.decode(latents), pictures)
+    assert seen == [2, 2, 1] * 2
+
+
 def test_another_resolution(folders: dict[str, Path]) -> None:
     teacher = Settings(path=str(folders["sdxl"]), resolution=32).load()
     assert (teacher.image_shape, teacher.pixel_shape) == ((4, 16, 16), (3, 32, 32))

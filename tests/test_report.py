@@ -17,7 +17,8 @@ from PIL import Image
 from distill import charts
 from distill.charts import duration, results_table, short
 from distill.errors import UserError
-from distill.report import main, read_run, story, summarise, write_report, write_summary
+from distill.report import main, story, write_report, write_summary
+from distill.run_record import read_run, summarise
 
 CONFIG = """# a header comment
 task: distill
