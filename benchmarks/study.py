@@ -12,18 +12,21 @@ import itertools
 import json
 import os
 import statistics
-import subprocess
 import sys
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
+from distill.errors import TrainingError  # noqa: E402
 from distill.files import read_json, write_json, write_text  # noqa: E402
 from distill.run_folder import commit, machine  # noqa: E402
+from eval.__main__ import main as evaluate  # noqa: E402
+from train import main as train  # noqa: E402
 
 RUNS, RESULTS, PAGE = ROOT / "runs" / "study", ROOT / "benchmarks" / "results" / "study.json", ROOT / "docs" / "methods.md"
 DIVERGENCES = (
@@ -39,7 +42,7 @@ EXACT = ("jensen_shannon", "forward_kl", "reverse_kl", "mode_error", "stray")
 SCENES = {
     "ring": ("configs/lab/exact_ring.yaml", 500, "prediction", EXACT),
     "far_modes": ("configs/lab/exact_far_modes.yaml", 500, "prediction", EXACT),
-    "digits": ("configs/digits/uni_instruct.yaml", 300, "dmd", ("fd_pixel", "precision", "recall", "label_agreement")),
+    "digits": ("configs/digits/uni_instruct.yaml", 200, "dmd", ("fd_pixel", "precision", "recall", "label_agreement")),
 }
 """Preset that is varied, its steps here, weighting (the exact one where dimensions are few), and what is measured, the first of which is plotted."""
 REFERENCE = ["--seed", "100"]
@@ -57,21 +60,25 @@ def run(scene: str, divergence: str, estimator: str, seed: int) -> dict[str, Any
     folder = RUNS / scene / f"{divergence}-{estimator}-{seed}"
     row: dict[str, Any] = {"scene": scene, "divergence": divergence, "estimator": estimator, "seed": seed}
     if not (folder / "eval.json").is_file():
-        settings = ["--seed", str(seed), "--objective", objective(scene, divergence, estimator)]
-        if not train(scene, folder, *settings, may_stop=True):
+        try:
+            distil(scene, folder, "--seed", str(seed), "--objective", objective(scene, divergence, estimator))
+        except TrainingError:
             return {**row, "stopped": True, **dict.fromkeys(SCENES[scene][3])}
-        call("-m", "eval", "--run", str(folder), *(["--no-teacher"] if scene == "digits" else []))
+        evaluate(["--run", str(folder), *(["--no-teacher"] if scene == "digits" else [])])
     student = read_json(folder / "eval.json")["student"]
     return {**row, "stopped": False, **{name: student[name] for name in SCENES[scene][3]}}
 
 
-def noises(scene: str) -> list[dict[str, Any]]:
-    """Relative noise of every gradient at the reference student: variance of a batch's gradient over the squared length of its mean."""
-    folder = RUNS / scene / "reference"
-    if not (folder / "export").is_dir():
-        train(scene, folder, *REFERENCE)
-    pairs = itertools.product(DIVERGENCES, ESTIMATORS)
-    return [{"scene": scene, "divergence": d, "estimator": e, "noise": gradient_noise(folder, objective(scene, d, e))} for d, e in pairs]
+def distil(scene: str, folder: Path, *settings: str) -> None:
+    """Train a scene's preset, varied by these settings. Raises TrainingError where a loss is not finite."""
+    config, steps, _, _ = SCENES[scene]
+    train([config, "--run_dir", str(folder), "--steps", str(steps), *settings])
+
+
+def noise(scene: str, divergence: str, estimator: str) -> dict[str, Any]:
+    """Relative noise of a gradient at the scene's reference student."""
+    found = gradient_noise(RUNS / scene / "reference", objective(scene, divergence, estimator))
+    return {"scene": scene, "divergence": divergence, "estimator": estimator, "noise": found}
 
 
 def gradient_noise(folder: Path, setting: str) -> float:
@@ -106,21 +113,10 @@ def gradient_noise(folder: Path, setting: str) -> float:
     return float(variance / (every.mean(0).square().sum() - variance / BATCHES).clamp_min(1e-12))
 
 
-def train(scene: str, folder: Path, *settings: str, may_stop: bool = False) -> bool:
-    """Train a scene's preset, varied by these settings; returns what `call` does."""
-    config, steps, _, _ = SCENES[scene]
-    return call("train.py", config, "--run_dir", str(folder), "--steps", str(steps), *settings, may_stop=may_stop)
-
-
-def call(*words: str, may_stop: bool = False) -> bool:
-    """Run a command of the project with one thread. With `may_stop`, returns whether it did not stop for a loss that is not finite."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, *words], cwd=ROOT, env=environment, capture_output=True, text=True)
-    if done.returncode and may_stop and "not finite" in done.stderr:
-        return False
-    if done.returncode:
-        raise SystemExit(f"{' '.join(words)}:\n{done.stderr[-2000:]}")
-    return True
+def start_worker() -> None:
+    """In the project's folder, and silent but for errors."""
+    os.chdir(ROOT)
+    sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - as long as the process lives
 
 
 def spread(values: Iterable[float | None]) -> str:
@@ -181,15 +177,19 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2, help="processes side by side, one thread each (default: 2)")
     options = parser.parse_args()
     results = read_json(RESULTS) if RESULTS.is_file() else {}
-    for scene in options.scenes:
-        cells = [(scene, *cell) for cell in itertools.product(DIVERGENCES, ESTIMATORS)]
-        with ThreadPoolExecutor(options.jobs) as pool:
-            rows = list(pool.map(lambda cell: run(*cell), [(*cell, seed) for seed in options.seeds for cell in cells]))
-        results[scene] = {"machine": machine(), "commit": commit(), "runs": rows, "noise": noises(scene)}
-        write_json(RESULTS, results)
-        picture(scene, rows, RESULTS.parent / f"study_{scene}.png")
-        write_page({scene: table(scene, rows, results[scene]["noise"])})
-        print(json.dumps({"scene": scene, "runs": len(rows)}))
+    os.environ["OMP_NUM_THREADS"] = "1"
+    with ProcessPoolExecutor(options.jobs, get_context("spawn"), start_worker) as pool:
+        for scene in options.scenes:
+            cells = [(scene, divergence, estimator) for divergence in DIVERGENCES for estimator in ESTIMATORS]
+            if not (RUNS / scene / "reference" / "export").is_dir():
+                pool.submit(distil, scene, RUNS / scene / "reference", *REFERENCE).result()
+            rows = list(pool.map(run, *zip(*[(*cell, seed) for seed in options.seeds for cell in cells], strict=True)))
+            noises = list(pool.map(noise, *zip(*cells, strict=True)))
+            results[scene] = {"machine": machine(), "commit": commit(), "runs": rows, "noise": noises}
+            write_json(RESULTS, results)
+            picture(scene, rows, RESULTS.parent / f"study_{scene}.png")
+            write_page({scene: table(scene, rows, noises)})
+            print(json.dumps({"scene": scene, "runs": len(rows)}))
 
 
 if __name__ == "__main__":
