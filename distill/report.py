@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from distill import charts
-from distill.charts import duration, numbers, short
+from distill.charts import duration, short
 from distill.errors import UserError, run_command
 from distill.files import write_json, write_text
 from distill.preference_section import preference_of
-from distill.run_record import Run, read_run, student_cost, summarise
+from distill.results_section import glossary, results_table, tiles
+from distill.run_record import Run, numbers, read_run, student_cost, summarise
 
 STATS = {  # families of keys in stats.jsonl: the title of their section, and what to look for
     "loss/": ("Losses", "Thick: running mean; faint: logged values. A distillation's losses need not fall; look for sudden jumps."),
@@ -165,7 +166,7 @@ def provenance_of(run: Run) -> str:
 
 def page(run: Run, summary: dict[str, Any]) -> str:
     """The whole report as one HTML document."""
-    title, table = escape(summary["name"]), charts.results_table(run.evaluation, run.distance)
+    title, table = escape(summary["name"]), results_table(run.evaluation, run.distance)
     reference = run.evaluation.get("reference")
     # Without its conditions a number cannot be compared.
     known = reference if isinstance(reference, dict) else {}
@@ -176,9 +177,9 @@ def page(run: Run, summary: dict[str, Any]) -> str:
     absent = missing("There is no eval.json: this run has not been evaluated.", run.eval_command)
     lost = f"Line {', '.join(map(str, run.unreadable))} of stats.jsonl is not a whole record and was skipped; a run killed while writing leaves one."
     body = [
-        f'<header><h1>{title}</h1><p class="lead">{escape(story(run, summary))}</p>{charts.tiles(summary, run.distance)}</header>',
+        f'<header><h1>{title}</h1><p class="lead">{escape(story(run, summary))}</p>{tiles(summary, run.distance)}</header>',
         f'<p class="missing">{lost}</p>' if run.unreadable else "",
-        section("How to read the numbers", charts.glossary(run.evaluation, run.distance)) if table else "",
+        section("How to read the numbers", glossary(run.evaluation, run.distance)) if table else "",
         section("Images", images_of(run)),
         section("Results", f'{table}<p class="note">Evaluated with {escape(stated)}.</p>' if table else absent),
         section("Preference scores", preferred) if preferred else "",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass
 from operator import index
 from pathlib import Path
@@ -11,7 +12,6 @@ from typing import Any
 
 import yaml
 
-from distill.charts import numbers
 from distill.errors import UserError
 from distill.files import read_json
 
@@ -97,6 +97,12 @@ def read_stats(path: Path) -> tuple[list[dict[str, Any]], list[int]]:
         except (ValueError, TypeError, KeyError):
             unreadable.append(number)
     return [by_step[step] for step in sorted(by_step)], unreadable
+
+
+def numbers(mapping: object) -> dict[str, float]:
+    """The entries of a mapping that are numbers (an unconditional model has no label agreement: null)."""
+    entries = mapping.items() if isinstance(mapping, Mapping) else ()
+    return {key: value for key, value in entries if isinstance(value, int | float) and not isinstance(value, bool)}
 
 
 def method_of(config: dict[str, Any]) -> str | None:

@@ -15,9 +15,10 @@ import pytest
 from PIL import Image
 
 from distill import charts
-from distill.charts import duration, results_table, short
+from distill.charts import duration, short
 from distill.errors import UserError
 from distill.report import main, story, write_report, write_summary
+from distill.results_section import results_table
 from distill.run_record import read_run, summarise
 
 CONFIG = """# a header comment
