@@ -39,7 +39,7 @@ def run(preset: str, seed: int) -> dict[str, Any]:
         call("-m", "eval", "--run", str(folder), "--no-teacher")
     evaluation, meta = read_json(folder / "eval.json"), read_json(folder / "meta.json")
     last = json.loads((folder / "stats.jsonl").read_text().splitlines()[-1])
-    run = {"preset": preset, "seed": seed, "commit": meta["commit"], "machine": meta["machine"]}
+    run = {"preset": preset, "seed": seed, "commit": meta["commit"], "machine": meta["machine"], "command": meta["command"]}
     run |= {"seconds": last["seconds"], "steps": last["step"], "images": last["images"]}
     return {**run, "evaluations": evaluation["sampling"]["student_evaluations"], **evaluation["student"]}
 
