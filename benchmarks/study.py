@@ -151,11 +151,15 @@ def picture(scene: str, rows: list[dict[str, Any]], path: Path) -> None:
         points = [(DIVERGENCES.index(row["divergence"]) + 0.22 * (shift - 1), row[measure]) for row in rows if row["estimator"] == estimator]
         there = [point for point in points if point[1] is not None]
         axes.scatter([x for x, _ in there], [y for _, y in there], s=22, color=colour, label=estimator)
+    values = [row[measure] for row in rows if row[measure] is not None]
+    if max(values) > 5 * min(values):
+        axes.set_yscale("log")
     axes.set_xticks(range(len(DIVERGENCES)), [name.replace("+", "\n+") for name in DIVERGENCES], rotation=25, ha="right", fontsize=8)
-    axes.set_yscale("log")
     axes.set_ylabel(f"{measure} (lower is better)")
     axes.set_title(f"{scene}: final distance from the teacher, three seeds", fontsize=10)
-    axes.legend(frameon=False)
+    axes.grid(axis="y", color="#e6e9ee")
+    axes.set_axisbelow(True)
+    figure.legend(loc="outside right upper", frameon=False)
     figure.savefig(path, dpi=110)
 
 
