@@ -143,6 +143,7 @@ def table(scene: str, rows: list[dict[str, Any]], noise: list[dict[str, Any]]) -
 def picture(scene: str, rows: list[dict[str, Any]], path: Path) -> None:
     """Each seed's first measure, by divergence and estimator."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullFormatter
 
     measure = SCENES[scene][3][0]
     figure = Figure(figsize=(9, 3.6), layout="constrained")
@@ -154,6 +155,9 @@ def picture(scene: str, rows: list[dict[str, Any]], path: Path) -> None:
     values = [row[measure] for row in rows if row[measure] is not None]
     if max(values) > 5 * min(values):
         axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set_xticks(range(len(DIVERGENCES)), [name.replace("+", "\n+") for name in DIVERGENCES], rotation=25, ha="right", fontsize=8)
     axes.set_ylabel(f"{measure} (lower is better)")
     axes.set_title(f"{scene}: final distance from the teacher, three seeds", fontsize=10)
