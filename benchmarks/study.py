@@ -141,26 +141,27 @@ def table(scene: str, rows: list[dict[str, Any]], noise: list[dict[str, Any]]) -
 
 
 def picture(scene: str, rows: list[dict[str, Any]], path: Path) -> None:
-    """Each seed's first measure, by divergence and estimator."""
+    """Each seed's first measure, by divergence and estimator. What is beyond three times the median stands at the edge, with its value."""
     from matplotlib.figure import Figure
-    from matplotlib.ticker import LogLocator, NullFormatter
 
     measure = SCENES[scene][3][0]
+    known = [row[measure] for row in rows if row[measure] is not None]
+    top = min(3 * statistics.median(known), 1.05 * max(known))
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     axes = figure.subplots()
-    for shift, (estimator, colour) in enumerate(zip(ESTIMATORS, ("#2a6fbb", "#c8551b", "#7a828e"), strict=True)):
-        points = [(DIVERGENCES.index(row["divergence"]) + 0.22 * (shift - 1), row[measure]) for row in rows if row["estimator"] == estimator]
-        there = [point for point in points if point[1] is not None]
-        axes.scatter([x for x, _ in there], [y for _, y in there], s=22, color=colour, label=estimator)
-    values = [row[measure] for row in rows if row[measure] is not None]
-    if max(values) > 5 * min(values):
-        axes.set_yscale("log")
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.yaxis.set_major_formatter("{x:g}")
-        axes.yaxis.set_minor_formatter(NullFormatter())
+    looks = zip(ESTIMATORS, (-0.22, 0, 0.22), ("#2a6fbb", "#c8551b", "#7a828e"), ("right", "center", "left"), strict=True)
+    for estimator, shift, colour, side in looks:
+        points = [(DIVERGENCES.index(row["divergence"]) + shift, row[measure]) for row in rows if row["estimator"] == estimator]
+        inside = [(x, y) for x, y in points if y is not None and y <= top]
+        axes.scatter([x for x, _ in inside], [y for _, y in inside], s=22, color=colour, label=estimator)
+        for x in sorted({x for x, y in points if y is not None and y > top}):
+            beyond = "\n".join(f"{y:.2g}" for other, y in points if other == x and y is not None and y > top)
+            axes.plot(x, top, "^", color=colour, clip_on=False)
+            axes.text(x, 0.97 * top, beyond, ha=side, va="top", fontsize=7, color=colour)
+    axes.set_ylim(top=top)
     axes.set_xticks(range(len(DIVERGENCES)), [name.replace("+", "\n+") for name in DIVERGENCES], rotation=25, ha="right", fontsize=8)
     axes.set_ylabel(f"{measure} (lower is better)")
-    axes.set_title(f"{scene}: final distance from the teacher, three seeds", fontsize=10)
+    axes.set_title(f"{scene}: final distance from the teacher, three seeds", fontsize=10, pad=12)
     axes.grid(axis="y", color="#e6e9ee")
     axes.set_axisbelow(True)
     figure.legend(loc="outside right upper", frameon=False)
