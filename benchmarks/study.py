@@ -140,6 +140,20 @@ def table(scene: str, rows: list[dict[str, Any]], noise: list[dict[str, Any]]) -
     return "\n".join(lines)
 
 
+def comparisons(scene: str, rows: list[dict[str, Any]]) -> str:
+    """Each two estimators at the same divergences and seeds, as Markdown."""
+    measure = SCENES[scene][3][0]
+    found = {(row["divergence"], row["estimator"], row["seed"]): row[measure] for row in rows}
+    lines = [f"| estimator | against | {measure}, mean ± standard error | median | better |", "|---" * 5 + "|"]
+    for one, other in (("exact", "matching"), ("published", "matching"), ("exact", "published")):
+        pairs = [(value, found[divergence, other, seed]) for (divergence, estimator, seed), value in found.items() if estimator == one]
+        gaps = [mine - its for mine, its in pairs if mine is not None and its is not None]
+        error = statistics.stdev(gaps) / len(gaps) ** 0.5
+        better = f"{sum(gap < 0 for gap in gaps)} of {len(gaps)}"
+        lines.append(f"| {one} | {other} | {statistics.mean(gaps):+.4f} ± {error:.4f} | {statistics.median(gaps):+.4f} | {better} |")
+    return "\n".join(lines)
+
+
 def picture(scene: str, rows: list[dict[str, Any]], path: Path) -> None:
     """Each seed's first measure, by divergence and estimator. What is beyond three times the median stands at the edge, with its value."""
     from matplotlib.figure import Figure
@@ -168,15 +182,13 @@ def picture(scene: str, rows: list[dict[str, Any]], path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
-def write_page(tables: dict[str, str]) -> None:
-    """Replace what stands between each scene's markers."""
+def write_page(scene: str, content: str) -> None:
+    """Replace what stands between the scene's markers."""
     text = PAGE.read_text(encoding="utf-8")
-    for scene, content in tables.items():
-        begin, end = f"<!-- study {scene}: begin -->", f"<!-- study {scene}: end -->"
-        before, _, rest = text.partition(begin)
-        _, _, after = rest.partition(end)
-        text = f"{before}{begin}\n{content}\n{end}{after}"
-    write_text(PAGE, text)
+    begin, end = f"<!-- study {scene}: begin -->", f"<!-- study {scene}: end -->"
+    before, _, rest = text.partition(begin)
+    _, _, after = rest.partition(end)
+    write_text(PAGE, f"{before}{begin}\n{content}\n{end}{after}")
 
 
 def main() -> None:
@@ -197,7 +209,7 @@ def main() -> None:
             results[scene] = {"machine": machine(), "commit": commit(), "runs": rows, "noise": noises}
             write_json(RESULTS, results)
             picture(scene, rows, RESULTS.parent / f"study_{scene}.png")
-            write_page({scene: table(scene, rows, noises)})
+            write_page(scene, f"{comparisons(scene, rows)}\n\n{table(scene, rows, noises)}")
             print(json.dumps({"scene": scene, "runs": len(rows)}))
 
 
