@@ -120,7 +120,7 @@ def start_worker() -> None:
 
 
 def spread(values: Iterable[float | None]) -> str:
-    """Mean ± sample standard deviation of those that are there, and how many are not."""
+    """Mean ± sample standard deviation of the runs that did not stop."""
     there = [value for value in values if value is not None]
     if not there:
         return "stopped"
