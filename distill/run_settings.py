@@ -161,7 +161,7 @@ class DistillRun(RunSettings):
 
     @model_validator(mode="after")
     def _fits_together(self) -> DistillRun:
-        if self.discriminator is None and any(term.differentiates_logits for term in self.terms):
+        if self.discriminator is None and any(term.needs_discriminator for term in self.terms):
             raise ValueError("terms: gan needs a discriminator; expected settings under 'discriminator'")
         if getattr(self.teacher, "attention", None) == "flash" and self.precision == "fp32":
             raise ValueError("teacher.attention: flash computes in half precision; expected precision: bf16, or attention: sdpa or xformers")
@@ -203,6 +203,13 @@ class DistillRun(RunSettings):
                 f"terms: regression pairs an image with one noise, and {self.generator.steps} steps take as many; expected generator.steps: 1"
             )
         return self
+
+    @property
+    def own_noise(self) -> tuple[str, ...]:
+        """Fields of a batch with the noise that the discriminator alone sees."""
+        anew = any(term.noises_anew for term in self.terms)
+        own = self.discriminator is not None and self.discriminator.own_noise
+        return ("gan_noise",) * anew + ("discriminator_noise", "real_noise") * own
 
     @property
     def needs_pairs(self) -> bool:
