@@ -103,6 +103,11 @@ class Distillation:
         export_generator(self.ema.average, folder)
         write_card(folder, self.config.run_dir)
 
+    def frozen_networks(self) -> list[nn.Module]:
+        """The teacher and its parts, and what the terms hold."""
+        terms = [term.term for term in self.method.terms if isinstance(term.term, nn.Module)]
+        return [self.teacher, *self.teacher.other_parts().values(), *terms]
+
     def tables(self) -> dict[str, Any]:
         """The calibration of the discriminator, if there is one."""
         return {"calibration": self.method.calibration.table()} if self.method.calibration is not None else {}

@@ -12,6 +12,8 @@ from jaxtyping import Float, UInt8
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from distill.files import new_file
+
 GREY = {"1", "L", "LA", "La"}
 DEEP = {"I", "F", "I;16", "I;16B", "I;16L"}
 """Pillow's modes of one channel, and of more than a byte for each."""
@@ -84,8 +86,8 @@ def save_samples_picture(samples: Float[Tensor, "b ..."], path: Path, columns: i
     if samples.ndim == 4:
         save_grid(to_bytes(samples), path, columns)
     else:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        scatter(samples).save(path)
+        with new_file(path) as partial:
+            scatter(samples).save(partial, format="PNG")
 
 
 def scatter(points: Float[Tensor, "n d"], reach: float = 6.0, size: int = 512) -> Image.Image:
@@ -98,5 +100,5 @@ def scatter(points: Float[Tensor, "n d"], reach: float = 6.0, size: int = 512) -
 
 def save_grid(pixels: UInt8[Tensor, "b c h w"], path: Path, columns: int | None = None) -> None:
     """Write a grid as PNG, small images enlarged so that a face of at least 32 pixels is seen."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    make_grid(pixels, columns, scale=max(1, 32 // pixels.shape[-1])).save(path)
+    with new_file(path) as partial:
+        make_grid(pixels, columns, scale=max(1, 32 // pixels.shape[-1])).save(partial, format="PNG")

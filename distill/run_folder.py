@@ -52,13 +52,21 @@ def record_run(config: RunConfig) -> None:
     write_json(
         config.run_dir / "meta.json",
         {
-            "versions": {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in PACKAGES}},
+            "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
             "commit": commit(),
             "machine": machine(),
             "started": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
             "command": " ".join(sys.argv),
         },
     )
+
+
+def version(package: str) -> str:
+    """The version of a package as it was installed; `not installed` where nothing was, as in a checkout that is run as it lies."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
 
 
 def machine() -> str:
