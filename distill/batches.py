@@ -173,6 +173,9 @@ class Batches:
         shapes = [(count, noises * self.image_shape[0], *self.image_shape[1:]) for noises in (taken, 1, 1, 1)]
         z, eps, eps_fake, eps_real = (torch.randn(shape, generator=random)[self.rows] for shape in shapes)
         u, u_fake = (open_uniform(count, random)[self.rows] for _ in range(2))
+        captions = getattr(self.data, "captions", None) if self.prompts is not None else None
+        if captions is not None and labels is not None:
+            labels = captions.draw(labels, open_uniform(count, self.random(index, purpose=10))[self.rows])
         label, choices = None, self.label_count if self.prompts is None else len(self.prompts)
         if choices:
             drawn = torch.randint(choices, (count,), generator=random)[self.rows]

@@ -6,6 +6,7 @@ import argparse
 import difflib
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import NoReturn
 
 
@@ -64,6 +65,9 @@ class ArgumentParser(argparse.ArgumentParser):
         if unknown:
             flags = [flag for action in self._actions for flag in action.option_strings if flag.startswith("--")]
             raise UserError(f"'{unknown[0]}': unknown argument{did_you_mean(unknown[0], flags)}")
+        for name, value in vars(options).items():
+            if isinstance(value, Path):  # a shell leaves the ~ of --flag=~/x as it is
+                setattr(options, name, value.expanduser())
         return options
 
     def error(self, message: str) -> NoReturn:

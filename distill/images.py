@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import io
 import math
+import struct
 from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from distill.files import new_file
 
 GREY = {"1", "L", "LA", "La"}
-DEEP = {"I", "F", "I;16", "I;16B", "I;16L"}
+DEEP = {"I", "F", "I;16", "I;16B", "I;16L", "I;16N"}
 """Pillow's modes of one channel, and of more than a byte for each."""
 
 
@@ -26,14 +27,30 @@ def decode(content: bytes, mode: str | None = None) -> UInt8[Tensor, "c h w"]:
     """
     try:
         with Image.open(io.BytesIO(content)) as image:
-            if image.mode in DEEP:
-                raise ValueError(f"mode {image.mode}; expected 8 bits a channel")
-            image.info.pop("transparency", None)  # it is left out, and Pillow would warn of a palette that has it
-            pixels = np.asarray(image.convert(mode or ("L" if image.mode in GREY else "RGB")))
+            return pixels_of(image, mode)
     except UnidentifiedImageError as error:
         raise ValueError("of no kind that Pillow knows") from error
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:  # the second is what Pillow says of broken chunks of a PNG
+    except (
+        OSError,
+        SyntaxError,
+        EOFError,
+        struct.error,
+        OverflowError,
+        Image.DecompressionBombError,
+    ) as error:  # the second is what Pillow says of broken chunks of a PNG
         raise ValueError(str(error)) from error
+
+
+def pixels_of(image: Image.Image, mode: str | None = None) -> UInt8[Tensor, "c h w"]:
+    """The pixels of an opened image, upright as its EXIF orientation says, of one channel where it is grey and else of three, or in Pillow's `mode`.
+
+    Of a moving image the first frame counts; transparency is left out. Raises ValueError where a channel has more than a byte.
+    """
+    if image.mode in DEEP:
+        raise ValueError(f"mode {image.mode}; expected 8 bits a channel")
+    upright = ImageOps.exif_transpose(image)
+    upright.info.pop("transparency", None)  # it is left out, and Pillow would warn of a palette that has it
+    pixels = np.asarray(upright.convert(mode or ("L" if image.mode in GREY else "RGB")))
     return torch.from_numpy(pixels.reshape(*pixels.shape[:2], -1).copy()).permute(2, 0, 1)
 
 
