@@ -12,7 +12,7 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from distill.errors import UserError
-from distill.files import load_tensors, new_file, save_tensors
+from distill.files import load_sealed_tensors, new_file, save_tensors
 from distill.types import Condition, Text
 
 Encode = Callable[[Sequence[str]], Condition]
@@ -53,11 +53,11 @@ class EncodedPrompts:
         name = hashlib.sha256(f"{self.encoder}\n{prompt}".encode()).hexdigest()
         path = self.cache / name[:2] / f"{name}.safetensors"
         if path.is_file():
-            return load_tensors(path)
+            return load_sealed_tensors(path)
         given = self._encode(prompt).given
         try:
             with new_file(path) as partial:
-                save_tensors(partial, given)
+                save_tensors(partial, given, sealed=True)
         except OSError as error:
             raise UserError(f"prompts.cache: {path} cannot be written ({error.strerror})") from error
         return given

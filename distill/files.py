@@ -10,7 +10,7 @@ import re
 import shutil
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -124,13 +124,14 @@ def new_folder(path: Path) -> Iterator[Path]:
         partial.rename(path)
 
 
-def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
-    """Write tensors as safetensors. Raises OSError where the disk is full or the like."""
+def save_tensors(path: Path, tensors: dict[str, Tensor], sealed: bool = False) -> None:
+    """Write tensors as safetensors, `sealed` with their hash. Raises OSError where the disk is full or the like."""
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     try:
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path)
+        save_file(plain, path, {SEAL: tensors_sha256(plain)} if sealed else None)
     except SafetensorError as error:
         raise OSError(errno.EIO, str(error)) from error
 
@@ -146,6 +147,35 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
         raise UserError(f"{path}: no such file") from error
     except (OSError, SafetensorError) as error:
         raise UserError(f"{path}: is broken or no safetensors file ({error})") from error
+
+
+SEAL = "tensors_sha256"
+
+
+def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
+    """Hash of tensors on the CPU, with their names, types and shapes."""
+    import torch
+
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def load_sealed_tensors(path: Path) -> dict[str, Tensor]:
+    """Read what `save_tensors` sealed. Raises UserError where the file is missing or broken, or holds other tensors than were written.
+
+    Files that were written before there were seals are read as they are.
+    """
+    from safetensors import safe_open
+
+    tensors = load_tensors(path)
+    with safe_open(path, framework="pt") as file:
+        seal = (file.metadata() or {}).get(SEAL)
+    if seal is not None and seal != tensors_sha256(tensors):
+        raise UserError(f"{path}: is damaged: it holds other numbers than were written")
+    return tensors
 
 
 def read_weights(path: Path) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import weakref
@@ -10,7 +11,7 @@ from collections.abc import Set
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from distill.archives import Files, open_files, plain_name, read_member
+from distill.archives import UNREADABLE, Files, open_files, plain_name, read_member
 from distill.errors import UserError
 from distill.text_files import decode_text, json_lines
 
@@ -64,8 +65,17 @@ class ImageFiles:
         self.names, self.labels, self.records = self.names[:count], self.labels[:count], self.records[:count]
 
     def stamp(self, row: int) -> str:
-        """What changes when the file of an image does."""
-        return f"{self.names[row]} {self._all[self.names[row]]}"
+        """What changes when the content of an image's file does: its name and its hash. One that cannot be read has a stamp of its own."""
+        name = self.names[row]
+        try:
+            return f"{name} {hashlib.sha256(self._files().read(name)).hexdigest()}"
+        except UNREADABLE:
+            return f"{name} cannot be read"
+
+    @property
+    def lossy(self) -> int:
+        """How many images are of a kind whose pixels may not be what was saved."""
+        return sum(_has_ending(name, LOSSY) for name in self.names)
 
     def pixels(self, row: int, mode: str | None = None) -> Tensor:
         """The bytes (c, h, w) of an image, in Pillow's `mode`, or of one channel where it is grey and else of three.

@@ -13,7 +13,7 @@ from distill.charts import duration, short
 from distill.errors import UserError, run_command
 from distill.files import write_json, write_text
 from distill.preference_section import preference_of
-from distill.results_section import glossary, results_table, tiles
+from distill.results_section import doubts, glossary, results_table, tiles
 from distill.run_record import Run, numbers, read_run, student_cost, summarise
 
 STATS = {  # families of keys in stats.jsonl: the title of their section, and what to look for
@@ -181,7 +181,7 @@ def page(run: Run, summary: dict[str, Any]) -> str:
         f'<p class="missing">{lost}</p>' if run.unreadable else "",
         section("How to read the numbers", glossary(run.evaluation, run.distance)) if table else "",
         section("Images", images_of(run)),
-        section("Results", f'{table}<p class="note">Evaluated with {escape(stated)}.</p>' if table else absent),
+        section("Results", f'{table}{doubts(run.evaluation)}<p class="note">Evaluated with {escape(stated)}.</p>' if table else absent),
         section("Preference scores", preferred) if preferred else "",
         section("Distance during training", monitor_of(run)),
         sweep_of(run),

@@ -29,7 +29,8 @@ METRICS = {
 
 def tiles(summary: Mapping[str, Any], distance: str) -> str:
     """The few numbers to take away, large."""
-    distances = [(summary.get(role, {}).get(distance), f"{role}'s Fréchet distance") for role in ("student", "teacher")]
+    name = f"Fréchet distance ({distance.replace('_', '-')})"
+    distances = [(summary.get(role, {}).get(distance), f"{role}'s {name}") for role in ("student", "teacher")]
     found = [*distances, (summary.get("sampling", {}).get("speedup"), "times faster than the teacher")]
     shown = [(short(value), label) for value, label in found if value is not None]
     shown += [(duration(summary["train"]["seconds"]), "of training")] if "seconds" in summary.get("train", {}) else []
@@ -76,6 +77,14 @@ def results_table(evaluation: Mapping[str, Any], distance: str) -> str:
         body += f'<tbody><tr class="group"><th colspan="{len(shown) + 1}" scope="rowgroup">{group}</th></tr>{rows}</tbody>' if rows else ""
     heads = "".join(f'<th scope="col">{role.capitalize()}</th>' for role in shown)
     return f"<table><thead><tr><td></td>{heads}</tr></thead>{body}</table>" if body else ""
+
+
+def doubts(evaluation: Mapping[str, Any]) -> str:
+    """What the terminal warned of, and what could not be measured and why; empty where there is neither."""
+    skipped = evaluation.get("skipped")
+    lines = [str(warning) for warning in evaluation.get("warnings") or ()]
+    lines += [f"{name} was not measured: {reason}" for name, reason in skipped.items()] if isinstance(skipped, Mapping) else []
+    return f'<ul class="doubts">{"".join(f"<li>{escape(line)}</li>" for line in lines)}</ul>' if lines else ""
 
 
 def row(key: str, values: Mapping[str, float | None], distance: str) -> str:

@@ -20,7 +20,7 @@ from distill.yaml_files import parse_yaml
 
 MAY_CHANGE = {
     "run_dir", "resume", "micro_batch_size", "data_workers", "device", "log_every", "sample_every", "checkpoint_every", "keep_checkpoints",
-    "monitor_every", "monitor_images", "trackers", "stop_when", "teacher.attention", "activation_checkpointing",
+    "monitor_every", "monitor_images", "monitor_protocol", "trackers", "stop_when", "teacher.attention", "activation_checkpointing",
 }  # fmt: skip
 """Settings that a continued run may have otherwise: they do not change what is learned, but for rounding."""
 PACKAGES = ("torch", "accelerate", "diffusers", "numpy", "safetensors", "pydantic", "transformers")

@@ -127,8 +127,9 @@ class RunSettings(Settings):
     """Steps between measurements of the distance to the data during training."""
     monitor_images: int = Field(2000, ge=2)
     """Images in each measurement: a small count, not to be compared with an evaluation."""
-    monitor_protocol: str = "fd-pixel"
-    """Protocol of the measurements; `python -m eval protocols` explains them."""
+    monitor_protocol: str = "auto"
+    """Protocol of the measurements; `python -m eval protocols` explains them. `auto` takes fd-pixel for images of at most 1024 values, and else
+    fd-effnet where its package is installed."""
     monitor_weights: str | None = None
     """File or folder of the protocol's feature network; null takes the installed or downloaded one."""
     monitor_reference: Path | None = None

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from distill.config import differences
 from distill.encoded_prompts import EncodedPrompts
 from distill.errors import UserError
-from distill.files import load_tensors, new_file, read_json, save_tensors, weights_sha256, write_json
+from distill.files import load_sealed_tensors, new_file, read_json, save_tensors, weights_sha256, write_json
 from distill.registry import Settings
 from distill.run_settings import TeacherSamplesSettings
 from distill.sampling import balanced_labels, sample_teacher, seeded_noise
@@ -68,7 +68,7 @@ class TeacherSamples:
                 self._draw_shard(teacher, path, rows)
         except OSError as error:
             raise UserError(f"teacher_samples.path: {self.path} cannot be written ({error.strerror})") from error
-        loaded = [load_tensors(path) for path in shards]
+        loaded = [load_sealed_tensors(path) for path in shards]
         stored = {name: torch.cat([shard[name] for shard in loaded]) for name in loaded[0]}
         self.stored = Pairs(stored["z"], Condition(stored.get("label")), stored["x"])
 
@@ -94,7 +94,7 @@ class TeacherSamples:
         x = sample_teacher(teacher, seeds, self._condition(label), self.sampler, decode=False)
         tensors = {"z": seeded_noise(seeds, self.image_shape), "x": x}
         with new_file(path) as partial:
-            save_tensors(partial, tensors if label is None else {**tensors, "label": label})
+            save_tensors(partial, tensors if label is None else {**tensors, "label": label}, sealed=True)
 
     def _refuse_other_samples(self) -> None:
         index = self.path / INDEX

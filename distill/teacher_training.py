@@ -90,7 +90,8 @@ def build_teacher(settings: NetworkSettings, image_shape: tuple[int, ...], label
     try:
         return UNet(UNetConfig(resolution, channels, label_count, **settings.model_dump()))
     except ValueError as error:
-        raise UserError(f"network.multipliers: {error}") from error
+        place = "network.attention" if str(error).startswith("attention") else "network.multipliers"
+        raise UserError(f"{place}: {str(error).removeprefix('attention: ')}") from error
 
 
 def denoising_loss(network: Denoiser, batch: Batch, levels: NoiseLevels, label_dropout: float = 0.0) -> Tensor:

@@ -216,7 +216,7 @@ def parse_preference(arguments: list[str]) -> argparse.Namespace:
 def add_measurement(parser: ArgumentParser) -> None:
     """What every measurement under a protocol needs."""
     parser.add_argument("--reference", help="published statistics (.npz, .pkl), images as above, or a data source (default: the run's data)")
-    parser.add_argument("--protocol", default="fd-pixel", help="python -m eval protocols explains them (default: fd-pixel)")
+    parser.add_argument("--protocol", help="python -m eval protocols explains them (default: fd-pixel where pixels are few, else fd-effnet)")
     parser.add_argument("--weights", metavar="PATH", help="file or folder of the feature network (default: installed or downloaded)")
     parser.add_argument("--prompts", type=Path, metavar="FILE", help="text file of prompts, one a line, in turn; for models that take text")
     parser.add_argument("--n", type=int, help="number of generated images (default: the protocol's)")

@@ -21,8 +21,8 @@ from distill.sampling import balanced_labels, sample_generator
 from distill.teachers.gaussian_mixture import Settings as LaboratoryTeacher
 from eval import laboratory
 from eval.evaluate import evaluate, sampling_times
-from eval.features.pixels import check_size
 from eval.grids import save_grids
+from eval.protocols import default_protocol
 from eval.sources import Images, draw_student, draw_teacher, parse_data, read_array_file, read_folder, read_real
 from eval.table import render
 
@@ -39,7 +39,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     if data is None:
         raise UserError(f"{options.run}: the run has no data to compare with; give --data")
     train, held_out = read_real(data)
-    check_size(train.shape)
+    default_protocol(train.shape)  # that its package is there is known before hours are spent
     if out is not None:
         check_writable(out)
     made = gather_images(options, config, train)

@@ -1,26 +1,45 @@
-"""The protocol `fd-pixel`: every metric of some sets of images against the real training images and, where there are any, held-out ones.
+"""Every metric of some sets of images against the real training images and, where there are any, held-out ones, by the features of a protocol.
 
-Features are the quantised pixels. Fréchet distances are biased by the number of images, so only equal numbers may be compared, and only with
-equal hashes of the real images.
+The protocol is fd-pixel where pixels are few, and else fd-effnet. Fréchet distances are biased by the number of images, so only equal numbers may
+be compared, and only with equal hashes of the real images.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from distill.errors import UserError
-from eval.features.pixels import pixels
+from eval.features import features_of, load_extractor
 from eval.frechet import Statistics, frechet_distance
 from eval.label_agreement import LabelClassifier
 from eval.memorisation import memorisation
 from eval.precision_recall import NEIGHBOURS, Manifold, precision_recall
+from eval.protocols import Protocol, default_protocol, distance_key
 from eval.sources import Images
+from eval.stored_features import prepare
 
-PROTOCOL = "fd-pixel"
+BLOCK = 512
+"""Images whose prepared form is held at once."""
+
+Extract = Callable[[Images], Tensor]
+"""Images -> their features (n, d)."""
+
+
+def extraction(protocol: Protocol) -> Extract:
+    """The features of a protocol. Raises UserError where they cannot be had."""
+    extractor = load_extractor(protocol.features)
+
+    def extract(images: Images) -> Tensor:
+        blocks = images.pixels.split(BLOCK)
+        return torch.cat([features_of(extractor, torch.stack([prepare(image, protocol) for image in block]))["features"] for block in blocks])
+
+    return extract
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,18 +50,20 @@ class Measured:
     labels: Tensor | None
     statistics: Statistics
     manifold: Manifold
+    distance: str
+    """Key of the distance: the protocol's name."""
 
     @classmethod
-    def of(cls, images: Images, name: str) -> Measured:
+    def of(cls, images: Images, name: str, protocol: Protocol, extract: Extract) -> Measured:
         """Raises UserError, with the set's name, where it is too small to be measured."""
         if len(images) <= NEIGHBOURS:
             raise UserError(f"{name}: {len(images)} images; expected at least {NEIGHBOURS + 1}, for neighbours and a covariance")
-        features = pixels(images.pixels)
-        return cls(features, images.labels, Statistics.of(features), Manifold.of(features))
+        features = extract(images)
+        return cls(features, images.labels, Statistics.of(features), Manifold.of(features), distance_key(protocol.name))
 
     def compare(self, real: Measured) -> dict[str, float]:
         """Fréchet distance, precision and recall of these images against real ones."""
-        return {"fd_pixel": frechet_distance(self.statistics, real.statistics), **precision_recall(real.manifold, self.manifold)}
+        return {self.distance: frechet_distance(self.statistics, real.statistics), **precision_recall(real.manifold, self.manifold)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,10 +75,10 @@ class Reference:
     classifier: LabelClassifier | None
 
     @classmethod
-    def of(cls, train: Images, held_out: Images | None) -> Reference:
-        measured = Measured.of(train, "real training images")
+    def of(cls, train: Images, held_out: Images | None, measure: Callable[[Images, str], Measured]) -> Reference:
+        measured = measure(train, "real training images")
         classifier = None if measured.labels is None else LabelClassifier.fit(measured.features, measured.labels)
-        return cls(measured, None if held_out is None else Measured.of(held_out, "real held-out images"), classifier)
+        return cls(measured, None if held_out is None else measure(held_out, "real held-out images"), classifier)
 
     def measure(self, made: Measured) -> dict[str, Any]:
         """All metrics of a set of images; those that cannot be had are left out."""
@@ -94,9 +115,11 @@ def evaluate(made: Mapping[str, Images], train: Images, held_out: Images | None,
     counts = {len(images) for images in made.values()}
     if len(counts) != 1:
         raise UserError(f"sets of {sorted(counts)} images; expected equally many, the distances are biased by the number")
-    reference = Reference.of(train, held_out)
-    measured = {role: Measured.of(images, role) for role, images in made.items()}
-    results: dict[str, Any] = {"protocol": PROTOCOL, "n": counts.pop(), "seed": seed}
+    protocol = default_protocol(train.shape)
+    measure = partial(Measured.of, protocol=protocol, extract=extraction(protocol))
+    reference = Reference.of(train, held_out, measure)
+    measured = {role: measure(images, role) for role, images in made.items()}
+    results: dict[str, Any] = {"protocol": protocol.name, "features": protocol.features, "n": counts.pop(), "seed": seed}
     results |= {role: reference.measure(images) for role, images in measured.items()}
     results["reference"] = reference.describe()
     real = {"real_train": train} if held_out is None else {"real_train": train, "real_held_out": held_out}

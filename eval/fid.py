@@ -28,17 +28,21 @@ from eval.fid_table import FORMAT, render
 from eval.measure import Effort, measure, summarise
 from eval.pipelines import PipelineImages
 from eval.processes import Processes
-from eval.protocols import Protocol, read_protocol
+from eval.protocols import Protocol, default_protocol, read_protocol
 from eval.reference import Reference, holds_statistics, read_statistics
 from eval.sources import parse_data
 from eval.stored_features import Features, extract
 from eval.streams import DataImages, FileImages, ImageStream, NetworkImages
+
+LARGE = (3, 64, 64)
+"""What a pipeline's images are taken for before they are made: no pixels to be compared one by one."""
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """Extract, measure, print and, with `--out`, write. Returns the results. Raises UserError where something is missing or does not fit."""
     if options.out is not None:
         check_out(options.out)
+    options.protocol = options.protocol or default_protocol(shape_of(options)).name
     streams = open_streams(options, read_protocol(options.protocol))
     measurement = Measurement(options)
     results = measurement.of(streams)
@@ -48,6 +52,18 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             write_results(options.out, results)
             print(f"\n{options.out} is written")
     return results
+
+
+def shape_of(options: argparse.Namespace) -> tuple[int, ...]:
+    """The shape of the images that are to be measured. Raises UserError where they cannot be had."""
+    if options.images is not None:
+        return tuple(FileImages(options.images).files.pixels(0).shape)
+    if options.array is not None:
+        return read_array(options.array).image_shape
+    if options.pipeline is not None:
+        return LARGE
+    network: Any = distill.load_generator(options.run) if options.run is not None else distill.load_teacher(options.teacher)
+    return tuple(network.pixel_shape)
 
 
 def check_out(path: Path) -> None:
@@ -105,7 +121,7 @@ def evaluate(
         "source": {"of": streams[0].origin, **streams[0].describe()},
         "n": len(streams[0]),
         "first_seeds": first_seeds,
-        "departures": protocol.departures(len(streams[0]), first_seeds),
+        "departures": protocol.departures(len(streams[0]), first_seeds) + unknown_statistics(reference),
         "summary": summarise([one.results for one in measured]),
         "repetitions": [{"images_sha256": features.images_sha256, **one.results} for features, one in zip(made, measured, strict=True)],
         "reference": {**reference.origin, "sha256": reference.sha256},
@@ -123,6 +139,11 @@ def check_dimensions(stream: ImageStream, made: Features, reference: Reference) 
     found, expected = made.features.shape[1], len(reference.statistics.mean)
     if found != expected:
         raise UserError(f"{stream.origin}: features of {found} dimensions; expected {expected} as of the reference, {reference.origin['of']}")
+
+
+def unknown_statistics(reference: Reference) -> list[str]:
+    """A departure where the reference is statistics of which nobody says how they were made."""
+    return [] if reference.origin.get("known", True) else ["reference statistics of unknown origin"]
 
 
 def repeated_prompts(stream: ImageStream) -> list[str]:

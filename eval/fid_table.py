@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -45,6 +47,10 @@ def render(results: Mapping[str, Any]) -> str:
     if by_label:
         lines.append("by label: " + ", ".join(f"{name} {value:.4g}" for name, value in by_label.items()))
     lines += [f"skipped: {_named(name, results)}: {reason}" for name, reason in results["skipped"].items()]
+    interval = results["repetitions"][0].get("kid_interval")
+    if interval:
+        low, high = (1000 * bound for bound in interval)
+        lines.append(f"KID x 1000: {low:.4f} to {high:.4f} with a confidence of 95 % (Student's t over its blocks)")
     lines += [f"warning: {warning}" for warning in results["warnings"]]
     return "\n".join([*lines, "", paper_line(results)])
 
@@ -78,8 +84,13 @@ def read_results(path: Path) -> dict[str, Any]:
 
 
 def compare(results: Mapping[str, Mapping[str, Any]]) -> str:
-    """Several results, by the names of their files, in a table. Raises UserError, naming the first difference, where they are not comparable."""
+    """Several results, by the names of their files, in a table, each row with its own label; under it what the rows must be read with.
+
+    Raises UserError, naming the first difference, where numbers are not comparable.
+    """
     first, *others = results
+    for name, one in results.items():
+        _refuse_repeated(name, one)
     expected = _identity(results[first])
     for other in others:
         found = _identity(results[other])
@@ -89,8 +100,50 @@ def compare(results: Mapping[str, Mapping[str, Any]]) -> str:
                     f"{other}: {key} is {found[key]}; expected {expected[key]} as in {first}, numbers of different ones are not to be compared"
                 )
     keys = [key for key in ROWS if all(key in one["summary"] for one in results.values())]
-    cells = [["", *(ROWS[key][1] for key in keys)], *([name, *(_cell(one, key) for key in keys)] for name, one in results.items())]
-    return "\n".join([f"{label(results[first])}: {results[first]['n']} images", "", *aligned(cells)])
+    marks = _marks(results)
+    names = {name: f"{name} {' '.join(f'[{number}]' for number in numbers)}".rstrip() for name, numbers in marks.rows.items()}
+    cells = [["", "of", *(ROWS[key][1] for key in keys)]]
+    cells += [[names[name], label(one), *(_cell(one, key) for key in keys)] for name, one in results.items()]
+    notes = [f"[{number}] {note}" for note, number in marks.notes.items()]
+    return "\n".join([f"{results[first]['protocol']}: {results[first]['n']} images", "", *aligned(cells), *([""] if notes else []), *notes])
+
+
+@dataclasses.dataclass
+class _Marks:
+    """Notes under a table by their numbers, and the numbers that each row refers to."""
+
+    notes: dict[str, int]
+    rows: dict[str, list[int]]
+
+    def add(self, row: str, note: str) -> None:
+        self.rows[row].append(self.notes.setdefault(note, len(self.notes) + 1))
+
+
+def _marks(results: Mapping[str, Mapping[str, Any]]) -> _Marks:
+    """What makes rows doubtful beside others."""
+    marks = _Marks({}, {name: [] for name in results})
+    runs = {name: len(one["repetitions"]) for name, one in results.items()}
+    known = {name: "prompts_sha256" in one["source"] for name, one in results.items()}
+    for name, one in results.items():
+        if one["departures"]:
+            marks.add(name, f"not {one['protocol']}: a number by that name is measured as the protocol says")
+        if len(set(runs.values())) > 1:
+            marks.add(name, f"{runs[name]} repetition{'s' * (runs[name] > 1)}: the least of several is below one of a single kind")
+        if any(known.values()) and not known[name]:
+            marks.add(name, "its prompts are not known: others may be of easier ones")
+        if one["source"].get("lossy"):
+            marks.add(name, f"{one['source']['lossy']} of its images were saved with losses, which a distance counts")
+    return marks
+
+
+def _refuse_repeated(name: str, one: Mapping[str, Any]) -> None:
+    """Raises UserError where repetitions are of the same images."""
+    seeds_of = one.get("first_seeds") or []
+    if any(abs(a - b) < one["n"] for a, b in itertools.combinations(seeds_of, 2)):
+        raise UserError(f"{name}: its repetitions share seeds ({seeds(seeds_of)}, {one['n']} images each); expected other seeds for each")
+    hashes = [repetition["images_sha256"] for repetition in one["repetitions"] if "images_sha256" in repetition]
+    if len(set(hashes)) < len(hashes):
+        raise UserError(f"{name}: its repetitions are of the same images; expected other images for each")
 
 
 def _identity(results: Mapping[str, Any]) -> dict[str, Any]:

@@ -35,6 +35,8 @@ class Limit:
 def frechet_limit(features: Float[Tensor, "n d"], real: Statistics, progress: bool = False) -> Limit:
     """FD∞ (Chong and Forsyth 2020, "Effectively unbiased FID"): the distance is linear in 1/n; its value at 1/n = 0, where the bias is gone.
 
+    As published, the line is drawn through 15 numbers of images that are evenly spaced.
+
     The statistics of the real images stay as they are, so what their own finite number adds stays too. Raises UserError where the images
     are too few for a line.
     """
@@ -42,7 +44,7 @@ def frechet_limit(features: Float[Tensor, "n d"], real: Statistics, progress: bo
     least = max(round(SHARE * total), LEAST_PER_DIMENSION * features.shape[1])
     if total < max(2 * least, POINTS):
         raise UserError(f"{total} images; expected at least {max(2 * least, POINTS)} for the limit of a distance in {features.shape[1]} dimensions")
-    counts = np.unique(np.round(1 / np.linspace(1 / least, 1 / total, POINTS)).astype(int)).tolist()
+    counts = np.unique(np.linspace(least, total, POINTS).astype(int)).tolist()
     distances = [
         frechet_distance(Statistics.of(features[shuffled(total, seed=count)[:count]]), real)
         for count in tqdm(counts, desc="limit of the distance", disable=not progress, leave=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import torch
 from jaxtyping import Float
@@ -25,5 +26,7 @@ def inception_score(logits: Float[Tensor, "n k"]) -> dict[str, float]:
 
 
 def _score(log_p: Tensor) -> Tensor:
+    """exp of the mean divergence; a class of probability 0 adds nothing, however small the mean of its probabilities is."""
+    log_mean = log_p.logsumexp(0) - math.log(len(log_p))
     p = log_p.exp()
-    return (p * (log_p - p.mean(0).log())).sum(1).mean().exp()
+    return torch.where(p > 0, p * (log_p - log_mean), 0.0).sum(1).mean().exp()

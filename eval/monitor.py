@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterator
 
 import torch
@@ -10,6 +11,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from distill.data import DataSource
+from distill.errors import UserError
 from distill.run_settings import DistillRun, RunConfig
 from distill.teachers.gaussian_mixture import Settings as LaboratoryTeacher
 from eval.features import Extractor, features_of, load_extractor, quantise
@@ -18,7 +20,7 @@ from eval.fid import device_of
 from eval.frechet import Statistics, frechet_distance
 from eval.laboratory import LaboratoryMonitor
 from eval.processes import Processes
-from eval.protocols import Protocol, read_protocol
+from eval.protocols import Protocol, default_protocol, distance_key, read_protocol
 from eval.reference import read_statistics
 from eval.stored_features import prepare
 
@@ -34,14 +36,30 @@ def build_monitor(config: RunConfig) -> Callable[[Tensor], dict[str, float]] | N
     if config.data is None and config.monitor_reference is None:
         teacher = config.teacher.load() if isinstance(config, DistillRun) and isinstance(config.teacher, LaboratoryTeacher) else None
         return None if teacher is None else LaboratoryMonitor(teacher)
-    protocol = read_protocol(config.monitor_protocol, "monitor_protocol:")
     source = None if config.data is None else config.data.load("train")
-    if source is not None and protocol.features == "pixels" and math.prod(source.image_shape) > LARGEST:
+    protocol = choose_protocol(config, source)
+    if protocol is None or (source is not None and protocol.features == "pixels" and math.prod(source.image_shape) > LARGEST):
         return None
     extractor = load_extractor(protocol.features, config.monitor_weights).to(device_of(config.device, Processes.of_environment()))
     real = source if config.monitor_reference is None else read_statistics(config.monitor_reference, protocol).statistics
     assert real is not None
     return Monitor(real, protocol, extractor)
+
+
+def choose_protocol(config: RunConfig, source: DataSource | None) -> Protocol | None:
+    """The protocol that is asked for, or the one for such images; None where theirs needs a package that is not installed.
+
+    Raises UserError where the one that is asked for is not known, or none is and published statistics are to be compared with.
+    """
+    if config.monitor_protocol != "auto":
+        return read_protocol(config.monitor_protocol, "monitor_protocol:")
+    if source is None:
+        raise UserError("monitor_protocol: auto follows the data; expected the name of the protocol of monitor_reference")
+    try:
+        return default_protocol(source.image_shape)
+    except UserError as error:
+        print(f"monitor_protocol: nothing is measured during training ({error})", file=sys.stderr)
+        return None
 
 
 class Monitor:
@@ -53,7 +71,7 @@ class Monitor:
 
     def __init__(self, real: DataSource | Tensor | Statistics, protocol: Protocol, extractor: Extractor) -> None:
         self.protocol, self.extractor = protocol, extractor
-        self.name = protocol.name.replace("-", "_")
+        self.name = distance_key(protocol.name)
         self.real = real if isinstance(real, Statistics) else Statistics.streaming(map(self._features, _blocks(real)))
 
     def __call__(self, images: Float[Tensor, "n c h w"]) -> dict[str, float]:

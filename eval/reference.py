@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,24 @@ from eval.stored_features import Features
 
 EDM2_NAMES = {"inception": "fid", "dinov2": "fd_dinov2"}
 """Our features and what a statistics file of EDM2 calls their distance."""
+MADE_FOR = {
+    "EDM2": ("edm-50k", "fd-dinov2"),
+    "EDM": ("edm-50k",),
+    "ADM": (),
+    "clean-fid, clean": ("clean",),
+    "clean-fid, legacy_tensorflow": ("clean-legacy", "edm-50k", "coco30k"),
+    "clean-fid, legacy_pytorch": (),
+}
+"""Whose statistics are made with which protocol's resizing and network. ADM's network is TensorFlow's of 2015 and its resizing its own."""
+NAMED = (
+    (r".*_(legacy_tensorflow)_.*|cifar10_legacy_tensorflow.*", "clean-fid, legacy_tensorflow"),
+    (r".*_(legacy_pytorch)_.*", "clean-fid, legacy_pytorch"),
+    (r".*_clean_.*", "clean-fid, clean"),
+    (r"VIRTUAL_.*", "ADM"),
+    (r"(cifar10-32x32|ffhq-64x64|afhqv2-64x64|imagenet-64x64)", "EDM"),
+    (r"img(512|64)(-.*)?", "EDM2"),
+)
+"""Names under which statistics were published, without their endings, and by whom."""
 UNREADABLE = (OSError, ValueError, EOFError, zipfile.BadZipFile)
 """What NumPy raises of a file that is broken."""
 
@@ -67,6 +86,10 @@ def read_statistics(path: Path, protocol: Protocol) -> Reference:
         if mark in path.name:
             raise UserError(f"--reference {path}: '{mark.strip('_')}' in its name is another protocol; expected statistics made for {protocol.name}")
     kind, arrays = _pickled(path, protocol) if path.suffix == ".pkl" else _zipped(path)
+    kind = kind or next((made for name, made in NAMED if re.fullmatch(name, path.stem)), None)
+    if kind is not None and protocol.name not in MADE_FOR[kind]:
+        fitting = ", ".join(MADE_FOR[kind]) or "none of ours"
+        raise UserError(f"--reference {path}: statistics of {kind} are made for {fitting}; expected some made for {protocol.name}")
     mean, cov = (torch.from_numpy(np.array(arrays[name])) for name in ("mu", "sigma"))
     if mean.dtype == torch.float32:  # as NumPy's mean of the features of clean-fid and ADM is; seven digits of a mean are enough
         mean = mean.double()
@@ -76,13 +99,15 @@ def read_statistics(path: Path, protocol: Protocol) -> Reference:
         statistics = Statistics(mean, cov, None)
     except UserError as error:
         raise UserError(f"--reference {path}: {error}") from error
-    return Reference(statistics, None, file_sha256(path), {"kind": f"statistics ({kind})", "of": path.name, "count": None})
+    origin = {"kind": f"statistics ({kind or 'of unknown origin'})", "of": path.name, "count": None, "known": kind is not None}
+    return Reference(statistics, None, file_sha256(path), origin)
 
 
-def _zipped(path: Path) -> tuple[str, dict[str, Any]]:
+def _zipped(path: Path) -> tuple[str | None, dict[str, Any]]:
+    """Who made the statistics, None where the file does not say, and the arrays."""
     try:
         with path.open("rb") as handle, np.load(handle, allow_pickle=False) as content:
-            kind = "ADM" if "mu_s" in content.files else "EDM or clean-fid"
+            kind = "ADM" if "mu_s" in content.files else None
             return kind, {name: content[name] for name in ("mu", "sigma")}
     except (*UNREADABLE, KeyError) as error:
         raise UserError(f"--reference {path}: cannot be read as statistics ({error})") from error
@@ -92,9 +117,9 @@ def _pickled(path: Path, protocol: Protocol) -> tuple[str, dict[str, Any]]:
     from distill.pickle_reader import read_pickle
 
     content, name = read_pickle(path), EDM2_NAMES.get(protocol.features)
-    if not isinstance(content, dict) or not all(isinstance(value, dict) for value in content.values()):
+    if not isinstance(content, dict) or not any(isinstance(value, dict) for value in content.values()):
         raise UserError(f"--reference {path}: expected a mapping of distances to 'mu' and 'sigma', as EDM2 writes it")
-    if name not in content:
+    if not isinstance(content.get(name), dict):
         raise UserError(f"--reference {path}: holds {', '.join(map(str, content)) or 'nothing'}; expected {name or 'no pickle'} for {protocol.name}")
     if not all(isinstance(content[name].get(key), np.ndarray) for key in ("mu", "sigma")):
         raise UserError(f"--reference {path}: '{name}' holds no arrays 'mu' and 'sigma'")

@@ -40,12 +40,21 @@ def pil_bicubic(image: UInt8[Tensor, "c h w"], size: int) -> Float32[Tensor, "c 
     return torch.from_numpy(np.stack([np.asarray(channel) for channel in channels])).clamp(0, 255)
 
 
+def pil_bicubic_bytes(image: UInt8[Tensor, "c h w"], size: int) -> Float32[Tensor, "c s s"]:
+    """dgm-eval's: Pillow's bicubic filter on the image itself, whose result is rounded to bytes (Stein et al. 2023)."""
+    picture = Image.fromarray(image.permute(1, 2, 0).squeeze(2).contiguous().numpy())
+    resized = np.asarray(picture.resize((size, size), Image.Resampling.BICUBIC), dtype=np.float32)
+    return torch.from_numpy(resized.reshape(size, size, -1)).permute(2, 0, 1).contiguous()
+
+
 def torch_bicubic(image: UInt8[Tensor, "c h w"], size: int) -> Float32[Tensor, "c s s"]:
     """EDM2's for DINOv2: torch's bicubic filter with antialiasing, neither clipped nor rounded."""
     return F.interpolate(image.float()[None], (size, size), mode="bicubic", antialias=True)[0]
 
 
-RESIZES: dict[str, Callable[[Tensor, int], Tensor]] = {function.__name__: function for function in (tensorflow_bilinear, pil_bicubic, torch_bicubic)}
+RESIZES: dict[str, Callable[[Tensor, int], Tensor]] = {
+    function.__name__: function for function in (tensorflow_bilinear, pil_bicubic, pil_bicubic_bytes, torch_bicubic)
+}
 
 
 def resize(name: str | None, image: UInt8[Tensor, "c _ _"], size: int) -> Float32[Tensor, "c _ _"]:

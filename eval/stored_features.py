@@ -1,7 +1,7 @@
 """Features of a stream of images, extracted once and kept: what every statistic reads.
 
-A folder holds `features.json`, which says of what and how, and shards of safetensors, each whole or absent, so that an interrupted extraction
-continues where it was and a file that was mended costs one image.
+A folder holds `features.json`, which says of what and how, and shards of safetensors, each whole or absent and sealed with its hash, so that an
+interrupted extraction continues where it was, a file that was mended costs one image, and a damaged shard is extracted anew.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from torch import Tensor
 from tqdm import tqdm
 
 from distill.errors import UserError
-from distill.files import load_tensors, new_file, save_tensors, write_json
+from distill.files import load_sealed_tensors, load_tensors, new_file, save_tensors, write_json
 from eval.features import AT_ONCE, Extractor, features_of
 from eval.processes import Processes
 from eval.protocols import Protocol
 from eval.resize import resize
 from eval.streams import ImageStream
 
-FORMAT, INDEX = "distill-features/1", "features.json"
-SHARD = 256
-"""Images in a file."""
+FORMAT, INDEX = "distill-features/2", "features.json"
+SHARD = 2 * AT_ONCE
+"""Images in a file: what a killed process loses at most, and the least that processes share their work by."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,15 +64,20 @@ def extract(
         shards = [range(start, min(start + SHARD, len(stream))) for start in range(0, len(stream), SHARD)]
         with tqdm(total=len(stream), desc=f"features of {stream.origin}", unit="image", disable=not progress or not processes.is_main) as bar:
             failures: list[str] = []
+            damaged: list[str] = []
             for rows in processes.share(shards):
-                failures += _fill_shard(folder, rows, stream, protocol, extractor)
+                failures += _fill_shard(folder, rows, stream, protocol, extractor, damaged)
                 bar.update(len(rows) * processes.count)
     except OSError as error:
         raise UserError(f"--features {root}: cannot be written ({error.strerror})") from error
     failures = processes.gather(failures)
     if failures:
         raise UserError(f"{len(failures)} of {len(stream)} images cannot be used: {failures[0]}; the features of the others are kept")
-    return _load(folder, shards, stream, protocol, description)
+    damaged = processes.gather(damaged)
+    made = _load(folder, shards, stream, protocol, description)
+    if damaged:
+        made.notes.append(f"{stream.origin}: {len(damaged)} damaged shards of features were extracted anew, first {damaged[0]}")
+    return made
 
 
 def describe(stream: ImageStream, protocol: Protocol, extractor: Extractor) -> dict[str, Any]:
@@ -86,11 +91,11 @@ def describe(stream: ImageStream, protocol: Protocol, extractor: Extractor) -> d
     }
 
 
-def _fill_shard(folder: Path, rows: range, stream: ImageStream, protocol: Protocol, extractor: Extractor) -> list[str]:
-    """Extract what a shard does not hold, and write it. Returns why images could not be used."""
+def _fill_shard(folder: Path, rows: range, stream: ImageStream, protocol: Protocol, extractor: Extractor, damaged: list[str]) -> list[str]:
+    """Extract what a shard does not hold, and write it; one that is damaged goes to `damaged`. Returns why images could not be used."""
     path = _shard(folder, rows)
     stamps = torch.stack([_digest(os.fsencode(stream.stamp(row))) for row in rows])
-    kept = _kept(path, rows, stamps)
+    kept = _kept(path, rows, stamps, damaged)
     held = set(kept["rows"].tolist()) if kept else set()
     absent = [row for row in rows if row not in held]
     if not absent:
@@ -103,15 +108,19 @@ def _fill_shard(folder: Path, rows: range, stream: ImageStream, protocol: Protoc
         order = tensors["rows"].argsort()
         tensors = {name: value[order] for name, value in tensors.items()}
         with new_file(path) as partial:
-            save_tensors(partial, {**tensors, "stamps": stamps[tensors["rows"] - rows.start]})
+            save_tensors(partial, {**tensors, "stamps": stamps[tensors["rows"] - rows.start]}, sealed=True)
     return failures
 
 
-def _kept(path: Path, rows: range, stamps: UInt8[Tensor, "n 32"]) -> dict[str, Tensor]:
-    """What a shard holds of images that are still the same."""
+def _kept(path: Path, rows: range, stamps: UInt8[Tensor, "n 32"], damaged: list[str]) -> dict[str, Tensor]:
+    """What a shard holds of images that are still the same; nothing where it is damaged."""
     if not path.is_file():
         return {}
-    stored = load_tensors(path)
+    try:
+        stored = load_sealed_tensors(path)
+    except UserError:
+        damaged.append(path.name)
+        return {}
     place = stored["rows"] - rows.start
     inside = place < len(rows)
     same = inside & (stored.pop("stamps") == stamps[place.clamp(max=len(rows) - 1)]).all(1)

@@ -15,12 +15,12 @@ from torch import Tensor
 from distill.data import DataSource
 from distill.encoded_prompts import EncodedPrompts
 from distill.errors import UserError
-from distill.files import weights_sha256
 from distill.image_files import ImageFiles
 from distill.images import to_bytes
 from distill.samplers import Heun
 from distill.sampling import sample_generator, sample_teacher
 from distill.types import Condition, Denoiser, Generator
+from eval.identity import network_sha256
 
 
 @runtime_checkable
@@ -61,7 +61,7 @@ class FileImages:
         self.files.keep(count)
 
     def describe(self) -> dict[str, Any]:
-        return {"kind": "files", "path": str(self.files.path.resolve())}
+        return {"kind": "files", "path": str(self.files.path.resolve()), "lossy": self.files.lossy}
 
     def name(self, row: int) -> str:
         return self.files.names[row]
@@ -130,13 +130,13 @@ class NetworkImages:
         self.network, self.count, self.first_seed, self.sampler, self.prompts = network, count, first_seed, sampler, prompts
         self.batch_size, self.label_count = batch_size, 0 if prompts else network.label_count
         self.origin = ("the student" if sampler is None else "the teacher") + (f" in {path}" if path else "")
-        self.sha256 = weights_sha256(network)
+        self.sha256 = network_sha256(network)
 
     def __len__(self) -> int:
         return self.count
 
     def describe(self) -> dict[str, Any]:
-        identity: dict[str, Any] = {"kind": "network", "weights_sha256": self.sha256, "first_seed": self.first_seed}
+        identity: dict[str, Any] = {"kind": "network", "network_sha256": self.sha256, "first_seed": self.first_seed}
         if self.sampler is not None:
             identity |= {"evaluations": self.sampler.evaluations, "sampler": self.sampler.model_dump(mode="json")}
         elif isinstance(self.network, Generator):

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from eval.protocols import distance_key
+
 ROLES = ("student", "teacher", "images")
 ROWS = {
-    "fd_pixel": ("Fréchet distance (pixels)", "{:.4f}"),
     "precision": ("precision", "{:.3f}"),
     "recall": ("recall", "{:.3f}"),
     "label_agreement": ("label agreement", "{:.3f}"),
@@ -18,12 +19,12 @@ ROWS = {
 def render(results: Mapping[str, Any]) -> str:
     """The results of `eval.evaluate.evaluate` as lines of text: a row for each metric, and for each set of images a column against the
     training images and one against the held-out ones."""
-    reference = results["reference"]
+    reference, distance = results["reference"], distance_key(results["protocol"])
     columns = {role: results[role] for role in ROLES if role in results}
-    if "fd_pixel" in reference:
+    if distance in reference:
         columns[f"{reference['held_out_images']} held-out"] = reference
     cells = [[""] + [title for role in columns for title in (role, "")], [""] + ["vs train", "vs held-out"] * len(columns)]
-    for key, (name, form) in ROWS.items():
+    for key, (name, form) in {distance: (f"Fréchet distance ({results['features']})", "{:.4f}"), **ROWS}.items():
         sides = [side.get(key) for column in columns.values() for side in (column, column.get("held_out", {}))]
         cells.append([name, *("-" if value is None else form.format(value) for value in sides)])
     return "\n".join([_title(results), "", *aligned(cells), "", *_notes(results)])

@@ -80,8 +80,8 @@ def test_an_interrupted_drawing_continues_where_it_stopped(tmp_path: Path, small
     whole = {file.name: file.read_bytes() for file in (tmp_path / "whole").iterdir()}
     save, written = distill.teacher_samples.save_tensors, []
 
-    def save_one(path: Path, tensors: dict[str, torch.Tensor]) -> None:
-        save(path, tensors)
+    def save_one(path: Path, tensors: dict[str, torch.Tensor], sealed: bool) -> None:
+        save(path, tensors, sealed)
         written.append(path)
         if len(written) == 2:
             raise KeyboardInterrupt

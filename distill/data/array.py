@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import zipfile
+import zlib
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from distill.data import DataSettings, InMemory
+from distill.data import DataSettings
 from distill.errors import UserError
+
+if TYPE_CHECKING:
+    from jaxtyping import Int64, UInt8
+    from torch import Tensor
 
 
 class Settings(DataSettings):
-    """An in-memory array of uint8 images, shaped (n, h, w), (n, h, w, c) or (n, c, h, w)."""
+    """An array of uint8 images, held in memory as bytes, shaped (n, h, w), (n, h, w, c) or (n, c, h, w)."""
 
     name: Literal["array"] = "array"
     path: Path
@@ -19,7 +25,7 @@ class Settings(DataSettings):
     held_out_path: Path | None = None
     """The file of the held-out images."""
 
-    def load(self, split: str = "train") -> InMemory:
+    def load(self, split: str = "train") -> InBytes:
         """Open `train` (`path`) or `held_out` (`held_out_path`)."""
         path = self.path if split == "train" else self.held_out_path
         if path is None:
@@ -27,23 +33,33 @@ class Settings(DataSettings):
         return read_array(path)
 
 
-def read_array(path: Path) -> InMemory:
-    """Read an array file. Raises UserError where it is missing, broken, or not of uint8 images."""
+@dataclasses.dataclass(frozen=True)
+class InBytes:
+    """A `DataSource` over images (n, c, h, w) of bytes and int64 labels (n,), or None: an image becomes numbers in [-1, 1] when it is asked for."""
+
+    pixels: UInt8[Tensor, "n c h w"]
+    labels: Int64[Tensor, " n"] | None
+    label_count: int = 0
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        return tuple(self.pixels.shape[1:])
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        from distill.images import from_bytes
+
+        return from_bytes(self.pixels[index][None])[0], 0 if self.labels is None else int(self.labels[index])
+
+
+def read_array(path: Path) -> InBytes:
+    """Read an array file; the images take as much memory as their bytes. Raises UserError where it is missing, broken, or not of uint8 images."""
     import numpy as np
     import torch
 
-    from distill.images import from_bytes
-
-    if not path.is_file():
-        raise UserError(f"{path}: no such file")
-    try:
-        with path.open("rb") as handle:
-            loaded = np.load(handle, allow_pickle=False)
-            content = loaded if isinstance(loaded, np.ndarray) else dict(loaded)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path}: cannot be read as a NumPy file ({error})") from error
-    arrays = {"images": content} if isinstance(content, np.ndarray) else content
-    images, labels = arrays.get("images", arrays.get("arr_0")), arrays.get("labels", arrays.get("arr_1"))
+    images, labels = _load(path)
     if images is None or images.dtype != np.uint8 or images.ndim not in (3, 4) or not len(images):
         found = "none" if images is None else f"{images.dtype} {images.shape}"
         raise UserError(f"{path}: 'images' is {found}; expected uint8 of (n, h, w), (n, h, w, c) or (n, c, h, w)")
@@ -53,7 +69,25 @@ def read_array(path: Path) -> InMemory:
     if pixels.shape[1] not in (1, 3):
         raise UserError(f"{path}: 'images' is {images.dtype} {images.shape}; expected 1 or 3 channels")
     if labels is None:
-        return InMemory(from_bytes(pixels), None)
+        return InBytes(pixels, None)
     if labels.shape != (len(images),) or not np.issubdtype(labels.dtype, np.integer) or labels.min() < 0:
         raise UserError(f"{path}: 'labels' is {labels.dtype} {labels.shape}; expected {len(images)} integers, none below 0")
-    return InMemory(from_bytes(pixels), torch.from_numpy(labels.astype(np.int64)), int(labels.max()) + 1)
+    return InBytes(pixels, torch.from_numpy(labels.astype(np.int64)), int(labels.max()) + 1)
+
+
+def _load(path: Path) -> tuple[Any, Any]:
+    """The arrays of images and of labels, None where there are none; others in the file are not read."""
+    import numpy as np
+
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
+    try:
+        with path.open("rb") as handle:
+            loaded = np.load(handle, allow_pickle=False)
+            if isinstance(loaded, np.ndarray):
+                return loaded, None
+            names = [next((name for name in known if name in loaded.files), None) for known in (("images", "arr_0"), ("labels", "arr_1"))]
+            images, labels = (None if name is None else loaded[name] for name in names)
+            return images, labels
+    except (OSError, ValueError, EOFError, KeyError, MemoryError, zlib.error, zipfile.BadZipFile) as error:
+        raise UserError(f"{path}: cannot be read as a NumPy file ({str(error) or 'it is larger than the memory'})") from error

@@ -53,7 +53,11 @@ def load(weights: str | None) -> Extractor:
     from transformers import Dinov2Model
 
     try:
-        return DINOv2(Dinov2Model.from_pretrained(weights or MODEL, torch_dtype=torch.float32))
-    except (OSError, ValueError) as error:
+        network, loaded = Dinov2Model.from_pretrained(weights or MODEL, torch_dtype=torch.float32, output_loading_info=True)
+    except (OSError, ValueError, RuntimeError) as error:
         first = str(error).strip().splitlines()[0]
         raise UserError(f"{weights or MODEL}: cannot be opened ({first}); give a folder with --weights") from error
+    for kind in ("missing_keys", "mismatched_keys"):
+        for name in sorted(map(str, loaded[kind])):
+            raise UserError(f"{weights or MODEL}: weights are incomplete: {kind.split('_')[0]} {name}; expected all of a DINOv2")
+    return DINOv2(network)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import textwrap
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +75,26 @@ def read_protocol(name: str, setting: str = "--protocol") -> Protocol:
     if name not in protocol_names():
         raise UserError(f"{setting} {name}: is not in eval/protocols{did_you_mean(name, protocol_names())}")
     return Protocol.model_validate({"name": name, **yaml.safe_load((FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))})
+
+
+def distance_key(protocol: str) -> str:
+    """A protocol's distance as results and statistics call it, such as fd_pixel."""
+    return protocol.replace("-", "_")
+
+
+FEW = 1024
+"""Values of an image up to which the pixels are its features by default."""
+
+
+def default_protocol(shape: Sequence[int]) -> Protocol:
+    """The protocol for images of this shape where none is asked for: fd-pixel where pixels are few, else fd-effnet, whose weights a package holds.
+
+    Raises UserError where that package is needed and not installed.
+    """
+    few, installed = math.prod(shape) <= FEW, find_spec("efficientnet_lite_pytorch") is not None
+    if not few and not installed:
+        raise UserError(f"images of {tuple(shape)}: their pixels are no features; expected pip install '.[eval]' for fd-effnet, or a protocol")
+    return read_protocol("fd-pixel" if few else "fd-effnet")
 
 
 def explain() -> str:

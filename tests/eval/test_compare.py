@@ -1,0 +1,70 @@
+"""What `python -m eval compare` puts side by side, what it marks, and what it refuses."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from distill.errors import UserError
+from eval.__main__ import main
+
+RESULT: dict[str, Any] = {
+    "format": "distill-fid/1", "protocol": "edm-50k", "metric": "FID", "preprocessing_sha256": "p", "weights_sha256": "w", "n": 100,
+    "reference": {"sha256": "r"}, "departures": [], "first_seeds": [0], "source": {"kind": "network"},
+    "summary": {"fd": {"mean": 2.0, "std": 0.0, "min": 2.0}}, "repetitions": [{"images_sha256": "i", "fd": 2.0}],
+}  # fmt: skip
+
+
+@pytest.fixture
+def table(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+
+    def compare(**changed: dict[str, Any]) -> list[str]:
+        for name, changes in changed.items():
+            Path(f"{name}.json").write_text(json.dumps({**RESULT, **changes}))
+        main(["compare", *(f"{name}.json" for name in changed)])
+        return capsys.readouterr().out.splitlines()
+
+    return compare
+
+
+def test_every_row_has_its_own_label_and_a_mark_where_it_departs(table) -> None:
+    lines = table(a={}, b={"departures": ["first seed 7, not 0"], "first_seeds": [7]})
+    assert lines[0] == "edm-50k: 100 images"
+    assert lines[3].split() == ["a.json", "edm-50k", "2.0000"]
+    assert lines[4].split() == ["b.json", "[1]", "not", "edm-50k", "(first", "seed", "7,", "not", "0)", "2.0000"]
+    assert lines[6:] == ["[1] not edm-50k: a number by that name is measured as the protocol says"]
+
+
+def test_one_run_beside_three_is_marked(table) -> None:
+    three = {"first_seeds": [0, 100, 200], "repetitions": [{"images_sha256": name, "fd": 2.0} for name in "abc"]}
+    lines = table(a={}, b=three)
+    assert lines[6:] == [
+        "[1] 1 repetition: the least of several is below one of a single kind",
+        "[2] 3 repetitions: the least of several is below one of a single kind",
+    ]
+
+
+def test_files_saved_with_losses_and_unknown_prompts_are_marked(table) -> None:
+    lines = table(a={"source": {"prompts_sha256": "q"}}, b={"source": {"kind": "files", "lossy": 12}})
+    assert lines[4].startswith("b.json [1] [2]")
+    assert lines[6:] == [
+        "[1] its prompts are not known: others may be of easier ones",
+        "[2] 12 of its images were saved with losses, which a distance counts",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"first_seeds": [0, 0, 0]}, "b.json: its repetitions share seeds (first seeds 0, 0, 0, 100 images each); expected other seeds for each"),
+        ({"first_seeds": [0, 50]}, "b.json: its repetitions share seeds (first seeds 0, 50, 100 images each)"),
+        ({"repetitions": [{"images_sha256": "i"}] * 3}, "b.json: its repetitions are of the same images; expected other images for each"),
+        ({"reference": {"sha256": "s"}}, "b.json: reference is s; expected r as in a.json"),
+    ],
+)
+def test_what_is_not_comparable_is_refused(table, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError) as error:
+        table(a={}, b=changes)
+    assert message in str(error.value)
