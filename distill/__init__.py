@@ -14,7 +14,11 @@ __all__ = ["load_generator", "load_teacher"]
 
 
 def load_generator(path: Path | str) -> Generator:
-    """Open a one-step generator from a run, a checkpoint or an export. Raises UserError where there is none."""
+    """Open a one-step generator from a run, a checkpoint or an export, to make images with.
+
+    `generator(z, cond)` takes unit noise z, (b, *generator.noise_shape), and gives images in [-1, 1], (b, *generator.image_shape), without a graph.
+    A student of latents gives latents, which `generator.decode` makes images; of other students `decode` leaves the images as they are.
+    """
     from distill.export import load_generator as load
 
     return load(path)

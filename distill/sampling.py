@@ -93,10 +93,11 @@ def _in_batches(
     progress: bool,
 ) -> Tensor:
     batch_size = min(batch_size or 256, most_at_once(network.pixel_shape))
-    device = next(itertools.chain(network.parameters(), network.buffers())).device
+    held = next(itertools.chain(network.parameters(), network.buffers()))
+    dtype = torch.promote_types(held.dtype, torch.float32)  # networks held in less than float32 take and give float32
     images = []
     for start in tqdm(range(0, len(seeds), batch_size), desc="sampling", disable=not progress, leave=False):
         rows = slice(start, start + batch_size)
-        z = seeded_noise(seeds[rows], network.image_shape).to(device)
-        images.append(sample(seeds[rows], z, cond[rows].to(device)).float().cpu())
+        z = seeded_noise(seeds[rows], network.image_shape).to(held.device, dtype)
+        images.append(sample(seeds[rows], z, cond[rows].to(held.device)).float().cpu())
     return torch.cat(images)

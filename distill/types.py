@@ -105,6 +105,11 @@ class ImageModel(nn.Module):
     takes_text: bool = False
 
     @property
+    def is_latent(self) -> bool:
+        """True for a model that works on latents, which `decode` turns into images."""
+        return False
+
+    @property
     def pixel_shape(self) -> tuple[int, ...]:
         """Shape of its images as one looks at them."""
         return self.image_shape

@@ -70,6 +70,10 @@ class EDM2Network(Preconditioned):
         return self.logvar_linear(self.logvar_fourier(self.precond(t).noise))[:, 0]
 
     @property
+    def is_latent(self) -> bool:
+        return self.autoencoder is not None
+
+    @property
     def pixel_shape(self) -> tuple[int, ...]:
         if self.autoencoder is None:
             return self.image_shape
@@ -219,7 +223,8 @@ class MPConv(nn.Module):
 def normalize(x: Tensor, axes: Sequence[int] = (), eps: float = 1e-4) -> Tensor:
     """Divide by the root mean square over `axes`, by default all but the first, plus `eps`."""
     axes = list(axes) or list(range(1, x.ndim))
-    norm = torch.linalg.vector_norm(x, dim=axes, keepdim=True, dtype=torch.float32)
+    at_least_single = torch.promote_types(x.dtype, torch.float32)
+    norm = torch.linalg.vector_norm(x, dim=axes, keepdim=True, dtype=at_least_single)
     return x / (eps + norm * math.sqrt(norm.numel() / x.numel())).to(x.dtype)
 
 
