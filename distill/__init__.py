@@ -25,7 +25,7 @@ def load_generator(path: Path | str) -> Generator:
 
 
 def load_teacher(source: Path | str | TeacherSettings) -> Denoiser:
-    """Open a teacher, with its `.schedule`: from a folder, ours or of a diffusers pipeline, a pickle of EDM or EDM2, or a config's `teacher`.
+    """Open a teacher, with its `.schedule`: from a folder, ours or of a diffusers pipeline, a file of EDM or EDM2, or a config's `teacher`.
 
     Raises UserError where there is none.
     """
@@ -35,7 +35,7 @@ def load_teacher(source: Path | str | TeacherSettings) -> Denoiser:
         from distill.teachers import diffusers, native
 
         path = Path(source)
-        if path.suffix == ".pkl":
+        if path.suffix == ".pkl" or path.is_file():
             return read_network(path)
         source = diffusers.Settings(path=str(path)) if is_pipeline(path) else native.Settings(path=path)
     return source.load()

@@ -158,8 +158,10 @@ def _key(value: Any) -> str | int:
 
 
 LITERALS = frozenset(
-    ["BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8"]
-    + ["BYTEARRAY8"]
+    [
+        *["BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"],
+        *["BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"],
+    ]
 )
 """Opcodes that push their argument."""
 CONSTANTS: dict[str, Callable[[], Any]] = {

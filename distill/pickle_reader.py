@@ -9,7 +9,6 @@ import dataclasses
 import io
 import mmap
 import struct
-import zipfile
 from pathlib import Path
 from typing import IO, Any
 
@@ -42,7 +41,7 @@ def read_pickle(path: Path) -> Any:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
     except Refused as error:
         raise UserError(f"{path}: {error}, which no network pickle does") from error
-    except (LookupError, TypeError, ValueError, OverflowError, struct.error, zipfile.BadZipFile) as error:
+    except (LookupError, TypeError, ValueError, OverflowError, struct.error) as error:
         raise UserError(f"{path}: is broken or no network pickle ({one_line(error)})") from error
 
 

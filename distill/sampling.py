@@ -14,7 +14,7 @@ from distill.batches import seeded
 from distill.guidance import guided
 from distill.images import most_at_once
 from distill.samplers import Heun
-from distill.schedules import like, noisiest
+from distill.schedules import like
 from distill.types import Condition, Denoiser, Generator
 
 
@@ -63,18 +63,22 @@ def sample_teacher(
 
 
 def heun(teacher: Denoiser, z: Tensor, cond: Condition, sampler: Heun, fresh_noise: Callable[[int], Tensor]) -> Tensor:
-    """Solve the probability-flow ODE from unit noise z (b, ...) in the coordinates x_t/alpha; `fresh_noise(step)` serves the churn."""
+    """Solve the probability-flow ODE from unit noise z (b, ...) in the coordinates x_t/alpha; `fresh_noise(step)` serves the churn.
+
+    A network of discrete levels is evaluated at those nearest to the sampler's, as EDM's sampler does.
+    """
     schedule = teacher.schedule
 
     def slope(x: Tensor, level: float) -> Tensor:
         t = schedule.t(x.new_full((len(x),), level))
         return (x - guided(teacher, x * like(schedule.alpha(t), x), t, cond, sampler.guidance)[0]) / level
 
-    grid = sampler.grid(noisiest(schedule))
+    quietest, noisiest = teacher.level_range()
+    grid = [teacher.nearest_level(level) for level in sampler.grid(noisiest, quietest)[:-1]] + [0.0]
     x = z * grid[0]
     for step, (level, following) in enumerate(itertools.pairwise(grid)):
         if sampler.churn > 0 and sampler.churn_min <= level <= sampler.churn_max:
-            raised = level * (1 + min(sampler.churn / sampler.steps, 2**0.5 - 1))
+            raised = teacher.nearest_level(level * (1 + min(sampler.churn / sampler.steps, 2**0.5 - 1)))
             x = x + (raised**2 - level**2) ** 0.5 * sampler.churn_noise * fresh_noise(step)
             level = raised
         first = slope(x, level)

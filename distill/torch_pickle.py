@@ -51,7 +51,11 @@ def read_zip(file: IO[bytes], size: int, constructors: Constructors, give_state:
 
     Raises Refused for an archive of something else, and the errors that broken data leads to.
     """
-    with zipfile.ZipFile(file) as archive:
+    try:
+        archive = zipfile.ZipFile(file)
+    except (zipfile.BadZipFile, NotImplementedError) as error:
+        raise ValueError(str(error)) from error
+    with archive:
         pickles = [name for name in archive.namelist() if name.endswith("/data.pkl") and name.count("/") == 1]
         if len(pickles) != 1:
             raise Refused("is a zip archive without one data.pkl, as torch.save writes it")
@@ -84,13 +88,16 @@ class _ZipStorages:
 
     def __init__(self, archive: zipfile.ZipFile, folder: str, size: int) -> None:
         self.archive, self.folder, self.size, self.left = archive, folder, size, size
+        self.names = frozenset(archive.namelist())
         self.storages: dict[str, Tensor] = {}
 
     def __contains__(self, name: str) -> bool:
-        return f"{self.folder}{name}" in self.archive.namelist()
+        return f"{self.folder}{name}" in self.names
 
     def read(self, name: str) -> bytes:
-        """Read a file. Raises Refused for one that takes more memory than it should, KeyError and ValueError for one that is not there or broken."""
+        """Read a file. Raises Refused for one that takes more memory than it should, and ValueError for one that is broken or not there."""
+        if name not in self:
+            raise ValueError(f"it has no {name}")
         entry = self.archive.getinfo(f"{self.folder}{name}")
         if entry.compress_type != zipfile.ZIP_STORED:
             raise Refused("has compressed numbers")

@@ -30,8 +30,8 @@ LATENTS = {
 }
 """EDM2's latents of even images of these bytes where the autoencoder's own are ten times the pixel that it is given, in all four channels.
 
-By hand, from the published `StabilityVAEEncoder`: it gives the autoencoder byte/255, and its latents (10 byte/255 - mean) 0.5/deviation have the means
-5.81, 3.25, 0.12, -2.15 and the deviations 4.17, 4.62, 3.71, 3.28; so that of byte 51 is (2 - 5.81)/8.34 = -0.4568345 in the first channel.
+By hand, from the published `StabilityVAEEncoder`: it gives the autoencoder byte/255, and makes (10 byte/255 - mean) 0.5/deviation of its latents,
+with the means 5.81, 3.25, 0.12, -2.15 and the deviations 4.17, 4.62, 3.71, 3.28. In the first channel byte 51 is (2 - 5.81)/8.34 = -0.4568345.
 """
 
 

@@ -33,7 +33,7 @@ class EDM2Config(Sizes):
     """Sizes of an `EDM2Network`. A balance is the share of the second of two summands: the label, the skip, the residual branch, attention.
 
     `noise_multiplier` times `width` is the length of the noise features; None takes the channels of the finest level, and where it stands for
-    `embedding_multiplier` the most of any level.
+    `embedding_multiplier` the most of any level. `logvar_channels` None leaves out the uncertainty, which students do not have.
     """
 
     embedding_multiplier: int | None = None
@@ -45,7 +45,7 @@ class EDM2Config(Sizes):
     attention_balance: float = 0.3
     largest_activation: float | None = 256.0
     sigma_data: float = 0.5
-    logvar_channels: int = 128
+    logvar_channels: int | None = 128
 
 
 class EDM2Network(Preconditioned):
@@ -58,15 +58,18 @@ class EDM2Network(Preconditioned):
         super().__init__(config, EDMPrecond(config.sigma_data))
         self.autoencoder = autoencoder
         self.unet = EDM2UNet(config)
-        self.logvar_fourier = MPFourier(config.logvar_channels)
-        self.logvar_linear = MPConv(config.logvar_channels, 1)
+        count = config.logvar_channels
+        self.logvar_fourier = None if count is None else MPFourier(count)
+        self.logvar_linear = None if count is None else MPConv(count, 1)
 
     @property
     def backbone(self) -> Backbone:
         return self.unet
 
     def logvar(self, t: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
-        """u(sigma), the learnt log variance of the weighted error at t = sigma (eq. 14 and 21)."""
+        """u(sigma), the learnt log variance of the weighted error at t = sigma (eq. 14 and 21). Raises ValueError for a network without it."""
+        if self.logvar_fourier is None or self.logvar_linear is None:
+            raise ValueError("logvar: the network was saved without its uncertainty")
         return self.logvar_linear(self.logvar_fourier(self.precond(t).noise))[:, 0]
 
     @property
