@@ -14,14 +14,17 @@ import pytest
 import torch
 from torch import Tensor
 
+from distill.alignment import Brightness, Judged, RewardTerm
 from distill.gradient_penalty import squared_gradient
 from distill.models.discriminator import Discriminator
 from distill.models.few_steps import FewStepGenerator
 from distill.models.mlp import MLP, MLPConfig
+from distill.models.unet import UNet, UNetConfig
 from distill.samplers import Heun
 from distill.sampling import sample_generator, sample_teacher
 from distill.schedules import EDM
-from distill.types import Condition, Denoiser
+from distill.terms import Student
+from distill.types import Condition, Denoiser, Scores
 from tests.exported import own_student
 
 LABELS = Condition(torch.tensor([0, 1]))
@@ -97,6 +100,15 @@ def test_a_gradient_penalty_in_float64_has_its_digits() -> None:
     squared = squared_gradient((x * (1 + 1e-9)).sum(1), [x])
     assert squared.dtype == torch.float64
     assert abs(squared.item() - 4 - 8e-9) < 1e-14
+
+
+def test_rewards_see_images_in_float64_where_they_come_in_it() -> None:
+    x0 = torch.full((2, 1, 2, 2), 1 / 3, dtype=torch.float64)
+    ones, generator = x0.new_ones(2, 1, 1, 1), FewStepGenerator(UNet(UNetConfig(2, 1, width=8, multipliers=(1,), blocks=1)), 1.0)
+    student = Student(Scores(x0, x0, ones, ones, x0, x0, x0.new_zeros(2)), Condition(), None, generator)
+    loss = RewardTerm([Judged("brightness", Brightness())])(student).loss
+    assert loss.dtype == torch.float64
+    assert (loss + 1 / 3).abs().max() < 1e-15
 
 
 def test_a_discriminator_in_float64_gives_logits_in_float64() -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from distill import load_teacher
+from distill import load_generator, load_teacher
 from distill.errors import UserError
 from distill.export import load_denoiser
 from distill.network_pickle import describe_network, read_network
@@ -308,3 +308,16 @@ def test_weights_that_lie_over_one_another_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError) as error:
         read_network(path)
     assert str(error.value) == f"{path}: has weights that share their numbers, which no network has"
+
+
+def test_a_published_student_is_converted_to_an_export(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """SiD's students make an image of noise of deviation 2.5, clamped to [-1, 1]."""
+    convert([str(EDM), str(tmp_path / "out"), "--student", "2.5"])
+    assert "out: one-step student of EDMNetwork, " in capsys.readouterr().out
+    student, network = load_generator(tmp_path / "out"), read_network(EDM)
+    z, cond = normal("z", (2, *network.image_shape)), Condition(torch.tensor([1, 4]))
+    with torch.no_grad():
+        expected = network(2.5 * z, torch.tensor([2.5, 2.5]), cond).clamp(-1, 1)
+    assert torch.equal(student(z, cond), expected)
+    with pytest.raises(UserError, match=r"^--student 0: expected a number above 0$"):
+        convert([str(EDM), str(tmp_path / "other"), "--student", "0"])
