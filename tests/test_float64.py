@@ -105,7 +105,7 @@ def test_a_gradient_penalty_in_float64_has_its_digits() -> None:
 def test_rewards_see_images_in_float64_where_they_come_in_it() -> None:
     x0 = torch.full((2, 1, 2, 2), 1 / 3, dtype=torch.float64)
     ones, generator = x0.new_ones(2, 1, 1, 1), FewStepGenerator(UNet(UNetConfig(2, 1, width=8, multipliers=(1,), blocks=1)), 1.0)
-    student = Student(Scores(x0, x0, ones, ones, x0, x0, x0.new_zeros(2)), Condition(), None, generator)
+    student = Student(Scores(x0, x0, ones, ones, x0, x0, x0.new_zeros(2)), Condition(), None, generator, None)
     loss = RewardTerm([Judged("brightness", Brightness())])(student).loss
     assert loss.dtype == torch.float64
     assert (loss + 1 / 3).abs().max() < 1e-15

@@ -21,8 +21,8 @@ from distill.models.edm import DhariwalUNetConfig, EDMNetwork, SongUNetConfig
 from distill.models.preconditioning import EDMPrecond, IDDPMPrecond
 from distill.network_pickle import describe_network, read_network
 from distill.pickle_reader import PickledObject
-from distill.sampling import heun
 from distill.samplers import Heun
+from distill.sampling import heun
 from distill.types import Condition
 from tests.published import as_published, published_names
 from tests.seeded_weights import normal, seeded_weights
