@@ -309,7 +309,8 @@ NOT_A_NETWORK = {
     ),
     "an unknown class": (
         network("Evil", SIZES),
-        "network class 'Evil' is unknown; expected one of EDMPrecond, VPPrecond, VEPrecond, Precond",
+        "network class 'Evil' is unknown; expected one of EDMPrecond, VPPrecond, VEPrecond, iDDPMPrecond, EDMPrecond_EncoderDecoder, Precond, "
+        "EDM_2_Precond_EncoderDecoder, EDM_2_Precond_Generator",
     ),
     "an unknown backbone": (
         network("EDMPrecond", SIZES, text("model_type"), text("os.system")),

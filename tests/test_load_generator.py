@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 import distill
 from distill.export import save_generator
+from distill.images import to_bytes
 from distill.models.affine import Affine
 from distill.models.few_steps import FewStepGenerator, ImageGenerator
 from distill.schedules import EDM
@@ -76,6 +78,14 @@ def test_images_are_clamped_and_what_is_not_finite_stays_so() -> None:
     z = torch.tensor([-1.11, 0.5, 1.26, torch.inf]).reshape(1, 1, 1, 4)
     assert generator(z, Condition()).flatten().tolist() == [-1.0, 0.5, 1.0, torch.inf]
     assert generator(torch.full_like(z, torch.nan), Condition()).isnan().all()
+
+
+def test_the_bytes_of_an_image_are_those_that_it_had_without_the_clamp() -> None:
+    """So that no measured number changes: all that is measured is bytes, whose levels 0 and 255 are where [-1, 1] ends."""
+    values = torch.linspace(-3, 3, 24_001).reshape(1, 1, 1, -1)
+    levels = np.floor(np.clip(values.numpy().astype(np.float32) * np.float32(127.5) + 128, 0, 255)).astype(np.uint8)
+    shown = to_bytes(ImageGenerator(Scale(1.0, (1, 1, 24_001)), 1.0)(values, Condition()))
+    assert np.array_equal(shown.numpy(), levels)
 
 
 def test_latents_and_vectors_are_not_clamped_and_images_of_latents_are() -> None:
