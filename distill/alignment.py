@@ -62,7 +62,7 @@ class RewardTerm(nn.Module):
         return LossOutput(loss, metrics)
 
     def look(self, student: Student) -> Float[Tensor, "b c h w"]:
-        """The images that are judged, in float32, with their graph."""
+        """The images that are judged, in float32 or, where they come in it, float64, with their graph."""
         generator, x0 = student.generator, student.scores.x0
         if self.downscale > 1:
             x0 = F.avg_pool2d(x0, self.downscale)
@@ -71,8 +71,10 @@ class RewardTerm(nn.Module):
                 raise ValueError("terms: reward needs places to crop at")
             x0 = cropped(x0, self.crop * generator.image_shape[1] // generator.pixel_shape[1], student.places)
         if not self.checkpoint_decoder or generator.pixel_shape == generator.image_shape:
-            return generator.decode(x0).float()
-        return torch.cat([decoded_again(generator, sample) for sample in x0.split(1)]).float()
+            images = generator.decode(x0)
+        else:
+            images = torch.cat([decoded_again(generator, sample) for sample in x0.split(1)])
+        return images.to(torch.promote_types(images.dtype, torch.float32))
 
 
 class Brightness(Reward):

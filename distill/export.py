@@ -111,10 +111,10 @@ def outline_denoiser(path: Path) -> Denoiser:
 def load_generator(path: Path | str, resolution: int | None = None) -> Generator:
     """Open a one-step generator: an export, a checkpoint, or a run folder (its export, else its newest checkpoint).
 
-    `resolution`, in pixels, is another than its own, for networks of diffusers. Returns the generator in evaluation mode on the CPU. Raises
-    UserError for anything else.
+    `resolution`, in pixels, is another than its own, for networks of diffusers. Returns the generator for use, not for training: in evaluation mode,
+    on the CPU, its parameters frozen, so that no graph is recorded, and its images clamped to [-1, 1]. Raises UserError for anything else.
     """
-    from distill.models.few_steps import FewStepGenerator
+    from distill.models.few_steps import ImageGenerator
 
     folder, description = _open(Path(path), "generator")
     here: dict[str, Any] = {}
@@ -129,12 +129,12 @@ def load_generator(path: Path | str, resolution: int | None = None) -> Generator
     network = build_network({**description["network"], **here}, folder / CONFIG)
     generator = network
     if "init_noise_to_signal" in description:
-        generator = FewStepGenerator(network, description["init_noise_to_signal"], *description.get("further_noise_to_signal", ()))
+        generator = ImageGenerator(network, description["init_noise_to_signal"], *description.get("further_noise_to_signal", ()))
     if (folder / ADAPTERS).is_file():
         network.load_adapters(folder)
     elif not is_pipeline(folder):
         load_weights(generator, folder / WEIGHTS)
-    return generator.eval()
+    return generator.eval().requires_grad_(False)
 
 
 def is_pipeline(folder: Path) -> bool:

@@ -63,4 +63,8 @@ class GradientPenalty:
 def squared_gradient(logits: Float[Tensor, " b"], inputs: Sequence[Float[Tensor, "b ..."]]) -> Float[Tensor, " b"]:
     """Squared norm, over all inputs together, of each logit's gradient with respect to its own sample, with a graph."""
     gradients = torch.autograd.grad(logits.sum(), inputs, create_graph=True)
-    return torch.stack([gradient.float().square().flatten(1).sum(1) for gradient in gradients]).sum(0)
+    squared = []
+    for gradient in gradients:
+        at_least_single = gradient.to(torch.promote_types(gradient.dtype, torch.float32))
+        squared.append(at_least_single.square().flatten(1).sum(1))
+    return torch.stack(squared).sum(0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -55,13 +56,21 @@ EDM2 = SIZES | {
     "logvar_channels": "logvar_channels",
 }
 PRECONDITIONINGS = {
-    "EDMPrecond": ({"sigma_data": "sigma_data"}, "DhariwalUNet"),
-    "VPPrecond": ({"beta_d": "beta_d", "beta_min": "beta_min", "M": "steps"}, "SongUNet"),
-    "VEPrecond": ({}, "SongUNet"),
+    "EDMPrecond": ("EDMPrecond", {"sigma_data": "sigma_data"}, "DhariwalUNet"),
+    "VPPrecond": ("VPPrecond", {"beta_d": "beta_d", "beta_min": "beta_min", "M": "steps"}, "SongUNet"),
+    "VEPrecond": ("VEPrecond", {}, "SongUNet"),
+    "iDDPMPrecond": ("IDDPMPrecond", {"C_1": "c_1", "C_2": "c_2", "M": "steps"}, "DhariwalUNet"),
+    "EDMPrecond_EncoderDecoder": ("EDMPrecond", {"sigma_data": "sigma_data"}, "SongUNet"),
 }
-"""Arguments of EDM's preconditionings, our names, and the backbone where none is named."""
-ELSEWHERE = ("use_fp16", "sigma_min", "sigma_max", "epsilon_t", "label_dropout")
+"""Our names of EDM's preconditionings and of their arguments, and the backbone where none is named."""
+ENCODER_DECODER = "_EncoderDecoder"
+"""Ends the names of SiDA's and Uni-Instruct's networks: EDM's, which can return their discriminator's logits too."""
+EDM2_PRECONDITIONINGS = ("Precond", "EDM_2_Precond_EncoderDecoder", "EDM_2_Precond_Generator")
+"""EDM2's network, and SiDA's of the same weights. The last is a student, without the uncertainty."""
+ELSEWHERE = ("use_fp16", "sigma_min", "sigma_max", "epsilon_t", "label_dropout", "force_normalization", "use_gan")
 """Arguments that say how to train or to sample the network, or in which precision: here that is for the configuration to say."""
+NETWORK_KEYS = ("ema", "net")
+"""Where a file has its network: snapshots the average, EDM's training states the network that is being trained."""
 
 
 CIFAR10 = {"img_resolution": 32, "img_channels": 3, "model_type": "SongUNet", "model_channels": 128, "channel_mult": [2, 2, 2], "augment_dim": 9}
@@ -100,11 +109,12 @@ def open_network(path: Path, kind: str) -> Denoiser:
 
 
 def read_network(path: Path) -> Denoiser:
-    """The network under "ema" in a published pickle, in float32 on the CPU, in evaluation mode. Raises UserError for anything else."""
+    """Open the network in a published pickle or a file of `torch.save`, in float32 on the CPU, in evaluation mode.
+
+    It is the one under "ema" or, in a training state of EDM, the one that is being trained, under "net". Raises UserError for anything else.
+    """
     data = read_pickle(path)
-    found = data.get("ema") if isinstance(data, dict) else None
-    if not isinstance(found, PickledObject):
-        raise UserError(f"{path}: holds no network under 'ema'")
+    found = find_network(data, path)
     try:
         tensors = weights(found)
         if len(found.state["_init_args"]) > len(POSITIONAL):
@@ -112,8 +122,11 @@ def read_network(path: Path) -> Denoiser:
         arguments = dict(zip(POSITIONAL, found.state["_init_args"], strict=False)) | found.state["_init_kwargs"]
     except (AttributeError, KeyError, TypeError) as error:
         raise UserError(f"{path}: '{one_line(found.class_name)}' under 'ema' is no network with its arguments") from error
+    check_memory(tensors, path)
     try:
         description = describe_network(found.class_name, arguments)
+        if "autoencoder" in description and isinstance(data.get("encoder"), PickledObject):
+            description["autoencoder"] = describe_encoder(data["encoder"])
     except ValueError as error:
         raise UserError(f"{path}: {error}") from error
     # The sizes are the file's word. On the meta device they cost no memory until the weights have confirmed them.
@@ -124,25 +137,66 @@ def read_network(path: Path) -> Denoiser:
     return network.eval()
 
 
+def find_network(data: Any, path: Path) -> PickledObject:
+    """The network in a file's data. Raises UserError where there is none."""
+    entries = data if isinstance(data, dict) else {}
+    for key in NETWORK_KEYS:
+        if isinstance(entries.get(key), PickledObject):
+            return entries[key]
+    alone = [key for key, value in entries.items() if _are_weights(value)]
+    if alone or _are_weights(entries):
+        where = f" under '{one_line(str(alone[0]))}'" if alone else ""
+        raise UserError(f"{path}: holds weights alone{where}, without the network's class and sizes; expected a snapshot with a network under 'ema'")
+    raise UserError(f"{path}: holds no network under 'ema'")
+
+
+def check_memory(tensors: dict[str, Tensor], path: Path) -> None:
+    """Raises UserError where weights lie over one another: copied apart, they would take more memory than the file has."""
+    held = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors.values()}
+    if sum(tensor.numel() * tensor.element_size() for tensor in tensors.values()) > sum(held.values()):
+        raise UserError(f"{path}: has weights that share their numbers, which no network has")
+
+
+def describe_encoder(encoder: PickledObject) -> str | None:
+    """Where the autoencoder of EDM2's latents is from, None for pixels. Raises ValueError where its latents are in other units than ours."""
+    if encoder.class_name == "StandardRGBEncoder":
+        return None
+    if encoder.class_name != "StabilityVAEEncoder":
+        raise ValueError(f"encoder class '{one_line(encoder.class_name)}' is unknown; expected StandardRGBEncoder, StabilityVAEEncoder")
+    name, deviation = encoder.state.get("vae_name"), np.array(stability_autoencoder.DEVIATION)
+    scale = stability_autoencoder.SIGMA_DATA / deviation
+    for found, expected in ((encoder.state.get("scale"), scale), (encoder.state.get("bias"), -np.array(stability_autoencoder.MEAN) * scale)):
+        if not isinstance(found, np.ndarray) or found.shape != expected.shape or not np.allclose(found, expected, rtol=1e-3):
+            raise ValueError("its latents are in other units than those of EDM2's published encoder, the only ones known")
+    if not isinstance(name, str):
+        raise ValueError("its encoder names no autoencoder")
+    return name
+
+
 def describe_network(class_name: str, arguments: dict[str, Any]) -> dict[str, Any]:
     """Our description of a published class called with these arguments. Raises ValueError where there is none."""
     remaining = {name: value for name, value in arguments.items() if name not in ELSEWHERE}
-    if class_name == "Precond":
+    if class_name in EDM2_PRECONDITIONINGS:
         _expect(remaining, "resample_filter", [1, 1])
         description = {"class": "EDM2Network", **_take(remaining, EDM2)}
+        if class_name == "EDM_2_Precond_Generator":
+            description["logvar_channels"] = None
         description["autoencoder"] = stability_autoencoder.PUBLISHED if description["channels"] == stability_autoencoder.CHANNELS else None
     elif class_name in PRECONDITIONINGS:
-        names, backbone = PRECONDITIONINGS[class_name]
+        ours, names, backbone = PRECONDITIONINGS[class_name]
         backbone = remaining.pop("model_type", backbone)
+        if isinstance(backbone, str):
+            backbone = backbone.removesuffix(ENCODER_DECODER)
         if not isinstance(backbone, str) or backbone not in BACKBONES:
             raise ValueError(f"model_type '{one_line(backbone)}' is unknown; expected one of {', '.join(BACKBONES)}")
         _expect(remaining, "decoder_type", "standard")
         precond, model = _take(remaining, names), _take(remaining, BACKBONES[backbone])
         if not all(isinstance(value, (int, float)) for value in precond.values()):
             raise ValueError(f"{', '.join(names)}: expected numbers")
-        description = {"class": "EDMNetwork", "precond": {"class": class_name, **precond}, "model": {"class": backbone, **model}}
+        description = {"class": "EDMNetwork", "precond": {"class": ours, **precond}, "model": {"class": backbone, **model}}
     else:
-        raise ValueError(f"network class '{one_line(class_name)}' is unknown; expected one of {', '.join(PRECONDITIONINGS)}, Precond")
+        known = ", ".join([*PRECONDITIONINGS, *EDM2_PRECONDITIONINGS])
+        raise ValueError(f"network class '{one_line(class_name)}' is unknown; expected one of {known}")
     if remaining:
         raise ValueError(f"{class_name} has an argument '{one_line(next(iter(remaining)))}', which is unknown")
     return description
@@ -163,6 +217,11 @@ def weights(module: PickledObject) -> dict[str, Tensor]:
     if not all(isinstance(value, Tensor) and name.isprintable() for name, value in tensors.items()):
         raise TypeError("a weight has no name or is no tensor")
     return tensors
+
+
+def _are_weights(value: Any) -> bool:
+    """True for a state dict: tensors by their names."""
+    return isinstance(value, dict) and bool(value) and all(isinstance(one, Tensor) for one in value.values())
 
 
 def _take(arguments: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:

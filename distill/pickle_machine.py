@@ -13,8 +13,8 @@ import pickletools
 from collections.abc import Callable, Mapping
 from typing import IO, Any, cast
 
-MOST_STEPS = 5_000_000
-"""Opcodes that a pickle may have. A network's has a few hundred for each of its layers."""
+MOST_STEPS = 2_000_000
+"""Opcodes that a pickle may have. A network's has a few hundred for each of its layers; each may cost 200 bytes, of an empty set."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,16 +33,20 @@ class Refused(Exception):
 
 
 class Machine:
-    """Runs one pickle from where its source stands. `give_state` fills an object made by a constructor with the state that follows it."""
+    """Runs one pickle from where its source stands.
+
+    `give_state` fills an object made by a constructor with the state that follows it; `persistent` gives what an id stands for, None where the
+    pickle may have no ids.
+    """
 
     def __init__(
         self,
         source: io.BytesIO | mmap.mmap,
         constructors: Constructors,
         give_state: Callable[[Any, Any], None],
-        persistent_ids: bool = False,
+        persistent: Callable[[Any], Any] | None = None,
     ) -> None:
-        self.source, self.constructors, self.give_state, self.persistent_ids = source, constructors, give_state, persistent_ids
+        self.source, self.constructors, self.give_state, self.persistent = source, constructors, give_state, persistent
         self.stack: list[Any] = []
         self.below: list[list[Any]] = []  # what stood on the stack under each mark
         self.memo: dict[int, Any] = {}
@@ -61,7 +65,9 @@ class Machine:
                 self.stack.append(CONSTANTS[name]())
             elif name in ACTIONS:
                 ACTIONS[name](self, argument)
-            elif name not in IGNORED and not (name == "BINPERSID" and self.persistent_ids):  # an id stands for what it names
+            elif name == "BINPERSID" and self.persistent is not None:
+                self.stack.append(self.persistent(self.stack.pop()))
+            elif name not in IGNORED:
                 raise Refused(f"uses the opcode {name}")
         if self.below:
             raise ValueError("a mark is left over")
@@ -121,7 +127,7 @@ class Machine:
         self._top(list).extend(items)
 
     def _add(self, items: list[Any]) -> None:
-        self._top(set).update(_key(item) for item in items)
+        self._top(set).update(keys(items))
 
     def _set(self, items: list[Any]) -> None:
         self._top(dict).update(zip(map(_key, items[::2]), items[1::2], strict=True))
@@ -137,6 +143,13 @@ def one_line(value: object) -> str:
     return ascii(str(value) if isinstance(value, (str, Exception)) else f"a {type(value).__name__}")[1:-1][:120]
 
 
+def keys(items: Any) -> set[str | int]:
+    """The set of a list of keys. Raises TypeError for items that are none."""
+    if not isinstance(items, list):
+        raise TypeError(f"a {type(items).__name__} stands where a list should")
+    return {_key(item) for item in items}
+
+
 def _key(value: Any) -> str | int:
     # Other keys than networks have are refused: to hash a tuple of a million levels overflows the interpreter's stack.
     if not isinstance(value, (str, int)):
@@ -145,7 +158,10 @@ def _key(value: Any) -> str | int:
 
 
 LITERALS = frozenset(
-    ["BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8"]
+    [
+        *["BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"],
+        *["BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"],
+    ]
 )
 """Opcodes that push their argument."""
 CONSTANTS: dict[str, Callable[[], Any]] = {

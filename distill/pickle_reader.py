@@ -1,4 +1,7 @@
-"""Network pickles as data: what our machine builds where a pickle names a class that saves its source, NumPy's arrays or torch's tensors."""
+"""Network pickles as data: stand-ins for the classes, NumPy's arrays and torch's tensors that a pickle names.
+
+Pickles of the protocols 2 to 5 are read, and files of `torch.save`.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +10,15 @@ import io
 import mmap
 import struct
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from distill.errors import UserError
-from distill.pickle_machine import Constructors, Machine, Name, Refused, one_line
+from distill.pickle_machine import Constructors, Machine, Refused, keys, one_line
+from distill.torch_pickle import LEGACY, STORAGE_NAMES, TENSOR, ZIP, read_legacy, read_zip
 
 
 @dataclasses.dataclass
@@ -26,19 +30,82 @@ class PickledObject:
 
 
 def read_pickle(path: Path) -> Any:
-    """The data in a network pickle. Raises UserError, and runs nothing of it, where it is missing or broken or asks for anything else."""
+    """Read the data in a network pickle or a file of `torch.save`, and run nothing of it.
+
+    Raises UserError where it is missing or broken, or asks for anything but data.
+    """
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as source:
-            value = Machine(source, CONSTRUCTORS, _give_state).run()
-            if source.tell() < len(source):
-                raise Refused("goes on after its end")
-            return value
+            return _read(file, source)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
     except Refused as error:
         raise UserError(f"{path}: {error}, which no network pickle does") from error
     except (LookupError, TypeError, ValueError, OverflowError, struct.error) as error:
         raise UserError(f"{path}: is broken or no network pickle ({one_line(error)})") from error
+
+
+def _read(file: IO[bytes], source: mmap.mmap) -> Any:
+    constructors = Constructing(len(source)).table()
+    if source[: len(ZIP)] == ZIP:
+        return read_zip(file, len(source), {**constructors, **STORAGE_NAMES}, give_state)
+    if source[: len(LEGACY)] == LEGACY:
+        return read_legacy(source, {**constructors, **STORAGE_NAMES}, give_state)
+    value = Machine(source, constructors, give_state).run()
+    if source.tell() < len(source):
+        raise Refused("goes on after its end")
+    return value
+
+
+class Constructing:
+    """What stands in for the names that a pickle calls, for one file of `size` bytes.
+
+    A pickle may mention often what it holds once. So that no mention costs memory anew, all copies together may be four times the file's size: a
+    storage is written once, as text in protocol 2, and the older format of `torch.save` is read twice.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.left = 4 * size
+
+    def table(self) -> Constructors:
+        """The names, and their stand-ins; None where a name may only be mentioned."""
+        names: dict[str, Any] = {
+            "torch_utils.persistence._reconstruct_persistent_obj": _persistent_object,
+            "dnnlib.util.EasyDict": lambda: {},
+            "collections.OrderedDict": lambda: {},
+            "torch.nn.modules.container.ModuleDict": lambda: PickledObject("ModuleDict", {}),
+            TENSOR: _tensor,
+            "torch._utils._rebuild_parameter": _parameter,
+            "torch.storage._load_from_bytes": self._storage,
+            "_codecs.encode": self._bytes,
+            "numpy.ndarray": None,
+            "numpy.dtype": _dtype,
+        }
+        for core in ("core", "_core"):
+            names[f"numpy.{core}.multiarray._reconstruct"] = _array
+            names[f"numpy.{core}.multiarray.scalar"] = _scalar
+            names[f"numpy.{core}.numeric._frombuffer"] = _array_of_buffer
+        for builtins in ("builtins", "__builtin__"):  # protocol 3, and 2
+            names[f"{builtins}.set"] = lambda items: keys(items)
+            names[f"{builtins}.bytes"] = lambda: b""
+        return names
+
+    def _bytes(self, text: Any, encoding: Any) -> bytes:
+        """Bytes as protocol 2 writes them: text of the characters 0 to 255."""
+        if encoding != "latin1":
+            raise Refused(f"calls _codecs.encode with {one_line(encoding)}")
+        self._copy(len(_a(str, text)))
+        return text.encode("latin-1")
+
+    def _storage(self, data: Any) -> Tensor:
+        """A flat tensor from what torch's older format wrote, on whatever device."""
+        self._copy(len(_a(bytes, data)))
+        return _a(Tensor, read_legacy(io.BytesIO(data), STORAGE_NAMES, give_state))
+
+    def _copy(self, count: int) -> None:
+        self.left -= count
+        if self.left < 0:
+            raise Refused("unpacks to many times its size")
 
 
 def _persistent_object(meta: Any) -> PickledObject:
@@ -63,7 +130,13 @@ def _array(kind: Any, shape: Any, typecode: Any) -> np.ndarray:
     return np.empty(0)  # its state says what it is
 
 
-def _give_state(target: Any, state: Any) -> None:
+def _array_of_buffer(data: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray:
+    """An array as protocol 5 writes it. It shares the memory of its bytes."""
+    return np.frombuffer(_a((bytes, bytearray), data), _a(np.dtype, dtype)).reshape(shape, order=order)
+
+
+def give_state(target: Any, state: Any) -> None:
+    """Fill an object with the state that a pickle has for it. Raises Refused or TypeError where it takes none, or another."""
     if isinstance(target, PickledObject) and not target.state:
         target.state = _a(dict, state)
     elif isinstance(target, np.dtype):
@@ -77,61 +150,22 @@ def _give_state(target: Any, state: Any) -> None:
         raise Refused(f"gives a state to a {type(target).__name__}")
 
 
-def _tensor(storage: Any, offset: Any, size: Any, stride: Any, requires_grad: Any, hooks: Any) -> Tensor:
+def _tensor(storage: Any, offset: Any, size: Any, stride: Any, requires_grad: Any, hooks: Any, metadata: Any = None) -> Tensor:
     try:
-        return torch.as_strided(_a(Tensor, storage), size, stride, offset)
+        tensor = torch.as_strided(_a(Tensor, storage), size, stride, offset)
     except RuntimeError as error:
         raise ValueError("a tensor reaches beyond its storage") from error
+    if tensor.numel() > storage.numel():
+        raise ValueError("a tensor has more numbers than its storage")
+    return tensor
 
 
 def _parameter(data: Any, requires_grad: Any, hooks: Any) -> Tensor:
     return _a(Tensor, data)
 
 
-def _storage(data: Any) -> Tensor:
-    """A flat tensor from what torch's legacy format wrote, on whatever device, as five pickles and the raw numbers."""
-    source = io.BytesIO(_a(bytes, data))
-    magic, version, system, described, keys = (Machine(source, STORAGE_NAMES, _give_state, persistent_ids=True).run() for _ in range(5))
-    if magic != 0x1950A86A20F9469CFC6C or version != 1001 or system["little_endian"] is not True:
-        raise ValueError("a storage is not of torch's legacy format")
-    what, kind, name, _device, count, view = described
-    start, dtype = source.tell(), STORAGES[_a(Name, kind).text]
-    (written,) = struct.unpack_from("<q", data, start)
-    if what != "storage" or view is not None or keys != [_a(str, name)] or written != count or len(data) != start + 8 + count * dtype.itemsize:
-        raise ValueError("a storage is not of the size that it says")
-    return torch.frombuffer(bytearray(memoryview(data)[start + 8 :]), dtype=dtype) if count else torch.empty(0, dtype=dtype)
-
-
 def _a(kind: Any, value: Any) -> Any:
     """The value, which is to be of this kind. Raises TypeError."""
     if not isinstance(value, kind):
-        raise TypeError(f"a {type(value).__name__} stands where a {kind.__name__} should")
+        raise TypeError(f"a {type(value).__name__} stands where a {getattr(kind, '__name__', 'bytes')} should")
     return value
-
-
-CONSTRUCTORS: Constructors = {
-    "torch_utils.persistence._reconstruct_persistent_obj": _persistent_object,
-    "dnnlib.util.EasyDict": lambda: {},
-    "collections.OrderedDict": lambda: {},
-    "torch.nn.modules.container.ModuleDict": lambda: PickledObject("ModuleDict", {}),
-    "torch._utils._rebuild_tensor_v2": _tensor,
-    "torch._utils._rebuild_parameter": _parameter,
-    "torch.storage._load_from_bytes": _storage,
-    "numpy.ndarray": None,
-    "numpy.dtype": _dtype,
-    **{f"numpy.{core}.multiarray._reconstruct": _array for core in ("core", "_core")},
-    **{f"numpy.{core}.multiarray.scalar": _scalar for core in ("core", "_core")},
-}
-STORAGES = {
-    f"torch.{name}Storage": dtype
-    for name, dtype in {
-        "Float": torch.float32,
-        "Half": torch.float16,
-        "BFloat16": torch.bfloat16,
-        "Double": torch.float64,
-        "Long": torch.int64,
-        "Int": torch.int32,
-        "Bool": torch.bool,
-    }.items()
-}
-STORAGE_NAMES: Constructors = dict.fromkeys(STORAGES)

@@ -14,7 +14,7 @@ from distill.batches import seeded
 from distill.guidance import guided
 from distill.images import most_at_once
 from distill.samplers import Heun
-from distill.schedules import like, noisiest
+from distill.schedules import like
 from distill.types import Condition, Denoiser, Generator
 
 
@@ -63,18 +63,22 @@ def sample_teacher(
 
 
 def heun(teacher: Denoiser, z: Tensor, cond: Condition, sampler: Heun, fresh_noise: Callable[[int], Tensor]) -> Tensor:
-    """Solve the probability-flow ODE from unit noise z (b, ...) in the coordinates x_t/alpha; `fresh_noise(step)` serves the churn."""
+    """Solve the probability-flow ODE from unit noise z (b, ...) in the coordinates x_t/alpha; `fresh_noise(step)` serves the churn.
+
+    A network of discrete levels is evaluated at those nearest to the sampler's, as EDM's sampler does.
+    """
     schedule = teacher.schedule
 
     def slope(x: Tensor, level: float) -> Tensor:
         t = schedule.t(x.new_full((len(x),), level))
         return (x - guided(teacher, x * like(schedule.alpha(t), x), t, cond, sampler.guidance)[0]) / level
 
-    grid = sampler.grid(noisiest(schedule))
+    quietest, noisiest = teacher.level_range()
+    grid = [teacher.nearest_level(level) for level in sampler.grid(noisiest, quietest)[:-1]] + [0.0]
     x = z * grid[0]
     for step, (level, following) in enumerate(itertools.pairwise(grid)):
         if sampler.churn > 0 and sampler.churn_min <= level <= sampler.churn_max:
-            raised = level * (1 + min(sampler.churn / sampler.steps, 2**0.5 - 1))
+            raised = teacher.nearest_level(level * (1 + min(sampler.churn / sampler.steps, 2**0.5 - 1)))
             x = x + (raised**2 - level**2) ** 0.5 * sampler.churn_noise * fresh_noise(step)
             level = raised
         first = slope(x, level)
@@ -93,10 +97,11 @@ def _in_batches(
     progress: bool,
 ) -> Tensor:
     batch_size = min(batch_size or 256, most_at_once(network.pixel_shape))
-    device = next(itertools.chain(network.parameters(), network.buffers())).device
+    held = next(itertools.chain(network.parameters(), network.buffers()))
+    dtype = torch.promote_types(held.dtype, torch.float32)  # networks held in less than float32 take and give float32
     images = []
     for start in tqdm(range(0, len(seeds), batch_size), desc="sampling", disable=not progress, leave=False):
         rows = slice(start, start + batch_size)
-        z = seeded_noise(seeds[rows], network.image_shape).to(device)
-        images.append(sample(seeds[rows], z, cond[rows].to(device)).float().cpu())
+        z = seeded_noise(seeds[rows], network.image_shape).to(held.device, dtype)
+        images.append(sample(seeds[rows], z, cond[rows].to(held.device)).float().cpu())
     return torch.cat(images)

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
-from distill.schedules import NoiseSchedule, like
+from distill.schedules import NoiseSchedule, like, noisiest
 
 Features = dict[str, Tensor]
 """A network's hidden activations by the name of their depth, each (b, channels, ...)."""
@@ -105,6 +105,11 @@ class ImageModel(nn.Module):
     takes_text: bool = False
 
     @property
+    def is_latent(self) -> bool:
+        """True for a model that works on latents, which `decode` turns into images."""
+        return False
+
+    @property
     def pixel_shape(self) -> tuple[int, ...]:
         """Shape of its images as one looks at them."""
         return self.image_shape
@@ -163,6 +168,14 @@ class Denoiser(ImageModel):
         """sigma/alpha of `count` steps of a generator, the first given, evenly spaced in the schedule's time."""
         t = torch.tensor(self.schedule.spaced(self.entries([noise_to_signal])[0].t, count)[1:], dtype=torch.float64)
         return (noise_to_signal, *(self.schedule.sigma(t) / self.schedule.alpha(t)).tolist())
+
+    def level_range(self) -> tuple[float, float]:
+        """Return the lowest and the highest sigma/alpha above 0 at which a sampler may evaluate it."""
+        return 0.0, noisiest(self.schedule)
+
+    def nearest_level(self, noise_to_signal: float) -> float:
+        """Return the sigma/alpha at which a sampler evaluates it instead of this one: the nearest of its training, of most networks this one."""
+        return noise_to_signal
 
     @property
     def depth_channels(self) -> dict[str, int]:

@@ -25,7 +25,6 @@ from distill.models.few_steps import FewStepGenerator
 from distill.models.mlp import MLP, MLPConfig
 from distill.models.unet import UNet, UNetConfig
 from distill.report import write_report
-from distill.samplers import Heun
 from distill.sampling import balanced_labels, sample_generator, seeded_noise
 from distill.schedules import DDPM, EDM, Flow, NoiseSchedule
 from distill.types import Condition
@@ -122,7 +121,8 @@ def test_steps_are_spaced_as_published() -> None:
     """DMD2's four steps of SDXL (Yin et al. 2024), even times of a flow, and EDM's grid."""
     assert DDPM.linear().spaced(999.0, 4) == [999, 749, 499, 249]
     assert Flow().spaced(1.0, 4) == [1, 0.75, 0.5, 0.25]
-    assert EDM().spaced(80.0, 4) == pytest.approx(Heun(steps=5).grid()[:4])
+    # Karras et al. 2022, eq. 5, rho = 7, four quarters: 80^(1/7) = 1.8701223 falls to 0.002^(1/7) = 0.4115597.
+    assert EDM().spaced(80.0, 4) == pytest.approx([80.0, 17.527832, 2.515219, 0.169753], rel=1e-5)
     network = MLP(MLPConfig(2), DDPM.linear())
     levels = network.spaced(network.schedule.sigma(torch.tensor(999.0)).item() * 1e6, 4)
     assert [entry.t for entry in network.entries(levels)] == pytest.approx([999, 749, 499, 249])

@@ -93,9 +93,9 @@ CALLS = [
     *["posix.system", "nt.system", "os.system", "os.popen", "os.execv", "subprocess.Popen", "subprocess.check_output", "subprocess.getoutput"],
     *["pty.spawn", "commands.getoutput", "asyncio.subprocess.create_subprocess_shell", "multiprocessing.util.spawnv_passfds"],
     *["builtins.eval", "builtins.exec", "builtins.compile", "builtins.open", "builtins.__import__", "builtins.getattr", "builtins.setattr"],
-    *["builtins.map", "builtins.type", "builtins.set", "builtins.bytearray", "__builtin__.eval", "__main__.Reduced", "sys.exit", "sys.modules"],
+    *["builtins.map", "builtins.type", "builtins.frozenset", "builtins.bytearray", "__builtin__.eval", "__main__.Reduced", "sys.exit", "sys.modules"],
     *["importlib.import_module", "runpy.run_path", "code.interact", "timeit.timeit", "cProfile.run", "pdb.run", "types.FunctionType"],
-    *["functools.partial", "operator.attrgetter", "operator.methodcaller", "itertools.starmap", "copyreg._reconstructor", "_codecs.encode"],
+    *["functools.partial", "operator.attrgetter", "operator.methodcaller", "itertools.starmap", "copyreg._reconstructor", "_codecs.decode"],
     *["pickle.loads", "_pickle.Unpickler", "marshal.loads", "shutil.rmtree", "webbrowser.open", "ctypes.CDLL", "socket.create_connection"],
     *["torch.load", "torch.hub.load", "torch.jit.load", "torch.package.PackageImporter", "torch.utils.cpp_extension.load_inline"],
     *["torch.serialization._load", "torch._utils._rebuild_parameter_with_state", "torch._utils._rebuild_tensor", "torch.FloatStorage"],
@@ -255,6 +255,21 @@ BAD = {
         call("torch.storage", "_load_from_bytes", long(whole(storage(1)))),
         "asks for torch.storage._load_from_bytes, which no network pickle does",
     ),
+    "a set of lists": (call("builtins", "set", b"]]a"), f"{BROKEN} (a list is a key)"),
+    "a set of a number": (call("builtins", "set", b"K\x01"), f"{BROKEN} (a int stands where a list should)"),
+    "bytes of another encoding": (
+        call("_codecs", "encode", text("aaaa"), text("zlib")),
+        "calls _codecs.encode with zlib, which no network pickle does",
+    ),
+    "bytes beyond latin1": (
+        call("_codecs", "encode", text("\u0100"), text("latin1")),
+        f"{BROKEN} ('latin-1' codec can't encode character '\\\\u0100' in position 0: ordinal not in range(256))",
+    ),
+    "a tensor larger than its storage": (tensor(storage(3), 0, 200, 0), f"{BROKEN} (a tensor has more numbers than its storage)"),
+    "an array of a buffer larger than the buffer": (
+        call("numpy.core.numeric", "_frombuffer", b"C\x04\x00\x00\x00\x00", FLOAT, b"J\xff\xff\xff\x7f\x85", text("C")),
+        f"{BROKEN} (cannot reshape array of size 1 into shape (2147483647,))",
+    ),
     "a tensor beyond its storage": (tensor(storage(3), 1, 3, 1), f"{BROKEN} (a tensor reaches beyond its storage)"),
     "a tensor without a storage": (tensor(text("x"), 0, 1, 1), f"{BROKEN} (a str stands where a Tensor should)"),
     "bytes of 4 EiB": (b"\x8e" + struct.pack("<Q", 2**62) + b"x", f"{BROKEN} (expected {2**62} bytes in a bytes8, but only 2 remain)"),
@@ -294,7 +309,8 @@ NOT_A_NETWORK = {
     ),
     "an unknown class": (
         network("Evil", SIZES),
-        "network class 'Evil' is unknown; expected one of EDMPrecond, VPPrecond, VEPrecond, Precond",
+        "network class 'Evil' is unknown; expected one of EDMPrecond, VPPrecond, VEPrecond, iDDPMPrecond, EDMPrecond_EncoderDecoder, Precond, "
+        "EDM_2_Precond_EncoderDecoder, EDM_2_Precond_Generator",
     ),
     "an unknown backbone": (
         network("EDMPrecond", SIZES, text("model_type"), text("os.system")),
@@ -334,6 +350,16 @@ NOT_A_NETWORK = {
 def test_a_file_without_a_network_that_we_know_is_refused(refused, case: str) -> None:
     data, message = NOT_A_NETWORK[case]
     assert refused(data) == message
+
+
+@pytest.mark.parametrize("kind", ["a storage", "bytes as text"])
+def test_what_is_held_once_is_not_copied_without_end(refused, kind: str) -> None:
+    """64 KiB that are mentioned 60 times would take 4 MiB; of a larger file it would be any amount."""
+    held = long(torch.zeros(16_384)._typed_storage().__reduce__()[1][0]) if kind == "a storage" else b"X" + struct.pack("<I", 65_536) + b"x" * 65_536
+    called = ("torch.storage", "_load_from_bytes") if kind == "a storage" else ("_codecs", "encode")
+    further = b"" if kind == "a storage" else text("latin1")
+    body = b"](" + held + b"\x94" + b"".join(call(*called, b"h\x00", further) for _ in range(60)) + b"e"
+    assert refused(whole(body)) == "unpacks to many times its size, which no network pickle does"
 
 
 def test_a_pickle_of_very_many_steps_is_refused(refused, monkeypatch: pytest.MonkeyPatch) -> None:

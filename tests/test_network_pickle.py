@@ -6,19 +6,23 @@ classes' source they carry a line that would end the process.
 """
 
 import pickle
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-from distill import load_teacher
+from distill import load_generator, load_teacher
 from distill.errors import UserError
 from distill.export import load_denoiser
-from distill.network_pickle import read_network
+from distill.network_pickle import describe_network, read_network
 from distill.pickle_reader import PickledObject, read_pickle
 from distill.registry import choices, settings_of
 from distill.teachers.convert.__main__ import main as convert
 from distill.types import Condition
+from tests.published import SOURCE, as_published, published_names, renamed
 from tests.seeded_weights import normal, seeded_weights
 
 ORACLES = Path(__file__).parent / "oracles"
@@ -141,8 +145,8 @@ def test_weights_that_are_not_those_of_the_arguments_are_refused(argument: str, 
     assert str(error.value) == f"{EDM}: weights of another architecture: {message}"
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64, torch.int64, torch.int32, torch.bool])
-@pytest.mark.parametrize("protocol", [3, 4, 5])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64, torch.int64, torch.int32, torch.uint8, torch.bool])
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
 def test_tensors_come_back_from_whatever_device_and_type(dtype: torch.dtype, protocol: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Views of one storage, a parameter, nothing at all; all of them said to have been on a GPU."""
     whole = torch.arange(6).to(dtype)
@@ -158,3 +162,162 @@ def test_tensors_come_back_from_whatever_device_and_type(dtype: torch.dtype, pro
         assert read[name].dtype == dtype
         assert read[name].device.type == "cpu"
         assert torch.equal(read[name], value.detach()), name
+
+
+def dump(protocol: int) -> Callable[[Any, Path], None]:
+    return lambda value, path: path.write_bytes(pickle.dumps(value, protocol))
+
+
+WRITERS: dict[str, Callable[[Any, Path], Any]] = {
+    **{f"protocol {protocol}": dump(protocol) for protocol in (2, 3, 4, 5)},
+    "torch.save": torch.save,
+    "torch.save before 1.6": lambda value, path: torch.save(value, path, _use_new_zipfile_serialization=False),
+}
+
+
+def written(data: dict[str, Any], path: Path, writer: str = "protocol 4") -> Path:
+    """A file of data that the reader gave, as the published code writes it; its source would end the process."""
+    with published_names():
+        WRITERS[writer]({name: as_published(value) for name, value in data.items()}, path)
+    assert SOURCE.encode() in path.read_bytes()
+    return path
+
+
+def assert_same_network(path: Path, expected: Path) -> None:
+    found, known = read_network(path), read_network(expected)
+    assert found.describe() == known.describe()
+    for name, value in known.state_dict().items():
+        assert torch.equal(found.state_dict()[name], value), name
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+@pytest.mark.parametrize("path", [EDM, EDM2], ids=["edm", "edm2"])
+def test_networks_are_read_from_whatever_wrote_them(path: Path, writer: str, tmp_path: Path) -> None:
+    assert_same_network(written(read_pickle(path), tmp_path / "network.pkl", writer), path)
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+def test_sets_arrays_numbers_and_bytes_are_read_from_whatever_wrote_them(writer: str, tmp_path: Path) -> None:
+    array = np.arange(6, dtype=np.float32).reshape(2, 3)
+    values = {"set": {1, "a"}, "none": set(), "array": array, "turned": array.T, "number": np.float64(0.1), "bytes": b"\x00\xff", "no bytes": b""}
+    WRITERS[writer](values, tmp_path / "x.pkl")
+    read = read_pickle(tmp_path / "x.pkl")
+    assert list(read) == list(values)
+    for name in ("array", "turned"):
+        assert np.array_equal(read.pop(name), values.pop(name))
+    assert read == values
+
+
+@pytest.mark.parametrize("writer", ["torch.save", "torch.save before 1.6"])
+def test_tensors_come_back_from_torch_s_files(writer: str, tmp_path: Path) -> None:
+    whole = torch.arange(6.0)
+    values = {"whole": whole, "column": whole.reshape(2, 3)[:, 1], "empty": whole[:0], "half": whole.half(), "random": torch.get_rng_state()}
+    WRITERS[writer]({**values, "parameter": torch.nn.Parameter(whole), "layers": torch.nn.ModuleDict()}, tmp_path / "x.pt")
+    read = read_pickle(tmp_path / "x.pt")
+    for name, value in {**values, "parameter": whole}.items():
+        assert read[name].dtype == value.dtype
+        assert torch.equal(read[name], value), name
+    assert read["layers"].class_name == "ModuleDict"
+
+
+@pytest.mark.parametrize("writer", ["torch.save", "torch.save before 1.6"])
+def test_a_training_state_of_edm_is_a_teacher(writer: str, tmp_path: Path) -> None:
+    """EDM's `training-state-*.pt` holds the network that is being trained, under "net", beside the optimizer's state."""
+    weight = torch.nn.Parameter(torch.ones(3))
+    optimizer = torch.optim.Adam([weight])
+    weight.sum().backward()
+    optimizer.step()
+    state = {"net": read_pickle(EDM)["ema"], "optimizer_state": optimizer.state_dict()}
+    path = written(state, tmp_path / "training-state-000001.pt", writer)
+    assert_same_network(path, EDM)
+    assert type(load_teacher(path)).__name__ == "EDMNetwork"
+
+
+@pytest.mark.parametrize("writer", ["torch.save", "torch.save before 1.6"])
+@pytest.mark.parametrize(
+    ("contents", "where"),
+    [({"G_ema_state": {"model.out": torch.ones(2)}, "kimg": 3}, " under 'G_ema_state'"), ({"time_embed.0.weight": torch.ones(2)}, "")],
+)
+def test_a_file_of_weights_alone_says_so(contents: dict, where: str, writer: str, tmp_path: Path) -> None:
+    """SiD's training states, and OpenAI's files of ADM."""
+    path = tmp_path / "training-state-000001.pt"
+    WRITERS[writer](contents, path)
+    with pytest.raises(UserError) as error:
+        read_network(path)
+    expected = "without the network's class and sizes; expected a snapshot with a network under 'ema'"
+    assert str(error.value) == f"{path}: holds weights alone{where}, {expected}"
+
+
+def test_students_of_sida_and_uni_instruct_are_edm_s_networks(tmp_path: Path) -> None:
+    """Their classes are EDM's, and can return their encoder's mean besides; where no backbone is named it is DDPM++."""
+    data = read_pickle(EDM)
+    student = renamed(data["ema"], {"EDMPrecond": "EDMPrecond_EncoderDecoder", "SongUNet": "SongUNet_EncoderDecoder"})
+    assert student.state["_init_kwargs"]["model_type"] == "SongUNet_EncoderDecoder"
+    assert_same_network(written({"ema": student}, tmp_path / "network-snapshot-1.000000-064000.pkl"), EDM)
+    del student.state["_init_kwargs"]["model_type"]
+    assert_same_network(written({"ema": student}, tmp_path / "default.pkl"), EDM)
+    arguments = {"img_resolution": 64, "img_channels": 3, "label_dim": 1000, "model_type": "DhariwalUNet_EncoderDecoder"}
+    assert describe_network("EDMPrecond_EncoderDecoder", arguments) == describe_network("EDMPrecond", {**arguments, "model_type": "DhariwalUNet"})
+
+
+def test_students_of_sida_are_edm2_s_networks(tmp_path: Path) -> None:
+    classes, arguments = {"Precond": "EDM_2_Precond_EncoderDecoder", "UNet": "UNet_EncoderDecoder"}, {"force_normalization": True, "use_gan": True}
+    student = renamed(read_pickle(EDM2)["ema"], classes, **arguments)
+    assert_same_network(written({"ema": student}, tmp_path / "network.pkl"), EDM2)
+    student.class_name = "EDM_2_Precond_Generator"  # has no uncertainty
+    for name in ("logvar_fourier", "logvar_linear"):
+        del student.state["_modules"][name]
+    del student.state["_init_kwargs"]["logvar_channels"]
+    network, whole = read_network(written({"ema": student}, tmp_path / "generator.pkl")), read_network(EDM2)
+    x_t, t, cond = normal("x", (2, *network.image_shape)), torch.tensor([2.5, 2.5]), Condition(torch.tensor([1, 4]))
+    with torch.no_grad():
+        assert torch.equal(network(x_t, t, cond), whole(x_t, t, cond))
+    convert([str(tmp_path / "generator.pkl"), str(tmp_path / "out")])
+    assert load_denoiser(tmp_path / "out").describe() == network.describe()
+    with pytest.raises(ValueError, match=r"^logvar: the network was saved without its uncertainty$"):
+        network.logvar(t)
+
+
+def test_the_encoder_in_the_file_decides_what_its_latents_are(tmp_path: Path) -> None:
+    data = read_pickle(EDM2)
+    assert read_network(EDM2).describe()["autoencoder"] == "stabilityai/sd-vae-ft-mse"
+    data["encoder"].state["vae_name"] = "stabilityai/sd-vae-ft-ema"
+    assert read_network(written(data, tmp_path / "other.pkl")).describe()["autoencoder"] == "stabilityai/sd-vae-ft-ema"
+    data["encoder"].class_name = "StandardRGBEncoder"
+    assert read_network(written(data, tmp_path / "pixels.pkl")).describe()["autoencoder"] is None
+
+
+@pytest.mark.parametrize("name", ["scale", "bias"])
+def test_latents_in_other_units_are_refused(name: str, tmp_path: Path) -> None:
+    data = read_pickle(EDM2)
+    data["encoder"].state[name] = data["encoder"].state[name] * np.float32(1.01)
+    path = written(data, tmp_path / "network.pkl")
+    with pytest.raises(UserError) as error:
+        read_network(path)
+    assert str(error.value) == f"{path}: its latents are in other units than those of EDM2's published encoder, the only ones known"
+
+
+def test_weights_that_lie_over_one_another_are_refused(tmp_path: Path) -> None:
+    """A small file of a network whose layers are all the same numbers would else take many times its size in memory."""
+    data = read_pickle(EDM)
+    blocks = data["ema"].state["_modules"]["model"].state["_modules"]["dec"].state["_modules"]
+    first = blocks["4x4_in0"].state["_modules"]["conv0"].state["_parameters"]
+    for name in ("4x4_in0", "4x4_in1"):
+        blocks[name].state["_modules"]["conv1"].state["_parameters"]["weight"] = first["weight"]
+    path = written({"ema": data["ema"]}, tmp_path / "network.pkl", "torch.save")
+    with pytest.raises(UserError) as error:
+        read_network(path)
+    assert str(error.value) == f"{path}: has weights that share their numbers, which no network has"
+
+
+def test_a_published_student_is_converted_to_an_export(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """SiD's students make an image of noise of deviation 2.5, clamped to [-1, 1]."""
+    convert([str(EDM), str(tmp_path / "out"), "--student", "2.5"])
+    assert "out: one-step student of EDMNetwork, " in capsys.readouterr().out
+    student, network = load_generator(tmp_path / "out"), read_network(EDM)
+    z, cond = normal("z", (2, *network.image_shape)), Condition(torch.tensor([1, 4]))
+    with torch.no_grad():
+        expected = network(2.5 * z, torch.tensor([2.5, 2.5]), cond).clamp(-1, 1)
+    assert torch.equal(student(z, cond), expected)
+    with pytest.raises(UserError, match=r"^--student 0: expected a number above 0$"):
+        convert([str(EDM), str(tmp_path / "other"), "--student", "0"])

@@ -18,8 +18,9 @@ def test_karras_runs_from_sigma_max_to_sigma_min() -> None:
 
 
 def test_karras_reads_a_part_of_the_grid() -> None:
+    """At a quarter and three quarters of the way from 80^(1/7) = 1.8701223 to 0.002^(1/7) = 0.4115597: 1.5054816^7 and 0.7762003^7."""
     part = Karras(start=0.25, stop=0.75).t(torch.tensor([0.0, 1.0]), EDM())
-    torch.testing.assert_close(part, Karras().t(torch.tensor([0.25, 0.75]), EDM()))
+    torch.testing.assert_close(part, torch.tensor([17.527832, 0.169753]), rtol=1e-5, atol=0)
 
 
 def test_lognormal_has_its_mean_and_standard_deviation() -> None:

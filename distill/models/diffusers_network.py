@@ -93,6 +93,10 @@ class DiffusersNetwork(Denoiser):
         return self
 
     @property
+    def is_latent(self) -> bool:
+        return self.pipeline.latents is not None
+
+    @property
     def pixel_shape(self) -> tuple[int, ...]:
         return self.pipeline.pixel_shape
 

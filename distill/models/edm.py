@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from distill.models.backbone import Backbone, Place, Sizes, plan, read_plain
 from distill.models.edm_layers import Block, FourierAngles, PositionalAngles, ResampledConv, group_norm
-from distill.models.preconditioning import EDMPrecond, Preconditioned, Preconditioning, VEPrecond, VPPrecond
+from distill.models.preconditioning import EDMPrecond, IDDPMPrecond, Levels, Preconditioned, Preconditioning, VEPrecond, VPPrecond
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,9 +57,9 @@ class DhariwalUNetConfig(Sizes):
 
 
 class SongUNet(Backbone):
-    """DDPM++ or NCSN++: one attention head, sums scaled to keep their variance, the condition a shift."""
+    """DDPM++ or NCSN++: one attention head, sums scaled to keep their variance, the condition a shift. Its output has `output_channels`."""
 
-    def __init__(self, config: SongUNetConfig) -> None:
+    def __init__(self, config: SongUNetConfig, output_channels: int) -> None:
         super().__init__()
         self.config = c = config
         noise, self.embedding = c.width * c.noise_multiplier, c.width * c.embedding_multiplier
@@ -85,7 +85,7 @@ class SongUNet(Backbone):
         for place in decoder:  # of the blocks at a resolution, the last alone attends
             self.dec[place.name] = self._block(place, place.attends(c.attention) and place.kind in ("in0", f"block{c.blocks}"))
         self.dec[self._head("norm")] = group_norm(decoder[-1].outputs, 1e-6)
-        self.dec[self._head("conv")] = nn.Conv2d(decoder[-1].outputs, c.channels, 3, padding=1)
+        self.dec[self._head("conv")] = nn.Conv2d(decoder[-1].outputs, output_channels, 3, padding=1)
 
     def embed(self, noise: Float[Tensor, " b"], label: Float[Tensor, "b n"] | None) -> Tensor:
         angles = self.map_noise(noise)
@@ -115,9 +115,9 @@ class SongUNet(Backbone):
 
 
 class DhariwalUNet(Backbone):
-    """ADM: 64 channels a head, the condition a scale and a shift."""
+    """ADM: 64 channels a head, the condition a scale and a shift. Its output has `output_channels`."""
 
-    def __init__(self, config: DhariwalUNetConfig) -> None:
+    def __init__(self, config: DhariwalUNetConfig, output_channels: int) -> None:
         super().__init__()
         self.config = c = config
         self.embedding = c.width * c.embedding_multiplier
@@ -132,7 +132,7 @@ class DhariwalUNet(Backbone):
         self.enc.update({place.name: self._block(place) for place in encoder[1:]})
         self.dec = nn.ModuleDict({place.name: self._block(place) for place in decoder})
         self.out_norm = group_norm(decoder[-1].outputs, 1e-5)
-        self.out_conv = nn.Conv2d(decoder[-1].outputs, c.channels, 3, padding=1)
+        self.out_conv = nn.Conv2d(decoder[-1].outputs, output_channels, 3, padding=1)
 
     def embed(self, noise: Float[Tensor, " b"], label: Float[Tensor, "b n"] | None) -> Tensor:
         angles = self.map_noise(noise)
@@ -159,19 +159,35 @@ class DhariwalUNet(Backbone):
 
 
 SIZES: dict[str, Any] = {"SongUNet": SongUNetConfig, "DhariwalUNet": DhariwalUNetConfig}
-PRECONDITIONINGS: dict[str, Any] = {kind.__name__: kind for kind in (EDMPrecond, VPPrecond, VEPrecond)}
+PRECONDITIONINGS: dict[str, Any] = {kind.__name__: kind for kind in (EDMPrecond, VPPrecond, VEPrecond, IDDPMPrecond)}
 
 
 class EDMNetwork(Preconditioned):
-    """One of EDM's U-Nets, `model`, with one of its preconditionings."""
+    """One of EDM's U-Nets, `model`, with one of its preconditionings. `u` holds the noise levels of one that has discrete ones."""
 
     def __init__(self, config: SongUNetConfig | DhariwalUNetConfig, precond: Preconditioning) -> None:
         super().__init__(config, precond)
-        self.model: Backbone = SongUNet(config) if isinstance(config, SongUNetConfig) else DhariwalUNet(config)
+        outputs = config.channels * (2 if precond.learns_variance else 1)
+        self.model: Backbone = SongUNet(config, outputs) if isinstance(config, SongUNetConfig) else DhariwalUNet(config, outputs)
+        self.u: Tensor | None
+        self.register_buffer("u", precond.levels() if isinstance(precond, IDDPMPrecond) else None)
 
     @property
     def backbone(self) -> Backbone:
         return self.model
+
+    @property
+    def levels(self) -> Levels | None:
+        return self.u
+
+    def level_range(self) -> tuple[float, float]:
+        return super().level_range() if self.u is None else (self.u[-2].item(), self.u[0].item())
+
+    def nearest_level(self, noise_to_signal: float) -> float:
+        if self.u is None:
+            return noise_to_signal
+        levels = self.u[:-1]  # the last, 0, is no level to denoise at
+        return levels[(levels - noise_to_signal).abs().argmin()].item()
 
     def describe(self) -> dict[str, Any]:
         """Its preconditioning and its sizes, as plain data."""

@@ -33,7 +33,7 @@ class EDM2Config(Sizes):
     """Sizes of an `EDM2Network`. A balance is the share of the second of two summands: the label, the skip, the residual branch, attention.
 
     `noise_multiplier` times `width` is the length of the noise features; None takes the channels of the finest level, and where it stands for
-    `embedding_multiplier` the most of any level.
+    `embedding_multiplier` the most of any level. `logvar_channels` None leaves out the uncertainty, which students do not have.
     """
 
     embedding_multiplier: int | None = None
@@ -45,7 +45,7 @@ class EDM2Config(Sizes):
     attention_balance: float = 0.3
     largest_activation: float | None = 256.0
     sigma_data: float = 0.5
-    logvar_channels: int = 128
+    logvar_channels: int | None = 128
 
 
 class EDM2Network(Preconditioned):
@@ -58,16 +58,23 @@ class EDM2Network(Preconditioned):
         super().__init__(config, EDMPrecond(config.sigma_data))
         self.autoencoder = autoencoder
         self.unet = EDM2UNet(config)
-        self.logvar_fourier = MPFourier(config.logvar_channels)
-        self.logvar_linear = MPConv(config.logvar_channels, 1)
+        count = config.logvar_channels
+        self.logvar_fourier = None if count is None else MPFourier(count)
+        self.logvar_linear = None if count is None else MPConv(count, 1)
 
     @property
     def backbone(self) -> Backbone:
         return self.unet
 
     def logvar(self, t: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
-        """u(sigma), the learnt log variance of the weighted error at t = sigma (eq. 14 and 21)."""
+        """u(sigma), the learnt log variance of the weighted error at t = sigma (eq. 14 and 21). Raises ValueError for a network without it."""
+        if self.logvar_fourier is None or self.logvar_linear is None:
+            raise ValueError("logvar: the network was saved without its uncertainty")
         return self.logvar_linear(self.logvar_fourier(self.precond(t).noise))[:, 0]
+
+    @property
+    def is_latent(self) -> bool:
+        return self.autoencoder is not None
 
     @property
     def pixel_shape(self) -> tuple[int, ...]:
@@ -219,7 +226,8 @@ class MPConv(nn.Module):
 def normalize(x: Tensor, axes: Sequence[int] = (), eps: float = 1e-4) -> Tensor:
     """Divide by the root mean square over `axes`, by default all but the first, plus `eps`."""
     axes = list(axes) or list(range(1, x.ndim))
-    norm = torch.linalg.vector_norm(x, dim=axes, keepdim=True, dtype=torch.float32)
+    at_least_single = torch.promote_types(x.dtype, torch.float32)
+    norm = torch.linalg.vector_norm(x, dim=axes, keepdim=True, dtype=at_least_single)
     return x / (eps + norm * math.sqrt(norm.numel() / x.numel())).to(x.dtype)
 
 

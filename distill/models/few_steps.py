@@ -46,6 +46,10 @@ class FewStepGenerator(Generator):
         return self.denoiser(x_t, x_t.new_full((len(x_t),), t), cond)
 
     @property
+    def is_latent(self) -> bool:
+        return self.denoiser.is_latent
+
+    @property
     def pixel_shape(self) -> tuple[int, ...]:
         return self.denoiser.pixel_shape
 
@@ -66,3 +70,24 @@ class FewStepGenerator(Generator):
 
     def prompt_encoder_sha256(self) -> str:
         return self.denoiser.prompt_encoder_sha256()
+
+
+class ImageGenerator(FewStepGenerator):
+    """A `FewStepGenerator` for those who use its images: they lie in [-1, 1], since overshoot is clamped. Vectors and latents are left as they are.
+
+    A value that is not finite stays so, for those who check. A student in training is none of these: a clamp would stop its gradient.
+    """
+
+    def forward(self, z: Float[Tensor, "b ..."], cond: Condition) -> Float[Tensor, "b ..."]:
+        """Images in [-1, 1], (b, *image_shape); of a model of latents, the latents that `decode` takes. Raises as `FewStepGenerator` does."""
+        x0 = super().forward(z, cond)
+        return x0 if self.is_latent else self._clamp(x0)
+
+    def decode(self, x0: Tensor) -> Tensor:
+        """Images in [-1, 1], (b, *pixel_shape), of what `forward` returns."""
+        return self._clamp(super().decode(x0))
+
+    def _clamp(self, images: Tensor) -> Tensor:
+        if len(self.pixel_shape) != 3:
+            return images
+        return torch.where(images.isfinite(), images.clamp(-1, 1), images)

@@ -1,4 +1,8 @@
-"""The autoencoder of EDM2's networks of latents: Stability's, whose latents get a mean of about 0 and a deviation of about 0.5 in each channel."""
+"""The autoencoder of EDM2's networks of latents: Stability's, whose latents get a mean of about 0 and a deviation of about 0.5 in each channel.
+
+EDM2 gives it images in [0, 1], though it was trained on [-1, 1], and takes its output as [0, 1] again (`StabilityVAEEncoder` of the published
+`training/encoders.py`). The networks learned the latents that come of that, so that a decoder in [-1, 1] would show other images.
+"""
 
 from __future__ import annotations
 
@@ -38,14 +42,24 @@ class StabilityAutoencoder:
         self._vae = vae.requires_grad_(False)
 
     def encode(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 4 _ _"]:
-        """The latents' mean. Raises UserError where the autoencoder cannot be opened."""
-        mean, scale = _units(images)
-        return (self.vae.encode(images).latent_dist.mode() - mean) / scale
+        """Encode images in [-1, 1] as the means of their latents, in the type of the images.
+
+        Raises UserError where the autoencoder cannot be opened.
+        """
+        own = images.to(self.vae.dtype)
+        mean, scale = _units(own)
+        latents = self.vae.encode((own + 1) / 2).latent_dist.mode()
+        return ((latents - mean) / scale).to(images.dtype)
 
     def decode(self, latents: Float[Tensor, "b 4 h w"]) -> Float[Tensor, "b 3 _ _"]:
-        """Images. Raises UserError where the autoencoder cannot be opened."""
-        mean, scale = _units(latents)
-        return self.vae.decode((latents * scale + mean).to(self.vae.dtype), return_dict=False)[0]
+        """Decode latents to images in [-1, 1] up to overshoot, in the autoencoder's type or, if it is wider, in that of the latents.
+
+        Raises UserError where the autoencoder cannot be opened.
+        """
+        own = latents.to(self.vae.dtype)
+        mean, scale = _units(own)
+        in_unit_range = self.vae.decode(own * scale + mean, return_dict=False)[0]
+        return (2 * in_unit_range - 1).to(torch.promote_types(in_unit_range.dtype, latents.dtype))
 
     @property
     def vae(self) -> Any:

@@ -1,4 +1,4 @@
-"""NVIDIA's EDM networks: DDPM++, NCSN++ and ADM with the preconditionings EDM, VP and VE."""
+"""NVIDIA's EDM networks: DDPM++, NCSN++ and ADM with the preconditionings EDM, VP, VE and iDDPM; SiD's, SiDA's and Uni-Instruct's are the same."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Settings(TeacherSettings):
 
     name: Literal["edm"] = "edm"
     path: Path
-    """The pickle, or the folder that `python -m distill.teachers.convert` made of it."""
+    """The pickle, a file of `torch.save`, or the folder that `python -m distill.teachers.convert` made of it."""
 
     def load(self) -> Denoiser:
         """Open the network, in evaluation mode, on the CPU."""

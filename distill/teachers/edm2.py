@@ -17,7 +17,7 @@ class Settings(TeacherSettings):
 
     name: Literal["edm2"] = "edm2"
     path: Path
-    """The pickle, or the folder that `python -m distill.teachers.convert` made of it."""
+    """The pickle, a file of `torch.save`, or the folder that `python -m distill.teachers.convert` made of it."""
     autoencoder: str | None = None
     """Folder or hub name of the autoencoder of a network of latents; null takes Stability's, stabilityai/sd-vae-ft-mse."""
 
