@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
+from distill.models.activation_checkpointing import CheckpointedBlock, recompute
 from distill.terms import Student
 from distill.types import Condition, Generator, LossOutput, Reward
 
@@ -44,6 +44,7 @@ class RewardTerm(nn.Module):
         self.judged = dict(zip(distinct([one.name for one in judged]), judged, strict=True))
         self.rewards = nn.ModuleList([one.reward for one in judged])  # so that they move with this module
         self.downscale, self.crop, self.checkpoint_decoder = downscale, crop, checkpoint_decoder
+        self.decoder = CheckpointedDecoder()
 
     def forward(self, student: Student) -> LossOutput:
         """Raises ValueError where a random part is to be judged and there are no places."""
@@ -73,7 +74,7 @@ class RewardTerm(nn.Module):
         if not self.checkpoint_decoder or generator.pixel_shape == generator.image_shape:
             images = generator.decode(x0)
         else:
-            images = torch.cat([decoded_again(generator, sample) for sample in x0.split(1)])
+            images = torch.cat([self.decoder(generator, sample) for sample in x0.split(1)])
         return images.to(torch.promote_types(images.dtype, torch.float32))
 
 
@@ -92,9 +93,14 @@ def cropped(x: Float[Tensor, "b c h w"], size: int, places: Float[Tensor, "b 2"]
     return x[samples[:, None, None, None], channels[:, None, None], rows[:, None, :, None], columns[:, None, None, :]]
 
 
-def decoded_again(generator: Generator, x0: Float[Tensor, "1 ..."]) -> Float[Tensor, "1 c h w"]:
-    """decode(x0), whose activations are computed anew on the way back instead of being held."""
-    return checkpoint(generator.decode, x0, use_reentrant=False)
+class CheckpointedDecoder(CheckpointedBlock):
+    """A generator's decoder, whose activations are computed anew in the backward pass instead of being held."""
+
+    recompute = staticmethod(recompute)
+
+    def forward(self, generator: Generator, x0: Float[Tensor, "1 ..."]) -> Float[Tensor, "1 c h w"]:
+        """decode(x0)."""
+        return generator.decode(x0)
 
 
 def has_condition(cond: Condition, images: Float[Tensor, "b ..."]) -> Bool[Tensor, " b"]:

@@ -13,6 +13,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from distill.errors import UserError
 from distill.files import new_file
 
 GREY = {"1", "L", "LA", "La"}
@@ -52,6 +53,14 @@ def pixels_of(image: Image.Image, mode: str | None = None) -> UInt8[Tensor, "c h
     upright.info.pop("transparency", None)  # it is left out, and Pillow would warn of a palette that has it
     pixels = np.asarray(upright.convert(mode or ("L" if image.mode in GREY else "RGB")))
     return torch.from_numpy(pixels.reshape(*pixels.shape[:2], -1).copy()).permute(2, 0, 1)
+
+
+def check_images(images: Tensor, origin: str) -> None:
+    """Raises UserError, naming `origin`, where a value of an image is not finite: a byte could not tell, and shows it black."""
+    broken = ~images.isfinite().flatten(1).all(1)
+    if broken.any():
+        first = int(broken.int().argmax())
+        raise UserError(f"{origin}: {int(broken.sum())} of {len(images)} images have values that are not finite, first image {first}")
 
 
 def to_levels(images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 
@@ -14,7 +14,7 @@ from distill.batches import Batch, Noise
 from distill.distillation import build_method, build_networks
 from distill.images import most_at_once, shown_count
 from distill.meta_kernels import MetaKernels
-from distill.models.activation_checkpointing import Recompute, recompute
+from distill.models.activation_checkpointing import CheckpointedBlock, Recompute, recompute
 from distill.run_settings import DistillRun, RunSettings, TrainTeacherRun
 from distill.step import Losses, fake_loss, frozen, generator_loss
 from distill.teacher_training import denoising_loss
@@ -49,6 +49,9 @@ def rehearse_distillation(config: DistillRun, teacher: Denoiser, device: torch.d
     """Of a run whose teacher is on the device. Raises UserError as the run would."""
     config = config.model_copy(update={"generator": config.generator.model_copy(update={"init_from": None})})  # the same sizes
     networks, method = build_networks(config, teacher, device), build_method(config, device, outline=True)
+    for term in method.terms if device.type == "meta" else ():
+        for block in checkpointed_blocks(term.term):
+            block.recompute = recompute_on_meta(config.precision == "bf16")
     batch = invent_batch(config, teacher, device, config.discriminator is not None, config.needs_pairs)
     batch = dataclasses.replace(batch, **{name: Noise(batch.u, batch.eps) for name in config.own_noise})
     z, autocast = torch.randn(len(batch), *networks.generator.noise_shape, device=device), config.precision == "bf16"
@@ -124,6 +127,12 @@ def invent_batch(config: RunSettings, network: Denoiser, device: torch.device, r
 def kernels(device: torch.device, autocast: bool) -> AbstractContextManager[object]:
     """Within, networks compute as they would, with or without bfloat16; on the meta device as they would on CUDA."""
     return MetaKernels(autocast) if device.type == "meta" else torch.autocast(device.type, torch.bfloat16, enabled=autocast)
+
+
+def checkpointed_blocks(term: object) -> Iterator[CheckpointedBlock]:
+    """The blocks of a term that run again in the backward pass, whatever the run's activation checkpointing is."""
+    modules = term.modules() if isinstance(term, nn.Module) else ()
+    return (module for module in modules if isinstance(module, CheckpointedBlock) and module.recompute is not None)
 
 
 def recompute_on_meta(autocast: bool) -> Recompute:

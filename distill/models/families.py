@@ -45,11 +45,12 @@ class Family:
 
 
 def encoder_levels(unet: Any, height: int) -> Depths:
-    """Levels of a U-Net's encoder, by their heights, each as it is before the resolution is halved, and its bottleneck."""
+    """Levels of a U-Net's encoder, by their heights, each as it is before the resolution is halved, and, where it has a middle block, what that
+    makes of them, its bottleneck."""
     channels = unet.config.block_out_channels
     last = [(getattr(block, "attentions", None) or block.resnets)[-1] for block in unet.down_blocks]
     levels = {str(height >> level): (layer, count) for level, (layer, count) in enumerate(zip(last, channels, strict=True))}
-    return levels | {"bottleneck": (unet.mid_block, channels[-1])}
+    return levels if unet.mid_block is None else levels | {"bottleneck": (unet.mid_block, channels[-1])}
 
 
 def blocks(transformer: Any, height: int) -> Depths:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -14,7 +15,8 @@ MEGAPIXEL = 2**20
 class Latents:
     """An `AutoencoderKL` or `AutoencoderDC`, whose weights are of `dtype`. Images and latents are of the caller's type, in and out.
 
-    It works on as many images at once as make a megapixel, since it takes gigabytes for each megapixel.
+    It works on as many images at once as make a megapixel, since it takes gigabytes for each megapixel. One whose activations are too large for
+    half precision (`force_upcast`, as SDXL's) decodes in float32 where the caller computes in float16, as diffusers' pipelines have it.
     """
 
     def __init__(self, vae: Any, dtype: torch.dtype) -> None:
@@ -33,7 +35,16 @@ class Latents:
         """Images."""
         shift, scale = self._units(latents)
         parts = self._parts((latents * scale + shift).to(self.dtype), self.factor)
-        return torch.cat([self.vae.decode(some, return_dict=False)[0] for some in parts]).to(latents.dtype)
+        with self._upcast(latents.device):
+            return torch.cat([self.vae.decode(some, return_dict=False)[0] for some in parts]).to(latents.dtype)
+
+    def _upcast(self, device: torch.device) -> AbstractContextManager[object]:
+        """Without float16, where that is too small for this autoencoder."""
+        kind = device.type
+        known = torch.amp.autocast_mode.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+        if not known or torch.get_autocast_dtype(kind) != torch.float16 or not self.vae.config.get("force_upcast", False):
+            return nullcontext()
+        return torch.autocast(kind, enabled=False)
 
     def _encode(self, images: Tensor) -> Tensor:
         encoded = self.vae.encode(images)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from distill.errors import UserError, did_you_mean
 from distill.files import weights_sha256
-from distill.images import to_bytes
+from distill.images import check_images, to_bytes
 
 AT_ONCE = 16
 """Images that a network is given at once, always: how a convolution is computed, and so its last digit, depends on their number."""
@@ -74,11 +74,7 @@ def quantise(images: Float[Tensor, "n c h w"], origin: str = "images") -> UInt8[
 
     Raises UserError, naming `origin`, where a value is not finite: a byte could not tell.
     """
-    broken = ~images.isfinite().flatten(1).all(1)
-    if broken.any():
-        raise UserError(
-            f"{origin}: {int(broken.sum())} of {len(images)} images have values that are not finite, first image {int(broken.int().argmax())}"
-        )
+    check_images(images, origin)
     return to_bytes(images)
 
 
