@@ -197,6 +197,10 @@ class Reward(nn.Module):
     def forward(self, images: Tensor, cond: Condition) -> Tensor:
         raise NotImplementedError
 
+    def describe(self) -> dict[str, Any]:
+        """Return, as plain data, what decides a reward besides its weights: sizes, preparation of images, tokenizer. Scores are stored by it."""
+        return {}
+
 
 class Generator(ImageModel):
     """(z, cond) -> x_0 in as many network evaluations as z holds noises, z ~ N(0, I) of shape (b, *noise_shape).
