@@ -54,6 +54,10 @@ class ImageFiles:
         """What changes when the file of an image does."""
         return f"{self.names[row]} {self._all[self.names[row]]}"
 
+    def content(self, row: int) -> bytes:
+        """The file of an image as it is. Raises OSError, or what the archive raises, where it cannot be read."""
+        return self._files().read(self.names[row])
+
     def pixels(self, row: int, mode: str | None = None) -> Tensor:
         """The bytes (c, h, w) of an image, in Pillow's `mode`, or of one channel where it is grey and else of three.
 
@@ -62,7 +66,7 @@ class ImageFiles:
         from distill.images import decode
 
         try:
-            return decode(self._files().read(self.names[row]), mode)
+            return decode(self.content(row), mode)
         except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
             reason = getattr(error, "strerror", None) or error
             raise UserError(f"{self.path / self.names[row]}: cannot be read as an image ({reason})") from error

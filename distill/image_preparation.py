@@ -119,9 +119,7 @@ def resized(levels: Float[Tensor, "*n h w"], size: tuple[int, int], kind: Filter
     return levels
 
 
-def resized_by_torch(
-    levels: Float[Tensor, "*n h w"], size: tuple[int, int], kind: Filter, antialias: bool
-) -> Float[Tensor, "*n s t"]:
+def resized_by_torch(levels: Float[Tensor, "*n h w"], size: tuple[int, int], kind: Filter, antialias: bool) -> Float[Tensor, "*n s t"]:
     """Values at (height, width) `size` as `torch.nn.functional.interpolate` has them, `align_corners` false: neither rounded nor clipped.
 
     The sums are matrix products, whose gradient does not depend on the order in which a GPU adds, as that of `interpolate` does.

@@ -138,7 +138,9 @@ def test_hpsv2_is_open_clips_cosine(name: str, seed: int, size: tuple[int, int],
 
 def test_hpsv2_antialiases_by_default(root: Path) -> None:
     images = from_bytes(pixels(1, 97, 61))
-    default, smooth, rough = (float(score(opened("hpsv2", root, **given), "cat", images=images)) for given in ({}, {"antialias": True}, {"antialias": False}))
+    default, smooth, rough = (
+        float(score(opened("hpsv2", root, **given), "cat", images=images)) for given in ({}, {"antialias": True}, {"antialias": False})
+    )
     assert default == smooth
     assert abs(smooth - rough) > 1e-4
 

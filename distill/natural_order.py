@@ -1,0 +1,23 @@
+"""The order in which people number files: `2.png` before `10.png`."""
+
+from __future__ import annotations
+
+import re
+from pathlib import PurePosixPath
+
+NUMBER = re.compile("([0-9]+)")
+
+
+def natural_key(name: str) -> tuple[tuple[tuple[str | int, ...], ...], str]:
+    """Return what to sort names of files by: folder by folder, digits as the numbers that they are, endings last.
+
+    Use it where files are paired with something by their order. Names that differ by leading zeros alone are in the order of strings.
+    """
+    path = PurePosixPath(name)
+    folders = (*path.parts[:-1], path.stem)
+    return tuple(tuple(int(part) if part.isdigit() else part for part in NUMBER.split(folder)) for folder in folders), name
+
+
+def numbers_of(name: str) -> tuple[int, ...]:
+    """Return the numbers in a file's path without its ending, from left to right."""
+    return tuple(int(number) for number in NUMBER.findall(str(PurePosixPath(name).with_suffix(""))))

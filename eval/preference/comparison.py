@@ -1,0 +1,114 @@
+"""Results of `python -m eval preference` that are to stand side by side: what must be equal, and what a reader must be told."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from distill.errors import UserError
+from distill.files import read_json
+from eval.preference.results import FORMAT
+
+PARTS = {
+    "prompts": ("set", "sha256", "count", "departures"),
+    "subject": ("of", "images_sha256"),
+    "per_prompt": (),
+    "independent": (),
+    "seeds": (),
+    "scores": (),
+}
+"""What results need to be compared, and what of it."""
+PARTS_OF_SCORE = ("title", "weights_sha256", "settings", "mean", "standard_error", "values")
+NOTHING = "nothing"
+
+
+def read_results(path: Path) -> dict[str, Any]:
+    """Results that `preference` wrote. Raises UserError where the file holds something else."""
+    results = read_json(path)
+    if not isinstance(results, dict) or results.get("format") != FORMAT:
+        raise UserError(f"{path}: is not of the format '{FORMAT}'; expected what python -m eval preference writes")
+    for part, inside in PARTS.items():
+        _check_has(results, part, (), path)
+        _check_has(results[part], "", inside, path, part)
+    for name, score in results["scores"].items() if isinstance(results["scores"], dict) else ():
+        _check_has(score, "", PARTS_OF_SCORE, path, f"scores.{name}")
+    return results
+
+
+def _check_has(content: Any, key: str, inside: Sequence[str], path: Path, within: str = "") -> None:
+    """Raises UserError, naming the first, where a part of the results is not there."""
+    for name in (key,) if key else inside:
+        if not isinstance(content, dict) or name not in content:
+            raise UserError(f"{path}: has no {within}{'.' * bool(within)}{name}; expected what python -m eval preference writes")
+
+
+def check_comparable(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The scores that all results have. Raises UserError, naming the first difference, where they are not of the same prompts, seeds and rewards."""
+    first, *others = results
+    shared = [name for name in results[first]["scores"] if all(name in results[other]["scores"] for other in others)]
+    if not shared:
+        raise UserError(f"{others[0]}: has no score that {first} has; expected one of {', '.join(results[first]['scores'])}")
+    expected = _decisive(results[first], shared)
+    for other in others:
+        found = _decisive(results[other], shared)
+        for key in [*expected, *(key for key in found if key not in expected)]:
+            a, b = expected.get(key, NOTHING), found.get(key, NOTHING)
+            if a != b and not _unknown(key, a, b, shared, results[first], results[other]):
+                raise UserError(f"{other}: {key} is {_short(b)}; expected {_short(a)} as in {first}, scores of different ones are not to be compared")
+    return shared
+
+
+def doubts(one: Mapping[str, Any], earlier: Mapping[str, Mapping[str, Any]], shared: Sequence[str]) -> list[str]:
+    """What a reader must know of results beside others that agree with them in all that is known; `earlier` are those in the rows above."""
+    found, subject, seeds, count = [], one["subject"], one["seeds"], one["prompts"]["count"]
+    lossy = subject.get("lossy")
+    if lossy:
+        kinds = ", ".join(f"{number} {kind}" for kind, number in lossy.items())
+        found.append(f"{kinds} of {len(seeds)} images: what compression left of them was scored")
+    if lossy is None:
+        found.append("whether its images were compressed with loss is not known, it was written by an earlier version")
+    if None in seeds:
+        found.append("its seeds are not known, the pairs are of the same prompts, whatever their noise")
+    if subject.get("paired_by") == "order":
+        found.append("its images are paired with prompts by their order, no index names these")
+    known = [(row % count, seed) for row, seed in enumerate(seeds) if seed is not None]
+    if len(set(known)) < len(known):
+        found.append(f"{len(known) - len(set(known))} of its {len(seeds)} images repeat a seed of their prompt, and are no draws of their own")
+    unread = [name for name in shared if "reads" not in one["scores"][name]]
+    if unread:
+        found.append(f"preparation and tokenizer of {', '.join(unread)} are not known, it was written by an earlier version")
+    found += [f"has the very images of {file}" for file, other in earlier.items() if other["subject"]["images_sha256"] == subject["images_sha256"]]
+    return found
+
+
+def _decisive(results: Mapping[str, Any], scores: Sequence[str]) -> dict[str, Any]:
+    """What a paired comparison depends on, by name."""
+    facts = {"prompts_sha256": results["prompts"]["sha256"], "per_prompt": results["per_prompt"], "seeds": results["seeds"]}
+    for name in scores:
+        score = results["scores"][name]
+        facts |= {f"{key} of {name}": score[key] for key in ("weights_sha256", "settings")}
+        facts |= {f"{key} of {name}": value for key, value in _flat(score.get("reads", {})).items()}
+    return facts
+
+
+def _flat(content: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    """Values by their paths, `preparation.size`."""
+    flat: dict[str, Any] = {}
+    for key, value in content.items():
+        flat |= _flat(value, f"{above}{key}.") if isinstance(value, dict) else {f"{above}{key}": value}
+    return flat
+
+
+def _unknown(key: str, a: Any, b: Any, scores: Sequence[str], *results: Mapping[str, Any]) -> bool:
+    """Whether a difference is that one of the two results does not say; `doubts` does then."""
+    if key == "seeds":
+        return None in a or None in b
+    unread = [name for name in scores if any("reads" not in one["scores"][name] for one in results)]
+    return NOTHING in (a, b) and any(key.endswith(f" of {name}") for name in unread)
+
+
+def _short(value: Any) -> str:
+    """A value as a message has room for it."""
+    text = str(value)
+    return text if len(text) <= 70 else f"{text[:67]}..."
