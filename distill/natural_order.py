@@ -14,8 +14,12 @@ def natural_key(name: str) -> tuple[tuple[tuple[str | int, ...], ...], str]:
     Use it where files are paired with something by their order. Names that differ by leading zeros alone are in the order of strings.
     """
     path = PurePosixPath(name)
-    folders = (*path.parts[:-1], path.stem)
-    return tuple(tuple(int(part) if part.isdigit() else part for part in NUMBER.split(folder)) for folder in folders), name
+    return tuple(_parts(folder) for folder in (*path.parts[:-1], path.stem)), name
+
+
+def _parts(name: str) -> tuple[str | int, ...]:
+    """Text and numbers by turns, text first."""
+    return tuple(int(part) if place % 2 else part for place, part in enumerate(NUMBER.split(name)))
 
 
 def numbers_of(name: str) -> tuple[int, ...]:

@@ -29,7 +29,6 @@ from eval.processes import Processes
 from eval.prompt_sets import PromptSet
 from eval.prompt_sets.formats import Prompt
 
-
 PairedBy = Literal["seed", "index", "order"]
 """How an image got its prompt: it was made for it, an index names it, or it stands at the same place among the files as the prompt in its list."""
 
