@@ -14,6 +14,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import distill
@@ -295,3 +296,67 @@ def test_rewards_of_clip_in_their_conventions(models: Path, tmp_path: Path, caps
     assert f"PickScore / 100 {pick['mean'] / 100:.4f} ± {pick['standard_error'] / 100:.4f}" in rows
     assert f"CLIPScore, cosine x 100 {100 * cosine['mean']:.4f} ± {100 * cosine['standard_error']:.4f}" in rows
     assert f"clipscore: CLIPScore: how well an image fits its prompt. (path {clip}, scale cosine)" in rows
+
+
+def edit(path: Path, **changes: Any) -> None:
+    """Change settings of a JSON file."""
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def other_mean(folder: Path) -> None:
+    edit(folder / "preprocessor_config.json", image_mean=[0.1, 0.2, 0.3])
+
+
+def other_crop(folder: Path) -> None:
+    edit(folder / "preprocessor_config.json", size={"shortest_edge": 30})
+
+
+def other_words(folder: Path) -> None:
+    """Two letters change places."""
+    path = folder / "tokenizer.json"
+    content = json.loads(path.read_text())
+    words = content["model"]["vocab"]
+    words["a</w>"], words["b</w>"] = words["b</w>"], words["a</w>"]
+    path.write_text(json.dumps(content))
+
+
+def other_activation(folder: Path) -> None:
+    """Of the same weights."""
+    content = json.loads((folder / "config.json").read_text())
+    edit(folder / "config.json", vision_config={**content["vision_config"], "hidden_act": "relu"})
+
+
+def other_scale(folder: Path) -> None:
+    """A weight that belongs to neither half of the network."""
+    tensors = load_file(folder / "model.safetensors")
+    save_file({**tensors, "logit_scale": tensors["logit_scale"] + 0.5}, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (other_mean, "preparation.mean"),
+        (other_crop, "preparation.resize"),
+        (other_words, "tokenizer_sha256"),
+        (other_activation, "vision.hidden_act"),
+        (other_scale, "scale"),
+    ],
+)
+def test_a_stored_score_is_of_the_reward_as_it_is_on_disk(change: Any, named: str, models: Path, tmp_path: Path) -> None:
+    """Nothing but one setting of a file changes, and no path: the old store gives what a new one does, and the two are not compared."""
+    clip = tiny_networks.clip(tmp_path / "clip")
+    weights = ["--weights", f"pickscore={clip}", "--weights", f"pickscore.processor={clip}"]
+    arguments = ["--pipeline", str(models / "pipe"), "--steps", "2", "--prompts", str(models / "prompts.tsv"), *weights]
+
+    def values(store: str) -> list[float]:
+        (tmp_path / store).mkdir(exist_ok=True)
+        return preference(tmp_path / store, *arguments, scores="pickscore")["scores"]["pickscore"]["values"]
+
+    before = values("one")
+    (tmp_path / "one" / "result.json").rename(tmp_path / "before.json")
+    change(clip)
+    after = values("one")
+    assert after == pytest.approx(values("two"), abs=1e-6)
+    assert max(abs(a - b) for a, b in zip(before, after, strict=True)) > 1e-3
+    with pytest.raises(UserError, match=rf"result.json: {named} of pickscore is .*; expected .* as in .*before.json, scores of different ones"):
+        main(["compare", str(tmp_path / "before.json"), str(tmp_path / "one" / "result.json")])

@@ -136,6 +136,24 @@ def test_hpsv2_is_open_clips_cosine(name: str, seed: int, size: tuple[int, int],
     torch.testing.assert_close(found, (seen * read).sum(1), rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", SCORES)
+def test_what_decides_a_reward_is_plain_data_wherever_its_files_lie(name: str, root: Path, tmp_path: Path) -> None:
+    import json
+
+    shutil.copytree(root, tmp_path / "elsewhere")
+    reward, other = opened(name, root), opened(name, tmp_path / "elsewhere")
+    described = reward.describe()
+    assert json.loads(json.dumps(described, sort_keys=True)) == json.loads(json.dumps(other.describe(), sort_keys=True))
+    assert described["preparation"]["resampler"] == ("torch_antialiased" if name == "hpsv2.1" else "pillow")
+    assert (len(described["tokenizer_sha256"]), described["vision"]["image_size"], described["text"]["hidden_act"]) == (
+        64,
+        SIZE,
+        "gelu" if name == "hpsv2.1" else "quick_gelu",
+    )
+    score(reward, *PROMPTS)
+    assert reward.describe() == described
+
+
 def test_hpsv2_antialiases_by_default(root: Path) -> None:
     images = from_bytes(pixels(1, 97, 61))
     default, smooth, rough = (
