@@ -129,6 +129,10 @@ class ImageModel(nn.Module):
         """What it holds besides its network, frozen and shared by its copies: an autoencoder of images, encoders of text."""
         return {}
 
+    def components(self) -> dict[str, Any]:
+        """Everything besides its own weights that its images are made with: its other parts, and a pipeline's scheduler, tokenizers and settings."""
+        return dict(self.other_parts())
+
     def carried_parts(self) -> dict[str, nn.Module]:
         """Of its other parts those, of diffusers, that an export must carry since they lie on this machine alone."""
         return {}

@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 from jaxtyping import UInt8
-from torch import Tensor, nn
+from torch import Tensor
 
 from distill.errors import UserError
-from distill.files import weights_sha256
+from eval.model_identity import PLACES, part_sha256
 from eval.streams import prompts_sha256
 
 
@@ -36,11 +36,8 @@ class PipelineImages:
                 raise UserError(f"--pipeline: {self.origin} takes no {name}; leave it out")
         self.label_count: int = pipe.transformer.config.num_embeds_ada_norm if takes_labels else 0
         pipe.set_progress_bar_config(disable=True)
-        self.parts = {
-            name: {"weights_sha256": weights_sha256(part)} if isinstance(part, nn.Module) else dict(part.config)
-            for name, part in sorted(pipe.components.items())
-            if isinstance(part, nn.Module) or hasattr(part, "step")
-        }
+        self.parts = {name: part_sha256(part) for name, part in sorted(pipe.components.items()) if part is not None}
+        self.parts["pipeline"] = _sha256({name: value for name, value in pipe.config.items() if name not in PLACES})
 
     def __len__(self) -> int:
         return self.count

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import hashlib
 import inspect
 import json
@@ -51,6 +52,13 @@ def check_folder(folder: Path, flag: str) -> None:
         raise UserError(f"{flag}: {folder} holds no {PIPELINE}; expected the folder of a diffusers pipeline")
 
 
+@dataclasses.dataclass(frozen=True)
+class _Settings:
+    """The settings of a part without the part."""
+
+    config: Any
+
+
 class Pipeline:
     """A diffusers pipeline, opened for the denoisers that share it: a copy of one of them copies its network alone.
 
@@ -94,6 +102,11 @@ class Pipeline:
         """Move the autoencoder and the text encoders."""
         for part in self.other_parts().values():
             part.to(device)
+
+    def components(self) -> dict[str, Any]:
+        """The pipeline's parts, its settings, and of the denoiser, whose weights copies hold, the settings alone."""
+        parts = {name: part for name, part in self.pipe.components.items() if part is not None and name != self.family.part}
+        return {**parts, self.family.part: _Settings(self.config), "pipeline": _Settings(self.pipe.config)}
 
     def other_parts(self) -> dict[str, nn.Module]:
         """The autoencoder and the text encoders."""

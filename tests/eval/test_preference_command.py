@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -126,7 +127,7 @@ def test_a_run_against_its_teacher(models: Path, tmp_path: Path, capsys: pytest.
     assert found["against"]["win_rate"] == pytest.approx(wins / 3)
     assert found["against"]["difference"] == pytest.approx(found["mean"] - found["against"]["mean"])
     assert results["against"]["sampler"]["steps"] == 2
-    assert results["subject"]["generator"]["init_noise_to_signal"] == 80.0
+    assert results["subject"]["model"]["init_noise_to_signal"] == 80.0
     assert f"the student in {models}/run against the teacher in {models}/run, steps 2\n" in capsys.readouterr().out
     swapped = preference(
         tmp_path, "--teacher", str(models / "pipe"), "--steps", "2", "--against", f"run:{models / 'run'}", "--prompts", str(models / "prompts.tsv")
@@ -360,3 +361,59 @@ def test_a_stored_score_is_of_the_reward_as_it_is_on_disk(change: Any, named: st
     assert max(abs(a - b) for a, b in zip(before, after, strict=True)) > 1e-3
     with pytest.raises(UserError, match=rf"result.json: {named} of pickscore is .*; expected .* as in .*before.json, scores of different ones"):
         main(["compare", str(tmp_path / "before.json"), str(tmp_path / "one" / "result.json")])
+
+
+def other_prediction(folder: Path) -> None:
+    edit(folder / "scheduler" / "scheduler_config.json", prediction_type="v_prediction")
+
+
+def other_latents(folder: Path) -> None:
+    edit(folder / "vae" / "config.json", scaling_factor=0.7)
+
+
+def other_text_activation(folder: Path) -> None:
+    edit(folder / "text_encoder" / "config.json", hidden_act="relu")
+
+
+def other_words_of_a_pipeline(folder: Path) -> None:
+    other_words(folder / "tokenizer")
+
+
+@pytest.mark.parametrize("change", [other_prediction, other_latents, other_text_activation, other_words_of_a_pipeline])
+@pytest.mark.parametrize("kind", ["pipeline", "teacher"])
+def test_stored_images_are_of_the_pipeline_as_it_is_on_disk(kind: str, change: Any, models: Path, tmp_path: Path) -> None:
+    """Settings beside the weights, or words, change in place: the old store gives what a new one does."""
+    pipe = shutil.copytree(models / "pipe", tmp_path / "pipe")
+    _old_store_gives_what_a_new_one_does([f"--{kind}", str(pipe), "--steps", "2", "--prompts", str(models / "prompts.tsv")], change, pipe, tmp_path)
+
+
+def test_stored_images_are_of_the_teachers_own_settings(tmp_path: Path) -> None:
+    """`sigma_data` is no weight."""
+    save_random_teacher(tmp_path / "teacher")
+
+    def change(folder: Path) -> None:
+        content = json.loads((folder / "config.json").read_text())
+        edit(folder / "config.json", network={**content["network"], "sigma_data": 2.0})
+
+    arguments = ["--teacher", str(tmp_path / "teacher"), "--steps", "2", "--prompts", "labels:10"]
+    _old_store_gives_what_a_new_one_does(arguments, change, tmp_path / "teacher", tmp_path)
+
+
+def test_stored_images_of_a_run_are_of_its_own_settings(models: Path, tmp_path: Path) -> None:
+    """A student's export is a pipeline, whose autoencoder is another afterwards."""
+    run = shutil.copytree(models / "run", tmp_path / "run")
+    _old_store_gives_what_a_new_one_does(["--run", str(run), "--prompts", str(models / "prompts.tsv")], other_latents, run / "export", tmp_path)
+
+
+def _old_store_gives_what_a_new_one_does(arguments: list[str], change: Any, changed: Path, tmp_path: Path) -> None:
+    def hashes(store: str) -> str:
+        (tmp_path / store).mkdir(exist_ok=True)
+        score = "classifier:assets/digits-classifier" if "labels:10" in arguments else "brightness"
+        return preference(tmp_path / store, *arguments, scores=score)["subject"]["images_sha256"]
+
+    before = hashes("one")
+    assert hashes("one") == before
+    change(changed)
+    after = hashes("one")
+    assert after == hashes("two")
+    assert after != before
