@@ -13,7 +13,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from distill.errors import UserError
-from eval.model_identity import PLACES, part_sha256
+from distill.model_identity import PLACES, part_sha256
 from eval.streams import prompts_sha256
 
 

@@ -6,7 +6,6 @@ import copy
 import dataclasses
 import hashlib
 import inspect
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -17,7 +16,7 @@ from torch import Tensor, nn
 
 from distill.errors import UserError
 from distill.export import PIPELINE, is_own_pipeline
-from distill.files import weights_sha256
+from distill.model_identity import part_sha256
 from distill.models.families import FAMILIES, Family
 from distill.models.latents import Latents
 from distill.parameterization import Prediction
@@ -154,14 +153,12 @@ class Pipeline:
         return settings
 
     def prompt_encoder_sha256(self) -> str:
-        """Hash of the encoders' weights, the tokenizers' vocabularies, and what the pipeline's class does with them."""
+        """Hash of the encoders' weights and settings, the tokenizers' words and rules, and what the pipeline's class does with them."""
         pipe = self.pipe
         digest = hashlib.sha256(f"{type(pipe).__name__} {pipe.config.get('force_zeros_for_empty_prompt')} {self._prompt_settings()}".encode())
         for name, part in sorted(pipe.components.items()):
-            if name.startswith("tokenizer") and part is not None:
-                digest.update(json.dumps([name, sorted(part.get_vocab().items())]).encode())
-            elif name.startswith("text_encoder") and part is not None:
-                digest.update(f"{name} {weights_sha256(part)}".encode())
+            if name.startswith(("tokenizer", "text_encoder")) and part is not None:
+                digest.update(f"{name} {part_sha256(part)}".encode())
         return digest.hexdigest()
 
     def text_shapes(self) -> dict[str, tuple[int, ...]]:

@@ -14,10 +14,10 @@ from torch import Tensor
 import distill
 from distill.encoded_prompts import EncodedPrompts
 from distill.errors import UserError
+from distill.model_identity import describe_images_of
 from distill.models.pipeline import open_pipeline
 from distill.sample_files import computing, open_model
 from distill.samplers import Heun
-from eval.model_identity import describe_images_of
 from eval.pipelines import PipelineImages
 from eval.preference.asked import Asked
 from eval.prompt_sets import PromptSet
