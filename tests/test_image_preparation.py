@@ -91,7 +91,8 @@ def test_a_letterbox_of_tensors_is_torchs(size: tuple[int, int], antialias: bool
     if size != (24, 24):
         assert expected.max() > 1.05
         by_pillow = Preparation((24, 24), 24, edge="longer")(images.detach())
-        assert ((found - by_pillow).abs() * deviation * 255).max() > 10
+        levels = float(((found - by_pillow).abs() * deviation * 255).max())
+        assert levels > (128 if not antialias and max(size) > 48 else 20)
 
 
 PROCESSORS: dict[str, dict[str, Any]] = {
