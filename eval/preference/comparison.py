@@ -6,41 +6,71 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, PositiveInt, ValidationError
+
 from distill.errors import UserError
 from distill.files import read_json
 from eval.preference.results import FORMAT
 
-PARTS = {
-    "prompts": ("set", "sha256", "count", "departures"),
-    "subject": ("of", "images_sha256"),
-    "per_prompt": (),
-    "independent": (),
-    "seeds": (),
-    "scores": (),
-}
-"""What results need to be compared, and what of it."""
-PARTS_OF_SCORE = ("title", "weights_sha256", "settings", "mean", "standard_error", "values")
 NOTHING = "nothing"
 
 
+class _Part(BaseModel):
+    """What of a result must be there, and of which type, to be compared; there may be more."""
+
+    model_config = ConfigDict(extra="ignore", strict=True)
+
+
+class _Prompts(_Part):
+    set: str
+    sha256: str
+    count: PositiveInt
+    departures: list[str]
+
+
+class _Subject(_Part):
+    of: str
+    images_sha256: str
+    paired_by: str = ""
+    lossy: dict[str, int] = {}
+
+
+class _Score(_Part):
+    title: str
+    weights_sha256: str
+    settings: dict[str, Any]
+    reads: dict[str, Any] = {}
+    mean: FiniteFloat
+    standard_error: FiniteFloat | None
+    values: list[FiniteFloat]
+
+
+class _Results(_Part):
+    prompts: _Prompts
+    subject: _Subject
+    per_prompt: PositiveInt
+    independent: PositiveInt
+    seeds: list[int | None] = Field(min_length=1)
+    scores: dict[str, _Score] = Field(min_length=1)
+
+
 def read_results(path: Path) -> dict[str, Any]:
-    """Results that `preference` wrote. Raises UserError where the file holds something else."""
+    """Results that `preference` wrote. Raises UserError, naming the first part that does not fit, where the file holds something else."""
     results = read_json(path)
     if not isinstance(results, dict) or results.get("format") != FORMAT:
         raise UserError(f"{path}: is not of the format '{FORMAT}'; expected what python -m eval preference writes")
-    for part, inside in PARTS.items():
-        _check_has(results, part, (), path)
-        _check_has(results[part], "", inside, path, part)
-    for name, score in results["scores"].items() if isinstance(results["scores"], dict) else ():
-        _check_has(score, "", PARTS_OF_SCORE, path, f"scores.{name}")
+    try:
+        checked = _Results.model_validate(results)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        found = f"has no {place}" if first["type"] == "missing" else f"{place} is {_short(first['input'])}"
+        raise UserError(f"{path}: {found}; expected what python -m eval preference writes") from error
+    for name, score in checked.scores.items():
+        if len(score.values) != len(checked.seeds) or len(score.values) % checked.independent:
+            found = f"{len(score.values)} values in scores.{name}, {len(checked.seeds)} seeds and {checked.independent} independent draws"
+            raise UserError(f"{path}: has {found}; expected what python -m eval preference writes")
     return results
-
-
-def _check_has(content: Any, key: str, inside: Sequence[str], path: Path, within: str = "") -> None:
-    """Raises UserError, naming the first, where a part of the results is not there."""
-    for name in (key,) if key else inside:
-        if not isinstance(content, dict) or name not in content:
-            raise UserError(f"{path}: has no {within}{'.' * bool(within)}{name}; expected what python -m eval preference writes")
 
 
 def check_comparable(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -110,5 +140,5 @@ def _unknown(key: str, a: Any, b: Any, scores: Sequence[str], *results: Mapping[
 
 def _short(value: Any) -> str:
     """A value as a message has room for it."""
-    text = str(value)
+    text = " ".join(str(value).split())
     return text if len(text) <= 70 else f"{text[:67]}..."

@@ -6,6 +6,7 @@ import hashlib
 import json
 import tarfile
 import zipfile
+import zlib
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -31,6 +32,10 @@ from eval.prompt_sets.formats import Prompt
 
 PairedBy = Literal["seed", "index", "order"]
 """How an image got its prompt: it was made for it, an index names it, or it stands at the same place among the files as the prompt in its list."""
+
+
+UNREADABLE = (OSError, EOFError, KeyError, ValueError, RuntimeError, zlib.error, zipfile.BadZipFile, tarfile.TarError)
+"""What broken, truncated and encrypted files and archives raise."""
 
 
 class FileFacts(NamedTuple):
@@ -89,7 +94,7 @@ class PromptedImages:
     def _look(self, row: int) -> FileFacts:
         try:
             content = self.files.content(self.places[row])
-        except (OSError, KeyError, ValueError, zipfile.BadZipFile, tarfile.TarError):
+        except UNREADABLE:
             return FileFacts(None, None)  # whoever decodes it says so
         return FileFacts(hashlib.sha256(content).hexdigest(), lossy_format(content))
 

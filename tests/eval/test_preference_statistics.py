@@ -217,6 +217,19 @@ def test_results_that_lack_a_part_are_refused(tmp_path: Path, capsys: pytest.Cap
         del content[missing]
         with pytest.raises(UserError, match=rf"b.json: has no {'.'.join([*parts, missing])}; expected what python -m eval preference writes$"):
             compared(tmp_path, capsys, b=broken)
+    for parts, value, found in (
+        (("scores", "pickscore", "values", 2), "x", "scores.pickscore.values.2 is x"),
+        (("scores", "pickscore", "mean"), math.nan, "scores.pickscore.mean is nan"),
+        (("scores", "pickscore", "values"), [1.0, 2.0], "has 2 values in scores.pickscore, 6 seeds and 3 independent draws"),
+        (("independent",), 4, "has 6 values in scores.pickscore, 6 seeds and 4 independent draws"),
+        (("subject", "lossy"), ["JPEG"], r"subject.lossy is \['JPEG'\]"),
+    ):
+        broken = content = results()
+        for part in parts[:-1]:
+            content = content[part]
+        content[parts[-1]] = value  # type: ignore[index]
+        with pytest.raises(UserError, match=rf"b.json: {found}; expected what python -m eval preference writes$"):
+            compared(tmp_path, capsys, b=broken)
     with pytest.raises(UserError, match=r"a.json: is named twice; expected results of different measurements$"):
         main(["compare", str(tmp_path / "a.json"), f"{tmp_path}/../{tmp_path.name}/a.json"])
 
