@@ -1,4 +1,4 @@
-"""What the images of a model depend on besides seed and condition, as plain data: under its hash they are stored."""
+"""The identity of a model: plain data of all that decides its images besides seed and condition. They are stored by it."""
 
 from __future__ import annotations
 
@@ -17,18 +17,21 @@ PLACES = ("_name_or_path", "_diffusers_version", "transformers_version", "archit
 
 
 def describe_images_of(network: ImageModel) -> dict[str, Any]:
-    """What decides a generator's or a denoiser's images besides its weights: its sizes and schedule, and the hash of each part that it works with."""
-    parts = {name: part_sha256(part) for name, part in sorted(network.components().items()) if part is not None}
-    return {"model": describe_model(network), "parts_sha256": parts}
+    """Return what decides a generator's or a denoiser's images besides its weights.
+
+    These are its sizes and its schedule, and the hash of each part that it works with.
+    """
+    parts = sorted((name, part) for name, part in network.components().items() if part is not None)
+    return {"model": describe_model(network), "parts_sha256": {name: part_sha256(part) for name, part in parts}}
 
 
 def part_sha256(part: Any) -> str:
-    """The hash of what `describe_part` says."""
+    """Return the hash of what `describe_part` says."""
     return hashlib.sha256(json.dumps(describe_part(part), sort_keys=True).encode()).hexdigest()
 
 
 def describe_part(part: Any) -> dict[str, Any]:
-    """The class of a part of a pipeline, and what there is of weights, settings and words in it."""
+    """Return the class of a part of a pipeline, and what there is of weights, settings and words in it."""
     found: dict[str, Any] = {"class": type(part).__name__}
     if isinstance(part, nn.Module):
         found["weights_sha256"] = weights_sha256(part)
@@ -46,5 +49,7 @@ def _words_sha256(tokenizer: Any) -> str:
     described: Any = sorted(tokenizer.get_vocab().items())
     if tokenizer.is_fast:
         rules = json.loads(tokenizer.backend_tokenizer.to_str())
-        described = {name: value for name, value in rules.items() if name not in ("truncation", "padding")}  # calls change these
-    return hashlib.sha256(json.dumps([described, tokenizer.model_max_length], sort_keys=True).encode()).hexdigest()
+        calls_change = ("truncation", "padding")
+        described = {name: value for name, value in rules.items() if name not in calls_change}
+    content = json.dumps([described, tokenizer.model_max_length], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()

@@ -9,9 +9,10 @@ NUMBER = re.compile("([0-9]+)")
 
 
 def natural_key(name: str) -> tuple[tuple[tuple[str | int, ...], ...], str]:
-    """Return what to sort names of files by: folder by folder, digits as the numbers that they are, endings last.
+    """Return the key to sort file names by: folder by folder, digits as the numbers that they are, endings last.
 
-    Use it where files are paired with something by their order. Names that differ by leading zeros alone are in the order of strings.
+    Use it where files are paired with something by their order. Names that differ by leading zeros alone are in the
+    order of strings.
     """
     path = PurePosixPath(name)
     return tuple(_parts(folder) for folder in (*path.parts[:-1], path.stem)), name

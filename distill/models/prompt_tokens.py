@@ -1,4 +1,4 @@
-"""Prompts as the tokens of a published text network: by transformers' own tokenizers, or as open_clip reads them."""
+"""Prompts as tokens of a published text network: by transformers' own tokenizers, or as open_clip reads them."""
 
 from __future__ import annotations
 
@@ -18,13 +18,15 @@ STATE = ("truncation", "padding")
 """Parts of a tokenizer's description that a call changes."""
 OPEN_CLIP_ENDS = ("<start_of_text>", "<end_of_text>")
 """Strings that open_clip reads as the tokens at the ends of a prompt, also within one."""
-OPEN_CLIP_PIECES = "|".join([*OPEN_CLIP_ENDS, "'s", "'t", "'re", "'ve", "'m", "'ll", "'d", r"\p{L}+", r"\p{N}", r"[^\s\p{L}\p{N}]+"])
-"""Pieces of a prompt that are tokenized one by one: contractions, runs of letters, single digits, runs of anything else but white space."""
+CONTRACTIONS = ("'s", "'t", "'re", "'ve", "'m", "'ll", "'d")
+OPEN_CLIP_PIECES = "|".join([*OPEN_CLIP_ENDS, *CONTRACTIONS, r"\p{L}+", r"\p{N}", r"[^\s\p{L}\p{N}]+"])
+"""Pieces of a prompt that are tokenized one by one: the ends, contractions, runs of letters, single digits, and runs of
+anything else but white space."""
 
 
 @runtime_checkable
 class PromptTokens(Protocol):
-    """Prompts -> their tokens (b, n), at most `most`, both ends among them, padded to one length; and which of them count."""
+    """Prompts -> their tokens (b, n), at most `most`, both ends among them, padded to one length; and which count."""
 
     def __call__(self, prompts: Sequence[str], most: int) -> tuple[Int64[Tensor, "b n"], Int64[Tensor, "b n"]]: ...
 
@@ -43,22 +45,24 @@ class PublishedTokens:
         self.tokenizer, self.padding = tokenizer, padding
 
     def __call__(self, prompts: Sequence[str], most: int) -> tuple[Int64[Tensor, "b n"], Int64[Tensor, "b n"]]:
-        # The tokenizer truncates: cut afterwards, a long prompt loses its end token, and every long prompt gets the same embedding.
-        encoded = self.tokenizer(list(prompts), padding=self.padding, truncation=True, max_length=most, return_tensors="pt")
+        # The tokenizer truncates: cut afterwards, a long prompt loses its end token, and every long prompt gets the
+        # same embedding.
+        settings = {"padding": self.padding, "truncation": True, "max_length": most, "return_tensors": "pt"}
+        encoded = self.tokenizer(list(prompts), **settings)
         return encoded["input_ids"], encoded["attention_mask"]
 
     def sha256(self) -> str:
         """Hash of the tokenizer's words, merges, normalisation and special tokens, wherever its files lie."""
-        sides = [self.tokenizer.padding_side, self.tokenizer.truncation_side, self.tokenizer.pad_token_id, self.padding]
-        return _sha256([_rules(self.tokenizer), sides])
+        own = self.tokenizer
+        return _sha256([_rules(own), [own.padding_side, own.truncation_side, own.pad_token_id, self.padding]])
 
 
 class OpenClipTokens:
-    """The tokens of open_clip's `SimpleTokenizer`, from the words and merges of a CLIP tokenizer of transformers.
+    """The tokens of open_clip's `SimpleTokenizer`, from the words and merges of transformers' CLIP tokenizer.
 
-    open_clip repairs broken Unicode with ftfy, which also straightens curly quotes, splits ligatures, narrows full-width characters and drops control
-    characters; resolves HTML entities twice; and makes one space of any white space. transformers does only the last. Raises UserError, naming `flag`
-    and `source`, where the tokenizer is not CLIP's.
+    open_clip repairs broken Unicode with ftfy, which also straightens curly quotes, splits ligatures, narrows full-width
+    characters and drops control characters; resolves HTML entities twice; and makes one space of any white space.
+    transformers does only the last. Raises UserError, naming `flag` and `source`, where the tokenizer is not CLIP's.
     """
 
     def __init__(self, tokenizer: Any, flag: str, source: str) -> None:
@@ -66,8 +70,10 @@ class OpenClipTokens:
 
         self.model = tokenizer.backend_tokenizer.model
         self.start, self.end = tokenizer.bos_token_id, tokenizer.eos_token_id
-        if not isinstance(self.model, BPE) or self.model.end_of_word_suffix != "</w>" or self.start is None or self.end is None:
-            raise UserError(f"{flag}: {source} holds a {type(tokenizer).__name__}; expected CLIP's tokenizer, of byte pairs ending in </w>")
+        is_clips = isinstance(self.model, BPE) and self.model.end_of_word_suffix == "</w>"
+        if not is_clips or self.start is None or self.end is None:
+            expected = "expected CLIP's tokenizer, of byte pairs ending in </w>"
+            raise UserError(f"{flag}: {source} holds a {type(tokenizer).__name__}; {expected}")
         self.words = _sha256([_rules(tokenizer), self.start, self.end])
 
     def __call__(self, prompts: Sequence[str], most: int) -> tuple[Int64[Tensor, "b n"], Int64[Tensor, "b n"]]:
@@ -100,7 +106,7 @@ class OpenClipTokens:
 
 
 def open_clip_clean(prompt: str) -> str:
-    """Return a prompt as open_clip reads it: repaired, entities resolved, white space as single spaces, in lower case."""
+    """Return a prompt as open_clip reads it: repaired, entities resolved, single spaces, in lower case."""
     import ftfy
     import regex
 
@@ -109,7 +115,7 @@ def open_clip_clean(prompt: str) -> str:
 
 
 def _rules(tokenizer: Any) -> dict[str, Any]:
-    """Everything that a tokenizer of transformers is made of, as plain data, before and after a call alike."""
+    """Return everything that a tokenizer of transformers is made of, as plain data, before and after a call alike."""
     described = json.loads(tokenizer.backend_tokenizer.to_str())
     return {name: value for name, value in described.items() if name not in STATE}
 

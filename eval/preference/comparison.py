@@ -1,4 +1,4 @@
-"""Results of `python -m eval preference` that are to stand side by side: what must be equal, and what a reader must be told."""
+"""Results of `python -m eval preference` side by side: what must be equal, and what a reader must be told."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NOTHING = "nothing"
 
 
 class _Part(BaseModel):
-    """What of a result must be there, and of which type, to be compared; there may be more."""
+    """A part of results that must be there, and of these types, to be compared; there may be more in it."""
 
     model_config = ConfigDict(extra="ignore", strict=True)
 
@@ -55,7 +55,10 @@ class _Results(_Part):
 
 
 def read_results(path: Path) -> dict[str, Any]:
-    """Results that `preference` wrote. Raises UserError, naming the first part that does not fit, where the file holds something else."""
+    """Read results that `preference` wrote.
+
+    Raises UserError, naming the first part that does not fit, where the file holds something else.
+    """
     results = read_json(path)
     if not isinstance(results, dict) or results.get("format") != FORMAT:
         raise UserError(f"{path}: is not of the format '{FORMAT}'; expected what python -m eval preference writes")
@@ -68,30 +71,40 @@ def read_results(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: {found}; expected what python -m eval preference writes") from error
     for name, score in checked.scores.items():
         if len(score.values) != len(checked.seeds) or len(score.values) % checked.independent:
-            found = f"{len(score.values)} values in scores.{name}, {len(checked.seeds)} seeds and {checked.independent} independent draws"
-            raise UserError(f"{path}: has {found}; expected what python -m eval preference writes")
+            found = f"{len(score.values)} values in scores.{name}, {len(checked.seeds)} seeds"
+            draws = f"{checked.independent} independent draws"
+            raise UserError(f"{path}: has {found} and {draws}; expected what python -m eval preference writes")
     return results
 
 
 def check_comparable(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """The scores that all results have. Raises UserError, naming the first difference, where they are not of the same prompts, seeds and rewards."""
+    """Return the scores that all results have.
+
+    Raises UserError, naming the first difference, where they are not of the same prompts, seeds and rewards.
+    """
     first, *others = results
-    shared = [name for name in results[first]["scores"] if all(name in results[other]["scores"] for other in others)]
+    own = results[first]["scores"]
+    shared = [name for name in own if all(name in results[other]["scores"] for other in others)]
     if not shared:
-        raise UserError(f"{others[0]}: has no score that {first} has; expected one of {', '.join(results[first]['scores'])}")
+        raise UserError(f"{others[0]}: has no score that {first} has; expected one of {', '.join(own)}")
     expected = _decisive(results[first], shared)
     for other in others:
         found = _decisive(results[other], shared)
         for key in [*expected, *(key for key in found if key not in expected)]:
             a, b = expected.get(key, NOTHING), found.get(key, NOTHING)
             if a != b and not _unknown(key, a, b, shared, results[first], results[other]):
-                raise UserError(f"{other}: {key} is {_short(b)}; expected {_short(a)} as in {first}, scores of different ones are not to be compared")
+                expected_text = f"expected {_short(a)} as in {first}, scores of different ones are not to be compared"
+                raise UserError(f"{other}: {key} is {_short(b)}; {expected_text}")
     return shared
 
 
 def doubts(one: Mapping[str, Any], earlier: Mapping[str, Mapping[str, Any]], shared: Sequence[str]) -> list[str]:
-    """What a reader must know of results beside others that agree with them in all that is known; `earlier` are those in the rows above."""
-    found, subject, seeds, count = [], one["subject"], one["seeds"], one["prompts"]["count"]
+    """Return notes on results beside others that agree with them in all that is known.
+
+    `earlier` are those in the rows above.
+    """
+    found: list[str] = []
+    subject, seeds, count = one["subject"], one["seeds"], one["prompts"]["count"]
     lossy = subject.get("lossy")
     if lossy:
         kinds = ", ".join(f"{number} {kind}" for kind, number in lossy.items())
@@ -104,17 +117,20 @@ def doubts(one: Mapping[str, Any], earlier: Mapping[str, Mapping[str, Any]], sha
         found.append("its images are paired with prompts by their order, no index names these")
     known = [(row % count, seed) for row, seed in enumerate(seeds) if seed is not None]
     if len(set(known)) < len(known):
-        found.append(f"{len(known) - len(set(known))} of its {len(seeds)} images repeat a seed of their prompt, and are no draws of their own")
+        repeated = len(known) - len(set(known))
+        found.append(f"{repeated} of its {len(seeds)} images repeat a seed of their prompt, and are no draws of their own")
     unread = [name for name in shared if "reads" not in one["scores"][name]]
     if unread:
         found.append(f"preparation and tokenizer of {', '.join(unread)} are not known, it was written by an earlier version")
-    found += [f"has the very images of {file}" for file, other in earlier.items() if other["subject"]["images_sha256"] == subject["images_sha256"]]
+    for file, other in earlier.items():
+        if other["subject"]["images_sha256"] == subject["images_sha256"]:
+            found.append(f"has the very images of {file}")
     return found
 
 
 def _decisive(results: Mapping[str, Any], scores: Sequence[str]) -> dict[str, Any]:
-    """What a paired comparison depends on, by name."""
-    facts = {"prompts_sha256": results["prompts"]["sha256"], "per_prompt": results["per_prompt"], "seeds": results["seeds"]}
+    """Return the facts that a paired comparison depends on, by name."""
+    facts = {key: results[key] for key in ("per_prompt", "seeds")} | {"prompts_sha256": results["prompts"]["sha256"]}
     for name in scores:
         score = results["scores"][name]
         facts |= {f"{key} of {name}": score[key] for key in ("weights_sha256", "settings")}
@@ -131,7 +147,7 @@ def _flat(content: Mapping[str, Any], above: str = "") -> dict[str, Any]:
 
 
 def _unknown(key: str, a: Any, b: Any, scores: Sequence[str], *results: Mapping[str, Any]) -> bool:
-    """Whether a difference is that one of the two results does not say; `doubts` does then."""
+    """Return whether one of the two results says nothing of the key; `doubts` tells that then."""
     if key == "seeds":
         return None in a or None in b
     unread = [name for name in scores if any("reads" not in one["scores"][name] for one in results)]

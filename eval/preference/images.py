@@ -31,7 +31,7 @@ from eval.prompt_sets import PromptSet
 from eval.prompt_sets.formats import Prompt
 
 PairedBy = Literal["seed", "index", "order"]
-"""How an image got its prompt: it was made for it, an index names it, or it stands at the same place among the files as the prompt in its list."""
+"""The way in which an image got its prompt: it was made for it, an index names it, or it has the prompt's place in the order of the files."""
 
 
 UNREADABLE = (OSError, EOFError, KeyError, ValueError, RuntimeError, zlib.error, zipfile.BadZipFile, tarfile.TarError)
@@ -84,7 +84,7 @@ class PromptedImages:
         return self.files.names[self.places[row]]
 
     def facts(self, processes: Processes) -> list[FileFacts]:
-        """What is known of every image's file without decoding it. Every process reads its share, once."""
+        """Return what is known of every image's file without decoding it. Every process reads its share, once."""
         if not self._facts:
             rows = processes.share(range(len(self)))
             read = processes.gather([(row, self._look(row)) for row in rows])
@@ -99,12 +99,12 @@ class PromptedImages:
         return FileFacts(hashlib.sha256(content).hexdigest(), lossy_format(content))
 
     def stamps(self, processes: Processes) -> list[str]:
-        """What changes when the content of an image's file or its prompt does, for every row."""
+        """Return, for every row, a hash of the content of the image's file and of its prompt."""
         facts = self.facts(processes)
         return [hashlib.sha256(f"{facts[row].sha256}\n{self.prompt(row)}".encode()).hexdigest()[:32] for row in range(len(self))]
 
     def repeated(self) -> list[int]:
-        """The rows whose seed another image of the same prompt has already: no draws of their own."""
+        """Return the rows whose seed another image of the same prompt has already: no draws of their own."""
         seen: set[tuple[str, int]] = set()
         rows = []
         for row, seed in enumerate(self.seeds):

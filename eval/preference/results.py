@@ -61,7 +61,7 @@ def describe_images(images: PromptedImages, scores: Scores) -> dict[str, Any]:
 
 
 def notes_on_images(images: PromptedImages, scores: Scores) -> list[str]:
-    """What a reader must know of images that were there already."""
+    """Return what a reader must know of images that were there already."""
     notes = []
     if images.paired_by == "order":
         first, last = (f"{images.name(row)} with '{images.prompt(row)}'" for row in (0, len(images) - 1))

@@ -140,7 +140,7 @@ def _read(folder: Path) -> tuple[dict[str, dict[str, Any]], int]:
 
 
 def _whole(line: str) -> dict[str, Any] | None:
-    """What a line says, if that is what was written."""
+    """Return the content of a line, None unless it is what was written."""
     try:
         entry = json.loads(line)
     except ValueError:
