@@ -54,4 +54,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_command(main, on_shortage="lower --batch-size")

@@ -6,6 +6,7 @@ import contextlib
 import os
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,7 +37,11 @@ def open_files(path: Path) -> Iterator[Files]:
         else:
             with _open_tapes([path]) as files:
                 yield files
-    except tarfile.TarError as error:
+    except zipfile.BadZipFile as error:
+        raise UserError(f"{path}: is a broken .zip ({error})") from error
+    except (tarfile.TarError, EOFError, zlib.error) as error:
+        if path.suffix in (".zip", ".tar", ".gz", ".tgz"):
+            raise UserError(f"{path}: is a broken or cut archive ({str(error).splitlines()[0]})") from error
         raise UserError(f"{path}: is neither a folder nor a .zip nor a .tar") from error
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); expected a folder, a .zip or a .tar") from error
@@ -66,15 +71,18 @@ class Folder:
 
 
 class Zip:
+    """The files of a `.zip`; of the names that Windows wrote, backslashes separate folders."""
+
     def __init__(self, archive: zipfile.ZipFile) -> None:
         self.archive = archive
+        self.entries = {plain_name(entry.filename): entry for entry in archive.infolist() if not entry.is_dir() and not entry.filename.endswith("\\")}
 
     def stamps(self) -> dict[str, str]:
         """Size and check sum."""
-        return {entry.filename: f"{entry.file_size} {entry.CRC}" for entry in self.archive.infolist() if not entry.is_dir()}
+        return {name: f"{entry.file_size} {entry.CRC}" for name, entry in self.entries.items()}
 
     def read(self, name: str) -> bytes:
-        return self.archive.read(name)
+        return self.archive.read(self.entries[name])
 
 
 class Tapes:
@@ -82,7 +90,7 @@ class Tapes:
 
     def __init__(self, tapes: dict[Path, tarfile.TarFile]) -> None:
         self.members = {
-            f"{path.name}:" * (len(tapes) > 1) + entry.name.removeprefix("./"): (path, tape, entry)
+            f"{path.name}:" * (len(tapes) > 1) + plain_name(entry.name): (path, tape, entry)
             for path, tape in tapes.items()
             for entry in tape.getmembers()
             if entry.isfile()
@@ -96,6 +104,24 @@ class Tapes:
         _, tape, entry = self.members[name]
         handle = tape.extractfile(entry)
         return b"" if handle is None else handle.read()
+
+
+def plain_name(name: str) -> str:
+    """A file's name as archives and lists of files have it, with slashes and without a leading `./`."""
+    return name.replace("\\", "/").removeprefix("./")
+
+
+UNREADABLE = (OSError, ValueError, KeyError, EOFError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error, tarfile.TarError)
+"""What reading a member of a broken, cut or encrypted archive raises."""
+
+
+def read_member(files: Files, name: str, path: Path, complaint: str = "cannot be read") -> bytes:
+    """The content of a file. Raises UserError, with this complaint, where it, or the archive that it is in, is broken or encrypted."""
+    try:
+        return files.read(name)
+    except UNREADABLE as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{path / name}: {complaint} ({reason})") from error
 
 
 def _walk(folder: Path, above: frozenset[Path] = frozenset()) -> Iterator[Path]:

@@ -32,6 +32,24 @@ class PairSource(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
+class Noise:
+    """Noise of b samples: quantiles `u` of its level, (b,), uniform in (0, 1), and `eps`, (b, *image_shape), N(0, I)."""
+
+    u: Tensor
+    eps: Tensor
+
+    def __getitem__(self, rows: slice) -> Noise:
+        return Noise(self.u[rows], self.eps[rows])
+
+    def to(self, device: torch.device) -> Noise:
+        return Noise(self.u.to(device), self.eps.to(device))
+
+
+OWN_NOISE = {"gan_noise": 7, "discriminator_noise": 8, "real_noise": 9}
+"""Fields of a batch that are drawn only where a run asks for them, and the purpose of each one's random numbers."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Batch:
     """One process's part of a batch of b samples.
 
@@ -39,7 +57,9 @@ class Batch:
     many of them as count in this batch. `eps`: that of the noising, (b, *image_shape). `u`: quantiles of the noise level, (b,), uniform in (0, 1).
     `u_fake`, `eps_fake`: the same for the fake score's and discriminator's training; `eps_real` noises `real`, images of the data in [-1, 1]
     conditioned on `cond` like the student's samples, or None where there are no data. `pairs` are b pairs of other noise and the teacher's image, or
-    None where no term needs them. `places`, (b, 2) uniform in (0, 1), say where a term looks that looks at a part of each sample.
+    None where no term needs them. `places`, (b, 2) uniform in (0, 1), say where a term looks that looks at a part of each sample. `gan_noise`,
+    `discriminator_noise` and `real_noise` noise what the discriminator sees: the student's samples in the generator's update, the student's and the
+    real ones in its own. They are None where it sees what the scores see.
     """
 
     z: Tensor
@@ -52,6 +72,9 @@ class Batch:
     eps_real: Tensor
     pairs: Pairs | None = None
     places: Tensor | None = None
+    gan_noise: Noise | None = None
+    discriminator_noise: Noise | None = None
+    real_noise: Noise | None = None
 
     def __len__(self) -> int:
         return len(self.z)
@@ -87,6 +110,8 @@ class Batches:
     prompts: EncodedPrompts | None = None
     evaluations: int = 1
     """Most steps of the generator: each batch is of its images after a number of them, drawn evenly, as DMD2 trains on all."""
+    own_noise: tuple[str, ...] = ()
+    """Fields of `OWN_NOISE` to draw."""
     encode: Callable[[Tensor], Tensor] | None = None
     """Real images as the network has them; None where the source has them so already. With prompts, their labels are the prompts' numbers."""
 
@@ -100,6 +125,7 @@ class Batches:
         paired: PairSource | None = None,
         prompts: EncodedPrompts | None = None,
         evaluations: int = 1,
+        own_noise: tuple[str, ...] = (),
     ) -> Batches:
         """The batches of a run. Raises UserError where the data do not fit the network, or the batch does not split over the processes."""
         shape, label_count = network.image_shape, network.label_count
@@ -113,7 +139,7 @@ class Batches:
         if config.batch_size % accelerator.num_processes:
             raise UserError(f"batch_size: {config.batch_size} does not split over {accelerator.num_processes} processes")
         place = {"device": accelerator.device, "process": accelerator.process_index, "processes": accelerator.num_processes}
-        place |= {"workers": config.data_workers, "evaluations": evaluations}
+        place |= {"workers": config.data_workers, "evaluations": evaluations, "own_noise": own_noise}
         return cls(shape, label_count, data, config.batch_size, config.seed, paired=paired, prompts=prompts, encode=encode, **place)
 
     def starting_at(self, index: int) -> Iterator[Batch]:
@@ -147,6 +173,9 @@ class Batches:
         shapes = [(count, noises * self.image_shape[0], *self.image_shape[1:]) for noises in (taken, 1, 1, 1)]
         z, eps, eps_fake, eps_real = (torch.randn(shape, generator=random)[self.rows] for shape in shapes)
         u, u_fake = (open_uniform(count, random)[self.rows] for _ in range(2))
+        captions = getattr(self.data, "captions", None) if self.prompts is not None else None
+        if captions is not None and labels is not None:
+            labels = captions.draw(labels, open_uniform(count, self.random(index, purpose=10))[self.rows])
         label, choices = None, self.label_count if self.prompts is None else len(self.prompts)
         if choices:
             drawn = torch.randint(choices, (count,), generator=random)[self.rows]
@@ -155,7 +184,14 @@ class Batches:
             with torch.no_grad():
                 real = torch.cat([self.encode(some.to(self.device)) for some in real.split(most_at_once(tuple(real.shape[1:])))])
         places = open_uniform(2 * count, self.random(index, purpose=6)).reshape(count, 2)[self.rows]
-        return Batch(z, self._condition(index, label), u, eps, u_fake, eps_fake, real, eps_real, self._draw_pairs(index), places).to(self.device)
+        own = {name: self._draw_noise(index, OWN_NOISE[name]) for name in self.own_noise}
+        cond, pairs = self._condition(index, label), self._draw_pairs(index)
+        return Batch(z, cond, u, eps, u_fake, eps_fake, real, eps_real, pairs, places, **own).to(self.device)
+
+    def _draw_noise(self, index: int, purpose: int) -> Noise:
+        random, count = self.random(index, purpose), self.batch_size
+        eps = torch.randn((count, *self.image_shape), generator=random)[self.rows]
+        return Noise(open_uniform(count, random)[self.rows], eps)
 
     def _condition(self, index: int, label: Tensor | None) -> Condition:
         if self.prompts is None or label is None:

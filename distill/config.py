@@ -10,23 +10,25 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from distill.errors import UserError, did_you_mean
 from distill.run_settings import RUN, RunConfig
+from distill.text_files import read_text
+from distill.yaml_files import dump_yaml, parse_yaml
 
 CONFIG = "config.yaml"
+MAX_MESSAGE = 1500
+"""Characters of a complaint: names that someone wrote may be of any length."""
 
 
 def read_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     """Read and check a run's file. Raises UserError: the file, the key, what was expected, and the nearest right name."""
+    text = read_text(path, str(path))
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: is not YAML ({error})") from error
+        content = parse_yaml(text)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
     if not isinstance(content, dict):
         raise UserError(f"{path}: expected a mapping of settings")
     for key, value in parse_overrides(overrides):
@@ -46,7 +48,7 @@ def read_run(run_dir: Path) -> RunConfig:
 
 def to_yaml(config: RunConfig) -> str:
     """The resolved configuration as YAML."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, width=140)
+    return dump_yaml(config.model_dump(mode="json"))
 
 
 def differences(there: Any, here: Any) -> Iterator[tuple[str, Any, Any]]:
@@ -77,8 +79,8 @@ def parse_overrides(arguments: Sequence[str]) -> list[tuple[str, Any]]:
                 raise UserError(f"{flag}: expected a value after it")
             value = rest.pop(0)
         try:
-            pairs.append((key, yaml.safe_load(value)))
-        except yaml.YAMLError:
+            pairs.append((key, parse_yaml(value)))
+        except UserError:
             pairs.append((key, value))
     return pairs
 
@@ -114,15 +116,25 @@ def describe(error: ValidationError, content: Any) -> str:
         tag = first["ctx"]["discriminator"].strip("'")
         place = f"{place}.{tag}".lstrip(".")
         given = value.get(tag) if isinstance(value, dict) else value
-        message = f"is {given!r}{did_you_mean(str(given), choices)}" if choices != [""] else "is missing"
+        message = f"is {_short(given)}{did_you_mean(str(given), choices)}" if choices != [""] else "is missing"
     elif first["type"] == "missing":
         message = "is missing"
     elif first["type"] == "literal_error":
         message += did_you_mean(str(value), str(first["ctx"]["expected"]).replace(" or ", ", ").replace("'", "").split(", ")).split("; expected")[0]
+    elif first["type"] in ("int_parsing", "int_type", "int_from_float"):
+        message = "expected a whole number, such as 10000 or 1e4"
+    elif first["type"] in ("float_parsing", "float_type"):
+        message = "expected a number, such as 0.0001 or 1e-4"
     if first["type"] not in ("value_error", "missing", "union_tag_not_found", "union_tag_invalid"):
-        message += f"; found {value!r}"
+        message += f"; found {_short(value)}"
     more = f" (and {count - 1} more)" if count > 1 else ""
+    message = message if len(message) < MAX_MESSAGE else f"{message[:MAX_MESSAGE]}..."
     return f"{place}: {message}{more}" if place else message + more
+
+
+def _short(value: Any) -> str:
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _dotted(location: Sequence[str | int], content: Any) -> str:

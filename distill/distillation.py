@@ -47,7 +47,8 @@ class Distillation:
         self.ema = EMA(self.generator, config.generator.ema)
         self.teacher_samples = self._teacher_samples()
         paired = self.teacher_samples if config.needs_pairs else None
-        self.batches = Batches.of(config, self.teacher, self._real_images(), accelerator, paired, self.prompts, self.generator.evaluations)
+        drawn = (paired, self.prompts, self.generator.evaluations, config.own_noise)
+        self.batches = Batches.of(config, self.teacher, self._real_images(), accelerator, *drawn)
 
         parts = {"generator": config.generator, "fake": config.fake, "discriminator": config.discriminator}
         networks: dict[str, nn.Module | None] = {name: getattr(self.networks, name) for name in parts}
@@ -101,6 +102,11 @@ class Distillation:
         """Write the averaged generator for others to use."""
         export_generator(self.ema.average, folder)
         write_card(folder, self.config.run_dir)
+
+    def frozen_networks(self) -> list[nn.Module]:
+        """The teacher and its parts, and what the terms hold."""
+        terms = [term.term for term in self.method.terms if isinstance(term.term, nn.Module)]
+        return [self.teacher, *self.teacher.other_parts().values(), *terms]
 
     def tables(self) -> dict[str, Any]:
         """The calibration of the discriminator, if there is one."""
@@ -230,6 +236,7 @@ def build_method(config: DistillRun, device: torch.device, exact: LogRatio | Non
         needs_graph=config.objective.needs_graph,
         objective_weight=config.objective.weight,
         ratio=config.ratio.build(config.objective).to(device) if config.ratio else None,
+        ratio_start_step=config.ratio.start_step if config.ratio else 0,
         terms=tuple(build_term(settings, device, outline) for settings in config.terms),
         levels=config.generator.noise_levels,
         fake_levels=config.fake.noise_levels,
@@ -245,8 +252,8 @@ def build_term(settings: TermSettings, device: torch.device, outline: bool) -> W
     term = settings.outline() if outline else settings.build()
     if isinstance(term, nn.Module):
         term.to(device).eval().requires_grad_(False)
-    flags = (settings.differentiates_logits, settings.needs_sides)
-    return WeightedTerm(settings.name, term, settings.weight, settings.start_step, *flags, settings.warmup_steps)
+    flags = (settings.needs_discriminator, settings.needs_sides)
+    return WeightedTerm(settings.name, term, settings.weight, settings.start_step, *flags, settings.warmup_steps, settings.noises_anew)
 
 
 def gradient_sizes(losses: Losses, x0: Tensor) -> Metrics:

@@ -6,6 +6,7 @@ import argparse
 import difflib
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import NoReturn
 
 
@@ -24,15 +25,33 @@ def did_you_mean(name: str, options: Iterable[str]) -> str:
     return f"; did you mean '{near[0]}'?" if near else f"; expected one of: {', '.join(options)}"
 
 
-def run_command(main: Callable[[list[str]], int | None]) -> NoReturn:
-    """Run a command line's `main(arguments)`; a `UserError` ends it with one line on stderr and exit code 2,
-    a `TrainingError` with exit code 1."""
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that a device, or the machine, has no more memory. Torch's are known by name: this must not import it."""
+    kinds = {kind.__name__ for kind in type(error).__mro__}
+    if kinds & {"OutOfMemoryError", "MemoryError"}:
+        return True
+    return isinstance(error, RuntimeError) and ("can't allocate memory" in str(error) or "not enough memory" in str(error))
+
+
+def run_command(main: Callable[[list[str]], int | None], on_shortage: str = "lower micro_batch_size") -> NoReturn:
+    """Run a command line's `main(arguments)`; a `UserError` ends it with one line on stderr and exit code 2, a `TrainingError` and a lack of
+    memory, for which `on_shortage` says what to do, with exit code 1."""
     try:
         code = main(sys.argv[1:])
     except (UserError, TrainingError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        _complain(str(error))
         sys.exit(2 if isinstance(error, UserError) else 1)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        asked = str(error).split(". ")[0].removesuffix(".") or "the machine has no more"
+        _complain(f"out of memory ({asked}); {on_shortage}")
+        sys.exit(1)
     sys.exit(code or 0)
+
+
+def _complain(message: str) -> None:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
 
 
 class ArgumentParser(argparse.ArgumentParser):
@@ -46,6 +65,9 @@ class ArgumentParser(argparse.ArgumentParser):
         if unknown:
             flags = [flag for action in self._actions for flag in action.option_strings if flag.startswith("--")]
             raise UserError(f"'{unknown[0]}': unknown argument{did_you_mean(unknown[0], flags)}")
+        for name, value in vars(options).items():
+            if isinstance(value, Path):  # a shell leaves the ~ of --flag=~/x as it is
+                setattr(options, name, value.expanduser())
         return options
 
     def error(self, message: str) -> NoReturn:

@@ -6,7 +6,10 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
+import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,11 +21,54 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
+def _beside(path: Path, kind: str) -> Path:
+    """The place beside `path` where this process writes (`partial`), or puts away what stood there (`old`)."""
+    return path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.{kind}")
+
+
+UNFINISHED = re.compile(r"\.(?P<name>.+)\.(?P<process>\d+)\.(?P<kind>partial|old)")
+ABANDONED = 3600.0
+"""Seconds after whose last change a file of another machine's process counts as left behind."""
+
+
+def remove_unfinished(folder: Path) -> list[Path]:
+    """Remove what processes that are no more left unfinished in a folder and in those below it; returns what was removed.
+
+    A folder that was put away, and whose successor never took its name, takes its name back. A process on another machine counts as gone when it
+    has written nothing for an hour.
+    """
+    removed = []
+    for path in sorted(folder.rglob(".*")):
+        found = UNFINISHED.fullmatch(path.name)
+        if found is None or not path.exists() or _is_being_written(path, found["name"], int(found["process"])):
+            continue
+        name = found["name"].removesuffix(f".{socket.gethostname()}")
+        if found["kind"] == "old" and path.is_dir() and not path.with_name(name).exists():
+            path.rename(path.with_name(name))
+            continue
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+        removed.append(path)
+    return removed
+
+
+def _is_being_written(path: Path, name: str, process: int) -> bool:
+    if name.endswith(f".{socket.gethostname()}"):
+        try:
+            os.kill(process, 0)
+        except ProcessLookupError:
+            return False
+        except PermissionError:
+            return True
+        return True
+    files = [path, *path.rglob("*")]
+    return time.time() - max(file.stat().st_mtime for file in files) < ABANDONED
+
+
 @contextmanager
 def new_file(path: Path) -> Iterator[Path]:
     """A path to write a file to, which takes the name `path` only when the block ends well; what stood there before goes then."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = _beside(path, "partial")
     try:
         yield partial
     except BaseException:
@@ -50,7 +96,7 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: is not JSON ({error})") from error
 
 
@@ -58,7 +104,7 @@ def read_json(path: Path) -> Any:
 def new_folder(path: Path) -> Iterator[Path]:
     """A folder to fill, which takes the name `path` only when the block ends well; what stood there before goes then."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = _beside(path, "partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
     try:
@@ -70,7 +116,7 @@ def new_folder(path: Path) -> Iterator[Path]:
         with file.open("rb") as handle:
             os.fsync(handle.fileno())
     if path.exists():
-        old = path.with_name(f".{path.name}.{os.getpid()}.old")
+        old = _beside(path, "old")
         path.rename(old)
         partial.rename(path)
         shutil.rmtree(old)

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import io
 import math
+import struct
 from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-LOSSY = {"JPEG": "JPEG", "MPO": "JPEG", "JPEG2000": "JPEG 2000", "AVIF": "AVIF"}
-"""Pillow's formats whose compression changes pixels, or may, and their names."""
+from distill.files import new_file
+
+LOSSY = {"JPEG": "JPEG", "MPO": "JPEG", "JPEG2000": "JPEG 2000", "AVIF": "AVIF", "GIF": "GIF"}
+"""Pillow's formats whose compression, or whose 256 colours, change pixels or may, and their names."""
 GREY = {"1", "L", "LA", "La"}
-DEEP = {"I", "F", "I;16", "I;16B", "I;16L"}
+DEEP = {"I", "F", "I;16", "I;16B", "I;16L", "I;16N"}
 """Pillow's modes of one channel, and of more than a byte for each."""
 
 
@@ -26,14 +29,30 @@ def decode(content: bytes, mode: str | None = None) -> UInt8[Tensor, "c h w"]:
     """
     try:
         with Image.open(io.BytesIO(content)) as image:
-            if image.mode in DEEP:
-                raise ValueError(f"mode {image.mode}; expected 8 bits a channel")
-            image.info.pop("transparency", None)  # it is left out, and Pillow would warn of a palette that has it
-            pixels = np.asarray(image.convert(mode or ("L" if image.mode in GREY else "RGB")))
+            return pixels_of(image, mode)
     except UnidentifiedImageError as error:
         raise ValueError("of no kind that Pillow knows") from error
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:  # the second is what Pillow says of broken chunks of a PNG
+    except (
+        OSError,
+        SyntaxError,
+        EOFError,
+        struct.error,
+        OverflowError,
+        Image.DecompressionBombError,
+    ) as error:  # the second is what Pillow says of broken chunks of a PNG
         raise ValueError(str(error)) from error
+
+
+def pixels_of(image: Image.Image, mode: str | None = None) -> UInt8[Tensor, "c h w"]:
+    """The pixels of an opened image, upright as its EXIF orientation says, of one channel where it is grey and else of three, or in Pillow's `mode`.
+
+    Of a moving image the first frame counts; transparency is left out. Raises ValueError where a channel has more than a byte.
+    """
+    if image.mode in DEEP:
+        raise ValueError(f"mode {image.mode}; expected 8 bits a channel")
+    upright = ImageOps.exif_transpose(image)
+    upright.info.pop("transparency", None)  # it is left out, and Pillow would warn of a palette that has it
+    pixels = np.asarray(upright.convert(mode or ("L" if image.mode in GREY else "RGB")))
     return torch.from_numpy(pixels.reshape(*pixels.shape[:2], -1).copy()).permute(2, 0, 1)
 
 
@@ -109,8 +128,8 @@ def save_samples_picture(samples: Float[Tensor, "b ..."], path: Path, columns: i
     if samples.ndim == 4:
         save_grid(to_bytes(samples), path, columns)
     else:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        scatter(samples).save(path)
+        with new_file(path) as partial:
+            scatter(samples).save(partial, format="PNG")
 
 
 def scatter(points: Float[Tensor, "n d"], reach: float = 6.0, size: int = 512) -> Image.Image:
@@ -123,5 +142,5 @@ def scatter(points: Float[Tensor, "n d"], reach: float = 6.0, size: int = 512) -
 
 def save_grid(pixels: UInt8[Tensor, "b c h w"], path: Path, columns: int | None = None) -> None:
     """Write a grid as PNG, small images enlarged so that a face of at least 32 pixels is seen."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    make_grid(pixels, columns, scale=max(1, 32 // pixels.shape[-1])).save(path)
+    with new_file(path) as partial:
+        make_grid(pixels, columns, scale=max(1, 32 // pixels.shape[-1])).save(partial, format="PNG")

@@ -8,12 +8,14 @@ import json
 from accelerate import Accelerator
 
 from distill.distillation import Distillation
-from distill.errors import UserError
+from distill.errors import TrainingError, UserError, is_out_of_memory
+from distill.files import remove_unfinished
+from distill.memory_shortage import describe_shortage
 from distill.run_folder import open_run_folder, record_run
 from distill.run_settings import RunConfig, TrainTeacherRun
 from distill.teacher_training import TeacherTraining
-from distill.tracking import Clock
-from distill.trainer import Monitor, Task, Trainer
+from distill.tracking import Clock, cut_lines
+from distill.trainer import STATS, Monitor, Task, Trainer
 
 
 def launch(config: RunConfig, monitor: Monitor | None = None) -> int:
@@ -28,10 +30,18 @@ def launch(config: RunConfig, monitor: Monitor | None = None) -> int:
     if checkpoint is not None:
         trainer.restore(checkpoint)
     if accelerator.is_main_process:
+        remove_unfinished(config.run_dir)
+        cut_lines(config.run_dir / STATS, trainer.step)
         record_run(config)
     if config.trackers:
-        accelerator.init_trackers("distill", config={"config": json.dumps(config.model_dump(mode="json"))})
-    return trainer.run()
+        settings = {"config": json.dumps(config.model_dump(mode="json"))}
+        accelerator.init_trackers("distill", config=settings, init_kwargs={"tensorboard": {"purge_step": trainer.step + 1}})
+    try:
+        return trainer.run()
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise TrainingError(describe_shortage(config, task, accelerator.device)) from error
 
 
 def build_accelerator(config: RunConfig) -> Accelerator:

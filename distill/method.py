@@ -14,9 +14,8 @@ from distill.registry import Settings
 
 if TYPE_CHECKING:
     from distill.gradient_penalty import GradientPenalty
-    from distill.models.discriminator import Discriminator
-    from distill.ratio import DensityRatio
-    from distill.types import Denoiser, Objective
+    from distill.ratio import BatchLossRatio, DensityRatio
+    from distill.types import Critic, Denoiser, Objective
 
 
 def _known_divergence(text: str) -> str:
@@ -71,7 +70,8 @@ class ExpandedDivergence(DivergenceObjective):
 
     name: Literal["expanded_divergence"]
     estimator: Literal["exact", "published"] = "exact"
-    """`exact` is the gradient; `published` the weights of Uni-Instruct's authors: no Fisher part, no ratio part."""
+    """`exact` is the gradient; `published` has the weights of Uni-Instruct's authors, without the Fisher and the ratio part. Their results
+    need `ratio.source: batch_loss` beside it: the ratio of their code is one constant for the batch, so that forward KL trains as SiDA does."""
     sim: float | None = None
     """Coefficient of the part 2 h delta.e; null leaves it to the estimator."""
     fisher: float | None = None
@@ -133,8 +133,10 @@ ObjectiveSettings = Annotated[DistributionMatching | ScoreMatching | ExpandedDiv
 class RatioSettings(Settings):
     """Density ratio of teacher to student, one per sample."""
 
-    source: Literal["discriminator", "exact"] = "discriminator"
-    """Where its logarithm comes from: the discriminator's logit, or, in the laboratory with an exact fake score, the densities themselves."""
+    source: Literal["discriminator", "exact", "batch_loss"] = "discriminator"
+    """Where its logarithm comes from: the discriminator's logit for each sample; in the laboratory with an exact fake score, the densities
+    themselves (`exact`); or one constant for all samples, the mean GAN loss of the step before over the elements of an image (`batch_loss`), about
+    1.0002 at 32x32: what Uni-Instruct's published code trains with. It takes no clamping and no normalisation."""
     low: float = Field(0.1, gt=0)
     """Smallest ratio."""
     high: float = Field(20.0, gt=0)
@@ -145,14 +147,18 @@ class RatioSettings(Settings):
     """Bins of noise levels, each a quantile of the generator's."""
     decay: float = Field(0.99, ge=0, lt=1)
     """Decay of the running means, per generator step."""
+    start_step: int = Field(0, ge=0)
+    """Generator step from which samples are weighted by it; before, all weights are that of r = 1. The running means are kept from the start."""
 
-    def build(self, objective: ObjectiveSettings) -> DensityRatio:
+    def build(self, objective: ObjectiveSettings) -> DensityRatio | BatchLossRatio:
         """The ratio that this objective weighs by."""
         from distill.divergences import parse
-        from distill.ratio import DensityRatio
+        from distill.ratio import BatchLossRatio, DensityRatio
 
+        if self.source == "batch_loss":
+            return BatchLossRatio()
         divergence = parse(objective.divergence if isinstance(objective, DivergenceObjective) else "reverse_kl")
-        return DensityRatio(divergence, **self.model_dump(exclude={"source"}))
+        return DensityRatio(divergence, **self.model_dump(exclude={"source", "start_step"}))
 
 
 class R1Settings(Settings):
@@ -188,19 +194,34 @@ class DiscriminatorSettings(Settings):
     real: Literal["data", "teacher"] = "data"
     """What counts as real: the images of `data`, or the stored `teacher_samples`, whose density ratio to the student needs no data."""
     depths: tuple[str, ...] = ("bottleneck",)
-    """Depths of the features, by the network's own names: a resolution such as `8`, or `bottleneck`."""
+    """Depths of the features, by the network's own names. A resolution such as `8` is the last layer of the encoder at that resolution, so that the
+    smallest one is the end of the encoder; `bottleneck` is what the middle block makes of it."""
+    heads: Literal["trained", "channel_mean"] = "trained"
+    """`trained`: convolutions on the features, with weights of their own. `channel_mean`: the mean over the features' channels, a logit for each
+    pixel, as in SiDA and Uni-Instruct; the fake score alone learns to tell the images apart, so it must be what is read."""
     width: int = Field(64, ge=4)
-    """Channels of each head."""
+    """Channels of each trained head."""
     weight: float = Field(1.0, ge=0)
     """Weight of its loss against the fake score's, which matters where it reads the fake score."""
+    own_noise: bool = False
+    """Noise its student samples and its real images each anew, as DMD2 does; false takes the noise that the fake score learns with. Where it
+    reads the fake score, this costs another pass of it in each of its updates."""
     r1: R1Settings | None = None
     """Gradient penalty; null does without."""
     optimizer: OptimizerSettings = OptimizerSettings()
     """Its optimiser."""
 
-    def build(self, teacher: Denoiser, fake: Denoiser) -> Discriminator:
+    @model_validator(mode="after")
+    def _heads_fit(self) -> DiscriminatorSettings:
+        if self.heads == "channel_mean" and self.reads == "teacher":
+            raise ValueError("heads: channel_mean has no weights, and the teacher does not learn; expected reads: fake")
+        if self.heads == "channel_mean" and self.r1 is not None:
+            raise ValueError("r1: penalises trained heads; expected r1: null with heads: channel_mean")
+        return self
+
+    def build(self, teacher: Denoiser, fake: Denoiser) -> Critic:
         """The discriminator over the network that it reads. Raises UserError for an unknown depth, or a network that has none."""
-        from distill.models.discriminator import Discriminator
+        from distill.models.discriminator import ChannelMean, Discriminator
 
         known = (teacher if self.reads == "teacher" else fake).depth_channels
         if not known:
@@ -208,4 +229,6 @@ class DiscriminatorSettings(Settings):
         for depth in self.depths:
             if depth not in known:
                 raise UserError(f"discriminator.depths: '{depth}' is not a depth of the {self.reads}{did_you_mean(depth, known)}")
+        if self.heads == "channel_mean":
+            return ChannelMean(self.depths)
         return Discriminator(self.reads, {depth: known[depth] for depth in self.depths}, self.width)

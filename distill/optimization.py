@@ -33,6 +33,8 @@ class OptimizerSettings(Settings):
     """Fraction of the run after which the learning rate falls linearly to zero; 1 keeps it constant."""
     clip_grad_norm: float | None = Field(None, gt=0)
     """Largest norm of the gradient of all parameters together; null does not clip."""
+    clip_grad_value: float | None = Field(None, gt=0)
+    """Largest magnitude of each element of the gradient, after `clip_grad_norm`; null does not clip. SiDA clips its fake score so."""
 
     def learning_rate(self, step: int, steps: int) -> float:
         """Learning rate of update `step` (from 0) of `steps`."""
@@ -66,6 +68,8 @@ class Updater:
         if not norm.isfinite():
             self.optimizer.zero_grad()
             raise TrainingError(f"step {step}: the norm of the {self.name}'s gradient is {norm.item()}; the last checkpoint is untouched")
+        if self.settings.clip_grad_value is not None:
+            torch.nn.utils.clip_grad_value_(self.parameters, self.settings.clip_grad_value)
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings.learning_rate(step, self.steps)
         self.optimizer.step()

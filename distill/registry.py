@@ -6,12 +6,16 @@ Files of such a room import heavy things inside functions, so that listing or ch
 from __future__ import annotations
 
 import importlib
+import os
 import pkgutil
-from typing import Annotated, Any
+import types
+from pathlib import Path
+from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, SerializeAsAny, model_validator
 
-from distill.errors import did_you_mean
+from distill.errors import UserError, did_you_mean
+from distill.yaml_files import parse_yaml
 
 
 class Settings(BaseModel):
@@ -21,11 +25,46 @@ class Settings(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _name_the_nearest_key(cls, value: Any) -> Any:
-        for key in value if isinstance(value, dict) else ():
+    def _read_as_written(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        for key in value:
             if key not in cls.model_fields:
                 raise ValueError(f"unknown key '{key}'{did_you_mean(str(key), cls.model_fields)}")
-        return value
+        return {key: as_written(cls.model_fields[key].annotation, entry) for key, entry in value.items()}
+
+
+def as_written(kind: Any, value: Any) -> Any:
+    """A value as its field's type takes it, where people write it otherwise.
+
+    `~` in a path is the home folder; a number may be a name or a path; one entry stands for a list of one, and a text with commas for a list.
+    """
+    arguments = get_args(kind)
+    if get_origin(kind) in (Union, types.UnionType):
+        kinds = [argument for argument in arguments if argument is not type(None)]
+        return as_written(kinds[0], value) if len(kinds) == 1 else value
+    if get_origin(kind) is Annotated:
+        return as_written(arguments[0], value)
+    if kind in (str, Path):
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            return str(value)
+        return os.path.expanduser(value) if isinstance(value, str) and value.startswith("~/") else value
+    if get_origin(kind) is tuple:
+        entries = value
+        if isinstance(value, str):
+            entries = [parse_entry(entry) for entry in value.split(",")] if value.strip() else []
+        elif isinstance(value, (int, float, dict, BaseModel)):
+            entries = [value]
+        return [as_written(arguments[0], entry) for entry in entries] if isinstance(entries, (list, tuple)) else entries
+    return value
+
+
+def parse_entry(text: str) -> Any:
+    """An entry of a list that was written with commas: a number, or a text."""
+    try:
+        return parse_yaml(text.strip())
+    except UserError:
+        return text.strip()
 
 
 def choices(room: str) -> list[str]:

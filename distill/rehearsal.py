@@ -10,7 +10,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from distill.batches import Batch
+from distill.batches import Batch, Noise
 from distill.distillation import build_method, build_networks
 from distill.images import most_at_once, shown_count
 from distill.meta_kernels import MetaKernels
@@ -50,6 +50,7 @@ def rehearse_distillation(config: DistillRun, teacher: Denoiser, device: torch.d
     config = config.model_copy(update={"generator": config.generator.model_copy(update={"init_from": None})})  # the same sizes
     networks, method = build_networks(config, teacher, device), build_method(config, device, outline=True)
     batch = invent_batch(config, teacher, device, config.discriminator is not None, config.needs_pairs)
+    batch = dataclasses.replace(batch, **{name: Noise(batch.u, batch.eps) for name in config.own_noise})
     z, autocast = torch.randn(len(batch), *networks.generator.noise_shape, device=device), config.precision == "bf16"
     parts: dict[str, nn.Module | None] = {
         "teacher": teacher,

@@ -10,13 +10,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-import yaml
-
 from distill.checkpoint import checkpoints, newest_checkpoint
 from distill.config import CONFIG, differences, to_yaml
 from distill.errors import UserError
 from distill.files import write_json, write_text
 from distill.run_settings import RunConfig
+from distill.text_files import read_text
+from distill.yaml_files import parse_yaml
 
 MAY_CHANGE = {
     "run_dir", "resume", "micro_batch_size", "data_workers", "device", "log_every", "sample_every", "checkpoint_every", "keep_checkpoints",
@@ -52,13 +52,21 @@ def record_run(config: RunConfig) -> None:
     write_json(
         config.run_dir / "meta.json",
         {
-            "versions": {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in PACKAGES}},
+            "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
             "commit": commit(),
             "machine": machine(),
             "started": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
             "command": " ".join(sys.argv),
         },
     )
+
+
+def version(package: str) -> str:
+    """The version of a package as it was installed; `not installed` where nothing was, as in a checkout that is run as it lies."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
 
 
 def machine() -> str:
@@ -80,7 +88,7 @@ def commit() -> str | None:
 
 
 def _refuse_another_run(recorded: Path, config: RunConfig) -> None:
-    there = yaml.safe_load(recorded.read_text(encoding="utf-8"))
+    there = parse_yaml(read_text(recorded, str(recorded)))
     for key, theirs, ours in differences(there, config.model_dump(mode="json")):
         if MAY_CHANGE.isdisjoint((key, key.split(".")[0])):
             raise UserError(f"run_dir: {config.run_dir} holds another run: {key} is {theirs!r} there and {ours!r} here; give another run_dir")

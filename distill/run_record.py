@@ -10,10 +10,10 @@ from operator import index
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from distill.errors import UserError
 from distill.files import read_json
+from distill.text_files import read_text
+from distill.yaml_files import parse_yaml
 
 
 @dataclass(frozen=True)
@@ -75,10 +75,11 @@ def read_run(run_dir: Path) -> Run:
 
 def read_yaml(path: Path) -> Any:
     """A configuration as it is written: a report must open the runs of other versions, so nothing is checked here."""
+    text = read_text(path, str(path))
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: is not YAML ({error})") from error
+        return parse_yaml(text)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
 
 
 def read_stats(path: Path) -> tuple[list[dict[str, Any]], list[int]]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, TypeAdapter, model_validator
+from pydantic import BeforeValidator, Field, TypeAdapter, model_validator
 
 from distill.guard import GuardSettings
 from distill.method import DiscriminatorSettings, ObjectiveSettings, RatioSettings
@@ -14,6 +14,14 @@ from distill.noise_levels import Karras, LogNormal, NoiseLevels
 from distill.optimization import OptimizerSettings
 from distill.registry import Settings, one_of
 from distill.samplers import Heun
+
+
+def _known_precision(value: Any) -> Any:
+    """The names that accelerate and torch have for them, as ours."""
+    names = {"no": "fp32", "off": "fp32", "32": "fp32", "float32": "fp32", "False": "fp32", "bfloat16": "bf16"}
+    if str(value) in ("fp16", "float16", "16"):
+        raise ValueError("fp16 needs its losses scaled, which is not offered; expected bf16 or fp32")
+    return names.get(str(value), value)
 
 
 class GeneratorSettings(Settings):
@@ -103,8 +111,8 @@ class RunSettings(Settings):
     """Processes that read data for each training process."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to run; `auto` takes a CUDA device if there is one."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """Precision that the networks compute in; with `bf16` weights stay in float32."""
+    precision: Annotated[Literal["fp32", "bf16"], BeforeValidator(_known_precision)] = "fp32"
+    """Precision that the networks compute in; with `bf16` weights stay in float32. `no` and `float32` are fp32, `bfloat16` is bf16."""
     activation_checkpointing: bool = False
     """Hold no more than the inputs of the networks' blocks for the way back, and run each block again there: less memory, more time, the same run."""
     log_every: int = Field(50, ge=1)
@@ -161,7 +169,7 @@ class DistillRun(RunSettings):
 
     @model_validator(mode="after")
     def _fits_together(self) -> DistillRun:
-        if self.discriminator is None and any(term.differentiates_logits for term in self.terms):
+        if self.discriminator is None and any(term.needs_discriminator for term in self.terms):
             raise ValueError("terms: gan needs a discriminator; expected settings under 'discriminator'")
         if getattr(self.teacher, "attention", None) == "flash" and self.precision == "fp32":
             raise ValueError("teacher.attention: flash computes in half precision; expected precision: bf16, or attention: sdpa or xformers")
@@ -203,6 +211,13 @@ class DistillRun(RunSettings):
                 f"terms: regression pairs an image with one noise, and {self.generator.steps} steps take as many; expected generator.steps: 1"
             )
         return self
+
+    @property
+    def own_noise(self) -> tuple[str, ...]:
+        """Fields of a batch with the noise that the discriminator alone sees."""
+        anew = any(term.noises_anew for term in self.terms)
+        own = self.discriminator is not None and self.discriminator.own_noise
+        return ("gan_noise",) * anew + ("discriminator_noise", "real_noise") * own
 
     @property
     def needs_pairs(self) -> bool:

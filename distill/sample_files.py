@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import itertools
 import json
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ from distill.files import new_folder, write_json
 from distill.image_files import INDEX
 from distill.images import save_grid, to_bytes, to_pil
 from distill.prompts import text_file
+from distill.run_folder import version
 from distill.sampling import balanced_labels
 from distill.types import Condition, ImageModel
 
@@ -52,7 +52,7 @@ def computing(network: ImageModel, dtype: str) -> torch.autocast:
 
 def describe(network: ImageModel) -> dict[str, Any]:
     """What an image depends on besides its seed, its condition and where the network is from, as plain data."""
-    versions = {name: importlib.metadata.version(name) for name in ("distill", "torch")}
+    versions = {name: version(name) for name in ("distill", "torch")}
     return {"size": list(network.pixel_shape[1:]), "device": _device(network).type, "versions": versions}
 
 

@@ -12,15 +12,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from distill.batches import Batch
+from distill.batches import Batch, Noise
 from distill.calibration import Calibration
 from distill.gradient_penalty import GradientPenalty
 from distill.guidance import Guidance, Sides, guided
 from distill.noise_levels import NoiseLevels
-from distill.ratio import DensityRatio
+from distill.ratio import BatchLossRatio, DensityRatio
 from distill.schedules import like
 from distill.terms import Student, Term
-from distill.types import Condition, Critic, Denoiser, Features, Generator, Objective, Scores
+from distill.types import Condition, Critic, Denoiser, Features, Generator, Objective, Scores, per_sample
 
 
 class Prediction(NamedTuple):
@@ -54,7 +54,7 @@ class Networks:
         return getattr(self, discriminator.reads).features(x_t, t, cond, discriminator.depths)
 
     def logits(self, discriminator: Critic, x_t: Tensor, t: Tensor, cond: Condition) -> Tensor:
-        """The discriminator's logits alone, (b,)."""
+        """The discriminator's logits alone, (b,), or (b, n) for n positions."""
         return discriminator(self.features(discriminator, x_t, t, cond)).to(x_t.dtype)
 
 
@@ -66,9 +66,16 @@ class WeightedTerm:
     term: Term
     weight: float
     start_step: int
-    differentiates_logits: bool
+    needs_discriminator: bool
     needs_sides: bool = False
     warmup_steps: int = 0
+    noises_anew: bool = False
+    """The discriminator sees the sample under `Batch.gan_noise`."""
+
+    @property
+    def differentiates_logits(self) -> bool:
+        """Its gradient flows through the logits at x_t."""
+        return self.needs_discriminator and not self.noises_anew
 
     def weight_at(self, step: int) -> float:
         """Its weight at a step from `start_step` on."""
@@ -83,7 +90,7 @@ class Method:
     needs_graph: bool
     """The objective differentiates the two networks with respect to their inputs."""
     objective_weight: float
-    ratio: DensityRatio | None
+    ratio: DensityRatio | BatchLossRatio | None
     terms: tuple[WeightedTerm, ...]
     levels: NoiseLevels
     fake_levels: NoiseLevels
@@ -92,6 +99,8 @@ class Method:
     r1: GradientPenalty | None = None
     calibration: Calibration | None = None
     """Counts the discriminator's verdicts; nothing is learned from it."""
+    ratio_start_step: int = 0
+    """Generator step from which the ratio counts; before, it is 1."""
 
     def terms_at(self, step: int) -> tuple[WeightedTerm, ...]:
         """The terms that count at this step."""
@@ -144,13 +153,17 @@ def fake_loss(networks: Networks, method: Method, batch: Batch, x0: Tensor, deta
     if discriminator is None or real is None:
         return losses, {}
 
+    if batch.discriminator_noise is not None:
+        x_t, t, _, _ = noised(networks, method.fake_levels, x0, batch.discriminator_noise.u, batch.discriminator_noise.eps)
+        logits = None
     if logits is None:
         logits = networks.logits(discriminator, x_t, t, batch.cond)
-    real_t = noised(networks, method.fake_levels, real, batch.u_fake, batch.eps_real)[0]
+    real_noise = batch.real_noise or Noise(batch.u_fake, batch.eps_real)
+    real_t, t_real, _, _ = noised(networks, method.fake_levels, real, real_noise.u, real_noise.eps)
     if method.r1 is None:
-        real_logits = networks.logits(discriminator, real_t, t, batch.cond)
+        real_logits = networks.logits(discriminator, real_t, t_real, batch.cond)
     else:
-        features = partial(networks.features, discriminator, t=t, cond=batch.cond)
+        features = partial(networks.features, discriminator, t=t_real, cond=batch.cond)
         real_logits, penalty = method.r1(features, discriminator, real_t, batch.eps)  # eps noises no image here: it is free to be the direction
         losses["r1"] = method.discriminator_weight * penalty.mean()
     losses["discriminator"] = method.discriminator_weight * (F.softplus(logits) + F.softplus(-real_logits)).mean()
@@ -160,8 +173,8 @@ def fake_loss(networks: Networks, method: Method, batch: Batch, x0: Tensor, deta
         "discriminator/logit_fake": logits.detach().mean(),
     }
     if method.calibration is not None:
-        method.calibration.add(real_logits, logits)
-        metrics |= method.calibration.compare(logits, x_t, t, batch.cond) if detailed else {}
+        method.calibration.add(per_sample(real_logits), per_sample(logits))
+        metrics |= method.calibration.compare(per_sample(logits), x_t, t, batch.cond) if detailed else {}
     return losses, metrics
 
 
@@ -182,18 +195,34 @@ def generator_loss(networks: Networks, method: Method, batch: Batch, x0: Tensor,
         seen[name] = prediction if method.needs_graph else prediction._replace(x0=prediction.x0.detach())
 
     logits = next((prediction.logits for prediction in seen.values() if prediction.logits is not None), None)
-    ratio = method.ratio
-    log_ratio = ratio(logits, batch.u) if ratio is not None and logits is not None else x0.new_zeros(len(x0))
+    ratio, counts = method.ratio, step >= method.ratio_start_step
+    log_ratio = x0.new_zeros(len(x0))
+    if ratio is not None and logits is not None:
+        found = ratio(logits, batch.u, x0[0].numel())
+        log_ratio = found if counts else log_ratio
     scores = Scores(x0, x_t, alpha, sigma, seen["teacher"].x0, seen["fake"].x0, log_ratio)
     output = method.objective(scores)
-    scale = method.objective_weight * (1.0 if ratio is None else ratio.scale)
+    ratio_scale = 1.0 if ratio is None else ratio.scale if counts else ratio.scale_of_one
+    scale = method.objective_weight * ratio_scale
     losses = {"objective": scale * output.loss.mean() / x0[0].numel()}
     metrics = {name: value.mean() for name, value in output.metrics.items()}
     student = Student(scores, batch.cond, logits, networks.generator, batch.pairs, seen["teacher"].sides, batch.places)
     for weighted in terms:
-        term = weighted.term(student)
+        seen_by = student
+        if weighted.noises_anew:
+            seen_by = dataclasses.replace(student, logits=_logits_of_own_noise(networks, method, batch, x0))
+        term = weighted.term(seen_by)
         losses[weighted.name] = weighted.weight_at(step) * term.loss.mean()
         metrics |= {f"{weighted.name}/{name}": value.mean() for name, value in term.metrics.items()}
     if ratio is not None:
         metrics |= {"ratio/log_ratio_mean": log_ratio.mean(), "ratio/log_ratio_std": log_ratio.std(correction=0), "ratio/scale": ratio.scale}
     return losses, metrics
+
+
+def _logits_of_own_noise(networks: Networks, method: Method, batch: Batch, x0: Tensor) -> Tensor:
+    """The discriminator's logits, with a graph to x0 (b, ...), under `batch.gan_noise` at the levels that it learns at."""
+    discriminator, noise = networks.discriminator, batch.gan_noise
+    if discriminator is None or noise is None:
+        raise ValueError("terms: gan with own_noise needs a discriminator and noise for it")
+    x_t, t, _, _ = noised(networks, method.fake_levels, x0, noise.u, noise.eps)
+    return networks.logits(discriminator, x_t, t, batch.cond)

@@ -73,6 +73,10 @@ class TeacherTraining:
 
     save = export
 
+    def frozen_networks(self) -> list[nn.Module]:
+        """None: all learns."""
+        return []
+
     def tables(self) -> dict[str, Any]:
         """None."""
         return {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from distill.errors import TrainingError
+from distill.files import write_text
 
 
 class Clock:
@@ -60,10 +62,30 @@ class Averages:
 def append_line(path: Path, values: Mapping[str, float]) -> None:
     """Append one line of statistics. A value that is not finite stands as null, so that every line is JSON."""
     clean = {name: value if math.isfinite(value) else None for name, value in values.items()}
-    # A crash may have left half a line: begin on a new one.
-    broken = path.exists() and path.stat().st_size > 0 and not path.read_bytes().endswith(b"\n")
-    with path.open("a", encoding="utf-8") as file:
-        file.write(("\n" if broken else "") + json.dumps(clean) + "\n")
+    with path.open("ab+") as file:
+        # A crash may have left half a line: begin on a new one.
+        if file.seek(0, os.SEEK_END) and file.seek(-1, os.SEEK_END) >= 0 and file.read(1) != b"\n":
+            file.write(b"\n")
+        file.write(json.dumps(clean).encode() + b"\n")
+
+
+def cut_lines(path: Path, step: int) -> None:
+    """Drop the lines after `step`, and what is no line of JSON: a run that continues from a checkpoint writes them again."""
+    if not path.is_file():
+        return
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    kept = [line for line in lines if (found := _step_of(line)) is not None and found <= step]
+    if len(kept) < len(lines):
+        write_text(path, "".join(f"{line}\n" for line in kept))
+
+
+def _step_of(line: str) -> float | None:
+    try:
+        values = json.loads(line)
+    except ValueError:
+        return None
+    found = values.get("step") if isinstance(values, dict) else None
+    return found if isinstance(found, (int, float)) else None
 
 
 def check_finite(losses: Mapping[str, Tensor], step: int, u: Tensor) -> None:

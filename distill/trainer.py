@@ -26,6 +26,7 @@ from distill.optimization import Updater
 from distill.run_settings import RunConfig
 from distill.tracking import Averages, Clock, append_line
 
+STATS = "stats.jsonl"
 Monitor = Callable[[Tensor], Mapping[str, float]]
 """Images (n, c, h, w) in [-1, 1] -> measurements by name."""
 
@@ -34,7 +35,7 @@ Monitor = Callable[[Tensor], Mapping[str, float]]
 class Task(Protocol):
     """What a run does in each step. `modules` and `updaters` are the state of training besides the average; `tables` are for the report, each a
     JSON file of the run's folder, as of its newest checkpoint. `save` writes the network into a checkpoint, `export` as others open it; samples and
-    `image_shape` are images to look at."""
+    `image_shape` are images to look at. `frozen_networks` hold memory and do not learn."""
 
     modules: dict[str, nn.Module]
     updaters: dict[str, Updater]
@@ -48,6 +49,7 @@ class Task(Protocol):
     def save(self, folder: Path) -> None: ...
     def export(self, folder: Path) -> None: ...
     def tables(self) -> dict[str, Any]: ...
+    def frozen_networks(self) -> list[nn.Module]: ...
 
 
 class Trainer:
@@ -135,7 +137,7 @@ class Trainer:
         line |= {**means, **rates, **self.clock.take(), **measured}
         self.line = line
         if self.main:
-            append_line(self.config.run_dir / "stats.jsonl", line)
+            append_line(self.config.run_dir / STATS, line)
             self.verdict = self._judge(lambda guard: guard.look(line))
         self.accelerator.log(line, step=self.step)
         shown = {name.partition("/")[2]: value for name, value in line.items() if name.startswith(("loss/", MONITOR)) and name != f"{MONITOR}n"}

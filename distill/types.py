@@ -182,8 +182,14 @@ class Denoiser(ImageModel):
         raise NotImplementedError
 
 
+def per_sample(values: Tensor) -> Tensor:
+    """Values (b,) as they are, or the mean over the positions of values (b, n): (b,)."""
+    return values if values.ndim == 1 else values.flatten(1).mean(1)
+
+
 class Critic(nn.Module):
-    """Features -> logit, (b,), of log p_t/q_t. `reads` names the network whose features it takes, "teacher" or "fake", at `depths`."""
+    """Features -> logit of log p_t/q_t, (b,), or one for each of n positions, (b, n). `reads` names the network whose features it takes,
+    "teacher" or "fake", at `depths`."""
 
     reads: str
 

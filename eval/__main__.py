@@ -256,4 +256,4 @@ COMMANDS = {"fid": fid, "protocols": protocols, "compare": compare, "sweep": swe
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_command(main, on_shortage="lower --batch-size")

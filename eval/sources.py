@@ -79,7 +79,7 @@ def parse_data(text: str, flag: str = "--data") -> DataSettings:
 def read_real(data: DataSettings) -> tuple[Images, Images | None]:
     """The training images and the held-out ones, or None where the source has none. Raises UserError where they cannot be read."""
     train = gather(data.load("train"), "training images")
-    if "held_out_path" in type(data).model_fields and getattr(data, "held_out_path") is None:  # noqa: B009 - a field of some sources only
+    if not data.has_held_out:
         return train, None
     held_out = gather(data.load("held_out"), "held-out images")
     if held_out.shape != train.shape:

@@ -1,6 +1,13 @@
-"""Shapes and types of functions are checked while tests run."""
+"""Shapes and types of functions are checked while tests run, and the CPU is where they run.
 
+The tests' numbers are a CPU's, and some expect that there is no CUDA device: it is hidden from them and from the processes that they start.
+`CUDA_VISIBLE_DEVICES=0 pytest tests/test_cuda.py` runs what needs one.
+"""
+
+import os
 import sys
+
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
 import pytest
 from jaxtyping import install_import_hook

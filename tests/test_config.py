@@ -48,9 +48,9 @@ def test_a_resolved_configuration_reads_back_as_itself(file: Path, tmp_path: Pat
     [
         (["--generator.emma", "1"], "generator: unknown key 'emma'; did you mean 'ema'?"),
         (["--stepps", "1"], "unknown key 'stepps'; did you mean 'steps'?"),
-        (["--steps", "ten"], "steps: expected a valid integer, unable to parse string as an integer; found 'ten'"),
+        (["--steps", "ten"], "steps: expected a whole number, such as 10000 or 1e4; found 'ten'"),
         (["--steps", "0"], "steps: expected greater than or equal to 1; found 0"),
-        (["--steps", "null"], "steps: expected a valid integer; found None"),
+        (["--steps", "null"], "steps: expected a whole number, such as 10000 or 1e4; found None"),
         (["--teacher.name", "natve"], "teacher: 'natve' is not in distill/teachers; did you mean 'native'?"),
         (["--teacher.pth", "x"], "teacher: unknown key 'pth'; did you mean 'path'?"),
         (["--task", "distil"], "task: is 'distil'; did you mean 'distill'?"),

@@ -61,7 +61,7 @@ def test_a_dataset_with_labels_or_captions(saved: Path) -> None:
     assert [source[row][1] for row in range(5)] == [2, 0, 1, 2, 1]
     assert torch.equal(torch.stack([source[row][0] for row in range(5)]), EXPECTED)
     captioned = Settings(path=str(saved), caption="text", resolution=4).load()
-    assert (captioned.captions[3], captioned[3][1], captioned.label_count) == ("image 3", 3, 0)
+    assert (captioned.captions.texts[3], captioned[3][1], captioned.label_count) == ("image 3", 3, 0)
     assert captioned[3][0].shape == (3, 4, 4)
 
 

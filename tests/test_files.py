@@ -1,5 +1,9 @@
 """Files are whole or absent, and what is broken is named."""
 
+import os
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,7 +12,7 @@ from torch import nn
 
 from distill.checkpoint import checkpoints, load_checkpoint, newest_checkpoint, save_checkpoint
 from distill.errors import UserError
-from distill.files import load_tensors, load_weights, new_file, new_folder, read_json, save_tensors, write_json
+from distill.files import load_tensors, load_weights, new_file, new_folder, read_json, remove_unfinished, save_tensors, write_json
 
 
 def test_a_folder_whose_writing_fails_leaves_the_old_one(tmp_path: Path) -> None:
@@ -117,3 +121,48 @@ def test_a_damaged_checkpoint_is_refused_before_anything_is_loaded(tmp_path: Pat
     with pytest.raises(UserError, match=f"net.optimizer.safetensors: {message}; remove"):
         load_checkpoint(path, {"net": other}, {"net": its_optimizer})
     assert all(torch.equal(a, b) for a, b in zip(before, other.parameters(), strict=True))
+
+
+HOST = socket.gethostname()
+KILLED = """
+import os, sys
+from pathlib import Path
+from distill.files import new_file, new_folder
+
+with new_folder(Path(sys.argv[1]) / "step") as folder, new_file(Path(sys.argv[1]) / "x" / "shard") as partial:
+    (folder / "weights").write_bytes(bytes(1000))
+    partial.write_text("half")
+    os.kill(os.getpid(), 9)
+"""
+
+
+def test_what_a_killed_process_left_unfinished_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], env={**os.environ, "PYTHONPATH": "."})
+    assert killed.returncode == -9
+    assert len(list(tmp_path.rglob("*.partial"))) == 2
+    for name in (".hidden", f".mine.{HOST}.{os.getpid()}.partial", ".theirs.elsewhere.77.partial", "x.77.partial"):
+        (tmp_path / name).write_text("kept")
+    assert [path.name.split(".")[1] for path in remove_unfinished(tmp_path)] == ["step", "shard"]
+    assert {path.name for path in tmp_path.rglob("*") if path.is_file()} == {
+        ".hidden", f".mine.{HOST}.{os.getpid()}.partial", ".theirs.elsewhere.77.partial", "x.77.partial",
+    }  # fmt: skip
+
+
+def test_what_another_machine_s_process_left_goes_once_it_is_old(tmp_path: Path) -> None:
+    left = tmp_path / ".step.elsewhere.77.partial"
+    left.mkdir()
+    assert remove_unfinished(tmp_path) == []
+    os.utime(left, (1, 1))
+    assert remove_unfinished(tmp_path) == [left]
+
+
+def test_a_folder_that_was_put_away_comes_back_where_its_successor_did_not_come(tmp_path: Path) -> None:
+    """A kill between the two renamings of `new_folder`."""
+    for name in ("export", "whole"):
+        old = tmp_path / f".{name}.{HOST}.999999999.old"
+        old.mkdir()
+        (old / "weights").write_text("old")
+    (tmp_path / "whole").mkdir()
+    assert [path.name for path in remove_unfinished(tmp_path)] == [f".whole.{HOST}.999999999.old"]
+    assert (tmp_path / "export" / "weights").read_text() == "old"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["export", "whole"]

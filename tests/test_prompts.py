@@ -101,7 +101,7 @@ def test_webdataset(tmp_path: Path) -> None:
         ({"0.json": "[]"}, "text", r"x.tar, 0.json: expected a JSON object with 'text'$"),
         ({"0.json": "{"}, "text", r"x.tar, 0.json: expected a JSON object with 'text'$"),
         ({"0.json": '{"text": 3}'}, "text", r"x.tar, 0.json: 'text' is 3; expected text$"),
-        ({"0.txt": b"\xff"}, None, r"x.tar, 0.txt: is not UTF-8$"),
+        ({"0.txt": b"\xff"}, None, r"x.tar, 0.txt: is not UTF-8 \(byte 0\); expected it saved as UTF-8$"),
     ],
 )
 def test_webdataset_without_prompts(tmp_path: Path, members: dict[str, str | bytes], key: str | None, message: str) -> None:
@@ -133,7 +133,7 @@ def test_captioned_folder(tmp_path: Path) -> None:
     assert row == 0
     torch.testing.assert_close(pixels, torch.tensor([1.0, -1.0, -1.0])[:, None, None].expand(3, 8, 8))
     (tmp_path / "metadata.jsonl").write_text(json.dumps({"file_name": "x.png", "text": "red"}))
-    assert CaptionedFolder(tmp_path, 8).captions == ["red"]
+    assert CaptionedFolder(tmp_path, 8).captions.texts == ["red"]
     (tmp_path / "metadata.jsonl").write_text(json.dumps({"file_name": "y.png", "text": "red"}))
     with pytest.raises(UserError, match=r"metadata.jsonl, line 1: .*y.png is not there"):
         CaptionedFolder(tmp_path, 8)
@@ -151,7 +151,7 @@ def test_captions_of_webdataset_are_those_of_the_folder(tmp_path: Path) -> None:
                 for ending in ("png", "txt"):
                     tape.add(tmp_path / "folder" / f"{number}.{ending}", f"{number}.{ending}")
     folder, shards = (CaptionedFolder(tmp_path / name, 8) for name in ("folder", "shards"))
-    assert shards.captions == folder.captions == [f"number {number}" for number in range(5)]
+    assert shards.captions.texts == folder.captions.texts == [f"number {number}" for number in range(5)]
     assert all(torch.equal(shards[row][0], folder[row][0]) for row in range(5))
     again = pickle.loads(pickle.dumps(shards))  # as a worker of another process gets it
     assert torch.equal(again[4][0], folder[4][0])

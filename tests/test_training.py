@@ -1,9 +1,11 @@
 """Whole runs, through the command line: they finish, continue bit for bit, stop cleanly, and refuse what they should."""
 
+import importlib.metadata
 import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -17,9 +19,13 @@ from safetensors.torch import load_file
 from distill import load_generator, load_teacher
 from distill.checkpoint import checkpoints
 from distill.config import read_config
-from distill.errors import UserError
-from distill.launch import launch
+from distill.distillation import Distillation
+from distill.errors import TrainingError, UserError, run_command
+from distill.launch import build_accelerator, launch
+from distill.memory_shortage import held_parts
+from distill.run_folder import version
 from distill.sampling import balanced_labels, sample_generator
+from distill.tracking import Clock
 from tests.random_teacher import save_random_teacher
 
 TRAIN = [sys.executable, "train.py"]
@@ -121,11 +127,20 @@ def test_a_run_killed_at_any_moment_continues_bit_for_bit(folder: Path, whole: P
         time.sleep(0.01)
     process.kill()
     process.wait()
-    reached = lines(run)[-1]["step"]
+    reached = int((run / "stats.jsonl").read_text().splitlines()[-1].split(",")[0].split()[-1])
     assert reached >= 4
+    # What a kill in the middle of a checkpoint and of a line leaves, whether or not this one did.
+    left = run / "checkpoints" / f".step-00000099.{socket.gethostname()}.999999999.partial"
+    left.mkdir()
+    (left / "generator.safetensors").write_bytes(bytes(1000))
+    with (run / "stats.jsonl").open("a") as file:
+        file.write('{"step": 11, "images": 44}\n{"step": 12, "ima')
     done = train(folder, "--run_dir", str(run))
     assert done.returncode == 0, done.stderr
     assert_same_state(run, whole)
+    assert [line["step"] for line in lines(run)] == list(range(1, 13))
+    assert "loss/fake" in lines(run)[10]
+    assert not list(run.rglob("*.partial"))
 
 
 def test_a_terminated_run_saves_and_continues_bit_for_bit(folder: Path, whole: Path) -> None:
@@ -270,3 +285,70 @@ def test_help_answers_without_importing_torch() -> None:
     assert done.returncode == 0, done.stderr
     for flag in ("--generator.optimizer.lr float [0.0003]", "--objective.divergence str", "--teacher.path path", "--fake.updates int [1]"):
         assert flag in done.stdout
+
+
+def test_a_lack_of_memory_is_one_line_that_says_what_was_held_and_what_to_lower(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def update(self: object, step: int, detailed: bool) -> dict[str, torch.Tensor]:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 139.80 GiB")
+
+    monkeypatch.setattr(Distillation, "update", update)
+    config = read_config(folder / "run.yaml", ["--run_dir", str(folder / "crowded"), "--discriminator.r1", "{weight: 0.1}", "--device", "cpu"])
+    with pytest.raises(TrainingError) as error:
+        launch(config)
+    message = str(error.value)
+    assert message.startswith("out of memory on cpu: weights 0.0")
+    assert "gradients 0.00 GiB, optimisers 0.00 GiB, average 0.00 GiB were held" in message
+    assert "lower micro_batch_size to 2 (now 4), or set activation_checkpointing: true, or set precision: bf16" in message
+    assert "set discriminator.r1.at: features; the last checkpoint is untouched" in message
+    assert "\n" not in message
+
+
+def test_what_a_run_holds_is_counted_once(folder: Path) -> None:
+    """Adam's two moments of every weight that learns, one average of the generator, and every network's weights."""
+    config = read_config(folder / "run.yaml", ["--run_dir", str(folder / "counted"), "--device", "cpu"])
+    task = Distillation(config, build_accelerator(config), Clock())
+    task.start(0)
+    task.update(0, False)
+    held = held_parts(task)
+    size = lambda network: sum(parameter.numel() for parameter in network.parameters())  # noqa: E731
+    learning = [task.networks.generator, task.networks.fake, task.networks.discriminator]
+    assert held["optimisers"] >= 2 * 4 * sum(map(size, learning))
+    assert held["average"] == 4 * size(task.ema.average)
+    assert held["weights"] >= 4 * sum(map(size, [task.teacher, *learning]))
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (MemoryError(), "error: out of memory (the machine has no more); lower --batch-size"),
+        (
+            RuntimeError("[enforce fail at alloc_cpu.cpp:118] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."),
+            "error: out of memory ([enforce fail at alloc_cpu.cpp:118] err == 0); lower --batch-size",
+        ),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried"), "error: out of memory (CUDA out of memory); lower --batch-size"),
+    ],
+)
+def test_any_command_ends_in_one_line_where_memory_lacks(error: Exception, expected: str, capsys: pytest.CaptureFixture[str]) -> None:
+    def main(arguments: list[str]) -> None:
+        raise error
+
+    with pytest.raises(SystemExit) as ended:
+        run_command(main, on_shortage="lower --batch-size")
+    assert ended.value.code == 1
+    assert capsys.readouterr().err == expected + "\n"
+
+
+def test_an_error_of_another_kind_keeps_its_traceback() -> None:
+    def main(arguments: list[str]) -> None:
+        raise RuntimeError("a fault of ours")
+
+    with pytest.raises(RuntimeError, match="a fault of ours"):
+        run_command(main)
+
+
+def test_a_checkout_that_is_not_installed_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def lookup(name: str) -> str:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", lookup)
+    assert version("distill") == "not installed"

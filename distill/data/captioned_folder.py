@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from distill.data import DataSettings
+from distill.data import Captions, DataSettings
 from distill.errors import UserError
 from distill.image_files import ImageFiles
 
@@ -36,19 +36,19 @@ class Settings(DataSettings):
 
 
 class CaptionedFolder:
-    """A `DataSource` whose label of an image is the number of its caption, which is its own. Raises UserError where something is missing."""
+    """A `DataSource` whose label of an image is the number of its first caption. Raises UserError where something is missing."""
 
     label_count = 0
 
     def __init__(self, path: Path, resolution: int) -> None:
         self.files, self.image_shape = ImageFiles(path), (3, resolution, resolution)
-        self.captions = self.files.read_captions()
+        self.captions = Captions(self.files.read_captions())
 
     def __len__(self) -> int:
         return len(self.files)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        return covering(self.files.pixels(index, "RGB"), self.image_shape[1]), index
+        return covering(self.files.pixels(index, "RGB"), self.image_shape[1]), self.captions.first[index]
 
 
 def covering(pixels: Tensor, side: int) -> Tensor:

@@ -17,6 +17,11 @@ class Settings(DataSettings):
 
     name: Literal["digits"] = "digits"
 
+    @property
+    def has_held_out(self) -> bool:
+        """Always."""
+        return True
+
     def load(self, split: str = "train") -> InMemory:
         """Open `train` (1 437 images) or `held_out` (360)."""
         import numpy as np

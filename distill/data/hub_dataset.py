@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
-from distill.data import DataSettings
+from distill.data import Captions, DataSettings
 from distill.data.captioned_folder import covering
 from distill.errors import UserError, did_you_mean
+from distill.image_files import captions_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,9 +32,9 @@ class Settings(DataSettings):
     image: str = "image"
     """Column of images."""
     label: str | None = None
-    """Column of labels, numbers from 0."""
+    """Column of labels: numbers from 0, or words, which are numbered in their order."""
     caption: str | None = None
-    """Column of captions."""
+    """Column of captions, or of lists of captions, one of which is drawn whenever the image is."""
     resolution: int = Field(ge=1)
     """Pixels of height and width: images are scaled until they cover that square, and cropped at the centre."""
 
@@ -41,6 +43,11 @@ class Settings(DataSettings):
         if self.label is not None and self.caption is not None:
             raise ValueError("label: goes without caption; expected one of them")
         return self
+
+    @property
+    def has_held_out(self) -> bool:
+        """`held_out_split` is given."""
+        return self.held_out_split is not None
 
     def load(self, split: str = "train") -> HubDataset:
         """Open `train` (`split`) or `held_out` (`held_out_split`). Raises UserError where there is no such dataset or column."""
@@ -64,7 +71,7 @@ class Settings(DataSettings):
 
 
 class HubDataset:
-    """A `DataSource` over a dataset; with captions, the label of an image is the number of its caption, which is its own."""
+    """A `DataSource` over a dataset; with captions, the label of an image is the number of its first caption."""
 
     def __init__(self, dataset: Any, settings: Settings) -> None:
         self.dataset, self.settings = dataset, settings
@@ -74,22 +81,40 @@ class HubDataset:
             if column is not None and column not in dataset.column_names:
                 raise UserError(f"data.{field}: no column '{column}' in {settings.path}{did_you_mean(column, dataset.column_names)}")
         if settings.label is not None:
-            self.labels = [int(label) for label in dataset[settings.label]]
+            self.labels = read_labels(dataset[settings.label], f"data.label: column '{settings.label}' of {settings.path}")
             self.label_count = max(self.labels) + 1
         if settings.caption is not None:
-            self.captions = [str(caption) for caption in dataset[settings.caption]]
+            place = f"data.caption: column '{settings.caption}' of {settings.path}, row"
+            self.captions = Captions([captions_of(value, f"{place} {row}") for row, value in enumerate(dataset[settings.caption])])
 
     def __len__(self) -> int:
         return len(self.dataset)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        import numpy as np
-        import torch
+        from distill.images import pixels_of
 
         image = self.dataset[index][self.settings.image]
         if not hasattr(image, "convert"):
             raise UserError(f"data.image: '{self.settings.image}' of {self.settings.path} holds a {type(image).__name__}; expected images")
-        pixels = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+        try:
+            pixels = covering(pixels_of(image, "RGB"), self.settings.resolution)
+        except (ValueError, OSError) as error:
+            raise UserError(f"data.image: row {index} of {self.settings.path} cannot be read as an image ({error})") from error
         if self.settings.label is not None:
-            return covering(pixels, self.settings.resolution), self.labels[index]
-        return covering(pixels, self.settings.resolution), index if self.settings.caption is not None else 0
+            return pixels, self.labels[index]
+        return pixels, self.captions.first[index] if self.settings.caption is not None else 0
+
+
+def read_labels(values: Iterable[Any], place: str) -> list[int]:
+    """Labels from 0: numbers as they are, words by their places in their order. Raises UserError, which begins with `place`, for anything else."""
+    values = list(values)
+    if values and all(isinstance(value, str) for value in values):
+        words = {word: label for label, word in enumerate(sorted(set(values)))}
+        return [words[value] for value in values]
+    for row, value in enumerate(values):
+        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+            hidden = "; a split whose labels are hidden has -1" if value == -1 else ""
+            raise UserError(f"{place}, row {row}, is {value!r}; expected a number from 0, or words in all rows{hidden}")
+    if not values:
+        raise UserError(f"{place} is empty; expected a label for each image")
+    return values

@@ -1,4 +1,4 @@
-"""A discriminator: small heads on another network's features at named depths."""
+"""Discriminators: what tells real images from student samples by another network's features at named depths."""
 
 from __future__ import annotations
 
@@ -31,6 +31,26 @@ class Discriminator(Critic):
     def forward(self, features: Features) -> Float[Tensor, " b"]:
         logits = [head(features[depth]).flatten(1).mean(1) for depth, head in self.heads.items()]
         return torch.stack(logits).mean(0)
+
+
+class ChannelMean(Critic):
+    """The mean over the channels of the fake score's features: a logit for each position, (b, n), and no weights of its own.
+
+    The network that is read learns to tell images apart by that mean, at the end of its encoder in SiDA and Uni-Instruct (Zhou et al. 2024,
+    arXiv:2410.14919, and its code).
+    """
+
+    def __init__(self, depths: Sequence[str]) -> None:
+        super().__init__()
+        self.reads = "fake"
+        self._depths = tuple(depths)
+
+    @property
+    def depths(self) -> Sequence[str]:
+        return self._depths
+
+    def forward(self, features: Features) -> Float[Tensor, "b n"]:
+        return torch.cat([features[depth].mean(1).flatten(1) for depth in self._depths], dim=1)
 
 
 def head(channels: int, width: int) -> nn.Sequential:

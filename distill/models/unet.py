@@ -39,6 +39,10 @@ class UNetConfig:
         coarsest = 2 ** (len(self.multipliers) - 1)
         if self.resolution % coarsest:
             raise ValueError(f"resolution {self.resolution} is not divisible by {coarsest}, which {len(self.multipliers)} levels need")
+        levels = [self.resolution >> level for level in range(len(self.multipliers))]
+        for resolution in self.attention:
+            if resolution not in levels:
+                raise ValueError(f"attention: {resolution} is no level; expected one of {', '.join(map(str, levels))}")
 
 
 class UNet(Denoiser):

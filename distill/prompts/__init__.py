@@ -9,6 +9,7 @@ from pydantic import Field
 
 from distill.errors import UserError
 from distill.registry import Settings
+from distill.text_files import read_text
 
 if TYPE_CHECKING:
     from distill.data import DataSource
@@ -27,13 +28,9 @@ class PromptSettings(Settings):
         raise TypeError(f"{type(self).__name__} is not a source of prompts")
 
 
-def read_lines(path: Path) -> list[str]:
-    """The lines of a text file that are not blank. Raises UserError where it cannot be read or has none."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "is not UTF-8"
-        raise UserError(f"prompts.path: {path} cannot be read ({reason})") from error
-    if not any(line.strip() for line in lines):
+def read_prompts(path: Path) -> str:
+    """The text of a file of prompts. Raises UserError where it cannot be read, is not UTF-8, or is blank."""
+    text = read_text(path, f"prompts.path: {path}")
+    if not text.strip():
         raise UserError(f"prompts.path: {path} holds no prompt")
-    return lines
+    return text

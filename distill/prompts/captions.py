@@ -17,8 +17,8 @@ class Settings(PromptSettings):
     name: Literal["captions"] = "captions"
 
     def load(self, data: DataSource | None) -> list[str]:
-        """The caption of each image, in the data's order. Raises UserError where the data have none."""
+        """All captions of the images, in the data's order. Raises UserError where the data have none."""
         captions = getattr(data, "captions", None)
         if captions is None:
             raise UserError("prompts: captions needs data that have them; expected data: {name: captioned_folder, ...}")
-        return captions
+        return captions.texts

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from distill.errors import UserError
-from distill.prompts import PromptSettings, read_lines
+from distill.errors import UserError, did_you_mean
+from distill.prompts import PromptSettings, read_prompts
+from distill.text_files import json_lines
 
 if TYPE_CHECKING:
     from distill.data import DataSource
@@ -24,13 +24,14 @@ class Settings(PromptSettings):
 
     def load(self, data: DataSource | None = None) -> list[str]:
         """Read the prompts. Raises UserError, naming the line, where one is no such object."""
-        return [self._read(line, number) for number, line in enumerate(read_lines(self.path), start=1) if line.strip()]
+        expected = f"expected a JSON object with '{self.key}'"
+        objects = json_lines(read_prompts(self.path), f"prompts.path: {self.path}", expected)
+        return [self._read(entry, place, expected) for place, entry in objects]
 
-    def _read(self, line: str, number: int) -> str:
-        try:
-            prompt = json.loads(line)[self.key]
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"prompts.path: {self.path}, line {number}: expected a JSON object with '{self.key}'") from error
-        if not isinstance(prompt, str):
-            raise UserError(f"prompts.path: {self.path}, line {number}: '{self.key}' is {prompt!r}; expected text")
+    def _read(self, entry: dict[str, Any], place: str, expected: str) -> str:
+        if self.key not in entry:
+            raise UserError(f"{place}: {expected}{did_you_mean(self.key, entry)}")
+        prompt = entry[self.key]
+        if not isinstance(prompt, str) or not prompt.strip():
+            raise UserError(f"{place}: '{self.key}' is {prompt!r}; expected text")
         return prompt

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from distill.prompts import PromptSettings, read_lines
+from distill.prompts import PromptSettings, read_prompts
+from distill.text_files import split_lines
 
 if TYPE_CHECKING:
     from distill.data import DataSource
@@ -20,4 +21,4 @@ class Settings(PromptSettings):
 
     def load(self, data: DataSource | None = None) -> list[str]:
         """Read the prompts. Raises UserError where there are none."""
-        return [line.strip() for line in read_lines(self.path) if line.strip()]
+        return [line.strip() for line in split_lines(read_prompts(self.path)) if line.strip()]

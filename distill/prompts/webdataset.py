@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from distill.errors import UserError
 from distill.prompts import PromptSettings
+from distill.text_files import decode_text
 
 if TYPE_CHECKING:
     from distill.data import DataSource
@@ -39,12 +40,10 @@ class Settings(PromptSettings):
 
     def _read(self, content: bytes, name: str) -> str:
         place = f"prompts.path: {self.path}, {name}"
+        text = decode_text(content, place)
         try:
-            text = content.decode()
             prompt = text if self.key is None else json.loads(text)[self.key]
-        except UnicodeDecodeError as error:
-            raise UserError(f"{place}: is not UTF-8") from error
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise UserError(f"{place}: expected a JSON object with '{self.key}'") from error
         if not isinstance(prompt, str):
             raise UserError(f"{place}: '{self.key}' is {prompt!r}; expected text")

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Student:
-    """What a term may look at: the scores of a batch of student samples, its condition, the discriminator's logits, if there is one, the
-    student itself, as many pairs of noise and the teacher's image, and the teacher's two sides at x_t, constants, if a term needs them; and
+    """What a term may look at: the scores of a batch of student samples, its condition, the discriminator's logits, (b,) or (b, n), if there is
+    one, the student itself, as many pairs of noise and the teacher's image, and the teacher's two sides at x_t, constants, if a term needs them; and
     `places` (b, 2), uniform in (0, 1), for a term that looks at a random place of each sample."""
 
     scores: Scores
@@ -39,10 +39,10 @@ class Term(Protocol):
 
 
 class TermSettings(Settings):
-    """Settings of a term. `differentiates_logits` says that its gradient flows through the discriminator, `needs_pairs` that it looks at pairs,
+    """Settings of a term. `needs_discriminator` says that its gradient flows through the discriminator, `needs_pairs` that it looks at pairs,
     `needs_sides` that it looks at the teacher's predictions with the condition and without one."""
 
-    differentiates_logits: ClassVar[bool] = False
+    needs_discriminator: ClassVar[bool] = False
     needs_pairs: ClassVar[bool] = False
     needs_sides: ClassVar[bool] = False
     name: str
@@ -52,6 +52,11 @@ class TermSettings(Settings):
     """Generator step from which the term counts."""
     warmup_steps: int = Field(0, ge=0)
     """Steps from there over which its weight rises linearly from zero."""
+
+    @property
+    def noises_anew(self) -> bool:
+        """The discriminator sees the sample under noise of its own, not under that of the scores."""
+        return False
 
     def check(self, model: ImageModel) -> None:
         """Raise UserError where the term cannot be for this model."""

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tarfile
-import zipfile
-import zlib
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -32,10 +29,6 @@ from eval.prompt_sets.formats import Prompt
 
 PairedBy = Literal["seed", "index", "order"]
 """The way in which an image got its prompt: it was made for it, an index names it, or it has the prompt's place in the order of the files."""
-
-
-UNREADABLE = (OSError, EOFError, KeyError, ValueError, RuntimeError, zlib.error, zipfile.BadZipFile, tarfile.TarError)
-"""What broken, truncated and encrypted files and archives raise."""
 
 
 class FileFacts(NamedTuple):
@@ -94,7 +87,7 @@ class PromptedImages:
     def _look(self, row: int) -> FileFacts:
         try:
             content = self.files.content(self.places[row])
-        except UNREADABLE:
+        except UserError:
             return FileFacts(None, None)  # whoever decodes it says so
         return FileFacts(hashlib.sha256(content).hexdigest(), lossy_format(content))
 

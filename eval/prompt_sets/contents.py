@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from distill.errors import UserError
+from distill.text_files import decode_text, split_lines
 
 PROMPT_COLUMNS = ("prompt", "prompts", "text", "caption")
 """Names of a table's column of prompts, the first that is there, in capitals or not."""
@@ -53,18 +54,16 @@ def read_content(path: Path, as_text: bool = False) -> Content:
         content = path.read_bytes()
         if content[:4] == b"PAR1" and not as_text:
             return _read_parquet(path)
-        text = content.decode("utf-8-sig")
     except OSError as error:
         raise UserError(f"--prompts {path}: cannot be read ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"--prompts {path}: is not UTF-8; expected text, JSON or Parquet") from error
+    text = decode_text(content, f"--prompts {path}")
     if not text.strip():
         raise UserError(f"--prompts {path}: holds no prompt")
     if as_text:
-        return Lines(text.splitlines())
+        return Lines(split_lines(text))
     if path.suffix in (".json", ".jsonl") or text.lstrip()[0] in "[{":
         return _read_json(text, path)
-    return _read_table(text, path) or Lines(text.splitlines())
+    return _read_table(text, path) or Lines(split_lines(text))
 
 
 def _read_parquet(path: Path) -> Table:
@@ -85,26 +84,26 @@ def _read_json(text: str, path: Path) -> Content:
     """A JSON value; objects in a list, or one on every line, as a table. A text file may begin with a bracket too."""
     try:
         value = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         return _read_json_lines(text, path, error)
     rows = [value] if path.suffix == ".jsonl" else value
     is_table = isinstance(rows, list) and bool(rows) and all(isinstance(row, dict) for row in rows)
     return _table_of(rows) if is_table else Json(value)
 
 
-def _read_json_lines(text: str, path: Path, whole: ValueError) -> Content:
+def _read_json_lines(text: str, path: Path, whole: Exception) -> Content:
     rows = []
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(split_lines(text), start=1):
         if not line.strip():
             continue
         try:
             rows.append(json.loads(line))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             if path.suffix == ".json":
                 raise UserError(f"--prompts {path}: is not JSON ({whole})") from error
             if path.suffix == ".jsonl":
                 raise UserError(f"--prompts {path}, line {number}: is not JSON ({error})") from error
-            return Lines(text.splitlines())
+            return Lines(split_lines(text))
         if not isinstance(rows[-1], dict):
             raise UserError(f"--prompts {path}, line {number}: expected a JSON object, found {type(rows[-1]).__name__}")
     return _table_of(rows)
@@ -117,7 +116,7 @@ def _table_of(rows: list[dict[str, Any]]) -> Table:
 
 def _read_table(text: str, path: Path) -> Table | None:
     """Values separated by tabs, as they stand, or by commas, quoted where they must be; None where the first line names no columns."""
-    first = text.splitlines()[0]
+    first = split_lines(text)[0]
     by_tabs = "\t" in first or path.suffix == ".tsv"
     names = [name.strip() for name in first.split("\t" if by_tabs else ",")]
     known = any(name.lower() in PROMPT_COLUMNS for name in names)

@@ -9,6 +9,7 @@ import tarfile
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from distill.errors import UserError
-from distill.images import from_bytes, to_bytes
+from distill.images import from_bytes, lossy_format, to_bytes
 from distill.sample_files import save_samples
 from distill.types import Condition
 from eval.preference.asked import Asked
@@ -389,6 +390,33 @@ def test_lossy_files_are_said(tmp_path: Path) -> None:
     assert found.lossy == {"JPEG": 1, "WebP": 1}
     assert describe_images(images, found)["lossy"] == {"JPEG": 1, "WebP": 1}
     assert notes_on_images(images, found)[1:] == [f"1 JPEG, 1 WebP of 4 images of {tmp_path}/made: what compression left of them was scored"]
+
+
+@pytest.mark.parametrize(
+    ("ending", "settings", "expected"),
+    [
+        ("png", {}, None),
+        ("bmp", {}, None),
+        ("ppm", {}, None),
+        ("webp", {"lossless": True}, None),
+        ("webp", {"quality": 80}, "WebP"),
+        ("webp", {"quality": 80, "exif": Image.Exif()}, "WebP"),
+        ("webp", {"lossless": True, "icc_profile": b"colours"}, None),
+        ("webp", {"quality": 80, "icc_profile": b"colours"}, "WebP"),
+        ("tif", {}, None),
+        ("tif", {"compression": "tiff_lzw"}, None),
+        ("tif", {"compression": "jpeg"}, "JPEG in TIFF"),
+        ("jpg", {"quality": 100}, "JPEG"),
+        ("jp2", {}, "JPEG 2000"),
+        ("gif", {}, "GIF"),
+    ],
+)
+def test_the_compression_of_a_file_is_known_by_its_content(ending: str, settings: dict[str, Any], expected: str | None, tmp_path: Path) -> None:
+    path = tmp_path / f"image.{ending}"
+    noise = torch.randint(0, 256, (16, 16, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    Image.fromarray(noise.numpy()).save(path, **settings)
+    assert lossy_format(path.read_bytes()) == expected
+    assert lossy_format(b"no image") is None  # who decodes it says what is wrong
 
 
 def test_a_seed_twice_for_a_prompt_is_said(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from torch import Tensor
 import distill
 from distill.errors import UserError
 from distill.export import export_generator
+from distill.image_files import ENDINGS
 from distill.images import from_bytes, to_bytes
 from distill.models.few_steps import FewStepGenerator
 from distill.models.pipeline import open_pipeline
@@ -250,7 +251,7 @@ def test_two_processes(models: Path, tmp_path: Path) -> None:
         (["--run", "a", "--out", "nowhere/x.json"], "--out nowhere/x.json: nowhere is no folder"),
         (["--run", "nowhere"], "nowhere: no such folder; expected a run, a checkpoint or an export"),
         (["--pipeline", "tests"], "--pipeline: tests holds no model_index.json; expected the folder of a diffusers pipeline"),
-        (["--images", "tests"], "tests: holds no image; expected files ending in .bmp, .jpeg, .jpg, .png, .webp"),
+        (["--images", "tests"], "tests: holds no image; expected files ending in " + ", ".join(sorted(ENDINGS))),
         (["--run", "a", "--scores", "pickscor"], "'pickscor' is no score; did you mean 'pickscore'?"),
         (["--run", "a", "--scores", "hpsv2,hpsv2"], "--scores hpsv2,hpsv2: names hpsv2 twice"),
         (["--run", "a", "--weights", "brigthness=x"], "--weights brigthness=x: 'brigthness' is none of the scores; did you mean 'brightness'?"),

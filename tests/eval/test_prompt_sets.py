@@ -206,7 +206,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     for source, message in {
         str(tmp_path / "none.txt"): "no such file or folder",
         "none/at-all.tsv": "no such file or folder",
-        str(tmp_path / "latin.txt"): "is not UTF-8; expected text, JSON or Parquet",
+        str(tmp_path / "latin.txt"): "is not UTF-8 (byte 0); expected it saved as UTF-8",
         str(tmp_path / "empty"): "holds no file of prompts; expected one ending in .tsv, .csv, .json, .jsonl, .parquet, .txt",
     }.items():
         with pytest.raises(UserError) as caught:

@@ -1,0 +1,302 @@
+"""Images, labels and captions as people have them: each is read rightly, or named in one line."""
+
+import io
+import json
+import subprocess
+import tarfile
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from distill.batches import Batches
+from distill.data import Captions
+from distill.data.captioned_folder import CaptionedFolder
+from distill.data.hub_dataset import read_labels
+from distill.data.image_folder import ImageFolder
+from distill.encoded_prompts import EncodedPrompts
+from distill.errors import UserError
+from distill.image_files import ImageFiles
+from distill.images import decode, pixels_of
+from distill.prompts import jsonl, text_file
+from distill.types import Condition, Text
+from eval.prompt_sets import read_prompt_set
+
+
+def png(shade: int = 0, mode: str = "RGB", size: tuple[int, int] = (4, 4)) -> bytes:
+    content = io.BytesIO()
+    Image.new(mode, size, shade if mode != "RGB" else (shade, 0, 0)).save(content, format="PNG")
+    return content.getvalue()
+
+
+def write(folder: Path, files: dict[str, bytes | str]) -> Path:
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    return folder
+
+
+# Text.
+
+LINES = {
+    "a byte-order mark": (b"\xef\xbb\xbfa cat\na dog\n", ["a cat", "a dog"]),
+    "Windows": (b"a cat\r\na dog\r\n", ["a cat", "a dog"]),
+    "old Macs": (b"a cat\ra dog", ["a cat", "a dog"]),
+    "blank lines": (b"\n a cat\n\n \na dog\n\n", ["a cat", "a dog"]),
+    "separators inside a line": ("a\u2028b\nc\x85d\ne\x0cf\n".encode(), ["a\u2028b", "c\x85d", "e\x0cf"]),
+}
+
+
+@pytest.mark.parametrize(("content", "expected"), LINES.values(), ids=LINES)
+def test_training_and_evaluation_read_the_same_prompts(tmp_path: Path, content: bytes, expected: list[str]) -> None:
+    write(tmp_path, {"prompts.txt": content})
+    assert text_file.Settings(path=tmp_path / "prompts.txt").load() == expected
+    assert read_prompt_set(str(tmp_path / "prompts.txt")).texts == expected
+    objects = "\n".join(json.dumps({"text": prompt}, ensure_ascii=False) for prompt in expected)
+    write(tmp_path, {"prompts.jsonl": b"\xef\xbb\xbf" + objects.encode() + b"\n\n"})
+    assert jsonl.Settings(path=tmp_path / "prompts.jsonl").load() == expected
+    assert read_prompt_set(str(tmp_path / "prompts.jsonl")).texts == expected
+
+
+@pytest.mark.parametrize(("content", "reason"), [("a cat".encode("utf-16"), "is UTF-16"), ("é".encode("latin-1"), r"is not UTF-8 \(byte 0\)")])
+def test_another_encoding_is_named_by_both(tmp_path: Path, content: bytes, reason: str) -> None:
+    write(tmp_path, {"prompts.txt": content})
+    with pytest.raises(UserError, match=f"{reason}; expected it saved as UTF-8"):
+        text_file.Settings(path=tmp_path / "prompts.txt").load()
+    with pytest.raises(UserError, match=f"{reason}; expected it saved as UTF-8"):
+        read_prompt_set(str(tmp_path / "prompts.txt"))
+
+
+@pytest.mark.parametrize("line", ['{"text": null}', '{"text": ["a", "b"]}', '{"text": " "}', '{"txet": "a"}', "[1]", "{"])
+def test_a_line_without_a_prompt_is_named(tmp_path: Path, line: str) -> None:
+    write(tmp_path, {"prompts.jsonl": f'{{"text": "a cat"}}\n{line}\n'})
+    with pytest.raises(UserError, match=r"prompts.jsonl, line 2: "):
+        jsonl.Settings(path=tmp_path / "prompts.jsonl").load()
+
+
+# Captions.
+
+
+def captioned(tmp_path: Path, *lines: object) -> CaptionedFolder:
+    text = "\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines)
+    return CaptionedFolder(write(tmp_path, {"a.png": png(), "sub/b.png": png(), "metadata.jsonl": text}), 4)
+
+
+def test_names_in_a_list_may_be_of_any_system(tmp_path: Path) -> None:
+    folder = captioned(tmp_path, {"file_name": "./a.png", "text": "x"}, "", {"file_name": "sub\\b.png", "text": "y"}, "")
+    assert folder.files.names == ["a.png", "sub/b.png"]
+    assert folder.captions.texts == ["x", "y"]
+
+
+def test_several_captions_of_an_image_are_all_drawn(tmp_path: Path) -> None:
+    lines = [{"file_name": "a.png", "text": "x"}, {"file_name": "a.png", "text": "y"}, {"file_name": "sub/b.png", "text": ["p", "q", "r"]}]
+    folder = captioned(tmp_path, *lines)
+    assert folder.captions.of_images == [("x", "y"), ("p", "q", "r")]
+    assert [folder[0][1], folder[1][1]] == [0, 2]
+    u = torch.tensor([0.0, 0.6, 0.0, 0.5, 0.999])
+    assert folder.captions.draw(torch.tensor([0, 0, 2, 2, 2]), u).tolist() == [0, 1, 2, 3, 4]
+
+
+def test_a_batch_shows_an_image_with_one_of_its_own_captions(tmp_path: Path) -> None:
+    lines = [{"file_name": "a.png", "text": ["x", "y"]}, {"file_name": "sub/b.png", "text": ["p", "q", "r"]}]
+    write(tmp_path, {"sub/b.png": png(255)})
+    folder = captioned(tmp_path, *lines)
+    write(tmp_path, {"sub/b.png": png(255)})
+
+    def encode(texts: list[str]) -> Condition:
+        return Condition(text=Text({"e": torch.zeros(len(texts), 1)}, {"e": torch.zeros(1, 1)}, tuple(texts)))
+
+    prompts = EncodedPrompts(folder.captions.texts, encode, "none", None, 0.0)
+    stream = Batches((3, 4, 4), 0, folder, 64, 0, torch.device("cpu"), prompts=prompts).starting_at(0)
+    batch = next(stream)
+    shown = {"black": set(), "red": set()}
+    for image, caption in zip(batch.real, batch.cond.text.prompts, strict=True):
+        shown["red" if image[0].mean() > 0 else "black"].add(caption)
+    assert shown == {"black": {"x", "y"}, "red": {"p", "q", "r"}}
+    again = next(Batches((3, 4, 4), 0, folder, 64, 0, torch.device("cpu"), prompts=prompts).starting_at(0))
+    assert again.cond.text.prompts == batch.cond.text.prompts
+
+
+@pytest.mark.parametrize("text", [None, 3, [], ["x", None], "", {"en": "x"}])
+def test_what_is_no_caption_is_named(tmp_path: Path, text: object) -> None:
+    with pytest.raises(UserError, match=r"metadata.jsonl, line 2: 'text' is .*; expected a caption"):
+        captioned(tmp_path, {"file_name": "a.png", "text": "x"}, {"file_name": "sub/b.png", "text": text})
+
+
+def test_a_caption_beside_an_image_is_utf_8_and_not_blank(tmp_path: Path) -> None:
+    assert CaptionedFolder(write(tmp_path / "1", {"a.png": png(), "a.txt": b"\xef\xbb\xbfa cat\r\n"}), 4).captions.texts == ["a cat"]
+    with pytest.raises(UserError, match=r"a.txt: is blank; expected the caption of a.png"):
+        CaptionedFolder(write(tmp_path / "2", {"a.png": png(), "a.txt": " \n"}), 4)
+    with pytest.raises(UserError, match=r"a.txt: is not UTF-8 \(byte 3\)"):
+        CaptionedFolder(write(tmp_path / "3", {"a.png": png(), "a.txt": "caf\u00e9".encode("latin-1")}), 4)
+
+
+def test_captions_count_up_from_image_to_image() -> None:
+    captions = Captions([("a",), ("b", "c"), ("d",)])
+    assert (list(captions), captions.first) == (["a", "b", "c", "d"], [0, 1, 3])
+
+
+# Labels.
+
+
+def test_folders_that_are_numbers_keep_them(tmp_path: Path) -> None:
+    folder = ImageFolder(write(tmp_path, {f"{label}/x.png": png() for label in (0, 2, 10, 11, 3)}))
+    assert dict(zip(folder.files.names, folder.files.labels, strict=True)) == {f"{label}/x.png": label for label in (0, 2, 10, 11, 3)}
+    assert folder.label_count == 12
+    padded = ImageFolder(write(tmp_path / "padded", {f"{label:03d}/x.png": png() for label in (7, 9)}))
+    assert padded.files.labels == [7, 9]
+
+
+def test_other_folders_are_numbered_in_their_order(tmp_path: Path) -> None:
+    assert ImageFolder(write(tmp_path, {f"{label}/x.png": png() for label in ("10", "9", "dog")})).files.labels == [0, 1, 2]
+
+
+def test_two_folders_of_one_number_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="folders 01 and 1 have one number"):
+        ImageFolder(write(tmp_path, {"1/x.png": png(), "01/x.png": png()}))
+
+
+LABEL_FILES = {
+    "an image without a label": ({"dataset.json": '{"labels": [["a.png", 1]]}'}, "dataset.json: lists no label for b.png"),
+    "a label without an image": ({"dataset.json": '{"labels": [["a.png", 1], ["b.png", 0], ["c.png", 0]]}'}, "lists c.png, which is not there"),
+    "a hidden label": ({"dataset.json": '{"labels": [["a.png", -1], ["b.png", 0]]}'}, "a.png: its label is -1; expected a number from 0"),
+    "a missing label": ({"dataset.json": '{"labels": [["a.png", null], ["b.png", 0]]}'}, "a.png: its label is None"),
+    "a fraction": ({"dataset.json": '{"labels": [["a.png", 1.5], ["b.png", 0]]}'}, "a.png: its label is 1.5"),
+    "a word in webdataset's file": ({"a.cls": "cat", "b.cls": "1"}, "a.cls: holds 'cat'; expected the number of a class"),
+    "half of webdataset's files": ({"a.cls": "1"}, "b.png: has no label; expected b.cls beside it"),
+}
+
+
+@pytest.mark.parametrize(("files", "message"), LABEL_FILES.values(), ids=LABEL_FILES)
+def test_a_label_that_is_missing_or_none_is_named(tmp_path: Path, files: dict[str, str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        ImageFiles(write(tmp_path, {"a.png": png(), "b.png": png(), **files}))
+
+
+def test_labels_of_a_dataset_are_numbers_or_words() -> None:
+    assert read_labels([2, 0, 1], "x") == [2, 0, 1]
+    assert read_labels(["dog", "cat", "dog"], "x") == [1, 0, 1]
+    for values, wrong in (
+        ([1, None], "row 1, is None"),
+        ([0, -1], "hidden has -1"),
+        ([0.0], "row 0, is 0.0"),
+        ([True], "is True"),
+        (["a", 1], "is 'a'"),
+    ):
+        with pytest.raises(UserError, match=wrong):
+            read_labels(values, "x")
+
+
+# Images.
+
+
+def turned() -> bytes:
+    """Two pixels, white above black, that a camera held sideways stored as black, white from left to right."""
+    content, exif = io.BytesIO(), Image.Exif()
+    exif[0x0112] = 8  # stored turned by a quarter clockwise
+    Image.fromarray(np.array([[0, 255]], dtype=np.uint8)).save(content, format="PNG", exif=exif)
+    return content.getvalue()
+
+
+def test_every_source_shows_images_upright(tmp_path: Path) -> None:
+    expected = torch.tensor([[[255], [0]]], dtype=torch.uint8)
+    assert torch.equal(decode(turned()), expected)
+    with Image.open(io.BytesIO(turned())) as image:
+        assert torch.equal(pixels_of(image), expected)
+    assert ImageFolder(write(tmp_path, {"a.png": turned()})).image_shape == (3, 2, 1)
+
+
+@pytest.mark.parametrize(("mode", "value", "expected"), [("1", 1, [255]), ("L", 7, [7]), ("P", 0, [0, 0, 0]), ("LA", (7, 0), [7])])
+def test_modes_of_a_byte_are_read(mode: str, value: object, expected: list[int]) -> None:
+    content = io.BytesIO()
+    Image.new(mode, (2, 2), value).save(content, format="PNG")
+    assert decode(content.getvalue())[:, 0, 0].tolist() == expected
+
+
+def test_more_than_a_byte_a_channel_is_refused_everywhere(tmp_path: Path) -> None:
+    deep = Image.fromarray(np.full((4, 4), 30000, dtype=np.uint16))
+    with pytest.raises(ValueError, match="mode I;16; expected 8 bits a channel"):
+        pixels_of(deep)
+    deep.save(tmp_path / "a.png")
+    with pytest.raises(UserError, match=r"a.png: cannot be read as an image \(mode I;16; expected 8 bits a channel\)"):
+        ImageFolder(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["tif", "ppm", "pgm", "gif", "bmp", "tga", "webp"])
+def test_every_common_kind_of_image_is_read(tmp_path: Path, kind: str) -> None:
+    Image.new("L", (3, 2), 77).save(tmp_path / f"a.{kind}")
+    image, _ = ImageFolder(tmp_path, grey=True)[0]
+    assert image.shape == (1, 2, 3)
+    assert image[0, 0, 0].item() == pytest.approx(77 / 127.5 - 1, abs=0.02)
+
+
+def test_an_image_that_cannot_be_read_is_not_left_out_in_silence(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"b.heic: is of a kind that cannot be read; expected it as PNG, or elsewhere"):
+        ImageFiles(write(tmp_path, {"a.png": png(), "b.heic": b"x"}))
+
+
+# Archives.
+
+
+def test_a_zip_of_windows_has_folders(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        for name in ("cat\\0.png", "dog\\1.png"):
+            info = zipfile.ZipInfo("placeholder")
+            info.filename = name
+            archive.writestr(info, png())
+    files = ImageFiles(tmp_path / "x.zip")
+    assert (files.names, files.labels) == (["cat/0.png", "dog/1.png"], [0, 1])
+    assert files.pixels(1).shape == (3, 4, 4)
+
+
+def encrypted(path: Path) -> None:
+    """A stored member whose header says that it is encrypted."""
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a.png", png())
+    content = bytearray(path.read_bytes())
+    content[6] |= 1
+    content[content.index(b"PK\x01\x02") + 8] |= 1
+    path.write_bytes(content)
+
+
+def test_an_encrypted_archive_is_named(tmp_path: Path) -> None:
+    encrypted(tmp_path / "x.zip")
+    with pytest.raises(UserError, match=r"a.png: cannot be read as an image \(.*encrypted"):
+        ImageFolder(tmp_path / "x.zip")
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar", "tar.gz"])
+def test_an_archive_cut_at_any_place_is_read_or_named(tmp_path: Path, kind: str) -> None:
+    whole = tmp_path / f"whole.{kind}"
+    if kind == "zip":
+        with zipfile.ZipFile(whole, "w", zipfile.ZIP_DEFLATED) as archive:
+            for row in range(3):
+                archive.writestr(f"{row}.png", png(row))
+    else:
+        with tarfile.open(whole, "w:gz" if kind.endswith("gz") else "w") as archive:
+            for row in range(3):
+                info = tarfile.TarInfo(f"{row}.png")
+                info.size = len(png(row))
+                archive.addfile(info, io.BytesIO(png(row)))
+    content = whole.read_bytes()
+    for share in range(1, 20):
+        cut = tmp_path / f"cut.{kind}"
+        cut.write_bytes(content[: len(content) * share // 20])
+        message = ""
+        try:
+            folder = ImageFolder(cut)
+            for row in range(len(folder)):
+                folder[row]
+        except UserError as error:
+            message = str(error)
+        assert "\n" not in message
+
+
+def test_a_case_s_zip_of_a_real_packer_is_read(tmp_path: Path) -> None:
+    write(tmp_path / "in", {"cat/0.png": png(), "dog/1.png": png()})
+    packed = subprocess.run(["python", "-m", "zipfile", "-c", "../x.zip", "cat", "dog"], cwd=tmp_path / "in")
+    assert packed.returncode == 0
+    assert ImageFiles(tmp_path / "x.zip").labels == [0, 1]
