@@ -50,7 +50,7 @@ CLASSES = {
 
 def save_denoiser(network: Denoiser, folder: Path) -> None:
     """Write a teacher into an existing folder."""
-    write_json(folder / CONFIG, {"format": FORMAT, "kind": "denoiser", "network": _describe(network)})
+    write_json(folder / CONFIG, describe_model(network))
     save_tensors(folder / WEIGHTS, network.state_dict())
 
 
@@ -158,6 +158,15 @@ def describe_generator(generator: Generator) -> dict[str, Any]:
     else:
         description = {"network": _describe(generator)}
     return {"format": FORMAT, "kind": "generator", **description}
+
+
+def describe_model(network: Any) -> dict[str, Any]:
+    """What `config.json` says of a student or of a teacher: all but its weights."""
+    from distill.types import Generator
+
+    if isinstance(network, Generator):
+        return describe_generator(network)
+    return {"format": FORMAT, "kind": "denoiser", "network": _describe(network)}
 
 
 def _describe(network: Any) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from collections.abc import Set
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from distill.archives import UNREADABLE, Files, open_files, plain_name, read_member
+from distill.archives import Files, open_files, plain_name, read_member
 from distill.errors import UserError
 from distill.text_files import decode_text, json_lines
 
@@ -22,13 +22,13 @@ ENDINGS = {
     *(".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".jp2", ".avif"),
 }
 """Endings of the images that are read; of a moving one the first frame."""
-LOSSY = {".jpg", ".jpeg", ".jfif", ".webp", ".avif", ".jp2"}
-"""Those of them whose pixels may not be what was saved."""
 UNREADABLE_ENDINGS = {".heic", ".heif", ".svg", ".psd", ".exr", ".hdr", ".dng", ".nef", ".cr2", ".arw", ".raw", ".jxl", ".xcf"}
 """Endings of images that are not read: a folder that holds one is refused, so that none is left out without a word."""
 MAX_LABEL = 1_000_000
 INDEX, EDM_INDEX, METADATA = "samples.json", "dataset.json", "metadata.jsonl"
 """What `sample.py`, EDM's `dataset_tool.py` and captioned folders of the `datasets` library list their images in."""
+
+COMPLAINT = "cannot be read as an image"
 
 
 class ImageFiles:
@@ -66,16 +66,14 @@ class ImageFiles:
 
     def stamp(self, row: int) -> str:
         """What changes when the content of an image's file does: its name and its hash. One that cannot be read has a stamp of its own."""
-        name = self.names[row]
         try:
-            return f"{name} {hashlib.sha256(self._files().read(name)).hexdigest()}"
-        except UNREADABLE:
-            return f"{name} cannot be read"
+            return f"{self.names[row]} {hashlib.sha256(self.content(row)).hexdigest()}"
+        except UserError:
+            return f"{self.names[row]} cannot be read"
 
-    @property
-    def lossy(self) -> int:
-        """How many images are of a kind whose pixels may not be what was saved."""
-        return sum(_has_ending(name, LOSSY) for name in self.names)
+    def content(self, row: int) -> bytes:
+        """The file of an image as it is. Raises UserError where it cannot be read."""
+        return read_member(self._files(), self.names[row], self.path, COMPLAINT)
 
     def pixels(self, row: int, mode: str | None = None) -> Tensor:
         """The bytes (c, h, w) of an image, in Pillow's `mode`, or of one channel where it is grey and else of three.
@@ -84,12 +82,11 @@ class ImageFiles:
         """
         from distill.images import decode
 
-        name, complaint = self.names[row], "cannot be read as an image"
-        content = read_member(self._files(), name, self.path, complaint)
+        content = self.content(row)
         try:
             return decode(content, mode)
         except ValueError as error:
-            raise UserError(f"{self.path / name}: {complaint} ({error})") from error
+            raise UserError(f"{self.path / self.names[row]}: {COMPLAINT} ({error})") from error
 
     def read_captions(self) -> list[tuple[str, ...]]:
         """The captions of each image: a text file of the same name beside it, or its lines of `metadata.jsonl`, which leaves others out.

@@ -5,6 +5,9 @@ Pillow's rounding, bit for bit. Where one is asked for, the same filters run in 
 function of the images, and differs from the other by what rounding explains, about one of 255 levels. Both clip where Pillow does, so an image
 gains nothing, and gets no gradient, beyond [-1, 1].
 
+Some networks' images were turned into floating point first and resized by torch then: neither rounded nor clipped after it, and with another filter
+where nothing is smoothed (`Resampler`). What goes in is read and clipped as above.
+
 Rows come before columns, as in every Pillow until 12. Pillow 13 takes the columns first where the height shrinks by more than twice as many pixels as
 the width does, which moves single levels of tall images.
 """
@@ -13,6 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from typing import Any, Literal
 
 import numpy as np
@@ -26,6 +30,10 @@ from distill.images import to_levels
 from distill.published_weights import first_line
 
 Filter = Literal["bicubic", "bilinear"]
+Resampler = Literal["pillow", "torch", "torch_antialiased"]
+"""What resizes: Pillow, bytes, or `torch.nn.functional.interpolate`, floating point, without or with `antialias`."""
+CUBIC: dict[Literal["pillow", "torch"], float] = {"pillow": -0.5, "torch": -0.75}
+"""Keys' a of the bicubic filter of Pillow, which is torch's with antialiasing too, and of torch's without."""
 REACH: dict[Filter, float] = {"bicubic": 2.0, "bilinear": 1.0}
 FILTERS: dict[int, Filter] = {2: "bilinear", 3: "bicubic"}
 """Pillow's numbers of them."""
@@ -44,6 +52,7 @@ class Preparation:
 
     `resize` is (height, width), whatever the proportions, or the length that the `edge` gets, which keeps them. What is then larger than `size`,
     (height, width), is cropped; what is smaller gets a black border. `rounds_middle` rounds the middle of a crop as torchvision does, not down.
+    `resampler` says what resizes: with torch's, values may lie outside of an image's range afterwards.
     """
 
     size: tuple[int, int]
@@ -53,6 +62,7 @@ class Preparation:
     mean: tuple[float, ...] = CLIP_MEAN
     deviation: tuple[float, ...] = CLIP_DEVIATION
     rounds_middle: bool = False
+    resampler: Resampler = "pillow"
 
     def __call__(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 3 s t"]:
         """Prepared images, in float32, or float64 where they come in it. Raises UserError where they are neither grey nor of three channels."""
@@ -63,7 +73,11 @@ class Preparation:
         with torch.autocast(images.device.type, enabled=False):
             x = images.to(dtype).expand(-1, 3, -1, -1)
             levels = (to_levels(x) if exact else ((x + 1) * 127.5).clamp(0, 255)).double()  # in which sums of whole numbers are exact everywhere
-            levels = resized(levels, self._resized_size(*images.shape[2:]), self.filter, exact)
+            size = self._resized_size(*images.shape[2:])
+            if self.resampler == "pillow":
+                levels = resized(levels, size, self.filter, exact)
+            else:
+                levels = resized_by_torch(levels, size, self.filter, self.resampler == "torch_antialiased")
             mean, deviation = (levels.new_tensor(values)[:, None, None] for values in (self.mean, self.deviation))
             return ((self._framed(levels) / 255 - mean) / deviation).to(dtype)
 
@@ -105,6 +119,35 @@ def resized(levels: Float[Tensor, "*n h w"], size: tuple[int, int], kind: Filter
     return levels
 
 
+def resized_by_torch(levels: Float[Tensor, "*n h w"], size: tuple[int, int], kind: Filter, antialias: bool) -> Float[Tensor, "*n s t"]:
+    """Values at (height, width) `size` as `torch.nn.functional.interpolate` has them, `align_corners` false: neither rounded nor clipped.
+
+    The sums are matrix products, whose gradient does not depend on the order in which a GPU adds, as that of `interpolate` does.
+    """
+    for dim, target in ((-1, size[1]), (-2, size[0])):
+        if levels.shape[dim] != target:
+            weights = pillow_weights(levels.shape[dim], target, kind) if antialias else torch_weights(levels.shape[dim], target, kind)
+            weights = weights.to(levels)
+            levels = levels @ weights.T if dim == -1 else weights @ levels
+    return levels
+
+
+def torch_weights(length: int, size: int, kind: Filter) -> Float64[Tensor, "size length"]:
+    """What each of `length` pixels contributes to each of `size` in torch without antialiasing: the nearest two or four, edges repeated."""
+    return torch.from_numpy(_torch_weights(length, size, kind))
+
+
+@functools.lru_cache(maxsize=64)
+def _torch_weights(length: int, size: int, kind: Filter) -> np.ndarray:
+    reach = int(REACH[kind])
+    weights = np.zeros((size, length))
+    for place in range(size):
+        centre = (place + 0.5) * length / size - 0.5
+        taps = math.floor(centre) + np.arange(1 - reach, 1 + reach)
+        np.add.at(weights[place], taps.clip(0, length - 1), _kernel(np.abs(taps - centre), kind, CUBIC["torch"]))
+    return weights
+
+
 def pillow_weights(length: int, size: int, kind: Filter) -> Float64[Tensor, "size length"]:
     """What each of `length` pixels contributes to each of `size` when Pillow resizes: an antialiasing filter, edges left out."""
     return torch.from_numpy(_weights(length, size, kind))
@@ -120,16 +163,16 @@ def _weights(length: int, size: int, kind: Filter) -> np.ndarray:
     for place in range(size):
         centre = (place + 0.5) * scale
         first, last = max(int(centre - reach + 0.5), 0), min(int(centre + reach + 0.5), length)
-        row = _kernel(np.abs((np.arange(first, last) - centre + 0.5) * (1 / stretch)), kind)
+        row = _kernel(np.abs((np.arange(first, last) - centre + 0.5) * (1 / stretch)), kind, CUBIC["pillow"])
         weights[place, first:last] = row / np.cumsum(row)[-1]
     return weights
 
 
-def _kernel(x: np.ndarray, kind: Filter) -> np.ndarray:
-    """Of distances: the triangle, or Keys' cubic with a = -1/2."""
+def _kernel(x: np.ndarray, kind: Filter, a: float) -> np.ndarray:
+    """Of distances: the triangle, or Keys' cubic with this a."""
     if kind == "bilinear":
         return np.maximum(1 - x, 0)
-    near, far = (1.5 * x - 2.5) * x * x + 1, -0.5 * (((x - 5) * x + 8) * x - 4)
+    near, far = ((a + 2) * x - (a + 3)) * x * x + 1, a * (((x - 5) * x + 8) * x - 4)
     return np.where(x < 1, near, np.where(x < 2, far, 0))
 
 

@@ -16,6 +16,8 @@ from torch import Tensor
 from distill.errors import UserError
 from distill.files import new_file
 
+LOSSY = {"JPEG": "JPEG", "MPO": "JPEG", "JPEG2000": "JPEG 2000", "AVIF": "AVIF", "GIF": "GIF"}
+"""Pillow's formats whose compression, or whose 256 colours, change pixels or may, and their names."""
 GREY = {"1", "L", "LA", "La"}
 DEEP = {"I", "F", "I;16", "I;16B", "I;16L", "I;16N"}
 """Pillow's modes of one channel, and of more than a byte for each."""
@@ -61,6 +63,29 @@ def check_images(images: Tensor, origin: str) -> None:
     if broken.any():
         first = int(broken.int().argmax())
         raise UserError(f"{origin}: {int(broken.sum())} of {len(images)} images have values that are not finite, first image {first}")
+
+
+def lossy_format(content: bytes) -> str | None:
+    """The name of the compression that changed an image file's pixels; None of a lossless file, or of one that Pillow cannot open."""
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            if image.format == "WEBP":
+                return "WebP" if b"VP8 " in _chunks(content) else None
+            if image.format == "TIFF":
+                return "JPEG in TIFF" if "jpeg" in str(image.info.get("compression")) else None
+            return LOSSY.get(image.format or "")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return None
+
+
+def _chunks(content: bytes) -> list[bytes]:
+    """The names of the chunks of a RIFF file."""
+    names, place = [], 12
+    while place + 8 <= len(content):
+        names.append(content[place : place + 4])
+        length = int.from_bytes(content[place + 4 : place + 8], "little")
+        place += 8 + length + length % 2
+    return names
 
 
 def to_levels(images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:

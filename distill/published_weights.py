@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,6 +15,8 @@ from torch import Tensor, nn
 from distill.errors import UserError
 from distill.files import read_weights
 
+PROVENANCE = ("_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version")
+"""Settings of a configuration of transformers that decide nothing of a network in float32."""
 Network = TypeVar("Network", bound=nn.Module)
 
 
@@ -74,6 +77,11 @@ def read_pretrained(kind: Any, source: str, flag: str) -> Any:
         name, found, expected = min(report["mismatched_keys"])
         raise UserError(f"{flag}: {source} holds weights of another architecture: {name} is {tuple(found)}; expected {tuple(expected)}")
     return network
+
+
+def describe_config(config: Any) -> dict[str, Any]:
+    """A configuration of transformers as plain data, without what says where it came from or which version wrote it."""
+    return {name: value for name, value in json.loads(config.to_json_string(use_diff=False)).items() if name not in PROVENANCE}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,7 +18,7 @@ from distill.errors import UserError
 from distill.export import load_generator
 from distill.files import new_folder, write_json
 from distill.image_files import INDEX
-from distill.images import save_grid, to_bytes, to_pil
+from distill.images import check_images, save_grid, to_bytes, to_pil
 from distill.prompts import text_file
 from distill.run_folder import version
 from distill.sampling import balanced_labels
@@ -104,8 +104,9 @@ def save_samples(images: Tensor, seeds: Sequence[int], cond: Condition, out: Pat
     """Write `000000.png`, ..., `grid.png` and `samples.json` as one whole folder; what stood in `out` is replaced. `prompts` were taken in turn.
 
     The `Comment` of each PNG file is JSON: `origin`, which says how the images were made, with the image's seed and its label or prompt. Raises
-    UserError where `out` cannot be written.
+    UserError where `out` cannot be written, or an image has values that are not finite.
     """
+    check_images(images, f"--out {out}")
     pixels = to_bytes(images)
     labels = [None] * len(images) if cond.label is None else cond.label.tolist()
     records = [{"file": f"{i:06d}.png", "seed": seed, "label": label} for i, (seed, label) in enumerate(zip(seeds, labels, strict=True))]

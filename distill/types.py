@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -134,6 +134,10 @@ class ImageModel(nn.Module):
         """What it holds besides its network, frozen and shared by its copies: an autoencoder of images, encoders of text."""
         return {}
 
+    def components(self) -> dict[str, Any]:
+        """Everything besides its own weights that its images are made with: its other parts, and a pipeline's scheduler, tokenizers and settings."""
+        return dict(self.other_parts())
+
     def carried_parts(self) -> dict[str, nn.Module]:
         """Of its other parts those, of diffusers, that an export must carry since they lie on this machine alone."""
         return {}
@@ -215,6 +219,10 @@ class Reward(nn.Module):
 
     def forward(self, images: Tensor, cond: Condition) -> Tensor:
         raise NotImplementedError
+
+    def describe(self) -> dict[str, Any]:
+        """Return, as plain data, what decides a reward besides its weights: sizes, preparation of images, tokenizer. Scores are stored by it."""
+        return {}
 
 
 class Generator(ImageModel):

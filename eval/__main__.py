@@ -80,11 +80,14 @@ def compare(arguments: list[str]) -> None:
 
     from distill.files import read_json
     from eval import fid_table
-    from eval.preference import results, table
+    from eval.preference import comparison, table
 
+    for place, path in enumerate(paths):
+        if path.resolve() in (earlier.resolve() for earlier in paths[:place]):
+            raise UserError(f"{path}: is named twice; expected results of different measurements")
     first = read_json(paths[0])
-    if isinstance(first, dict) and first.get("format") == results.FORMAT:
-        print(table.compare({str(path): results.read_results(path) for path in paths}))
+    if isinstance(first, dict) and first.get("format") == comparison.FORMAT:
+        print(table.compare({str(path): comparison.read_results(path) for path in paths}))
     else:
         print(fid_table.compare({str(path): fid_table.read_results(path) for path in paths}))
 

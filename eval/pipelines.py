@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
+import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -11,7 +13,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from distill.errors import UserError
-from eval.identity import facts_sha256, pipeline_facts
+from distill.model_identity import PLACES, part_sha256
 from eval.streams import prompts_sha256
 
 
@@ -34,7 +36,8 @@ class PipelineImages:
                 raise UserError(f"--pipeline: {self.origin} takes no {name}; leave it out")
         self.label_count: int = pipe.transformer.config.num_embeds_ada_norm if takes_labels else 0
         pipe.set_progress_bar_config(disable=True)
-        self.parts_sha256 = facts_sha256(pipeline_facts(pipe))
+        self.parts = {name: part_sha256(part) for name, part in sorted(pipe.components.items()) if part is not None}
+        self.parts["pipeline"] = _sha256({name: value for name, value in pipe.config.items() if name not in PLACES})
 
     def __len__(self) -> int:
         return self.count
@@ -43,7 +46,7 @@ class PipelineImages:
     def identity(self) -> dict[str, Any]:
         """What an image depends on besides its seed and its prompt."""
         identity: dict[str, Any] = {"kind": "pipeline", "class": type(self.pipe).__name__, "dtype": str(self.pipe.dtype)}
-        return identity | {"parts_sha256": self.parts_sha256, "settings": self.settings}
+        return identity | {"parts_sha256": _sha256(self.parts), "settings": self.settings}
 
     def describe(self) -> dict[str, Any]:
         identity = self.identity | {"first_seed": self.first_seed}
@@ -77,3 +80,7 @@ class PipelineImages:
         generators = [torch.Generator().manual_seed(self.first_seed + row) for row in rows]
         images = self.pipe(**inputs, generator=generators, output_type="np", **self.settings).images
         return torch.from_numpy(images).permute(0, 3, 1, 2)
+
+
+def _sha256(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()

@@ -15,12 +15,13 @@ from torch import Tensor
 from distill.data import DataSource
 from distill.encoded_prompts import EncodedPrompts
 from distill.errors import UserError
+from distill.files import weights_sha256
 from distill.image_files import ImageFiles
-from distill.images import to_bytes
+from distill.images import lossy_format, to_bytes
+from distill.model_identity import describe_images_of
 from distill.samplers import Heun
 from distill.sampling import sample_generator, sample_teacher
 from distill.types import Condition, Denoiser, Generator
-from eval.identity import network_sha256
 
 
 @runtime_checkable
@@ -51,6 +52,7 @@ class FileImages:
 
     def __init__(self, path: Path) -> None:
         self.files, self.origin = ImageFiles(path), str(path)
+        self._lossy: int | None = None
         self.label_count = self.files.label_count
 
     def __len__(self) -> int:
@@ -59,9 +61,23 @@ class FileImages:
     def keep(self, count: int) -> None:
         """Leave all but the first images out."""
         self.files.keep(count)
+        self._lossy = None
 
     def describe(self) -> dict[str, Any]:
-        return {"kind": "files", "path": str(self.files.path.resolve()), "lossy": self.files.lossy}
+        return {"kind": "files", "path": str(self.files.path.resolve()), "lossy": self.lossy}
+
+    @property
+    def lossy(self) -> int:
+        """How many images a compression has changed; those that cannot be read do not count."""
+        if self._lossy is None:
+            self._lossy = sum(self._is_lossy(row) for row in range(len(self)))
+        return self._lossy
+
+    def _is_lossy(self, row: int) -> bool:
+        try:
+            return lossy_format(self.files.content(row)) is not None
+        except UserError:
+            return False
 
     def name(self, row: int) -> str:
         return self.files.names[row]
@@ -130,13 +146,14 @@ class NetworkImages:
         self.network, self.count, self.first_seed, self.sampler, self.prompts = network, count, first_seed, sampler, prompts
         self.batch_size, self.label_count = batch_size, 0 if prompts else network.label_count
         self.origin = ("the student" if sampler is None else "the teacher") + (f" in {path}" if path else "")
-        self.sha256 = network_sha256(network)
+        self.sha256, self.decisive = weights_sha256(network), describe_images_of(network)
 
     def __len__(self) -> int:
         return self.count
 
     def describe(self) -> dict[str, Any]:
-        identity: dict[str, Any] = {"kind": "network", "network_sha256": self.sha256, "first_seed": self.first_seed}
+        identity: dict[str, Any] = {"kind": "network", "weights_sha256": self.sha256, "first_seed": self.first_seed}
+        identity |= self.decisive
         if self.sampler is not None:
             identity |= {"evaluations": self.sampler.evaluations, "sampler": self.sampler.model_dump(mode="json")}
         elif isinstance(self.network, Generator):

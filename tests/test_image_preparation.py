@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from distill.errors import UserError
-from distill.image_preparation import Filter, Preparation, pillow_weights, read_preparation, resized
+from distill.image_preparation import Filter, Preparation, pillow_weights, read_preparation, resized, resized_by_torch
 from distill.images import from_bytes, to_bytes
 
 CODES: dict[Filter, int] = {"bilinear": 2, "bicubic": 3}
@@ -55,6 +55,44 @@ def test_resizing_is_pillows(before: tuple[int, int], after: tuple[int, int], ki
     assert np.abs(smooth.numpy() - theirs).max() < explained + 1e-4  # Pillow's weights are rounded too
     rows = F.interpolate(levels[None], (before[0], after[1]), mode=kind, antialias=True).clamp(0, 255)
     torch.testing.assert_close(smooth, F.interpolate(rows, after, mode=kind, antialias=True).clamp(0, 255)[0], rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("antialias", [True, False])
+@pytest.mark.parametrize("kind", ["bicubic", "bilinear"])
+@pytest.mark.parametrize(("before", "after"), [*SIZES, ((5, 3), (24, 14)), ((1, 7), (4, 24)), ((200, 150), (24, 18))])
+def test_resizing_of_tensors_is_torchs(before: tuple[int, int], after: tuple[int, int], kind: Filter, antialias: bool) -> None:
+    """Neither rounded nor clipped, value and gradient."""
+    levels = image(*before).double()[None].requires_grad_()
+    theirs = F.interpolate(levels, after, mode=kind, align_corners=False, antialias=antialias)
+    ours = resized_by_torch(levels, after, kind, antialias)
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-9)
+    direction = torch.randn(theirs.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    expected, found = (torch.autograd.grad((value * direction).sum(), levels)[0] for value in (theirs, ours))
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("antialias", [True, False])
+@pytest.mark.parametrize("size", [(40, 61), (61, 55), (24, 24), (9, 20)])
+def test_a_letterbox_of_tensors_is_torchs(size: tuple[int, int], antialias: bool) -> None:
+    """hpsv2's preparation: a tensor in [0, 1] resized by its longer edge, zeros around it, normalised; at hard edges it overshoots."""
+    squares = torch.randint(0, 2, (3, 9, 9), generator=torch.Generator().manual_seed(0)).mul(255).to(torch.uint8)
+    pixels = squares.repeat_interleave(8, 1).repeat_interleave(8, 2)[:, : size[0], : size[1]]
+    scale = 24 / max(size)
+    height, width = (round(length * scale) for length in size)
+    inside = F.interpolate(pixels[None].double() / 255, (height, width), mode="bicubic", align_corners=False, antialias=antialias)
+    expected = torch.zeros(1, 3, 24, 24, dtype=torch.float64)
+    top, left = (24 - height) // 2, (24 - width) // 2
+    expected[:, :, top : top + height, left : left + width] = inside
+    preparation = Preparation((24, 24), 24, edge="longer", resampler="torch_antialiased" if antialias else "torch")
+    mean, deviation = (torch.tensor(values)[:, None, None] for values in (preparation.mean, preparation.deviation))
+    images = from_bytes(pixels[None])
+    for found in (preparation(images), preparation(images.requires_grad_()).detach()):
+        torch.testing.assert_close(found.double(), (expected - mean) / deviation, rtol=0, atol=2e-6)
+    if size != (24, 24):
+        assert expected.max() > 1.05
+        by_pillow = Preparation((24, 24), 24, edge="longer")(images.detach())
+        levels = float(((found - by_pillow).abs() * deviation * 255).max())
+        assert levels > (128 if not antialias and max(size) > 48 else 20)
 
 
 PROCESSORS: dict[str, dict[str, Any]] = {

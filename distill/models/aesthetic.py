@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor
@@ -23,6 +24,10 @@ class Aesthetic(Reward):
 
     def forward(self, images: Float[Tensor, "b c h w"], cond: Condition) -> Float[Tensor, " b"]:
         return self.head(self.image(images))
+
+    def describe(self) -> dict[str, Any]:
+        """Return what decides the reward besides its weights."""
+        return self.image.describe()
 
 
 def read_head(path: Path, features: int) -> ScoreHead:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +12,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from distill.image_preparation import Preparation
+from distill.models.prompt_tokens import PromptTokens
+from distill.published_weights import describe_config
 from distill.rewards import prompts_of
 from distill.types import Condition, Reward
 
@@ -25,21 +28,27 @@ class ImageEmbedding(nn.Module):
     def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d"]:
         return F.normalize(self.projection(self.network(pixel_values=self.preparation(images)).pooler_output), dim=1)
 
+    def describe(self) -> dict[str, Any]:
+        """Return the network's sizes and the preparation, as plain data."""
+        return {"vision": describe_config(self.network.config), "preparation": dataclasses.asdict(self.preparation)}
+
 
 class PromptEmbedding(nn.Module):
     """Prompts -> unit vectors (b, d), by the text half of a `CLIPModel`. It has no gradient."""
 
-    def __init__(self, clip: Any, tokenizer: Any) -> None:
+    def __init__(self, clip: Any, tokens: PromptTokens) -> None:
         super().__init__()
-        self.network, self.projection, self.tokenizer = clip.text_model, clip.text_projection, tokenizer
+        self.network, self.projection, self.tokens = clip.text_model, clip.text_projection, tokens
         self.most_tokens = clip.config.text_config.max_position_embeddings
 
     @torch.no_grad()
     def forward(self, prompts: Sequence[str]) -> Float[Tensor, "b d"]:
-        # The tokenizer truncates: cut afterwards, a long prompt loses its end token, and every long prompt gets the same embedding.
-        tokens = self.tokenizer(list(prompts), padding=True, truncation=True, max_length=self.most_tokens, return_tensors="pt")
-        tokens = {name: tokens[name].to(self.projection.weight.device) for name in ("input_ids", "attention_mask")}
-        return F.normalize(self.projection(self.network(**tokens).pooler_output), dim=1)
+        tokens, counts = (part.to(self.projection.weight.device) for part in self.tokens(prompts, self.most_tokens))
+        return F.normalize(self.projection(self.network(input_ids=tokens, attention_mask=counts).pooler_output), dim=1)
+
+    def describe(self) -> dict[str, Any]:
+        """Return the network's sizes and the hash of the tokenizer, as plain data."""
+        return {"text": describe_config(self.network.config), "tokenizer_sha256": self.tokens.sha256()}
 
 
 class Similarity(Reward):
@@ -53,7 +62,7 @@ class Similarity(Reward):
         self,
         name: str,
         clip: Any,
-        tokenizer: Any,
+        tokens: PromptTokens,
         preparation: Preparation,
         scale: float | None,
         least: float | None = None,
@@ -61,7 +70,7 @@ class Similarity(Reward):
     ) -> None:
         super().__init__()
         self.name, self.least, self.prefix = name, least, prefix
-        self.image, self.text = ImageEmbedding(clip, preparation), PromptEmbedding(clip, tokenizer)
+        self.image, self.text = ImageEmbedding(clip, preparation), PromptEmbedding(clip, tokens)
         self.scale = clip.logit_scale.exp().item() if scale is None else scale
 
     def forward(self, images: Float[Tensor, "b c h w"], cond: Condition) -> Float[Tensor, " b"]:
@@ -69,3 +78,7 @@ class Similarity(Reward):
         prompts = [self.prefix + prompt for prompt in prompts_of(cond, len(images), self.name)]
         cosine = (self.image(images) * self.text(prompts)).sum(1)
         return self.scale * (cosine if self.least is None else cosine.clamp(min=self.least))
+
+    def describe(self) -> dict[str, Any]:
+        """Return what decides the reward besides the weights of the two halves; the scale may be a weight that belongs to neither."""
+        return {**self.image.describe(), **self.text.describe(), "scale": self.scale, "least": self.least, "prefix": self.prefix}

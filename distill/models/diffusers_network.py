@@ -115,6 +115,9 @@ class DiffusersNetwork(Denoiser):
     def text_shapes(self) -> dict[str, tuple[int, ...]]:
         return self.pipeline.text_shapes()
 
+    def components(self) -> dict[str, Any]:
+        return self.pipeline.components()
+
     def other_parts(self) -> dict[str, nn.Module]:
         return self.pipeline.other_parts()
 

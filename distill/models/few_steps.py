@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -61,6 +62,9 @@ class FewStepGenerator(Generator):
 
     def encode_prompts(self, prompts: Sequence[str]) -> Condition:
         return self.denoiser.encode_prompts(prompts)
+
+    def components(self) -> dict[str, Any]:
+        return self.denoiser.components()
 
     def other_parts(self) -> dict[str, nn.Module]:
         return self.denoiser.other_parts()

@@ -14,6 +14,7 @@ from distill.errors import UserError
 from distill.export import CONFIG, FORMAT, WEIGHTS, build_network
 from distill.files import load_weights, read_json, save_tensors, write_json
 from distill.image_preparation import Preparation
+from distill.published_weights import describe_config
 from distill.rewards import labels_of
 from distill.types import Condition, Reward
 
@@ -76,11 +77,15 @@ class PublishedClassifier(nn.Module):
     def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k"]:
         return self.network(pixel_values=self.preparation(images)).logits
 
+    def describe(self) -> dict[str, Any]:
+        """Return its sizes and the preparation, as plain data."""
+        return {"vision": describe_config(self.network.config), "preparation": dataclasses.asdict(self.preparation)}
+
 
 class LabelLogProbability(Reward):
     """log p(label | image) under a classifier, natural logarithm, at most 0."""
 
-    def __init__(self, classifier: nn.Module) -> None:
+    def __init__(self, classifier: Classifier | PublishedClassifier) -> None:
         super().__init__()
         self.classifier = classifier
 
@@ -89,6 +94,10 @@ class LabelLogProbability(Reward):
         logits = self.classifier(images)
         label = labels_of(cond, logits.shape[1], "classifier")
         return F.log_softmax(logits, dim=1).gather(1, label[:, None])[:, 0]
+
+    def describe(self) -> dict[str, Any]:
+        """Return what decides the reward besides its weights."""
+        return self.classifier.describe()
 
 
 def is_own(folder: Path) -> bool:

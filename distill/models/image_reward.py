@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,8 +13,9 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from distill.image_preparation import Preparation
+from distill.models.prompt_tokens import PublishedTokens
 from distill.models.score_head import ScoreHead
-from distill.published_weights import Origin, load_renamed, outline, read_state
+from distill.published_weights import Origin, describe_config, load_renamed, outline, read_state
 from distill.rewards import prompts_of
 from distill.types import Condition, Reward
 
@@ -63,7 +65,7 @@ class ImageReward(Reward):
         self.vision, self.text = BlipVisionModel(vision), BlipTextModel(text, add_pooling_layer=False)
         self.head = ScoreHead(text.hidden_size)
         tokenizer.add_tokens(SPECIAL_TOKENS, special_tokens=True)
-        self.tokenizer = tokenizer
+        self.prompt_tokens = PublishedTokens(tokenizer, "max_length")
         self.preparation = Preparation((vision.image_size,) * 2, vision.image_size, rounds_middle=True)
 
     def forward(self, images: Float[Tensor, "b c h w"], cond: Condition) -> Float[Tensor, " b"]:
@@ -76,8 +78,12 @@ class ImageReward(Reward):
 
     def tokens(self, prompts: Sequence[str]) -> tuple[Int64[Tensor, "b n"], Int64[Tensor, "b n"]]:
         """The prompts' tokens, [CLS] first, padded and truncated to 35, and which of them count."""
-        encoded = self.tokenizer(list(prompts), padding="max_length", truncation=True, max_length=MOST_TOKENS, return_tensors="pt")
-        return encoded["input_ids"], encoded["attention_mask"]
+        return self.prompt_tokens(prompts, MOST_TOKENS)
+
+    def describe(self) -> dict[str, Any]:
+        """Return what decides the reward besides its weights."""
+        sizes = {"vision": describe_config(self.vision.config), "text": describe_config(self.text.config)}
+        return {**sizes, "preparation": dataclasses.asdict(self.preparation), "tokenizer_sha256": self.prompt_tokens.sha256()}
 
 
 def read_image_reward(path: Path, tokenizer: Any) -> ImageReward:

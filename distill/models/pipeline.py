@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import hashlib
 import inspect
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from distill.errors import UserError
 from distill.export import PIPELINE, is_own_pipeline
-from distill.files import weights_sha256
+from distill.model_identity import part_sha256
 from distill.models.families import FAMILIES, Family
 from distill.models.latents import Latents
 from distill.parameterization import Prediction
@@ -49,6 +49,13 @@ def check_folder(folder: Path, flag: str) -> None:
         raise UserError(f"{flag}: {folder} is a student's export of a network that diffusers does not have; expected a pipeline that it has")
     if not (folder / PIPELINE).is_file():
         raise UserError(f"{flag}: {folder} holds no {PIPELINE}; expected the folder of a diffusers pipeline")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Settings:
+    """The settings of a part without the part."""
+
+    config: Any
 
 
 class Pipeline:
@@ -94,6 +101,11 @@ class Pipeline:
         """Move the autoencoder and the text encoders."""
         for part in self.other_parts().values():
             part.to(device)
+
+    def components(self) -> dict[str, Any]:
+        """The pipeline's parts, its settings, and of the denoiser, whose weights copies hold, the settings alone."""
+        parts = {name: part for name, part in self.pipe.components.items() if part is not None and name != self.family.part}
+        return {**parts, self.family.part: _Settings(self.config), "pipeline": _Settings(self.pipe.config)}
 
     def other_parts(self) -> dict[str, nn.Module]:
         """The autoencoder and the text encoders."""
@@ -141,14 +153,12 @@ class Pipeline:
         return settings
 
     def prompt_encoder_sha256(self) -> str:
-        """Hash of the encoders' weights, the tokenizers' vocabularies, and what the pipeline's class does with them."""
+        """Hash of the encoders' weights and settings, the tokenizers' words and rules, and what the pipeline's class does with them."""
         pipe = self.pipe
         digest = hashlib.sha256(f"{type(pipe).__name__} {pipe.config.get('force_zeros_for_empty_prompt')} {self._prompt_settings()}".encode())
         for name, part in sorted(pipe.components.items()):
-            if name.startswith("tokenizer") and part is not None:
-                digest.update(json.dumps([name, sorted(part.get_vocab().items())]).encode())
-            elif name.startswith("text_encoder") and part is not None:
-                digest.update(f"{name} {weights_sha256(part)}".encode())
+            if name.startswith(("tokenizer", "text_encoder")) and part is not None:
+                digest.update(f"{name} {part_sha256(part)}".encode())
         return digest.hexdigest()
 
     def text_shapes(self) -> dict[str, tuple[int, ...]]:

@@ -37,10 +37,11 @@ class Settings(RewardSettings):
 
         from distill.image_preparation import read_preparation
         from distill.models.clip import Similarity
+        from distill.models.prompt_tokens import PublishedTokens
         from distill.published_weights import open_pretrained, read_pretrained
 
         clip = read_pretrained(CLIPModel, self.path, "clipscore.path")
         tokenizer = open_pretrained(AutoTokenizer, self.path, "clipscore.path")
         preparation = read_preparation(self.path, "clipscore.path")
         scale, least = SCALES[self.scale]
-        return Similarity(self.name, clip, tokenizer, preparation, scale, least, self.prefix).eval().requires_grad_(False)
+        return Similarity(self.name, clip, PublishedTokens(tokenizer), preparation, scale, least, self.prefix).eval().requires_grad_(False)

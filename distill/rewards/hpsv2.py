@@ -1,7 +1,7 @@
 """Human Preference Score v2 and v2.1 (Wu et al. 2023): cos(image, prompt) under a CLIP ViT-H/14 that learned human preferences.
 
-The plain cosine, about 0.2 to 0.4; the authors' benchmark prints a hundred times it. Images are not cropped: the longer edge becomes 224 pixels, the
-rest is black. The two versions are different networks on different scales.
+The plain cosine, about 0.2 to 0.4; the authors' benchmark prints a hundred times it. Images are not cropped: as tensors, neither rounded nor clipped,
+their longer edge is resized to 224 pixels, and the rest is black. The two versions are different networks on different scales.
 """
 
 from __future__ import annotations
@@ -25,19 +25,26 @@ class Settings(RewardSettings):
     path: str = "xswu/HPSv2"
     """The published file of that version, a folder that holds it, or its repository on the Hugging Face hub."""
     tokenizer: str = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
-    """Folder of CLIP's tokenizer, or its name on the hub."""
+    """Folder of CLIP's tokenizer, or its name on the hub. Its words and merges are used as open_clip uses them."""
+    antialias: bool = True
+    """Smooth an image before it is made smaller. True is what the authors' package computes with torchvision 0.17 (January 2024) or later, and
+    gives every pixel a gradient; false what it computed with the torchvision of 2023, in which the paper and its benchmark appeared, and reads
+    single pixels of large images."""
 
     def load(self) -> Reward:
         """Open it, on the CPU. Raises UserError where its files cannot be had or are another network's."""
         from transformers import AutoTokenizer
 
-        from distill.image_preparation import Preparation
+        from distill.image_preparation import Preparation, Resampler
         from distill.models.clip import Similarity
         from distill.models.open_clip import read_open_clip
+        from distill.models.prompt_tokens import OpenClipTokens
         from distill.published_weights import find_file, open_pretrained
 
         clip = read_open_clip(find_file(self.path, FILES[self.version], "hpsv2.path"))
         tokenizer = open_pretrained(AutoTokenizer, self.tokenizer, "hpsv2.tokenizer")
         size = clip.config.vision_config.image_size
-        preparation = Preparation((size, size), size, edge="longer")
-        return Similarity(self.name, clip, tokenizer, preparation, scale=1.0).eval().requires_grad_(False)
+        resampler: Resampler = "torch_antialiased" if self.antialias else "torch"
+        preparation = Preparation((size, size), size, edge="longer", resampler=resampler)
+        tokens = OpenClipTokens(tokenizer, "hpsv2.tokenizer", self.tokenizer)
+        return Similarity(self.name, clip, tokens, preparation, scale=1.0).eval().requires_grad_(False)

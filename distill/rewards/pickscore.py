@@ -28,9 +28,10 @@ class Settings(RewardSettings):
 
         from distill.image_preparation import read_preparation
         from distill.models.clip import Similarity
+        from distill.models.prompt_tokens import PublishedTokens
         from distill.published_weights import open_pretrained, read_pretrained
 
         clip = read_pretrained(CLIPModel, self.path, "pickscore.path")
         tokenizer = open_pretrained(AutoTokenizer, self.processor, "pickscore.processor")
         preparation = read_preparation(self.processor, "pickscore.processor")
-        return Similarity(self.name, clip, tokenizer, preparation, scale=None).eval().requires_grad_(False)
+        return Similarity(self.name, clip, PublishedTokens(tokenizer), preparation, scale=None).eval().requires_grad_(False)

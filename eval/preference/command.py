@@ -19,7 +19,7 @@ from eval.fid import check_out, device_of
 from eval.preference.asked import Asked
 from eval.preference.contact_sheet import save_sheets
 from eval.preference.images import PromptedImages, find_images, make_images, recorded_prompts
-from eval.preference.results import FORMAT, check_pairing, describe_images, independent, measure
+from eval.preference.results import FORMAT, check_pairing, describe_images, independent, measure, notes_on_images
 from eval.preference.rewards import choose_scores, describe_score, open_scorer
 from eval.preference.scores import Scores, score_images
 from eval.preference.subjects import open_subject
@@ -49,6 +49,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         scored = [score_images(images, scorer, processes, progress) for images in sides]
         entries[name] = {**describe_score(name, settings), **scorer.identity, **measure([scores.values.tolist() for scores in scored], prompts)}
         del scorer  # before the next is loaded
+    notes += [note for images, scores in zip(sides, scored, strict=True) for note in notes_on_images(images, scores)]
     if not processes.is_main:
         return {}
     results = assemble(sides, scored, entries, prompts, per_prompt, notes)

@@ -7,7 +7,7 @@ import json
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import UInt8
@@ -18,7 +18,8 @@ from tqdm import tqdm
 from distill.errors import UserError
 from distill.files import new_file, read_json, write_json
 from distill.image_files import INDEX, ImageFiles
-from distill.images import to_pil
+from distill.images import lossy_format, to_pil
+from distill.natural_order import natural_key, numbers_of
 from distill.types import Condition, Text
 from eval.preference.asked import Asked
 from eval.preference.subjects import Subject
@@ -26,17 +27,37 @@ from eval.processes import Processes
 from eval.prompt_sets import PromptSet
 from eval.prompt_sets.formats import Prompt
 
+PairedBy = Literal["seed", "index", "order"]
+"""The way in which an image got its prompt: it was made for it, an index names it, or it has the prompt's place in the order of the files."""
+
+
+class FileFacts(NamedTuple):
+    """The hash of an image's file, None of one that cannot be read; and the name of its compression where that changed the pixels."""
+
+    sha256: str | None
+    lossy: str | None
+
 
 class PromptedImages:
     """Image files, row i for prompt i % len(prompts) and of seed `seeds[i]` where it is known. Scores of them are kept in `folder`.
 
-    `identity` says what all images depend on. Raises UserError where a name is of no file.
+    `identity` says what all images depend on, `paired_by` how images got their prompts. Raises UserError where a name is of no file.
     """
 
     def __init__(
-        self, files: ImageFiles, names: Sequence[str], prompts: PromptSet, seeds: Sequence[int | None], origin: str, identity: Any, folder: Path
+        self,
+        files: ImageFiles,
+        names: Sequence[str],
+        prompts: PromptSet,
+        seeds: Sequence[int | None],
+        origin: str,
+        identity: Any,
+        folder: Path,
+        paired_by: PairedBy,
     ) -> None:
         self.files, self.prompts, self.seeds, self.origin, self.identity, self.folder = files, prompts, list(seeds), origin, identity, folder
+        self.paired_by = paired_by
+        self._facts: list[FileFacts] = []
         places = {name: place for place, name in enumerate(files.names)}
         self.places = [places[name] for name in names]
 
@@ -55,9 +76,36 @@ class PromptedImages:
     def name(self, row: int) -> str:
         return self.files.names[self.places[row]]
 
-    def stamp(self, row: int) -> str:
-        """What changes when an image's file or its prompt does."""
-        return hashlib.sha256(f"{self.files.stamp(self.places[row])}\n{self.prompt(row)}".encode()).hexdigest()[:32]
+    def facts(self, processes: Processes) -> list[FileFacts]:
+        """Return what is known of every image's file without decoding it. Every process reads its share, once."""
+        if not self._facts:
+            rows = processes.share(range(len(self)))
+            read = processes.gather([(row, self._look(row)) for row in rows])
+            self._facts = [facts for _, facts in sorted(read, key=lambda one: one[0])]
+        return self._facts
+
+    def _look(self, row: int) -> FileFacts:
+        try:
+            content = self.files.content(self.places[row])
+        except UserError:
+            return FileFacts(None, None)  # whoever decodes it says so
+        return FileFacts(hashlib.sha256(content).hexdigest(), lossy_format(content))
+
+    def stamps(self, processes: Processes) -> list[str]:
+        """Return, for every row, a hash of the content of the image's file and of its prompt."""
+        facts = self.facts(processes)
+        return [hashlib.sha256(f"{facts[row].sha256}\n{self.prompt(row)}".encode()).hexdigest()[:32] for row in range(len(self))]
+
+    def repeated(self) -> list[int]:
+        """Return the rows whose seed another image of the same prompt has already: no draws of their own."""
+        seen: set[tuple[str, int]] = set()
+        rows = []
+        for row, seed in enumerate(self.seeds):
+            if seed is not None and (self.prompt(row), seed) in seen:
+                rows.append(row)
+            elif seed is not None:
+                seen.add((self.prompt(row), seed))
+        return rows
 
     def pixels(self, row: int) -> UInt8[Tensor, "c h w"]:
         """An image, in colour if it is of a prompt. Raises UserError where it cannot be read."""
@@ -93,13 +141,14 @@ def make_images(subject: Subject, prompts: PromptSet, seeds: range, root: Path, 
         raise UserError(f"--store {root}: cannot be written ({error.strerror})") from error
     if failures:
         raise UserError(f"{len(failures)} of {len(names)} images cannot be used: {failures[0]}; the others are kept")
-    return PromptedImages(ImageFiles(images), names, prompts, seeds, subject.origin, subject.identity, folder)
+    return PromptedImages(ImageFiles(images), names, prompts, seeds, subject.origin, subject.identity, folder, "seed")
 
 
 def find_images(asked: Asked, prompts: PromptSet, per_prompt: int, root: Path) -> PromptedImages:
     """Images that are there already: by the prompts that their index names, else in the order of the prompts, in turn.
 
-    Raises UserError where they are not as many as the prompts want.
+    Files that no index lists come in the order of the numbers in their names. Raises UserError where they are not as many as the prompts want, or
+    where their names count the images of one prompt before the next.
     """
     files = ImageFiles(Path(asked.path))
     recorded = recorded_prompts(files, prompts.are_labels)
@@ -107,7 +156,7 @@ def find_images(asked: Asked, prompts: PromptSet, per_prompt: int, root: Path) -
     seeds = [files.records[place].get("seed") if files.records else None for place in places]
     identity = {"kind": "images", "path": str(files.path.resolve())}
     names = [files.names[place] for place in places]
-    return PromptedImages(files, names, prompts, seeds, asked.path, identity, folder_of(root, identity))
+    return PromptedImages(files, names, prompts, seeds, asked.path, identity, folder_of(root, identity), "index" if recorded else "order")
 
 
 def recorded_prompts(files: ImageFiles, labels: bool = False) -> list[str]:
@@ -145,15 +194,32 @@ def _by_index(files: ImageFiles, recorded: list[str], prompts: PromptSet, per_pr
 
 
 def _in_order(files: ImageFiles, prompts: PromptSet, per_prompt: int) -> list[int]:
-    """Image i for prompt i % count: of the prompts that are measured, or of all of their list."""
-    if len(files) == len(prompts) * per_prompt:
-        return list(range(len(files)))
-    if len(files) == len(prompts.listed) * per_prompt:
-        return [turn * len(prompts.listed) + number for turn in range(per_prompt) for number in prompts.numbers]
+    """Image i for prompt i % count: of the prompts that are measured, or of all of their list. The index decides what image i is, else its name."""
+    order = list(range(len(files)))
+    if not files.records:
+        order.sort(key=lambda place: natural_key(files.names[place]))
+    for count, numbers in ((len(prompts), range(len(prompts))), (len(prompts.listed), prompts.numbers)):
+        if len(files) == count * per_prompt:
+            _refuse_counted_by_prompt(files, count, per_prompt)
+            return [order[turn * count + number] for turn in range(per_prompt) for number in numbers]
     many = f"{per_prompt} images each" if per_prompt > 1 else "an image each"
     raise UserError(
         f"{files.path}: holds {len(files)} images; expected {len(prompts) * per_prompt}, for {len(prompts)} prompts of {prompts.origin} {many}"
     )
+
+
+def _refuse_counted_by_prompt(files: ImageFiles, count: int, per_prompt: int) -> None:
+    """Raises UserError where names count prompts and then the images of each, such as 0-0.png, 0-1.png, 1-0.png: in turn they would be mispaired."""
+    numbers = [numbers_of(name) for name in files.names]
+    if files.records or count == per_prompt or len({len(found) for found in numbers}) > 1:
+        return
+    different = [len(set(column)) for column in zip(*numbers, strict=True)]
+    if [number for number in different if number > 1] == [count, per_prompt]:
+        example = sorted(files.names, key=natural_key)[1]
+        raise UserError(
+            f"{files.path}: names such as {example} count the prompts and then the images of each; expected the images in turn, "
+            f"one of every prompt before the second of the first, or a {INDEX} that names their prompts"
+        )
 
 
 def _save(image: UInt8[Tensor, "c h w"], path: Path, origin: str, prompt: str, seed: int) -> None:

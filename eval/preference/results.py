@@ -1,9 +1,8 @@
-"""What `preference.json` holds of the scores of one subject, or of two on the same prompts and seeds; how such files are compared."""
+"""What `preference.json` holds of the scores of one subject, or of two on the same prompts and seeds."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,7 +10,6 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from distill.errors import UserError
-from distill.files import read_json
 from eval.preference.images import PromptedImages
 from eval.preference.scores import Scores
 from eval.preference.statistics import mean_over_prompts, win_rate
@@ -57,8 +55,27 @@ def paired(first: Float64[Tensor, "prompts images"], second: Float64[Tensor, "pr
 
 
 def describe_images(images: PromptedImages, scores: Scores) -> dict[str, Any]:
-    """Whose images were scored, and the hash of their pixels."""
-    return {"of": images.origin, **images.identity, "folder": str(images.files.path), "images_sha256": scores.images_sha256}
+    """Whose images were scored, how they got their prompts, what compressed them, and the hash of their pixels."""
+    facts = {"paired_by": images.paired_by, "lossy": scores.lossy}
+    return {"of": images.origin, **images.identity, "folder": str(images.files.path), **facts, "images_sha256": scores.images_sha256}
+
+
+def notes_on_images(images: PromptedImages, scores: Scores) -> list[str]:
+    """Return what a reader must know of images that were there already."""
+    notes = []
+    if images.paired_by == "order":
+        first, last = (f"{images.name(row)} with '{images.prompt(row)}'" for row in (0, len(images) - 1))
+        notes.append(f"the images of {images.origin} are paired with prompts by their order: {first} first, {last} last")
+    repeated = images.repeated()
+    if repeated:
+        example = f"the first is {images.name(repeated[0])}"
+        notes.append(
+            f"{len(repeated)} of {len(images)} images of {images.origin} repeat a seed of their prompt, and are no draws of their own: {example}"
+        )
+    if scores.lossy:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in scores.lossy.items())
+        notes.append(f"{kinds} of {len(images)} images of {images.origin}: what compression left of them was scored")
+    return notes
 
 
 def check_pairing(first: PromptedImages, second: PromptedImages) -> list[str]:
@@ -71,36 +88,3 @@ def check_pairing(first: PromptedImages, second: PromptedImages) -> list[str]:
             where = f"image {row} of '{first.prompt(row)}'"
             raise UserError(f"--against: {where} has seed {other}; expected {seed} as the first subject's, win rates are of the same seeds")
     return []
-
-
-def read_results(path: Path) -> dict[str, Any]:
-    """Results that `preference` wrote. Raises UserError where the file holds something else."""
-    results = read_json(path)
-    if not isinstance(results, dict) or results.get("format") != FORMAT:
-        raise UserError(f"{path}: is not of the format '{FORMAT}'; expected what python -m eval preference writes")
-    return results
-
-
-def check_comparable(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """The scores that all results have. Raises UserError, naming the first difference, where they are not of the same prompts, seeds and rewards."""
-    first, *others = results
-    shared = [name for name in results[first]["scores"] if all(name in results[other]["scores"] for other in others)]
-    if not shared:
-        raise UserError(f"{others[0]}: has no score that {first} has; expected one of {', '.join(results[first]['scores'])}")
-    for other in others:
-        for (key, a), b in zip(_decisive(results[first], shared).items(), _decisive(results[other], shared).values(), strict=True):
-            if a != b and not (key == "seeds" and None in (*a, *b)):
-                raise UserError(f"{other}: {key} is {_short(b)}; expected {_short(a)} as in {first}, scores of different ones are not to be compared")
-    return shared
-
-
-def _decisive(results: Mapping[str, Any], scores: Sequence[str]) -> dict[str, Any]:
-    """What a paired comparison depends on, by name."""
-    facts = {"prompts_sha256": results["prompts"]["sha256"], "per_prompt": results["per_prompt"], "seeds": results["seeds"]}
-    return facts | {f"{key} of {name}": results["scores"][name][key] for name in scores for key in ("weights_sha256", "settings")}
-
-
-def _short(value: Any) -> str:
-    """A value as a message has room for it."""
-    text = str(value)
-    return text if len(text) <= 70 else f"{text[:67]}..."

@@ -13,7 +13,7 @@ from distill.rewards import RewardSettings, of_name
 from eval.preference.scores import Scorer
 
 LOCATIONS = ("path", "processor", "tokenizer", "clip")
-"""Settings that say where files are, which are the same files wherever they are; the weights among them are known by their hash."""
+"""Settings that say where files are, which are the same files wherever they are: weights are known by their hash, the others by `describe`."""
 
 
 class Printed(NamedTuple):
@@ -49,7 +49,7 @@ def open_scorer(name: str, settings: RewardSettings, device: torch.device) -> Sc
     """Open a reward on a device. Raises UserError where its weights cannot be had."""
     reward = settings.load().to(device)
     decisive = settings.model_dump(mode="json", exclude={"name", "weight", "bounds", *LOCATIONS})
-    return Scorer(name, reward, {"score": name, "weights_sha256": weights_sha256(reward), "settings": decisive})
+    return Scorer(name, reward, {"score": name, "weights_sha256": weights_sha256(reward), "settings": decisive, "reads": reward.describe()})
 
 
 def describe_score(name: str, settings: RewardSettings) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Scores of images, kept as a line of JSON for each: an interrupted evaluation continues, and other lists of prompts find what they share.
 
-A score belongs to the file as it was, its prompt, and the reward's weights and settings; where one of these changed it is computed anew.
+A score belongs to the content of a file, its prompt, and everything that decides the reward; where one of these changed it is computed anew. A line
+carries a check sum: one that a killed process left half, or that a disk changed, is computed anew too. At most `AT_ONCE` scores are lost by a kill.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import hashlib
 import json
 import math
 import os
+import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -41,10 +44,11 @@ class Scorer:
 
 @dataclasses.dataclass(frozen=True)
 class Scores:
-    """The score of every row (n,), and the hash of the images' pixels in that order."""
+    """The score of every row (n,), the hash of the images' pixels in that order, and the number of images of each lossy compression."""
 
     values: Float64[Tensor, " n"]
     images_sha256: str
+    lossy: dict[str, int]
 
 
 def score_images(images: PromptedImages, scorer: Scorer, processes: Processes, progress: bool) -> Scores:
@@ -53,13 +57,15 @@ def score_images(images: PromptedImages, scorer: Scorer, processes: Processes, p
     Raises UserError, naming the first, where an image cannot be read or a score is not finite; the others are kept.
     """
     folder = folder_of(images.folder / "scores", scorer.identity)
-    stamps = [images.stamp(row) for row in range(len(images))]
+    stamps = images.stamps(processes)
     try:
         if processes.is_main:
             write_json(images.folder / "subject.json", images.identity)
             write_json(folder / "score.json", scorer.identity)
-        known = _read(folder)
+        known, damaged = _read(folder)
         absent = [row for row, stamp in enumerate(stamps) if stamp not in known]
+        if damaged and absent and processes.is_main:
+            print(f"{folder}: {damaged} stored scores are not whole and are left out", file=sys.stderr)
         processes.wait()  # all have looked before any writes
         failures: list[str] = []
         mine = processes.share(absent)
@@ -76,10 +82,11 @@ def score_images(images: PromptedImages, scorer: Scorer, processes: Processes, p
     failures = processes.gather(failures)
     if failures:
         raise UserError(f"{len(failures)} of {len(images)} images have no score: {failures[0]}; the scores of the others are kept")
-    known = _read(folder)
+    known, _ = _read(folder)
     entries = [known[stamp] for stamp in stamps]
     digest = hashlib.sha256("".join(entry["pixels"] for entry in entries).encode()).hexdigest()
-    return Scores(torch.tensor([entry["score"] for entry in entries], dtype=torch.float64), digest)
+    lossy = Counter(facts.lossy for facts in images.facts(processes) if facts.lossy)
+    return Scores(torch.tensor([entry["score"] for entry in entries], dtype=torch.float64), digest, dict(sorted(lossy.items())))
 
 
 def _scored(images: PromptedImages, rows: list[int], scorer: Scorer, failures: list[str]) -> Iterator[list[tuple[int, str, float]]]:
@@ -119,17 +126,31 @@ def rewards_of(reward: Reward, pixels: UInt8[Tensor, "n c h w"], cond: Condition
     return reward(from_bytes(filled.to(device)), cond.to(device))[: len(pixels)].double().cpu()
 
 
-def _read(folder: Path) -> dict[str, dict[str, Any]]:
-    """The lines of all files by the stamps of the images; half a line, which a killed process leaves, is none."""
+def _read(folder: Path) -> tuple[dict[str, dict[str, Any]], int]:
+    """The lines of all files by the stamps of the images, and how many are left out: halves, which killed processes leave, and damaged ones."""
     known: dict[str, dict[str, Any]] = {}
+    damaged = 0
     for file in sorted(folder.glob("*.jsonl")):
         for line in file.read_text(encoding="utf-8", errors="replace").split("\n"):
-            try:
-                entry = json.loads(line)
+            if line and (entry := _whole(line)):
                 known[entry["stamp"]] = {"pixels": entry["pixels"], "score": float(entry["score"])}
-            except (ValueError, TypeError, KeyError):
-                continue
-    return known
+            elif line:
+                damaged += 1
+    return known, damaged
+
+
+def _whole(line: str) -> dict[str, Any] | None:
+    """Return the content of a line, None unless it is what was written."""
+    try:
+        entry = json.loads(line)
+    except ValueError:
+        return None
+    return entry if isinstance(entry, dict) and entry.pop("check", None) == _check(entry) else None
+
+
+def _check(entry: dict[str, Any]) -> str:
+    """The check sum of a line's content."""
+    return hashlib.sha256(json.dumps(entry, sort_keys=True).encode()).hexdigest()[:16]
 
 
 class _Lines:
@@ -151,5 +172,5 @@ class _Lines:
         self.handle.close()
 
     def add(self, entry: dict[str, Any]) -> None:
-        self.handle.write(json.dumps(entry).encode() + b"\n")
+        self.handle.write(json.dumps({**entry, "check": _check(entry)}).encode() + b"\n")
         self.handle.flush()

@@ -14,8 +14,7 @@ from torch import Tensor
 import distill
 from distill.encoded_prompts import EncodedPrompts
 from distill.errors import UserError
-from distill.export import describe_generator
-from distill.files import weights_sha256
+from distill.model_identity import describe_images_of
 from distill.models.pipeline import open_pipeline
 from distill.sample_files import computing, open_model
 from distill.samplers import Heun
@@ -59,8 +58,9 @@ def open_subject(asked: Asked, prompts: PromptSet, seeds: range, batch_size: int
         "encoder_sha256": encoded.encoder if encoded else None,
         "dtype": dtype,
     }
-    identity["parts_sha256"] = {name: weights_sha256(part) for name, part in network.other_parts().items()}
-    identity |= {"generator": describe_generator(network)} if sampler is None else {"sampler": sampler.model_dump(mode="json")}
+    identity |= describe_images_of(network)
+    if sampler is not None:
+        identity["sampler"] = sampler.model_dump(mode="json")
 
     def read(rows: Sequence[int]) -> list[Tensor | UserError]:
         with computing(network, dtype):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from eval.preference.results import by_prompt, check_comparable, paired
+from eval.preference.comparison import check_comparable, doubts
+from eval.preference.results import by_prompt, paired
 from eval.table import aligned
 
 
@@ -23,13 +24,14 @@ def render(results: Mapping[str, Any]) -> str:
 
 
 def label(results: Mapping[str, Any]) -> str:
-    """The name of the prompts, or that they are not all of it; how many there are; and the seeds."""
+    """The name of the prompts, or that they are not all of it; how many there are; the seeds; and what lossy files were measured."""
     prompts, per_prompt, seeds = results["prompts"], results["per_prompt"], results["seeds"]
     name = f"not {prompts['set']} ({'; '.join(prompts['departures'])})" if prompts["departures"] else prompts["set"]
     each = "an image each" if per_prompt == 1 else f"{per_prompt} images each"
     known = None not in seeds and seeds == list(range(seeds[0], seeds[0] + len(seeds)))
     stated = f"seeds {seeds[0]} to {seeds[-1]}" if known else "seeds not known" if None in seeds else "seeds as listed"
-    return f"{name}, {prompts['count']} prompts, {each}, {stated}"
+    kinds = dict.fromkeys(kind for side in ("subject", "against") for kind in results.get(side, {}).get("lossy") or ())
+    return ", ".join([name, f"{prompts['count']} prompts", each, stated, *([f"{' and '.join(kinds)} files"] if kinds else [])])
 
 
 def paper_lines(results: Mapping[str, Any]) -> list[str]:
@@ -47,21 +49,36 @@ def paper_lines(results: Mapping[str, Any]) -> list[str]:
 
 
 def compare(results: Mapping[str, Mapping[str, Any]]) -> str:
-    """Several results, by the names of their files, in a table, and how often the others win against the first.
+    """Several results, by the names of their files, in a table, and how often the others win against the first; below it what each is.
 
-    Raises UserError, naming the first difference, where they are not of the same prompts, seeds and rewards.
+    Raises UserError, naming the first difference, where they are not of the same prompts, seeds and rewards. What may be another without anyone's
+    knowing is marked and said.
     """
     shared = check_comparable(results)
     first, *others = results
+    names, notes = _marked(results, shared)
     cells = [["", *(results[first]["scores"][name]["title"] for name in shared)]]
     for file, one in results.items():
-        cells.append([file, *(_with_error(score["mean"], score["standard_error"]) for score in (one["scores"][name] for name in shared))])
+        cells.append([names[file], *(_with_error(score["mean"], score["standard_error"]) for score in (one["scores"][name] for name in shared))])
     for other in others:
         pairs = [[by_prompt(results[file]["scores"][name]["values"], results[file]["independent"]) for file in (other, first)] for name in shared]
         compared = [paired(*pair) for pair in pairs]
-        cells.append([f"{other} wins [95 %]", *(_wins(one) for one in compared)])
-        cells.append([f"{other} difference", *(_with_error(one["difference"], one["difference_error"]) for one in compared)])
-    return "\n".join([f"{label(results[first])}; wins are against {first}", "", *aligned(cells)])
+        cells.append([f"{names[other]} wins [95 %]", *(_wins(one) for one in compared)])
+        cells.append([f"{names[other]} difference", *(_with_error(one["difference"], one["difference_error"]) for one in compared)])
+    rows = [f"{file}: {one['subject']['of']}; {label(one)}" for file, one in results.items()]
+    return "\n".join([f"wins are against {first}", "", *aligned(cells), "", *rows, *notes])
+
+
+def _marked(results: Mapping[str, Mapping[str, Any]], shared: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """The files' names, each with the numbers of the notes that it needs, and the notes."""
+    names: dict[str, str] = {}
+    notes: list[str] = []
+    for file, one in results.items():
+        found = doubts(one, {above: results[above] for above in names}, shared)
+        numbers = range(len(notes) + 1, len(notes) + len(found) + 1)
+        names[file] = " ".join([file, *(f"[{number}]" for number in numbers)])
+        notes += [f"[{number}] {file}: {doubt}" for number, doubt in zip(numbers, found, strict=True)]
+    return names, notes
 
 
 def _convention(score: Mapping[str, Any]) -> str:

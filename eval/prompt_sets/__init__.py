@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from distill.errors import UserError
+from distill.natural_order import natural_key
 from eval.prompt_sets.contents import Table, read_content
 from eval.prompt_sets.formats import FORMATS, Prompt, Source
 
@@ -155,7 +156,8 @@ def _files(path: Path, source: str) -> list[Path]:
     """The file, or those of a folder."""
     if not path.is_dir():
         return [path]
-    files = sorted(file for file in path.rglob("*") if file.suffix in ENDINGS and file.is_file())
+    found = (file for file in path.rglob("*") if file.suffix in ENDINGS and file.is_file())
+    files = sorted(found, key=lambda file: natural_key(file.relative_to(path).as_posix()))  # prompts are paired with images by their order
     if not files:
         raise UserError(f"--prompts {source}: holds no file of prompts; expected one ending in {', '.join(ENDINGS)}")
     styles = [file for file in files if file.name in STYLES]

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import tarfile
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,12 +18,12 @@ from PIL import Image
 from torch import Tensor
 
 from distill.errors import UserError
-from distill.images import from_bytes, to_bytes
+from distill.images import from_bytes, lossy_format, to_bytes
 from distill.sample_files import save_samples
 from distill.types import Condition
 from eval.preference.asked import Asked
 from eval.preference.images import PromptedImages, find_images, image_name, make_images
-from eval.preference.results import check_pairing
+from eval.preference.results import check_pairing, describe_images, notes_on_images
 from eval.preference.scores import Scorer, score_images
 from eval.preference.subjects import Subject
 from eval.processes import Processes
@@ -254,3 +259,175 @@ def test_pairs_are_of_the_same_seeds(tmp_path: Path) -> None:
         UserError, match=r"^--against: image 0 of 'a cat' has seed 6; expected 5 as the first subject's, win rates are of the same seeds$"
     ):
         check_pairing(first, painted(tmp_path, Painter(), first_seed=6))
+
+
+def numbered(folder: Path, names: Sequence[str], ending: str = "png") -> Asked:
+    """Images as bright as their place among the names, as another tool may leave them."""
+    for place, name in enumerate(names):
+        path = folder / f"{name}.{ending}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(paint(place).permute(1, 2, 0).numpy()).save(path)
+    return Asked("images", str(folder), "--images")
+
+
+def listed(count: int) -> PromptSet:
+    return PromptSet.whole("mine", "mine.txt", [Prompt(f"prompt {number}") for number in range(count)])
+
+
+@pytest.mark.parametrize("name", ["{}", "image_{}", "{:02d}", "sample{}-final"])
+def test_unpadded_names_are_paired_in_the_order_of_their_numbers(name: str, tmp_path: Path) -> None:
+    asked = numbered(tmp_path / "made", [name.format(number) for number in range(12)])
+    images = find_images(asked, listed(12), 1, tmp_path)
+    assert [int(images.pixels(row)[0, 0, 0]) for row in range(12)] == [10 * row for row in range(12)]
+    assert [images.name(row) for row in range(12)] == [f"{name.format(row)}.png" for row in range(12)]
+    third = find_images(asked, listed(12).first(1, 0), 1, tmp_path)
+    (number,) = listed(12).first(1, 0).numbers
+    assert int(third.pixels(0)[0, 0, 0]) == 10 * number
+
+
+def test_pairing_by_order_is_said(tmp_path: Path) -> None:
+    images = find_images(numbered(tmp_path / "made", [str(number) for number in range(12)]), listed(12), 1, tmp_path)
+    found = score_images(images, scorer(Brightness(0.0)), ALONE, False)
+    assert images.paired_by == "order"
+    assert notes_on_images(images, found) == [
+        f"the images of {tmp_path}/made are paired with prompts by their order: 0.png with 'prompt 0' first, 11.png with 'prompt 11' last"
+    ]
+    assert notes_on_images(painted(tmp_path, Painter()), found) == []
+
+
+@pytest.mark.parametrize("name", ["{}_{}", "{:05d}/samples/{:04d}", "prompt{}/sample {}"])
+def test_names_that_count_by_prompt_are_refused_and_in_turn_are_not(name: str, tmp_path: Path) -> None:
+    by_prompt = [name.format(prompt, turn) for prompt in range(3) for turn in range(2)]
+    with pytest.raises(UserError) as caught:
+        find_images(numbered(tmp_path / "wrong", by_prompt), listed(3), 2, tmp_path)
+    example = f"{tmp_path}/wrong: names such as {by_prompt[1]}.png count the prompts and then the images of each"
+    expected = "expected the images in turn, one of every prompt before the second of the first, or a samples.json that names their prompts"
+    assert str(caught.value) == f"{example}; {expected}"
+    images = find_images(
+        numbered(tmp_path / "right", [name.format(turn, prompt) for turn in range(2) for prompt in range(3)]), listed(3), 2, tmp_path
+    )
+    assert [int(images.pixels(row)[0, 0, 0]) for row in range(6)] == [0, 10, 20, 30, 40, 50]
+
+
+def test_an_index_decides_the_order_of_its_images(tmp_path: Path) -> None:
+    """An index of labels, or of none, lists images in the order in which they were made."""
+    numbered(tmp_path / "made", ["b", "c", "a"])
+    records = [{"file": f"{name}.png", "seed": seed, "label": None} for seed, name in enumerate("bca")]
+    (tmp_path / "made" / "samples.json").write_text(json.dumps({"images": records}))
+    images = find_images(Asked("images", str(tmp_path / "made"), "--images"), listed(3), 1, tmp_path)
+    assert [images.name(row) for row in range(3)] == ["b.png", "c.png", "a.png"]
+    assert images.seeds == [0, 1, 2]
+
+
+@pytest.mark.parametrize("packed", ["folder", "tar", "zip"])
+def test_other_content_of_the_same_size_and_time_is_scored_anew(packed: str, tmp_path: Path) -> None:
+    reward, store = Brightness(0.0), tmp_path / "store"
+
+    def found(level: int) -> float:
+        folder, path = tmp_path / f"images-{level}", tmp_path / "made"
+        folder.mkdir()
+        Image.fromarray(np.full((8, 8, 3), level, dtype=np.uint8)).save(folder / "0.bmp")  # as long whatever it holds
+        os.utime(folder / "0.bmp", (1e9, 1e9))
+        if packed == "folder":
+            shutil.rmtree(path, ignore_errors=True)
+            shutil.copytree(folder, path)
+        elif packed == "tar":
+            with tarfile.open(path, "w") as archive:
+                archive.add(folder / "0.bmp", "0.bmp")
+        else:
+            with zipfile.ZipFile(path, "w") as archive:
+                archive.write(folder / "0.bmp", "0.bmp")
+        os.utime(path, (1e9, 1e9))
+        images = find_images(Asked("images", str(path), "--images"), listed(1), 1, store)
+        return score_images(images, scorer(reward), ALONE, False).values.item()
+
+    assert found(10) == pytest.approx(10 / 127.5 - 1 + 0.08, abs=1e-6)
+    assert found(20) == pytest.approx(20 / 127.5 - 1 + 0.08, abs=1e-6)
+    assert len(reward.asked) == 2
+
+
+def test_a_damaged_score_is_computed_anew_and_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    images, reward = painted(tmp_path, Painter()), Brightness(0.0)
+    whole = score_images(images, scorer(reward), ALONE, False)
+    (file,) = images.folder.glob("scores/*/0.jsonl")
+    lines = file.read_text().splitlines()
+    value = json.loads(lines[2])["score"]
+    lines[2] = lines[2].replace(str(value)[:4], str(value + 1)[:4])  # still a score
+    assert json.loads(lines[2])["score"] != value
+    lines[4] = "[1, 2]"
+    file.write_text("".join(f"{line}\n" for line in lines))
+    reward.asked.clear()
+    again = score_images(painted(tmp_path, Painter()), scorer(reward), ALONE, False)
+    assert torch.equal(again.values, whole.values)
+    assert [prompt for prompt in reward.asked[0] if prompt] == [images.prompt(2), images.prompt(4)]
+    assert capsys.readouterr().err == f"{file.parent}: 2 stored scores are not whole and are left out\n"
+    score_images(painted(tmp_path, Painter()), scorer(reward), ALONE, False)
+    assert (len(reward.asked), capsys.readouterr().err) == (1, "")
+
+
+def test_a_kill_loses_the_scores_of_a_few_images_at_most(tmp_path: Path) -> None:
+    class Killed(Brightness):
+        def forward(self, images: Tensor, cond: Condition) -> Tensor:
+            if len(self.asked) == 3:
+                raise KeyboardInterrupt
+            return super().forward(images, cond)
+
+    prompts = listed(40)
+    images = find_images(numbered(tmp_path / "made", [str(number) for number in range(40)][:25]), prompts.first(25, None), 1, tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        score_images(images, scorer(Killed(0.0)), ALONE, False)
+    (file,) = images.folder.glob("scores/*/0.jsonl")
+    assert len(file.read_text().splitlines()) == 24
+
+
+def test_lossy_files_are_said(tmp_path: Path) -> None:
+    numbered(tmp_path / "made", ["0"], "jpg")
+    numbered(tmp_path / "made", ["1"], "png")
+    Image.fromarray(paint(2).permute(1, 2, 0).numpy()).save(tmp_path / "made" / "2.webp", lossless=True)
+    Image.fromarray(paint(2).permute(1, 2, 0).numpy()).save(tmp_path / "made" / "3.webp", quality=80)
+    images = find_images(Asked("images", str(tmp_path / "made"), "--images"), listed(4), 1, tmp_path)
+    found = score_images(images, scorer(Brightness(0.0)), ALONE, False)
+    assert found.lossy == {"JPEG": 1, "WebP": 1}
+    assert describe_images(images, found)["lossy"] == {"JPEG": 1, "WebP": 1}
+    assert notes_on_images(images, found)[1:] == [f"1 JPEG, 1 WebP of 4 images of {tmp_path}/made: what compression left of them was scored"]
+
+
+@pytest.mark.parametrize(
+    ("ending", "settings", "expected"),
+    [
+        ("png", {}, None),
+        ("bmp", {}, None),
+        ("ppm", {}, None),
+        ("webp", {"lossless": True}, None),
+        ("webp", {"quality": 80}, "WebP"),
+        ("webp", {"quality": 80, "exif": Image.Exif()}, "WebP"),
+        ("webp", {"lossless": True, "icc_profile": b"colours"}, None),
+        ("webp", {"quality": 80, "icc_profile": b"colours"}, "WebP"),
+        ("tif", {}, None),
+        ("tif", {"compression": "tiff_lzw"}, None),
+        ("tif", {"compression": "jpeg"}, "JPEG in TIFF"),
+        ("jpg", {"quality": 100}, "JPEG"),
+        ("jp2", {}, "JPEG 2000"),
+        ("gif", {}, "GIF"),
+    ],
+)
+def test_the_compression_of_a_file_is_known_by_its_content(ending: str, settings: dict[str, Any], expected: str | None, tmp_path: Path) -> None:
+    path = tmp_path / f"image.{ending}"
+    noise = torch.randint(0, 256, (16, 16, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    Image.fromarray(noise.numpy()).save(path, **settings)
+    assert lossy_format(path.read_bytes()) == expected
+    assert lossy_format(b"no image") is None  # who decodes it says what is wrong
+
+
+def test_a_seed_twice_for_a_prompt_is_said(tmp_path: Path) -> None:
+    folder = Path(sampled(tmp_path / "made", ["a cat"], 3))
+    index = json.loads((folder / "samples.json").read_text())
+    for record, seed in zip(index["images"], (4, 4, 5), strict=True):
+        record["seed"] = seed
+    (folder / "samples.json").write_text(json.dumps(index))
+    prompts = PromptSet.whole("mine", "mine.txt", [Prompt("a cat")])
+    images = find_images(Asked("images", str(folder), "--images"), prompts, 3, tmp_path)
+    assert images.repeated() == [1]
+    (note,) = notes_on_images(images, score_images(images, scorer(Brightness(0.0)), ALONE, False))
+    assert note == f"1 of 3 images of {folder} repeat a seed of their prompt, and are no draws of their own: the first is {images.name(1)}"
+    assert painted(tmp_path, Painter()).repeated() == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,11 +15,13 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import distill
 from distill.errors import UserError
 from distill.export import export_generator
+from distill.image_files import ENDINGS
 from distill.images import from_bytes, to_bytes
 from distill.models.few_steps import FewStepGenerator
 from distill.models.pipeline import open_pipeline
@@ -125,7 +128,7 @@ def test_a_run_against_its_teacher(models: Path, tmp_path: Path, capsys: pytest.
     assert found["against"]["win_rate"] == pytest.approx(wins / 3)
     assert found["against"]["difference"] == pytest.approx(found["mean"] - found["against"]["mean"])
     assert results["against"]["sampler"]["steps"] == 2
-    assert results["subject"]["generator"]["init_noise_to_signal"] == 80.0
+    assert results["subject"]["model"]["init_noise_to_signal"] == 80.0
     assert f"the student in {models}/run against the teacher in {models}/run, steps 2\n" in capsys.readouterr().out
     swapped = preference(
         tmp_path, "--teacher", str(models / "pipe"), "--steps", "2", "--against", f"run:{models / 'run'}", "--prompts", str(models / "prompts.tsv")
@@ -248,7 +251,7 @@ def test_two_processes(models: Path, tmp_path: Path) -> None:
         (["--run", "a", "--out", "nowhere/x.json"], "--out nowhere/x.json: nowhere is no folder"),
         (["--run", "nowhere"], "nowhere: no such folder; expected a run, a checkpoint or an export"),
         (["--pipeline", "tests"], "--pipeline: tests holds no model_index.json; expected the folder of a diffusers pipeline"),
-        (["--images", "tests"], "tests: holds no image; expected files ending in .bmp, .jpeg, .jpg, .png, .webp"),
+        (["--images", "tests"], "tests: holds no image; expected files ending in " + ", ".join(sorted(ENDINGS))),
         (["--run", "a", "--scores", "pickscor"], "'pickscor' is no score; did you mean 'pickscore'?"),
         (["--run", "a", "--scores", "hpsv2,hpsv2"], "--scores hpsv2,hpsv2: names hpsv2 twice"),
         (["--run", "a", "--weights", "brigthness=x"], "--weights brigthness=x: 'brigthness' is none of the scores; did you mean 'brightness'?"),
@@ -295,3 +298,123 @@ def test_rewards_of_clip_in_their_conventions(models: Path, tmp_path: Path, caps
     assert f"PickScore / 100 {pick['mean'] / 100:.4f} ± {pick['standard_error'] / 100:.4f}" in rows
     assert f"CLIPScore, cosine x 100 {100 * cosine['mean']:.4f} ± {100 * cosine['standard_error']:.4f}" in rows
     assert f"clipscore: CLIPScore: how well an image fits its prompt. (path {clip}, scale cosine)" in rows
+
+
+def edit(path: Path, **changes: Any) -> None:
+    """Change settings of a JSON file."""
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def other_mean(folder: Path) -> None:
+    edit(folder / "preprocessor_config.json", image_mean=[0.1, 0.2, 0.3])
+
+
+def other_crop(folder: Path) -> None:
+    edit(folder / "preprocessor_config.json", size={"shortest_edge": 30})
+
+
+def other_words(folder: Path) -> None:
+    """Two letters change places."""
+    path = folder / "tokenizer.json"
+    content = json.loads(path.read_text())
+    words = content["model"]["vocab"]
+    words["a</w>"], words["b</w>"] = words["b</w>"], words["a</w>"]
+    path.write_text(json.dumps(content))
+
+
+def other_activation(folder: Path) -> None:
+    """Of the same weights."""
+    content = json.loads((folder / "config.json").read_text())
+    edit(folder / "config.json", vision_config={**content["vision_config"], "hidden_act": "relu"})
+
+
+def other_scale(folder: Path) -> None:
+    """A weight that belongs to neither half of the network."""
+    tensors = load_file(folder / "model.safetensors")
+    save_file({**tensors, "logit_scale": tensors["logit_scale"] + 0.5}, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (other_mean, "preparation.mean"),
+        (other_crop, "preparation.resize"),
+        (other_words, "tokenizer_sha256"),
+        (other_activation, "vision.hidden_act"),
+        (other_scale, "scale"),
+    ],
+)
+def test_a_stored_score_is_of_the_reward_as_it_is_on_disk(change: Any, named: str, models: Path, tmp_path: Path) -> None:
+    """Nothing but one setting of a file changes, and no path: the old store gives what a new one does, and the two are not compared."""
+    clip = tiny_networks.clip(tmp_path / "clip")
+    weights = ["--weights", f"pickscore={clip}", "--weights", f"pickscore.processor={clip}"]
+    arguments = ["--pipeline", str(models / "pipe"), "--steps", "2", "--prompts", str(models / "prompts.tsv"), *weights]
+
+    def values(store: str) -> list[float]:
+        (tmp_path / store).mkdir(exist_ok=True)
+        return preference(tmp_path / store, *arguments, scores="pickscore")["scores"]["pickscore"]["values"]
+
+    before = values("one")
+    (tmp_path / "one" / "result.json").rename(tmp_path / "before.json")
+    change(clip)
+    after = values("one")
+    assert after == pytest.approx(values("two"), abs=1e-6)
+    assert max(abs(a - b) for a, b in zip(before, after, strict=True)) > 1e-3
+    with pytest.raises(UserError, match=rf"result.json: {named} of pickscore is .*; expected .* as in .*before.json, scores of different ones"):
+        main(["compare", str(tmp_path / "before.json"), str(tmp_path / "one" / "result.json")])
+
+
+def other_prediction(folder: Path) -> None:
+    edit(folder / "scheduler" / "scheduler_config.json", prediction_type="v_prediction")
+
+
+def other_latents(folder: Path) -> None:
+    edit(folder / "vae" / "config.json", scaling_factor=0.7)
+
+
+def other_text_activation(folder: Path) -> None:
+    edit(folder / "text_encoder" / "config.json", hidden_act="relu")
+
+
+def other_words_of_a_pipeline(folder: Path) -> None:
+    other_words(folder / "tokenizer")
+
+
+@pytest.mark.parametrize("change", [other_prediction, other_latents, other_text_activation, other_words_of_a_pipeline])
+@pytest.mark.parametrize("kind", ["pipeline", "teacher"])
+def test_stored_images_are_of_the_pipeline_as_it_is_on_disk(kind: str, change: Any, models: Path, tmp_path: Path) -> None:
+    """Settings beside the weights, or words, change in place: the old store gives what a new one does."""
+    pipe = shutil.copytree(models / "pipe", tmp_path / "pipe")
+    _old_store_gives_what_a_new_one_does([f"--{kind}", str(pipe), "--steps", "2", "--prompts", str(models / "prompts.tsv")], change, pipe, tmp_path)
+
+
+def test_stored_images_are_of_the_teachers_own_settings(tmp_path: Path) -> None:
+    """`sigma_data` is no weight."""
+    save_random_teacher(tmp_path / "teacher")
+
+    def change(folder: Path) -> None:
+        content = json.loads((folder / "config.json").read_text())
+        edit(folder / "config.json", network={**content["network"], "sigma_data": 2.0})
+
+    arguments = ["--teacher", str(tmp_path / "teacher"), "--steps", "2", "--prompts", "labels:10"]
+    _old_store_gives_what_a_new_one_does(arguments, change, tmp_path / "teacher", tmp_path)
+
+
+def test_stored_images_of_a_run_are_of_its_own_settings(models: Path, tmp_path: Path) -> None:
+    """A student's export is a pipeline, whose autoencoder is another afterwards."""
+    run = shutil.copytree(models / "run", tmp_path / "run")
+    _old_store_gives_what_a_new_one_does(["--run", str(run), "--prompts", str(models / "prompts.tsv")], other_latents, run / "export", tmp_path)
+
+
+def _old_store_gives_what_a_new_one_does(arguments: list[str], change: Any, changed: Path, tmp_path: Path) -> None:
+    def hashes(store: str) -> str:
+        (tmp_path / store).mkdir(exist_ok=True)
+        score = "classifier:assets/digits-classifier" if "labels:10" in arguments else "brightness"
+        return preference(tmp_path / store, *arguments, scores=score)["subject"]["images_sha256"]
+
+    before = hashes("one")
+    assert hashes("one") == before
+    change(changed)
+    after = hashes("one")
+    assert after == hashes("two")
+    assert after != before

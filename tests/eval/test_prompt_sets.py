@@ -215,3 +215,10 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     pytest.importorskip("pyarrow")
     with pytest.raises(UserError, match=r"broken.parquet: cannot be read as Parquet \("):
         read_prompt_set(str(tmp_path / "broken.parquet"))
+
+
+def test_files_of_a_folder_come_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    """Their prompts are paired with images by their place."""
+    for number in (0, 1, 2, 9, 10, 11):
+        write(tmp_path / "shards", f"part-{number}.tsv", f"prompt\nprompt {number}\n")
+    assert [text for text, _ in prompts(str(tmp_path / "shards"))] == [f"prompt {number}" for number in (0, 1, 2, 9, 10, 11)]

@@ -50,6 +50,9 @@ class Affine(Generator):
         self.shift = torch.nn.Parameter(torch.tensor([0.0, 0.2, 0.4]))
         self.broken = broken
 
+    def describe(self) -> dict[str, bool]:
+        return {"broken": self.broken}
+
     def forward(self, z: Tensor, cond: Condition) -> Tensor:
         assert cond.label is not None
         x = 0.3 * z + self.shift[cond.label][:, None, None, None]

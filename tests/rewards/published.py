@@ -35,13 +35,19 @@ def cropped(image: Image.Image, size: int) -> Tensor:
     return normalised(image.crop((left, top, left + size, top + size)))
 
 
-def letterboxed(image: Image.Image, size: int) -> Tensor:
-    """open_clip's preparation with `resize_longest_max`: the longer edge to `size`, black around it, normalised."""
+def letterboxed(image: Image.Image, size: int, antialias: bool) -> Tensor:
+    """hpsv2's preparation, which resizes a tensor: the longer edge to `size`, black around it, normalised.
+
+    What torchvision's `resize` does to a float tensor is torch's `interpolate`, with `antialias` since torchvision 0.17, and without before.
+    """
+    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 255
     scale = size / float(max(image.size))
-    image = image.resize(tuple(round(length * scale) for length in image.size), Image.Resampling.BICUBIC)
-    canvas = Image.new("RGB", (size, size))
-    canvas.paste(image, ((size - image.size[0]) // 2, (size - image.size[1]) // 2))
-    return normalised(canvas)
+    height, width = (round(length * scale) for length in pixels.shape[2:])
+    pixels = F.interpolate(pixels, (height, width), mode="bicubic", align_corners=False, antialias=antialias)
+    canvas = torch.zeros(3, size, size)
+    top, left = (size - height) // 2, (size - width) // 2
+    canvas[:, top : top + height, left : left + width] = pixels[0]
+    return (canvas - MEAN[:, None, None]) / DEVIATION[:, None, None]
 
 
 class Block(nn.Module):

@@ -122,17 +122,45 @@ def test_a_negative_cosine_counts_only_as_itself(root: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(("name", "seed"), [("hpsv2", 0), ("hpsv2.1", 1)])
-@pytest.mark.parametrize("size", [(40, 31), (24, 40), (24, 24)])
-def test_hpsv2_is_open_clips_cosine(name: str, seed: int, size: tuple[int, int], root: Path) -> None:
+@pytest.mark.parametrize("size", [(40, 31), (24, 40), (24, 24), (7, 11), (97, 61)])
+@pytest.mark.parametrize("antialias", [True, False])
+def test_hpsv2_is_open_clips_cosine(name: str, seed: int, size: tuple[int, int], antialias: bool, root: Path) -> None:
     """By open_clip's network in plain torch, from the same file; the image in a black frame, the prompt padded with zeros."""
     network, words = hps(seed), {"a": 26, "c": 28 - 26, "t": 45}  # letters at the end of a word stand 26 rows behind
     images = pixels(1, *size)
     tokens = torch.tensor([[58, words["c"], 0, words["t"], 59, *[0] * (LENGTH - 5)]])  # "cat"
     with torch.no_grad():
-        seen = F.normalize(network.visual(published.letterboxed(published.to_image(images[0]), SIZE)[None]), dim=-1)
+        seen = F.normalize(network.visual(published.letterboxed(published.to_image(images[0]), SIZE, antialias)[None]), dim=-1)
         read = F.normalize(network.encode_text(tokens), dim=-1)
-    found = score(opened(name, root), "cat", images=from_bytes(images))
+    found = score(opened(name, root, antialias=antialias), "cat", images=from_bytes(images))
     torch.testing.assert_close(found, (seen * read).sum(1), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", SCORES)
+def test_what_decides_a_reward_is_plain_data_wherever_its_files_lie(name: str, root: Path, tmp_path: Path) -> None:
+    import json
+
+    shutil.copytree(root, tmp_path / "elsewhere")
+    reward, other = opened(name, root), opened(name, tmp_path / "elsewhere")
+    described = reward.describe()
+    assert json.loads(json.dumps(described, sort_keys=True)) == json.loads(json.dumps(other.describe(), sort_keys=True))
+    assert described["preparation"]["resampler"] == ("torch_antialiased" if name == "hpsv2.1" else "pillow")
+    assert (len(described["tokenizer_sha256"]), described["vision"]["image_size"], described["text"]["hidden_act"]) == (
+        64,
+        SIZE,
+        "gelu" if name == "hpsv2.1" else "quick_gelu",
+    )
+    score(reward, *PROMPTS)
+    assert reward.describe() == described
+
+
+def test_hpsv2_antialiases_by_default(root: Path) -> None:
+    images = from_bytes(pixels(1, 97, 61))
+    default, smooth, rough = (
+        float(score(opened("hpsv2", root, **given), "cat", images=images)) for given in ({}, {"antialias": True}, {"antialias": False})
+    )
+    assert default == smooth
+    assert abs(smooth - rough) > 1e-4
 
 
 @pytest.mark.parametrize("name", SCORES)
