@@ -1,6 +1,7 @@
 """What a dry run says of a run, against counts by hand, and that it neither needs weights nor leaves anything behind."""
 
 import shutil
+import socket
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from torch import nn
 from distill import load_teacher
 from distill.errors import UserError
 from distill.meter import Meter
+from distill.models.pipeline_outline import outline_pipeline
 from train import main
 
 TEACHER = Path("assets/digits-teacher")
@@ -83,3 +85,52 @@ def test_a_teacher_run_and_the_laboratory_have_one_too(capsys: pytest.CaptureFix
 def test_it_refuses_what_the_run_would_refuse() -> None:
     with pytest.raises(UserError, match=r"discriminator\.depths: 'bottelneck' is not a depth of the teacher; did you mean 'bottleneck'"):
         main(["configs/digits/uni_instruct.yaml", "--dry-run", "--discriminator.depths", "[bottelneck]"])
+
+
+PRESETS = sorted(Path("configs").glob("*/*.yaml"))
+SLOW = {"sdxl", "sd15", "pixart", "imagenet64", "cifar10"}
+QUICK = {"cifar10/sida_cond", "sd15/di_star", "pixart/di_plus_plus"}
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(path, id=name, marks=pytest.mark.slow if path.parent.name in SLOW and name not in QUICK else ())
+        for path in PRESETS
+        for name in [f"{path.parent.name}/{path.stem}"]
+    ],
+)
+def test_every_preset_s_dry_run_needs_neither_weights_nor_data_nor_the_hub(
+    path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*arguments: object) -> None:
+        raise AssertionError("a dry run asks the network")
+
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr(socket, "create_connection", refuse)
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    assert main([str(path), "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert "nothing is loaded, trained or written" in said
+    assert "floating-point operations" in said
+    assert "at most, without what the library itself takes" in said
+
+
+PARAMETERS = {
+    "stable-diffusion-v1-5/stable-diffusion-v1-5": {"unet": 859_520_964, "text_encoder": 123_060_480},
+    "stabilityai/stable-diffusion-2-1-base": {"unet": 865_910_724, "text_encoder": 340_387_840},
+    "stabilityai/stable-diffusion-xl-base-1.0": {"unet": 2_567_463_684, "text_encoder_2": 694_659_840},
+    "PixArt-alpha/PixArt-XL-2-512x512": {"transformer": 610_856_096, "text_encoder": 4_762_310_656},
+    "stabilityai/stable-diffusion-3-medium-diffusers": {"transformer": 2_028_328_000},
+    "black-forest-labs/FLUX.1-dev": {"transformer": 11_901_408_320},
+    "black-forest-labs/FLUX.1-schnell": {"transformer": 11_891_178_560},
+}
+"""Parameters of the published networks."""
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_a_published_pipeline_s_outline_has_the_parameters_of_the_published_one(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    pipe = outline_pipeline(name)
+    for part, count in PARAMETERS[name].items():
+        assert sum(parameter.numel() for parameter in getattr(pipe, part).parameters()) == count

@@ -129,6 +129,10 @@ class Pipeline:
             raise ValueError(f"{type(self.pipe).__name__} takes no prompts")
         encoded = self._encode(prompts)
         given = {name: value for name, value in encoded.items() if not name.startswith("no ")}
+        for name, shape in self.text_shapes().items():
+            found = given[name].shape[-1] if name != "mask" and name in given else shape[-1]
+            if found != shape[-1]:
+                raise UserError(f"teacher.path: its text encoders give {name} of {found} numbers; expected {shape[-1]}: a text encoder is missing")
         none = {name: encoded[f"no {name}"][:1] for name in given} if "no tokens" in encoded else self._encode([""])
         return Condition(text=Text(given, none))
 

@@ -10,68 +10,7 @@ import torch
 from torch import nn
 
 from distill.errors import UserError
-
-CLIP_L = {
-    "vocab_size": 49408,
-    "hidden_size": 768,
-    "intermediate_size": 3072,
-    "num_attention_heads": 12,
-    "num_hidden_layers": 12,
-    "projection_dim": 768,
-}
-CLIP_G = {
-    "vocab_size": 49408,
-    "hidden_size": 1280,
-    "intermediate_size": 5120,
-    "num_attention_heads": 20,
-    "num_hidden_layers": 32,
-    "projection_dim": 1280,
-}
-VAE = {
-    "down_block_types": ("DownEncoderBlock2D",) * 4,
-    "up_block_types": ("UpDecoderBlock2D",) * 4,
-    "block_out_channels": (128, 256, 512, 512),
-    "layers_per_block": 2,
-}
-BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
-SD15_UNET = {"sample_size": 64, "cross_attention_dim": 768}
-SDXL_UNET = {
-    "sample_size": 128,
-    "block_out_channels": (320, 640, 1280),
-    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-    "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-    "transformer_layers_per_block": (1, 2, 10),
-    "attention_head_dim": (5, 10, 20),
-    "cross_attention_dim": 2048,
-    "use_linear_projection": True,
-    "addition_embed_type": "text_time",
-    "addition_time_embed_dim": 256,
-    "projection_class_embeddings_input_dim": 2816,
-}
-Parts = dict[str, tuple[str, str, dict[str, Any]]]
-"""Name of a part -> its library, its class, and its configuration."""
-PUBLISHED: dict[str, tuple[str, Parts]] = {
-    "stable-diffusion-v1-5/stable-diffusion-v1-5": (
-        "StableDiffusionPipeline",
-        {
-            "unet": ("diffusers", "UNet2DConditionModel", SD15_UNET),
-            "vae": ("diffusers", "AutoencoderKL", VAE),
-            "text_encoder": ("transformers", "CLIPTextModel", CLIP_L),
-            "scheduler": ("diffusers", "PNDMScheduler", {**BETAS, "skip_prk_steps": True}),
-        },
-    ),
-    "stabilityai/stable-diffusion-xl-base-1.0": (
-        "StableDiffusionXLPipeline",
-        {
-            "unet": ("diffusers", "UNet2DConditionModel", SDXL_UNET),
-            "vae": ("diffusers", "AutoencoderKL", {**VAE, "scaling_factor": 0.13025, "sample_size": 1024}),
-            "text_encoder": ("transformers", "CLIPTextModel", CLIP_L),
-            "text_encoder_2": ("transformers", "CLIPTextModelWithProjection", {**CLIP_G, "hidden_act": "gelu"}),
-            "scheduler": ("diffusers", "EulerDiscreteScheduler", {**BETAS, "timestep_spacing": "leading"}),
-        },
-    ),
-}
-"""What the presets' teachers are on the hub: their classes and configurations, as published, for a machine that cannot ask it."""
+from distill.models.published_pipelines import PUBLISHED, Parts
 
 
 def outline_pipeline(source: str, revision: str | None = None) -> Any:
