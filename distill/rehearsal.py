@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -53,7 +54,8 @@ def rehearse_distillation(config: DistillRun, teacher: Denoiser, device: torch.d
         for block in checkpointed_blocks(term.term):
             block.recompute = recompute_on_meta(config.precision == "bf16")
     batch = invent_batch(config, teacher, device, config.discriminator is not None, config.needs_pairs)
-    batch = dataclasses.replace(batch, **{name: Noise(batch.u, batch.eps) for name in config.own_noise})
+    own: dict[str, Any] = {name: Noise(batch.u, batch.eps) for name in config.own_noise}
+    batch = dataclasses.replace(batch, **own)
     z, autocast = torch.randn(len(batch), *networks.generator.noise_shape, device=device), config.precision == "bf16"
     parts: dict[str, nn.Module | None] = {
         "teacher": teacher,

@@ -7,7 +7,7 @@ silently keep the last.
 from __future__ import annotations
 
 import re
-from typing import Any, ClassVar
+from typing import Any
 
 import yaml
 
@@ -30,8 +30,6 @@ MAX_DEPTH = 100
 
 class _Loader(yaml.SafeLoader):
     """PyYAML's safe loader with the scalars of YAML 1.2 and unique keys."""
-
-    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         lines: dict[str, int] = {}
@@ -56,7 +54,9 @@ class _Loader(yaml.SafeLoader):
 class _Dumper(yaml.SafeDumper):
     """PyYAML's safe dumper, which quotes the texts that `_Loader` would not read as texts."""
 
-    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {key: list(value) for key, value in yaml.SafeDumper.yaml_implicit_resolvers.items()}
+
+_Loader.yaml_implicit_resolvers = {}
+_Dumper.yaml_implicit_resolvers = {first: list(forms) for first, forms in yaml.SafeDumper.yaml_implicit_resolvers.items()}
 
 
 def _integer(loader: _Loader, node: yaml.ScalarNode) -> int:

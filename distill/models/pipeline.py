@@ -38,9 +38,21 @@ def open_pipeline(source: str, flag: str, **settings: Any) -> Any:
         check_folder(Path(source), flag)
     try:
         # Weights in pickles are refused: opening them could run code.
-        return DiffusionPipeline.from_pretrained(source, use_safetensors=True, **settings)
+        return DiffusionPipeline.from_pretrained(source, use_safetensors=True, **{**left_out_parts(source, settings), **settings})
     except (OSError, ValueError, AttributeError, ImportError) as error:
         raise UserError(f"{flag}: {source} cannot be opened as a diffusers pipeline ({error})") from error
+
+
+def left_out_parts(source: str, settings: dict[str, Any]) -> dict[str, None]:
+    """Text encoders and tokenizers that a pipeline was saved without, such as T5 of Stable Diffusion 3: diffusers wants to be told of each."""
+    import diffusers
+
+    place = {name: settings[name] for name in ("revision",) if settings.get(name) is not None}
+    index = diffusers.DiffusionPipeline.load_config(source, **place)
+    kind = getattr(diffusers, str(index.get("_class_name")), None)
+    parts = inspect.signature(kind.__init__).parameters if isinstance(kind, type) else {}
+    optional = [name for name in parts if name.startswith(("text_encoder", "tokenizer"))]
+    return {name: None for name in optional if index.get(name) in (None, [None, None], (None, None)) and name not in settings}
 
 
 def check_folder(folder: Path, flag: str) -> None:

@@ -66,7 +66,7 @@ class StabilityAutoencoder:
         """The autoencoder of diffusers, frozen; on the meta device without weights."""
         from diffusers import AutoencoderKL
 
-        from distill.models.pipeline_outline import VAE
+        from distill.models.published_pipelines import VAE
 
         if self._vae is not None:
             return self._vae
