@@ -176,7 +176,7 @@ def test_a_smallest_resolution_is_the_end_of_the_encoder_and_bottleneck_what_the
 
     torch.manual_seed(0)
     sizes = {"resolution": 16, "channels": 3, "label_count": 0, "width": 8, "multipliers": (1, 2), "blocks": 2}
-    for network in (SongUNet(SongUNetConfig(**sizes)), DhariwalUNet(DhariwalUNetConfig(**sizes))):
+    for network in (SongUNet(SongUNetConfig(**sizes), 3), DhariwalUNet(DhariwalUNetConfig(**sizes), 3)):
         last, middle = outputs_of(network.enc["8x8_block1"]), outputs_of(network.dec["8x8_in1"])
         _, _, features = network.encode(torch.randn(1, 3, 16, 16), network.embed(torch.tensor([0.1]), None))
         assert torch.equal(features["8"], last[0])

@@ -79,17 +79,20 @@ def test_held_out_digits_by_name_by_array_and_by_statistics(arrays: Path, tmp_pa
     by_statistics = fid(tmp_path, *source, "--reference", str(arrays / "edm.npz"))
     assert by_statistics["summary"]["fd"]["mean"] == pytest.approx(expected, rel=1e-9)
     assert by_statistics["skipped"]["kid"] == "the reference is statistics, without features"
-    assert by_statistics["reference"]["kind"] == "statistics (EDM or clean-fid)"
+    assert by_statistics["reference"]["kind"] == "statistics (of unknown origin)"
+    assert by_statistics["departures"] == ["360 images, not 10000", "reference statistics of unknown origin"]
 
 
 def test_published_statistics(arrays: Path, tmp_path: Path) -> None:
     clean, edm, dino = (read_protocol(name) for name in ("clean", "edm-50k", "fd-dinov2"))
-    for name, kind in (("edm.npz", "EDM or clean-fid"), ("adm.npz", "ADM"), ("edm2.pkl", "EDM2")):
+    for name, kind in (("edm.npz", "of unknown origin"), ("edm2.pkl", "EDM2")):
         found = read_statistics(arrays / name, edm)
-        assert found.origin == {"kind": f"statistics ({kind})", "of": name, "count": None}
+        assert found.origin == {"kind": f"statistics ({kind})", "of": name, "count": None, "known": kind == "EDM2"}
         np.testing.assert_allclose(found.statistics.mean.numpy(), pixels(TRAIN).numpy().mean(0), rtol=1e-12 if name == "edm2.pkl" else 1e-6)
         np.testing.assert_allclose(found.statistics.cov.numpy(), np.cov(pixels(TRAIN).numpy().T), atol=1e-15)
-    read_statistics(arrays / "digits_clean_train_8.npz", clean)
+    with pytest.raises(UserError, match=r"adm.npz: statistics of ADM are made for none of ours; expected some made for edm-50k$"):
+        read_statistics(arrays / "adm.npz", edm)
+    assert read_statistics(arrays / "digits_clean_train_8.npz", clean).origin["kind"] == "statistics (clean-fid, clean)"
     with pytest.raises(UserError, match=r"digits_clean_train_8.npz: 'clean' in its name is another protocol; expected statistics made for edm-50k$"):
         read_statistics(arrays / "digits_clean_train_8.npz", edm)
     with pytest.raises(UserError, match=r"edm2.pkl: holds fid; expected fd_dinov2 for fd-dinov2$"):
@@ -127,6 +130,7 @@ def test_a_teacher_in_repetitions_one_process_or_two(tmp_path: Path, capsys: pyt
     # The images are the same bytes; sums over them depend in the last digit on how many threads add.
     (by_one,), (by_two,) = one["repetitions"], two["repetitions"]
     assert by_one.pop("images_sha256") == by_two.pop("images_sha256")
+    assert by_two.pop("kid_interval") == pytest.approx(by_one.pop("kid_interval"), rel=1e-9)
     assert by_two == pytest.approx(by_one, rel=1e-9)
     assert one["first_seeds"] == [0]
     assert one["source"]["sampler"]["steps"] == 2
@@ -249,6 +253,7 @@ def test_protocols_are_frozen_and_explained(capsys: pytest.CaptureFixture[str]) 
         "coco30k": "e906fa676994",
         "edm-50k": "e906fa676994",
         "fd-dinov2": "5e49d8d2c436",
+        "fd-dinov2-dgm": "6ac9de8e893f",
         "fd-effnet": "df7b06af7777",
         "fd-pixel": "56b9ebeacf05",
     }
