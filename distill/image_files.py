@@ -75,8 +75,9 @@ class ImageFiles:
         """The file of an image as it is. Raises UserError where it cannot be read."""
         return read_member(self._files(), self.names[row], self.path, COMPLAINT)
 
-    def pixels(self, row: int, mode: str | None = None) -> Tensor:
-        """The bytes (c, h, w) of an image, in Pillow's `mode`, or of one channel where it is grey and else of three.
+    def pixels(self, row: int, mode: str | None = None, upright: bool = True) -> Tensor:
+        """The bytes (c, h, w) of an image, in Pillow's `mode`, or of one channel where it is grey and else of three, turned as its EXIF says unless
+        `upright` is false.
 
         Raises UserError where it cannot be read.
         """
@@ -84,7 +85,7 @@ class ImageFiles:
 
         content = self.content(row)
         try:
-            return decode(content, mode)
+            return decode(content, mode, upright)
         except ValueError as error:
             raise UserError(f"{self.path / self.names[row]}: {COMPLAINT} ({error})") from error
 

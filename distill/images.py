@@ -23,14 +23,14 @@ DEEP = {"I", "F", "I;16", "I;16B", "I;16L", "I;16N"}
 """Pillow's modes of one channel, and of more than a byte for each."""
 
 
-def decode(content: bytes, mode: str | None = None) -> UInt8[Tensor, "c h w"]:
+def decode(content: bytes, mode: str | None = None, upright: bool = True) -> UInt8[Tensor, "c h w"]:
     """An image file's pixels, in Pillow's `mode`, or of one channel where the file is grey and else of three.
 
     Raises ValueError where it is no image, or of more than a byte for each channel.
     """
     try:
         with Image.open(io.BytesIO(content)) as image:
-            return pixels_of(image, mode)
+            return pixels_of(image, mode, upright)
     except UnidentifiedImageError as error:
         raise ValueError("of no kind that Pillow knows") from error
     except (
@@ -44,16 +44,16 @@ def decode(content: bytes, mode: str | None = None) -> UInt8[Tensor, "c h w"]:
         raise ValueError(str(error)) from error
 
 
-def pixels_of(image: Image.Image, mode: str | None = None) -> UInt8[Tensor, "c h w"]:
-    """The pixels of an opened image, upright as its EXIF orientation says, of one channel where it is grey and else of three, or in Pillow's `mode`.
+def pixels_of(image: Image.Image, mode: str | None = None, upright: bool = True) -> UInt8[Tensor, "c h w"]:
+    """The pixels of an opened image, of one channel where it is grey and else of three, or in Pillow's `mode`.
 
-    Of a moving image the first frame counts; transparency is left out. Raises ValueError where a channel has more than a byte.
+    They are turned as the image's EXIF orientation says unless `upright` is false. Of a moving image the first frame counts; transparency is left out. Raises ValueError where a channel has more than a byte.
     """
     if image.mode in DEEP:
         raise ValueError(f"mode {image.mode}; expected 8 bits a channel")
-    upright = ImageOps.exif_transpose(image)
-    upright.info.pop("transparency", None)  # it is left out, and Pillow would warn of a palette that has it
-    pixels = np.asarray(upright.convert(mode or ("L" if image.mode in GREY else "RGB")))
+    turned = ImageOps.exif_transpose(image) if upright else image
+    turned.info.pop("transparency", None)  # it is left out, and Pillow would warn of a palette that has it
+    pixels = np.asarray(turned.convert(mode or ("L" if image.mode in GREY else "RGB")))
     return torch.from_numpy(pixels.reshape(*pixels.shape[:2], -1).copy()).permute(2, 0, 1)
 
 

@@ -45,7 +45,8 @@ def prompts_sha256(prompts: Sequence[str]) -> str:
 
 
 class FileImages:
-    """The images of a folder or an archive, by name. One that cannot be read is given as the UserError that says so.
+    """The images of a folder or an archive, by name, not turned by their EXIF, as clean-fid reads them. One that cannot be read is given as the
+    UserError that says so.
 
     Raises UserError where there are no images at all.
     """
@@ -91,7 +92,7 @@ class FileImages:
     def read(self, rows: Sequence[int]) -> Iterator[UInt8[Tensor, "c h w"] | UserError]:
         for row in rows:
             try:
-                yield self.files.pixels(row)
+                yield self.files.pixels(row, upright=False)
             except UserError as error:
                 yield error
 

@@ -24,6 +24,7 @@ from distill.images import decode, pixels_of
 from distill.prompts import jsonl, text_file
 from distill.types import Condition, Text
 from eval.prompt_sets import read_prompt_set
+from eval.streams import FileImages
 
 
 def png(shade: int = 0, mode: str = "RGB", size: tuple[int, int] = (4, 4)) -> bytes:
@@ -207,6 +208,11 @@ def test_every_source_shows_images_upright(tmp_path: Path) -> None:
     with Image.open(io.BytesIO(turned())) as image:
         assert torch.equal(pixels_of(image), expected)
     assert ImageFolder(write(tmp_path, {"a.png": turned()})).image_shape == (3, 2, 1)
+
+
+def test_a_protocol_reads_files_as_they_lie_as_clean_fid_does(tmp_path: Path) -> None:
+    (image,) = FileImages(write(tmp_path, {"a.png": turned()})).read([0])
+    assert torch.equal(image, torch.tensor([[[0, 255]]], dtype=torch.uint8))
 
 
 @pytest.mark.parametrize(("mode", "value", "expected"), [("1", 1, [255]), ("L", 7, [7]), ("P", 0, [0, 0, 0]), ("LA", (7, 0), [7])])
