@@ -47,7 +47,8 @@ def decode(content: bytes, mode: str | None = None, upright: bool = True) -> UIn
 def pixels_of(image: Image.Image, mode: str | None = None, upright: bool = True) -> UInt8[Tensor, "c h w"]:
     """The pixels of an opened image, of one channel where it is grey and else of three, or in Pillow's `mode`.
 
-    They are turned as the image's EXIF orientation says unless `upright` is false. Of a moving image the first frame counts; transparency is left out. Raises ValueError where a channel has more than a byte.
+    They are turned as the image's EXIF orientation says unless `upright` is false. Of a moving image the first frame counts; transparency is left
+    out. Raises ValueError where a channel has more than a byte.
     """
     if image.mode in DEEP:
         raise ValueError(f"mode {image.mode}; expected 8 bits a channel")
