@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import tarfile
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -75,7 +76,7 @@ class Zip:
 
     def __init__(self, archive: zipfile.ZipFile) -> None:
         self.archive = archive
-        self.entries = {plain_name(entry.filename): entry for entry in archive.infolist() if not entry.is_dir() and not entry.filename.endswith("\\")}
+        self.entries = {plain_name(entry.filename): entry for entry in archive.infolist() if not entry.filename.endswith(("/", "\\"))}
 
     def stamps(self) -> dict[str, str]:
         """Size and check sum."""
@@ -113,6 +114,8 @@ def plain_name(name: str) -> str:
 
 UNREADABLE = (OSError, ValueError, KeyError, EOFError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error, tarfile.TarError)
 """What reading a member of a broken, cut or encrypted archive raises."""
+UNREADABLE_ARRAYS = (*UNREADABLE, MemoryError, SyntaxError, tokenize.TokenError)
+"""What `numpy.load` raises of a broken file."""
 
 
 def read_member(files: Files, name: str, path: Path, complaint: str = "cannot be read") -> bytes:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distill.errors import UserError
-from distill.files import file_sha256, load_tensors, load_weights, new_folder, read_json, save_tensors, write_json
+from distill.files import file_sha256, load_tensors, load_weights, new_folder, read_mapping, save_tensors, write_json
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -61,7 +61,8 @@ def load_checkpoint(path: Path, modules: Mapping[str, nn.Module], optimizers: Ma
     """Restore the state of training; returns the progress. Raises UserError where a file is missing, changed, or of another architecture."""
     if not path.is_dir():
         raise UserError(f"{path}: no such checkpoint")
-    for name, expected in read_json(path / MANIFEST).items():
+    manifest = read_mapping(path / MANIFEST)
+    for name, expected in {PROGRESS: None, **manifest}.items():
         file = path / name
         if not file.is_file() or file_sha256(file) != expected:
             raise UserError(f"{file}: is {'damaged' if file.is_file() else 'missing'}; remove {path} to continue from an earlier checkpoint")
@@ -69,7 +70,7 @@ def load_checkpoint(path: Path, modules: Mapping[str, nn.Module], optimizers: Ma
         load_weights(module, path / f"{name}.safetensors")
     for name, optimizer in optimizers.items():
         restore_optimizer(optimizer, load_tensors(path / f"{name}.optimizer.safetensors"))
-    return read_json(path / PROGRESS)
+    return read_mapping(path / PROGRESS)
 
 
 def optimizer_tensors(optimizer: Optimizer) -> dict[str, Tensor]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import difflib
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
@@ -16,6 +17,18 @@ class UserError(Exception):
 
 class TrainingError(Exception):
     """Training cannot go on: a loss or a gradient is not finite. The message is one line."""
+
+
+@contextmanager
+def reading(source: object) -> Iterator[None]:
+    """Around code that reads data of others: what wrong types and missing entries raise becomes a UserError that names the source."""
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        if is_out_of_memory(error):
+            raise
+        reason = f"has no {error}" if isinstance(error, KeyError) else (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{source}: {reason}") from error
 
 
 def did_you_mean(name: str, options: Iterable[str]) -> str:

@@ -11,8 +11,8 @@ import importlib.metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from distill.errors import ArgumentParser, UserError, run_command
-from distill.files import load_weights, read_json, save_tensors, write_json, write_text
+from distill.errors import ArgumentParser, UserError, reading, run_command
+from distill.files import load_weights, read_mapping, save_tensors, write_json, write_text
 
 if TYPE_CHECKING:
     from distill.types import Denoiser, Generator
@@ -129,7 +129,8 @@ def load_generator(path: Path | str, resolution: int | None = None) -> Generator
     network = build_network({**description["network"], **here}, folder / CONFIG)
     generator = network
     if "init_noise_to_signal" in description:
-        generator = ImageGenerator(network, description["init_noise_to_signal"], *description.get("further_noise_to_signal", ()))
+        with reading(folder / CONFIG):
+            generator = ImageGenerator(network, description["init_noise_to_signal"], *description.get("further_noise_to_signal", ()))
     if (folder / ADAPTERS).is_file():
         network.load_adapters(folder)
     elif not is_pipeline(folder):
@@ -144,8 +145,7 @@ def is_pipeline(folder: Path) -> bool:
 
 def is_own_pipeline(folder: Path) -> bool:
     """Whether a folder is the export of a network that only this package has. Raises UserError where its index is broken."""
-    index = read_json(folder / PIPELINE) if (folder / PIPELINE).is_file() else {}
-    return isinstance(index, dict) and index.get("_class_name") == list(OWN_PIPELINE)
+    return (folder / PIPELINE).is_file() and read_mapping(folder / PIPELINE).get("_class_name") == list(OWN_PIPELINE)
 
 
 def describe_generator(generator: Generator) -> dict[str, Any]:
@@ -179,10 +179,8 @@ def build_network(description: dict[str, Any], source: Path) -> Any:
     name = settings.pop("class")
     if name not in CLASSES:
         raise UserError(f"{source}: network class '{name}' is unknown; expected one of {', '.join(CLASSES)}")
-    try:
+    with reading(source):
         return getattr(importlib.import_module(CLASSES[name]), name).from_description(settings)
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{source}: {error}") from error
 
 
 def _open(path: Path, kind: str) -> tuple[Path, dict[str, Any]]:
@@ -195,12 +193,20 @@ def _open(path: Path, kind: str) -> tuple[Path, dict[str, Any]]:
     folder = next((candidate for candidate in candidates if (candidate / CONFIG).is_file()), None)
     if folder is None:
         raise UserError(f"{path}: holds neither {CONFIG} nor an export nor a checkpoint")
-    description = read_json(folder / CONFIG)
-    if not isinstance(description, dict) or description.get("format") != FORMAT:
+    return folder, read_description(folder, kind)
+
+
+def read_description(folder: Path, kind: str) -> dict[str, Any]:
+    """What `config.json` says of a network of this kind. Raises UserError where it is of another, or says nothing of a network."""
+    description = read_mapping(folder / CONFIG)
+    if description.get("format") != FORMAT:
         raise UserError(f"{folder / CONFIG}: is not of the format '{FORMAT}'")
     if description.get("kind") != kind:
         raise UserError(f"{folder}: holds a {description.get('kind')}; expected a {kind}")
-    return folder, description
+    network = description.get("network")
+    if not isinstance(network, dict) or not isinstance(network.get("class"), str):
+        raise UserError(f"{folder / CONFIG}: 'network' is {network!r:.60}; expected a mapping with the network's 'class'")
+    return description
 
 
 def main(arguments: list[str]) -> None:
@@ -246,8 +252,8 @@ def _refuse_to_replace(out: Path) -> None:
 
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
-    description = read_json(out / CONFIG) if (out / CONFIG).is_file() else {}
-    if (out / MANIFEST).exists() or not isinstance(description, dict) or description.get("kind") != "generator":
+    kind = read_mapping(out / CONFIG).get("kind") if (out / CONFIG).is_file() else None
+    if (out / MANIFEST).exists() or kind != "generator":
         raise UserError(f"--out {out}: is there and holds no export; expected a new folder")
 
 

@@ -100,6 +100,14 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path}: is not JSON ({error})") from error
 
 
+def read_mapping(path: Path) -> dict[str, Any]:
+    """Read a JSON file that holds a mapping. Raises UserError where it is missing, broken or holds something else."""
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: expected a mapping, found {type(content).__name__}")
+    return content
+
+
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
     """A folder to fill, which takes the name `path` only when the block ends well; what stood there before goes then."""

@@ -9,8 +9,9 @@ from typing import Any
 
 import yaml
 
-from distill.export import ADAPTERS, CONFIG, PIPELINE, is_own_pipeline
-from distill.files import read_json, write_text
+from distill.errors import reading
+from distill.export import ADAPTERS, PIPELINE, is_own_pipeline, read_description
+from distill.files import read_mapping, write_text
 from distill.run_record import Run, method_of, read_run, student_cost
 
 CARD = "README.md"
@@ -33,18 +34,19 @@ def write_card(folder: Path, run_dir: Path, name: str | None = None) -> None:
 
     Raises UserError where the folder is no export or the other no run, or a file of one of them is broken.
     """
-    run, export = read_run(run_dir), read_json(folder / CONFIG)
-    shown = _shown(run.config.get("teacher") or {})
+    run, export = read_run(run_dir), read_description(folder, "generator")
     thing = "image" if _makes_images(folder) else "sample"
-    sections = [
-        _front_matter(folder, run, export),
-        f"# {run_dir.resolve().name}\n\nMakes each {thing} in {student_cost(run)}. Distilled from {shown} by {method_of(run.config)}.",
-        f"## Use\n\n```python\n{_usage(folder, run, export, name or str(run_dir / 'export'))}\n```",
-        f"## Results\n\n{_results(run)}",
-        f"## Recipe\n\n{_recipe(run)}",
-        f"## Licence\n\nWeights that were learned from a teacher and from data are bound by the licences of both: see that of {shown} and of the data"
-        " in the recipe. This file grants nothing.",
-    ]
+    with reading(run_dir):
+        shown = _shown(run.config.get("teacher") or {})
+        sections = [
+            _front_matter(folder, run, export),
+            f"# {run_dir.resolve().name}\n\nMakes each {thing} in {student_cost(run)}. Distilled from {shown} by {method_of(run.config)}.",
+            f"## Use\n\n```python\n{_usage(folder, run, export, name or str(run_dir / 'export'))}\n```",
+            f"## Results\n\n{_results(run)}",
+            f"## Recipe\n\n{_recipe(run)}",
+            "## Licence\n\nWeights that were learned from a teacher and from data are bound by the licences of both: see that of "
+            f"{shown} and of the data in the recipe. This file grants nothing.",
+        ]
     write_text(folder / CARD, "\n\n".join(sections) + "\n")
 
 
@@ -74,7 +76,7 @@ def _usage(folder: Path, run: Run, export: dict[str, Any], name: str) -> str:
     image = f"image = pipe({_arguments(call)}).images[0]"
     if (folder / ADAPTERS).is_file():
         teacher = run.config["teacher"]
-        scheduler = read_json(folder / "scheduler" / "scheduler_config.json")["_class_name"]
+        scheduler = read_mapping(folder / "scheduler" / "scheduler_config.json")["_class_name"]
         place = {key: teacher[key] for key in ("revision", "variant") if teacher.get(key) is not None}
         lines = [
             f"from diffusers import {scheduler}, DiffusionPipeline",
@@ -123,22 +125,27 @@ def _results(run: Run) -> str:
     named = _named_result(run.folder / "fid.json")
     if not student:
         return named or f"Not measured yet; `{run.eval_command}` does and writes them here."
+    with reading(run.folder / "eval.json"):
+        return "\n".join([*_table(run, student, teacher), *(["", named] if named else [])])
+
+
+def _table(run: Run, student: dict[str, Any], teacher: dict[str, Any]) -> list[str]:
     evaluations = (run.evaluation.get("sampling") or {}).get("teacher_evaluations")
     rows = [f"| | student, {student_cost(run)} | teacher{f', {evaluations} evaluations' if evaluations else ''} |", "|---|---|---|"]
     for key, name in {run.distance: f"{run.evaluation.get('protocol', 'fd-pixel')}, a Fréchet distance", **SHOWN}.items():
         if key in student:
             rows.append(f"| {name} | {student[key]:.4g} | {format(teacher[key], '.4g') if key in teacher else ''} |")
-    rows += ["", f"Over {run.evaluation.get('n')} samples from seed {run.evaluation.get('seed', 0)}, by `{run.eval_command}`."]
-    return "\n".join([*rows, *(["", named] if named else [])])
+    return [*rows, "", f"Over {run.evaluation.get('n')} samples from seed {run.evaluation.get('seed', 0)}, by `{run.eval_command}`."]
 
 
 def _named_result(path: Path) -> str:
     """The student's distance that `python -m eval fid --out` wrote there, if it did."""
-    results = read_json(path) if path.is_file() else {}
-    if results.get("source", {}).get("of") != "the student":
-        return ""
-    name = " and ".join([f"`{results['protocol']}`", *results["departures"]])
-    return f"{results['metric']} {results['summary']['fd']['mean']:.4g} under {name}, {results['n']} images, by `python -m eval fid`."
+    results = read_mapping(path) if path.is_file() else {}
+    with reading(path):
+        if results.get("source", {}).get("of") != "the student":
+            return ""
+        name = " and ".join([f"`{results['protocol']}`", *results["departures"]])
+        return f"{results['metric']} {results['summary']['fd']['mean']:.4g} under {name}, {results['n']} images, by `python -m eval fid`."
 
 
 def _recipe(run: Run) -> str:

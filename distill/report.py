@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Callable
 from html import escape
 from pathlib import Path
 from typing import Any, NoReturn
 
 from distill import charts
 from distill.charts import duration, short
-from distill.errors import UserError, run_command
+from distill.errors import UserError, reading, run_command
 from distill.files import write_json, write_text
 from distill.preference_section import preference_of
 from distill.results_section import doubts, glossary, results_table, tiles
@@ -63,6 +64,15 @@ def section(title: str, body: str) -> str:
 def missing(what: str, command: str) -> str:
     """One line in the place of something that is not there, with the command that makes it."""
     return f'<p class="missing">{escape(what)} Make it with <code>{escape(command)}</code></p>'
+
+
+def told(source: Path, tell: Callable[[], str]) -> str:
+    """A part of the page, or a line in its place where the file that it tells of is not as this version writes it."""
+    try:
+        with reading(source):
+            return tell()
+    except UserError as error:
+        return f'<p class="missing">{escape(f"Not as this version writes it: {error}.")}</p>'
 
 
 def images_of(run: Run) -> str:
@@ -164,29 +174,42 @@ def provenance_of(run: Run) -> str:
     return config + (f'<dl class="facts">{rows}</dl>' if rows else absent)
 
 
-def page(run: Run, summary: dict[str, Any]) -> str:
-    """The whole report as one HTML document."""
-    title, table = escape(summary["name"]), results_table(run.evaluation, run.distance)
+def glossary_of(run: Run) -> str:
+    """What each number is; empty where none was measured."""
+    return section("How to read the numbers", glossary(run.evaluation, run.distance)) if results_table(run.evaluation, run.distance) else ""
+
+
+def results_of(run: Run) -> str:
+    """What was measured at the end, and under which conditions."""
+    table = results_table(run.evaluation, run.distance)
+    if not table:
+        return section("Results", missing("There is no eval.json: this run has not been evaluated.", run.eval_command))
     reference = run.evaluation.get("reference")
     # Without its conditions a number cannot be compared.
     known = reference if isinstance(reference, dict) else {}
     conditions = run.evaluation | {key: known[key] for key in ("train_images", "held_out_images", "classifier_accuracy") if key in known}
     conditions |= {"memorised by real images": known["memorised"]} if "memorised" in known else {}
     stated = ", ".join(f"{key} {value}" for key, value in conditions.items() if key != run.distance and isinstance(value, str | int | float))
-    preferred = preference_of(run.folder, run.preference)
-    absent = missing("There is no eval.json: this run has not been evaluated.", run.eval_command)
+    return section("Results", f'{table}{doubts(run.evaluation)}<p class="note">Evaluated with {escape(stated)}.</p>')
+
+
+def page(run: Run, summary: dict[str, Any]) -> str:
+    """The whole report as one HTML document."""
+    title = escape(summary["name"])
     lost = f"Line {', '.join(map(str, run.unreadable))} of stats.jsonl is not a whole record and was skipped; a run killed while writing leaves one."
+    preferred = told(run.folder / "preference.json", lambda: preference_of(run.folder, run.preference))
+    lead = told(run.folder, lambda: f'<p class="lead">{escape(story(run, summary))}</p>{tiles(summary, run.distance)}')
     body = [
-        f'<header><h1>{title}</h1><p class="lead">{escape(story(run, summary))}</p>{tiles(summary, run.distance)}</header>',
+        f"<header><h1>{title}</h1>{lead}</header>",
         f'<p class="missing">{lost}</p>' if run.unreadable else "",
-        section("How to read the numbers", glossary(run.evaluation, run.distance)) if table else "",
+        told(run.folder / "eval.json", lambda: glossary_of(run)),
         section("Images", images_of(run)),
-        section("Results", f'{table}{doubts(run.evaluation)}<p class="note">Evaluated with {escape(stated)}.</p>' if table else absent),
+        told(run.folder / "eval.json", lambda: results_of(run)),
         section("Preference scores", preferred) if preferred else "",
-        section("Distance during training", monitor_of(run)),
-        sweep_of(run),
+        section("Distance during training", told(run.folder, lambda: monitor_of(run))),
+        told(run.folder / "sweep.json", lambda: sweep_of(run)),
         statistics_of(run),
-        calibration_of(run),
+        told(run.folder / "calibration.json", lambda: calibration_of(run)),
         section("Where the time went", time_of(run)),
         section("Samples over training", samples_of(run)),
         section("How to repeat it", provenance_of(run)),

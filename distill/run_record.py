@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from distill.errors import UserError
-from distill.files import read_json
+from distill.files import read_mapping
 from distill.text_files import read_text
 from distill.yaml_files import parse_yaml
 
@@ -51,7 +51,7 @@ class Run:
         found: dict[str, tuple[list[int], list[float]]] = {}
         for line in self.lines:
             for key, value in line.items():
-                if key.startswith(prefix):
+                if key.startswith(prefix) and isinstance(value, int | float | None):
                     steps, values = found.setdefault(key.removeprefix(prefix), ([], []))
                     steps.append(line["step"])
                     values.append(float("nan") if value is None else float(value))
@@ -65,21 +65,21 @@ def read_run(run_dir: Path) -> Run:
     files = {name: run_dir / name for name in ("config.yaml", "meta.json", "eval.json", "calibration.json", "sweep.json", "preference.json")}
     if not files["config.yaml"].is_file() and not (run_dir / "stats.jsonl").is_file():
         raise UserError(f"{run_dir}: is not a run; expected a folder with config.yaml or stats.jsonl")
-    found = {name: (read_yaml if name == "config.yaml" else read_json)(path) for name, path in files.items() if path.is_file()}
-    for name, content in found.items():
-        if not isinstance(content, dict):
-            raise UserError(f"{files[name]}: expected a mapping, found {type(content).__name__}")
+    found = {name: (read_yaml if name == "config.yaml" else read_mapping)(path) for name, path in files.items() if path.is_file()}
     config, meta, evaluation, calibration, sweep, preference = (found.get(name, {}) for name in files)
     return Run(run_dir, config, meta, evaluation, calibration, sweep, preference, *read_stats(run_dir / "stats.jsonl"))
 
 
-def read_yaml(path: Path) -> Any:
-    """A configuration as it is written: a report must open the runs of other versions, so nothing is checked here."""
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A configuration as it is written: a report must open the runs of other versions, so nothing more is checked than that it is a mapping."""
     text = read_text(path, str(path))
     try:
-        return parse_yaml(text)
+        content = parse_yaml(text)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: expected a mapping, found {type(content).__name__}")
+    return content
 
 
 def read_stats(path: Path) -> tuple[list[dict[str, Any]], list[int]]:
@@ -111,8 +111,9 @@ def method_of(config: dict[str, Any]) -> str | None:
     objective, terms = config.get("objective"), config.get("terms") or ()
     if not isinstance(objective, dict):
         return None
+    names = [str(term.get("name")) for term in terms if isinstance(term, dict)] if isinstance(terms, list | tuple) else []
     detail = objective.get("divergence") or objective.get("distance")
-    return " + ".join([f"{objective.get('name')} ({detail})" if detail else str(objective.get("name")), *(str(term["name"]) for term in terms)])
+    return " + ".join([f"{objective.get('name')} ({detail})" if detail else str(objective.get("name")), *names])
 
 
 def summarise(run_dir: Path) -> dict[str, Any]:

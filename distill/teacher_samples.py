@@ -19,7 +19,7 @@ from tqdm import tqdm
 from distill.config import differences
 from distill.encoded_prompts import EncodedPrompts
 from distill.errors import UserError
-from distill.files import load_sealed_tensors, new_file, read_json, save_tensors, weights_sha256, write_json
+from distill.files import load_sealed_tensors, new_file, read_mapping, save_tensors, weights_sha256, write_json
 from distill.registry import Settings
 from distill.run_settings import TeacherSamplesSettings
 from distill.sampling import balanced_labels, sample_teacher, seeded_noise
@@ -102,5 +102,5 @@ class TeacherSamples:
             if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
                 raise UserError(f"teacher_samples.path: {self.path} is there and holds no samples; expected a new folder")
             return
-        for key, there, here in differences(read_json(index), self.description):
+        for key, there, here in differences(read_mapping(index), self.description):
             raise UserError(f"teacher_samples.path: {self.path} holds other samples: {key} is {there!r} there and {here!r} here; give another path")

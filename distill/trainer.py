@@ -18,7 +18,7 @@ from tqdm import tqdm
 from distill.batches import seeded
 from distill.checkpoint import load_checkpoint, save_checkpoint
 from distill.ema import EMA
-from distill.errors import UserError
+from distill.errors import UserError, reading
 from distill.files import new_folder, write_json
 from distill.guard import MONITOR, STOPPED, GuardSettings
 from distill.images import save_samples_picture, shown_count
@@ -72,9 +72,10 @@ class Trainer:
         """Continue from a checkpoint. Raises UserError where it is damaged or of another architecture."""
         optimizers = {name: updater.optimizer for name, updater in self.task.updaters.items()}
         progress = load_checkpoint(checkpoint, {**self.task.modules, "model": self.task.ema.average}, optimizers)
-        self.step = self.saved_step = progress["step"]
-        self.seconds_before, self.task.ema.updates = progress["seconds"], progress["ema_updates"]
-        self.line = progress.get("line", {})
+        with reading(checkpoint):
+            self.step = self.saved_step = progress["step"]
+            self.seconds_before, self.task.ema.updates = progress["seconds"], progress["ema_updates"]
+            self.line = progress.get("line", {})
         self.verdict = self._judge(lambda guard: guard.verdict(self.line))
 
     def run(self) -> int:

@@ -8,9 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field, PositiveInt
+
 from distill.errors import UserError
-from distill.files import read_json
 from eval.protocols import seeds
+from eval.results_file import Part, read_results_of
 from eval.table import aligned
 
 FORMAT = "distill-fid/1"
@@ -32,6 +34,42 @@ SPREADS = {"fd": "by the bootstrap", "fd_limit": "by the fit of its line", "kid"
 """What the deviations of a single repetition are of."""
 SAME = ("protocol", "preprocessing_sha256", "weights_sha256", "n")
 """What two results must have in common to be compared, besides the reference and, where both are known, the prompts."""
+
+
+class _Reference(Part):
+    sha256: str
+
+
+class _Source(Part):
+    prompts_sha256: str | None = None
+    lossy: int | None = None
+
+
+class _Spread(Part):
+    mean: float
+    std: float
+    min: float
+
+
+class _Repetition(Part):
+    images_sha256: str | None = None
+    fd_deviation: float | None = None
+    fd_limit_deviation: float | None = None
+    kid_deviation: float | None = None
+    is_deviation: float | None = None
+
+
+class _Results(Part):
+    protocol: str
+    preprocessing_sha256: str
+    weights_sha256: str
+    n: PositiveInt
+    reference: _Reference
+    source: _Source
+    departures: list[str]
+    first_seeds: list[int] | None
+    summary: dict[str, _Spread]
+    repetitions: list[_Repetition] = Field(min_length=1)
 
 
 def render(results: Mapping[str, Any]) -> str:
@@ -76,11 +114,8 @@ def paper_line(results: Mapping[str, Any]) -> str:
 
 
 def read_results(path: Path) -> dict[str, Any]:
-    """Results that `fid` wrote. Raises UserError where the file holds something else."""
-    results = read_json(path)
-    if not isinstance(results, dict) or results.get("format") != FORMAT:
-        raise UserError(f"{path}: is not of the format '{FORMAT}'; expected what python -m eval fid --out writes")
-    return results
+    """Results that `fid` wrote. Raises UserError, naming the first part that does not fit, where the file holds something else."""
+    return read_results_of("fid", path, FORMAT, _Results)[0]
 
 
 def compare(results: Mapping[str, Mapping[str, Any]]) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from distill.archives import UNREADABLE_ARRAYS
 from distill.errors import UserError
 from distill.files import file_sha256
 from eval.frechet import Statistics
@@ -38,8 +38,6 @@ NAMED = (
     (r"img(512|64)(-.*)?", "EDM2"),
 )
 """Names under which statistics were published, without their endings, and by whom."""
-UNREADABLE = (OSError, ValueError, EOFError, zipfile.BadZipFile)
-"""What NumPy raises of a file that is broken."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +71,7 @@ def holds_statistics(path: Path) -> bool:
     try:
         with path.open("rb") as handle, np.load(handle, allow_pickle=False) as content:
             return {"mu", "sigma"} <= set(content.files)
-    except UNREADABLE:
+    except UNREADABLE_ARRAYS:
         return False
 
 
@@ -109,8 +107,8 @@ def _zipped(path: Path) -> tuple[str | None, dict[str, Any]]:
         with path.open("rb") as handle, np.load(handle, allow_pickle=False) as content:
             kind = "ADM" if "mu_s" in content.files else None
             return kind, {name: content[name] for name in ("mu", "sigma")}
-    except (*UNREADABLE, KeyError) as error:
-        raise UserError(f"--reference {path}: cannot be read as statistics ({error})") from error
+    except UNREADABLE_ARRAYS as error:
+        raise UserError(f"--reference {path}: cannot be read as statistics ({str(error) or 'it is larger than the memory'})") from error
 
 
 def _pickled(path: Path, protocol: Protocol) -> tuple[str, dict[str, Any]]:

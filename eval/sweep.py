@@ -10,7 +10,7 @@ import distill
 from distill.checkpoint import checkpoints
 from distill.config import differences, read_run
 from distill.errors import UserError
-from distill.files import read_json
+from distill.files import read_mapping
 from distill.prompts import text_file
 from distill.report import write_report
 from distill.run_settings import TrainTeacherRun
@@ -83,7 +83,7 @@ def continued(file: Path, expected: dict[str, Any]) -> dict[str, Any]:
     """An earlier sweep, or the beginning of one. Raises UserError where the earlier one is not comparable."""
     if not file.is_file():
         return {**expected, "checkpoints": {}}
-    content = read_json(file)
+    content = read_mapping(file)
     for key, there, here in differences({name: content.get(name) for name in expected}, expected):
         raise UserError(f"{file}: holds another sweep: {key} is {there!r} there and {here!r} here; move it away to begin another")
     return content

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import zipfile
-import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from distill.archives import UNREADABLE_ARRAYS
 from distill.data import DataSettings
 from distill.errors import UserError
 
@@ -89,5 +88,5 @@ def _load(path: Path) -> tuple[Any, Any]:
             names = [next((name for name in known if name in loaded.files), None) for known in (("images", "arr_0"), ("labels", "arr_1"))]
             images, labels = (None if name is None else loaded[name] for name in names)
             return images, labels
-    except (OSError, ValueError, EOFError, KeyError, MemoryError, zlib.error, zipfile.BadZipFile) as error:
+    except UNREADABLE_ARRAYS as error:
         raise UserError(f"{path}: cannot be read as a NumPy file ({str(error) or 'it is larger than the memory'})") from error

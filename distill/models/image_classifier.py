@@ -11,8 +11,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from distill.errors import UserError
-from distill.export import CONFIG, FORMAT, WEIGHTS, build_network
-from distill.files import load_weights, read_json, save_tensors, write_json
+from distill.export import CONFIG, FORMAT, WEIGHTS, build_network, read_description
+from distill.files import load_weights, read_mapping, save_tensors, write_json
 from distill.image_preparation import Preparation
 from distill.published_weights import describe_config
 from distill.rewards import labels_of
@@ -102,7 +102,7 @@ class LabelLogProbability(Reward):
 
 def is_own(folder: Path) -> bool:
     """Whether a folder holds a network in this project's format."""
-    return (folder / CONFIG).is_file() and "format" in read_json(folder / CONFIG)
+    return (folder / CONFIG).is_file() and "format" in read_mapping(folder / CONFIG)
 
 
 def save_classifier(network: Classifier, folder: Path, made: dict[str, Any]) -> None:
@@ -113,9 +113,6 @@ def save_classifier(network: Classifier, folder: Path, made: dict[str, Any]) -> 
 
 def load_classifier(folder: Path) -> Classifier:
     """Open a classifier of our own. Raises UserError where the folder holds something else."""
-    description = read_json(folder / CONFIG)
-    if description.get("format") != FORMAT or description.get("kind") != KIND:
-        raise UserError(f"{folder}: holds a {description.get('kind')} of the format '{description.get('format')}'; expected a {KIND} of '{FORMAT}'")
-    network = build_network(description["network"], folder / CONFIG)
+    network = build_network(read_description(folder, KIND)["network"], folder / CONFIG)
     load_weights(network, folder / WEIGHTS)
     return network

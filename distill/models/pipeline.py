@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from distill.errors import UserError
 from distill.export import PIPELINE, is_own_pipeline
+from distill.files import read_mapping
 from distill.model_identity import part_sha256
 from distill.models.families import FAMILIES, Family
 from distill.models.latents import Latents
@@ -36,23 +37,22 @@ def open_pipeline(source: str, flag: str, **settings: Any) -> Any:
 
     if Path(source).is_dir():
         check_folder(Path(source), flag)
+    settings["use_safetensors"] = True  # weights in pickles are refused: opening them could run code
     try:
-        # Weights in pickles are refused: opening them could run code.
-        return DiffusionPipeline.from_pretrained(source, use_safetensors=True, **{**left_out_parts(source, settings), **settings})
+        folder = source if Path(source).is_dir() else DiffusionPipeline.download(source, **settings)
+        return DiffusionPipeline.from_pretrained(source, **{**left_out_parts(Path(folder)), **settings})
     except (OSError, ValueError, AttributeError, ImportError) as error:
         raise UserError(f"{flag}: {source} cannot be opened as a diffusers pipeline ({error})") from error
 
 
-def left_out_parts(source: str, settings: dict[str, Any]) -> dict[str, None]:
+def left_out_parts(folder: Path) -> dict[str, None]:
     """Text encoders and tokenizers that a pipeline was saved without, such as T5 of Stable Diffusion 3: diffusers wants to be told of each."""
     import diffusers
 
-    place = {name: settings[name] for name in ("revision",) if settings.get(name) is not None}
-    index = diffusers.DiffusionPipeline.load_config(source, **place)
+    index = read_mapping(folder / PIPELINE)
     kind = getattr(diffusers, str(index.get("_class_name")), None)
-    parts = inspect.signature(kind.__init__).parameters if isinstance(kind, type) else {}
-    optional = [name for name in parts if name.startswith(("text_encoder", "tokenizer"))]
-    return {name: None for name in optional if index.get(name) in (None, [None, None], (None, None)) and name not in settings}
+    parts = inspect.signature(kind).parameters if isinstance(kind, type) else {}
+    return {name: None for name in parts if name.startswith(("text_encoder", "tokenizer")) and index.get(name) in (None, [None, None])}
 
 
 def check_folder(folder: Path, flag: str) -> None:

@@ -6,46 +6,40 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, PositiveInt, ValidationError
+from pydantic import Field, FiniteFloat, PositiveInt
 
 from distill.errors import UserError
-from distill.files import read_json
 from eval.preference.results import FORMAT
+from eval.results_file import Part, read_results_of, shortened
 
 NOTHING = "nothing"
 
 
-class _Part(BaseModel):
-    """A part of results that must be there, and of these types, to be compared; there may be more in it."""
-
-    model_config = ConfigDict(extra="ignore", strict=True)
-
-
-class _Prompts(_Part):
+class _Prompts(Part):
     set: str
     sha256: str
     count: PositiveInt
     departures: list[str]
 
 
-class _Subject(_Part):
+class _Subject(Part):
     of: str
     images_sha256: str
     paired_by: str = ""
-    lossy: dict[str, int] = {}
+    lossy: dict[str, int] = Field(default_factory=dict)
 
 
-class _Score(_Part):
+class _Score(Part):
     title: str
     weights_sha256: str
     settings: dict[str, Any]
-    reads: dict[str, Any] = {}
+    reads: dict[str, Any] = Field(default_factory=dict)
     mean: FiniteFloat
     standard_error: FiniteFloat | None
     values: list[FiniteFloat]
 
 
-class _Results(_Part):
+class _Results(Part):
     prompts: _Prompts
     subject: _Subject
     per_prompt: PositiveInt
@@ -59,16 +53,7 @@ def read_results(path: Path) -> dict[str, Any]:
 
     Raises UserError, naming the first part that does not fit, where the file holds something else.
     """
-    results = read_json(path)
-    if not isinstance(results, dict) or results.get("format") != FORMAT:
-        raise UserError(f"{path}: is not of the format '{FORMAT}'; expected what python -m eval preference writes")
-    try:
-        checked = _Results.model_validate(results)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        found = f"has no {place}" if first["type"] == "missing" else f"{place} is {_short(first['input'])}"
-        raise UserError(f"{path}: {found}; expected what python -m eval preference writes") from error
+    results, checked = read_results_of("preference", path, FORMAT, _Results)
     for name, score in checked.scores.items():
         if len(score.values) != len(checked.seeds) or len(score.values) % checked.independent:
             found = f"{len(score.values)} values in scores.{name}, {len(checked.seeds)} seeds"
@@ -93,8 +78,8 @@ def check_comparable(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
         for key in [*expected, *(key for key in found if key not in expected)]:
             a, b = expected.get(key, NOTHING), found.get(key, NOTHING)
             if a != b and not _unknown(key, a, b, shared, results[first], results[other]):
-                expected_text = f"expected {_short(a)} as in {first}, scores of different ones are not to be compared"
-                raise UserError(f"{other}: {key} is {_short(b)}; {expected_text}")
+                expected_text = f"expected {shortened(a)} as in {first}, scores of different ones are not to be compared"
+                raise UserError(f"{other}: {key} is {shortened(b)}; {expected_text}")
     return shared
 
 
@@ -152,9 +137,3 @@ def _unknown(key: str, a: Any, b: Any, scores: Sequence[str], *results: Mapping[
         return None in a or None in b
     unread = [name for name in scores if any("reads" not in one["scores"][name] for one in results)]
     return NOTHING in (a, b) and any(key.endswith(f" of {name}") for name in unread)
-
-
-def _short(value: Any) -> str:
-    """A value as a message has room for it."""
-    text = " ".join(str(value).split())
-    return text if len(text) <= 70 else f"{text[:67]}..."

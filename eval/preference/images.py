@@ -15,8 +15,8 @@ from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 from tqdm import tqdm
 
-from distill.errors import UserError
-from distill.files import new_file, read_json, write_json
+from distill.errors import UserError, reading
+from distill.files import new_file, read_mapping, write_json
 from distill.image_files import INDEX, ImageFiles
 from distill.images import lossy_format, to_pil
 from distill.natural_order import natural_key, numbers_of
@@ -232,7 +232,8 @@ def _save(image: UInt8[Tensor, "c h w"], path: Path, origin: str, prompt: str, s
 def _write_index(folder: Path, subject: Subject, made: Iterable[tuple[str, int, str]]) -> None:
     """List the images that are there as `sample.py` does, with those of earlier lists of prompts."""
     index = folder / INDEX
-    known = {record["file"]: record for record in read_json(index)["images"]} if index.is_file() else {}
+    with reading(index):
+        known = {record["file"]: record for record in read_mapping(index)["images"]} if index.is_file() else {}
     known |= {name: {"file": name, "seed": seed, "label": None, "prompt": prompt} for name, seed, prompt in made}
     there = [known[name] for name in sorted(known) if (folder / name).is_file()]
     if there:

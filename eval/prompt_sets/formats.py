@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -78,8 +79,7 @@ def read_coco(source: Source) -> list[Prompt]:
     except (KeyError, TypeError) as error:
         raise UserError(f"--prompts {source.path}: expected annotations of image_id, id and caption, as in captions_val2014.json") from error
     if not source.all_captions:
-        first = {image: (image, caption, text) for image, caption, text in reversed(found)}
-        found = sorted(first.values(), key=lambda one: one[:2])
+        found = [next(captions) for _, captions in itertools.groupby(found, key=lambda one: one[0])]
     return [_prompt(text, None, source, f"caption {number}") for _, number, text in found]
 
 
