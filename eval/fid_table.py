@@ -67,7 +67,7 @@ class _Results(Part):
     reference: _Reference
     source: _Source
     departures: list[str]
-    first_seeds: list[int] | None
+    first_seeds: list[int] | None = None
     summary: dict[str, _Spread]
     repetitions: list[_Repetition] = Field(min_length=1)
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from distill.data.digits import Settings as Digits
 from distill.errors import UserError
 from distill.models.pipeline import open_pipeline
 from eval.__main__ import main
@@ -75,8 +76,9 @@ def test_prompts_that_are_fewer_than_the_images_are_named(tmp_path: Path) -> Non
 
 def test_on_the_command_line(tmp_path: Path) -> None:
     tiny_pipelines.ddpm(tmp_path / "pipe")
-    arguments = ["fid", "--pipeline", str(tmp_path / "pipe"), "--steps", "2", "--reference", "digits", "--n", "70", "--bootstrap", "0"]
-    main([*arguments, "--features", str(tmp_path / "features"), "--out", str(tmp_path / "fid.json"), "--device", "cpu"])
+    np.savez(tmp_path / "real.npz", images=Digits().load().pixels[:20].numpy())
+    arguments = ["fid", "--pipeline", str(tmp_path / "pipe"), "--steps", "2", "--reference", str(tmp_path / "real.npz"), "--n", "20"]
+    main([*arguments, "--bootstrap", "0", "--features", str(tmp_path / "features"), "--out", str(tmp_path / "fid.json"), "--device", "cpu"])
     results = json.loads((tmp_path / "fid.json").read_text())
     assert results["source"]["class"] == "DDPMPipeline"
     assert results["source"]["settings"] == {"num_inference_steps": 2}
