@@ -14,6 +14,7 @@ from torch import Tensor
 
 from distill.data.digits import Settings as Digits
 from distill.errors import UserError
+from distill.images import to_bytes
 from distill.models.pipeline import open_pipeline
 from eval.__main__ import main
 from eval.fid import repeated_prompts
@@ -76,7 +77,7 @@ def test_prompts_that_are_fewer_than_the_images_are_named(tmp_path: Path) -> Non
 
 def test_on_the_command_line(tmp_path: Path) -> None:
     tiny_pipelines.ddpm(tmp_path / "pipe")
-    np.savez(tmp_path / "real.npz", images=Digits().load().pixels[:20].numpy())
+    np.savez(tmp_path / "real.npz", images=to_bytes(Digits().load("train").images[:20]).numpy())
     arguments = ["fid", "--pipeline", str(tmp_path / "pipe"), "--steps", "2", "--reference", str(tmp_path / "real.npz"), "--n", "20"]
     main([*arguments, "--bootstrap", "0", "--features", str(tmp_path / "features"), "--out", str(tmp_path / "fid.json"), "--device", "cpu"])
     results = json.loads((tmp_path / "fid.json").read_text())
