@@ -12,7 +12,7 @@ from pydantic import Field, PositiveInt
 
 from distill.errors import UserError
 from eval.protocols import seeds
-from eval.results_file import Part, read_results_of
+from eval.results_file import Part, Spread, read_results_of
 from eval.table import aligned
 
 FORMAT = "distill-fid/1"
@@ -45,12 +45,6 @@ class _Source(Part):
     lossy: int | None = None
 
 
-class _Spread(Part):
-    mean: float
-    std: float
-    min: float
-
-
 class _Repetition(Part):
     images_sha256: str | None = None
     fd_deviation: float | None = None
@@ -68,7 +62,7 @@ class _Results(Part):
     source: _Source
     departures: list[str]
     first_seeds: list[int] | None = None
-    summary: dict[str, _Spread]
+    summary: dict[str, Spread]
     repetitions: list[_Repetition] = Field(min_length=1)
 
 

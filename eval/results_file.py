@@ -17,6 +17,14 @@ class Part(BaseModel):
     model_config = ConfigDict(extra="ignore", strict=True)
 
 
+class Spread(Part):
+    """A number over repetitions."""
+
+    mean: float
+    std: float
+    min: float
+
+
 def read_results_of(command: str, path: Path, format: str, parts: type[Part]) -> tuple[dict[str, Any], Any]:
     """The results that `python -m eval <command>` wrote, and the same as `parts`.
 

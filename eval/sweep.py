@@ -10,7 +10,6 @@ import distill
 from distill.checkpoint import checkpoints
 from distill.config import differences, read_run
 from distill.errors import UserError
-from distill.files import read_mapping
 from distill.prompts import text_file
 from distill.report import write_report
 from distill.run_settings import TrainTeacherRun
@@ -19,10 +18,21 @@ from distill.samplers import Heun
 from eval.fid import Measurement, device_of, write_results
 from eval.fid_table import cost, paper_line
 from eval.protocols import default_protocol
+from eval.results_file import Part, Spread, read_results_of
 from eval.streams import ImageStream, NetworkImages, prompts_sha256
 
-FORMAT, FILE = "distill-sweep/1", "sweep.json"
+FORMAT, FILE = "distill-sweep/2", "sweep.json"
 REPETITIONS = 3
+
+
+class _Best(Part):
+    step: int
+    results: dict[str, Any]
+
+
+class _Sweep(Part):
+    checkpoints: dict[str, dict[str, Spread]]
+    best: _Best | None = None
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
@@ -47,7 +57,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             keep(file, content, measurement)
     chosen = [min(paths, key=lambda step: known[str(step)]["fd"]["mean"])] if measurement.processes.is_main else []
     best = measurement.processes.gather(chosen)[0]
-    if content.get("best", {}).get("step") != best:
+    if (content.get("best") or {}).get("step") != best:
         # The seeds that chose it flatter it: the least of many numbers is low by chance, too.
         fresh = streams_of(paths[best], options, measurement, count, REPETITIONS, first=1)
         content["best"] = {"step": best, "results": measurement.of(fresh)}
@@ -80,10 +90,10 @@ def identity(measurement: Measurement, count: int, prompts: Path | None) -> dict
 
 
 def continued(file: Path, expected: dict[str, Any]) -> dict[str, Any]:
-    """An earlier sweep, or the beginning of one. Raises UserError where the earlier one is not comparable."""
+    """An earlier sweep, or the beginning of one. Raises UserError where the earlier one is damaged, or measured something else."""
     if not file.is_file():
         return {**expected, "checkpoints": {}}
-    content = read_mapping(file)
+    content = read_results_of("sweep", file, FORMAT, _Sweep)[0]
     for key, there, here in differences({name: content.get(name) for name in expected}, expected):
         raise UserError(f"{file}: holds another sweep: {key} is {there!r} there and {here!r} here; move it away to begin another")
     return content

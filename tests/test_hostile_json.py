@@ -171,7 +171,7 @@ def test_results_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 
 
 def test_an_earlier_sweep(tmp_path: Path) -> None:
-    expected = {"format": "distill-sweep/1", "n": 80, "protocol": "fd-pixel"}
+    expected = {"format": "distill-sweep/2", "n": 80, "protocol": "fd-pixel"}
     measured = {"fd": {"mean": 1.0, "std": 0.0, "min": 1.0}}
     (tmp_path / "sweep.json").write_text(json.dumps({**expected, "checkpoints": {"3": measured}, "best": {"step": 3, "results": {}}}))
     assert continued(tmp_path / "sweep.json", expected)["checkpoints"] == {"3": measured}
