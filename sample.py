@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from distill.errors import ArgumentParser, UserError, run_command
+from distill.errors import ArgumentParser, at_least, run_command
 
 DTYPES = ("float32", "bfloat16", "float16")
 
@@ -23,26 +23,34 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto takes a CUDA device if there is one (default: auto)")
     parser.add_argument("--dtype", choices=DTYPES, default="float32", help="what the networks compute in (default: float32)")
     parser.add_argument("--teacher", action="store_true", help="sample the run's teacher with EDM's sampler instead")
-    parser.add_argument("--steps", type=int, default=18, help="steps of the teacher's sampler (default: 18, which are 35 evaluations)")
-    parser.add_argument("--churn", type=float, default=0.0, help="stochastic churn of the teacher's sampler (default: 0, deterministic)")
-    parser.add_argument("--guidance", type=float, default=1.0, help="guidance of the teacher's sampler (default: 1, none)")
+    parser.add_argument("--steps", type=int, help="steps of the teacher's sampler (default: 18, which are 35 evaluations)")
+    parser.add_argument("--churn", type=float, help="stochastic churn of the teacher's sampler (default: 0, deterministic)")
+    parser.add_argument("--guidance", type=float, help="guidance of the teacher's sampler (default: 1, none)")
     options = parser.parse_args(arguments)
-    if min(1 if options.n is None else options.n, options.batch_size, options.steps) < 1 or min(options.seed or 0, options.churn) < 0:
-        raise UserError("--n, --batch-size and --steps: expected at least 1; --seed and --churn: at least 0")
+    at_least(options, n=1, batch_size=1, seed=0)
 
-    from distill.sample_files import check_out, choose_labels, choose_prompts, choose_seeds, computing, describe, open_model, save_samples
-    from distill.samplers import Heun
+    from distill.sample_files import (
+        check_out,
+        choose_labels,
+        choose_prompts,
+        choose_sampler,
+        choose_seeds,
+        computing,
+        describe,
+        open_model,
+        save_samples,
+    )
     from distill.sampling import sample_generator, sample_teacher
 
     check_out(options.out)
+    sampler = choose_sampler(options.teacher, {"steps": options.steps, "churn": options.churn, "guidance": options.guidance})
     seeds = choose_seeds(options.seeds, options.seed, options.n)
     network = open_model(options.run, options.teacher, options.resolution, options.device)
     prompts = choose_prompts(options.prompts, network)
     cond = prompts.balanced(len(seeds)) if prompts else choose_labels(options.labels, len(seeds), network.label_count)
     origin = {"run": str(options.run), "teacher": options.teacher, "dtype": options.dtype, **describe(network)}
     with computing(network, options.dtype):
-        if options.teacher:
-            sampler = Heun(steps=options.steps, churn=options.churn, guidance=options.guidance)
+        if sampler is not None:
             images = sample_teacher(network, seeds, cond, sampler, options.batch_size, progress=True)
             origin |= {"evaluations": sampler.evaluations, "sampler": sampler.model_dump()}
         else:

@@ -1,4 +1,7 @@
-"""Files by their names, wherever they lie: in a folder, in a `.zip`, in a `.tar`, or in a folder of `.tar` files such as webdataset's shards."""
+"""Files by their names, wherever they lie: in a folder, in a `.zip`, in a `.tar`, or in a folder of `.tar` files such as webdataset's shards.
+
+Of files of one name in an archive the last counts, as archivers have it.
+"""
 
 from __future__ import annotations
 

@@ -9,7 +9,8 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from distill.errors import ArgumentParser, UserError, run_command
+from distill.errors import ArgumentParser, UserError, at_least, run_command
+from distill.files import check_new_folder, new_folder
 
 if TYPE_CHECKING:
     from distill.data import DataSettings, DataSource
@@ -97,11 +98,12 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--steps", type=int, default=800, help="updates, of 128 images each (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="seed of everything random (default: %(default)s)")
     options = parser.parse_args(arguments)
+    at_least(options, steps=1, seed=0)
     if options.out.exists():
         raise UserError(f"--out {options.out}: exists; expected a new folder")
+    check_new_folder(options.out, "--out")
     settings = _data_settings(options.data)
 
-    from distill.files import new_folder
     from distill.models.image_classifier import save_classifier
 
     held_out = settings.load("held_out")

@@ -147,14 +147,14 @@ def parse(text: str) -> Divergence:
 
     Raises ValueError, with the nearest right name, for anything else.
     """
-    terms = [_parse_term(term, text) for term in _split(text)]
-    total = terms[0]
-    for term in terms[1:]:
-        total = total + term
-    return total
+    found = [_parse_term(term, text) for term in _split(text)]
+    if not any(factor for factor, _ in found):
+        raise ValueError(f"'{text}' is 0 everywhere; expected a factor above 0")
+    first, *others = (divergence if factor == 1 else factor * divergence for factor, divergence in found)
+    return sum(others, start=first)
 
 
-def _parse_term(term: str, text: str) -> Divergence:
+def _parse_term(term: str, text: str) -> tuple[float, Divergence]:
     factor, star, name = term.rpartition("*")
     name = name.strip()
     if name in TABLE:
@@ -163,7 +163,7 @@ def _parse_term(term: str, text: str) -> Divergence:
         divergence = alpha_divergence(_number(name.removeprefix("alpha:"), text))
     else:
         raise ValueError(f"'{name}' is not a divergence{did_you_mean(name, [*TABLE, 'alpha:A'])}")
-    return _number(factor, text) * divergence if star else divergence
+    return _number(factor, text) if star else 1.0, divergence
 
 
 def _number(word: str, text: str) -> float:

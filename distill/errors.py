@@ -85,3 +85,15 @@ class ArgumentParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise UserError(message)
+
+
+MOST = 2**62
+"""What a number on a command line stays below: a seed and the count of images that follow it fit in 64 bits together."""
+
+
+def at_least(options: argparse.Namespace, **least: int) -> None:
+    """Raises UserError, naming the flag, where a number is too small, or larger than any seed or count."""
+    for name, bound in least.items():
+        value = getattr(options, name)
+        if value is not None and not bound <= value < MOST:
+            raise UserError(f"--{name.replace('_', '-')} {value}: expected at least {bound}{' and less than 2^62' if value >= MOST else ''}")

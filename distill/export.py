@@ -249,7 +249,9 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
 def _refuse_to_replace(out: Path) -> None:
     """Raise UserError where `out` holds anything but an export: a checkpoint and a teacher have a `config.json` too."""
     from distill.checkpoint import MANIFEST
+    from distill.files import check_new_folder
 
+    check_new_folder(out, "--out")
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
     kind = read_mapping(out / CONFIG).get("kind") if (out / CONFIG).is_file() else None

@@ -26,6 +26,21 @@ def _beside(path: Path, kind: str) -> Path:
     return path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.{kind}")
 
 
+def _real(path: Path) -> Path:
+    """Where a path leads: a link stays one, and what it leads to is replaced."""
+    return Path(os.path.realpath(path))
+
+
+def check_new_folder(path: Path, flag: str) -> None:
+    """Raises UserError where `new_folder` could not take this place, before hours are spent on its content."""
+    real = _real(path)
+    if real in (Path.cwd(), *Path.cwd().parents):
+        raise UserError(f"{flag} {path}: is the folder that this runs in; expected another, which can be replaced as a whole")
+    there = next(above for above in real.parents if above.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise UserError(f"{flag} {path}: cannot be made in {there}")
+
+
 UNFINISHED = re.compile(r"\.(?P<name>.+)\.(?P<process>\d+)\.(?P<kind>partial|old)")
 ABANDONED = 3600.0
 """Seconds after whose last change a file of another machine's process counts as left behind."""
@@ -67,6 +82,7 @@ def _is_being_written(path: Path, name: str, process: int) -> bool:
 @contextmanager
 def new_file(path: Path) -> Iterator[Path]:
     """A path to write a file to, which takes the name `path` only when the block ends well; what stood there before goes then."""
+    path = _real(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = _beside(path, "partial")
     try:
@@ -111,6 +127,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
     """A folder to fill, which takes the name `path` only when the block ends well; what stood there before goes then."""
+    path = _real(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = _beside(path, "partial")
     shutil.rmtree(partial, ignore_errors=True)

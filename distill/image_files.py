@@ -7,25 +7,30 @@ import hashlib
 import json
 import os
 import weakref
-from collections.abc import Set
+from collections.abc import Sequence, Set
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from distill.archives import Files, open_files, plain_name, read_member
+from distill.archives import Files, Folder, open_files, plain_name, read_member
+from distill.class_folders import class_folders, shared_folder
 from distill.errors import UserError
-from distill.text_files import decode_text, json_lines
+from distill.text_files import csv_lines, decode_text, json_lines
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 ENDINGS = {
-    *(".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".jp2", ".avif"),
+    *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff"),
+    *(".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".jp2", ".j2k", ".jpx", ".avif"),
 }
 """Endings of the images that are read; of a moving one the first frame."""
-UNREADABLE_ENDINGS = {".heic", ".heif", ".svg", ".psd", ".exr", ".hdr", ".dng", ".nef", ".cr2", ".arw", ".raw", ".jxl", ".xcf"}
+UNREADABLE_ENDINGS = {
+    *(".heic", ".heif", ".hif", ".jxl", ".jxr", ".ico", ".icns", ".svg", ".eps", ".psd", ".xcf", ".exr", ".hdr", ".dds", ".pcx", ".sgi", ".fits"),
+    *(".raw", ".dng", ".nef", ".nrw", ".cr2", ".cr3", ".crw", ".arw", ".sr2", ".raf", ".orf", ".rw2", ".pef"),
+}
 """Endings of images that are not read: a folder that holds one is refused, so that none is left out without a word."""
 MAX_LABEL = 1_000_000
-INDEX, EDM_INDEX, METADATA = "samples.json", "dataset.json", "metadata.jsonl"
+INDEX, EDM_INDEX, METADATA, METADATA_CSV = "samples.json", "dataset.json", "metadata.jsonl", "metadata.csv"
 """What `sample.py`, EDM's `dataset_tool.py` and captioned folders of the `datasets` library list their images in."""
 
 COMPLAINT = "cannot be read as an image"
@@ -34,23 +39,29 @@ COMPLAINT = "cannot be read as an image"
 class ImageFiles:
     """The images of a folder, a `.zip`, a `.tar` or a folder of `.tar` files, by name, and the label of each where all have one.
 
-    Labels are what the index of `sample.py`, EDM's `dataset.json` or webdataset's `.cls` files say; otherwise sub-folders, if there are several:
-    their numbers, where all names are numbers, else their places in the order of their names, and `numbered` is false. `records` are what the
-    index of `sample.py` says of each. Files and folders whose names begin with a dot, such as macOS and Jupyter put beside others, are left out.
-    Raises UserError where there are no images at all, or some of a kind that cannot be read.
+    Labels are what the index of `sample.py`, EDM's `dataset.json` or webdataset's `.cls` files say; otherwise the sub-folders of the folder that
+    all share, if there are several: their numbers, where all names are numbers, else their places among `classes`, their names in order. `doubt`
+    says why folders that might be classes are not taken for any. `records` are what the index of `sample.py` says of each. Files and folders whose
+    names begin with a dot, such as macOS and Jupyter put beside others, are left out. Raises UserError where there are no images at all, some of a
+    kind that cannot be read, or some beside archives.
     """
 
     def __init__(self, path: Path) -> None:
-        self.path, self.numbered = path, True
+        self.path = path
         self._opened: tuple[int, Files] | None = None
         self._all = self._files().stamps()
         self.names = sorted(name for name in self._all if _is_image(name))
         left_out = next((name for name in sorted(self._all) if _has_ending(name, UNREADABLE_ENDINGS)), None)
         if left_out is not None:
             raise UserError(f"{path / left_out}: is of a kind that cannot be read; expected it as PNG, or elsewhere")
+        beside = next((name for name in sorted(Folder(path).stamps()) if _is_image(name)), None) if path.is_dir() and not self._is_folder() else None
+        if beside is not None:
+            raise UserError(f"{path / beside}: lies beside .tar files; expected images in archives or beside them, not both")
         if not self.names:
             raise UserError(f"{path}: holds no image; expected files ending in {', '.join(sorted(ENDINGS))}")
         self.records: list[dict[str, Any]] = []
+        self.classes: tuple[str, ...] = ()
+        self.doubt: str | None = None
         self.labels = self._read_labels()
         self.label_count = max(self.labels, default=-1) + 1
 
@@ -60,9 +71,11 @@ class ImageFiles:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_opened": None}
 
-    def keep(self, count: int) -> None:
-        """Leave all but the first images out."""
-        self.names, self.labels, self.records = self.names[:count], self.labels[:count], self.records[:count]
+    def keep(self, rows: Sequence[int]) -> None:
+        """Leave all but these images out."""
+        self.names = [self.names[row] for row in rows]
+        self.labels = [self.labels[row] for row in rows] if self.labels else []
+        self.records = [self.records[row] for row in rows] if self.records else []
 
     def stamp(self, row: int) -> str:
         """What changes when the content of an image's file does: its name and its hash. One that cannot be read has a stamp of its own."""
@@ -94,16 +107,20 @@ class ImageFiles:
 
         Raises UserError where one is missing, or is no text.
         """
-        if METADATA in self._all:
-            captions = self._listed_in_metadata()
-            self.names, self.labels, self.records = list(captions), [], []
-            return [tuple(several) for several in captions.values()]
-        return [(self._caption_beside(name),) for name in self.names]
+        found = next(((name, folder) for name in (METADATA, METADATA_CSV) if (folder := self._folder_of(name)) is not None), None)
+        if found is None:
+            return [(self._caption_beside(name),) for name in self.names]
+        captions = self._listed_in_metadata(*found)
+        for name in self.names:
+            if name not in captions:
+                raise UserError(f"{self.path / found[1] / found[0]}: has no caption of {name}; expected one for every image")
+        return [tuple(captions[name]) for name in self.names]
 
     def _caption_beside(self, name: str) -> str:
-        beside = str(PurePosixPath(name).with_suffix(".txt"))
-        if beside not in self._all:
-            raise UserError(f"{self.path / name}: has no caption; expected {Path(beside).name} beside it, or {METADATA} in {self.path}")
+        beside = next((text for ending in (".txt", ".TXT") if (text := str(PurePosixPath(name).with_suffix(ending))) in self._all), None)
+        if beside is None:
+            expected = f"{PurePosixPath(name).stem}.txt beside it, or {METADATA} or {METADATA_CSV} in {self.path}"
+            raise UserError(f"{self.path / name}: has no caption; expected {expected}")
         caption = self._text(beside).strip()
         if not caption:
             raise UserError(f"{self.path / beside}: is blank; expected the caption of {Path(name).name}")
@@ -120,26 +137,30 @@ class ImageFiles:
             weakref.finalize(self, stack.close)
         return self._opened[1]
 
+    def _is_folder(self) -> bool:
+        return isinstance(self._files(), Folder)
+
+    def _folder_of(self, index: str) -> str | None:
+        """The folder in which a list of this name lies, among those that all images share, as names begin; None where there is no such list."""
+        parts = shared_folder(self.names).split("/")[:-1]
+        folders = ("".join(f"{part}/" for part in parts[:count]) for count in range(len(parts) + 1))
+        return next((folder for folder in folders if f"{folder}{index}" in self._all), None)
+
     def _read_labels(self) -> list[int]:
         """The label of every image, or of none."""
-        if INDEX in self._all:
-            return self._listed_by_sample_py()
-        if EDM_INDEX in self._all:
-            return self._listed_by_edm()
+        for index, listed in ((INDEX, self._listed_by_sample_py), (EDM_INDEX, self._listed_by_edm)):
+            folder = self._folder_of(index)
+            if folder is not None:
+                return listed(folder)
         classes = {name: str(PurePosixPath(name).with_suffix(".cls")) for name in self.names}
         if any(beside in self._all for beside in classes.values()):
             return [self._read_class(name, beside) for name, beside in classes.items()]
-        folders = sorted({name.split("/")[0] for name in self.names}) if all("/" in name for name in self.names) else []
-        self.numbered = bool(folders) and all(folder.isascii() and folder.isdigit() for folder in folders)
-        if len(folders) < 2:
-            return []
-        if not self.numbered:
-            return [folders.index(name.split("/")[0]) for name in self.names]
-        numbers = {int(folder): folder for folder in folders}
-        if len(numbers) < len(folders):
-            twice = next(folder for folder in folders if numbers[int(folder)] != folder)
-            raise UserError(f"{self.path}: folders {twice} and {numbers[int(twice)]} have one number; expected a folder for each class")
-        return [self._label(int(name.split("/")[0]), name) for name in self.names]
+        try:
+            found = class_folders(self.names)
+        except ValueError as error:
+            raise UserError(f"{self.path}: {error}") from error
+        self.classes, self.doubt = found.classes, found.doubt
+        return [self._label(label, name) for name, label in zip(self.names, found.labels, strict=bool(found.labels))]
 
     def _label(self, label: Any, name: str) -> int:
         """Raises UserError where this is no label."""
@@ -156,46 +177,52 @@ class ImageFiles:
         except ValueError as error:
             raise UserError(f"{self.path / beside}: holds {text[:40]!r}; expected the number of a class") from error
 
-    def _listed_by_sample_py(self) -> list[int]:
+    def _listed_by_sample_py(self, folder: str) -> list[int]:
         """The labels of `sample.py`, whose index leaves its grid out."""
+        place = self.path / folder / INDEX
         try:
-            records = json.loads(self._text(INDEX))["images"]
-            labels = {record["file"]: record["label"] for record in records}
+            records = json.loads(self._text(f"{folder}{INDEX}"))["images"]
+            labels = {f"{folder}{record['file']}": record["label"] for record in records}
         except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise UserError(f"{self.path / INDEX}: is not what sample.py writes; expected 'images' of 'file' and 'label'") from error
+            raise UserError(f"{place}: is not what sample.py writes; expected 'images' of 'file' and 'label'") from error
         if not labels:
-            raise UserError(f"{self.path / INDEX}: lists no images")
+            raise UserError(f"{place}: lists no images")
         for name in labels.keys() - self._all.keys():
             raise UserError(f"{self.path}: holds no {name}, which its {INDEX} lists")
         self.names, self.records = list(labels), records
         known = all(isinstance(label, int) and label >= 0 for label in labels.values())
         return list(labels.values()) if known else []
 
-    def _listed_by_edm(self) -> list[int]:
+    def _listed_by_edm(self, folder: str) -> list[int]:
+        place = self.path / folder / EDM_INDEX
+        labels: dict[str, Any] = {}
         try:
-            pairs = json.loads(self._text(EDM_INDEX))["labels"] or ()
-            labels = {plain_name(name): label for name, label in pairs}
+            for name, label in json.loads(self._text(f"{folder}{EDM_INDEX}"))["labels"] or ():
+                if labels.setdefault(f"{folder}{plain_name(name)}", label) != label:
+                    raise UserError(f"{place}: lists {name} with the labels {labels[f'{folder}{plain_name(name)}']} and {label}; expected one")
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise UserError(f"{self.path / EDM_INDEX}: is not EDM's; expected 'labels' of pairs of a file and a number") from error
+            raise UserError(f"{place}: is not EDM's; expected 'labels' of pairs of a file and a number") from error
         if not labels:
             return []
         for name in self.names:
             if name not in labels:
-                raise UserError(f"{self.path / EDM_INDEX}: lists no label for {name}; expected one for every image")
+                raise UserError(f"{place}: lists no label for {name}; expected one for every image")
         for name in labels.keys() - set(self.names):
-            raise UserError(f"{self.path / EDM_INDEX}: lists {name}, which is not there")
+            raise UserError(f"{place}: lists {name}, which is not there")
         return [self._label(labels[name], name) for name in self.names]
 
-    def _listed_in_metadata(self) -> dict[str, list[str]]:
+    def _listed_in_metadata(self, index: str, folder: str) -> dict[str, list[str]]:
         captions: dict[str, list[str]] = {}
-        expected = "expected a JSON object with 'file_name' and 'text'"
-        for place, entry in json_lines(self._text(METADATA), str(self.path / METADATA), expected):
+        place, text = f"{self.path / folder / index}", self._text(f"{folder}{index}")
+        kind, read = ("row", csv_lines) if index == METADATA_CSV else ("JSON object", json_lines)
+        expected = f"expected a {kind} with 'file_name' and 'text'"
+        for line, entry in read(text, place, expected):
             if not isinstance(entry.get("file_name"), str) or "text" not in entry:
-                raise UserError(f"{place}: {expected}")
-            name = plain_name(entry["file_name"])
+                raise UserError(f"{line}: {expected}")
+            name = f"{folder}{plain_name(entry['file_name'])}"
             if name not in self._all:
-                raise UserError(f"{place}: {self.path / name} is not there")
-            captions.setdefault(name, []).extend(captions_of(entry["text"], f"{place}: 'text'"))
+                raise UserError(f"{line}: {self.path / name} is not there")
+            captions.setdefault(name, []).extend(captions_of(entry["text"], f"{line}: 'text'"))
         return captions
 
 
@@ -214,4 +241,4 @@ def _is_image(name: str) -> bool:
 
 def _has_ending(name: str, endings: Set[str]) -> bool:
     path = PurePosixPath(name)
-    return path.suffix.lower() in endings and not any(part.startswith(".") for part in path.parts)
+    return path.suffix.lower() in endings and not any(part.startswith(".") and part != ".." for part in path.parts)

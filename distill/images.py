@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 import struct
 from pathlib import Path
 
@@ -21,6 +22,8 @@ LOSSY = {"JPEG": "JPEG", "MPO": "JPEG", "JPEG2000": "JPEG 2000", "AVIF": "AVIF",
 GREY = {"1", "L", "LA", "La"}
 DEEP = {"I", "F", "I;16", "I;16B", "I;16L", "I;16N"}
 """Pillow's modes of one channel, and of more than a byte for each."""
+SIXTEEN_BITS = re.compile(r";16[BLN]")
+"""In what Pillow calls the pixels of a file that it has not decoded yet."""
 
 
 def decode(content: bytes, mode: str | None = None, upright: bool = True) -> UInt8[Tensor, "c h w"]:
@@ -50,12 +53,20 @@ def pixels_of(image: Image.Image, mode: str | None = None, upright: bool = True)
     They are turned as the image's EXIF orientation says unless `upright` is false. Of a moving image the first frame counts; transparency is left
     out. Raises ValueError where a channel has more than a byte.
     """
-    if image.mode in DEEP:
-        raise ValueError(f"mode {image.mode}; expected 8 bits a channel")
+    if _is_deep(image):
+        more = "" if image.mode in DEEP else ", of more than 8"
+        raise ValueError(f"mode {image.mode}{more}; expected 8 bits a channel")
     turned = ImageOps.exif_transpose(image) if upright else image
     turned.info.pop("transparency", None)  # it is left out, and Pillow would warn of a palette that has it
     pixels = np.asarray(turned.convert(mode or ("L" if image.mode in GREY else "RGB")))
     return torch.from_numpy(pixels.reshape(*pixels.shape[:2], -1).copy()).permute(2, 0, 1)
+
+
+def _is_deep(image: Image.Image) -> bool:
+    """Whether a channel has more than a byte; of colours only the file tells, before it is decoded, after which the upper byte of each is left."""
+    parts = [(tile[0], tile[3]) for tile in getattr(image, "tile", ())]
+    scaled = any(kind == "ppm" and isinstance(how, tuple) and isinstance(how[-1], int) and how[-1] > 255 for kind, how in parts)
+    return image.mode in DEEP or scaled or any(SIXTEEN_BITS.search(str(how)) for _, how in parts)
 
 
 def check_images(images: Tensor, origin: str) -> None:

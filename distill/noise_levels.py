@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from distill.errors import UserError
 from distill.registry import Settings
@@ -32,6 +32,12 @@ class Karras(Settings):
     """Fraction of the grid, counted from sigma_max, at which the range begins."""
     stop: float = Field(1.0, ge=0, le=1)
     """Fraction of the grid, counted from sigma_max, at which the range ends."""
+
+    @model_validator(mode="after")
+    def _rises(self) -> Karras:
+        _check_order("sigma_min", self.sigma_min, "sigma_max", self.sigma_max)
+        _check_order("start", self.start, "stop", self.stop)
+        return self
 
     def t(self, u: Tensor, schedule: NoiseSchedule) -> Tensor:
         """The time at each quantile u, noisiest first."""
@@ -65,11 +71,22 @@ class Uniform(Settings):
     stop: float = Field(1.0, ge=0, le=1)
     """Greatest time, as a fraction of the schedule's noisiest."""
 
+    @model_validator(mode="after")
+    def _rises(self) -> Uniform:
+        _check_order("start", self.start, "stop", self.stop)
+        return self
+
     def t(self, u: Tensor, schedule: NoiseSchedule) -> Tensor:
         """The time at each quantile u. Raises UserError for a schedule without a noisiest time."""
         if schedule.t_max is None:
             raise UserError(f"noise_levels: uniform needs a schedule that ends; expected karras or lognormal for {type(schedule).__name__}")
         return schedule.t_max * (self.start + u * (self.stop - self.start))
+
+
+def _check_order(low: str, least: float, high: str, most: float) -> None:
+    """Raises ValueError where a range is upside down."""
+    if least > most:
+        raise ValueError(f"{low}: {least:g} is above {high}, {most:g}; expected at most as much")
 
 
 NoiseLevels = Annotated[Karras | LogNormal | Uniform, Field(discriminator="name")]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
+Decay = Annotated[float, Field(ge=0, lt=1)]
+"""Of a running mean, per update."""
+
+
 class OptimizerSettings(Settings):
     """Adam or AdamW, with a warm-up and a final decay of the learning rate."""
 
@@ -21,7 +25,7 @@ class OptimizerSettings(Settings):
     """`adam`, or `adamw` with decoupled weight decay."""
     lr: float = Field(3e-4, gt=0)
     """Learning rate between warm-up and decay."""
-    betas: tuple[float, float] = (0.0, 0.999)
+    betas: tuple[Decay, Decay] = (0.0, 0.999)
     """Decay rates of the first and second moment."""
     eps: float = Field(1e-8, gt=0)
     """Added to the denominator of the update."""

@@ -14,9 +14,8 @@ from distill.checkpoint import checkpoints, newest_checkpoint
 from distill.config import CONFIG, differences, to_yaml
 from distill.errors import UserError
 from distill.files import write_json, write_text
+from distill.run_record import read_yaml
 from distill.run_settings import RunConfig
-from distill.text_files import read_text
-from distill.yaml_files import parse_yaml
 
 MAY_CHANGE = {
     "run_dir", "resume", "micro_batch_size", "data_workers", "device", "log_every", "sample_every", "checkpoint_every", "keep_checkpoints",
@@ -32,18 +31,18 @@ def open_run_folder(config: RunConfig) -> Path | None:
     Raises UserError, and changes nothing, where the folder cannot be written, holds another run, or holds something that is no run.
     """
     folder = config.run_dir
+    if (folder / CONFIG).is_file():
+        _refuse_another_run(folder / CONFIG, config)
+    elif folder.is_dir() and any(folder.iterdir()):
+        raise UserError(f"run_dir: {folder} is not empty and holds no run; expected a new folder or a run to continue")
+    checkpoint = _checkpoint_to_continue(config)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"run_dir: {folder} cannot be made ({error.strerror})") from error
     if not os.access(folder, os.W_OK):
         raise UserError(f"run_dir: {folder} cannot be written to")
-    recorded = folder / CONFIG
-    if recorded.is_file():
-        _refuse_another_run(recorded, config)
-    elif any(folder.iterdir()):
-        raise UserError(f"run_dir: {folder} is not empty and holds no run; expected a new folder or a run to continue")
-    return _checkpoint_to_continue(config)
+    return checkpoint
 
 
 def record_run(config: RunConfig) -> None:
@@ -88,7 +87,7 @@ def commit() -> str | None:
 
 
 def _refuse_another_run(recorded: Path, config: RunConfig) -> None:
-    there = parse_yaml(read_text(recorded, str(recorded)))
+    there = read_yaml(recorded)
     for key, theirs, ours in differences(there, config.model_dump(mode="json")):
         if MAY_CHANGE.isdisjoint((key, key.split(".")[0])):
             raise UserError(f"run_dir: {config.run_dir} holds another run: {key} is {theirs!r} there and {ours!r} here; give another run_dir")

@@ -99,7 +99,7 @@ class RunSettings(Settings):
     """Folder of the run: configuration, statistics, samples, checkpoints, export and report."""
     resume: str = "auto"
     """`auto` continues from the newest whole checkpoint of the run folder, `never` refuses a folder that has one; or a checkpoint's path."""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**63)
     """Seed of everything random."""
     steps: int = Field(ge=1)
     """Steps: updates of the generator, or of the network that a teacher run trains."""

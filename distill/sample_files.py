@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from PIL.PngImagePlugin import PngInfo
+from pydantic import ValidationError
 from torch import Tensor
 
+from distill.config import describe as describe_error
 from distill.config import read_run
 from distill.encoded_prompts import EncodedPrompts
-from distill.errors import UserError
+from distill.errors import MOST, UserError
 from distill.export import load_generator
-from distill.files import new_folder, write_json
+from distill.files import check_new_folder, new_folder, write_json
 from distill.image_files import INDEX
 from distill.images import check_images, save_grid, to_bytes, to_pil
 from distill.prompts import text_file
 from distill.run_folder import version
+from distill.samplers import Heun
 from distill.sampling import balanced_labels
 from distill.types import Condition, ImageModel
 
@@ -56,13 +59,26 @@ def describe(network: ImageModel) -> dict[str, Any]:
     return {"size": list(network.pixel_shape[1:]), "device": _device(network).type, "versions": versions}
 
 
+def choose_sampler(teacher: bool, given: Mapping[str, Any]) -> Heun | None:
+    """The teacher's sampler with what was `given` for it and is not None; None for a student. Raises UserError where a setting does not fit."""
+    settings = {name: value for name, value in given.items() if value is not None}
+    if not teacher:
+        if settings:
+            raise UserError(f"--{next(iter(settings))}: is of the teacher's sampler; expected --teacher beside it")
+        return None
+    try:
+        return Heun.model_validate(settings)
+    except ValidationError as error:
+        raise UserError(f"--{describe_error(error, {})}") from error
+
+
 def choose_seeds(text: str | None, first: int | None, count: int | None) -> Sequence[int]:
     """The seed of each image, from `3,7,10-12`, or `count` of them from the first. Raises UserError for text beside numbers, and for other text."""
     if text is None:
         return range(first or 0, (first or 0) + (COUNT if count is None else count))
     if first is not None or count is not None:
         raise UserError("--seeds: says itself which seeds and how many; leave --seed and --n out")
-    return _read_numbers(text, "seed")
+    return _read_numbers(text, "seed", MOST - 1)
 
 
 def choose_labels(text: str, count: int, label_count: int) -> Condition:
@@ -71,10 +87,7 @@ def choose_labels(text: str, count: int, label_count: int) -> Condition:
         return balanced_labels(count, label_count)
     if not label_count:
         raise UserError(f"--labels {text}: the model is unconditional; leave the labels out")
-    labels = _read_numbers(text, "label")
-    wrong = next((label for label in labels if label >= label_count), None)
-    if wrong is not None:
-        raise UserError(f"--labels {text}: {wrong} is out of range; expected labels from 0 to {label_count - 1}")
+    labels = _read_numbers(text, "label", label_count - 1)
     return Condition(torch.tensor(labels)[torch.arange(count) % len(labels)])
 
 
@@ -95,9 +108,10 @@ def choose_prompts(given: str | Path | None, network: ImageModel) -> EncodedProm
 
 
 def check_out(out: Path) -> None:
-    """Raise UserError where `out` holds anything but earlier samples."""
+    """Raise UserError where `out` holds anything but earlier samples, or cannot be written."""
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / INDEX).is_file())):
         raise UserError(f"--out {out}: is there and holds no samples; expected a new folder")
+    check_new_folder(out, "--out")
 
 
 def save_samples(images: Tensor, seeds: Sequence[int], cond: Condition, out: Path, origin: dict[str, Any], prompts: Sequence[str] = ()) -> None:
@@ -130,8 +144,8 @@ def _of_images(network: ImageModel, run: Path) -> ImageModel:
     return network
 
 
-def _read_numbers(text: str, thing: str) -> list[int]:
-    """The numbers in `3`, `0-9` or `1,3,5-7`, in that order. Raises UserError, by the flag's name, for anything else."""
+def _read_numbers(text: str, thing: str, most: int) -> list[int]:
+    """The numbers in `3`, `0-9` or `1,3,5-7`, in that order, none above `most`. Raises UserError, by the flag's name, for anything else."""
     numbers: list[int] = []
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
@@ -139,6 +153,8 @@ def _read_numbers(text: str, thing: str) -> list[int]:
             raise UserError(f"--{thing}s {text}: '{part}' is no {thing}; expected numbers such as 3, 0-9 or 1,3,5")
         if int(first) > int(last or first):
             raise UserError(f"--{thing}s {text}: '{part}' is an empty range; expected the smaller number first")
+        if int(last or first) > most:
+            raise UserError(f"--{thing}s {text}: {last or first} is out of range; expected {thing}s from 0 to {most}")
         numbers.extend(range(int(first), int(last or first) + 1))
     return numbers
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from distill.registry import Settings
 
@@ -30,6 +30,12 @@ class Heun(Settings):
     """S_noise: standard deviation of the added noise."""
     guidance: float = 1.0
     """Scale of classifier-free guidance, which doubles the cost of an evaluation; 1 is none."""
+
+    @model_validator(mode="after")
+    def _falls(self) -> Heun:
+        if self.sigma_min > self.sigma_max:
+            raise ValueError(f"sigma_min: {self.sigma_min:g} is above sigma_max, {self.sigma_max:g}; expected at most as much")
+        return self
 
     @property
     def evaluations(self) -> int:

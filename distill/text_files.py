@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import re
 from collections.abc import Iterator
@@ -51,3 +53,15 @@ def json_lines(text: str, place: str, expected: str) -> Iterator[tuple[str, dict
         if not isinstance(value, dict):
             raise UserError(f"{place}, line {number}: is {type(value).__name__}; {expected}")
         yield f"{place}, line {number}", value
+
+
+def csv_lines(text: str, place: str, expected: str) -> Iterator[tuple[str, dict[str, str]]]:
+    """The rows of a CSV text with a head, each with its place, by the names of the columns. Raises UserError for a row of other columns."""
+    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    try:
+        for row in reader:
+            if None in row or None in row.values():
+                raise UserError(f"{place}, line {reader.line_num}: has not the {len(reader.fieldnames or ())} columns of the first; {expected}")
+            yield f"{place}, line {reader.line_num}", row
+    except csv.Error as error:
+        raise UserError(f"{place}, line {reader.line_num}: is not CSV ({error}); {expected}") from error

@@ -10,7 +10,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from distill.errors import ArgumentParser, UserError, did_you_mean, run_command
+from distill.errors import ArgumentParser, UserError, at_least, did_you_mean, run_command
 
 DTYPES = ("float32", "bfloat16", "float16")
 NETWORKS = ("run", "teacher", "pipeline")
@@ -242,14 +242,6 @@ def listed(names: Sequence[str]) -> str:
     """`--a, --b and --c`."""
     *others, last = [f"--{name}" for name in names]
     return f"{', '.join(others)} and {last}" if others else last
-
-
-def at_least(options: argparse.Namespace, **least: int) -> None:
-    """Raises UserError where a number is too small."""
-    for name, bound in least.items():
-        value = getattr(options, name)
-        if value is not None and value < bound:
-            raise UserError(f"--{name.replace('_', '-')} {value}: expected at least {bound}")
 
 
 COMMANDS = {"fid": fid, "protocols": protocols, "compare": compare, "sweep": sweep, "preference": preference}

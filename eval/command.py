@@ -74,9 +74,9 @@ def run_laboratory(options: argparse.Namespace, config: Any) -> dict[str, Any]:
 def gather_images(options: argparse.Namespace, config: Any, train: Images) -> dict[str, Images]:
     """The images to measure, by their role."""
     if options.images is not None:
-        return {"images": read_folder(options.images, train).first(options.n, str(options.images))}
+        return {"images": read_folder(options.images, train).some(options.n, str(options.images))}
     if options.array is not None:
-        return {"images": read_array_file(options.array, train).first(options.n, str(options.array))}
+        return {"images": read_array_file(options.array, train).some(options.n, str(options.array))}
     networks = open_networks(options, config)
     for role, network in networks.items():
         check_fits(role, network, train)

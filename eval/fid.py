@@ -92,11 +92,15 @@ class Measurement:
         self.root, self.shows_progress = options.features, sys.stderr.isatty()
         self.effort = Effort(options.bootstrap, options.per_label, self.shows_progress)
         reference = open_reference(options, self.protocol)
+        self.classes = getattr(reference, "classes", ())
         self.extractor = load_extractor(self.protocol.features, options.weights).to(device_of(options.device, self.processes))
         self.reference = reference if isinstance(reference, Reference) else Reference.of(self._features(reference), reference.origin)
 
     def of(self, streams: list[ImageStream]) -> dict[str, Any]:
         """The results of one or more repetitions; in another process than the main one, which only helps with the features, nothing."""
+        classes = getattr(streams[0], "classes", ())
+        if self.effort.per_label and classes and self.classes and classes != self.classes:
+            raise UserError(f"--per-label: {streams[0].origin} has other folders than the reference; expected {', '.join(self.classes):.200}")
         made = [self._features(stream) for stream in streams]
         return evaluate(self.protocol, self.extractor, streams, made, self.reference, self.effort) if self.processes.is_main else {}
 

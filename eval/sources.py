@@ -26,6 +26,7 @@ from distill.samplers import Heun
 from distill.sampling import balanced_labels, sample_generator, sample_teacher
 from distill.types import Condition, Denoiser, Generator
 from eval.features import quantise
+from eval.subsets import evenly
 
 CHUNK = 512
 """Images held as floats at once."""
@@ -33,13 +34,15 @@ CHUNK = 512
 
 @dataclasses.dataclass(frozen=True)
 class Images:
-    """Quantised images (n, c, h, w), the label of each (n,) or None, how many labels there are, and what sampling them took."""
+    """Quantised images (n, c, h, w), the label of each (n,) or None, how many labels there are, what sampling them took, and what the labels are
+    called where folders name them."""
 
     pixels: UInt8[Tensor, "n c h w"]
     labels: Int64[Tensor, " n"] | None = None
     label_count: int = 0
     seconds: float | None = None
     evaluations: int | None = None
+    classes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -53,11 +56,14 @@ class Images:
         """Hash of the bytes, in the order (n, c, h, w): equal hashes are equal images in equal order."""
         return hashlib.sha256(self.pixels.contiguous().numpy().tobytes()).hexdigest()
 
-    def first(self, count: int | None, origin: str) -> Images:
-        """The first `count` images, or all. Raises UserError where there are fewer."""
-        if count is not None and count > len(self):
+    def some(self, count: int | None, origin: str) -> Images:
+        """`count` images, evenly chosen, or all. Raises UserError where there are fewer."""
+        if count is None:
+            return self
+        if count > len(self):
             raise UserError(f"--n {count}: {origin} holds {len(self)} images; expected at most as many")
-        return dataclasses.replace(self, pixels=self.pixels[:count], labels=None if self.labels is None else self.labels[:count])
+        rows = evenly(len(self), count)
+        return dataclasses.replace(self, pixels=self.pixels[rows], labels=None if self.labels is None else self.labels[rows])
 
 
 def parse_data(text: str, flag: str = "--data") -> DataSettings:
@@ -95,7 +101,8 @@ def gather(source: DataSource, origin: str) -> Images:
         rows = [source[index] for index in range(start, min(start + CHUNK, len(source)))]
         chunks.append(quantise(torch.stack([image for image, _ in rows]), origin))
         labels.extend(label for _, label in rows)
-    return Images(torch.cat(chunks), torch.tensor(labels) if source.label_count else None, source.label_count)
+    known = torch.tensor(labels) if source.label_count else None
+    return Images(torch.cat(chunks), known, source.label_count, classes=getattr(source, "classes", ()))
 
 
 def read_folder(path: Path, real: Images) -> Images:
@@ -103,8 +110,8 @@ def read_folder(path: Path, real: Images) -> Images:
 
     Raises UserError where there are none, or they do not fit the real images.
     """
-    folder = ImageFolder(path, grey=real.shape[0] == 1)
-    if not folder.files.numbered and folder.label_count not in (0, real.label_count):
+    folder = ImageFolder(path, grey=real.shape[0] == 1, classes=real.classes)
+    if folder.classes and folder.label_count != real.label_count:
         raise UserError(f"{path}: {folder.label_count} sub-folders; expected none, or one for each of the {real.label_count} labels of the data")
     return _fitting(gather(folder, str(path)), real, str(path))
 

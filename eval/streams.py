@@ -22,6 +22,7 @@ from distill.model_identity import describe_images_of
 from distill.samplers import Heun
 from distill.sampling import sample_generator, sample_teacher
 from distill.types import Condition, Denoiser, Generator
+from eval.subsets import evenly
 
 
 @runtime_checkable
@@ -54,14 +55,14 @@ class FileImages:
     def __init__(self, path: Path) -> None:
         self.files, self.origin = ImageFiles(path), str(path)
         self._lossy: int | None = None
-        self.label_count = self.files.label_count
+        self.label_count, self.classes = self.files.label_count, self.files.classes
 
     def __len__(self) -> int:
         return len(self.files)
 
     def keep(self, count: int) -> None:
-        """Leave all but the first images out."""
-        self.files.keep(count)
+        """Leave all but `count` images out, evenly chosen."""
+        self.files.keep(evenly(len(self.files), count))
         self._lossy = None
 
     def describe(self) -> dict[str, Any]:
@@ -101,31 +102,33 @@ class DataImages:
     """The images of a data source. `identity` says which."""
 
     def __init__(self, source: DataSource, origin: str, identity: dict[str, Any]) -> None:
-        self.source, self.origin, self.identity, self.label_count, self.count = source, origin, identity, source.label_count, len(source)
+        self.source, self.origin, self.identity, self.label_count = source, origin, identity, source.label_count
+        self.rows: Sequence[int] = range(len(source))
+        self.classes: tuple[str, ...] = getattr(source, "classes", ())
 
     def __len__(self) -> int:
-        return self.count
+        return len(self.rows)
 
     def keep(self, count: int) -> None:
-        """Leave all but the first images out."""
-        self.count = count
+        """Leave all but `count` images out, evenly chosen."""
+        self.rows = evenly(len(self.source), count)
 
     def describe(self) -> dict[str, Any]:
         return {"kind": "data", **self.identity}
 
     def name(self, row: int) -> str:
-        return f"image {row}"
+        return f"image {self.rows[row]}"
 
     def stamp(self, row: int) -> str:
-        image, label = self.source[row]
+        image, label = self.source[self.rows[row]]
         return f"{label} {hashlib.sha256(image.numpy().tobytes()).hexdigest()}"
 
     def label(self, row: int) -> int:
-        return self.source[row][1]
+        return self.source[self.rows[row]][1]
 
     def read(self, rows: Sequence[int]) -> Iterator[UInt8[Tensor, "c h w"] | UserError]:
         for row in rows:
-            yield to_bytes(self.source[row][0][None])[0]
+            yield to_bytes(self.source[self.rows[row]][0][None])[0]
 
 
 class NetworkImages:

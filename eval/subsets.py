@@ -1,4 +1,4 @@
-"""Random subsets of images for statistics that need some: the same on every machine."""
+"""Subsets of images for statistics that need some: the same on every machine."""
 
 from __future__ import annotations
 
@@ -11,6 +11,11 @@ from torch import Tensor
 def shuffled(count: int, seed: int = 0) -> Int64[Tensor, " n"]:
     """0..count-1 in a random order."""
     return torch.from_numpy(np.random.default_rng(seed).permutation(count))
+
+
+def evenly(total: int, count: int) -> list[int]:
+    """`count` of 0..total-1, as evenly spaced as they can be: the first images of a folder or a file may be of one class."""
+    return [place * total // count for place in range(count)]
 
 
 def resampled(count: int, seed: int) -> Int64[Tensor, " n"]:

@@ -7,6 +7,7 @@ import yaml
 
 from distill.config import parse_overrides, read_config, to_yaml
 from distill.errors import UserError
+from distill.run_folder import open_run_folder
 from distill.run_settings import DistillRun
 
 MINIMAL = {
@@ -80,6 +81,11 @@ def test_a_resolved_configuration_reads_back_as_itself(file: Path, tmp_path: Pat
             "discriminator.r1: approximate: moves the image; expected at: image",
         ),
         (["--discriminator", "{}", "--ratio.low", "30"], "ratio.low: is 30; expected less than ratio.high, 20"),
+        (["--generator.noise_levels", "{name: karras, sigma_min: 5, sigma_max: 4}"], "sigma_min: 5 is above sigma_max, 4; expected at most as much"),
+        (["--generator.noise_levels", "{name: uniform, start: 0.9, stop: 0.5}"], "start: 0.9 is above stop, 0.5; expected at most as much"),
+        (["--objective.divergence", "0*forward_kl"], "objective.divergence: '0*forward_kl' is 0 everywhere; expected a factor above 0"),
+        (["--generator.optimizer.betas", "[0.9, 1.0]"], "generator.optimizer.betas.1: expected less than 1; found 1.0"),
+        (["--seed", "99999999999999999999"], "seed: expected less than 9223372036854775808; found 99999999999999999999"),
         (["--terms.0.weight", "3"], "--terms.0.weight: '0' is not an entry"),
         (["--steps"], "--steps: expected a value after it"),
         (["steps", "3"], "'steps': unexpected argument"),
@@ -119,3 +125,16 @@ def test_every_preset_is_valid_and_says_where_it_comes_from(path: Path) -> None:
     header = [line for line in path.read_text().splitlines() if line.startswith("#")]
     assert any("Source:" in line for line in header)
     assert any("Measured" in line for line in header)
+
+
+def test_a_run_that_cannot_be_continued_leaves_no_folder_and_names_its_damaged_file(file: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with pytest.raises(UserError, match=r"^resume: no is no checkpoint; expected auto, never, or a folder such as checkpoints/step-00001000$"):
+        open_run_folder(read_config(file, ["--run_dir", str(run), "--resume", "no"]))
+    assert not run.exists()
+    config = read_config(file, ["--run_dir", str(run)])
+    assert open_run_folder(config) is None
+    for content, message in (("a: [", "is not YAML"), ("", "expected a mapping, found NoneType")):
+        (run / "config.yaml").write_text(content)
+        with pytest.raises(UserError, match=rf"^{run}/config.yaml: {message}"):
+            open_run_folder(config)

@@ -12,7 +12,7 @@ from torch import nn
 
 from distill.checkpoint import checkpoints, load_checkpoint, newest_checkpoint, save_checkpoint
 from distill.errors import UserError
-from distill.files import load_tensors, load_weights, new_file, new_folder, read_json, remove_unfinished, save_tensors, write_json
+from distill.files import check_new_folder, load_tensors, load_weights, new_file, new_folder, read_json, remove_unfinished, save_tensors, write_json
 
 
 def test_a_folder_whose_writing_fails_leaves_the_old_one(tmp_path: Path) -> None:
@@ -38,6 +38,31 @@ def test_a_folder_replaces_the_old_one_whole(tmp_path: Path) -> None:
         with new_folder(tmp_path / "x") as folder:
             (folder / name).write_text(name)
     assert [path.name for path in (tmp_path / "x").iterdir()] == ["b"]
+
+
+def test_a_link_stays_a_link_and_what_it_leads_to_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "folder").symlink_to("real")
+    (tmp_path / "file").symlink_to("real.txt")
+    with new_folder(tmp_path / "folder") as folder:
+        (folder / "a").write_text("x")
+    with new_file(tmp_path / "file") as partial:
+        partial.write_text("y")
+    assert ((tmp_path / "real" / "a").read_text(), (tmp_path / "real.txt").read_text()) == ("x", "y")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder", "real", "real.txt"]
+    assert (tmp_path / "folder").is_symlink()
+
+
+def test_a_place_that_no_folder_can_take_is_refused_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "x" / "y").mkdir(parents=True)
+    (tmp_path / "file").write_text("x")
+    monkeypatch.chdir(tmp_path / "x" / "y")
+    check_new_folder(Path("new/and/newer"), "--out")
+    for place in (Path(), tmp_path / "x"):
+        with pytest.raises(UserError, match=rf"^--out {place}: is the folder that this runs in; expected another"):
+            check_new_folder(place, "--out")
+    with pytest.raises(UserError, match=rf"^--out {tmp_path}/file/a: cannot be made in {tmp_path}/file$"):
+        check_new_folder(tmp_path / "file" / "a", "--out")
 
 
 @pytest.mark.parametrize(("content", "message"), [(b"{", "is not JSON"), (None, "cannot be read")])

@@ -2,9 +2,11 @@
 
 import io
 import json
+import struct
 import subprocess
 import tarfile
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ import torch
 from PIL import Image
 
 from distill.batches import Batches
-from distill.data import Captions
+from distill.data import Captions, image_folder
 from distill.data.captioned_folder import CaptionedFolder
 from distill.data.hub_dataset import read_labels
 from distill.data.image_folder import ImageFolder
@@ -24,7 +26,8 @@ from distill.images import decode, pixels_of
 from distill.prompts import jsonl, text_file
 from distill.types import Condition, Text
 from eval.prompt_sets import read_prompt_set
-from eval.streams import FileImages
+from eval.sources import read_folder, read_real
+from eval.streams import DataImages, FileImages
 
 
 def png(shade: int = 0, mode: str = "RGB", size: tuple[int, int] = (4, 4)) -> bytes:
@@ -178,8 +181,9 @@ def test_a_label_that_is_missing_or_none_is_named(tmp_path: Path, files: dict[st
 
 
 def test_labels_of_a_dataset_are_numbers_or_words() -> None:
-    assert read_labels([2, 0, 1], "x") == [2, 0, 1]
-    assert read_labels(["dog", "cat", "dog"], "x") == [1, 0, 1]
+    assert read_labels([2, 0, 1], "x") == ([2, 0, 1], ())
+    assert read_labels(["dog", "cat", "dog"], "x") == ([1, 0, 1], ("cat", "dog"))
+    assert read_labels(["owl"], "x", ("cat", "dog", "owl")) == ([2], ("cat", "dog", "owl"))
     for values, wrong in (
         ([1, None], "row 1, is None"),
         ([0, -1], "hidden has -1"),
@@ -189,6 +193,91 @@ def test_labels_of_a_dataset_are_numbers_or_words() -> None:
     ):
         with pytest.raises(UserError, match=wrong):
             read_labels(values, "x")
+
+
+def shards(folder: Path, files: dict[str, list[str]]) -> Path:
+    folder.mkdir(exist_ok=True)
+    for shard, names in files.items():
+        with tarfile.open(folder / shard, "w") as tape:
+            for name in names:
+                info = tarfile.TarInfo(name)
+                info.size = len(png())
+                tape.addfile(info, io.BytesIO(png()))
+    return folder
+
+
+def test_classes_are_the_same_in_every_shard(tmp_path: Path) -> None:
+    files = ImageFiles(shards(tmp_path / "x", {"s0.tar": ["cat/0.png", "dog/1.png"], "s1.tar": ["dog/2.png", "cat/3.png"]}))
+    assert dict(zip(files.names, files.labels, strict=True)) == {
+        "s0.tar:cat/0.png": 0, "s0.tar:dog/1.png": 1, "s1.tar:cat/3.png": 0, "s1.tar:dog/2.png": 1,
+    }  # fmt: skip
+
+
+def test_a_folder_that_all_share_is_no_class_and_may_hold_the_list(tmp_path: Path) -> None:
+    assert ImageFiles(write(tmp_path / "a", {f"photos/2024/{label}/x.png": png() for label in ("cat", "dog")})).labels == [0, 1]
+    listed = {"ds/dataset.json": json.dumps({"labels": [["00000/b.png", 3], ["00000/a.png", 5]]}), "ds/00000/a.png": png(), "ds/00000/b.png": png()}
+    assert ImageFiles(write(tmp_path / "b", listed)).labels == [5, 3]
+    samples = {"file": "0.png", "seed": 4, "label": 2}
+    made = ImageFiles(write(tmp_path / "c", {"out/samples.json": json.dumps({"images": [samples]}), "out/0.png": png(), "out/grid.png": png()}))
+    assert (made.names, made.labels, made.records) == (["out/0.png"], [2], [samples])
+    captioned = CaptionedFolder(write(tmp_path / "d", {"x/metadata.csv": 'file_name,text\na.png,"a cat,\nasleep"\n', "x/a.png": png()}), 4)
+    assert list(captioned.captions) == ["a cat,\nasleep"]
+
+
+DOUBTS = {
+    "cover.png": (
+        "cover.png lies beside the folders cat, dog; expected each image in the folder of its class",
+        ("cat/a.png", "dog/b.png", "cover.png"),
+    ),
+    "splits": ("the folders test, train are parts of a dataset, no classes; expected the path of one of them", ("train/cat/a.png", "test/cat/b.png")),
+}
+
+
+@pytest.mark.parametrize(("message", "names"), DOUBTS.values(), ids=DOUBTS)
+def test_folders_that_may_be_no_classes_are_refused_in_training_and_do_not_matter_otherwise(
+    tmp_path: Path, message: str, names: tuple[str, ...]
+) -> None:
+    write(tmp_path, {name: png() for name in names})
+    with pytest.raises(UserError, match=f"^{tmp_path}: {message}$"):
+        ImageFolder(tmp_path)
+    assert (FileImages(tmp_path).label_count, len(FileImages(tmp_path))) == (0, len(names))
+
+
+def test_held_out_images_have_the_labels_of_the_training_images_by_name(tmp_path: Path) -> None:
+    write(tmp_path / "train", {f"{label}/x.png": png() for label in ("cat", "dog", "horse")})
+    write(tmp_path / "held-out", {f"{label}/x.png": png() for label in ("cat", "horse")})
+    data = image_folder.Settings(path=tmp_path / "train", held_out_path=tmp_path / "held-out")
+    train, held_out = read_real(data)
+    assert held_out is not None
+    assert (held_out.labels.tolist(), held_out.label_count) == ([0, 2], 3)
+    assert read_folder(tmp_path / "held-out", train).labels.tolist() == [0, 2]
+    write(tmp_path / "made", {f"{label}/x.png": png() for label in ("cat", "hors", "dog")})
+    with pytest.raises(UserError, match=r"made: 'hors' is none of the classes of the training images; expected some of cat, dog, horse$"):
+        read_folder(tmp_path / "made", train)
+
+
+def test_some_of_the_images_are_of_all_classes(tmp_path: Path) -> None:
+    write(tmp_path, {f"{label}/{number}.png": png() for label in ("cat", "dog", "horse") for number in range(4)})
+    for stream in (FileImages(tmp_path), DataImages(ImageFolder(tmp_path), "x", {})):
+        stream.keep(6)
+        assert [stream.label(row) for row in range(len(stream))] == [0, 0, 1, 1, 2, 2]
+        assert [stream.name(row) for row in (0, 1)] == (["cat/0.png", "cat/2.png"] if isinstance(stream, FileImages) else ["image 0", "image 2"])
+
+
+def test_a_list_that_contradicts_itself_or_leaves_captions_out_is_refused(tmp_path: Path) -> None:
+    write(tmp_path / "a", {"dataset.json": '{"labels": [["a.png", 0], ["./a.png", 1]]}', "a.png": png()})
+    with pytest.raises(UserError, match=r"dataset.json: lists ./a.png with the labels 0 and 1; expected one$"):
+        ImageFiles(tmp_path / "a")
+    write(tmp_path / "b", {"metadata.jsonl": '{"file_name": "a.png", "text": "a cat"}', "a.png": png(), "b.png": png()})
+    with pytest.raises(UserError, match=r"metadata.jsonl: has no caption of b.png; expected one for every image$"):
+        CaptionedFolder(tmp_path / "b", 4)
+    for text, message in (
+        ("file_name,text\na.png\n", "line 2: has not the 2 columns"),
+        ('file_name,text\na.png,"x\n', "is not CSV"),
+        ("a,b\n1,2\n", "line 2: expected a row"),
+    ):
+        with pytest.raises(UserError, match=f"metadata.csv, {message}" if message.startswith("line") else message):
+            CaptionedFolder(write(tmp_path / "c", {"metadata.csv": text, "a.png": png()}), 4)
 
 
 # Images.
@@ -222,13 +311,35 @@ def test_modes_of_a_byte_are_read(mode: str, value: object, expected: list[int])
     assert decode(content.getvalue())[:, 0, 0].tolist() == expected
 
 
+def png_of_16_bits(kind: int, channels: int) -> bytes:
+    """A grey surface, of the colour type that PNG gives this number."""
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    rows = b"".join(b"\0" + b"\x12\x34" * channels * 4 for _ in range(4))
+    head = struct.pack(">IIBBBBB", 4, 4, 16, kind, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
 def test_more_than_a_byte_a_channel_is_refused_everywhere(tmp_path: Path) -> None:
     deep = Image.fromarray(np.full((4, 4), 30000, dtype=np.uint16))
     with pytest.raises(ValueError, match="mode I;16; expected 8 bits a channel"):
         pixels_of(deep)
-    deep.save(tmp_path / "a.png")
+    (tmp_path / "deep").mkdir()
+    deep.save(tmp_path / "deep" / "a.png")
+    for name, content in {
+        "rgb.png": png_of_16_bits(2, 3),
+        "grey and alpha.png": png_of_16_bits(4, 2),
+        "a.ppm": b"P6 2 2 65535\n" + bytes(24),
+    }.items():
+        with pytest.raises(ValueError, match="of more than 8; expected 8 bits a channel"):
+            decode(content)
+        with pytest.raises(UserError, match=f"{name}: cannot be read as an image"):
+            ImageFolder(write(tmp_path / name.split(".")[0], {name: content}))
+    assert decode(b"P6 2 2 100\n" + bytes([100]) * 12).flatten().tolist() == [255] * 12
     with pytest.raises(UserError, match=r"a.png: cannot be read as an image \(mode I;16; expected 8 bits a channel\)"):
-        ImageFolder(tmp_path)
+        ImageFolder(tmp_path / "deep")
 
 
 @pytest.mark.parametrize("kind", ["tif", "ppm", "pgm", "gif", "bmp", "tga", "webp"])
@@ -240,8 +351,11 @@ def test_every_common_kind_of_image_is_read(tmp_path: Path, kind: str) -> None:
 
 
 def test_an_image_that_cannot_be_read_is_not_left_out_in_silence(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"b.heic: is of a kind that cannot be read; expected it as PNG, or elsewhere"):
-        ImageFiles(write(tmp_path, {"a.png": png(), "b.heic": b"x"}))
+    for kind in ("heic", "cr3", "ico"):
+        with pytest.raises(UserError, match=rf"b.{kind}: is of a kind that cannot be read; expected it as PNG, or elsewhere"):
+            ImageFiles(write(tmp_path / kind, {"a.png": png(), f"b.{kind}": b"x"}))
+    with pytest.raises(UserError, match=r"0.png: lies beside .tar files; expected images in archives or beside them, not both$"):
+        ImageFiles(write(shards(tmp_path / "x", {"old.tar": ["a.png"]}), {"0.png": png()}))
 
 
 # Archives.
@@ -256,6 +370,15 @@ def test_a_zip_of_windows_has_folders(tmp_path: Path) -> None:
     files = ImageFiles(tmp_path / "x.zip")
     assert (files.names, files.labels) == (["cat/0.png", "dog/1.png"], [0, 1])
     assert files.pixels(1).shape == (3, 4, 4)
+
+
+def test_names_that_lead_out_of_an_archive_are_names(tmp_path: Path) -> None:
+    """Nothing is unpacked: where a name leads does not matter."""
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        for shade, name in enumerate(("../../a.png", "/b/c.png", "d.png", ".hidden/e.png")):
+            archive.writestr(name, png(shade))
+    files = ImageFiles(tmp_path / "x.zip")
+    assert [int(files.pixels(row)[0, 0, 0]) for row in range(len(files))] == [0, 1, 2]
 
 
 def encrypted(path: Path) -> None:

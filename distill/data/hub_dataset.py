@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
+from distill.class_folders import relabelled
 from distill.data import Captions, DataSettings
 from distill.data.captioned_folder import covering
 from distill.errors import UserError, did_you_mean
@@ -54,7 +55,8 @@ class Settings(DataSettings):
         chosen = self.split if split == "train" else self.held_out_split
         if chosen is None:
             raise UserError("data.held_out_split: no held-out split is given")
-        return HubDataset(self._open(chosen), self)
+        words = () if split == "train" or self.label is None else HubDataset(self._open(self.split), self).words
+        return HubDataset(self._open(chosen), self, words)
 
     def _open(self, split: str) -> Any:
         try:
@@ -71,18 +73,19 @@ class Settings(DataSettings):
 
 
 class HubDataset:
-    """A `DataSource` over a dataset; with captions, the label of an image is the number of its first caption."""
+    """A `DataSource` over a dataset; with captions, the label of an image is the number of its first caption. Labels that are words are their places
+    among `words`, those of the training images, or else in their own order."""
 
-    def __init__(self, dataset: Any, settings: Settings) -> None:
-        self.dataset, self.settings = dataset, settings
+    def __init__(self, dataset: Any, settings: Settings, words: tuple[str, ...] = ()) -> None:
+        self.dataset, self.settings, self.words = dataset, settings, words
         self.image_shape, self.label_count = (3, settings.resolution, settings.resolution), 0
         for field in ("image", "label", "caption"):
             column = getattr(settings, field)
             if column is not None and column not in dataset.column_names:
                 raise UserError(f"data.{field}: no column '{column}' in {settings.path}{did_you_mean(column, dataset.column_names)}")
         if settings.label is not None:
-            self.labels = read_labels(dataset[settings.label], f"data.label: column '{settings.label}' of {settings.path}")
-            self.label_count = max(self.labels) + 1
+            self.labels, self.words = read_labels(dataset[settings.label], f"data.label: column '{settings.label}' of {settings.path}", words)
+            self.label_count = len(self.words) or max(self.labels) + 1
         if settings.caption is not None:
             place = f"data.caption: column '{settings.caption}' of {settings.path}, row"
             self.captions = Captions([captions_of(value, f"{place} {row}") for row, value in enumerate(dataset[settings.caption])])
@@ -105,16 +108,23 @@ class HubDataset:
         return pixels, self.captions.first[index] if self.settings.caption is not None else 0
 
 
-def read_labels(values: Iterable[Any], place: str) -> list[int]:
-    """Labels from 0: numbers as they are, words by their places in their order. Raises UserError, which begins with `place`, for anything else."""
+def read_labels(values: Iterable[Any], place: str, words: tuple[str, ...] = ()) -> tuple[list[int], tuple[str, ...]]:
+    """Labels from 0, and their words: numbers as they are, words by their places among `words`, or else in their order.
+
+    Raises UserError, which begins with `place`, for anything else.
+    """
     values = list(values)
     if values and all(isinstance(value, str) for value in values):
-        words = {word: label for label, word in enumerate(sorted(set(values)))}
-        return [words[value] for value in values]
+        own = tuple(sorted(set(values)))
+        try:
+            places = dict(zip(own, relabelled(range(len(own)), own, words or own), strict=True))
+        except ValueError as error:
+            raise UserError(f"{place}: {error}") from error
+        return [places[value] for value in values], words or own
     for row, value in enumerate(values):
         if not isinstance(value, int) or isinstance(value, bool) or value < 0:
             hidden = "; a split whose labels are hidden has -1" if value == -1 else ""
             raise UserError(f"{place}, row {row}, is {value!r}; expected a number from 0, or words in all rows{hidden}")
     if not values:
         raise UserError(f"{place} is empty; expected a label for each image")
-    return values
+    return values, ()

@@ -1,10 +1,11 @@
-"""Images of one size in a folder or an archive; labels are what its index says, or sub-folders in the order of their names."""
+"""Images of one size in a folder or an archive; labels are what its index says, or sub-folders by number or name."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from distill.class_folders import relabelled
 from distill.data import DataSettings
 from distill.errors import UserError
 from distill.image_files import ImageFiles
@@ -29,15 +30,27 @@ class Settings(DataSettings):
         path = self.path if split == "train" else self.held_out_path
         if path is None:
             raise UserError("data.held_out_path: no held-out folder is given")
-        return ImageFolder(path, self.grey)
+        classes = () if split == "train" else ImageFiles(self.path).classes
+        return ImageFolder(path, self.grey, classes)
 
 
 class ImageFolder:
-    """A `DataSource` over image files. Raises UserError where there are none, one cannot be read, or one is of another size."""
+    """A `DataSource` over image files. Folders that are named like some of `classes`, those of the training images, have their labels.
 
-    def __init__(self, path: Path, grey: bool = False) -> None:
+    Raises UserError where there are none, one cannot be read, one is of another size, or what folders of them are cannot be told.
+    """
+
+    def __init__(self, path: Path, grey: bool = False, classes: tuple[str, ...] = ()) -> None:
         self.files, self.mode = ImageFiles(path), "L" if grey else "RGB"
-        self.label_count = self.files.label_count
+        self.labels, self.label_count, self.classes = self.files.labels, self.files.label_count, self.files.classes
+        if self.files.doubt is not None:
+            raise UserError(f"{path}: {self.files.doubt}")
+        if classes and self.classes:
+            try:
+                self.labels = relabelled(self.labels, self.classes, classes)
+            except ValueError as error:
+                raise UserError(f"{path}: {error}") from error
+            self.label_count, self.classes = len(classes), classes
         self.image_shape = tuple(self._read(0).shape)
 
     def __len__(self) -> int:
@@ -48,7 +61,7 @@ class ImageFolder:
         if tuple(image.shape) != self.image_shape:
             first, name = self.files.names[0], self.files.path / self.files.names[index]
             raise UserError(f"{name}: an image of {tuple(image.shape)}; expected {self.image_shape} as in {Path(first).name}")
-        return image, self.files.labels[index] if self.files.labels else 0
+        return image, self.labels[index] if self.labels else 0
 
     def _read(self, index: int) -> Tensor:
         from distill.images import from_bytes

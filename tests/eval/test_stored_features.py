@@ -92,7 +92,7 @@ def test_folder_zip_and_tar_hold_the_same(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"b.bin: is neither a folder nor a .zip nor a .tar$"):
         FileImages(tmp_path / "b.bin")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match=r"empty: holds no image; expected files ending in .avif, .bmp"):
+    with pytest.raises(UserError, match=r"empty: holds no image; expected files ending in .apng, .avif, .bmp"):
         FileImages(tmp_path / "empty")
     with pytest.raises(UserError, match=r"nowhere: cannot be read \(No such file or directory\); expected a folder"):
         FileImages(tmp_path / "nowhere")

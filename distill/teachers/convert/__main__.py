@@ -26,10 +26,11 @@ def main(arguments: list[str]) -> None:
         raise UserError(f"{options.folder}: exists; expected a new folder")
 
     from distill.export import export_generator, save_denoiser
-    from distill.files import new_folder
+    from distill.files import check_new_folder, new_folder
     from distill.models.few_steps import FewStepGenerator
     from distill.network_pickle import read_network
 
+    check_new_folder(options.folder, "FOLDER")
     network = read_network(options.pickle)
     with new_folder(options.folder) as folder:
         if options.student is None:
