@@ -180,7 +180,7 @@ def test_what_is_no_export_is_not_replaced(run: Path, tmp_path: Path) -> None:
     for name in ("student", "a/b/c"):
         with pytest.raises(UserError, match=rf"^--push-to-hub {name}: expected OWNER/NAME, such as me/my-student$"):
             main(["--run", str(run), "--push-to-hub", name])
-    with pytest.raises(UserError, match=r"thesis.txt/student: cannot be written \((Not a directory|File exists)\)$"):
+    with pytest.raises(UserError, match=r"thesis.txt/student: cannot be made in .*thesis.txt$"):
         main(["--run", str(run), "--out", str(tmp_path / "notes" / "thesis.txt" / "student")])
     with pytest.raises(UserError, match=r"nowhere: no such folder; expected the folder of a run"):
         main(["--run", str(tmp_path / "nowhere")])

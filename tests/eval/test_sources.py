@@ -130,9 +130,9 @@ def test_arrays_with_and_without_labels(tmp_path: Path) -> None:
     found = read_array_file(tmp_path / "b.npz", REAL)
     assert np.array_equal(found.pixels[:, 0].numpy(), array)
     assert found.labels is not None
-    assert found.first(3, "b").labels.tolist() == [0, 1, 2]
+    assert found.some(3, "b").labels.tolist() == [0, 1, 3]
     with pytest.raises(UserError, match=r"^--n 6: b holds 5 images; expected at most as many$"):
-        found.first(6, "b")
+        found.some(6, "b")
 
 
 def test_images_that_do_not_fit_the_data_are_refused(tmp_path: Path) -> None:
