@@ -74,13 +74,16 @@ def _batch(data: DataSource, rows: Any) -> Any:
 
 
 def _data_settings(text: str) -> DataSettings:
-    import yaml
     from pydantic import ValidationError
 
     from distill.config import describe
     from distill.registry import Room
+    from distill.yaml_files import parse_yaml
 
-    content = yaml.safe_load(text)
+    try:
+        content = parse_yaml(text)
+    except UserError as error:
+        raise UserError(f"data: {text:.80} {error}") from error
     content = {"name": content} if isinstance(content, str) else content
     try:
         return cast("DataSettings", Room("data").resolve(content))

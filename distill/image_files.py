@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import weakref
+from collections import Counter
 from collections.abc import Sequence, Set
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from distill.archives import Files, Folder, open_files, plain_name, read_member
 from distill.class_folders import class_folders, shared_folder
 from distill.errors import UserError
-from distill.text_files import csv_lines, decode_text, json_lines
+from distill.text_files import csv_lines, decode_text, is_text, json_lines
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -183,10 +184,15 @@ class ImageFiles:
         try:
             records = json.loads(self._text(f"{folder}{INDEX}"))["images"]
             labels = {f"{folder}{record['file']}": record["label"] for record in records}
+            if not all(_fits(record, "seed", int) and _fits(record, "prompt", str) for record in records):
+                raise ValueError
         except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise UserError(f"{place}: is not what sample.py writes; expected 'images' of 'file' and 'label'") from error
+            raise UserError(f"{place}: is not what sample.py writes; expected 'images' of 'file', 'label', 'seed' and 'prompt'") from error
         if not labels:
             raise UserError(f"{place}: lists no images")
+        if len(labels) < len(records):
+            twice, _ = Counter(record["file"] for record in records).most_common(1)[0]
+            raise UserError(f"{place}: lists {twice} more than once; expected each image once")
         for name in labels.keys() - self._all.keys():
             raise UserError(f"{self.path}: holds no {name}, which its {INDEX} lists")
         self.names, self.records = list(labels), records
@@ -226,11 +232,17 @@ class ImageFiles:
         return captions
 
 
+def _fits(record: dict[str, Any], name: str, kind: type) -> bool:
+    """Whether an entry of a list is of this type, or not known."""
+    value = record.get(name)
+    return value is None or (isinstance(value, kind) and not isinstance(value, bool) and (value == "" or kind is not str or is_text(value)))
+
+
 def captions_of(value: Any, place: str) -> tuple[str, ...]:
     """The captions of one image: a text, or a list of some. Raises UserError, which begins with `place`, for anything else."""
     captions = value if isinstance(value, (list, tuple)) and value else (value,)
     for caption in captions:
-        if not isinstance(caption, str) or not caption.strip():
+        if not is_text(caption):
             raise UserError(f"{place} is {caption!r}; expected a caption")
     return tuple(captions)
 

@@ -23,6 +23,6 @@ def _parts(name: str) -> tuple[str | int, ...]:
     return tuple(int(part) if place % 2 else part for place, part in enumerate(NUMBER.split(name)))
 
 
-def numbers_of(name: str) -> tuple[int, ...]:
-    """Return the numbers in a file's path without its ending, from left to right."""
-    return tuple(int(number) for number in NUMBER.findall(str(PurePosixPath(name).with_suffix(""))))
+def parts_of(name: str) -> list[str | int]:
+    """Return the text and the numbers of a file's path without its ending, from left to right."""
+    return list(_parts(str(PurePosixPath(name).with_suffix(""))))

@@ -41,6 +41,17 @@ def read_text(path: Path, place: str) -> str:
     return decode_text(content, place)
 
 
+def is_text(value: object) -> bool:
+    """Whether a value is text that says something and can be written: half of a pair of code units, as of a cut emoji, cannot."""
+    if not isinstance(value, str) or not value.strip():
+        return False
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def json_lines(text: str, place: str, expected: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """The objects of a JSON Lines text, each with its place; blank lines are none. Raises UserError for a line that is no object."""
     for number, line in enumerate(split_lines(text), start=1):

@@ -188,12 +188,12 @@ def parse_preference(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--n", type=int, help="number of prompts, which then are not the whole list (default: all)")
     parser.add_argument("--draw", type=int, metavar="SEED", help="draw the --n prompts with this seed (default: the first of the list)")
     parser.add_argument("--per-prompt", type=int, help="images of each prompt (default: 1; all of a folder)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the first image; image i has seed + i (default: 0)")
+    parser.add_argument("--seed", type=int, help="seed of the first image; image i has seed + i (default: 0)")
     for side in ("", "against-"):
         whose = "of --against" if side else "of the first subject"
         parser.add_argument(f"--{side}steps", type=int, help=f"steps {whose}, a teacher (default: 18) or a pipeline (default: its own)")
         parser.add_argument(f"--{side}guidance", type=float, help=f"guidance {whose}, a teacher (default: 1, none) or a pipeline (default: its own)")
-    parser.add_argument("--dtype", choices=DTYPES, default="float32", help="what makes the images computes in (default: float32)")
+    parser.add_argument("--dtype", choices=DTYPES, help="what makes the images computes in (default: float32)")
     parser.add_argument("--batch-size", type=int, default=16, help="images made at once (default: 16)")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="where networks run (default: auto)")
     parser.add_argument(
@@ -213,6 +213,11 @@ def parse_preference(arguments: list[str]) -> argparse.Namespace:
     if options.draw is not None and options.n is None:
         raise UserError("--draw: goes with --n, how many prompts to draw")
     at_least(options, n=1, per_prompt=1, seed=0, draw=0, batch_size=1, steps=1, against_steps=1)
+    if all(asked is None or asked.kind == "images" for asked in (options.asked, options.against)):
+        for name in ("seed", "dtype"):
+            if getattr(options, name) is not None:
+                raise UserError(f"--{name}: goes with images that are made; leave it out with --images")
+    options.seed, options.dtype = options.seed or 0, options.dtype or "float32"
     return options
 
 

@@ -99,8 +99,11 @@ class Measurement:
     def of(self, streams: list[ImageStream]) -> dict[str, Any]:
         """The results of one or more repetitions; in another process than the main one, which only helps with the features, nothing."""
         classes = getattr(streams[0], "classes", ())
-        if self.effort.per_label and classes and self.classes and classes != self.classes:
-            raise UserError(f"--per-label: {streams[0].origin} has other folders than the reference; expected {', '.join(self.classes):.200}")
+        if self.effort.per_label and classes != self.classes:
+            found = ", ".join(classes) or "no folders with names"
+            raise UserError(
+                f"--per-label: {streams[0].origin} has {found:.200}; expected {', '.join(self.classes) or 'numbers':.200} as the reference"
+            )
         made = [self._features(stream) for stream in streams]
         return evaluate(self.protocol, self.extractor, streams, made, self.reference, self.effort) if self.processes.is_main else {}
 
@@ -185,7 +188,8 @@ def choose_sampler(options: argparse.Namespace) -> Heun:
     try:
         return Heun.model_validate({name: value for name, value in given.items() if value is not None})
     except ValidationError as error:
-        raise UserError(f"--sampler {options.sampler}: {describe(error, {})}") from error
+        place = f"--sampler {options.sampler}: " if options.sampler else "--"
+        raise UserError(f"{place}{describe(error, {})}") from error
 
 
 def pipeline_images(options: argparse.Namespace, count: int, first_seeds: list[int]) -> list[ImageStream]:
@@ -225,7 +229,7 @@ def open_reference(options: argparse.Namespace, protocol: Protocol) -> ImageStre
     path = Path(text)
     if holds_statistics(path):
         return read_statistics(path, protocol)
-    if path.suffix in (".npy", ".npz"):
+    if path.suffix.lower() in (".npy", ".npz"):
         return array_images(path)
     if path.exists():
         return FileImages(path)

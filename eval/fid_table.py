@@ -153,6 +153,7 @@ def _marks(results: Mapping[str, Mapping[str, Any]]) -> _Marks:
     marks = _Marks({}, {name: [] for name in results})
     runs = {name: len(one["repetitions"]) for name, one in results.items()}
     known = {name: "prompts_sha256" in one["source"] for name, one in results.items()}
+    first_with: dict[tuple[str | None, ...], str] = {}
     for name, one in results.items():
         if one["departures"]:
             marks.add(name, f"not {one['protocol']}: a number by that name is measured as the protocol says")
@@ -160,6 +161,9 @@ def _marks(results: Mapping[str, Mapping[str, Any]]) -> _Marks:
             marks.add(name, f"{runs[name]} repetition{'s' * (runs[name] > 1)}: the least of several is below one of a single kind")
         if any(known.values()) and not known[name]:
             marks.add(name, "its prompts are not known: others may be of easier ones")
+        images = tuple(repetition.get("images_sha256") for repetition in one["repetitions"])
+        if None not in images and first_with.setdefault(images, name) != name:
+            marks.add(name, f"has the very images of {first_with[images]}")
         if one["source"].get("lossy"):
             marks.add(name, f"{one['source']['lossy']} of its images were saved with losses, which a distance counts")
     return marks

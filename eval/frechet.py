@@ -93,6 +93,8 @@ def frechet_distance(stats_a: Statistics, stats_b: Statistics) -> float:
     traces = float(stats_a.cov.trace() + stats_b.cov.trace())
     fewer, more = sorted((stats_a, stats_b), key=lambda stats: math.inf if stats.count is None else stats.count)
     distance = float((stats_a.mean - stats_b.mean).square().sum()) + traces - 2 * _trace_of_root(fewer.cov, more.cov, 1e-10 * traces)
+    if not math.isfinite(distance):
+        raise UserError(f"statistics: their distance is {distance}; expected features, and a covariance of them, that are not so large")
     return max(0.0, distance)  # the last digit's rounding must not make a distance negative
 
 

@@ -18,6 +18,8 @@ from eval.frechet import Statistics
 from eval.protocols import Protocol
 from eval.stored_features import Features
 
+ASYMMETRY = 1e-5
+"""What single precision may leave of a symmetric matrix, beside its greatest element."""
 EDM2_NAMES = {"inception": "fid", "dinov2": "fd_dinov2"}
 """Our features and what a statistics file of EDM2 calls their distance."""
 MADE_FOR = {
@@ -55,7 +57,10 @@ class Reference:
     @classmethod
     def of(cls, images: Features, origin: str) -> Reference:
         source = {"kind": "images", "of": origin, "count": len(images)}
-        return cls(Statistics.of(images.features), images, images.images_sha256, source)
+        try:
+            return cls(Statistics.of(images.features), images, images.images_sha256, source)
+        except UserError as error:
+            raise UserError(f"{origin}: {error}") from error
 
     @property
     def features(self) -> Tensor | None:
@@ -64,9 +69,9 @@ class Reference:
 
 def holds_statistics(path: Path) -> bool:
     """Whether a file is one of published statistics, by its ending and its names."""
-    if path.suffix == ".pkl":
+    if path.suffix.lower() == ".pkl":
         return path.is_file()
-    if path.suffix != ".npz" or not path.is_file():
+    if path.suffix.lower() != ".npz" or not path.is_file():
         return False
     try:
         with path.open("rb") as handle, np.load(handle, allow_pickle=False) as content:
@@ -83,15 +88,20 @@ def read_statistics(path: Path, protocol: Protocol) -> Reference:
     for mark in protocol.foreign:
         if mark in path.name:
             raise UserError(f"--reference {path}: '{mark.strip('_')}' in its name is another protocol; expected statistics made for {protocol.name}")
-    kind, arrays = _pickled(path, protocol) if path.suffix == ".pkl" else _zipped(path)
+    kind, arrays = _pickled(path, protocol) if path.suffix.lower() == ".pkl" else _zipped(path)
     kind = kind or next((made for name, made in NAMED if re.fullmatch(name, path.stem)), None)
     if kind is not None and protocol.name not in MADE_FOR[kind]:
         fitting = ", ".join(MADE_FOR[kind]) or "none of ours"
         raise UserError(f"--reference {path}: statistics of {kind} are made for {fitting}; expected some made for {protocol.name}")
-    mean, cov = (torch.from_numpy(np.array(arrays[name])) for name in ("mu", "sigma"))
+    try:
+        mean, cov = (torch.from_numpy(np.array(arrays[name], dtype=arrays[name].dtype.newbyteorder("="))) for name in ("mu", "sigma"))
+    except TypeError as error:
+        raise UserError(f"--reference {path}: 'mu' and 'sigma' are of the type {arrays['mu'].dtype}; expected numbers") from error
     if mean.dtype == torch.float32:  # as NumPy's mean of the features of clean-fid and ADM is; seven digits of a mean are enough
         mean = mean.double()
     if mean.is_floating_point() and cov.is_floating_point() and cov.ndim == 2 and cov.shape[0] == cov.shape[1]:
+        if (cov - cov.T).abs().max() > ASYMMETRY * cov.abs().max():
+            raise UserError(f"--reference {path}: 'sigma' is not symmetric; expected a covariance")
         cov = (cov + cov.T) / 2
     try:
         statistics = Statistics(mean, cov, None)

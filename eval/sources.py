@@ -28,6 +28,7 @@ from distill.types import Condition, Denoiser, Generator
 from eval.features import quantise
 from eval.subsets import evenly
 
+NAMED_FOLDERS = "has sub-folders with names, which are not known as labels; expected none, or their names to be numbers,"
 CHUNK = 512
 """Images held as floats at once."""
 
@@ -111,8 +112,8 @@ def read_folder(path: Path, real: Images) -> Images:
     Raises UserError where there are none, or they do not fit the real images.
     """
     folder = ImageFolder(path, grey=real.shape[0] == 1, classes=real.classes)
-    if folder.classes and folder.label_count != real.label_count:
-        raise UserError(f"{path}: {folder.label_count} sub-folders; expected none, or one for each of the {real.label_count} labels of the data")
+    if folder.classes and real.labels is not None and not real.classes:
+        raise UserError(f"{path}: {NAMED_FOLDERS} as the labels of the data, 0 to {real.label_count - 1}")
     return _fitting(gather(folder, str(path)), real, str(path))
 
 

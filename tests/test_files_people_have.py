@@ -17,6 +17,7 @@ from PIL import Image
 from distill.batches import Batches
 from distill.data import Captions, image_folder
 from distill.data.captioned_folder import CaptionedFolder
+from distill.data.digits import Settings as Digits
 from distill.data.hub_dataset import read_labels
 from distill.data.image_folder import ImageFolder
 from distill.encoded_prompts import EncodedPrompts
@@ -26,7 +27,7 @@ from distill.images import decode, pixels_of
 from distill.prompts import jsonl, text_file
 from distill.types import Condition, Text
 from eval.prompt_sets import read_prompt_set
-from eval.sources import read_folder, read_real
+from eval.sources import gather, read_folder, read_real
 from eval.streams import DataImages, FileImages
 
 
@@ -278,6 +279,26 @@ def test_a_list_that_contradicts_itself_or_leaves_captions_out_is_refused(tmp_pa
     ):
         with pytest.raises(UserError, match=f"metadata.csv, {message}" if message.startswith("line") else message):
             CaptionedFolder(write(tmp_path / "c", {"metadata.csv": text, "a.png": png()}), 4)
+
+
+WRONG_RECORDS = {
+    "twice": ([{"file": "a.png", "label": 0}, {"file": "a.png", "label": 0}], "lists a.png more than once; expected each image once"),
+    "a seed that is text": ([{"file": "a.png", "label": 0, "seed": "0"}], "is not what sample.py writes; expected 'images' of 'file'"),
+    "a prompt that is a list": ([{"file": "a.png", "label": 0, "prompt": ["a"]}], "is not what sample.py writes"),
+}
+
+
+@pytest.mark.parametrize(("records", "message"), WRONG_RECORDS.values(), ids=WRONG_RECORDS)
+def test_a_wrong_index_of_samples_is_named(tmp_path: Path, records: list[dict[str, object]], message: str) -> None:
+    with pytest.raises(UserError, match=rf"^{tmp_path}/samples.json: {message}"):
+        ImageFiles(write(tmp_path, {"a.png": png(), "samples.json": json.dumps({"images": records})}))
+
+
+def test_folders_with_names_are_no_labels_of_data_without_names(tmp_path: Path) -> None:
+    real = gather(Digits().load("held_out"), "digits")
+    write(tmp_path, {f"{name}/x.png": png() for name in ("one", "two")})
+    with pytest.raises(UserError, match=r"has sub-folders with names, .*, or their names to be numbers, as the labels of the data, 0 to 9$"):
+        read_folder(tmp_path, real)
 
 
 # Images.

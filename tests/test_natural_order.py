@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from distill.natural_order import natural_key, numbers_of
+from distill.natural_order import natural_key, parts_of
 
 
 @pytest.mark.parametrize(
@@ -34,6 +34,6 @@ def test_padded_names_are_in_the_order_of_strings() -> None:
     assert sorted(names, key=natural_key) == sorted(names)
 
 
-def test_numbers_of_a_path() -> None:
-    assert numbers_of("run7/0003-12.jp2") == (7, 3, 12)
-    assert numbers_of("cat.png") == ()
+def test_parts_of_a_path() -> None:
+    assert parts_of("run7/0003-12.jp2") == ["run", 7, "/", 3, "-", 12, ""]
+    assert parts_of("cat.png") == ["cat"]

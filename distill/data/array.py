@@ -60,7 +60,7 @@ def read_array(path: Path) -> InBytes:
 
     images, labels = _load(path)
     if images is None or images.dtype != np.uint8 or images.ndim not in (3, 4) or not len(images):
-        found = "none" if images is None else f"{images.dtype} {images.shape}"
+        found = "not there" if images is None else f"{images.dtype} {images.shape}"
         raise UserError(f"{path}: 'images' is {found}; expected uint8 of (n, h, w), (n, h, w, c) or (n, c, h, w)")
     pixels = torch.from_numpy(images[:, None] if images.ndim == 3 else images)
     if pixels.shape[1] not in (1, 3):

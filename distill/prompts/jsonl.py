@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from distill.errors import UserError, did_you_mean
 from distill.prompts import PromptSettings, read_prompts
-from distill.text_files import json_lines
+from distill.text_files import is_text, json_lines
 
 if TYPE_CHECKING:
     from distill.data import DataSource
@@ -32,6 +32,6 @@ class Settings(PromptSettings):
         if self.key not in entry:
             raise UserError(f"{place}: {expected}{did_you_mean(self.key, entry)}")
         prompt = entry[self.key]
-        if not isinstance(prompt, str) or not prompt.strip():
+        if not is_text(prompt):
             raise UserError(f"{place}: '{self.key}' is {prompt!r}; expected text")
         return prompt

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Sequence
@@ -19,13 +20,14 @@ from distill.errors import UserError, reading
 from distill.files import new_file, read_mapping, write_json
 from distill.image_files import INDEX, ImageFiles
 from distill.images import lossy_format, to_pil
-from distill.natural_order import natural_key, numbers_of
+from distill.natural_order import natural_key, parts_of
 from distill.types import Condition, Text
 from eval.preference.asked import Asked
 from eval.preference.subjects import Subject
 from eval.processes import Processes
 from eval.prompt_sets import PromptSet
 from eval.prompt_sets.formats import Prompt
+from eval.sources import NAMED_FOLDERS
 
 PairedBy = Literal["seed", "index", "order"]
 """The way in which an image got its prompt: it was made for it, an index names it, or it has the prompt's place in the order of the files."""
@@ -160,11 +162,16 @@ def find_images(asked: Asked, prompts: PromptSet, per_prompt: int, root: Path) -
 
 
 def recorded_prompts(files: ImageFiles, labels: bool = False) -> list[str]:
-    """The prompt, or the label, of every image, as `sample.py` noted them; empty where it did not."""
+    """The prompt, or the label, of every image, as `sample.py` noted them; empty where it did not. Raises UserError where it did of some."""
     if labels:
+        if files.classes:
+            raise UserError(f"{files.path}: {NAMED_FOLDERS} such as 0 and 1, for --prompts labels:N")
         return [f"label {label}" for label in files.labels]
     prompts = [record.get("prompt") for record in files.records]
-    return [str(prompt) for prompt in prompts] if all(prompts) else []
+    without = next((record["file"] for record in files.records if not record.get("prompt")), None)
+    if any(prompts) and without is not None:
+        raise UserError(f"{files.path / INDEX}: names no prompt of {without}; expected one of each image, or of none")
+    return [str(prompt) for prompt in prompts if prompt]
 
 
 def prompt_of(prompts: PromptSet, row: int) -> str:
@@ -209,15 +216,17 @@ def _in_order(files: ImageFiles, prompts: PromptSet, per_prompt: int) -> list[in
 
 
 def _refuse_counted_by_prompt(files: ImageFiles, count: int, per_prompt: int) -> None:
-    """Raises UserError where names count prompts and then the images of each, such as 0-0.png, 0-1.png, 1-0.png: in turn they would be mispaired."""
-    numbers = [numbers_of(name) for name in files.names]
-    if files.records or count == per_prompt or len({len(found) for found in numbers}) > 1:
+    """Raises UserError where names name prompts and then the images of each, such as 0-0, 0-1, 1-0 or cat-0, cat-1, dog-0: in turn they would be
+    mispaired. Of as many prompts as images of each, names such as 0-1 may be either, and are refused too."""
+    if files.records or per_prompt == 1 or count == 1:
         return
-    different = [len(set(column)) for column in zip(*numbers, strict=True)]
-    if [number for number in different if number > 1] == [count, per_prompt]:
-        example = sorted(files.names, key=natural_key)[1]
+    names = sorted(files.names, key=natural_key)
+    parts = [[part for part in parts_of(name) if part != ""] for name in names]
+    first = next((place for place, several in enumerate(zip(*parts, strict=False)) if len(set(several)) > 1), None)
+    blocks = [len(list(block)) for _, block in itertools.groupby(parts, key=lambda own: own[first])] if first is not None else []
+    if blocks == [per_prompt] * count:
         raise UserError(
-            f"{files.path}: names such as {example} count the prompts and then the images of each; expected the images in turn, "
+            f"{files.path}: names such as {names[1]} count the prompts and then the images of each; expected the images in turn, "
             f"one of every prompt before the second of the first, or a {INDEX} that names their prompts"
         )
 

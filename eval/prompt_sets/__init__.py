@@ -97,8 +97,12 @@ def read_prompt_set(source: str | None, format: str | None = None, all_captions:
     if source is None:
         return PromptSet.whole(OWN.stem, "distill", _read(OWN, "table", False)[1])
     if re.fullmatch(r"labels:[1-9]\d*", source):
+        if format is not None or all_captions:
+            raise UserError("--format and --captions: go with a file of prompts; leave them out with labels:N")
         labels = range(int(source.partition(":")[2]))
         return PromptSet.whole("labels", source, [Prompt(f"label {label}", f"label {label}", label) for label in labels])
+    if not source.strip() or source.lower().startswith(("label", "lable")):
+        raise UserError(f"--prompts '{source}': expected a file, a folder, a dataset of the hub, or labels:N of N labels, such as labels:10")
     files = _files(_locate(source), source)
     read = [_read(path, format, all_captions) for path in files]
     formats = sorted({name for name, _ in read})
@@ -107,6 +111,8 @@ def read_prompt_set(source: str | None, format: str | None = None, all_captions:
     prompts = [prompt for _, found in read for prompt in found]
     if not prompts:
         raise UserError(f"--prompts {source}: holds no prompt")
+    if all_captions and formats[0] != "coco":
+        raise UserError(f"--captions all: goes with COCO's captions; expected one for the {formats[0]} of {source}")
     kind = FORMATS[formats[0]]
     name = files[0].stem if formats[0] in ("table", "text") else formats[0]
     departures = (f"{len(prompts)} prompts, not {kind.published}",) if kind.published not in (None, len(prompts)) else ()

@@ -115,7 +115,7 @@ def _table_of(rows: list[dict[str, Any]]) -> Table:
 
 
 def _read_table(text: str, path: Path) -> Table | None:
-    """Values separated by tabs, as they stand, or by commas, quoted where they must be; None where the first line names no columns."""
+    """Values separated by tabs, each row a line, or by commas, quoted where they must be; None where the first line names no columns."""
     first = split_lines(text)[0]
     by_tabs = "\t" in first or path.suffix == ".tsv"
     names = [name.strip() for name in first.split("\t" if by_tabs else ",")]
@@ -123,7 +123,7 @@ def _read_table(text: str, path: Path) -> Table | None:
     if path.suffix not in (".tsv", ".csv") and not (known and len(names) > 1):
         return None
     try:
-        settings: dict[str, Any] = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if by_tabs else {}
+        settings: dict[str, Any] = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if by_tabs else {"strict": True}
         rows = [row for row in csv.reader(io.StringIO(text, newline=""), **settings) if any(cell.strip() for cell in row)]
     except csv.Error as error:
         raise UserError(f"--prompts {path}: cannot be read as a table ({error})") from error
@@ -131,4 +131,18 @@ def _read_table(text: str, path: Path) -> Table | None:
     wrong = next((number for number, row in enumerate(rows, start=1) if len(row) > len(names)), None)
     if wrong is not None:
         raise UserError(f"--prompts {path}: row {wrong} has {len(rows[wrong - 1])} columns; expected {len(names)} as its first")
-    return Table({name: [row[place] if place < len(row) else None for row in rows[1:]] for place, name in enumerate(names)})
+    needed = max((place for place, name in enumerate(names) if name.lower() in (*PROMPT_COLUMNS, "category")), default=0)
+    short = next((number for number, row in enumerate(rows, start=1) if len(row) <= needed), None)
+    if short is not None:
+        raise UserError(
+            f"--prompts {path}: row {short} ends before its column '{names[needed]}'; expected one row a line, without line ends in cells"
+        )
+    unquoted = _unquoted if by_tabs else str
+    return Table({name: [unquoted(row[place]) if place < len(row) else None for row in rows[1:]] for place, name in enumerate(names)})
+
+
+def _unquoted(cell: str) -> str:
+    """A cell without the quotes of a spreadsheet, which stand around it and are doubled in it; others belong to the text."""
+    inner = cell[1:-1]
+    quoted = len(cell) > 1 and cell[0] == cell[-1] == '"' and '""' in inner and '"' not in inner.replace('""', "")
+    return inner.replace('""', '"') if quoted else cell

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from distill.errors import UserError
+from distill.text_files import is_text
 from eval.prompt_sets.contents import PROMPT_COLUMNS, Content, Json, Lines, Table
 
 
@@ -94,7 +95,7 @@ def read_lines(source: Source) -> list[Prompt]:
 
 
 def _prompt(text: Any, category: Any, source: Source, where: str) -> Prompt:
-    if not isinstance(text, str) or not text.strip():
+    if not is_text(text):
         raise UserError(f"--prompts {source.path}: {where} has {text!r} for a prompt; expected text")
     if category is not None and not isinstance(category, str):
         raise UserError(f"--prompts {source.path}: {where} has {category!r} for a category; expected text")

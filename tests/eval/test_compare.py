@@ -55,6 +55,12 @@ def test_files_saved_with_losses_and_unknown_prompts_are_marked(table) -> None:
     ]
 
 
+def test_the_very_same_images_are_marked(table) -> None:
+    lines = table(a={}, b={}, c={"repetitions": [{"images_sha256": "j"}]})
+    assert [line.split()[:2] for line in lines[3:6]] == [["a.json", "edm-50k"], ["b.json", "[1]"], ["c.json", "edm-50k"]]
+    assert lines[7:] == ["[1] has the very images of a.json"]
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

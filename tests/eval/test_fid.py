@@ -17,7 +17,7 @@ from distill.data.digits import Settings as Digits
 from distill.errors import UserError
 from distill.export import save_denoiser
 from distill.image_files import ENDINGS
-from distill.images import to_bytes
+from distill.images import to_bytes, to_pil
 from distill.network_pickle import read_network
 from distill.samplers import Heun
 from distill.sampling import balanced_labels, sample_teacher
@@ -302,3 +302,13 @@ def test_efficientnet_on_photographs_and_on_digits_without_a_network(tmp_path: P
     )  # fmt: skip
     assert made["reference"]["sha256"] == far["reference"]["sha256"]
     assert made["summary"]["fd"]["mean"] > 0
+
+
+def test_distances_by_label_need_the_same_labels(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        for number in range(2):
+            to_pil(HELD_OUT[number]).save(tmp_path / "images" / name / f"{number}.png")
+    arguments = ["fid", "--images", str(tmp_path / "images"), "--n", "4", "--reference", "digits", "--bootstrap", "0", "--per-label"]
+    with pytest.raises(UserError, match=r"^--per-label: .*images has one, two; expected numbers as the reference$"):
+        main([*arguments, "--features", str(tmp_path / "features"), "--device", "cpu"])

@@ -27,7 +27,7 @@ from eval.preference.results import check_pairing, describe_images, notes_on_ima
 from eval.preference.scores import Scorer, score_images
 from eval.preference.subjects import Subject
 from eval.processes import Processes
-from eval.prompt_sets import PromptSet
+from eval.prompt_sets import PromptSet, read_prompt_set
 from eval.prompt_sets.formats import Prompt
 from tests.eval.small_rewards import Brightness
 
@@ -307,6 +307,29 @@ def test_names_that_count_by_prompt_are_refused_and_in_turn_are_not(name: str, t
         numbered(tmp_path / "right", [name.format(turn, prompt) for turn in range(2) for prompt in range(3)]), listed(3), 2, tmp_path
     )
     assert [int(images.pixels(row)[0, 0, 0]) for row in range(6)] == [0, 10, 20, 30, 40, 50]
+
+
+COUNTED = {
+    "as many prompts as images of each": (2, ["0-0", "0-1", "1-0", "1-1"]),
+    "a number that goes on": (3, ["0-1000", "0-1001", "1-1002", "1-1003", "2-1004", "2-1005"]),
+    "words": (3, ["cat-0", "cat-1", "dog-0", "dog-1", "owl-0", "owl-1"]),
+}
+
+
+@pytest.mark.parametrize(("count", "names"), COUNTED.values(), ids=COUNTED)
+def test_other_names_that_count_by_prompt_are_refused_too(count: int, names: list[str], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=f"made: names such as {names[1]}.png count the prompts and then the images of each"):
+        find_images(numbered(tmp_path / "made", names), listed(count), 2, tmp_path)
+
+
+def test_an_index_that_names_some_prompts_and_folders_that_are_no_labels_are_refused(tmp_path: Path) -> None:
+    asked = numbered(tmp_path / "made", ["0", "1"])
+    records = [{"file": "0.png", "label": None, "prompt": "a cat"}, {"file": "1.png", "label": None, "prompt": None}]
+    (tmp_path / "made" / "samples.json").write_text(json.dumps({"images": records}))
+    with pytest.raises(UserError, match=r"samples.json: names no prompt of 1.png; expected one of each image, or of none$"):
+        find_images(asked, listed(2), 1, tmp_path)
+    with pytest.raises(UserError, match=r"words: has sub-folders with names, .* expected none, or their names to be numbers, such as 0 and 1"):
+        find_images(numbered(tmp_path / "words", ["one/0", "two/0"]), read_prompt_set("labels:2"), 1, tmp_path)
 
 
 def test_an_index_decides_the_order_of_its_images(tmp_path: Path) -> None:

@@ -217,6 +217,32 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
         read_prompt_set(str(tmp_path / "broken.parquet"))
 
 
+def test_tables_of_spreadsheets(tmp_path: Path) -> None:
+    """Quotes around a cell go where quotes in it are doubled, as spreadsheets write them; those of Parti's belong to the text."""
+    assert prompts(write(tmp_path, "a.tsv", 'prompt\tid\n"a sign that says ""hi"""\t1\n"Welcome"\t2\n')) == [
+        ('a sign that says "hi"', None),
+        ('"Welcome"', None),
+    ]
+    for name, text, message in (
+        ("b.tsv", 'prompt\tcategory\n"a\nb"\tx\n', "row 2 ends before its column 'category'; expected one row a line, without line ends in cells"),
+        ("c.csv", 'prompt,category\na,x\n"b with a lost quote,y\nc,x\n', "cannot be read as a table"),
+        ("d.csv", 'prompt,category\n"b" and more,x\n', "cannot be read as a table"),
+        ("e.jsonl", '{"prompt": "a \\ud800 b"}', "row 1 has 'a .ud800 b' for a prompt; expected text"),
+    ):
+        with pytest.raises(UserError, match=message):
+            prompts(write(tmp_path, name, text))
+
+
+def test_what_does_not_go_together(tmp_path: Path) -> None:
+    for source in ("labels:0", "lables:10", ""):
+        with pytest.raises(UserError, match=rf"^--prompts '{source}': expected a file, .* or labels:N of N labels, such as labels:10$"):
+            read_prompt_set(source)
+    with pytest.raises(UserError, match=r"^--format and --captions: go with a file of prompts"):
+        read_prompt_set("labels:10", "table")
+    with pytest.raises(UserError, match=r"^--captions all: goes with COCO's captions; expected one for the text of"):
+        read_prompt_set(write(tmp_path, "a.txt", "a cat\n"), None, True)
+
+
 def test_files_of_a_folder_come_in_the_order_of_their_numbers(tmp_path: Path) -> None:
     """Their prompts are paired with images by their place."""
     for number in (0, 1, 2, 9, 10, 11):

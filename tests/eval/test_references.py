@@ -13,8 +13,9 @@ from PIL import Image
 from distill.data.array import read_array
 from distill.errors import UserError
 from distill.run_settings import RunSettings
+from eval.frechet import Statistics, frechet_distance
 from eval.protocols import default_protocol, read_protocol
-from eval.reference import read_statistics
+from eval.reference import holds_statistics, read_statistics
 from eval.resize import resize
 
 ARRAYS = {"mu": np.zeros(3), "sigma": np.eye(3)}
@@ -50,6 +51,32 @@ def test_statistics_of_another_protocol_are_refused(tmp_path: Path, name: str, a
     np.savez(tmp_path / name, **arrays)
     with pytest.raises(UserError, match=message):
         read_statistics(tmp_path / name, read_protocol(protocol))
+
+
+WRONG = {
+    "half a matrix": ({"mu": np.zeros(3), "sigma": np.triu(np.ones((3, 3)))}, "'sigma' is not symmetric; expected a covariance"),
+    "text": ({"mu": np.array(["a"] * 3), "sigma": np.array([["b"] * 3] * 3)}, "'mu' and 'sigma' are of the type <U1; expected numbers"),
+}
+
+
+@pytest.mark.parametrize(("arrays", "message"), WRONG.values(), ids=WRONG)
+def test_what_is_no_statistics_is_refused(tmp_path: Path, arrays: dict[str, np.ndarray], message: str) -> None:
+    np.savez(tmp_path / "x.npz", **arrays)
+    with pytest.raises(UserError, match=rf"^--reference {tmp_path}/x.npz: {message}$"):
+        read_statistics(tmp_path / "x.npz", read_protocol("edm-50k"))
+
+
+def test_statistics_of_any_machine_and_of_rounded_symmetry_are_read(tmp_path: Path) -> None:
+    sigma = np.eye(3) + np.triu(np.full((3, 3), 1e-7), 1)
+    np.savez(tmp_path / "x.npz", mu=np.arange(3.0).astype(">f8"), sigma=sigma.astype(">f8"))
+    (tmp_path / "x.npz").rename(tmp_path / "x.NPZ")
+    assert holds_statistics(tmp_path / "x.NPZ")
+    read = read_statistics(tmp_path / "x.NPZ", read_protocol("edm-50k")).statistics
+    assert read.mean.tolist() == [0, 1, 2]
+    assert torch.equal(read.cov, torch.from_numpy((sigma + sigma.T) / 2))
+    huge = Statistics(torch.full((3,), 1e200).double(), torch.eye(3).double(), None)
+    with pytest.raises(UserError, match=r"^statistics: their distance is inf; expected features"):
+        frechet_distance(huge, read)
 
 
 def test_statistics_of_edm2_may_say_how_many_images_they_are_of(tmp_path: Path) -> None:
