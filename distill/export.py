@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import importlib
 import importlib.metadata
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -34,8 +33,6 @@ __all__ = ["{name}"]
 '''
 AUTOENCODER = "autoencoder"
 """Folder, in an export of latents, of an autoencoder that has no name on the hub."""
-HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
-"""The name of a repository of the hub."""
 ADAPTERS = "pytorch_lora_weights.safetensors"
 """What an export of adapters is known by, which diffusers loads into the teacher's pipeline. It holds `config.json` too."""
 CLASSES = {
@@ -244,7 +241,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if options.private and options.push_to_hub is None:
         raise UserError("--private: goes with --push-to-hub only")
-    if options.push_to_hub is not None and not HUB_NAME.fullmatch(options.push_to_hub):
+    if options.push_to_hub is not None and [bool(part) for part in options.push_to_hub.split("/")] != [True, True]:
         raise UserError(f"--push-to-hub {options.push_to_hub}: expected OWNER/NAME, such as me/my-student")
     return options
 

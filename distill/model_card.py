@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from distill.errors import reading
-from distill.export import ADAPTERS, HUB_NAME, PIPELINE, is_own_pipeline, read_description
+from distill.export import ADAPTERS, PIPELINE, is_own_pipeline, read_description
 from distill.files import read_mapping, write_text
 from distill.run_record import Run, method_of, read_run, student_cost
 
@@ -25,6 +26,7 @@ SHOWN = {
     "mode_error": "error of the modes' shares",
 }
 """Results of `python -m eval` beside the distance, and their names in the table."""
+HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def write_card(folder: Path, run_dir: Path, name: str | None = None) -> None:

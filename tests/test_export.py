@@ -177,7 +177,7 @@ def test_what_is_no_export_is_not_replaced(run: Path, tmp_path: Path) -> None:
     assert (tmp_path / "notes" / "thesis.txt").read_text() == "mine"
     with pytest.raises(UserError, match=r"^--private: goes with --push-to-hub only$"):
         main(["--run", str(run), "--private"])
-    for name in ("student", "a/b/c"):
+    for name in ("student", "a/b/c", "/student"):
         with pytest.raises(UserError, match=rf"^--push-to-hub {name}: expected OWNER/NAME, such as me/my-student$"):
             main(["--run", str(run), "--push-to-hub", name])
     with pytest.raises(UserError, match=r"thesis.txt/student: cannot be made in .*thesis.txt$"):

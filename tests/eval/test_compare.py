@@ -22,7 +22,7 @@ def table(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytes
 
     def compare(**changed: dict[str, Any]) -> list[str]:
         for name, changes in changed.items():
-            Path(f"{name}.json").write_text(json.dumps({**RESULT, **changes}))
+            Path(f"{name}.json").write_text(json.dumps({**RESULT, "repetitions": [{"images_sha256": name, "fd": 2.0}], **changes}))
         main(["compare", *(f"{name}.json" for name in changed)])
         return capsys.readouterr().out.splitlines()
 
@@ -56,7 +56,7 @@ def test_files_saved_with_losses_and_unknown_prompts_are_marked(table) -> None:
 
 
 def test_the_very_same_images_are_marked(table) -> None:
-    lines = table(a={}, b={}, c={"repetitions": [{"images_sha256": "j"}]})
+    lines = table(a={}, b={"repetitions": [{"images_sha256": "a"}]}, c={})
     assert [line.split()[:2] for line in lines[3:6]] == [["a.json", "edm-50k"], ["b.json", "[1]"], ["c.json", "edm-50k"]]
     assert lines[7:] == ["[1] has the very images of a.json"]
 

@@ -74,7 +74,7 @@ def test_statistics_of_any_machine_and_of_rounded_symmetry_are_read(tmp_path: Pa
     read = read_statistics(tmp_path / "x.NPZ", read_protocol("edm-50k")).statistics
     assert read.mean.tolist() == [0, 1, 2]
     assert torch.equal(read.cov, torch.from_numpy((sigma + sigma.T) / 2))
-    huge = Statistics(torch.full((3,), 1e200).double(), torch.eye(3).double(), None)
+    huge = Statistics(torch.full((3,), 1e200, dtype=torch.float64), torch.eye(3).double(), None)
     with pytest.raises(UserError, match=r"^statistics: their distance is inf; expected features"):
         frechet_distance(huge, read)
 
