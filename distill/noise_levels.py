@@ -35,8 +35,8 @@ class Karras(Settings):
 
     @model_validator(mode="after")
     def _rises(self) -> Karras:
-        _check_order("sigma_min", self.sigma_min, "sigma_max", self.sigma_max)
-        _check_order("start", self.start, "stop", self.stop)
+        check_order("sigma_min", self.sigma_min, "sigma_max", self.sigma_max)
+        check_order("start", self.start, "stop", self.stop)
         return self
 
     def t(self, u: Tensor, schedule: NoiseSchedule) -> Tensor:
@@ -73,7 +73,7 @@ class Uniform(Settings):
 
     @model_validator(mode="after")
     def _rises(self) -> Uniform:
-        _check_order("start", self.start, "stop", self.stop)
+        check_order("start", self.start, "stop", self.stop)
         return self
 
     def t(self, u: Tensor, schedule: NoiseSchedule) -> Tensor:
@@ -83,7 +83,7 @@ class Uniform(Settings):
         return schedule.t_max * (self.start + u * (self.stop - self.start))
 
 
-def _check_order(low: str, least: float, high: str, most: float) -> None:
+def check_order(low: str, least: float, high: str, most: float) -> None:
     """Raises ValueError where a range is upside down."""
     if least > most:
         raise ValueError(f"{low}: {least:g} is above {high}, {most:g}; expected at most as much")

@@ -6,6 +6,7 @@ import math
 
 from pydantic import Field, model_validator
 
+from distill.noise_levels import check_order
 from distill.registry import Settings
 
 
@@ -33,8 +34,7 @@ class Heun(Settings):
 
     @model_validator(mode="after")
     def _falls(self) -> Heun:
-        if self.sigma_min > self.sigma_max:
-            raise ValueError(f"sigma_min: {self.sigma_min:g} is above sigma_max, {self.sigma_max:g}; expected at most as much")
+        check_order("sigma_min", self.sigma_min, "sigma_max", self.sigma_max)
         return self
 
     @property

@@ -98,14 +98,16 @@ class Measurement:
 
     def of(self, streams: list[ImageStream]) -> dict[str, Any]:
         """The results of one or more repetitions; in another process than the main one, which only helps with the features, nothing."""
-        classes = getattr(streams[0], "classes", ())
-        if self.effort.per_label and classes != self.classes:
-            found = ", ".join(classes) or "no folders with names"
-            raise UserError(
-                f"--per-label: {streams[0].origin} has {found:.200}; expected {', '.join(self.classes) or 'numbers':.200} as the reference"
-            )
+        self._check_labels(streams[0])
         made = [self._features(stream) for stream in streams]
         return evaluate(self.protocol, self.extractor, streams, made, self.reference, self.effort) if self.processes.is_main else {}
+
+    def _check_labels(self, stream: ImageStream) -> None:
+        """Raises UserError where labels are places of folders that are not the reference's; a network's and an index's stand for themselves."""
+        classes, real = getattr(stream, "classes", ()), self.reference.images
+        if self.effort.per_label and classes and classes != self.classes and real is not None and real.labels is not None:
+            expected = ", ".join(self.classes) or "numbers"
+            raise UserError(f"--per-label: {stream.origin} has {', '.join(classes):.200}; expected {expected:.200} as the reference")
 
     def _features(self, stream: ImageStream) -> Features:
         return extract(stream, self.protocol, self.extractor, self.root, self.processes, self.shows_progress)

@@ -101,7 +101,7 @@ def read_prompt_set(source: str | None, format: str | None = None, all_captions:
             raise UserError("--format and --captions: go with a file of prompts; leave them out with labels:N")
         labels = range(int(source.partition(":")[2]))
         return PromptSet.whole("labels", source, [Prompt(f"label {label}", f"label {label}", label) for label in labels])
-    if not source.strip() or source.lower().startswith(("label", "lable")):
+    if not source.strip() or (re.fullmatch(r"\w+:\S*", source) and not Path(source).exists()):
         raise UserError(f"--prompts '{source}': expected a file, a folder, a dataset of the hub, or labels:N of N labels, such as labels:10")
     files = _files(_locate(source), source)
     read = [_read(path, format, all_captions) for path in files]

@@ -131,14 +131,13 @@ def _read_table(text: str, path: Path) -> Table | None:
     wrong = next((number for number, row in enumerate(rows, start=1) if len(row) > len(names)), None)
     if wrong is not None:
         raise UserError(f"--prompts {path}: row {wrong} has {len(rows[wrong - 1])} columns; expected {len(names)} as its first")
-    needed = max((place for place, name in enumerate(names) if name.lower() in (*PROMPT_COLUMNS, "category")), default=0)
-    short = next((number for number, row in enumerate(rows, start=1) if len(row) <= needed), None)
-    if short is not None:
-        raise UserError(
-            f"--prompts {path}: row {short} ends before its column '{names[needed]}'; expected one row a line, without line ends in cells"
-        )
     unquoted = _unquoted if by_tabs else str
-    return Table({name: [unquoted(row[place]) if place < len(row) else None for row in rows[1:]] for place, name in enumerate(names)})
+    table = Table({name: [unquoted(row[place]) if place < len(row) else None for row in rows[1:]] for place, name in enumerate(names)})
+    for column in (table.named(*PROMPT_COLUMNS), table.named("category")):
+        if column is not None and None in table.columns[column]:
+            short = f"row {table.columns[column].index(None) + 2} ends before its column '{column}'"
+            raise UserError(f"--prompts {path}: {short}; expected one row a line, without line ends in cells")
+    return table
 
 
 def _unquoted(cell: str) -> str:

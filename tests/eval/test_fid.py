@@ -305,6 +305,7 @@ def test_efficientnet_on_photographs_and_on_digits_without_a_network(tmp_path: P
 
 
 def test_distances_by_label_need_the_same_labels(tmp_path: Path) -> None:
+    """Folders with names are no labels of the digits; a network's labels are places of its data's folders, whatever these are called."""
     for name in ("one", "two"):
         (tmp_path / "images" / name).mkdir(parents=True)
         for number in range(2):
@@ -312,3 +313,10 @@ def test_distances_by_label_need_the_same_labels(tmp_path: Path) -> None:
     arguments = ["fid", "--images", str(tmp_path / "images"), "--n", "4", "--reference", "digits", "--bootstrap", "0", "--per-label"]
     with pytest.raises(UserError, match=r"^--per-label: .*images has one, two; expected numbers as the reference$"):
         main([*arguments, "--features", str(tmp_path / "features"), "--device", "cpu"])
+    network = save_random_teacher(tmp_path / "teacher")
+    for label in range(network.label_count):
+        (tmp_path / "real" / f"digit {label}").mkdir(parents=True)
+        for number in range(3):
+            to_pil(TRAIN[10 * number + label]).save(tmp_path / "real" / f"digit {label}" / f"{number}.png")
+    arguments = ["--teacher", str(tmp_path / "teacher"), "--steps", "2", "--n", "30", "--reference", str(tmp_path / "real"), "--bootstrap", "0"]
+    assert list(fid(tmp_path, *arguments, "--per-label", "--device", "cpu")["repetitions"][0]["per_label"]) == [str(label) for label in range(10)]

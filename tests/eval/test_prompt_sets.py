@@ -234,6 +234,7 @@ def test_tables_of_spreadsheets(tmp_path: Path) -> None:
 
 
 def test_what_does_not_go_together(tmp_path: Path) -> None:
+    assert read_prompt_set(write(tmp_path, "labels.txt", "a cat\n")).texts == ["a cat"]
     for source in ("labels:0", "lables:10", ""):
         with pytest.raises(UserError, match=rf"^--prompts '{source}': expected a file, .* or labels:N of N labels, such as labels:10$"):
             read_prompt_set(source)
