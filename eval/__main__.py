@@ -107,7 +107,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--prompts", type=Path, metavar="FILE", help="text file of prompts, one a line, for models that take text (default: the run's)"
     )
-    parser.add_argument("--n", type=int, help="number of images (default: 10000; all of a folder or file)")
+    parser.add_argument("--n", type=int, help="number of images, of a folder or file evenly chosen (default: 10000; all of a folder or file)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the first image; image i has seed + i (default: 0)")
     parser.add_argument("--batch-size", type=int, default=256, help="images sampled at once (default: 256)")
     parser.add_argument("--no-teacher", action="store_true", help="leave a run's teacher out")
@@ -193,7 +193,7 @@ def parse_preference(arguments: list[str]) -> argparse.Namespace:
         whose = "of --against" if side else "of the first subject"
         parser.add_argument(f"--{side}steps", type=int, help=f"steps {whose}, a teacher (default: 18) or a pipeline (default: its own)")
         parser.add_argument(f"--{side}guidance", type=float, help=f"guidance {whose}, a teacher (default: 1, none) or a pipeline (default: its own)")
-    parser.add_argument("--dtype", choices=DTYPES, help="what makes the images computes in (default: float32)")
+    parser.add_argument("--dtype", choices=DTYPES, help="precision in which images are made (default: float32)")
     parser.add_argument("--batch-size", type=int, default=16, help="images made at once (default: 16)")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="where networks run (default: auto)")
     parser.add_argument(
@@ -227,7 +227,7 @@ def add_measurement(parser: ArgumentParser) -> None:
     parser.add_argument("--protocol", help="python -m eval protocols explains them (default: fd-pixel where pixels are few, else fd-effnet)")
     parser.add_argument("--weights", metavar="PATH", help="file or folder of the feature network (default: installed or downloaded)")
     parser.add_argument("--prompts", type=Path, metavar="FILE", help="text file of prompts, one a line, in turn; for models that take text")
-    parser.add_argument("--n", type=int, help="number of generated images (default: the protocol's)")
+    parser.add_argument("--n", type=int, help="number of generated images, of a folder or file evenly chosen (default: the protocol's)")
     parser.add_argument("--batch-size", type=int, default=256, help="images sampled at once (default: 256)")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="where networks run (default: auto)")
     parser.add_argument("--features", type=Path, default=Path("runs/features"), metavar="DIR", help="store of features (default: runs/features)")
