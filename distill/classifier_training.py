@@ -77,7 +77,7 @@ def _data_settings(text: str) -> DataSettings:
     from pydantic import ValidationError
 
     from distill.config import describe
-    from distill.registry import Room
+    from distill.registry import Choice
     from distill.yaml_files import parse_yaml
 
     try:
@@ -86,7 +86,7 @@ def _data_settings(text: str) -> DataSettings:
         raise UserError(f"data: {text:.80} {error}") from error
     content = {"name": content} if isinstance(content, str) else content
     try:
-        return cast("DataSettings", Room("data").resolve(content))
+        return cast("DataSettings", Choice("data.sources").resolve(content))
     except ValidationError as error:
         raise UserError(f"data: {describe(error, content)}") from error
     except ValueError as error:

@@ -17,7 +17,7 @@ from distill.ema import EMA
 from distill.encoded_prompts import EncodedPrompts
 from distill.errors import UserError
 from distill.export import export_generator, load_generator, save_generator
-from distill.fake_scores.exact import Settings as ExactSettings
+from distill.students.exact import FakeScore as ExactFakeScore
 from distill.guidance import Guidance
 from distill.model_card import write_card
 from distill.models.activation_checkpointing import checkpoint_activations
@@ -222,7 +222,7 @@ def build_critic(config: DistillRun, teacher: Denoiser, fake: Denoiser, device: 
 def exact_log_ratio(teacher: Denoiser, generator: Generator) -> LogRatio | None:
     """log p_t/q_t of the student as it is when asked, where teacher and student are known exactly."""
     try:
-        score = ExactSettings().build(teacher, generator)
+        score = ExactFakeScore().build(teacher, generator)
     except UserError:
         return None
     return lambda x_t, t, cond: score.features(x_t, t, cond, ("log_ratio",))["log_ratio"]

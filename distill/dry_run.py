@@ -10,15 +10,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from distill.fake_scores import copy as fake_copy
-from distill.fake_scores import lora as fake_lora
 from distill.meter import Meter
 from distill.models.activation_checkpointing import checkpoint_activations, checkpointable
 from distill.models.diffusers_network import DiffusersNetwork
 from distill.rehearsal import Rehearsal, recompute_on_meta, rehearse_distillation, rehearse_teacher_training
 from distill.run_settings import DistillRun, RunConfig, TrainTeacherRun
-from distill.students import copy as student_copy
-from distill.students import lora as student_lora
+from distill.students import copy, lora
 from distill.teacher_training import build_teacher
 from distill.types import Denoiser
 
@@ -83,8 +80,9 @@ def ways(config: DistillRun, teacher: Denoiser) -> dict[str, DistillRun]:
     if not isinstance(teacher, DiffusersNetwork):
         return {"in full": config}
     own, known = (config.generator.network, config.fake.network), {}
-    for way, kinds in {"in full": (student_copy, fake_copy), "LoRA": (student_lora, fake_lora)}.items():
-        network, fake = (given if isinstance(given, kind.Settings) else kind.Settings() for given, kind in zip(own, kinds, strict=True))
+    for way, kinds in {"in full": copy, "LoRA": lora}.items():
+        network = own[0] if isinstance(own[0], kinds.Student) else kinds.Student()
+        fake = own[1] if isinstance(own[1], kinds.FakeScore) else kinds.FakeScore()
         parts = {"generator": config.generator.model_copy(update={"network": network}), "fake": config.fake.model_copy(update={"network": fake})}
         known[way] = config.model_copy(update=parts)
     return known if config in known.values() else {f"{own[0].name} and {own[1].name}": config, **known}

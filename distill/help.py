@@ -12,7 +12,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from distill.registry import Room, Settings, choices, settings_of
+from distill.registry import Choice, Settings
 
 
 def describe_settings(model: type[Settings], prefix: str = "") -> Iterator[str]:
@@ -43,9 +43,9 @@ def _plain(default: Any) -> str:
 
 def _nested(field: FieldInfo) -> Iterator[tuple[str, type[Settings]]]:
     """The settings classes that a field may hold, each under the name that chooses it, or '' where there is no choice."""
-    room = _find_room(field)
-    if room is not None:
-        yield from ((name, settings_of(room.name, name)) for name in choices(room.name))
+    choice = _find_choice(field)
+    if choice is not None:
+        yield from ((name, choice.settings(name)) for name in choice.names)
         return
     classes = [part for part in _parts(field.annotation) if isinstance(part, type) and issubclass(part, Settings)]
     for settings in classes:
@@ -53,9 +53,9 @@ def _nested(field: FieldInfo) -> Iterator[tuple[str, type[Settings]]]:
         yield (get_args(tag.annotation)[0] if tag and len(classes) > 1 else ""), settings
 
 
-def _find_room(field: FieldInfo) -> Room | None:
+def _find_choice(field: FieldInfo) -> Choice | None:
     found = [*field.metadata, *(item for part in _parts(field.annotation, keep=True) for item in getattr(part, "__metadata__", ()))]
-    return next((item for item in found if isinstance(item, Room)), None)
+    return next((item for item in found if isinstance(item, Choice)), None)
 
 
 def _parts(annotation: Any, keep: bool = False) -> Iterator[Any]:

@@ -1,6 +1,6 @@
-"""Settings, and rooms whose files are choices: `{name: digits, ...}` in a config means the class `Settings` of `distill/data/digits.py`.
+"""Settings, and packages whose files are choices: `{name: digits, ...}` means the class `Settings` of `distill/data/sources/digits.py`.
 
-Files of such a room import heavy things inside functions, so that listing or checking settings stays fast.
+Files of such a package import heavy things inside functions, so that listing or checking settings stays fast.
 """
 
 from __future__ import annotations
@@ -67,34 +67,39 @@ def parse_entry(text: str) -> Any:
         return text.strip()
 
 
-def choices(room: str) -> list[str]:
-    """The names that may stand in a config for this room: its files. Folders in it are none."""
-    package = importlib.import_module(f"distill.{room}")
-    return sorted(module.name for module in pkgutil.iter_modules(package.__path__) if not module.ispkg)
+class Choice:
+    """Metadata on a field: its value is chosen from the files of a package, each of which defines a settings class named after the `role`."""
 
+    def __init__(self, package: str, role: str = "Settings") -> None:
+        self.package = package
+        self.role = role
 
-def settings_of(room: str, name: str) -> type[Settings]:
-    """The settings class of one file of a room."""
-    return importlib.import_module(f"distill.{room}.{name}").Settings
+    @property
+    def names(self) -> list[str]:
+        """Names that may stand in a configuration: the package's files that define the role. Its sub-packages and private files are no choices."""
+        package = importlib.import_module(f"distill.{self.package}")
+        files = [module.name for module in pkgutil.iter_modules(package.__path__) if not module.ispkg]
+        return sorted(name for name in files if not name.startswith("_") and hasattr(self._module(name), self.role))
 
-
-class Room:
-    """Metadata on a field: its value is chosen from the files of `distill/<name>`."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def settings(self, name: str) -> type[Settings]:
+        """Return the settings class of one choice."""
+        return getattr(self._module(name), self.role)
 
     def resolve(self, value: Any) -> Settings:
+        """Read the settings of one choice from a mapping with its `name`. Raises ValueError for an unknown name."""
         if isinstance(value, Settings):
             return value
         if not isinstance(value, dict) or not isinstance(value.get("name"), str):
-            raise ValueError(f"expected a mapping with a name, one of: {', '.join(choices(self.name))}")
-        if value["name"] not in choices(self.name):
-            raise ValueError(f"'{value['name']}' is not in distill/{self.name}{did_you_mean(value['name'], choices(self.name))}")
-        return settings_of(self.name, value["name"]).model_validate(value)
+            raise ValueError(f"expected a mapping with a name, one of: {', '.join(self.names)}")
+        if value["name"] not in self.names:
+            raise ValueError(f"'{value['name']}' is not in distill/{self.package.replace('.', '/')}{did_you_mean(value['name'], self.names)}")
+        return self.settings(value["name"]).model_validate(value)
+
+    def _module(self, name: str) -> types.ModuleType:
+        return importlib.import_module(f"distill.{self.package}.{name}")
 
 
-def one_of(room: str) -> Any:
-    """The type of a config field whose value is one of the files of a room."""
-    chosen_from = Room(room)
-    return Annotated[SerializeAsAny[Settings], BeforeValidator(chosen_from.resolve), chosen_from]
+def choice_of(package: str, role: str = "Settings") -> Any:
+    """Return the type of a field whose value is one of the files of a package."""
+    chosen = Choice(package, role)
+    return Annotated[SerializeAsAny[Settings], BeforeValidator(chosen.resolve), chosen]

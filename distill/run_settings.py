@@ -12,7 +12,7 @@ from distill.guard import GuardSettings
 from distill.method import DiscriminatorSettings, ObjectiveSettings, RatioSettings
 from distill.noise_levels import Karras, LogNormal, NoiseLevels
 from distill.optimization import OptimizerSettings
-from distill.registry import Settings, one_of
+from distill.registry import Settings, choice_of
 from distill.samplers import Heun
 
 
@@ -27,7 +27,7 @@ def _known_precision(value: Any) -> Any:
 class GeneratorSettings(Settings):
     """The student, evaluated once or a few times."""
 
-    network: one_of("students") = Field({"name": "copy"}, validate_default=True)  # type: ignore[valid-type]
+    network: choice_of("students", "Student") = Field({"name": "copy"}, validate_default=True)  # type: ignore[valid-type]
     """Its architecture: a copy of the teacher, or, in the laboratory, a network for vectors."""
     init_noise_to_signal: float = Field(80.0, gt=0)
     """sigma/alpha at which the network is entered: 2.5 in SiD, the teacher's sigma_max in DMD and f-distill."""
@@ -58,7 +58,7 @@ class GeneratorSettings(Settings):
 class FakeScoreSettings(Settings):
     """The fake score, which follows the student's distribution."""
 
-    network: one_of("fake_scores") = Field({"name": "copy"}, validate_default=True)  # type: ignore[valid-type]
+    network: choice_of("students", "FakeScore") = Field({"name": "copy"}, validate_default=True)  # type: ignore[valid-type]
     """Its architecture: a copy of the teacher, or, in the laboratory, a network for vectors or the exact score."""
     updates: int = Field(1, ge=1)
     """Updates of the fake score, and of the discriminator, to one of the generator."""
@@ -145,11 +145,11 @@ class DistillRun(RunSettings):
 
     task: Literal["distill"]
     """What the run does: `distill`, or `train_teacher`."""
-    data: one_of("data") | None = None  # type: ignore[valid-type]
+    data: choice_of("data.sources") | None = None  # type: ignore[valid-type]
     """Source of real images, for the discriminator and for measuring; null does without."""
-    teacher: one_of("teachers")  # type: ignore[valid-type]
+    teacher: choice_of("teachers")  # type: ignore[valid-type]
     """The pretrained diffusion model."""
-    prompts: one_of("prompts") | None = None  # type: ignore[valid-type]
+    prompts: choice_of("data.prompts") | None = None  # type: ignore[valid-type]
     """Source of prompts for a teacher that takes text; null for one that does not."""
     teacher_samples: TeacherSamplesSettings | None = None
     """Samples of the teacher, for the discriminator (`discriminator.real`) and for the regression term; null draws none."""
@@ -165,7 +165,7 @@ class DistillRun(RunSettings):
     """Tells real images from student samples; null does without."""
     ratio: RatioSettings | None = None
     """Density ratio from the discriminator's logit; null where the divergence needs none."""
-    terms: tuple[one_of("terms"), ...] = ()  # type: ignore[valid-type]
+    terms: tuple[choice_of("objectives.terms"), ...] = ()  # type: ignore[valid-type]
     """What is added to the objective."""
 
     @model_validator(mode="after")
@@ -248,7 +248,7 @@ class TrainTeacherRun(RunSettings):
 
     task: Literal["train_teacher"]
     """What the run does: `distill`, or `train_teacher`."""
-    data: one_of("data")  # type: ignore[valid-type]
+    data: choice_of("data.sources")  # type: ignore[valid-type]
     """Source of real images."""
     network: NetworkSettings = NetworkSettings()
     """Sizes of the U-Net."""

@@ -21,7 +21,7 @@ from distill.data.array import read_array
 from distill.data.image_folder import ImageFolder
 from distill.encoded_prompts import EncodedPrompts
 from distill.errors import UserError, did_you_mean
-from distill.registry import choices, settings_of
+from distill.registry import Choice
 from distill.samplers import Heun
 from distill.sampling import balanced_labels, sample_generator, sample_teacher
 from distill.types import Condition, Denoiser, Generator
@@ -70,9 +70,10 @@ class Images:
 def parse_data(text: str, flag: str = "--data") -> DataSettings:
     """A data source from `digits`, or `NAME:PATH` or `NAME:PATH:HELD_OUT_PATH`. Raises UserError for anything else."""
     name, *paths = text.split(":")
-    if name not in choices("data"):
-        raise UserError(f"{flag} {text}: '{name}' is not in distill/data{did_you_mean(name, choices('data'))}")
-    settings = settings_of("data", name)
+    sources = Choice("data.sources")
+    if name not in sources.names:
+        raise UserError(f"{flag} {text}: '{name}' is not in distill/data/sources{did_you_mean(name, sources.names)}")
+    settings = sources.settings(name)
     if "path" not in settings.model_fields and paths:
         raise UserError(f"{flag} {text}: {name} takes no path; expected {flag} {name}")
     if "path" in settings.model_fields and (not 1 <= len(paths) <= 2 or not all(paths)):

@@ -26,7 +26,7 @@ from distill.models import attention
 from distill.models.few_steps import FewStepGenerator
 from distill.run_folder import open_run_folder, record_run
 from distill.run_settings import TeacherSamplesSettings
-from distill.students.lora import Settings as LoRA
+from distill.students.lora import Student as LoRA
 from distill.teacher_samples import TeacherSamples
 from distill.teachers.diffusers import Settings
 from distill.types import Condition, Denoiser

@@ -20,7 +20,7 @@ from distill.export import ADAPTERS, WEIGHTS, export_generator, load_generator
 from distill.files import weights_sha256
 from distill.models.few_steps import FewStepGenerator
 from distill.models.lora import LoRANetwork
-from distill.students.lora import Settings as Student
+from distill.students.lora import Student
 from distill.teachers.diffusers import Settings
 from tests import tiny_pipelines
 from tests.test_diffusers_student import FAMILIES, FLOW, OBJECTIVES, PROMPTS, SMALL_FLUX, image_of_diffusers, image_of_ours, run

@@ -18,8 +18,8 @@ from distill.export import load_generator, main
 from distill.launch import launch
 from distill.model_card import write_card
 from distill.models.few_steps import FewStepGenerator
-from distill.students.lora import Settings as LoRA
-from distill.students.mlp import Settings as MLP
+from distill.students.lora import Student as LoRA
+from distill.students.mlp import Student as MLP
 from distill.teachers.diffusers import Settings as Diffusers
 from distill.teachers.gaussian_mixture import Settings as GaussianMixture
 from distill.types import Condition

@@ -19,7 +19,7 @@ from distill.errors import UserError
 from distill.export import load_denoiser
 from distill.network_pickle import describe_network, read_network
 from distill.pickle_reader import PickledObject, read_pickle
-from distill.registry import choices, settings_of
+from distill.registry import Choice
 from distill.teachers.convert.__main__ import main as convert
 from distill.types import Condition
 from tests.published import SOURCE, as_published, published_names, renamed
@@ -102,9 +102,9 @@ def test_a_converted_folder_predicts_as_the_pickle(path: Path, tmp_path: Path, c
 def test_backends_open_pickles_and_folders(tmp_path: Path) -> None:
     convert([str(EDM), str(tmp_path / "out")])
     for name, path, kind in (("edm", EDM, "EDMNetwork"), ("edm", tmp_path / "out", "EDMNetwork"), ("edm2", EDM2, "EDM2Network")):
-        teacher = load_teacher(settings_of("teachers", name).model_validate({"name": name, "path": path}))
+        teacher = load_teacher(Choice("teachers").settings(name).model_validate({"name": name, "path": path}))
         assert (type(teacher).__name__, teacher.training) == (kind, False)
-    assert choices("teachers") == ["diffusers", "edm", "edm2", "gaussian_mixture", "native"]
+    assert Choice("teachers").names == ["diffusers", "edm", "edm2", "gaussian_mixture", "native"]
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_backends_open_pickles_and_folders(tmp_path: Path) -> None:
 )
 def test_a_path_to_another_network_or_none_is_refused(name: str, path: Path, message: str) -> None:
     with pytest.raises(UserError) as error:
-        load_teacher(settings_of("teachers", name).model_validate({"name": name, "path": path}))
+        load_teacher(Choice("teachers").settings(name).model_validate({"name": name, "path": path}))
     assert str(error.value) == message
 
 

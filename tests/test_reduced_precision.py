@@ -18,8 +18,8 @@ from distill.ema import EMA
 from distill.export import ADAPTERS, export_generator
 from distill.files import load_tensors
 from distill.models.few_steps import FewStepGenerator
-from distill.students.copy import Settings as Copy
-from distill.students.lora import Settings as LoRA
+from distill.students.copy import Student as Copy
+from distill.students.lora import Student as LoRA
 from distill.teachers.diffusers import Settings
 from tests import tiny_pipelines
 from tests.test_diffusers_student import FAMILIES, OBJECTIVES, PROMPTS, SMALL_FLUX, image_of_diffusers, image_of_ours, run

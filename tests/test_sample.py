@@ -16,7 +16,7 @@ from distill.errors import UserError
 from distill.export import save_generator
 from distill.models.few_steps import FewStepGenerator
 from distill.samplers import Heun
-from distill.students.mlp import Settings as MLP
+from distill.students.mlp import Student as MLP
 from distill.teachers.gaussian_mixture import Settings as GaussianMixture
 from tests.random_teacher import save_random_teacher
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
-from distill.registry import Room, Settings, choices
+from distill.registry import Choice, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,12 +38,12 @@ def of_name(score: str, **settings: Any) -> RewardSettings:
     from distill.config import describe
     from distill.errors import UserError, did_you_mean
 
-    known = {choice: {"name": choice} for choice in choices("rewards")} | VERSIONS
+    known = {choice: {"name": choice} for choice in Choice("rewards").names} | VERSIONS
     if score not in known:
         raise UserError(f"'{score}' is no score{did_you_mean(score, known)}")
     content = {**known[score], **settings}
     try:
-        return cast(RewardSettings, Room("rewards").resolve(content))
+        return cast(RewardSettings, Choice("rewards").resolve(content))
     except ValidationError as error:
         raise UserError(f"{score}: {describe(error, content)}") from error
 

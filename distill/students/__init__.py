@@ -1,4 +1,4 @@
-"""Architectures of the student, one file each; the file's name is its name in the config."""
+"""Architectures of the student and of the fake score, one file each; the file's name is its name in the config."""
 
 from __future__ import annotations
 
@@ -15,3 +15,10 @@ class StudentSettings(Settings):
 
     def build(self, teacher: Denoiser, *noise_to_signal: float) -> Generator:
         raise TypeError(f"{type(self).__name__} is not a student")
+
+
+class FakeNetworkSettings(Settings):
+    """Settings of a fake score's network. `build` makes it for a teacher and a student."""
+
+    def build(self, teacher: Denoiser, generator: Generator) -> Denoiser:
+        raise TypeError(f"{type(self).__name__} is not a fake score")

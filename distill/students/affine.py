@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from distill.types import Denoiser
 
 
-class Settings(StudentSettings):
+class Student(StudentSettings):
     """mean + L z for each label, from the standard normal; it has no entry noise level."""
 
     name: Literal["affine"] = "affine"

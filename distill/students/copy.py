@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from distill.errors import UserError
-from distill.students import StudentSettings
+from distill.students import FakeNetworkSettings, StudentSettings
 
 if TYPE_CHECKING:
     from distill.models.few_steps import FewStepGenerator
-    from distill.types import Denoiser
+    from distill.types import Denoiser, Generator
 
 
-class Settings(StudentSettings):
+class Student(StudentSettings):
     """A copy of the teacher, all of whose weights learn."""
 
     name: Literal["copy"] = "copy"
@@ -24,6 +24,18 @@ class Settings(StudentSettings):
         if not any(True for _ in teacher.parameters()):
             raise UserError("generator.network: a copy of this teacher has no weights to train; expected mlp or affine")
         return FewStepGenerator(learning_copy(teacher), *noise_to_signal)
+
+
+class FakeScore(FakeNetworkSettings):
+    """A copy of the teacher, all of whose weights learn."""
+
+    name: Literal["copy"] = "copy"
+
+    def build(self, teacher: Denoiser, generator: Generator) -> Denoiser:
+        """The copy. Raises UserError where the teacher has no weights."""
+        if not any(True for _ in teacher.parameters()):
+            raise UserError("fake.network: a copy of this teacher has no weights to train; expected mlp or exact")
+        return learning_copy(teacher)
 
 
 def learning_copy(teacher: Denoiser) -> Denoiser:

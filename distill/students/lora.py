@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from distill.errors import UserError
-from distill.registry import Settings as BaseSettings
-from distill.students import StudentSettings
+from distill.registry import Settings
+from distill.students import FakeNetworkSettings, StudentSettings
 
 if TYPE_CHECKING:
     from distill.models.few_steps import FewStepGenerator
     from distill.models.lora import LoRANetwork
-    from distill.types import Denoiser
+    from distill.types import Denoiser, Generator
 
 
-class LoRASizes(BaseSettings):
+class LoRASizes(Settings):
     """Low-rank adapters of a teacher of diffusers, whose own weights all networks share."""
 
     rank: int = Field(64, ge=1)
@@ -36,7 +36,7 @@ class LoRASizes(BaseSettings):
         return LoRANetwork(teacher, self.rank, self.alpha, self.targets)
 
 
-class Settings(LoRASizes, StudentSettings):
+class Student(LoRASizes, StudentSettings):
     """The teacher with low-rank adapters, which alone learn."""
 
     name: Literal["lora"] = "lora"
@@ -46,3 +46,13 @@ class Settings(LoRASizes, StudentSettings):
         from distill.models.few_steps import FewStepGenerator
 
         return FewStepGenerator(self.adapt(teacher, "generator.network"), *noise_to_signal)
+
+
+class FakeScore(LoRASizes, FakeNetworkSettings):
+    """The teacher with low-rank adapters, which alone learn."""
+
+    name: Literal["lora"] = "lora"
+
+    def build(self, teacher: Denoiser, generator: Generator) -> LoRANetwork:
+        """The network. Raises UserError where the teacher is no network of diffusers."""
+        return self.adapt(teacher, "fake.network")

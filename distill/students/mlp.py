@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from distill.errors import UserError
-from distill.registry import Settings as BaseSettings
-from distill.students import StudentSettings
+from distill.registry import Settings
+from distill.students import FakeNetworkSettings, StudentSettings
 
 if TYPE_CHECKING:
     from distill.models.few_steps import FewStepGenerator
     from distill.models.mlp import MLP
-    from distill.types import Denoiser
+    from distill.types import Denoiser, Generator
 
 
-class MLPSizes(BaseSettings):
+class MLPSizes(Settings):
     """Sizes of a residual network for vectors."""
 
     width: int = Field(64, ge=4)
@@ -35,7 +35,7 @@ class MLPSizes(BaseSettings):
         return MLP(MLPConfig(teacher.image_shape[0], teacher.label_count, self.width, self.blocks, self.sigma_data), teacher.schedule)
 
 
-class Settings(MLPSizes, StudentSettings):
+class Student(MLPSizes, StudentSettings):
     """A residual network for vectors, from random weights."""
 
     name: Literal["mlp"] = "mlp"
@@ -45,3 +45,13 @@ class Settings(MLPSizes, StudentSettings):
         from distill.models.few_steps import FewStepGenerator
 
         return FewStepGenerator(self.build_network(teacher, "generator.network"), *noise_to_signal)
+
+
+class FakeScore(MLPSizes, FakeNetworkSettings):
+    """A residual network for vectors; give it some `fake.warmup_steps`, since it begins with random weights."""
+
+    name: Literal["mlp"] = "mlp"
+
+    def build(self, teacher: Denoiser, generator: Generator) -> MLP:
+        """The network. Raises UserError where the teacher makes images."""
+        return self.build_network(teacher, "fake.network")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from distill.errors import UserError
-from distill.registry import one_of
+from distill.registry import choice_of
 from distill.terms import Term, TermSettings
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ class Settings(TermSettings):
     """Rewards of the decoded sample, maximised; `weight` is alpha_rew over the number of a sample's dimensions."""
 
     name: Literal["reward"] = "reward"
-    rewards: tuple[one_of("rewards"), ...] = Field(min_length=1)  # type: ignore[valid-type]
+    rewards: tuple[choice_of("rewards"), ...] = Field(min_length=1)  # type: ignore[valid-type]
     """The rewards; each has its own weight, and its bounds."""
     downscale: int = Field(1, ge=1)
     """Whole factor by which a sample is shrunk, in the model's own space, before it is decoded."""

@@ -145,7 +145,7 @@ def test_first_images_only_and_nothing_written_without_a_folder(held_out: Path, 
         (["--array", "nowhere.npy", "--data", "digits"], "nowhere.npy: no such file"),
         (["--images", "nowhere", "--data", "digits"], "nowhere: cannot be read (No such file or directory); expected a folder, a .zip or a .tar"),
         (["--teacher", "nowhere", "--data", "digits"], "nowhere: no such folder; expected a run, a checkpoint or an export"),
-        (["--array", "b", "--data", "digts"], "--data digts: 'digts' is not in distill/data; did you mean 'digits'?"),
+        (["--array", "b", "--data", "digts"], "--data digts: 'digts' is not in distill/data/sources; did you mean 'digits'?"),
     ],
 )
 def test_bad_arguments(arguments: list[str], message: str) -> None:

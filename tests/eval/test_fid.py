@@ -213,7 +213,7 @@ def test_results_of_different_things_are_not_compared(tmp_path: Path, capsys: py
         (["fid", "--array", "a.npz", "--reference", "digits"], "a.npz: no such file"),
         (["fid", "--images", "tests", "--reference", "digits"], "tests: holds no image; expected files ending in " + ", ".join(sorted(ENDINGS))),
         (["fid", "--teacher", "assets/digits-teacher", "--reference", "digts"],
-         "--reference digts: 'digts' is not in distill/data; did you mean 'digits'?"),
+         "--reference digts: 'digts' is not in distill/data/sources; did you mean 'digits'?"),
         (["fid", "--teacher", "assets/digits-teacher", "--reference", "stats/edm2.pkl"], "--reference stats/edm2.pkl: no such file or folder"),
         (["fid", "--teacher", "assets/digits-teacher", "--reference", "digits", "--weights", "w"],
          "--weights w: pixels have no weights; leave them out"),

@@ -152,7 +152,7 @@ def test_data_from_the_command_line(tmp_path: Path) -> None:
     assert held_out is not None
     assert (len(train), int(train.pixels.max()), len(held_out), int(held_out.pixels.max())) == (5, 7, 6, 9)
     assert read_real(parse_data(f"array:{tmp_path / 'a.npy'}"))[1] is None
-    with pytest.raises(UserError, match=r"^--data digit: 'digit' is not in distill/data; did you mean 'digits'\?$"):
+    with pytest.raises(UserError, match=r"^--data digit: 'digit' is not in distill/data/sources; did you mean 'digits'\?$"):
         parse_data("digit")
     with pytest.raises(UserError, match=r"^--data digits:x: digits takes no path; expected --data digits$"):
         parse_data("digits:x")

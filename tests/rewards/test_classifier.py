@@ -147,6 +147,6 @@ def test_training_repeats_and_its_folder_is_a_reward(tmp_path: Path, capsys: pyt
     assert math.isfinite(float(of_name("classifier", path=str(tmp_path / "one")).load()(torch.zeros(1, 1, 8, 8), Condition(torch.tensor([3])))))
     with pytest.raises(UserError, match=r"exists; expected a new folder$"):
         main(["digits", "--out", str(tmp_path / "one")])
-    with pytest.raises(UserError, match=r"^data: 'digit' is not in distill/data; did you mean 'digits'\?$"):
+    with pytest.raises(UserError, match=r"^data: 'digit' is not in distill/data/sources; did you mean 'digits'\?$"):
         main(["digit", "--out", str(tmp_path / "two")])
     assert not (tmp_path / "two").exists()

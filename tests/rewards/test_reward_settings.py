@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from distill.errors import UserError
-from distill.registry import choices
+from distill.registry import Choice
 from distill.rewards import RewardSettings, of_name, prompts_of
 from tests.rewards.tiny_networks import prompted
 
@@ -16,7 +16,7 @@ REWARDS = ["aesthetic", "classifier", "clipscore", "hpsv2", "imagereward", "pick
 
 
 def test_the_room_and_the_scores() -> None:
-    assert choices("rewards") == REWARDS
+    assert Choice("rewards").names == REWARDS
     for name in REWARDS:
         settings = of_name(name, weight=0.5, **({"path": "here"} if name == "classifier" else {}))
         assert isinstance(settings, RewardSettings)
@@ -40,7 +40,7 @@ def test_prompts_are_as_many_as_images() -> None:
 
 def test_settings_are_checked_without_torch() -> None:
     """`train.py --help` lists them in a moment."""
-    program = "import sys; from distill.registry import settings_of, choices; [settings_of('rewards', name) for name in choices('rewards')]"
+    program = "import sys; from distill.registry import Choice; rewards = Choice('rewards'); [rewards.settings(name) for name in rewards.names]"
     done = subprocess.run(
         [sys.executable, "-c", f"{program}; print('torch' in sys.modules, 'transformers' in sys.modules)"], capture_output=True, text=True
     )

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from distill.errors import UserError
-from distill.fake_scores import FakeNetworkSettings
+from distill.students import FakeNetworkSettings
 
 if TYPE_CHECKING:
     from distill.models.marginal import ExactFakeScore
     from distill.types import Denoiser, Generator
 
 
-class Settings(FakeNetworkSettings):
+class FakeScore(FakeNetworkSettings):
     """The score of the student's own noised distribution: in closed form for an affine student, else by quadrature in at most 2 dimensions."""
 
     name: Literal["exact"] = "exact"
