@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from distill.errors import ArgumentParser, at_least, run_command
+from distill.config.command_line import ArgumentParser, at_least, run_command
 
 DTYPES = ("float32", "bfloat16", "float16")
 
@@ -29,23 +30,30 @@ def main(arguments: list[str]) -> None:
     options = parser.parse_args(arguments)
     at_least(options, n=1, batch_size=1, seed=0)
 
-    from distill.sample_files import (
+    from distill.diffusion.sampling import sample_generator, sample_teacher
+    from distill.publishing.samples import (
+        check_makes_images,
         check_out,
+        choose_device,
         choose_labels,
         choose_prompts,
         choose_sampler,
         choose_seeds,
         computing,
         describe,
-        open_model,
+        open_generator,
         save_samples,
     )
-    from distill.sampling import sample_generator, sample_teacher
+    from distill.training.run_folder import load_run_teacher
 
     check_out(options.out)
     sampler = choose_sampler(options.teacher, {"steps": options.steps, "churn": options.churn, "guidance": options.guidance})
     seeds = choose_seeds(options.seeds, options.seed, options.n)
-    network = open_model(options.run, options.teacher, options.resolution, options.device)
+    if options.teacher:
+        device = choose_device(options.device)
+        network: Any = check_makes_images(load_run_teacher(options.run, options.resolution), options.run).to(device)
+    else:
+        network = open_generator(options.run, options.resolution, options.device)
     prompts = choose_prompts(options.prompts, network)
     cond = prompts.balanced(len(seeds)) if prompts else choose_labels(options.labels, len(seeds), network.label_count)
     origin = {"run": str(options.run), "teacher": options.teacher, "dtype": options.dtype, **describe(network)}

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from distill.config import read_config
-from distill.errors import UserError, run_command
-from distill.help import describe_settings
-from distill.run_settings import DistillRun, TrainTeacherRun
+from distill.config.command_line import run_command
+from distill.config.errors import UserError
+from distill.config.help import describe_settings
+from distill.training.config import read_config
+from distill.training.settings import DistillRun, TrainTeacherRun
 
 DRY_RUN = "--dry-run"
 USAGE = f"""usage: python train.py CONFIG [--key value ...] [{DRY_RUN}]
@@ -29,12 +30,12 @@ def main(arguments: list[str]) -> int:
         raise UserError(f"'{arguments[0]}' stands where the configuration should; expected a YAML file first")
     config = read_config(Path(arguments[0]), [argument for argument in arguments[1:] if argument != DRY_RUN])
     if DRY_RUN in arguments:
-        from distill.dry_run import describe_run
+        from distill.training.dry_run.summary import describe_run
 
         print(describe_run(config))
         return 0
 
-    from distill.launch import launch
+    from distill.training.launch import launch
     from eval.monitor import build_monitor
 
     return launch(config, build_monitor(config))

@@ -15,4 +15,4 @@ fi
 "$PYTHON" sample.py --run "$RUN" --n 100 --out "$RUN/student"
 "$PYTHON" sample.py --run "$RUN" --n 100 --teacher --out "$RUN/teacher"
 "$PYTHON" -m eval --run "$RUN"
-"$PYTHON" -m distill.report "$RUN"
+"$PYTHON" -m distill report "$RUN"

@@ -20,7 +20,7 @@ from typing import Any
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
-from distill.files import read_json, write_json, write_text  # noqa: E402
+from distill.storage.files import read_json, write_json, write_text  # noqa: E402
 
 RUNS = ROOT / "runs" / "digits-presets"
 RESULTS = ROOT / "benchmarks" / "results" / "digits_presets.json"

@@ -19,8 +19,8 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.rotation import kernels, ratio, run_without_overrides, take_turns  # noqa: E402
-from distill.files import write_json  # noqa: E402
-from distill.run_folder import commit, machine  # noqa: E402
+from distill.storage.files import write_json  # noqa: E402
+from distill.storage.provenance import commit, machine  # noqa: E402
 from eval.frechet import Statistics, frechet_distance  # noqa: E402
 
 DIMENSION = 2048

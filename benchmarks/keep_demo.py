@@ -14,7 +14,7 @@ from PIL import Image
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
-from distill.files import read_json, write_json  # noqa: E402
+from distill.storage.files import read_json, write_json  # noqa: E402
 
 GAP = 24
 

@@ -26,18 +26,18 @@ import torch  # noqa: E402
 from torch import nn  # noqa: E402
 from torch.profiler import ProfilerActivity, profile  # noqa: E402
 
-from distill.distillation import Distillation  # noqa: E402
-from distill.dry_run import META, measure_both  # noqa: E402
-from distill.files import read_json, write_json, write_text  # noqa: E402
-from distill.launch import build_accelerator  # noqa: E402
-from distill.models.diffusers_network import DiffusersNetwork  # noqa: E402
-from distill.models.pipeline import hold  # noqa: E402
-from distill.models.pipeline_outline import CLIP_G, CLIP_L, PUBLISHED, SDXL_UNET, VAE, outline_pipeline  # noqa: E402
-from distill.rehearsal import rehearse_distillation  # noqa: E402
-from distill.run_folder import commit, machine  # noqa: E402
-from distill.run_settings import DistillRun  # noqa: E402
+from distill.networks.diffusers.denoiser import DiffusersNetwork  # noqa: E402
+from distill.networks.diffusers.outline import CLIP_G, CLIP_L, PUBLISHED, SDXL_UNET, VAE, outline_pipeline  # noqa: E402
+from distill.networks.diffusers.pipeline import hold  # noqa: E402
+from distill.storage.files import read_json, write_json, write_text  # noqa: E402
+from distill.storage.provenance import commit, machine  # noqa: E402
 from distill.teachers import diffusers  # noqa: E402
-from distill.tracking import Clock  # noqa: E402
+from distill.training.distillation.task import Distillation  # noqa: E402
+from distill.training.dry_run.step import rehearse_distillation  # noqa: E402
+from distill.training.dry_run.summary import META, measure_both  # noqa: E402
+from distill.training.launch import build_accelerator  # noqa: E402
+from distill.training.logging import Clock  # noqa: E402
+from distill.training.settings import DistillRun  # noqa: E402
 from distill.types import Condition, Text  # noqa: E402
 
 RESULTS, DOCUMENT = ROOT / "benchmarks" / "results" / "memory.json", ROOT / "docs" / "diffusers.md"

@@ -25,8 +25,8 @@ import numpy as np
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
-from distill.files import read_json, write_json, write_text  # noqa: E402
-from distill.run_folder import commit, machine  # noqa: E402
+from distill.storage.files import read_json, write_json, write_text  # noqa: E402
+from distill.storage.provenance import commit, machine  # noqa: E402
 
 RUNS, RESULTS, PAGE = ROOT / "runs" / "preference", ROOT / "benchmarks" / "results" / "preference_front.json", ROOT / "docs" / "methods.md"
 START = ("configs/digits/dmd2.yaml", "--teacher.path", "assets/digits-guided-teacher")
@@ -76,11 +76,11 @@ def measure(folder: Path) -> dict[str, float]:
     import torch
 
     from distill import load_generator
-    from distill.config import read_config
-    from distill.images import from_bytes
+    from distill.data.images import from_bytes
+    from distill.training.config import read_config
     from distill.types import Condition
-    from eval.evaluate import evaluate
-    from eval.sources import draw_student, read_real
+    from eval.run.evaluate import evaluate
+    from eval.run.images import draw_student, read_real
 
     config: Any = read_config(ROOT / METHODS[STAR][0])
     made = draw_student(load_generator(folder), range(10**6, 10**6 + IMAGES), 256)

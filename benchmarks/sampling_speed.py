@@ -15,11 +15,11 @@ sys.path.insert(0, str(ROOT))
 
 import distill  # noqa: E402
 from benchmarks.rotation import kernels, ratio, run_without_overrides, take_turns  # noqa: E402
-from distill.config import read_run  # noqa: E402
-from distill.files import write_json  # noqa: E402
-from distill.run_folder import commit, machine  # noqa: E402
-from distill.samplers import Heun  # noqa: E402
-from distill.sampling import balanced_labels, sample_generator, sample_teacher  # noqa: E402
+from distill.diffusion.samplers import Heun  # noqa: E402
+from distill.diffusion.sampling import balanced_labels, sample_generator, sample_teacher  # noqa: E402
+from distill.storage.files import write_json  # noqa: E402
+from distill.storage.provenance import commit, machine  # noqa: E402
+from distill.training.config import read_run  # noqa: E402
 
 IMAGES, BATCH, ROUNDS = 1024, 256, 7
 

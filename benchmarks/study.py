@@ -22,9 +22,9 @@ from typing import Any
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
-from distill.errors import TrainingError  # noqa: E402
-from distill.files import read_json, write_json, write_text  # noqa: E402
-from distill.run_folder import commit, machine  # noqa: E402
+from distill.config.errors import TrainingError  # noqa: E402
+from distill.storage.files import read_json, write_json, write_text  # noqa: E402
+from distill.storage.provenance import commit, machine  # noqa: E402
 from eval.__main__ import main as evaluate  # noqa: E402
 from train import main as train  # noqa: E402
 
@@ -86,13 +86,13 @@ def gradient_noise(folder: Path, setting: str) -> float:
     import torch
     from accelerate import Accelerator
 
-    from distill.checkpoint import newest_checkpoint
-    from distill.config import read_config
-    from distill.distillation import Distillation
-    from distill.files import load_weights
-    from distill.run_settings import DistillRun
-    from distill.step import frozen, generator_loss
-    from distill.tracking import Clock
+    from distill.networks.folder import newest_checkpoint
+    from distill.storage.tensors import load_weights
+    from distill.training.config import read_config
+    from distill.training.distillation.losses import frozen, generator_loss
+    from distill.training.distillation.task import Distillation
+    from distill.training.logging import Clock
+    from distill.training.settings import DistillRun
 
     config, checkpoint = read_config(folder / "config.yaml", ["--objective", setting]), newest_checkpoint(folder)
     assert isinstance(config, DistillRun)

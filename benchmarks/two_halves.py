@@ -16,16 +16,16 @@ from matplotlib.figure import Figure
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
-from distill.data.digits import Settings as Digits  # noqa: E402
-from distill.errors import UserError  # noqa: E402
-from distill.files import write_json  # noqa: E402
-from distill.images import to_bytes  # noqa: E402
-from distill.run_folder import commit, machine  # noqa: E402
+from distill.config.errors import UserError  # noqa: E402
+from distill.data.images import to_bytes  # noqa: E402
+from distill.data.sources.digits import Settings as Digits  # noqa: E402
+from distill.storage.files import write_json  # noqa: E402
+from distill.storage.provenance import commit, machine  # noqa: E402
 from eval.features.pixels import pixels  # noqa: E402
 from eval.frechet import Statistics, frechet_distance  # noqa: E402
-from eval.frechet_limit import CONFIDENCE, bootstrap_deviation, frechet_limit  # noqa: E402
-from eval.kernel_distance import kernel_distance  # noqa: E402
-from eval.subsets import shuffled  # noqa: E402
+from eval.metrics.frechet_limit import CONFIDENCE, bootstrap_deviation, frechet_limit  # noqa: E402
+from eval.metrics.kernel_distance import kernel_distance  # noqa: E402
+from eval.metrics.subsets import shuffled  # noqa: E402
 
 COUNTS = (30, 60, 100, 150, 256, 400, 600, 898)
 REPLICATES = 40

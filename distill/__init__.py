@@ -19,7 +19,7 @@ def load_generator(path: Path | str) -> Generator:
     `generator(z, cond)` takes unit noise z, (b, *generator.noise_shape), and gives images in [-1, 1], (b, *generator.image_shape), without a graph.
     A student of latents gives latents, which `generator.decode` makes images; of other students `decode` leaves the images as they are.
     """
-    from distill.export import load_generator as load
+    from distill.networks.folder import load_generator as load
 
     return load(path)
 
@@ -30,8 +30,8 @@ def load_teacher(source: Path | str | TeacherSettings) -> Denoiser:
     Raises UserError where there is none.
     """
     if isinstance(source, (str, Path)):
-        from distill.export import is_pipeline
-        from distill.network_pickle import read_network
+        from distill.networks.edm.published import read_network
+        from distill.networks.folder import is_pipeline
         from distill.teachers import diffusers, native
 
         path = Path(source)

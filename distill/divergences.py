@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from distill.errors import did_you_mean
+from distill.config.errors import did_you_mean
 
 LogRatioFunction = Callable[[Tensor], Tensor]
 

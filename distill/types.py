@@ -3,14 +3,56 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
-from distill.schedules import NoiseSchedule, like, noisiest
+
+@runtime_checkable
+class NoiseSchedule(Protocol):
+    """alpha, sigma and the inverse of sigma/alpha, elementwise on tensors of times. `t_max` is the noisiest time, None where there is none."""
+
+    @property
+    def t_max(self) -> float | None: ...
+    def alpha(self, t: Tensor) -> Tensor: ...
+    def sigma(self, t: Tensor) -> Tensor: ...
+    def t(self, noise_to_signal: Tensor) -> Tensor:
+        """The time at which sigma/alpha equals `noise_to_signal`."""
+        ...
+
+    def spaced(self, t: float, count: int) -> list[float]:
+        """Where `count` steps begin, the first at t, evenly on the way to no noise."""
+        ...
+
+
+def noisiest(schedule: NoiseSchedule) -> float:
+    """The greatest sigma/alpha of a schedule."""
+    if schedule.t_max is None:
+        return math.inf
+    t = torch.tensor(schedule.t_max, dtype=torch.float64)
+    return (schedule.sigma(t) / schedule.alpha(t)).item()
+
+
+def like(value: Tensor, x: Tensor) -> Tensor:
+    """Append axes to a per-sample (b,) tensor so that it broadcasts against x (b, ...)."""
+    return value.reshape(-1, *[1] * (x.ndim - 1))
+
+
+@runtime_checkable
+class DataSource(Protocol):
+    """Images by index: `source[i]` is (image in [-1, 1] as (c, h, w) float32, label as int; 0 where there are none)."""
+
+    @property
+    def image_shape(self) -> tuple[int, ...]: ...
+    @property
+    def label_count(self) -> int: ...
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int) -> tuple[Tensor, int]: ...
+
 
 Features = dict[str, Tensor]
 """A network's hidden activations by the name of their depth, each (b, channels, ...)."""

@@ -10,7 +10,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from distill.errors import ArgumentParser, UserError, at_least, did_you_mean, run_command
+from distill.config.command_line import ArgumentParser, at_least, run_command
+from distill.config.errors import UserError, did_you_mean
 
 DTYPES = ("float32", "bfloat16", "float16")
 NETWORKS = ("run", "teacher", "pipeline")
@@ -34,7 +35,7 @@ def main(arguments: list[str]) -> None:
         return COMMANDS[arguments[0]](arguments[1:])
     options = parse(arguments)
 
-    from eval.command import run  # imports torch: after the arguments are known to be right
+    from eval.run.command import run  # imports torch: after the arguments are known to be right
 
     run(options)
 
@@ -42,7 +43,7 @@ def main(arguments: list[str]) -> None:
 def fid(arguments: list[str]) -> None:
     options = parse_fid(arguments)
 
-    from eval.fid import run
+    from eval.fid.command import run
 
     run(options)
 
@@ -60,7 +61,7 @@ def protocols(arguments: list[str]) -> None:
 def sweep(arguments: list[str]) -> None:
     options = parse_sweep(arguments)
 
-    from eval.sweep import run
+    from eval.fid.sweep import run
 
     run(options)
 
@@ -78,8 +79,8 @@ def compare(arguments: list[str]) -> None:
     parser.add_argument("results", type=Path, nargs="+", help="files that fid or preference wrote with --out")
     paths = parser.parse_args(arguments).results
 
-    from distill.files import read_json
-    from eval import fid_table
+    from distill.storage.files import read_json
+    from eval.fid import table as fid_table
     from eval.preference import comparison, table
 
     for place, path in enumerate(paths):
@@ -169,7 +170,7 @@ def parse_sweep(arguments: list[str]) -> argparse.Namespace:
 
 def parse_preference(arguments: list[str]) -> argparse.Namespace:
     """The options of `preference`. Raises UserError as `parse` does."""
-    from eval.preference.asked import Asked, parse_against, refuse_settings
+    from eval.preference.subject_spec import Asked, parse_against, refuse_settings
     from eval.prompt_sets.formats import FORMATS
 
     parser = ArgumentParser("python -m eval preference", "Scores of models of human preference, prompt by prompt, and how often one model wins.")

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from distill.errors import UserError
+from distill.config.errors import UserError
 from eval.features import checked
 
 ROUNDING = torch.finfo(torch.float64).eps

@@ -10,19 +10,19 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from distill.data import DataSource
-from distill.errors import UserError
-from distill.run_settings import DistillRun, RunConfig
+from distill.config.errors import UserError
 from distill.teachers.gaussian_mixture import Settings as LaboratoryTeacher
+from distill.training.settings import DistillRun, RunConfig
+from distill.types import DataSource
 from eval.features import Extractor, features_of, load_extractor, quantise
 from eval.features.pixels import LARGEST
-from eval.fid import device_of
+from eval.fid.command import device_of
+from eval.fid.reference import read_statistics
 from eval.frechet import Statistics, frechet_distance
-from eval.laboratory import LaboratoryMonitor
-from eval.processes import Processes
+from eval.images.feature_store import prepare
+from eval.images.processes import Processes
+from eval.metrics.exact import LaboratoryMonitor
 from eval.protocols import Protocol, default_protocol, distance_key, read_protocol
-from eval.reference import read_statistics
-from eval.stored_features import prepare
 
 AT_ONCE = 512
 """Real images held at once."""

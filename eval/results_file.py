@@ -7,8 +7,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from distill.errors import UserError
-from distill.files import read_json
+from distill.config.errors import UserError
+from distill.storage.files import read_json
 
 
 class Part(BaseModel):

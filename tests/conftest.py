@@ -12,9 +12,7 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 import pytest
 from jaxtyping import install_import_hook
 
-import tests.typechecker  # noqa: F401 - the hook below looks it up
-
-install_import_hook(["distill", "eval"], "tests.typechecker.check")
+install_import_hook(["distill", "eval"], "tests.helpers.typechecker.check")
 
 
 @pytest.fixture

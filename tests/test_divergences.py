@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from distill.divergences import TABLE, Divergence, alpha_divergence, parse
-from tests.closed_form import DOUBLE
+from tests.helpers.closed_form import DOUBLE
 
 F_OF_R: dict[str, Callable[[Tensor], Tensor]] = {
     "reverse_kl": lambda r: -r.log(),

@@ -12,13 +12,13 @@ import pytest
 from PIL import Image
 
 import sample
-from distill.errors import UserError
-from distill.export import save_generator
-from distill.models.few_steps import FewStepGenerator
-from distill.samplers import Heun
+from distill.config.errors import UserError
+from distill.diffusion.samplers import Heun
+from distill.networks.few_step_generator import FewStepGenerator
+from distill.networks.folder import save_generator
 from distill.students.mlp import Student as MLP
 from distill.teachers.gaussian_mixture import Settings as GaussianMixture
-from tests.random_teacher import save_random_teacher
+from tests.helpers.random_teacher import save_random_teacher
 
 CONFIG = """task: distill
 run_dir: {run}

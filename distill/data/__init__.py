@@ -6,25 +6,14 @@ import dataclasses
 import functools
 import itertools
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING
 
-from distill.registry import Settings
+from distill.config.settings import Settings
+from distill.types import DataSource
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int64
     from torch import Tensor
-
-
-@runtime_checkable
-class DataSource(Protocol):
-    """Images by index: `source[i]` is (image in [-1, 1] as (c, h, w) float32, label as int; 0 where there are none)."""
-
-    @property
-    def image_shape(self) -> tuple[int, ...]: ...
-    @property
-    def label_count(self) -> int: ...
-    def __len__(self) -> int: ...
-    def __getitem__(self, index: int) -> tuple[Tensor, int]: ...
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,8 +18,7 @@ import dataclasses
 
 from distill.divergences import Divergence
 from distill.objectives.weighting import Weighting, dot, sample_weight, unit
-from distill.schedules import like
-from distill.types import LossOutput, Scores
+from distill.types import LossOutput, Scores, like
 
 
 @dataclasses.dataclass(frozen=True)

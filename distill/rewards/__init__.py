@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
-from distill.registry import Choice, Settings
+from distill.config.settings import Choice, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,8 +35,8 @@ def of_name(score: str, **settings: Any) -> RewardSettings:
     """The settings of the score of this name, such as "pickscore" or "hpsv2.1", with these changes. Raises UserError where there is none such."""
     from pydantic import ValidationError
 
-    from distill.config import describe
-    from distill.errors import UserError, did_you_mean
+    from distill.config.config_file import describe
+    from distill.config.errors import UserError, did_you_mean
 
     known = {choice: {"name": choice} for choice in Choice("rewards").names} | VERSIONS
     if score not in known:
@@ -50,7 +50,7 @@ def of_name(score: str, **settings: Any) -> RewardSettings:
 
 def prompts_of(cond: Condition, count: int, reward: str) -> Sequence[str]:
     """The prompts of `count` images. Raises UserError, naming the reward, where the condition has none."""
-    from distill.errors import UserError
+    from distill.config.errors import UserError
 
     prompts = () if cond.text is None else cond.text.prompts
     if not prompts:
@@ -62,7 +62,7 @@ def prompts_of(cond: Condition, count: int, reward: str) -> Sequence[str]:
 
 def labels_of(cond: Condition, count: int, reward: str) -> Tensor:
     """The labels of images, (b,), each below `count`. Raises UserError, naming the reward, where one has none, or another."""
-    from distill.errors import UserError
+    from distill.config.errors import UserError
 
     if cond.label is None:
         raise UserError(f"{reward}: reads labels, and the images come without; expected a model with classes")

@@ -25,10 +25,10 @@ class Settings(RewardSettings):
         """Open it, on the CPU. Raises UserError where its files cannot be had or are another network's."""
         from transformers import CLIPModel
 
-        from distill.image_preparation import Preparation
-        from distill.models.aesthetic import Aesthetic, read_head
-        from distill.models.clip import ImageEmbedding
-        from distill.published_weights import find_file, read_pretrained
+        from distill.rewards.pretrained.aesthetic import Aesthetic, read_head
+        from distill.rewards.pretrained.clip import ImageEmbedding
+        from distill.rewards.pretrained.preprocessing import Preparation
+        from distill.rewards.pretrained.weights import find_file, read_pretrained
 
         clip = read_pretrained(CLIPModel, self.clip, "aesthetic.clip")
         head = read_head(find_file(self.path, FILE, "aesthetic.path"), clip.config.projection_dim)

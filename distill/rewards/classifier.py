@@ -16,15 +16,15 @@ class Settings(RewardSettings):
 
     name: Literal["classifier"] = "classifier"
     path: str
-    """Folder that `python -m distill.classifier_training` made, or of an image classifier of transformers, or its name on the Hugging Face hub."""
+    """Folder that `python -m distill train-classifier` made, or of an image classifier of transformers, or its name on the Hugging Face hub."""
 
     def load(self) -> Reward:
         """Open it, on the CPU. Raises UserError where its files cannot be had or are another network's."""
         from transformers import AutoModelForImageClassification
 
-        from distill.image_preparation import read_preparation
-        from distill.models.image_classifier import LabelLogProbability, PublishedClassifier, is_own, load_classifier
-        from distill.published_weights import read_pretrained
+        from distill.rewards.pretrained.classifier import LabelLogProbability, PublishedClassifier, is_own, load_classifier
+        from distill.rewards.pretrained.preprocessing import read_preparation
+        from distill.rewards.pretrained.weights import read_pretrained
 
         if is_own(Path(self.path)):
             return LabelLogProbability(load_classifier(Path(self.path))).eval().requires_grad_(False)

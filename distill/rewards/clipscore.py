@@ -35,10 +35,10 @@ class Settings(RewardSettings):
         """Open it, on the CPU. Raises UserError where its files cannot be had or are another network's."""
         from transformers import AutoTokenizer, CLIPModel
 
-        from distill.image_preparation import read_preparation
-        from distill.models.clip import Similarity
-        from distill.models.prompt_tokens import PublishedTokens
-        from distill.published_weights import open_pretrained, read_pretrained
+        from distill.rewards.pretrained.clip import Similarity
+        from distill.rewards.pretrained.preprocessing import read_preparation
+        from distill.rewards.pretrained.tokens import PublishedTokens
+        from distill.rewards.pretrained.weights import open_pretrained, read_pretrained
 
         clip = read_pretrained(CLIPModel, self.path, "clipscore.path")
         tokenizer = open_pretrained(AutoTokenizer, self.path, "clipscore.path")

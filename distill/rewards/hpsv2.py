@@ -35,11 +35,11 @@ class Settings(RewardSettings):
         """Open it, on the CPU. Raises UserError where its files cannot be had or are another network's."""
         from transformers import AutoTokenizer
 
-        from distill.image_preparation import Preparation, Resampler
-        from distill.models.clip import Similarity
-        from distill.models.open_clip import read_open_clip
-        from distill.models.prompt_tokens import OpenClipTokens
-        from distill.published_weights import find_file, open_pretrained
+        from distill.rewards.pretrained.clip import Similarity
+        from distill.rewards.pretrained.open_clip import read_open_clip
+        from distill.rewards.pretrained.preprocessing import Preparation, Resampler
+        from distill.rewards.pretrained.tokens import OpenClipTokens
+        from distill.rewards.pretrained.weights import find_file, open_pretrained
 
         clip = read_open_clip(find_file(self.path, FILES[self.version], "hpsv2.path"))
         tokenizer = open_pretrained(AutoTokenizer, self.tokenizer, "hpsv2.tokenizer")

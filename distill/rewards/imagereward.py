@@ -25,8 +25,8 @@ class Settings(RewardSettings):
         """Open it, on the CPU. Raises UserError where its files cannot be had or are another network's."""
         from transformers import AutoTokenizer
 
-        from distill.models.image_reward import read_image_reward
-        from distill.published_weights import find_file, open_pretrained
+        from distill.rewards.pretrained.image_reward import read_image_reward
+        from distill.rewards.pretrained.weights import find_file, open_pretrained
 
         tokenizer = open_pretrained(AutoTokenizer, self.tokenizer, "imagereward.tokenizer")
         return read_image_reward(find_file(self.path, FILE, "imagereward.path"), tokenizer).eval().requires_grad_(False)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from distill.errors import UserError
+from distill.config.errors import UserError
 from distill.students import StudentSettings
 
 if TYPE_CHECKING:
-    from distill.models.affine import Affine
+    from distill.networks.exact.affine import Affine
     from distill.types import Denoiser
 
 
@@ -19,7 +19,7 @@ class Student(StudentSettings):
 
     def build(self, teacher: Denoiser, *noise_to_signal: float) -> Affine:
         """The map. Raises UserError where the teacher makes images, or it is to take several steps."""
-        from distill.models.affine import Affine
+        from distill.networks.exact.affine import Affine
 
         if len(noise_to_signal) > 1:
             raise UserError(f"generator.steps: is {len(noise_to_signal)}; expected 1 for affine")

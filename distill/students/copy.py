@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from distill.errors import UserError
+from distill.config.errors import UserError
 from distill.students import FakeNetworkSettings, StudentSettings
 
 if TYPE_CHECKING:
-    from distill.models.few_steps import FewStepGenerator
+    from distill.networks.few_step_generator import FewStepGenerator
     from distill.types import Denoiser, Generator
 
 
@@ -19,7 +19,7 @@ class Student(StudentSettings):
 
     def build(self, teacher: Denoiser, *noise_to_signal: float) -> FewStepGenerator:
         """The copy. Raises UserError where the teacher has no weights."""
-        from distill.models.few_steps import FewStepGenerator
+        from distill.networks.few_step_generator import FewStepGenerator
 
         if not any(True for _ in teacher.parameters()):
             raise UserError("generator.network: a copy of this teacher has no weights to train; expected mlp or affine")

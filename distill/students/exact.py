@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from distill.errors import UserError
+from distill.config.errors import UserError
 from distill.students import FakeNetworkSettings
 
 if TYPE_CHECKING:
-    from distill.models.marginal import ExactFakeScore
+    from distill.networks.exact.marginal import ExactFakeScore
     from distill.types import Denoiser, Generator
 
 
@@ -23,8 +23,8 @@ class FakeScore(FakeNetworkSettings):
 
     def build(self, teacher: Denoiser, generator: Generator) -> ExactFakeScore:
         """The exact score. Raises UserError where the teacher is no gaussian_mixture, or quadrature is out of reach."""
-        from distill.models.gaussian_mixture import GaussianMixture
-        from distill.models.marginal import ExactFakeScore, marginal
+        from distill.networks.exact.gaussian_mixture import GaussianMixture
+        from distill.networks.exact.marginal import ExactFakeScore, marginal
 
         if not isinstance(teacher, GaussianMixture):
             raise UserError("fake.network: exact needs a teacher that is known exactly; expected gaussian_mixture")

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from distill.errors import UserError
-from distill.registry import Settings
+from distill.config.errors import UserError
+from distill.config.settings import Settings
 from distill.students import FakeNetworkSettings, StudentSettings
 
 if TYPE_CHECKING:
-    from distill.models.few_steps import FewStepGenerator
-    from distill.models.lora import LoRANetwork
+    from distill.networks.diffusers.lora import LoRANetwork
+    from distill.networks.few_step_generator import FewStepGenerator
     from distill.types import Denoiser, Generator
 
 
@@ -28,8 +28,8 @@ class LoRASizes(Settings):
 
     def adapt(self, teacher: Denoiser, key: str) -> LoRANetwork:
         """The teacher with adapters that change nothing yet. Raises UserError, naming the key, where it is no network of diffusers."""
-        from distill.models.diffusers_network import DiffusersNetwork
-        from distill.models.lora import LoRANetwork
+        from distill.networks.diffusers.denoiser import DiffusersNetwork
+        from distill.networks.diffusers.lora import LoRANetwork
 
         if not isinstance(teacher, DiffusersNetwork):
             raise UserError(f"{key}: lora is for teachers of diffusers; expected copy")
@@ -43,7 +43,7 @@ class Student(LoRASizes, StudentSettings):
 
     def build(self, teacher: Denoiser, *noise_to_signal: float) -> FewStepGenerator:
         """The network, entered at these noise levels. Raises UserError where the teacher is no network of diffusers."""
-        from distill.models.few_steps import FewStepGenerator
+        from distill.networks.few_step_generator import FewStepGenerator
 
         return FewStepGenerator(self.adapt(teacher, "generator.network"), *noise_to_signal)
 

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from distill.errors import UserError
-from distill.registry import Settings
+from distill.config.errors import UserError
+from distill.config.settings import Settings
 from distill.students import FakeNetworkSettings, StudentSettings
 
 if TYPE_CHECKING:
-    from distill.models.few_steps import FewStepGenerator
-    from distill.models.mlp import MLP
+    from distill.networks.few_step_generator import FewStepGenerator
+    from distill.networks.mlp import MLP
     from distill.types import Denoiser, Generator
 
 
@@ -28,7 +28,7 @@ class MLPSizes(Settings):
 
     def build_network(self, teacher: Denoiser, key: str) -> MLP:
         """An untrained network for the teacher's vectors and labels. Raises UserError, naming the key, where the teacher makes images."""
-        from distill.models.mlp import MLP, MLPConfig
+        from distill.networks.mlp import MLP, MLPConfig
 
         if len(teacher.image_shape) != 1:
             raise UserError(f"{key}: mlp is for vectors; expected copy for images of {teacher.image_shape}")
@@ -42,7 +42,7 @@ class Student(MLPSizes, StudentSettings):
 
     def build(self, teacher: Denoiser, *noise_to_signal: float) -> FewStepGenerator:
         """The network, entered at these noise levels. Raises UserError where the teacher makes images."""
-        from distill.models.few_steps import FewStepGenerator
+        from distill.networks.few_step_generator import FewStepGenerator
 
         return FewStepGenerator(self.build_network(teacher, "generator.network"), *noise_to_signal)
 

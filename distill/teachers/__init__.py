@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from distill.registry import Settings
+from distill.config.settings import Settings
 
 if TYPE_CHECKING:
     from distill.types import Denoiser

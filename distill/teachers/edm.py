@@ -16,16 +16,16 @@ class Settings(TeacherSettings):
 
     name: Literal["edm"] = "edm"
     path: Path
-    """The pickle, a file of `torch.save`, or the folder that `python -m distill.teachers.convert` made of it."""
+    """The pickle, a file of `torch.save`, or the folder that `python -m distill convert` made of it."""
 
     def load(self) -> Denoiser:
         """Open the network, in evaluation mode, on the CPU."""
-        from distill.network_pickle import open_network
+        from distill.networks.edm.published import open_network
 
         return open_network(self.path, "EDMNetwork")
 
     def outline(self) -> Denoiser:
         """The network on the meta device; of a file that NVIDIA published for EDM, the file itself may be absent."""
-        from distill.network_pickle import outline_network
+        from distill.networks.edm.published import outline_network
 
         return outline_network(self.path, "EDMNetwork")

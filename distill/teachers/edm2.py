@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from distill.errors import UserError
+from distill.config.errors import UserError
 from distill.teachers import TeacherSettings
 
 if TYPE_CHECKING:
@@ -17,25 +17,25 @@ class Settings(TeacherSettings):
 
     name: Literal["edm2"] = "edm2"
     path: Path
-    """The pickle, a file of `torch.save`, or the folder that `python -m distill.teachers.convert` made of it."""
+    """The pickle, a file of `torch.save`, or the folder that `python -m distill convert` made of it."""
     autoencoder: str | None = None
     """Folder or hub name of the autoencoder of a network of latents; null takes Stability's, stabilityai/sd-vae-ft-mse."""
 
     def load(self) -> Denoiser:
         """Open the network, in evaluation mode, on the CPU; its autoencoder is opened when it is first needed."""
-        from distill.network_pickle import open_network
+        from distill.networks.edm.published import open_network
 
         return self._with_autoencoder(open_network(self.path, "EDM2Network"))
 
     def outline(self) -> Denoiser:
         """The network on the meta device."""
-        from distill.network_pickle import outline_network
+        from distill.networks.edm.published import outline_network
 
         return self._with_autoencoder(outline_network(self.path, "EDM2Network"))
 
     def _with_autoencoder(self, network: Denoiser) -> Denoiser:
-        from distill.models.edm2 import EDM2Network
-        from distill.models.stability_autoencoder import StabilityAutoencoder
+        from distill.networks.edm.autoencoder import StabilityAutoencoder
+        from distill.networks.edm.edm2 import EDM2Network
 
         assert isinstance(network, EDM2Network)
         if self.autoencoder is not None:

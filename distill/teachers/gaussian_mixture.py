@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from distill.registry import Settings as BaseSettings
+from distill.config.settings import Settings as BaseSettings
 from distill.teachers import TeacherSettings
 
 if TYPE_CHECKING:
-    from distill.models.gaussian_mixture import GaussianMixture
-    from distill.schedules import NoiseSchedule
+    from distill.networks.exact.gaussian_mixture import GaussianMixture
+    from distill.types import NoiseSchedule
 
 
 class Component(BaseSettings):
@@ -60,8 +60,8 @@ class Settings(TeacherSettings):
         """Build the mixture, in float32 on the CPU."""
         import torch
 
-        from distill.models.gaussian_mixture import GaussianMixture
-        from distill.schedules import DDPM, EDM, Flow
+        from distill.diffusion.schedules import DDPM, EDM, Flow
+        from distill.networks.exact.gaussian_mixture import GaussianMixture
 
         # In the eigenvectors of its covariance, each component stays diagonal under any noise.
         variances, axes = torch.linalg.eigh(torch.tensor([_covariance(component) for component in self.components], dtype=torch.float64))

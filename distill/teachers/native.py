@@ -20,12 +20,12 @@ class Settings(TeacherSettings):
 
     def load(self) -> Denoiser:
         """Open the network, in evaluation mode, on the CPU."""
-        from distill.export import load_denoiser
+        from distill.networks.folder import load_denoiser
 
         return load_denoiser(self.path).eval()
 
     def outline(self) -> Denoiser:
         """The network that `config.json` describes."""
-        from distill.export import outline_denoiser
+        from distill.networks.folder import outline_denoiser
 
         return outline_denoiser(self.path).eval()

@@ -11,9 +11,9 @@ import torch
 from jaxtyping import Float, Float64, UInt8
 from torch import Tensor, nn
 
-from distill.errors import UserError, did_you_mean
-from distill.files import weights_sha256
-from distill.images import check_images, to_bytes
+from distill.config.errors import UserError, did_you_mean
+from distill.data.images import check_images, to_bytes
+from distill.storage.tensors import weights_sha256
 
 AT_ONCE = 16
 """Images that a network is given at once, always: how a convolution is computed, and so its last digit, depends on their number."""

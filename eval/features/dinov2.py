@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from distill.errors import UserError
+from distill.config.errors import UserError
 from eval.features import Extractor
 
 MODEL = "facebook/dinov2-large"

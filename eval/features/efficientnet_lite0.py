@@ -8,8 +8,8 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from distill.errors import UserError
-from distill.files import check_weights, read_weights
+from distill.config.errors import UserError
+from distill.storage.tensors import check_weights, read_weights
 from eval.features import Extractor
 
 MEAN, DEVIATION = 127.0, 128.0

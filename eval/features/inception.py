@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from distill.errors import UserError
-from distill.files import check_weights, read_weights
+from distill.config.errors import UserError
+from distill.storage.tensors import check_weights, read_weights
 from eval.features import Extractor
 
 URL = "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth"

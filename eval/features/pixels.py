@@ -7,7 +7,7 @@ import math
 from jaxtyping import Float64, Shaped
 from torch import Tensor
 
-from distill.errors import UserError
+from distill.config.errors import UserError
 from eval.features import Extractor, Function
 
 LARGEST = 4096

@@ -10,21 +10,21 @@ from typing import Any
 
 import torch
 
-from distill.config import CONFIG
-from distill.errors import UserError
-from distill.files import write_json
-from distill.image_files import ImageFiles
-from distill.run_folder import commit, machine
-from eval.fid import check_out, device_of
-from eval.preference.asked import Asked
+from distill.config.errors import UserError
+from distill.data.image_files import ImageFiles
+from distill.storage.files import write_json
+from distill.storage.provenance import commit, machine
+from distill.training.config import CONFIG
+from eval.fid.command import check_out, device_of
+from eval.images.processes import Processes
 from eval.preference.contact_sheet import save_sheets
 from eval.preference.images import PromptedImages, find_images, make_images, recorded_prompts
 from eval.preference.results import FORMAT, check_pairing, describe_images, independent, measure, notes_on_images
-from eval.preference.rewards import choose_scores, describe_score, open_scorer
+from eval.preference.score_names import choose_scores, describe_score, open_scorer
 from eval.preference.scores import Scores, score_images
+from eval.preference.subject_spec import Asked
 from eval.preference.subjects import open_subject
 from eval.preference.table import render
-from eval.processes import Processes
 from eval.prompt_sets import PromptSet, read_prompt_set
 from eval.prompt_sets.formats import Prompt
 

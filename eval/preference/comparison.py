@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import Field, FiniteFloat, PositiveInt
 
-from distill.errors import UserError
+from distill.config.errors import UserError
 from eval.preference.results import FORMAT
 from eval.results_file import Part, read_results_of, shortened
 

@@ -12,8 +12,8 @@ from jaxtyping import Float64, UInt8
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from distill.files import new_file
-from distill.images import to_pil
+from distill.data.images import to_pil
+from distill.storage.files import new_file
 from eval.preference.images import PromptedImages
 from eval.preference.results import by_prompt
 from eval.preference.table import label

@@ -16,18 +16,18 @@ from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 from tqdm import tqdm
 
-from distill.errors import UserError, reading
-from distill.files import new_file, read_mapping, write_json
-from distill.image_files import INDEX, ImageFiles
-from distill.images import lossy_format, to_pil
-from distill.natural_order import natural_key, parts_of
+from distill.config.errors import UserError, reading
+from distill.data.image_files import INDEX, ImageFiles
+from distill.data.images import lossy_format, to_pil
+from distill.data.natural_order import natural_key, parts_of
+from distill.storage.files import new_file, read_mapping, write_json
 from distill.types import Condition, Text
-from eval.preference.asked import Asked
+from eval.images.processes import Processes
+from eval.preference.subject_spec import Asked
 from eval.preference.subjects import Subject
-from eval.processes import Processes
 from eval.prompt_sets import PromptSet
 from eval.prompt_sets.formats import Prompt
-from eval.sources import NAMED_FOLDERS
+from eval.run.images import NAMED_FOLDERS
 
 PairedBy = Literal["seed", "index", "order"]
 """The way in which an image got its prompt: it was made for it, an index names it, or it has the prompt's place in the order of the files."""

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from distill.errors import UserError
+from distill.config.errors import UserError
 from eval.preference.images import PromptedImages
 from eval.preference.scores import Scores
 from eval.preference.statistics import mean_over_prompts, win_rate

@@ -22,12 +22,12 @@ from jaxtyping import Float64, UInt8
 from torch import Tensor
 from tqdm import tqdm
 
-from distill.errors import UserError
-from distill.files import write_json
-from distill.images import from_bytes
+from distill.config.errors import UserError
+from distill.data.images import from_bytes
+from distill.storage.files import write_json
 from distill.types import Condition, Reward
+from eval.images.processes import Processes
 from eval.preference.images import PromptedImages, folder_of
-from eval.processes import Processes
 
 AT_ONCE = 8
 """Images that a reward is given at once, always: the last digit of a network depends on their number."""

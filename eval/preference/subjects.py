@@ -12,16 +12,17 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 import distill
-from distill.encoded_prompts import EncodedPrompts
-from distill.errors import UserError
-from distill.model_identity import describe_images_of
-from distill.models.pipeline import open_pipeline
-from distill.sample_files import computing, open_model
-from distill.samplers import Heun
-from eval.pipelines import PipelineImages
-from eval.preference.asked import Asked
+from distill.config.errors import UserError
+from distill.data.encoded_prompts import EncodedPrompts
+from distill.diffusion.samplers import Heun
+from distill.networks.diffusers.pipeline import open_pipeline
+from distill.networks.identity import describe_images_of
+from distill.publishing.samples import check_makes_images, computing
+from distill.training.run_folder import load_run_teacher
+from eval.images.pipelines import PipelineImages
+from eval.images.streams import NetworkImages
+from eval.preference.subject_spec import Asked
 from eval.prompt_sets import PromptSet
-from eval.streams import NetworkImages
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +49,7 @@ def open_subject(asked: Asked, prompts: PromptSet, seeds: range, batch_size: int
     else:
         given = {name: value for name, value in (("steps", asked.steps), ("guidance", asked.guidance)) if value is not None}
         sampler = Heun(**given)
-        network = open_model(Path(asked.path), True, None, "cpu") if asked.own else distill.load_teacher(asked.path).eval()
+        network = check_makes_images(load_run_teacher(Path(asked.path)), Path(asked.path)) if asked.own else distill.load_teacher(asked.path).eval()
     check_takes(asked, prompts, network.takes_text, network.label_count)
     encoded = EncodedPrompts(prompts.texts, network.encode_prompts, network.prompt_encoder_sha256()) if network.takes_text else None
     stream = NetworkImages(network.to(device), len(seeds), seeds[0], sampler, encoded, batch_size, asked.path)

@@ -7,7 +7,7 @@ from typing import Any
 
 from eval.preference.comparison import check_comparable, doubts
 from eval.preference.results import by_prompt, paired
-from eval.table import aligned
+from eval.run.table import aligned
 
 
 def render(results: Mapping[str, Any]) -> str:

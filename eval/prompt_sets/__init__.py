@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from distill.errors import UserError
-from distill.natural_order import natural_key
+from distill.config.errors import UserError
+from distill.data.natural_order import natural_key
 from eval.prompt_sets.contents import Table, read_content
 from eval.prompt_sets.formats import FORMATS, Prompt, Source
 

@@ -9,8 +9,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from distill.errors import UserError
-from distill.text_files import decode_text, split_lines
+from distill.config.errors import UserError
+from distill.config.text_files import decode_text, split_lines
 
 PROMPT_COLUMNS = ("prompt", "prompts", "text", "caption")
 """Names of a table's column of prompts, the first that is there, in capitals or not."""

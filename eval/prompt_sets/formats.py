@@ -7,8 +7,8 @@ import itertools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from distill.errors import UserError
-from distill.text_files import is_text
+from distill.config.errors import UserError
+from distill.config.text_files import is_text
 from eval.prompt_sets.contents import PROMPT_COLUMNS, Content, Json, Lines, Table
 
 

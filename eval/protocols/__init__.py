@@ -14,8 +14,8 @@ from typing import Any
 import yaml
 from pydantic import Field
 
-from distill.errors import UserError, did_you_mean
-from distill.registry import Settings
+from distill.config.errors import UserError, did_you_mean
+from distill.config.settings import Settings
 
 FOLDER = Path(__file__).parent
 

@@ -13,15 +13,15 @@ import torch
 from PIL import Image
 
 import distill
-from distill.data.digits import Settings as Digits
-from distill.errors import UserError
-from distill.export import save_denoiser, save_generator
-from distill.images import to_bytes
-from distill.models.few_steps import FewStepGenerator
-from distill.models.unet import UNet, UNetConfig
-from distill.sampling import balanced_labels, sample_generator, sample_teacher
+from distill.config.errors import UserError
+from distill.data.images import to_bytes
+from distill.data.sources.digits import Settings as Digits
+from distill.diffusion.sampling import balanced_labels, sample_generator, sample_teacher
+from distill.networks.few_step_generator import FewStepGenerator
+from distill.networks.folder import save_denoiser, save_generator
+from distill.networks.unet import UNet, UNetConfig
 from eval.__main__ import main
-from eval.sources import Images
+from eval.run.images import Images
 
 CONFIG = """task: distill
 run_dir: {run}

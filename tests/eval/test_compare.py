@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from distill.errors import UserError
+from distill.config.errors import UserError
 from eval.__main__ import main
 
 RESULT: dict[str, Any] = {

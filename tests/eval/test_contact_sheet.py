@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 import torch
 
-from distill.report import write_report
-from eval.preference.asked import Asked
+from distill.publishing.report.page import write_report
 from eval.preference.contact_sheet import GAP, LINE, SIDE, Tile, choose, draw_sheet, save_sheets, shown
 from eval.preference.images import find_images
 from eval.preference.results import FORMAT, measure
+from eval.preference.subject_spec import Asked
 from eval.prompt_sets import PromptSet
 from eval.prompt_sets.formats import Prompt
-from tests.test_report import finished_run
+from tests.publishing.test_report import finished_run
 
 RED, GREEN, BLUE = ((255, 0, 0), (0, 255, 0), (0, 0, 255))
 

@@ -10,7 +10,7 @@ import sys
 import pytest
 import torch
 
-from tests.eval.shared_metrics import METRICS, SHARES, compute
+from tests.helpers.shared_metrics import METRICS, SHARES, compute
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +20,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[list[objec
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "--"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(
-        [*launcher, "tests.eval.shared_metrics", str(folder)], capture_output=True, text=True, env=environment, timeout=300, check=False
+        [*launcher, "tests.helpers.shared_metrics", str(folder)], capture_output=True, text=True, env=environment, timeout=300, check=False
     )
     assert done.returncode == 0, done.stderr
     both = [json.loads((folder / f"{number}.json").read_text()) for number in (0, 1)]

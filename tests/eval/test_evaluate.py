@@ -12,20 +12,20 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from distill.config import read_config
-from distill.data.digits import Settings as Digits
-from distill.errors import UserError
-from distill.images import from_bytes
-from eval.evaluate import evaluate, sampling_times
+from distill.config.errors import UserError
+from distill.data.images import from_bytes
+from distill.data.sources.digits import Settings as Digits
+from distill.training.config import read_config
 from eval.features import Function, load_extractor
 from eval.features.pixels import pixels
 from eval.frechet import Statistics, frechet_distance
-from eval.grids import by_label, save_grids
+from eval.images.feature_store import prepare
 from eval.monitor import Monitor, build_monitor
 from eval.protocols import read_protocol
-from eval.sources import Images, read_real
-from eval.stored_features import prepare
-from eval.table import render
+from eval.run.evaluate import evaluate, sampling_times
+from eval.run.grids import by_label, save_grids
+from eval.run.images import Images, read_real
+from eval.run.table import render
 
 TRAIN, HELD_OUT = read_real(Digits())
 assert HELD_OUT is not None

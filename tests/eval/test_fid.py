@@ -13,22 +13,22 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from distill.data.digits import Settings as Digits
-from distill.errors import UserError
-from distill.export import save_denoiser
-from distill.image_files import ENDINGS
-from distill.images import to_bytes, to_pil
-from distill.network_pickle import read_network
-from distill.samplers import Heun
-from distill.sampling import balanced_labels, sample_teacher
+from distill.config.errors import UserError
+from distill.data.image_files import ENDINGS
+from distill.data.images import to_bytes, to_pil
+from distill.data.sources.digits import Settings as Digits
+from distill.diffusion.samplers import Heun
+from distill.diffusion.sampling import balanced_labels, sample_teacher
+from distill.networks.edm.published import read_network
+from distill.networks.folder import save_denoiser
 from eval.__main__ import main, parse_fid
 from eval.features.pixels import pixels
-from eval.fid import open_streams
-from eval.fid_table import paper_line
+from eval.fid.command import open_streams
+from eval.fid.reference import read_statistics
+from eval.fid.table import paper_line
 from eval.frechet import Statistics, frechet_distance
 from eval.protocols import protocol_names, read_protocol
-from eval.reference import read_statistics
-from tests.random_teacher import save_random_teacher
+from tests.helpers.random_teacher import save_random_teacher
 
 TRAIN, HELD_OUT = (to_bytes(Digits().load(split).images) for split in ("train", "held_out"))
 

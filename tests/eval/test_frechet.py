@@ -8,10 +8,10 @@ import scipy.linalg
 import torch
 from torch import Tensor
 
-from distill.errors import UserError
+from distill.config.errors import UserError
 from eval.frechet import Statistics, frechet_distance
-from eval.metrics import FrechetDistance
-from tests.eval.gaussian_pairs import commuting_distance, draw, gaussian, pairs, rotation
+from eval.metrics.torchmetrics import FrechetDistance
+from tests.helpers.gaussian_pairs import commuting_distance, draw, gaussian, pairs, rotation
 
 
 def test_full_rank_agrees_with_scipy() -> None:

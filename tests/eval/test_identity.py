@@ -13,15 +13,15 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import distill
-from distill.model_identity import describe_images_of
+from distill.networks.identity import describe_images_of
 from eval.features import Function
-from eval.pipelines import PipelineImages
-from eval.processes import Processes
+from eval.images.feature_store import SHARD, Features, extract
+from eval.images.pipelines import PipelineImages
+from eval.images.processes import Processes
+from eval.images.streams import FileImages, ImageStream, NetworkImages
 from eval.protocols import read_protocol
-from eval.stored_features import SHARD, Features, extract
-from eval.streams import FileImages, ImageStream, NetworkImages
-from tests import tiny_pipelines
-from tests.random_teacher import save_random_teacher
+from tests.helpers import tiny_pipelines
+from tests.helpers.random_teacher import save_random_teacher
 
 PIXEL = read_protocol("fd-pixel")
 
@@ -70,7 +70,7 @@ CHANGES = {
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 def test_another_part_of_a_pipeline_is_another_pipeline(tmp_path: Path, change: Callable[[Path], None]) -> None:
-    from distill.models.pipeline import open_pipeline
+    from distill.networks.diffusers.pipeline import open_pipeline
     from distill.teachers.diffusers import Settings
 
     def identities(folder: Path) -> tuple[object, str]:

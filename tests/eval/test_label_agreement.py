@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from distill.data.digits import Settings
-from distill.errors import UserError
-from eval import label_agreement
+from distill.config.errors import UserError
+from distill.data.sources.digits import Settings
 from eval.features import quantise
 from eval.features.pixels import pixels
-from eval.label_agreement import LabelClassifier
+from eval.metrics import label_agreement
+from eval.metrics.label_agreement import LabelClassifier
 
 TRAIN, HELD_OUT = (Settings().load(split) for split in ("train", "held_out"))
 

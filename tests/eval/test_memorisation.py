@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from distill.errors import UserError
-from eval.memorisation import memorisation
-from eval.neighbours import nearest
+from distill.config.errors import UserError
+from eval.metrics.memorisation import memorisation
+from eval.metrics.neighbours import nearest
 
 
 def draw(count: int, dimension: int, seed: int) -> Tensor:

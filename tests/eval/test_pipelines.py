@@ -12,14 +12,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from distill.data.digits import Settings as Digits
-from distill.errors import UserError
-from distill.images import to_bytes
-from distill.models.pipeline import open_pipeline
+from distill.config.errors import UserError
+from distill.data.images import to_bytes
+from distill.data.sources.digits import Settings as Digits
+from distill.networks.diffusers.pipeline import open_pipeline
 from eval.__main__ import main
-from eval.fid import repeated_prompts
-from eval.pipelines import PipelineImages
-from tests import tiny_pipelines
+from eval.fid.command import repeated_prompts
+from eval.images.pipelines import PipelineImages
+from tests.helpers import tiny_pipelines
 
 PROMPTS = ("a cat", "a dog and a cat", "a house")
 

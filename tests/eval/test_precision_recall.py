@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from distill.errors import UserError
-from eval import neighbours
-from eval.metrics import PrecisionRecall
-from eval.precision_recall import Manifold, precision_recall
+from distill.config.errors import UserError
+from eval.metrics import neighbours
+from eval.metrics.precision_recall import Manifold, precision_recall
+from eval.metrics.torchmetrics import PrecisionRecall
 
 
 def brute_force(real: np.ndarray, made: np.ndarray, k: int) -> dict[str, float]:

@@ -17,19 +17,19 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from distill.errors import UserError
-from distill.images import from_bytes, lossy_format, to_bytes
-from distill.sample_files import save_samples
+from distill.config.errors import UserError
+from distill.data.images import from_bytes, lossy_format, to_bytes
+from distill.publishing.samples import save_samples
 from distill.types import Condition
-from eval.preference.asked import Asked
+from eval.images.processes import Processes
 from eval.preference.images import PromptedImages, find_images, image_name, make_images
 from eval.preference.results import check_pairing, describe_images, notes_on_images
 from eval.preference.scores import Scorer, score_images
+from eval.preference.subject_spec import Asked
 from eval.preference.subjects import Subject
-from eval.processes import Processes
 from eval.prompt_sets import PromptSet, read_prompt_set
 from eval.prompt_sets.formats import Prompt
-from tests.eval.small_rewards import Brightness
+from tests.helpers.small_rewards import Brightness
 
 PROMPTS = PromptSet.whole("mine", "mine.txt", [Prompt("a cat", "animals"), Prompt("a dog", "animals"), Prompt("a house", "places")])
 ALONE = Processes.single()

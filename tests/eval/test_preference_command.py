@@ -19,25 +19,24 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import distill
-from distill.errors import UserError
-from distill.export import export_generator
-from distill.image_files import ENDINGS
-from distill.images import from_bytes, to_bytes
-from distill.models.few_steps import FewStepGenerator
-from distill.models.pipeline import open_pipeline
+from distill.config.errors import UserError
+from distill.data.image_files import ENDINGS
+from distill.data.images import from_bytes, to_bytes
+from distill.diffusion.samplers import Heun
+from distill.diffusion.sampling import sample_generator, sample_teacher
+from distill.networks.diffusers.pipeline import open_pipeline
+from distill.networks.few_step_generator import FewStepGenerator
+from distill.publishing.export import export_generator
 from distill.rewards import of_name
-from distill.samplers import Heun
-from distill.sampling import sample_generator, sample_teacher
 from distill.types import Condition
 from eval.__main__ import main
-from eval.pipelines import PipelineImages
-from eval.streams import NetworkImages
+from eval.images.pipelines import PipelineImages
+from eval.images.streams import NetworkImages
 from sample import main as sample
-from tests import tiny_pipelines
-from tests.eval import small_rewards
-from tests.eval.small_rewards import LOADED
-from tests.random_teacher import save_random_teacher
-from tests.rewards import tiny_networks
+from tests.helpers import small_rewards, tiny_pipelines
+from tests.helpers import tiny_reward_networks as tiny_networks
+from tests.helpers.random_teacher import save_random_teacher
+from tests.helpers.small_rewards import LOADED
 
 LINES = "Prompt\tCategory\na cat\tanimals\na dog and a cat\tanimals\na house\tplaces\n"
 TEXTS = ("a cat", "a dog and a cat", "a house")
@@ -46,7 +45,7 @@ TEXTS = ("a cat", "a dog and a cat", "a house")
 @pytest.fixture(autouse=True)
 def _small_rewards(monkeypatch: pytest.MonkeyPatch) -> None:
     LOADED.clear()
-    monkeypatch.setattr("eval.preference.rewards.of_name", small_rewards.of_name)
+    monkeypatch.setattr("eval.preference.score_names.of_name", small_rewards.of_name)
 
 
 @pytest.fixture(scope="module")
@@ -217,7 +216,7 @@ def test_an_interrupted_command_goes_on(models: Path, tmp_path: Path, monkeypatc
 @pytest.mark.slow
 def test_two_processes(models: Path, tmp_path: Path) -> None:
     one = preference(tmp_path, "--run", str(models / "run"), "--n", "7", "--batch-size", "2")
-    program = "import sys, eval.preference.rewards as rewards; from tests.eval import small_rewards; rewards.of_name = small_rewards.of_name; "
+    program = "import sys, eval.preference.score_names as rewards; from tests.eval import small_rewards; rewards.of_name = small_rewards.of_name; "
     program += "from eval.__main__ import main; main(sys.argv[1:])"
     (tmp_path / "two.py").write_text(program)
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "--", str(tmp_path / "two.py"), "preference"]

@@ -11,7 +11,7 @@ import pytest
 import torch
 from scipy import stats
 
-from distill.errors import UserError
+from distill.config.errors import UserError
 from eval.__main__ import main
 from eval.preference.results import FORMAT, by_prompt, measure
 from eval.preference.statistics import mean_over_prompts, wilson, win_rate

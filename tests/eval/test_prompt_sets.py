@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from distill.errors import UserError
+from distill.config.errors import UserError
 from eval.prompt_sets import OWN, read_prompt_set
 from eval.prompt_sets.formats import Prompt
 

@@ -10,13 +10,13 @@ import pytest
 import torch
 from PIL import Image
 
-from distill.data.array import read_array
-from distill.errors import UserError
-from distill.run_settings import RunSettings
+from distill.config.errors import UserError
+from distill.data.sources.array import read_array
+from distill.training.settings import RunSettings
+from eval.fid.reference import holds_statistics, read_statistics
 from eval.frechet import Statistics, frechet_distance
+from eval.images.resize import resize
 from eval.protocols import default_protocol, read_protocol
-from eval.reference import holds_statistics, read_statistics
-from eval.resize import resize
 
 ARRAYS = {"mu": np.zeros(3), "sigma": np.eye(3)}
 

@@ -9,11 +9,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from distill.errors import UserError
+from distill.config.errors import UserError
 from eval.features import features_of
 from eval.features.inception import load
-from eval.resize import pil_bicubic, resize, tensorflow_bilinear, torch_bicubic
-from tests.eval.fidelity_oracle import SIZES, noise_image, seeded_inception
+from eval.images.resize import pil_bicubic, resize, tensorflow_bilinear, torch_bicubic
+from tests.helpers.fidelity_oracle import SIZES, noise_image, seeded_inception
 
 
 @pytest.mark.parametrize(("height", "width"), SIZES)

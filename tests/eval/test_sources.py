@@ -11,15 +11,15 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from distill.data.digits import Settings as Digits
-from distill.errors import UserError
-from distill.images import to_bytes
-from distill.sample_files import save_samples
-from distill.sampling import balanced_labels, seeded_noise
+from distill.config.errors import UserError
+from distill.data.images import to_bytes
+from distill.data.sources.digits import Settings as Digits
+from distill.diffusion.sampling import balanced_labels, seeded_noise
+from distill.publishing.samples import save_samples
 from distill.types import Condition, Generator
 from eval.features import quantise
 from eval.features.pixels import pixels
-from eval.sources import Images, draw_student, gather, parse_data, read_array_file, read_folder, read_real
+from eval.run.images import Images, draw_student, gather, parse_data, read_array_file, read_folder, read_real
 
 REAL, HELD_OUT = read_real(Digits())
 

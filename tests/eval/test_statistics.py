@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from distill.errors import UserError
+from distill.config.errors import UserError
 from eval.frechet import Statistics, frechet_distance
-from eval.frechet_limit import bootstrap_deviation, frechet_limit
-from eval.inception_score import inception_score
-from eval.kernel_distance import kernel_distance, squared_mmd
-from eval.metrics import DensityCoverage, FrechetLimit, InceptionScore, KernelDistance, OfFeatures, PrecisionRecall
-from eval.precision_recall import Manifold, density_coverage
+from eval.metrics.frechet_limit import bootstrap_deviation, frechet_limit
+from eval.metrics.inception_score import inception_score
+from eval.metrics.kernel_distance import kernel_distance, squared_mmd
+from eval.metrics.precision_recall import Manifold, density_coverage
+from eval.metrics.torchmetrics import DensityCoverage, FrechetLimit, InceptionScore, KernelDistance, OfFeatures, PrecisionRecall
 
 
 def normal(count: int, dimension: int, seed: int) -> Tensor:

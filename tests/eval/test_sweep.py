@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from distill.errors import UserError
-from distill.export import save_generator
-from distill.models.few_steps import FewStepGenerator
+from distill.config.errors import UserError
+from distill.networks.few_step_generator import FewStepGenerator
+from distill.networks.folder import save_generator
 from eval.__main__ import main
-from tests.random_teacher import save_random_teacher
+from tests.helpers.random_teacher import save_random_teacher
 
 CONFIG = """task: distill
 run_dir: {run}

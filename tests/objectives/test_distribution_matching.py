@@ -11,7 +11,7 @@ from distill.divergences import TABLE, parse
 from distill.objectives import distribution_matching
 from distill.objectives.weighting import FLOOR, Weighting
 from distill.types import Scores
-from tests.closed_form import (
+from tests.helpers.closed_form import (
     DOUBLE,
     IMAGE_SHAPE,
     IMAGE_STUDENT,

@@ -13,7 +13,7 @@ from distill.divergences import TABLE, parse
 from distill.objectives import PUBLISHED_PARTS, Parts, expanded_divergence
 from distill.objectives.expanded_divergence import EXACT_PARTS
 from distill.objectives.weighting import Weighting
-from tests.closed_form import (
+from tests.helpers.closed_form import (
     IMAGE_STUDENT,
     IMAGE_TEACHER,
     LEVELS,

@@ -13,7 +13,7 @@ from distill.objectives import expanded_divergence, score_matching
 from distill.objectives.score_matching import Distance
 from distill.objectives.weighting import Weighting
 from distill.types import Scores
-from tests.closed_form import (
+from tests.helpers.closed_form import (
     IMAGE_SHAPE,
     IMAGE_STUDENT,
     IMAGE_TEACHER,

@@ -8,14 +8,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from distill.errors import UserError
-from distill.images import from_bytes
-from distill.models.score_head import ScoreHead
+from distill.config.errors import UserError
+from distill.data.images import from_bytes
 from distill.rewards import of_name
 from distill.rewards.aesthetic import FILE
+from distill.rewards.pretrained.score_head import ScoreHead
 from distill.types import Condition, Reward
-from tests.rewards import published, tiny_networks
-from tests.rewards.tiny_networks import SIZE, floats, gradient_errors, pixels
+from tests.helpers import published_rewards as published
+from tests.helpers import tiny_reward_networks as tiny_networks
+from tests.helpers.tiny_reward_networks import SIZE, floats, gradient_errors, pixels
 
 
 @pytest.fixture(scope="module")

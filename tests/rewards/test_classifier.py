@@ -11,16 +11,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from distill.classifier_training import accuracy, main, train
-from distill.data.digits import Settings as Digits
-from distill.errors import UserError
-from distill.files import load_tensors
-from distill.images import from_bytes
-from distill.models.image_classifier import load_classifier
+from distill.config.errors import UserError
+from distill.data.images import from_bytes
+from distill.data.sources.digits import Settings as Digits
 from distill.rewards import of_name
+from distill.rewards.pretrained.classifier import load_classifier
+from distill.rewards.pretrained.train_classifier import accuracy, main, train
+from distill.storage.tensors import load_tensors
 from distill.types import Condition, Reward
-from tests.rewards import published, tiny_networks
-from tests.rewards.tiny_networks import floats, gradient_errors, pixels
+from tests.helpers import published_rewards as published
+from tests.helpers import tiny_reward_networks as tiny_networks
+from tests.helpers.tiny_reward_networks import floats, gradient_errors, pixels
 
 ASSET = Path("assets/digits-classifier")
 
@@ -83,7 +84,7 @@ def test_the_digits_classifier_knows_digits(digits: Reward) -> None:
 
 def test_its_gradient_leads_to_the_digit(digits: Reward) -> None:
     """Noise becomes a digit that another kind of classifier, which the reward never saw, sees too."""
-    from eval.label_agreement import LabelClassifier
+    from eval.metrics.label_agreement import LabelClassifier
 
     data = Digits().load()
     assert data.labels is not None

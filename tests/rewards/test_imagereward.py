@@ -9,15 +9,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from distill.errors import UserError
-from distill.images import from_bytes
-from distill.models import image_reward
-from distill.models.image_reward import UNUSED, blip_large, origin
-from distill.published_weights import load_renamed, outline
+from distill.config.errors import UserError
+from distill.data.images import from_bytes
 from distill.rewards import of_name
+from distill.rewards.pretrained import image_reward
+from distill.rewards.pretrained.image_reward import UNUSED, blip_large, origin
+from distill.rewards.pretrained.weights import load_renamed, outline
 from distill.types import Condition, Reward
-from tests.rewards import published, tiny_networks
-from tests.rewards.tiny_networks import PROMPTS, SIZE, floats, gradient_errors, pixels, prompted
+from tests.helpers import published_rewards as published
+from tests.helpers import tiny_reward_networks as tiny_networks
+from tests.helpers.tiny_reward_networks import PROMPTS, SIZE, floats, gradient_errors, pixels, prompted
 
 WORDS = 5 + 52 + 2
 TINY = {"vision": (2, 20, 2), "text": (2, 24, 3), "size": SIZE, "patch": 8, "words": WORDS, "length": 40}

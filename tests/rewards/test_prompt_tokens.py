@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from distill.errors import UserError
-from distill.models.image_reward import MOST_TOKENS, SPECIAL_TOKENS
-from distill.models.prompt_tokens import OpenClipTokens, PublishedTokens
-from tests import tiny_pipelines
-from tests.rewards import tiny_networks
+from distill.config.errors import UserError
+from distill.rewards.pretrained.image_reward import MOST_TOKENS, SPECIAL_TOKENS
+from distill.rewards.pretrained.tokens import OpenClipTokens, PublishedTokens
+from tests.helpers import tiny_pipelines
+from tests.helpers import tiny_reward_networks as tiny_networks
 
 HERE = Path(__file__).parent
 PUBLISHED = json.loads((HERE / "clip_tokens.json").read_text(encoding="utf-8"))

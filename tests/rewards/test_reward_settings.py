@@ -7,10 +7,10 @@ import sys
 
 import pytest
 
-from distill.errors import UserError
-from distill.registry import Choice
+from distill.config.errors import UserError
+from distill.config.settings import Choice
 from distill.rewards import RewardSettings, of_name, prompts_of
-from tests.rewards.tiny_networks import prompted
+from tests.helpers.tiny_reward_networks import prompted
 
 REWARDS = ["aesthetic", "classifier", "clipscore", "hpsv2", "imagereward", "pickscore"]
 
@@ -40,7 +40,9 @@ def test_prompts_are_as_many_as_images() -> None:
 
 def test_settings_are_checked_without_torch() -> None:
     """`train.py --help` lists them in a moment."""
-    program = "import sys; from distill.registry import Choice; rewards = Choice('rewards'); [rewards.settings(name) for name in rewards.names]"
+    program = (
+        "import sys; from distill.config.settings import Choice; rewards = Choice('rewards'); [rewards.settings(name) for name in rewards.names]"
+    )
     done = subprocess.run(
         [sys.executable, "-c", f"{program}; print('torch' in sys.modules, 'transformers' in sys.modules)"], capture_output=True, text=True
     )

@@ -11,16 +11,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from distill.errors import UserError
-from distill.images import from_bytes
-from distill.models import open_clip
-from distill.models.clip import Similarity
-from distill.models.open_clip import origin, read_open_clip, vit_h_14
-from distill.published_weights import load_renamed, outline
+from distill.config.errors import UserError
+from distill.data.images import from_bytes
 from distill.rewards import of_name
+from distill.rewards.pretrained import open_clip
+from distill.rewards.pretrained.clip import Similarity
+from distill.rewards.pretrained.open_clip import origin, read_open_clip, vit_h_14
+from distill.rewards.pretrained.weights import load_renamed, outline
 from distill.types import Condition, Reward
-from tests.rewards import published, tiny_networks
-from tests.rewards.tiny_networks import LENGTH, LONG, PROMPTS, SIZE, WORDS, floats, gradient_errors, pixels, prompted
+from tests.helpers import published_rewards as published
+from tests.helpers import tiny_reward_networks as tiny_networks
+from tests.helpers.tiny_reward_networks import LENGTH, LONG, PROMPTS, SIZE, WORDS, floats, gradient_errors, pixels, prompted
 
 HPS = {"vision": (2, 32, 2), "text": (2, 24, 2), "size": SIZE, "patch": 8, "words": WORDS, "length": LENGTH, "embedding": 12}
 VIT_H_14 = {"vision": (32, 1280, 16), "text": (24, 1024, 16), "size": 224, "patch": 14, "words": 49408, "length": 77, "embedding": 1024}

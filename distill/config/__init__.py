@@ -1,0 +1,1 @@
+"""Settings, configuration files, command lines and messages: it knows nothing of diffusion."""

@@ -1,0 +1,70 @@
+"""Prompts as conditions, by number: encoded when they are drawn, and kept on disk under the hash of all that they depend on."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from jaxtyping import Int64
+from torch import Tensor
+
+from distill.config.errors import UserError
+from distill.storage.files import new_file
+from distill.storage.tensors import load_sealed_tensors, save_tensors
+from distill.types import Condition, Text
+
+Encode = Callable[[Sequence[str]], Condition]
+"""Prompts -> their condition, (b,)."""
+
+
+class EncodedPrompts:
+    """The conditions of prompts by their numbers, on the CPU.
+
+    Each prompt is encoded by itself, so that its condition depends on neither the batch nor the cache. `encoder` identifies what encodes: a cached
+    prompt serves whoever has the same. `dropout` is the share of a training's samples that are to see none.
+    """
+
+    def __init__(self, prompts: Sequence[str], encode: Encode, encoder: str = "", cache: Path | None = None, dropout: float = 0.0) -> None:
+        self.prompts, self.encode, self.encoder, self.cache, self.dropout = prompts, encode, encoder, cache, dropout
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+    def __call__(self, rows: Int64[Tensor, " b"]) -> Condition:
+        """The conditions of the prompts of these numbers. Raises UserError where the cache cannot be read or written."""
+        drawn = [self.prompts[row] for row in rows.tolist()]
+        texts = {prompt: self._read(prompt) for prompt in dict.fromkeys(drawn)}
+        given = {name: torch.cat([texts[prompt][name] for prompt in drawn]) for name in texts[drawn[0]]}
+        return Condition(text=Text(given, self._none, tuple(drawn)))
+
+    def balanced(self, count: int) -> Condition:
+        """Prompt i % len for sample i."""
+        return self(torch.arange(count) % len(self))
+
+    @functools.cached_property
+    def _none(self) -> dict[str, Tensor]:
+        return self._encode("").none
+
+    def _read(self, prompt: str) -> dict[str, Tensor]:
+        if self.cache is None:
+            return self._encode(prompt).given
+        name = hashlib.sha256(f"{self.encoder}\n{prompt}".encode()).hexdigest()
+        path = self.cache / name[:2] / f"{name}.safetensors"
+        if path.is_file():
+            return load_sealed_tensors(path)
+        given = self._encode(prompt).given
+        try:
+            with new_file(path) as partial:
+                save_tensors(partial, given, sealed=True)
+        except OSError as error:
+            raise UserError(f"prompts.cache: {path} cannot be written ({error.strerror})") from error
+        return given
+
+    def _encode(self, prompt: str) -> Text:
+        text = self.encode([prompt]).to("cpu").text
+        if text is None:
+            raise ValueError("a prompt's condition is expected to hold text")
+        return text

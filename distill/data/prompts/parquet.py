@@ -1,0 +1,46 @@
+"""Prompts in a column of a Parquet file, or of all in a folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from distill.config.errors import UserError
+from distill.data.prompts import PromptSettings
+
+if TYPE_CHECKING:
+    from distill.types import DataSource
+
+
+class Settings(PromptSettings):
+    """A Parquet file, or a folder of such files; pyarrow reads it."""
+
+    name: Literal["parquet"] = "parquet"
+    path: Path
+    """The file or folder."""
+    column: str = "text"
+    """The column of prompts."""
+
+    def load(self, data: DataSource | None = None) -> list[str]:
+        """Read the prompts that are not blank. Raises UserError where there are none."""
+        try:
+            from pyarrow import lib, parquet
+        except ImportError as error:
+            raise UserError("prompts: parquet needs pyarrow; pip install '.[data]'") from error
+        if not self.path.exists():
+            raise UserError(f"prompts.path: {self.path} cannot be read (No such file or directory)")
+        try:
+            names = parquet.ParquetDataset(self.path).schema.names
+            if self.column not in names:
+                raise UserError(f"prompts.column: {self.path} has no '{self.column}'; expected one of {', '.join(names)}")
+            column = parquet.read_table(self.path, columns=[self.column])[self.column]
+        except (OSError, lib.ArrowException) as error:
+            raise UserError(f"prompts.path: {self.path} cannot be read as Parquet ({str(error).splitlines()[0]})") from error
+        prompts = column.to_pylist()
+        wrong = next((prompt for prompt in prompts if not isinstance(prompt, str | None)), None)
+        if wrong is not None:
+            raise UserError(f"prompts.column: '{self.column}' of {self.path} holds {wrong!r}; expected text")
+        found = [prompt.strip() for prompt in prompts if prompt and prompt.strip()]
+        if not found:
+            raise UserError(f"prompts.path: {self.path} holds no prompt")
+        return found

@@ -1,0 +1,50 @@
+"""Prompts in webdataset's shards: text files, or JSON files of which they are an entry, in a `.tar` or a folder of them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from distill.config.errors import UserError
+from distill.config.text_files import decode_text
+from distill.data.prompts import PromptSettings
+
+if TYPE_CHECKING:
+    from distill.types import DataSource
+
+
+class Settings(PromptSettings):
+    """A `.tar`, or a folder of `.tar` files, with a prompt in each `.txt` or `.json` file; images beside them are not read."""
+
+    name: Literal["webdataset"] = "webdataset"
+    path: Path
+    """The file or folder."""
+    key: str | None = None
+    """The prompt's key in each `.json` file; null reads the `.txt` files."""
+
+    def load(self, data: DataSource | None = None) -> list[str]:
+        """Read the prompts that are not blank, in the order of the files' names. Raises UserError where there are none, or one is no text."""
+        from distill.data.archives import open_files
+
+        ending = ".txt" if self.key is None else ".json"
+        if self.path.is_dir() and not any(self.path.glob("*.tar")):
+            raise UserError(f"prompts.path: {self.path} holds no .tar; expected a folder of webdataset's shards")
+        with open_files(self.path) as files:
+            names = sorted(name for name in files.stamps() if name.endswith(ending))
+            prompts = [self._read(files.read(name), name) for name in names]
+        found = [prompt.strip() for prompt in prompts if prompt.strip()]
+        if not found:
+            raise UserError(f"prompts.path: {self.path} holds no prompt; expected {ending} files in it")
+        return found
+
+    def _read(self, content: bytes, name: str) -> str:
+        place = f"prompts.path: {self.path}, {name}"
+        text = decode_text(content, place)
+        try:
+            prompt = text if self.key is None else json.loads(text)[self.key]
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise UserError(f"{place}: expected a JSON object with '{self.key}'") from error
+        if not isinstance(prompt, str):
+            raise UserError(f"{place}: '{self.key}' is {prompt!r}; expected text")
+        return prompt

@@ -1,0 +1,1 @@
+"""Sources of real images, one file each; the file's name is its name in a configuration."""

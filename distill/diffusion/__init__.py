@@ -1,0 +1,1 @@
+"""Noise levels, schedules, guidance and samplers: how a denoiser is used."""

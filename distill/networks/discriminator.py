@@ -1,0 +1,66 @@
+"""Discriminators: what tells real images from student samples by another network's features at named depths."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from distill.networks.layers import groups
+from distill.types import Critic, Features
+
+
+class Discriminator(Critic):
+    """Features -> logit per sample, (b,): after training, log p_t/q_t up to calibration.
+
+    `reads` names the network whose features it sees, "teacher" (f-distill) or "fake" (DMD2, SiDA); features carry the noise level and the
+    condition already. `channels` gives the channels of each depth. The logit is the mean of the heads', the mean over positions of each.
+    """
+
+    def __init__(self, reads: str, channels: dict[str, int], width: int) -> None:
+        super().__init__()
+        self.reads = reads
+        self.heads = nn.ModuleDict({depth: head(count, width) for depth, count in channels.items()})
+
+    @property
+    def depths(self) -> Sequence[str]:
+        return tuple(self.heads)
+
+    def forward(self, features: Features) -> Float[Tensor, " b"]:
+        logits = [head(features[depth]).flatten(1).mean(1) for depth, head in self.heads.items()]
+        return torch.stack(logits).mean(0)
+
+
+class ChannelMean(Critic):
+    """The mean over the channels of the fake score's features: a logit for each position, (b, n), and no weights of its own.
+
+    The network that is read learns to tell images apart by that mean, at the end of its encoder in SiDA and Uni-Instruct (Zhou et al. 2024,
+    arXiv:2410.14919, and its code).
+    """
+
+    def __init__(self, depths: Sequence[str]) -> None:
+        super().__init__()
+        self.reads = "fake"
+        self._depths = tuple(depths)
+
+    @property
+    def depths(self) -> Sequence[str]:
+        return self._depths
+
+    def forward(self, features: Features) -> Float[Tensor, "b n"]:
+        return torch.cat([features[depth].mean(1).flatten(1) for depth in self._depths], dim=1)
+
+
+def head(channels: int, width: int) -> nn.Sequential:
+    """Two 3x3 convolutions and a 1x1 one to a map of logits."""
+    return nn.Sequential(
+        nn.Conv2d(channels, width, 3, padding=1),
+        nn.GroupNorm(groups(width), width),
+        nn.SiLU(),
+        nn.Conv2d(width, width, 3, padding=1),
+        nn.GroupNorm(groups(width), width),
+        nn.SiLU(),
+        nn.Conv2d(width, 1, 1),
+    )

@@ -1,0 +1,1 @@
+"""NVIDIA's EDM and EDM2 networks and their published files."""

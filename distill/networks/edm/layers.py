@@ -1,0 +1,158 @@
+"""Layers of EDM's U-Nets (Karras et al. 2022, appendix F.3). Attributes have the published names, so that published weights load as they are."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from distill.networks.activation_checkpointing import CheckpointedBlock
+from distill.networks.edm.backbone import Place
+
+
+class PositionalAngles(nn.Module):
+    """Noise level times geometrically falling frequencies, from 1 to 1/10000; with `endpoint` the last is reached (DDPM++)."""
+
+    def __init__(self, count: int, endpoint: bool) -> None:
+        super().__init__()
+        self.count, self.endpoint = count, endpoint
+
+    def forward(self, noise: Float[Tensor, " b"]) -> Float[Tensor, "b count"]:
+        exponents = torch.arange(self.count, dtype=noise.dtype, device=noise.device) / (self.count - self.endpoint)
+        return noise[:, None] * (1 / 10000) ** exponents
+
+
+class FourierAngles(nn.Module):
+    """Noise level times fixed random frequencies (NCSN++)."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.freqs: Tensor
+        self.register_buffer("freqs", 16 * torch.randn(count))
+
+    def forward(self, noise: Float[Tensor, " b"]) -> Float[Tensor, "b count"]:
+        return noise[:, None] * (2 * math.pi * self.freqs)
+
+
+class Resample(nn.Module):
+    """Halve or double the resolution, with a separable filter."""
+
+    def __init__(self, taps: tuple[int, ...], up: bool) -> None:
+        super().__init__()
+        self.up, self.padding = up, (len(taps) - 1) // 2
+        self.resample_filter: Tensor
+        self.register_buffer("resample_filter", separable(taps))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return resample(x, self.resample_filter, self.up, self.padding)
+
+
+class ResampledConv(nn.Conv2d):
+    """A convolution at a new resolution. `filter_last` convolves first and filters what left the borders too, as NCSN++'s pyramid does."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, taps: tuple[int, ...], up: bool, filter_last: bool = False) -> None:
+        padding = (len(taps) - 1) // 2
+        super().__init__(inputs, outputs, kernel, padding=kernel // 2 + padding * filter_last)
+        self.up, self.filter_last, self.filter_padding = up, filter_last, padding
+        self.resample_filter: Tensor
+        self.register_buffer("resample_filter", separable(taps))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.filter_last:
+            return resample(super().forward(x), self.resample_filter, self.up, 0)
+        return super().forward(resample(x, self.resample_filter, self.up, self.filter_padding))
+
+
+def separable(taps: tuple[int, ...]) -> Float[Tensor, "1 1 k k"]:
+    """The outer product of the taps with themselves, of sum one."""
+    row = torch.tensor(taps, dtype=torch.float32)
+    return (row[:, None] * row)[None, None] / row.sum().square()
+
+
+def resample(x: Float[Tensor, "b c h w"], kernel: Float[Tensor, "1 1 k k"], up: bool, padding: int) -> Tensor:
+    """Filter each channel alone, in strides of two or, going up, between them."""
+    channels = x.shape[1]
+    weight = kernel.expand(channels, 1, -1, -1)
+    if up:
+        return F.conv_transpose2d(x, 4 * weight, groups=channels, stride=2, padding=padding)
+    return F.conv2d(x, weight, groups=channels, stride=2, padding=padding)
+
+
+class Block(CheckpointedBlock):
+    """Two 3x3 convolutions, conditioned between them; a residual path; self-attention after it, if it has `heads`.
+
+    The condition is a shift before the second normalisation, or with `scales` a scale and a shift after it. `residual_scale` multiplies each
+    sum; `projects` puts a 1x1 convolution on every residual path that changes the resolution.
+    """
+
+    def __init__(
+        self,
+        place: Place,
+        embedding: int,
+        *,
+        heads: int,
+        dropout: float,
+        taps: tuple[int, ...],
+        scales: bool,
+        projects: bool,
+        residual_scale: float,
+        eps: float,
+    ) -> None:
+        super().__init__()
+        self.heads, self.scales, self.residual_scale = heads, scales, residual_scale
+        inputs, outputs = place.inputs, place.outputs
+        change = place.kind if place.kind in ("up", "down") else None
+        self.norm0 = group_norm(inputs, eps)
+        self.conv0 = convolution(inputs, outputs, 3, taps, change)
+        self.affine = nn.Linear(embedding, outputs * (2 if scales else 1))
+        self.norm1 = group_norm(outputs, eps)
+        self.dropout = nn.Dropout(dropout)
+        self.conv1 = nn.Conv2d(outputs, outputs, 3, padding=1)
+        self.skip: nn.Module = nn.Identity()
+        if inputs != outputs or (change and projects):
+            self.skip = convolution(inputs, outputs, 1, taps, change)
+        elif change:
+            self.skip = Resample(taps, change == "up")
+        if heads:
+            self.norm2 = group_norm(outputs, eps)
+            self.qkv = nn.Conv2d(outputs, 3 * outputs, 1)
+            self.proj = nn.Conv2d(outputs, outputs, 1)
+
+    def forward(self, x: Float[Tensor, "b c h w"], embedding: Float[Tensor, "b e"]) -> Tensor:
+        hidden = self.conv0(F.silu(self.norm0(x)))
+        condition = self.affine(embedding)[:, :, None, None]
+        if self.scales:
+            scale, shift = condition.chunk(2, dim=1)
+            hidden = torch.addcmul(shift, self.norm1(hidden), scale + 1)
+        else:
+            hidden = self.norm1(hidden + condition)
+        hidden = self.conv1(self.dropout(F.silu(hidden)))
+        hidden = (hidden + self.skip(x)) * self.residual_scale
+        if self.heads:
+            q, k, v = split_heads(self.qkv(self.norm2(hidden)), self.heads).unbind(3)
+            hidden = (self.proj(attend(q, k, v).reshape(hidden.shape)) + hidden) * self.residual_scale
+        return hidden
+
+
+def convolution(inputs: int, outputs: int, kernel: int, taps: tuple[int, ...], change: str | None) -> nn.Conv2d:
+    if change is None:
+        return nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2)
+    return ResampledConv(inputs, outputs, kernel, taps, change == "up")
+
+
+def group_norm(channels: int, eps: float) -> nn.GroupNorm:
+    return nn.GroupNorm(min(32, channels // 4), channels, eps)
+
+
+def split_heads(qkv: Float[Tensor, "b c h w"], heads: int) -> Float[Tensor, "b heads d 3 n"]:
+    """Queries, keys and values as the published weights lay them out: for each head, for each of its channels, the three."""
+    return qkv.reshape(len(qkv), heads, -1, 3, qkv.shape[2] * qkv.shape[3])
+
+
+def attend(q: Float[Tensor, "b heads d n"], k: Float[Tensor, "b heads d n"], v: Float[Tensor, "b heads d n"]) -> Float[Tensor, "b heads d n"]:
+    """Self-attention over positions, which are the last axis."""
+    q, k, v = (part.transpose(2, 3) for part in (q, k, v))
+    return F.scaled_dot_product_attention(q, k, v).transpose(2, 3)

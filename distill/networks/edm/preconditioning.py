@@ -1,0 +1,191 @@
+"""What wraps EDM's and EDM2's U-Nets into denoisers.
+
+A preconditioning gives the four coefficients of D(x; sigma) = c_skip x + c_out F(c_in x; c_noise) (Karras et al. 2022, eq. 7, table 1). All act on
+x = x_0 + sigma eps, those of networks trained by the VP and VE recipes of Song et al. 2021 too: their own scaling of x is inside c_in.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import ClassVar, Protocol, overload, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from distill.diffusion.schedules import EDM
+from distill.networks.edm.backbone import Backbone, Sizes
+from distill.types import Condition, Denoiser, Features, like
+
+
+@dataclasses.dataclass(frozen=True)
+class Coefficients:
+    """c_skip, c_out, c_in and c_noise of each sample, (b,)."""
+
+    skip: Float[Tensor, " b"]
+    out: Float[Tensor, " b"]
+    inner: Float[Tensor, " b"]
+    noise: Float[Tensor, " b"]
+
+
+Levels = Float[Tensor, " n"]
+"""The discrete noise levels that a network was trained at, falling to 0."""
+
+
+@runtime_checkable
+class Preconditioning(Protocol):
+    """sigma (b,), and the network's discrete levels if it has any -> the coefficients.
+
+    With `learns_variance` the network's output has twice the channels: the second half, a variance, is not used.
+    """
+
+    learns_variance: ClassVar[bool]
+
+    def __call__(self, sigma: Float[Tensor, " b"], levels: Levels | None = None) -> Coefficients: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class EDMPrecond:
+    """Inputs and targets of unit variance (Karras et al. 2022, table 1, last column)."""
+
+    learns_variance: ClassVar[bool] = False
+    sigma_data: float = 0.5
+
+    def __call__(self, sigma: Float[Tensor, " b"], levels: Levels | None = None) -> Coefficients:
+        variance = sigma**2 + self.sigma_data**2
+        return Coefficients(self.sigma_data**2 / variance, sigma * self.sigma_data / variance.sqrt(), 1 / variance.sqrt(), sigma.log() / 4)
+
+
+@dataclasses.dataclass(frozen=True)
+class VPPrecond:
+    """A network that predicts eps at step (steps - 1) t of the variance-preserving process, beta(t) = beta_min + beta_d t, t in [0, 1]."""
+
+    learns_variance: ClassVar[bool] = False
+    beta_d: float = 19.9
+    beta_min: float = 0.1
+    steps: int = 1000
+
+    def __call__(self, sigma: Float[Tensor, " b"], levels: Levels | None = None) -> Coefficients:
+        # The t at which sigma^2 = exp(beta_d t^2 / 2 + beta_min t) - 1.
+        t = ((self.beta_min**2 + 2 * self.beta_d * (1 + sigma**2).log()).sqrt() - self.beta_min) / self.beta_d
+        return Coefficients(torch.ones_like(sigma), -sigma, 1 / (sigma**2 + 1).sqrt(), (self.steps - 1) * t)
+
+
+@dataclasses.dataclass(frozen=True)
+class VEPrecond:
+    """A network that predicts -eps of the variance-exploding process."""
+
+    learns_variance: ClassVar[bool] = False
+
+    def __call__(self, sigma: Float[Tensor, " b"], levels: Levels | None = None) -> Coefficients:
+        one = torch.ones_like(sigma)
+        return Coefficients(one, sigma, one, (0.5 * sigma).log())
+
+
+MOST_STEPS = 100_000
+"""More discrete levels than this are taken for a mistake: their number may come from a file."""
+
+
+@dataclasses.dataclass(frozen=True)
+class IDDPMPrecond:
+    """A network that predicts eps, and a variance, at the discrete levels of improved DDPM (Nichol and Dhariwal 2021), as ADM's do.
+
+    The levels are u_steps = 0 and u_{j-1}^2 = (u_j^2 + 1)/max(abar_{j-1}/abar_j, c_1) - 1, abar_j = sin^2(pi/2 j/(steps (c_2 + 1))) (Karras et
+    al. 2022, table 1). Any sigma is denoised; the network is told the nearest level, by its step, steps - 1 - j. Raises ValueError for numbers
+    that give no levels.
+    """
+
+    learns_variance: ClassVar[bool] = True
+    c_1: float = 0.001
+    c_2: float = 0.008
+    steps: int = 1000
+
+    def __post_init__(self) -> None:
+        if not (isinstance(self.steps, int) and 1 <= self.steps <= MOST_STEPS):
+            raise ValueError(f"steps: expected a whole number from 1 to {MOST_STEPS}")
+        if not (0 < self.c_1 < 1 and 0 <= self.c_2 < math.inf):
+            raise ValueError("c_1, c_2: expected numbers in (0, 1) and from 0")
+
+    def levels(self) -> Levels:
+        """Return u_0, ..., u_steps in float32."""
+        squared = [0.0]
+        for j in range(self.steps, 0, -1):
+            ratio = self._alpha_bar(j - 1) / self._alpha_bar(j)
+            squared.append((squared[-1] + 1) / max(ratio, self.c_1) - 1)
+        return torch.tensor([math.sqrt(value) for value in reversed(squared)])
+
+    def __call__(self, sigma: Float[Tensor, " b"], levels: Levels | None = None) -> Coefficients:
+        if levels is None:
+            levels = self.levels().to(sigma)
+        nearest = (sigma.detach()[:, None] - levels).abs().argmin(1)
+        step = (self.steps - 1 - nearest).to(sigma.dtype)
+        return Coefficients(torch.ones_like(sigma), -sigma, 1 / (sigma**2 + 1).sqrt(), step)
+
+    def _alpha_bar(self, j: int) -> float:
+        return math.sin(math.pi / 2 * j / self.steps / (self.c_2 + 1)) ** 2
+
+
+class Preconditioned(Denoiser):
+    """A `Denoiser` around a backbone: (x_t, t, cond) -> prediction of x_0, with t = sigma (variance-exploding).
+
+    Features are those of the encoder at the end of a resolution ("32", "16", ...), or "bottleneck". A network without labels leaves a
+    condition's out; one with labels takes none as zeros in place of the one-hot vector.
+    """
+
+    def __init__(self, sizes: Sizes, precond: Preconditioning) -> None:
+        super().__init__()
+        self.sizes, self.precond = sizes, precond
+        self.schedule = EDM()
+        self.image_shape = (sizes.channels, sizes.resolution, sizes.resolution)
+        self.label_count = sizes.label_count
+
+    @property
+    def backbone(self) -> Backbone:
+        raise NotImplementedError
+
+    @property
+    def levels(self) -> Levels | None:
+        """The discrete levels of its training, None where it was trained at all levels."""
+        return None
+
+    @property
+    def depth_channels(self) -> dict[str, int]:
+        widths = {str(self.sizes.resolution >> level): self.sizes.width * multiplier for level, multiplier in enumerate(self.sizes.multipliers)}
+        return widths | {"bottleneck": self.sizes.width * self.sizes.multipliers[-1]}
+
+    @overload
+    def forward(self, x_t: Tensor, t: Tensor, cond: Condition) -> Tensor: ...
+    @overload
+    def forward(self, x_t: Tensor, t: Tensor, cond: Condition, depths: Sequence[str]) -> tuple[Tensor, Features]: ...
+
+    def forward(
+        self, x_t: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], cond: Condition, depths: Sequence[str] = ()
+    ) -> Tensor | tuple[Tensor, Features]:
+        """Predict x_0 from x_t at noise level t = sigma; with `depths`, also return the features at those depths."""
+        c = self.precond(t, self.levels)
+        embedding, hidden, skips, features = self._encode(x_t, c, cond)
+        output = self.backbone.decode(hidden, skips, embedding)[:, : self.sizes.channels]
+        x0 = like(c.skip, x_t) * x_t + like(c.out, x_t) * output
+        return (x0, {depth: features[depth] for depth in depths}) if depths else x0
+
+    def features(self, x_t: Tensor, t: Tensor, cond: Condition, depths: Sequence[str]) -> Features:
+        """Only the features at `depths`: half the cost of a prediction."""
+        features = self._encode(x_t, self.precond(t, self.levels), cond)[3]
+        return {depth: features[depth] for depth in depths}
+
+    def target_weight(self, t: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
+        """1/c_out^2, under which F's own error has unit weight (Karras et al. 2022, eq. 8)."""
+        return self.precond(t, self.levels).out ** -2
+
+    def _encode(self, x_t: Tensor, c: Coefficients, cond: Condition) -> tuple[Tensor, Tensor, list[Tensor], Features]:
+        one_hot = None
+        if self.label_count:
+            one_hot = x_t.new_zeros(len(x_t), self.label_count)
+            if cond.label is not None:
+                rows = cond.label.remainder(self.label_count + 1)  # the last, of -1, is no label
+                one_hot = F.one_hot(rows, self.label_count + 1)[:, :-1].to(x_t.dtype)
+        embedding = self.backbone.embed(c.noise, one_hot)
+        return embedding, *self.backbone.encode(like(c.inner, x_t) * x_t, embedding)

@@ -1,0 +1,1 @@
+"""Distributions whose scores are known exactly: the laboratory."""

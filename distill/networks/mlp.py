@@ -1,0 +1,113 @@
+"""A residual network for vectors, with EDM preconditioning in sigma/alpha: fake score and student of the laboratory."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, overload
+
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from distill.diffusion.schedules import describe_schedule, read_schedule
+from distill.networks.layers import FourierFeatures, label_rows
+from distill.types import Condition, Denoiser, Features, NoiseSchedule, like
+
+
+@dataclasses.dataclass(frozen=True)
+class MLPConfig:
+    """Sizes of an `MLP` over vectors of `dimension` elements. `sigma_data` is the standard deviation of the data."""
+
+    dimension: int
+    label_count: int = 0
+    width: int = 64
+    blocks: int = 3
+    sigma_data: float = 1.0
+
+
+class MLP(Denoiser):
+    """A `Denoiser` of vectors (b, d), for any schedule: Karras et al. 2022, table 1, in the coordinates x_t/alpha and sigma/alpha.
+
+    It has features at one depth, "bottleneck", (b, width, 1, 1): one position of an image, for heads that expect one.
+    """
+
+    def __init__(self, config: MLPConfig, schedule: NoiseSchedule) -> None:
+        super().__init__()
+        self.config, self.schedule = config, schedule
+        self.image_shape, self.label_count = (config.dimension,), config.label_count
+        width = config.width
+        self.noise_embedding = nn.Sequential(FourierFeatures(width), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
+        self.label_embedding = nn.Embedding(config.label_count + 1, width)  # the last row is "no label"
+        self.entry = nn.Linear(config.dimension, width)
+        self.blocks = nn.ModuleList(Block(width) for _ in range(config.blocks))
+        self.exit = nn.Linear(width, config.dimension)
+        nn.init.zeros_(self.exit.weight)
+        nn.init.zeros_(self.exit.bias)
+
+    def describe(self) -> dict[str, Any]:
+        """Its sizes and its schedule, as plain data."""
+        return {**dataclasses.asdict(self.config), "schedule": describe_schedule(self.schedule)}
+
+    @classmethod
+    def from_description(cls, description: dict[str, Any]) -> MLP:
+        """The network of that description. Raises KeyError, TypeError or ValueError where it is none."""
+        sizes = {name: value for name, value in description.items() if name != "schedule"}
+        return cls(MLPConfig(**sizes), read_schedule(description["schedule"]))
+
+    @property
+    def depth_channels(self) -> dict[str, int]:
+        return {"bottleneck": self.config.width}
+
+    @overload
+    def forward(self, x_t: Tensor, t: Tensor, cond: Condition) -> Tensor: ...
+    @overload
+    def forward(self, x_t: Tensor, t: Tensor, cond: Condition, depths: Sequence[str]) -> tuple[Tensor, Features]: ...
+
+    def forward(
+        self, x_t: Float[Tensor, "b d"], t: Float[Tensor, " b"], cond: Condition, depths: Sequence[str] = ()
+    ) -> Tensor | tuple[Tensor, Features]:
+        """Prediction of x_0, (b, d); with `depths`, also the features."""
+        hidden = self._hidden(x_t, t, cond)
+        level, data = like(self._noise_to_signal(t), x_t), self.config.sigma_data
+        scale = (level**2 + data**2).rsqrt()
+        x0 = (data * scale) ** 2 * x_t / like(self.schedule.alpha(t), x_t) + level * data * scale * self.exit(F.silu(hidden))
+        return (x0, as_features(hidden, depths)) if depths else x0
+
+    def features(self, x_t: Tensor, t: Tensor, cond: Condition, depths: Sequence[str]) -> Features:
+        return as_features(self._hidden(x_t, t, cond), depths)
+
+    def target_weight(self, t: Tensor) -> Tensor:
+        """EDM's weight, with sigma/alpha for sigma."""
+        return self._noise_to_signal(t) ** -2 + self.config.sigma_data**-2
+
+    def _noise_to_signal(self, t: Tensor) -> Tensor:
+        return self.schedule.sigma(t) / self.schedule.alpha(t)
+
+    def _hidden(self, x_t: Tensor, t: Tensor, cond: Condition) -> Tensor:
+        level = self._noise_to_signal(t)
+        scale = (level**2 + self.config.sigma_data**2).rsqrt() / self.schedule.alpha(t)
+        label = label_rows(cond.label, t, self.config.label_count)
+        condition = F.silu(self.noise_embedding(level.log() / 4) + self.label_embedding(label))
+        hidden = self.entry(like(scale, x_t) * x_t)
+        for block in self.blocks:
+            hidden = block(hidden, condition)
+        return hidden
+
+
+def as_features(hidden: Tensor, depths: Sequence[str]) -> Features:
+    return {depth: {"bottleneck": hidden[:, :, None, None]}[depth] for depth in depths}
+
+
+class Block(nn.Module):
+    """hidden + MLP of hidden, scaled and shifted by the condition."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.modulation = nn.Linear(width, 2 * width)
+        self.norm = nn.LayerNorm(width, elementwise_affine=False)
+        self.body = nn.Sequential(nn.Linear(width, 2 * width), nn.SiLU(), nn.Linear(2 * width, width))
+
+    def forward(self, hidden: Tensor, condition: Tensor) -> Tensor:
+        scale, shift = self.modulation(condition).chunk(2, dim=1)
+        return hidden + self.body(self.norm(hidden) * (1 + scale) + shift)

@@ -1,0 +1,125 @@
+"""The explicit reward as a term of the generator's loss: a part of each sample, decoded, judged by frozen rewards."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from distill.networks.activation_checkpointing import CheckpointedBlock, recompute
+from distill.objectives.term import Student
+from distill.types import Condition, Generator, LossOutput, Reward
+
+
+@dataclasses.dataclass(frozen=True)
+class Judged:
+    """A reward, its weight among several, and the lowest and highest value that count, None for no bound."""
+
+    name: str
+    reward: Reward
+    weight: float = 1.0
+    bounds: tuple[float | None, float | None] | None = None
+
+    def clipped(self, value: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
+        """The value within the bounds, without gradient beyond them."""
+        low, high = self.bounds or (None, None)
+        return value.clamp(-math.inf if low is None else low, math.inf if high is None else high)
+
+
+class RewardTerm(nn.Module):
+    """A `Term`: minus the weighted sum of the clipped rewards of each sample, (b,); zero for a sample whose label or prompt was dropped.
+
+    Rewards see images in float32 whatever the networks compute in: bfloat16 has three digits, and preferences lie closer together. Logged are each
+    reward's mean, which counts a sample without a condition as 0, the share of those that have one, and the share beyond the bounds.
+    """
+
+    def __init__(self, judged: Sequence[Judged], downscale: int = 1, crop: int | None = None, checkpoint_decoder: bool = True) -> None:
+        super().__init__()
+        self.judged = dict(zip(distinct([one.name for one in judged]), judged, strict=True))
+        self.rewards = nn.ModuleList([one.reward for one in judged])  # so that they move with this module
+        self.downscale, self.crop, self.checkpoint_decoder = downscale, crop, checkpoint_decoder
+        self.decoder = CheckpointedDecoder()
+
+    def forward(self, student: Student) -> LossOutput:
+        """Raises ValueError where a random part is to be judged and there are no places."""
+        images = self.look(student)
+        given = has_condition(student.cond, images)
+        cond = student.cond if student.cond.label is None else Condition(student.cond.label.clamp_min(0), student.cond.text)
+        loss, metrics = images.new_zeros(len(images)), {"share_judged": given.float()}
+        with full_precision(images.device):
+            for name, one in self.judged.items():
+                value = torch.where(given, one.reward(images, cond), 0.0)
+                kept = one.clipped(value)
+                loss = loss - torch.where(given, one.weight * kept, 0.0)
+                metrics[name] = value.detach()
+                if one.bounds is not None:
+                    metrics[f"{name}_clipped"] = (given & (kept != value)).float()
+        return LossOutput(loss, metrics)
+
+    def look(self, student: Student) -> Float[Tensor, "b c h w"]:
+        """The images that are judged, in float32 or, where they come in it, float64, with their graph."""
+        generator, x0 = student.generator, student.scores.x0
+        if self.downscale > 1:
+            x0 = F.avg_pool2d(x0, self.downscale)
+        if self.crop is not None:
+            if student.places is None:
+                raise ValueError("terms: reward needs places to crop at")
+            x0 = cropped(x0, self.crop * generator.image_shape[1] // generator.pixel_shape[1], student.places)
+        if not self.checkpoint_decoder or generator.pixel_shape == generator.image_shape:
+            images = generator.decode(x0)
+        else:
+            images = torch.cat([self.decoder(generator, sample) for sample in x0.split(1)])
+        return images.to(torch.promote_types(images.dtype, torch.float32))
+
+
+class Brightness(Reward):
+    """The mean of an image: stands in where a reward's network is not to be loaded."""
+
+    def forward(self, images: Float[Tensor, "b c h w"], cond: Condition) -> Float[Tensor, " b"]:
+        return images.flatten(1).mean(1)
+
+
+def cropped(x: Float[Tensor, "b c h w"], size: int, places: Float[Tensor, "b 2"]) -> Float[Tensor, "b c s s"]:
+    """A square of each sample, all equally likely: `places` in (0, 1) are its row and column among those that there are."""
+    across = torch.arange(size, device=x.device)
+    rows, columns = ((places[:, axis] * (x.shape[2 + axis] - size + 1)).long()[:, None] + across for axis in (0, 1))
+    samples, channels = (torch.arange(length, device=x.device) for length in x.shape[:2])
+    return x[samples[:, None, None, None], channels[:, None, None], rows[:, None, :, None], columns[:, None, None, :]]
+
+
+class CheckpointedDecoder(CheckpointedBlock):
+    """A generator's decoder, whose activations are computed anew in the backward pass instead of being held."""
+
+    recompute = staticmethod(recompute)
+
+    def forward(self, generator: Generator, x0: Float[Tensor, "1 ..."]) -> Float[Tensor, "1 c h w"]:
+        """decode(x0)."""
+        return generator.decode(x0)
+
+
+def has_condition(cond: Condition, images: Float[Tensor, "b ..."]) -> Bool[Tensor, " b"]:
+    """Which samples have a label or a prompt; all of them where the model knows neither, or the prompts are not remembered."""
+    given = torch.ones(len(images), dtype=torch.bool, device=images.device)
+    if cond.label is not None:
+        given = given & (cond.label >= 0)
+    if cond.text is not None and cond.text.prompts:
+        given = given & torch.tensor([prompt != "" for prompt in cond.text.prompts], device=images.device)
+    return given
+
+
+def full_precision(device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """Within, a run's mixed precision is off."""
+    known = torch.amp.autocast_mode.is_autocast_available(device.type)
+    return torch.autocast(device.type, enabled=False) if known else contextlib.nullcontext()
+
+
+def distinct(names: Sequence[str]) -> list[str]:
+    """The names, a number behind each that stood before: clipscore, clipscore_2."""
+    counts = [names[: row + 1].count(name) for row, name in enumerate(names)]
+    return [name if count == 1 else f"{name}_{count}" for name, count in zip(names, counts, strict=True)]

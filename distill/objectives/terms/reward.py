@@ -1,0 +1,62 @@
+"""The explicit reward of Diff-Instruct++ and Diff-Instruct*: -alpha_rew R(decode(x_0), c), differentiated through the decoder and the reward.
+
+The papers add alpha_rew R to an objective that sums over the dimensions of a sample; this engine's objective is their mean. So alpha_rew is this
+term's `weight` times the number of dimensions: 100 on SDXL's 4 x 128 x 128 latents is a weight of 1.5e-3.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from distill.config.errors import UserError
+from distill.config.settings import choice_of
+from distill.objectives.term import Term, TermSettings
+
+if TYPE_CHECKING:
+    from distill.types import ImageModel
+
+
+class Settings(TermSettings):
+    """Rewards of the decoded sample, maximised; `weight` is alpha_rew over the number of a sample's dimensions."""
+
+    name: Literal["reward"] = "reward"
+    rewards: tuple[choice_of("rewards"), ...] = Field(min_length=1)  # type: ignore[valid-type]
+    """The rewards; each has its own weight, and its bounds."""
+    downscale: int = Field(1, ge=1)
+    """Whole factor by which a sample is shrunk, in the model's own space, before it is decoded."""
+    crop: int | None = Field(None, ge=1)
+    """Height and width in pixels of a random part of each sample, after shrinking, that is decoded and judged; null decodes all of it."""
+    checkpoint_decoder: bool = True
+    """Decode one sample at a time and once more on the way back, so that the decoder's activations are held for one sample alone."""
+
+    def check(self, model: ImageModel) -> None:
+        """Raise UserError where the model makes no images, or its samples cannot be shrunk or cropped so."""
+        if len(model.image_shape) != 3:
+            raise UserError("terms: reward judges images; expected a teacher of images")
+        factor = model.pixel_shape[1] // model.image_shape[1]
+        for side in model.image_shape[1:]:
+            if side % self.downscale:
+                raise UserError(f"terms: reward's downscale is {self.downscale}; expected a divisor of {side}, the samples' own size")
+            pixels = side // self.downscale * factor
+            if self.crop is not None and (self.crop % factor or self.crop > pixels):
+                raise UserError(f"terms: reward's crop is {self.crop}; expected a multiple of {factor} up to {pixels}")
+
+    def build(self) -> Term:
+        """The term, with its rewards loaded. Raises UserError where the weights of one cannot be had."""
+        from distill.objectives.reward_loss import Judged, RewardTerm
+
+        judged = [Judged(reward.name, reward.load(), reward.weight, reward.bounds) for reward in self.rewards]
+        return RewardTerm(judged, self.downscale, self.crop, self.checkpoint_decoder)
+
+    def outline(self) -> Term:
+        """The term without its rewards' networks: what is left to count is the decoder."""
+        from distill.objectives.reward_loss import Brightness, Judged, RewardTerm
+
+        return RewardTerm([Judged("brightness", Brightness())], self.downscale, self.crop, self.checkpoint_decoder)
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """The rewards."""
+        return tuple(reward.name for reward in self.rewards)

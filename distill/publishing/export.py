@@ -1,0 +1,109 @@
+"""Networks as folders: `config.json` says what the network is, `model.safetensors` holds its weights.
+
+A checkpoint folder is such a folder too, with the state of training beside it, so whatever opens an export opens a checkpoint.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from distill.config.command_line import ArgumentParser
+from distill.config.errors import UserError
+from distill.networks.folder import CONFIG, OWN_NETWORK, OWN_PIPELINE, PIPELINE, WEIGHTS, describe_generator, load_generator
+from distill.storage.files import read_mapping, write_json, write_text
+from distill.storage.tensors import save_tensors
+
+if TYPE_CHECKING:
+    from distill.types import Generator
+
+CODE = '''"""The network is in the package `distill`, which must be installed."""
+
+from distill.publishing.diffusers_pipeline import {name}
+
+__all__ = ["{name}"]
+'''
+
+
+def export_generator(generator: Generator, folder: Path) -> None:
+    """Write a one-step generator into an existing folder as others open it: a student of diffusers as a pipeline or adapters of diffusers.
+
+    Other generators of images are a pipeline of their own. `call` in `config.json` is what such a pipeline is called with, for an image.
+    """
+    from distill.networks.few_step_generator import FewStepGenerator
+
+    denoiser: Any = generator.denoiser if isinstance(generator, FewStepGenerator) else None
+    if isinstance(generator, FewStepGenerator) and hasattr(denoiser, "save_pipeline"):
+        exported = denoiser.exported()
+        exported.save_pipeline([entry.t for entry in generator.entries], folder)
+        generator, call = FewStepGenerator(exported, *generator.noise_to_signal), exported.example_call(generator.evaluations)
+    else:
+        save_tensors(folder / WEIGHTS, generator.state_dict())
+        call = _save_own_pipeline(generator, folder) if len(generator.image_shape) == 3 else None
+    write_json(folder / CONFIG, {**describe_generator(generator), "call": call})
+
+
+def _save_own_pipeline(generator: Generator, folder: Path) -> dict[str, Any]:
+    """Make a folder of a network that diffusers does not have a pipeline; returns what it is called with."""
+    parts, carried = {"network": OWN_NETWORK}, cast(dict[str, Any], generator.carried_parts())
+    for name, part in carried.items():
+        part.save_pretrained(folder / name)
+        parts[name] = ("diffusers", type(part).__name__)
+    for place, (module, name) in {folder: OWN_PIPELINE, folder / "network": OWN_NETWORK}.items():
+        write_text(place / f"{module}.py", CODE.format(name=name))
+    version = importlib.metadata.version("diffusers")
+    write_json(folder / PIPELINE, {"_class_name": OWN_PIPELINE, "_diffusers_version": version, **parts})
+    return {"class_labels": [0]} if generator.label_count else {}
+
+
+def main(arguments: list[str]) -> None:
+    """Write a run's student anew, and upload it where that is asked for. Raises UserError where there is none, or it cannot be uploaded."""
+    from distill.publishing.hub import upload
+    from distill.publishing.model_card import write_card
+    from distill.publishing.run_record import read_run
+    from distill.storage.files import new_folder
+
+    options = _parse(arguments)
+    read_run(options.run)
+    out = options.out or options.run / "export"
+    _refuse_to_replace(out)
+    generator = load_generator(options.run)
+    try:
+        with new_folder(out) as folder:
+            export_generator(generator, folder)
+            write_card(folder, options.run, options.push_to_hub or str(out))
+    except OSError as error:
+        raise UserError(f"--out {out}: cannot be written ({error.strerror})") from error
+    print(f"{out} is written")
+    if options.push_to_hub is not None:
+        print(f"{upload(out, options.push_to_hub, options.private)} is uploaded")
+
+
+def _parse(arguments: list[str]) -> argparse.Namespace:
+    parser = ArgumentParser("python -m distill export", "Write the student of a run as others open it, with a model card, and upload it.")
+    parser.add_argument("--run", type=Path, required=True, help="run folder; of a run without an export, its newest checkpoint")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder for the export; one that is there is replaced (default: export in the run's)")
+    parser.add_argument("--push-to-hub", metavar="OWNER/NAME", help="upload it to this repository of the Hugging Face hub, such as me/my-student")
+    parser.add_argument("--private", action="store_true", help="make that repository private, if it is new")
+    options = parser.parse_args(arguments)
+    if options.private and options.push_to_hub is None:
+        raise UserError("--private: goes with --push-to-hub only")
+    if options.push_to_hub is not None and [bool(part) for part in options.push_to_hub.split("/")] != [True, True]:
+        raise UserError(f"--push-to-hub {options.push_to_hub}: expected OWNER/NAME, such as me/my-student")
+    return options
+
+
+def _refuse_to_replace(out: Path) -> None:
+    """Raise UserError where `out` holds anything but an export: a checkpoint and a teacher have a `config.json` too."""
+    from distill.networks.folder import MANIFEST
+    from distill.storage.files import check_new_folder
+
+    check_new_folder(out, "--out")
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    kind = read_mapping(out / CONFIG).get("kind") if (out / CONFIG).is_file() else None
+    if (out / MANIFEST).exists() or kind != "generator":
+        raise UserError(f"--out {out}: is there and holds no export; expected a new folder")

@@ -1,0 +1,162 @@
+"""What `sample.py` reads and writes: a model, labels from text; a folder of PNG files, a grid and a JSON."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from PIL.PngImagePlugin import PngInfo
+from pydantic import ValidationError
+from torch import Tensor
+
+from distill.config.command_line import MOST
+from distill.config.config_file import describe as describe_error
+from distill.config.errors import UserError
+from distill.data.encoded_prompts import EncodedPrompts
+from distill.data.image_files import INDEX
+from distill.data.images import check_images, save_grid, to_bytes, to_pil
+from distill.data.prompts import text_file
+from distill.diffusion.samplers import Heun
+from distill.diffusion.sampling import balanced_labels
+from distill.networks.folder import load_generator
+from distill.storage.files import check_new_folder, new_folder, write_json
+from distill.storage.provenance import version
+from distill.types import Condition, Generator, ImageModel
+
+Model = TypeVar("Model", bound=ImageModel)
+
+COUNT = 100
+"""Images that are made where nothing says how many."""
+
+
+def open_generator(run: Path, resolution: int | None, device: str) -> Generator:
+    """The generator of a run, at a resolution, on a device. Raises UserError where one cannot be had."""
+    chosen = choose_device(device)
+    return check_makes_images(load_generator(run, resolution), run).to(chosen)
+
+
+def choose_device(name: str) -> str:
+    """`cuda` or `cpu`, of `auto`, `cuda` or `cpu`. Raises UserError where there is no CUDA device and it is asked for."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device: cuda is not available; expected auto or cpu")
+    return "cuda" if name != "cpu" and torch.cuda.is_available() else "cpu"
+
+
+def check_makes_images(network: Model, run: Path) -> Model:
+    """Return a run's network. Raises UserError where it makes vectors."""
+    if len(network.pixel_shape) != 3:
+        raise UserError(f"--run {run}: its networks make vectors; expected images, python -m eval measures vectors")
+    return network
+
+
+def computing(network: ImageModel, dtype: str) -> torch.autocast:
+    """Within, networks on this one's device compute in `float32`, `bfloat16` or `float16`."""
+    return torch.autocast(_device(network).type, getattr(torch, dtype), enabled=dtype != "float32")
+
+
+def describe(network: ImageModel) -> dict[str, Any]:
+    """What an image depends on besides its seed, its condition and where the network is from, as plain data."""
+    versions = {name: version(name) for name in ("distill", "torch")}
+    return {"size": list(network.pixel_shape[1:]), "device": _device(network).type, "versions": versions}
+
+
+def choose_sampler(teacher: bool, given: Mapping[str, Any]) -> Heun | None:
+    """The teacher's sampler with what was `given` for it and is not None; None for a student. Raises UserError where a setting does not fit."""
+    settings = {name: value for name, value in given.items() if value is not None}
+    if not teacher:
+        if settings:
+            raise UserError(f"--{next(iter(settings))}: is of the teacher's sampler; expected --teacher beside it")
+        return None
+    try:
+        return Heun.model_validate(settings)
+    except ValidationError as error:
+        raise UserError(f"--{describe_error(error, {})}") from error
+
+
+def choose_seeds(text: str | None, first: int | None, count: int | None) -> Sequence[int]:
+    """The seed of each image, from `3,7,10-12`, or `count` of them from the first. Raises UserError for text beside numbers, and for other text."""
+    if text is None:
+        return range(first or 0, (first or 0) + (COUNT if count is None else count))
+    if first is not None or count is not None:
+        raise UserError("--seeds: says itself which seeds and how many; leave --seed and --n out")
+    return _read_numbers(text, "seed", MOST - 1)
+
+
+def choose_labels(text: str, count: int, label_count: int) -> Condition:
+    """Labels for `count` images from `all`, `3`, `0-9` or `1,3,5-7`, in turn. Raises UserError where one is out of range."""
+    if text == "all":
+        return balanced_labels(count, label_count)
+    if not label_count:
+        raise UserError(f"--labels {text}: the model is unconditional; leave the labels out")
+    labels = _read_numbers(text, "label", label_count - 1)
+    return Condition(torch.tensor(labels)[torch.arange(count) % len(labels)])
+
+
+def choose_prompts(given: str | Path | None, network: ImageModel) -> EncodedPrompts | None:
+    """Prompts for a model that takes text, of a text file, or, where it is a str that names no file, that one; None for another model.
+
+    Raises UserError where they are needed and not given, or given and not needed.
+    """
+    if not network.takes_text:
+        if given is not None:
+            raise UserError("--prompts: the model takes no text; leave the prompts out")
+        return None
+    if given is None:
+        raise UserError("--prompts: the model takes text; expected a text file of prompts, one a line")
+    is_file = isinstance(given, Path) or Path(given).is_file()
+    prompts = text_file.Settings(path=Path(given)).load() if is_file else [str(given)]
+    return EncodedPrompts(prompts, network.encode_prompts, network.prompt_encoder_sha256())
+
+
+def check_out(out: Path) -> None:
+    """Raise UserError where `out` holds anything but earlier samples, or cannot be written."""
+    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / INDEX).is_file())):
+        raise UserError(f"--out {out}: is there and holds no samples; expected a new folder")
+    check_new_folder(out, "--out")
+
+
+def save_samples(images: Tensor, seeds: Sequence[int], cond: Condition, out: Path, origin: dict[str, Any], prompts: Sequence[str] = ()) -> None:
+    """Write `000000.png`, ..., `grid.png` and `samples.json` as one whole folder; what stood in `out` is replaced. `prompts` were taken in turn.
+
+    The `Comment` of each PNG file is JSON: `origin`, which says how the images were made, with the image's seed and its label or prompt. Raises
+    UserError where `out` cannot be written, or an image has values that are not finite.
+    """
+    check_images(images, f"--out {out}")
+    pixels = to_bytes(images)
+    labels = [None] * len(images) if cond.label is None else cond.label.tolist()
+    records = [{"file": f"{i:06d}.png", "seed": seed, "label": label} for i, (seed, label) in enumerate(zip(seeds, labels, strict=True))]
+    if prompts:
+        records = [{**record, "prompt": prompts[i % len(prompts)]} for i, record in enumerate(records)]
+    try:
+        with new_folder(out) as folder:
+            for record, image in zip(records, pixels, strict=True):
+                note = PngInfo()
+                note.add_text("Comment", json.dumps({**origin, **record}))
+                to_pil(image).save(folder / record["file"], pnginfo=note)
+            save_grid(pixels[:400], folder / "grid.png", columns=10)
+            write_json(folder / INDEX, {**origin, "images": records})
+    except OSError as error:
+        raise UserError(f"--out {out}: cannot be written ({error.strerror})") from error
+
+
+def _read_numbers(text: str, thing: str, most: int) -> list[int]:
+    """The numbers in `3`, `0-9` or `1,3,5-7`, in that order, none above `most`. Raises UserError, by the flag's name, for anything else."""
+    numbers: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()):
+            raise UserError(f"--{thing}s {text}: '{part}' is no {thing}; expected numbers such as 3, 0-9 or 1,3,5")
+        if int(first) > int(last or first):
+            raise UserError(f"--{thing}s {text}: '{part}' is an empty range; expected the smaller number first")
+        if int(last or first) > most:
+            raise UserError(f"--{thing}s {text}: {last or first} is out of range; expected {thing}s from 0 to {most}")
+        numbers.extend(range(int(first), int(last or first) + 1))
+    return numbers
+
+
+def _device(network: ImageModel) -> torch.device:
+    return next(itertools.chain(network.parameters(), network.buffers())).device

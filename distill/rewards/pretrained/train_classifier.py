@@ -1,0 +1,121 @@
+"""`python -m distill train-classifier digits --out FOLDER`: a small image classifier, for the reward `classifier`.
+
+Images are shown with noise of random strength, so that the classifier's gradient says something about images that are not quite right yet.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from distill.config.command_line import ArgumentParser, at_least
+from distill.config.errors import UserError
+from distill.storage.files import check_new_folder, new_folder
+
+if TYPE_CHECKING:
+    from distill.data import DataSettings
+    from distill.rewards.pretrained.classifier import Classifier
+    from distill.types import DataSource
+
+MOST_NOISE = 0.4
+"""Standard deviation of the strongest noise that is added."""
+LEARNING_RATE, WEIGHT_DECAY = 2e-3, 1e-2
+BATCH_SIZE = 128
+
+
+def train(data: DataSource, steps: int, seed: int = 0) -> Classifier:
+    """A classifier that has learned the labels of these images, in evaluation mode. The same on the same machine.
+
+    Raises UserError where images are not square or have no labels, or their size does not halve twice.
+    """
+    import torch
+    from torch.nn.functional import cross_entropy
+
+    from distill.rewards.pretrained.classifier import Classifier, ClassifierConfig
+
+    channels, height, width = data.image_shape
+    if height != width or data.label_count < 2:
+        raise UserError(f"data: images of {height}x{width} with {data.label_count} labels; expected square ones with at least 2")
+    try:
+        config = ClassifierConfig(height, channels, data.label_count)
+    except ValueError as error:
+        raise UserError(f"data: {error}") from error
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = Classifier(config)
+        optimizer = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.5 + 0.5 * math.cos(math.pi * step / steps))
+        for _ in range(steps):
+            images, labels = _batch(data, torch.randint(len(data), (BATCH_SIZE,)).tolist())
+            noise = MOST_NOISE * torch.rand(BATCH_SIZE, 1, 1, 1) * torch.randn_like(images)
+            optimizer.zero_grad()
+            cross_entropy(network(images + noise), labels).backward()
+            optimizer.step()
+            schedule.step()
+    return network.eval().requires_grad_(False)
+
+
+def accuracy(network: Classifier, data: DataSource) -> float:
+    """Share of images, in [0, 1], whose label it sees."""
+    import torch
+
+    right = 0
+    with torch.inference_mode():
+        for start in range(0, len(data), BATCH_SIZE):
+            images, labels = _batch(data, range(start, min(start + BATCH_SIZE, len(data))))
+            right += int((network(images).argmax(1) == labels).sum())
+    return right / len(data)
+
+
+def _batch(data: DataSource, rows: Any) -> Any:
+    import torch
+
+    images, labels = zip(*(data[row] for row in rows), strict=True)
+    return torch.stack(images), torch.tensor(labels)
+
+
+def _data_settings(text: str) -> DataSettings:
+    from pydantic import ValidationError
+
+    from distill.config.config_file import describe
+    from distill.config.settings import Choice
+    from distill.config.yaml_files import parse_yaml
+
+    try:
+        content = parse_yaml(text)
+    except UserError as error:
+        raise UserError(f"data: {text:.80} {error}") from error
+    content = {"name": content} if isinstance(content, str) else content
+    try:
+        return cast("DataSettings", Choice("data.sources").resolve(content))
+    except ValidationError as error:
+        raise UserError(f"data: {describe(error, content)}") from error
+    except ValueError as error:
+        raise UserError(f"data: {error}") from error
+
+
+def main(arguments: list[str]) -> None:
+    """Train a classifier, measure it on held-out images, and write it as a folder."""
+    parser = ArgumentParser("python -m distill train-classifier", "Train a small image classifier, for the reward `classifier`.")
+    parser.add_argument("data", help="labelled images, as under `data` in a run's file: digits, or '{name: image_folder, path: ..., ...}'")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new folder for config.json and model.safetensors")
+    parser.add_argument("--steps", type=int, default=800, help="updates, of 128 images each (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of everything random (default: %(default)s)")
+    options = parser.parse_args(arguments)
+    at_least(options, steps=1, seed=0)
+    if options.out.exists():
+        raise UserError(f"--out {options.out}: exists; expected a new folder")
+    check_new_folder(options.out, "--out")
+    settings = _data_settings(options.data)
+
+    from distill.rewards.pretrained.classifier import save_classifier
+
+    held_out = settings.load("held_out")
+    network = train(settings.load(), options.steps, options.seed)
+    share = accuracy(network, held_out)
+    made = {"data": settings.model_dump(mode="json"), "steps": options.steps, "seed": options.seed}
+    with new_folder(options.out) as folder:
+        save_classifier(network, folder, {**made, "held_out_images": len(held_out), "held_out_accuracy": share})
+    count = sum(parameter.numel() for parameter in network.parameters())
+    print(f"{options.out}: {count:,} parameters, {share:.4f} of {len(held_out)} held-out images right")

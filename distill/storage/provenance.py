@@ -1,0 +1,35 @@
+"""The versions, the commit and the machine that a result was made with."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import subprocess
+from pathlib import Path
+
+
+def version(package: str) -> str:
+    """The version of a package as it was installed; `not installed` where nothing was, as in a checkout that is run as it lies."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def machine() -> str:
+    """What this machine is, in words: device if there is one, system, architecture, cores."""
+    import torch
+
+    device = f"{torch.cuda.get_device_name()}, " if torch.cuda.is_available() else ""
+    return f"{device}{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
+
+
+def commit() -> str | None:
+    """The commit of the source tree, with `+` where files differ from it; None outside a checkout."""
+    source = Path(__file__).parent
+    run = lambda *words: subprocess.run(["git", "-C", str(source), *words], capture_output=True, text=True, check=True).stdout.strip()  # noqa: E731
+    try:
+        return run("rev-parse", "--short", "HEAD") + ("+" if run("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None

@@ -1,0 +1,121 @@
+"""Tensors as safetensors files, checked against their networks and hashed."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from distill.config.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+def save_tensors(path: Path, tensors: dict[str, Tensor], sealed: bool = False) -> None:
+    """Write tensors as safetensors, `sealed` with their hash. Raises OSError where the disk is full or the like."""
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    try:
+        save_file(plain, path, {SEAL: tensors_sha256(plain)} if sealed else None)
+    except SafetensorError as error:
+        raise OSError(errno.EIO, str(error)) from error
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """Read safetensors. Raises UserError where the file is missing or broken."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file") from error
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path}: is broken or no safetensors file ({error})") from error
+
+
+SEAL = "tensors_sha256"
+
+
+def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
+    """Hash of tensors on the CPU, with their names, types and shapes."""
+    import torch
+
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def load_sealed_tensors(path: Path) -> dict[str, Tensor]:
+    """Read what `save_tensors` sealed. Raises UserError where the file is missing or broken, or holds other tensors than were written.
+
+    Files that were written before there were seals are read as they are.
+    """
+    from safetensors import safe_open
+
+    tensors = load_tensors(path)
+    with safe_open(path, framework="pt") as file:
+        seal = (file.metadata() or {}).get(SEAL)
+    if seal is not None and seal != tensors_sha256(tensors):
+        raise UserError(f"{path}: is damaged: it holds other numbers than were written")
+    return tensors
+
+
+def read_weights(path: Path) -> Any:
+    """A state dict that torch wrote, of which nothing is executed. Raises UserError where it is missing or something else."""
+    import pickle
+
+    import torch
+
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        raise UserError(f"{path}: holds no weights that torch wrote") from error
+
+
+def load_weights(network: nn.Module, path: Path) -> None:
+    """Load a network's weights from safetensors. Raises UserError, naming the first difference, where they are another network's."""
+    tensors = load_tensors(path)
+    check_weights(network, tensors, path)
+    network.load_state_dict(tensors)
+
+
+def check_weights(network: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
+    """Raises UserError, naming the file and the first difference, where these are another network's weights."""
+    expected = network.state_dict()
+    for name, tensor in expected.items():
+        found = tuple(tensors[name].shape) if name in tensors else "nothing"
+        if found != tuple(tensor.shape):
+            raise UserError(f"{path}: weights of another architecture: {name} is {found}; expected {tuple(tensor.shape)}")
+    for name in tensors:
+        if name not in expected:
+            raise UserError(f"{path}: weights of another architecture: it has {name}, which the network has not")
+
+
+def weights_sha256(network: nn.Module) -> str:
+    """Hash of a network's weights and buffers, with their names, types and shapes."""
+    import torch
+
+    digest = hashlib.sha256()
+    for name, tensor in network.state_dict().items():
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    """Hash of a file's content."""
+    with path.open("rb") as handle:
+        digest = hashlib.sha256()
+        while block := handle.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

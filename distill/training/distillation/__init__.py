@@ -1,0 +1,1 @@
+"""Distilling a teacher."""

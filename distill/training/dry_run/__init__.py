@@ -1,0 +1,1 @@
+"""The memory and the work of a run, without running it."""

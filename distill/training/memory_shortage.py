@@ -1,0 +1,73 @@
+"""Out of memory in one line: what a run held, part by part, and which setting to lower."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from distill.training.settings import DistillRun, RunConfig
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from distill.training.trainer import Task
+
+GIB = 1 << 30
+
+
+def describe_shortage(config: RunConfig, task: Task, device: torch.device) -> str:
+    """The line for a run whose device had no more memory: what it held, which setting to lower to what, and that no checkpoint is lost."""
+    held = held_parts(task)
+    total = _allocated(device)
+    if total is not None:
+        held["activations and the rest"] = max(0, total - sum(held.values()))
+    parts = ", ".join(f"{name} {size / GIB:.2f} GiB" for name, size in held.items())
+    return f"out of memory on {device}: {parts} were held; {', or '.join(remedies(config))}; the last checkpoint is untouched"
+
+
+def held_parts(task: Task) -> dict[str, int]:
+    """Bytes of weights, gradients, optimisers' states and of the average, each tensor counted once."""
+    updaters = task.updaters.values()
+    trained = [parameter for updater in updaters for parameter in updater.parameters]
+    networks = [*task.modules.values(), *task.frozen_networks()]
+    seen: set[int] = set()
+    return {
+        "weights": _size((tensor for network in networks for tensor in [*network.parameters(), *network.buffers()]), seen),
+        "gradients": _size((parameter.grad for parameter in trained if parameter.grad is not None), seen),
+        "optimisers": _size((value for updater in updaters for state in updater.optimizer.state.values() for value in state.values()), seen),
+        "average": _size(task.ema.average.parameters(), seen),
+    }
+
+
+def remedies(config: RunConfig) -> list[str]:
+    """Settings that take less memory, the one that changes nothing else first."""
+    at_once = min(config.batch_size, config.micro_batch_size or config.batch_size)
+    found = [f"lower micro_batch_size to {at_once // 2} (now {at_once})"] if at_once > 1 else []
+    if not config.activation_checkpointing:
+        found.append("set activation_checkpointing: true")
+    if config.precision == "fp32":
+        found.append("set precision: bf16")
+    if isinstance(config, DistillRun):
+        r1 = config.discriminator.r1 if config.discriminator else None
+        if r1 is not None and not r1.approximate and r1.at == "image":
+            found.append("set discriminator.r1.at: features")
+        if config.teacher.name == "diffusers" and config.generator.network.name == "copy":
+            found.append("let generator.network and fake.network be {name: lora}")
+    return found or ["use a device with more memory"]
+
+
+def _size(tensors: Iterable[Tensor], seen: set[int]) -> int:
+    total = 0
+    for tensor in tensors:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in seen:
+            seen.add(storage.data_ptr())
+            total += storage.nbytes()
+    return total
+
+
+def _allocated(device: torch.device) -> int | None:
+    import torch
+
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None

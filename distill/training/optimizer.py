@@ -1,0 +1,121 @@
+"""Optimisers and their learning rates, which are pure functions of the step."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Annotated, Generic, Literal, TypeVar
+
+import torch
+from pydantic import Field
+from torch import nn
+
+from distill.config.errors import TrainingError
+from distill.config.settings import Settings
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+    from torch import Tensor, nn
+
+
+Decay = Annotated[float, Field(ge=0, lt=1)]
+"""Of a running mean, per update."""
+
+
+class OptimizerSettings(Settings):
+    """Adam or AdamW, with a warm-up and a final decay of the learning rate."""
+
+    name: Literal["adam", "adamw"] = "adam"
+    """`adam`, or `adamw` with decoupled weight decay."""
+    lr: float = Field(3e-4, gt=0)
+    """Learning rate between warm-up and decay."""
+    betas: tuple[Decay, Decay] = (0.0, 0.999)
+    """Decay rates of the first and second moment."""
+    eps: float = Field(1e-8, gt=0)
+    """Added to the denominator of the update."""
+    weight_decay: float = Field(0.0, ge=0)
+    """Weight decay."""
+    warmup_steps: int = Field(0, ge=0)
+    """Updates over which the learning rate rises linearly from zero."""
+    decay_from: float = Field(1.0, ge=0, le=1)
+    """Fraction of the run after which the learning rate falls linearly to zero; 1 keeps it constant."""
+    clip_grad_norm: float | None = Field(None, gt=0)
+    """Largest norm of the gradient of all parameters together; null does not clip."""
+    clip_grad_value: float | None = Field(None, gt=0)
+    """Largest magnitude of each element of the gradient, after `clip_grad_norm`; null does not clip. SiDA clips its fake score so."""
+
+    def learning_rate(self, step: int, steps: int) -> float:
+        """Learning rate of update `step` (from 0) of `steps`."""
+        warmup = min(1.0, (step + 1) / (self.warmup_steps + 1))
+        decay_start = self.decay_from * steps
+        decay = 1.0 if step < decay_start else (steps - step) / max(1.0, steps - decay_start)
+        return self.lr * warmup * decay
+
+
+class Updater:
+    """One network's optimiser: turns accumulated gradients into an update, the same on every process."""
+
+    def __init__(self, name: str, network: nn.Module, settings: OptimizerSettings, steps: int, accelerator: Accelerator) -> None:
+        import torch
+
+        self.name, self.settings, self.steps, self.accelerator = name, settings, steps, accelerator
+        self.parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+        kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.name]  # fused: one kernel instead of a loop over tensors
+        self.optimizer = kind(self.parameters, lr=settings.lr, betas=settings.betas, eps=settings.eps, weight_decay=settings.weight_decay, fused=True)
+
+    def update(self, step: int) -> Tensor:
+        """Average the gradients over processes, clip and apply them; returns their norm before clipping.
+
+        Raises TrainingError, before anything is changed, where the norm is not finite.
+        """
+        import torch
+
+        if self.accelerator.num_processes > 1:
+            self._average_gradients()
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.clip_grad_norm or float("inf"))
+        if not norm.isfinite():
+            self.optimizer.zero_grad()
+            raise TrainingError(f"step {step}: the norm of the {self.name}'s gradient is {norm.item()}; the last checkpoint is untouched")
+        if self.settings.clip_grad_value is not None:
+            torch.nn.utils.clip_grad_value_(self.parameters, self.settings.clip_grad_value)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.settings.learning_rate(step, self.steps)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return norm
+
+    def _average_gradients(self) -> None:
+        """One flat reduction. Gradients are averaged here rather than by a wrapper of the network, because a step calls the network several
+        ways (features alone, frozen, under no_grad), which wrappers that hook `forward` do not follow."""
+        import torch
+
+        flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in self.parameters])
+        flat = self.accelerator.reduce(flat, reduction="mean")
+        for parameter, gradient in zip(self.parameters, flat.split([p.numel() for p in self.parameters]), strict=True):
+            parameter.grad = gradient.view_as(parameter)
+
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+class EMA(Generic[Network]):
+    """Keeps `average`, a copy of a network whose weights follow the original's.
+
+    The decay is min(decay, (1 + n)/(10 + n)) after n updates, so that the start is forgotten quickly. Advance it once for each update of the
+    network itself.
+    """
+
+    def __init__(self, network: Network, decay: float) -> None:
+        self.average: Network = copy.deepcopy(network).eval().requires_grad_(False)
+        self.decay = decay
+        self.updates = 0
+
+    @torch.no_grad()
+    def update(self, network: nn.Module) -> None:
+        """Move the average towards the network's present weights; buffers are copied."""
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        for average, parameter in zip(self.average.parameters(), network.parameters(), strict=True):
+            if average is not parameter:  # as are frozen weights that networks share
+                average.lerp_(parameter, 1 - decay)
+        for mine, theirs in zip(self.average.buffers(), network.buffers(), strict=True):
+            mine.copy_(theirs)
+        self.updates += 1

@@ -1,0 +1,96 @@
+"""A run's folder: refuses what does not belong to the run, and records what it was run with."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+import sys
+from pathlib import Path
+
+from distill.config.config_file import differences
+from distill.config.errors import UserError
+from distill.networks.folder import checkpoints, newest_checkpoint
+from distill.publishing.run_record import read_yaml
+from distill.storage.files import write_json, write_text
+from distill.storage.provenance import commit, machine, version
+from distill.training.config import CONFIG, read_run, to_yaml
+from distill.training.settings import RunConfig
+from distill.types import Denoiser
+
+MAY_CHANGE = {
+    "run_dir", "resume", "micro_batch_size", "data_workers", "device", "log_every", "sample_every", "checkpoint_every", "keep_checkpoints",
+    "monitor_every", "monitor_images", "monitor_protocol", "trackers", "stop_when", "teacher.attention", "activation_checkpointing",
+}  # fmt: skip
+"""Settings that a continued run may have otherwise: they do not change what is learned, but for rounding."""
+PACKAGES = ("torch", "accelerate", "diffusers", "numpy", "safetensors", "pydantic", "transformers")
+
+
+def open_run_folder(config: RunConfig) -> Path | None:
+    """Make or check the folder; returns the checkpoint to continue from, or None for a new run.
+
+    Raises UserError, and changes nothing, where the folder cannot be written, holds another run, or holds something that is no run.
+    """
+    folder = config.run_dir
+    if (folder / CONFIG).is_file():
+        _refuse_another_run(folder / CONFIG, config)
+    elif folder.is_dir() and any(folder.iterdir()):
+        raise UserError(f"run_dir: {folder} is not empty and holds no run; expected a new folder or a run to continue")
+    checkpoint = _checkpoint_to_continue(config)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"run_dir: {folder} cannot be made ({error.strerror})") from error
+    if not os.access(folder, os.W_OK):
+        raise UserError(f"run_dir: {folder} cannot be written to")
+    return checkpoint
+
+
+def load_run_teacher(run_dir: Path, resolution: int | None = None) -> Denoiser:
+    """Open the teacher that a run distils, at a resolution in pixels if one is given.
+
+    Raises UserError where the run has none, or one of a single size.
+    """
+    settings = getattr(read_run(run_dir), "teacher", None)
+    if settings is None:
+        raise UserError(f"--teacher: {run_dir} trained a teacher; expected a run that distils one")
+    if resolution is not None:
+        if "resolution" not in type(settings).model_fields:
+            raise UserError(f"--resolution {resolution}: teachers of '{settings.name}' make images of one size; leave it out")
+        settings = settings.model_copy(update={"resolution": resolution})
+    return settings.load()
+
+
+def record_run(config: RunConfig) -> None:
+    """Write the resolved configuration, the versions, the commit and the machine."""
+    write_text(config.run_dir / CONFIG, to_yaml(config))
+    write_json(
+        config.run_dir / "meta.json",
+        {
+            "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+            "commit": commit(),
+            "machine": machine(),
+            "started": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+            "command": " ".join(sys.argv),
+        },
+    )
+
+
+def _refuse_another_run(recorded: Path, config: RunConfig) -> None:
+    there = read_yaml(recorded)
+    for key, theirs, ours in differences(there, config.model_dump(mode="json")):
+        if MAY_CHANGE.isdisjoint((key, key.split(".")[0])):
+            raise UserError(f"run_dir: {config.run_dir} holds another run: {key} is {theirs!r} there and {ours!r} here; give another run_dir")
+
+
+def _checkpoint_to_continue(config: RunConfig) -> Path | None:
+    if config.resume == "auto":
+        return newest_checkpoint(config.run_dir)
+    if config.resume == "never":
+        if checkpoints(config.run_dir):
+            raise UserError(f"resume: 'never', but {config.run_dir} has checkpoints; give another run_dir")
+        return None
+    path = Path(config.resume)
+    if not path.is_dir():
+        raise UserError(f"resume: {path} is no checkpoint; expected auto, never, or a folder such as checkpoints/step-00001000")
+    return path

@@ -1,0 +1,106 @@
+"""The task `train_teacher`: denoising score matching on data (Karras et al. 2022, eq. 8)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from distill.config.errors import UserError
+from distill.diffusion.noise_levels import NoiseLevels
+from distill.diffusion.sampling import balanced_labels, sample_teacher
+from distill.networks.activation_checkpointing import checkpoint_activations
+from distill.networks.folder import save_denoiser
+from distill.networks.unet import UNet, UNetConfig
+from distill.training.batches import Batch, Batches
+from distill.training.distillation.losses import Metrics
+from distill.training.logging import Clock, check_finite
+from distill.training.optimizer import EMA, Updater
+from distill.training.settings import NetworkSettings, TrainTeacherRun
+from distill.types import Denoiser, like
+
+
+class TeacherTraining:
+    """A diffusion model of our own and its optimiser. A `Task` of the trainer."""
+
+    def __init__(self, config: TrainTeacherRun, accelerator: Accelerator, clock: Clock) -> None:
+        self.config, self.accelerator, self.clock = config, accelerator, clock
+        data = config.data.load("train")
+        torch.manual_seed(config.seed)
+        self.network = build_teacher(config.network, data.image_shape, data.label_count).to(accelerator.device)
+        if config.activation_checkpointing:
+            checkpoint_activations(self.network)
+        self.batches = Batches.of(config, self.network, data, accelerator)
+        self.ema = EMA(self.network, config.ema)
+        self.updaters = {"teacher": Updater("teacher", self.network, config.optimizer, config.steps, accelerator)}
+        self.image_shape, self.label_count = self.network.image_shape, self.network.label_count
+        self.modules: dict[str, nn.Module] = {"teacher": self.network}
+
+    def start(self, step: int) -> None:
+        """Begin with the batch of this step."""
+        self.stream = self.batches.starting_at(step)
+
+    def update(self, step: int, detailed: bool) -> Metrics:
+        """One update of the network."""
+        with self.clock("data"):
+            chunks = next(self.stream).split(self.config.micro_batch_size)
+        metrics: Metrics = {"loss/teacher": torch.zeros((), device=self.accelerator.device)}
+        with self.clock("teacher"):
+            for chunk in chunks:
+                with self.accelerator.autocast():
+                    loss = denoising_loss(self.network, chunk, self.config.noise_levels, self.config.label_dropout)
+                check_finite({"teacher": loss}, step, chunk.u)
+                share = len(chunk) / (self.config.batch_size // self.accelerator.num_processes)
+                self.accelerator.backward(share * loss)
+                metrics["loss/teacher"] += share * loss.detach()
+            metrics["grad_norm/teacher"] = self.updaters["teacher"].update(step)
+            self.ema.update(self.network)
+        return metrics
+
+    def sample(self, count: int, first_seed: int = 0) -> Tensor:
+        """Images of the averaged network's sampler, (count, c, h, w) on the CPU."""
+        seeds = range(first_seed, first_seed + count)
+        return sample_teacher(self.ema.average, seeds, balanced_labels(count, self.label_count))
+
+    def export(self, folder: Path) -> None:
+        """Write the averaged network."""
+        save_denoiser(self.ema.average, folder)
+
+    save = export
+
+    def frozen_networks(self) -> list[nn.Module]:
+        """None: all learns."""
+        return []
+
+    def tables(self) -> dict[str, Any]:
+        """None."""
+        return {}
+
+
+def build_teacher(settings: NetworkSettings, image_shape: tuple[int, ...], label_count: int) -> UNet:
+    """The untrained network for such images. Raises UserError where it cannot be for them."""
+    channels, resolution, width = image_shape
+    if resolution != width:
+        raise UserError(f"data: images of {resolution}x{width}; expected square ones")
+    try:
+        return UNet(UNetConfig(resolution, channels, label_count, **settings.model_dump()))
+    except ValueError as error:
+        place = "network.attention" if str(error).startswith("attention") else "network.multipliers"
+        raise UserError(f"{place}: {str(error).removeprefix('attention: ')}") from error
+
+
+def denoising_loss(network: Denoiser, batch: Batch, levels: NoiseLevels, label_dropout: float = 0.0) -> Tensor:
+    """Weighted squared error of the prediction of the batch's real images, noised to its quantiles of the levels; a scalar, per dimension.
+
+    A share `label_dropout` of them is shown without its label.
+    """
+    x0 = batch.real
+    if x0 is None:
+        raise ValueError("training a teacher needs real images")
+    cond = batch.cond.without(batch.u_fake < label_dropout)  # u_fake is free: no fake score learns here
+    t = levels.t(batch.u, network.schedule)
+    x_t = like(network.schedule.alpha(t), x0) * x0 + like(network.schedule.sigma(t), x0) * batch.eps
+    return (like(network.target_weight(t), x0) * (network(x_t, t, cond) - x0).square()).mean()

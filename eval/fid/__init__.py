@@ -1,0 +1,1 @@
+"""`python -m eval fid`: distances under named protocols."""

@@ -1,0 +1,1 @@
+"""Images to measure, in streams, and their features."""

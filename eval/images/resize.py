@@ -1,0 +1,66 @@
+"""How protocols make images the size that a network takes. Each of these is another function: they differ by up to ten grey levels.
+
+All take one image, uint8 (c, h, w), and give float32 (c, size, size) in 0..255.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float32, UInt8
+from PIL import Image
+from torch import Tensor
+
+from distill.config.errors import UserError, did_you_mean
+
+
+def tensorflow_bilinear(image: UInt8[Tensor, "c h w"], size: int) -> Float32[Tensor, "c s s"]:
+    """`resize_bilinear` of TensorFlow 1, as the Inception graph of 2015 has it within: corners at corners, no filter when it shrinks."""
+    _, height, width = image.shape
+    top, bottom, down = _neighbours(height, size)
+    left, right, along = _neighbours(width, size)
+    rows = image.float()
+    upper, lower = (rows[:, row][:, :, left] + (rows[:, row][:, :, right] - rows[:, row][:, :, left]) * along for row in (top, bottom))
+    return upper + (lower - upper) * down[:, None]
+
+
+def _neighbours(length: int, size: int) -> tuple[Tensor, Tensor, Tensor]:
+    """For each place of the result the pixel before it, the one behind it, and how far it is between them."""
+    place = torch.arange(size, dtype=torch.float32) * (torch.tensor(float(length)) / size)
+    before = place.floor().long()
+    return before, (before + 1).clamp(max=length - 1), place - before
+
+
+def pil_bicubic(image: UInt8[Tensor, "c h w"], size: int) -> Float32[Tensor, "c s s"]:
+    """clean-fid's: Pillow's bicubic filter on each channel in floating point, clipped and not rounded (Parmar et al. 2022)."""
+    channels = [Image.fromarray(channel.numpy().astype(np.float32)).resize((size, size), Image.Resampling.BICUBIC) for channel in image]
+    return torch.from_numpy(np.stack([np.asarray(channel) for channel in channels])).clamp(0, 255)
+
+
+def pil_bicubic_bytes(image: UInt8[Tensor, "c h w"], size: int) -> Float32[Tensor, "c s s"]:
+    """dgm-eval's: Pillow's bicubic filter on the image itself, whose result is rounded to bytes (Stein et al. 2023)."""
+    picture = Image.fromarray(image.permute(1, 2, 0).squeeze(2).contiguous().numpy())
+    resized = np.asarray(picture.resize((size, size), Image.Resampling.BICUBIC), dtype=np.float32)
+    return torch.from_numpy(resized.reshape(size, size, -1)).permute(2, 0, 1).contiguous()
+
+
+def torch_bicubic(image: UInt8[Tensor, "c h w"], size: int) -> Float32[Tensor, "c s s"]:
+    """EDM2's for DINOv2: torch's bicubic filter with antialiasing, neither clipped nor rounded."""
+    return F.interpolate(image.float()[None], (size, size), mode="bicubic", antialias=True)[0]
+
+
+RESIZES: dict[str, Callable[[Tensor, int], Tensor]] = {
+    function.__name__: function for function in (tensorflow_bilinear, pil_bicubic, pil_bicubic_bytes, torch_bicubic)
+}
+
+
+def resize(name: str | None, image: UInt8[Tensor, "c _ _"], size: int) -> Float32[Tensor, "c _ _"]:
+    """Resize by the function of this name; None leaves the image as it is. Raises UserError for a name that is none."""
+    if name is None:
+        return image.float()
+    if name not in RESIZES:
+        raise UserError(f"'{name}' is not in eval/resize.py{did_you_mean(name, RESIZES)}")
+    return RESIZES[name](image, size)

@@ -1,0 +1,1 @@
+"""Metrics of features, one file each."""

@@ -1,0 +1,1 @@
+"""`python -m eval`: the short report of a run."""

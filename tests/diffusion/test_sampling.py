@@ -1,0 +1,94 @@
+"""Samplers against closed forms, and images that depend on their own seed alone."""
+
+import math
+
+import pytest
+import torch
+
+from distill.diffusion.samplers import Heun
+from distill.diffusion.sampling import balanced_labels, heun, sample_generator, sample_teacher, seeded_noise
+from distill.diffusion.schedules import EDM
+from distill.types import Condition, Denoiser, Generator, like
+
+
+class GaussianTeacher(Denoiser):
+    """The exact denoiser of N(mean, std^2) data."""
+
+    def __init__(self, mean: float = 0.5, std: float = 0.4) -> None:
+        super().__init__()
+        self.schedule, self.image_shape, self.label_count = EDM(), (1, 2, 2), 0
+        self.mean, self.std = mean, std
+        self.register_parameter("unused", torch.nn.Parameter(torch.zeros(())))
+        self.calls = 0
+
+    def forward(self, x_t: torch.Tensor, t: torch.Tensor, cond: Condition) -> torch.Tensor:
+        self.calls += 1
+        return self.mean + self.std**2 / (self.std**2 + like(t, x_t) ** 2) * (x_t - self.mean)
+
+
+class Scaled(Generator):
+    def __init__(self) -> None:
+        super().__init__()
+        self.image_shape, self.label_count = (1, 2, 2), 3
+        self.scale = torch.nn.Parameter(torch.tensor(2.0))
+
+    def forward(self, z: torch.Tensor, cond: Condition) -> torch.Tensor:
+        return self.scale * z + like(cond.label.float(), z)
+
+
+def test_heun_solves_the_ode_of_gaussian_data() -> None:
+    """The flow maps sigma_max z to mean + std (sigma_max z - mean) / sqrt(std^2 + sigma_max^2); the error falls as the square of the step."""
+    z = torch.randn(16, 1, 2, 2, dtype=torch.float64)
+    teacher = GaussianTeacher()
+    exact = 0.5 + 0.4 * (80 * z - 0.5) / math.sqrt(0.4**2 + 80**2)
+    errors = []
+    for steps in (40, 80, 160):
+        found = heun(teacher, z, Condition(), Heun(steps=steps), lambda step: torch.zeros(()))
+        errors.append((found - exact).abs().max().item())
+    assert errors[2] < 1e-3
+    assert 3 < errors[0] / errors[1] < 5
+    assert 3 < errors[1] / errors[2] < 5
+
+
+def test_eighteen_steps_are_thirty_five_evaluations() -> None:
+    teacher = GaussianTeacher()
+    sample_teacher(teacher, range(4), Condition(), Heun())
+    assert teacher.calls == 35 == Heun().evaluations
+
+
+def test_heun_s_grid_is_that_of_karras() -> None:
+    grid = Heun(steps=3).grid()
+    assert grid == pytest.approx([80.0, ((80 ** (1 / 7) + 0.002 ** (1 / 7)) / 2) ** 7, 0.002, 0.0])
+
+
+@pytest.mark.parametrize("churn", [0.0, 20.0])
+def test_samples_of_gaussian_data_have_its_moments(churn: float) -> None:
+    images = sample_teacher(GaussianTeacher(), range(1000), Condition(), Heun(steps=128, churn=churn, churn_max=50.0), batch_size=1000)
+    assert images.mean().item() == pytest.approx(0.5, abs=0.015)
+    assert images.std().item() == pytest.approx(0.4, abs=0.015)
+
+
+@pytest.mark.parametrize("churn", [0.0, 20.0])
+def test_an_image_of_the_teacher_depends_on_its_own_seed_alone(churn: float) -> None:
+    sampler = Heun(steps=5, churn=churn)
+    together = sample_teacher(GaussianTeacher(), range(10, 17), Condition(), sampler, batch_size=7)
+    apart = sample_teacher(GaussianTeacher(), range(10, 17), Condition(), sampler, batch_size=2)
+    assert torch.equal(together, apart)
+    assert torch.equal(together[3:4], sample_teacher(GaussianTeacher(), [13], Condition(), sampler))
+
+
+def test_an_image_of_a_generator_depends_on_its_own_seed_and_label_alone() -> None:
+    cond = balanced_labels(7, 3)
+    together = sample_generator(Scaled(), range(7), cond, batch_size=7)
+    assert torch.equal(together, sample_generator(Scaled(), range(7), cond, batch_size=3))
+    assert torch.equal(together[4:5], sample_generator(Scaled(), [4], cond[4:5]))
+    assert torch.equal(together[4], 2 * seeded_noise([4], (1, 2, 2))[0] + 1)
+
+
+def test_noise_of_another_stream_is_other_noise() -> None:
+    assert not torch.equal(seeded_noise([0, 1], (4,)), seeded_noise([0, 1], (4,), stream=1))
+
+
+def test_labels_are_balanced() -> None:
+    assert balanced_labels(12, 5).label.tolist() == [0, 1, 2, 3, 4, 0, 1, 2, 3, 4, 0, 1]
+    assert balanced_labels(12, 0).label is None

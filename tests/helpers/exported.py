@@ -1,0 +1,72 @@
+"""Students of our own networks and their exports, for the tests of exports, of cards and of uploads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import Tensor
+
+from distill.networks.few_step_generator import FewStepGenerator
+from distill.publishing.export import export_generator
+from distill.teachers.edm import Settings as EDM
+from distill.teachers.edm2 import Settings as EDM2
+from distill.types import Condition, Generator
+from tests.helpers.random_teacher import save_random_teacher
+
+ORACLES = Path(__file__).parents[1] / "oracles"
+OBJECTIVE = {"name": "distribution_matching", "divergence": "jensen_shannon"}
+
+
+def own_student(kind: str, folder: Path) -> FewStepGenerator:
+    """Of our own U-Net (`unet`), of EDM's network (`edm`), or of EDM2's network of latents (`edm2`), whose autoencoder lies in `folder`."""
+    folder.mkdir(exist_ok=True)
+    if kind == "unet":
+        denoiser: Any = save_random_teacher(folder / "teacher", multipliers=(1,))
+    elif kind == "edm":
+        denoiser = EDM(path=ORACLES / "edm_tiny.pkl").load()
+    else:
+        denoiser = EDM2(path=ORACLES / "edm2_tiny.pkl", autoencoder=str(save_autoencoder(folder / "autoencoder"))).load()
+    return FewStepGenerator(denoiser, 2.5).eval()
+
+
+def save_autoencoder(folder: Path) -> Path:
+    """A small one of the published one's class and latents."""
+    from diffusers import AutoencoderKL
+
+    torch.manual_seed(0)
+    blocks = {"down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4}
+    AutoencoderKL(**blocks, block_out_channels=(4,) * 4, norm_num_groups=4).save_pretrained(folder)
+    return folder
+
+
+def exported(generator: Generator, folder: Path) -> Path:
+    """Export into a new folder; returns it."""
+    folder.mkdir(parents=True)
+    export_generator(generator, folder)
+    return folder
+
+
+def run_of(generator: Generator, folder: Path, teacher: dict[str, Any], **settings: Any) -> Path:
+    """The folder of a finished run with its export, though without a card; returns it."""
+    exported(generator, folder / "export")
+    config = {"task": "distill", "run_dir": str(folder), "steps": 3, "objective": OBJECTIVE, "teacher": teacher, **settings}
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    return folder
+
+
+@torch.no_grad()
+def images(generator: Generator, z: Tensor, cond: Condition) -> Tensor:
+    """Its images, (b, c, h, w) in [0, 1]."""
+    return (generator.decode(generator(z, cond)) / 2 + 0.5).clamp(0, 1)
+
+
+def opened(source: Path | str) -> Any:
+    """The pipeline of a network of ours, by diffusers' own loader."""
+    from diffusers import DiffusionPipeline
+
+    pipe = DiffusionPipeline.from_pretrained(str(source), trust_remote_code=True)
+    assert type(pipe).__name__ == "OneStepPipeline"
+    return pipe

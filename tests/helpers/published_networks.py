@@ -1,0 +1,73 @@
+"""Networks as the published code pickles them: objects that save their class's source, whose line here would end the process."""
+
+from __future__ import annotations
+
+import copy
+import sys
+import types
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from distill.storage.pickles.reader import PickledObject
+
+SOURCE = 'raise SystemExit("the source in this file was executed")'
+
+
+class Persistent:
+    """An object of a class with `persistent_class` of the published `torch_utils.persistence`."""
+
+    def __init__(self, class_name: str, state: dict[str, Any]) -> None:
+        self.meta = {"type": "class", "version": 6, "module_src": SOURCE, "class_name": class_name, "state": state}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return sys.modules["torch_utils.persistence"]._reconstruct_persistent_obj, (self.meta,)
+
+
+@contextmanager
+def published_names() -> Iterator[None]:
+    """Within, the function is there that such a pickle names."""
+    module = types.ModuleType("torch_utils.persistence")
+
+    def _reconstruct_persistent_obj(meta: Any) -> Any:
+        raise SystemExit("the file was opened by Python's unpickler")
+
+    _reconstruct_persistent_obj.__module__ = module.__name__
+    _reconstruct_persistent_obj.__qualname__ = "_reconstruct_persistent_obj"
+    module._reconstruct_persistent_obj = _reconstruct_persistent_obj  # type: ignore[attr-defined]
+    sys.modules |= {"torch_utils": types.ModuleType("torch_utils"), module.__name__: module}
+    try:
+        yield
+    finally:
+        del sys.modules["torch_utils"], sys.modules[module.__name__]
+
+
+def as_published(value: Any) -> Any:
+    """Objects that the reader gave, as the published code pickles them."""
+    if isinstance(value, dict):
+        return {name: as_published(one) for name, one in value.items()}
+    if not isinstance(value, PickledObject):
+        return value
+    state = as_published(value.state)
+    if value.class_name != "ModuleDict":
+        return Persistent(value.class_name, state)
+    modules = torch.nn.ModuleDict.__new__(torch.nn.ModuleDict)
+    modules.__dict__ = state
+    return modules
+
+
+def renamed(network: PickledObject, classes: dict[str, str], **arguments: Any) -> PickledObject:
+    """A copy of a network whose classes have other names, and which was called with further arguments."""
+    network = copy.deepcopy(network)
+    waiting = [network]
+    while waiting:
+        current = waiting.pop()
+        current.class_name = classes.get(current.class_name, current.class_name)
+        waiting += [child for child in current.state["_modules"].values() if child is not None]
+    network.state["_init_kwargs"].update(arguments)
+    if "model_type" in network.state["_init_kwargs"]:
+        backbone = network.state["_init_kwargs"]["model_type"]
+        network.state["_init_kwargs"]["model_type"] = classes.get(backbone, backbone)
+    return network

@@ -1,0 +1,19 @@
+"""A teacher of random weights, also where an untrained network has zeros, saved as a user would have one."""
+
+from pathlib import Path
+
+import torch
+
+from distill.networks.folder import save_denoiser
+from distill.networks.unet import UNet, UNetConfig
+
+
+def save_random_teacher(folder: Path, **sizes: int | float | tuple[int, ...]) -> UNet:
+    """Write a small network for the digits into a new folder; returns it in evaluation mode."""
+    torch.manual_seed(0)
+    network = UNet(UNetConfig(8, 1, 10, width=8, blocks=1, **sizes)).eval()
+    for parameter in network.parameters():
+        parameter.data.add_(0.05 * torch.randn_like(parameter))
+    folder.mkdir()
+    save_denoiser(network, folder)
+    return network

@@ -1,0 +1,219 @@
+"""What computes attention in networks of diffusers: elsewhere, but the same; refused where it is not to be had; no matter for runs and exports."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import diffusers  # noqa: F401 - which looks for xformers when it is imported
+import pytest
+import torch
+import yaml
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+from torch.overrides import TorchFunctionMode
+from torch.utils.checkpoint import checkpoint
+
+from distill.config.errors import UserError
+from distill.networks.diffusers import attention
+from distill.networks.few_step_generator import FewStepGenerator
+from distill.networks.folder import load_generator
+from distill.publishing.export import export_generator
+from distill.students.lora import Student as LoRA
+from distill.teachers.diffusers import Settings
+from distill.training.config import read_config
+from distill.training.distillation.teacher_samples import TeacherSamples
+from distill.training.run_folder import open_run_folder, record_run
+from distill.training.settings import TeacherSamplesSettings
+from distill.types import Condition, Denoiser
+from tests.helpers import tiny_pipelines
+
+FAMILIES: dict[str, Callable[[Path], Path]] = {
+    "ddpm": tiny_pipelines.ddpm,
+    "sdxl": tiny_pipelines.stable_diffusion_xl,
+    "dit": tiny_pipelines.dit,
+    "pixart": tiny_pipelines.pixart_sigma,
+    "sd3": tiny_pipelines.stable_diffusion_3,
+    "flux": tiny_pipelines.flux,
+    "sana": tiny_pipelines.sana,
+}
+
+
+class XFormers:
+    """Its attention by its definition, softmax(scale q k^T + bias) v with heads after tokens, and what its kernel demands of a bias."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor, attn_bias: Tensor | None, p: float, scale: float | None) -> Tensor:
+        self.calls += 1
+        assert (p, q.dtype, k.dtype) == (0.0, v.dtype, v.dtype)
+        scores = (q.shape[-1] ** -0.5 if scale is None else scale) * torch.einsum("bnhd,bmhd->bhnm", q, k)
+        if attn_bias is not None:
+            assert attn_bias.shape == scores.shape
+            assert attn_bias.dtype == v.dtype
+            assert all(stride % 8 == 0 for stride in attn_bias.stride()[:-1])
+            scores = scores + attn_bias
+        return torch.einsum("bhnm,bmhd->bnhd", scores.softmax(-1), v)
+
+
+class Counted(TorchFunctionMode):
+    """Counts the calls of PyTorch's attention."""
+
+    calls = 0
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.calls += func is scaled_dot_product_attention
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.fixture
+def xformers(monkeypatch: pytest.MonkeyPatch) -> XFormers:
+    """The package and a device, as far as is looked."""
+    computed, package, ops = XFormers(), ModuleType("xformers"), ModuleType("xformers.ops")
+    ops.memory_efficient_attention = computed  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "xformers", package)
+    monkeypatch.setitem(sys.modules, "xformers.ops", ops)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    return computed
+
+
+def inputs(network: Denoiser) -> tuple[Tensor, Tensor, Condition]:
+    x_t = torch.randn(2, *network.image_shape, generator=torch.Generator().manual_seed(0))
+    text = network.encode_prompts(["a", "abcdefg"]) if network.takes_text else Condition(torch.tensor([1, 2]) if network.label_count else None)
+    return x_t, torch.tensor([0.3, 0.7]) * network.schedule.t_max, text
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@torch.no_grad()
+def test_attention_elsewhere_is_the_same_in_every_family(family: str, tmp_path: Path, xformers: XFormers) -> None:
+    """With masks (PixArt, Sana), norms of queries and keys (SD 3.5, FLUX), positions (FLUX); linear attention (Sana) stays where it is."""
+    source = {"path": str(FAMILIES[family](tmp_path / "teacher")), "resolution": 16 if family == "flux" else None}
+    plain, other = (Settings(**source, attention=name).load() for name in ("sdpa", "xformers"))
+    for theirs, mine in zip(plain.network.modules(), other.network.modules(), strict=True):
+        if hasattr(theirs, "processor"):
+            assert isinstance(mine.processor, type(theirs.processor))
+            assert inspect.signature(mine.processor.__call__) == inspect.signature(theirs.processor.__call__)
+    given = inputs(plain)
+    with Counted() as counted:
+        expected = plain(*given)
+    assert xformers.calls == 0
+    with Counted() as left:
+        torch.testing.assert_close(other(*given), expected, rtol=1e-5, atol=1e-5)
+    assert xformers.calls == counted.calls > 0
+    assert left.calls == 0
+
+
+def test_copies_have_it_and_exports_do_not(tmp_path: Path, xformers: XFormers) -> None:
+    """Fake score and student, by copy and by LoRA; gradients, also of a pass that is made twice."""
+    folder = tiny_pipelines.stable_diffusion_xl(tmp_path / "teacher")
+    plain, teacher = (Settings(path=str(folder), attention=name).load() for name in ("sdpa", "xformers"))
+    arguments = inputs(plain)
+    gradients = []
+    for network, twice in ((plain, False), (copy.deepcopy(teacher), False), (copy.deepcopy(teacher), True)):
+        network.requires_grad_(True)
+        output: Any = checkpoint(network, *arguments, use_reentrant=False) if twice else network(*arguments)
+        before = xformers.calls
+        output.square().mean().backward()
+        assert (xformers.calls > before) == twice
+        gradients.append([parameter.grad for parameter in network.network.parameters()])
+    assert xformers.calls > 0
+    for mine in gradients[1:]:
+        torch.testing.assert_close(mine, gradients[0], rtol=1e-4, atol=1e-6)
+    before = xformers.calls
+    lora = LoRA(rank=2).build(teacher, 80.0)
+    with torch.no_grad():
+        lora(arguments[0], arguments[2])
+    assert xformers.calls > before
+    (tmp_path / "export").mkdir()
+    export_generator(FewStepGenerator(teacher, 80.0), tmp_path / "export")
+    assert "xformers" not in (tmp_path / "export" / "config.json").read_text()
+    before = xformers.calls
+    with torch.no_grad():
+        load_generator(tmp_path / "export")(arguments[0], arguments[2])
+    assert xformers.calls == before
+
+
+def test_flash_is_alone_where_it_can_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half precision without a mask goes to FlashAttention or nowhere; what it cannot take goes to what PyTorch chooses."""
+    allowed = []
+
+    def look(*args: Any, **settings: Any) -> Tensor:
+        cuda = torch.backends.cuda
+        allowed.append((cuda.flash_sdp_enabled(), cuda.mem_efficient_sdp_enabled(), cuda.math_sdp_enabled(), cuda.cudnn_sdp_enabled()))
+        return scaled_dot_product_attention(*args, **settings)
+
+    monkeypatch.setattr(attention, "scaled_dot_product_attention", look)
+    q, k, v = torch.randn(3, 2, 4, 16, 8)
+    mask = torch.zeros(2, 1, 1, 16)
+    half = [part.bfloat16() for part in (q, k, v)]
+    torch.testing.assert_close(attention.attend_by_flash(q, k, half[2]), scaled_dot_product_attention(*half))  # norms leave float32
+    torch.testing.assert_close(attention.attend_by_flash(*half, attn_mask=mask.bfloat16()), scaled_dot_product_attention(*half))
+    torch.testing.assert_close(attention.attend_by_flash(q, k, v, dropout_p=0.0), scaled_dot_product_attention(q, k, v))
+    assert allowed == [(True, False, False, False), (True, True, True, True), (True, True, True, True)]
+
+
+def test_masks_of_both_kinds() -> None:
+    """Booleans and addends, for all heads and queries or for each; 13 keys, which no row of a bias may have as its stride."""
+    q, k, v = torch.randn(2, 3, 5, 8), torch.randn(2, 3, 13, 8), torch.randn(2, 3, 13, 8)
+    for shape in ((2, 1, 1, 13), (2, 3, 5, 13), (1, 1, 5, 13)):
+        kept = torch.rand(shape) < 0.7
+        kept[..., 0] = True
+        for mask in (kept, torch.randn(shape)):
+            made = attention.attend_by_xformers(XFormers(), q, k, v, attn_mask=mask)
+            torch.testing.assert_close(made, scaled_dot_product_attention(q, k, v, attn_mask=mask))
+    with pytest.raises(ValueError, match="neither causal nor of grouped queries"):
+        attention.attend_by_xformers(XFormers(), q, k, v, is_causal=True)
+
+
+def test_what_is_not_there_is_said_in_one_line(monkeypatch: pytest.MonkeyPatch, xformers: XFormers) -> None:
+    """Before the pipeline is looked for."""
+
+    def complaint(backend: Any) -> str:
+        with pytest.raises(UserError) as error:
+            Settings(path="nowhere", attention=backend).load()
+        return str(error.value)
+
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (7, 5))
+    assert complaint("flash") == "teacher.attention: flash needs a CUDA device of compute capability 8.0 or more; expected sdpa or xformers"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert complaint("flash") == "teacher.attention: flash needs a CUDA device; expected sdpa"
+    assert complaint("xformers") == "teacher.attention: xformers needs a CUDA device; expected sdpa"
+    monkeypatch.setitem(sys.modules, "xformers.ops", None)
+    assert complaint("xformers") == "teacher.attention: xformers is not installed; expected it from pip install '.[xformers]'"
+    assert "nowhere cannot be opened as a diffusers pipeline" in complaint("sdpa")
+
+
+def test_a_run_may_go_on_with_another(tmp_path: Path) -> None:
+    """So may its teacher's samples; it is not what the run learns. An outline, which computes nothing, has none."""
+    folder = tiny_pipelines.ddpm(tmp_path / "teacher")
+    content = {"task": "distill", "run_dir": str(tmp_path / "run"), "steps": 1, "precision": "bf16", "objective": {"name": "score_matching"}}
+
+    def read(**teacher: Any) -> Any:
+        (tmp_path / "config.yaml").write_text(yaml.safe_dump({**content, "teacher": {"name": "diffusers", "path": str(folder), **teacher}}))
+        return read_config(tmp_path / "config.yaml")
+
+    open_run_folder(read())
+    record_run(read())
+    for name in ("xformers", "flash"):
+        open_run_folder(read(attention=name))
+    with pytest.raises(UserError, match=r"run holds another run: teacher.null_label is None there and 3 here; give another run_dir$"):
+        open_run_folder(read(attention="flash", null_label=3))
+    teacher = read().teacher.load()
+    stored = [
+        TeacherSamples(TeacherSamplesSettings(path=tmp_path / "x", count=2), read(**one).teacher, teacher) for one in ({}, {"attention": "flash"})
+    ]
+    assert stored[0].description == stored[1].description
+    assert next(read(attention="xformers").teacher.outline().parameters()).is_meta
+    with pytest.raises(UserError, match=r"teacher.attention: expected 'sdpa', 'xformers' or 'flash'; did you mean 'flash'\?; found 'flas'"):
+        read(attention="flas")
+    content["precision"] = "fp32"
+    with pytest.raises(
+        UserError, match=r"teacher.attention: flash computes in half precision; expected precision: bf16, or attention: sdpa or xformers"
+    ):
+        read(attention="flash")

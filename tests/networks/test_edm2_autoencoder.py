@@ -1,0 +1,145 @@
+"""EDM2's networks of latents, with an autoencoder of the published one's class: units, training on images, a student that makes images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from accelerate.state import AcceleratorState
+
+import distill
+from distill.config.errors import UserError
+from distill.data.images import from_bytes, to_bytes
+from distill.diffusion.sampling import sample_generator, seeded_noise
+from distill.networks.edm.autoencoder import StabilityAutoencoder
+from distill.teachers.edm2 import Settings
+from distill.training.config import read_config
+from distill.training.launch import launch
+from distill.types import Condition
+from tests.helpers import tiny_pipelines
+
+EDM2 = Path(__file__).parents[1] / "oracles" / "edm2_tiny.pkl"
+LATENTS = {
+    0: (-0.6966427, -0.3517316, -0.0161725, 0.3277439),
+    51: (-0.4568345, -0.1352814, 0.2533693, 0.6326220),
+    255: (0.5023981, 0.7305195, 1.3315364, 1.8521341),
+}
+"""EDM2's latents of even images of these bytes where the autoencoder's own are ten times the pixel that it is given, in all four channels.
+
+By hand, from the published `StabilityVAEEncoder`: it gives the autoencoder byte/255, and makes (10 byte/255 - mean) 0.5/deviation of its latents,
+with the means 5.81, 3.25, 0.12, -2.15 and the deviations 4.17, 4.62, 3.71, 3.28. In the first channel byte 51 is (2 - 5.81)/8.34 = -0.4568345.
+"""
+
+
+class TenTimes(torch.nn.Module):
+    """Stands in for the autoencoder: latents are ten times the first channel, averaged over 8x8 pixels, and pixels a tenth of the first latent."""
+
+    def __init__(self, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        self.dtype = dtype
+        self.given: list[torch.Tensor] = []
+
+    def encode(self, pixels: torch.Tensor) -> SimpleNamespace:
+        self.given.append(pixels)
+        latents = 10 * torch.nn.functional.avg_pool2d(pixels[:, :1], 8).repeat(1, 4, 1, 1)
+        return SimpleNamespace(latent_dist=SimpleNamespace(mode=lambda: latents))
+
+    def decode(self, latents: torch.Tensor, return_dict: bool) -> tuple[torch.Tensor]:
+        assert latents.dtype == self.dtype
+        assert not return_dict
+        return (latents[:, :1].repeat_interleave(8, 2).repeat_interleave(8, 3).repeat(1, 3, 1, 1) / 10,)
+
+
+def with_stand_in(vae: TenTimes) -> StabilityAutoencoder:
+    autoencoder = StabilityAutoencoder("nowhere")
+    autoencoder.use(vae)
+    return autoencoder
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    from diffusers import AutoencoderKL
+
+    torch.manual_seed(0)
+    sizes = {"block_out_channels": (4,) * 4, "norm_num_groups": 4}
+    blocks = {"down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4}
+    AutoencoderKL(**blocks, **sizes).save_pretrained(tmp_path / "vae")
+    return tmp_path / "vae"
+
+
+@pytest.mark.parametrize("byte", LATENTS)
+def test_an_image_becomes_the_latents_that_edm2_was_trained_on(byte: int) -> None:
+    vae = TenTimes()
+    image = from_bytes(torch.full((1, 3, 16, 24), byte, dtype=torch.uint8))
+    latents = with_stand_in(vae).encode(image)
+    torch.testing.assert_close(vae.given[0], torch.full((1, 3, 16, 24), byte / 255), rtol=0, atol=1e-6)
+    assert latents.shape == (1, 4, 2, 3)
+    torch.testing.assert_close(latents[0, :, 1, 2], torch.tensor(LATENTS[byte]), rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("byte", LATENTS)
+def test_latents_become_the_bytes_that_edm2_shows(byte: int) -> None:
+    latents = torch.tensor(LATENTS[byte])[None, :, None, None].expand(1, 4, 2, 3)
+    shown = to_bytes(with_stand_in(TenTimes()).decode(latents))
+    assert torch.equal(shown, torch.full((1, 3, 16, 24), byte, dtype=torch.uint8))
+
+
+def test_pixels_outside_the_range_are_shown_as_black_and_white() -> None:
+    """The first channel's latents of -0.1 and of 1.3 in the autoencoder's output: (-1 - 5.81)/8.34 and (13 - 5.81)/8.34."""
+    latents = torch.tensor([-0.8165468, 0.8621103])[:, None, None, None].expand(2, 4, 1, 1)
+    decoded = with_stand_in(TenTimes()).decode(latents)
+    torch.testing.assert_close(decoded[:, 0, 0, 0], torch.tensor([-1.2, 1.6]), rtol=0, atol=1e-5)
+    assert to_bytes(decoded)[:, 0, 0, 0].tolist() == [0, 255]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_the_autoencoder_works_in_its_own_type(dtype: torch.dtype) -> None:
+    """Latents of byte 51 in any type: their own rounding is all the error there is."""
+    autoencoder = with_stand_in(TenTimes())
+    latents = torch.tensor(LATENTS[51], dtype=dtype)[None, :, None, None]
+    decoded = autoencoder.decode(latents)
+    assert decoded.dtype == torch.promote_types(dtype, torch.float32)
+    expected = 0.2 * (latents[0, 0, 0, 0].double() * 8.34 + 5.81) - 1
+    assert (decoded.double() - expected).abs().max() < 1e-6
+    assert autoencoder.encode(torch.zeros(1, 3, 8, 8, dtype=dtype)).dtype == dtype
+
+
+def test_a_student_of_latents_learns_from_images_and_makes_images(folder: Path, tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (5, 64, 64, 3), dtype=np.uint8)
+    np.savez(tmp_path / "data.npz", images=images, labels=np.arange(5))
+    config = {
+        "task": "distill",
+        "run_dir": str(tmp_path / "run"),
+        "data": {"name": "array", "path": str(tmp_path / "data.npz")},
+        "teacher": {"name": "edm2", "path": str(EDM2), "autoencoder": str(folder)},
+        "objective": {"name": "distribution_matching", "divergence": "reverse_kl"},
+        "discriminator": {"reads": "teacher", "depths": ["bottleneck"], "width": 8},
+        "terms": [{"name": "gan", "weight": 0.1}],
+        **{"steps": 2, "batch_size": 2, "log_every": 1, "checkpoint_every": 2, "monitor_every": 2, "monitor_images": 2, "device": "cpu"},
+    }
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    AcceleratorState._reset_state(reset_partial_state=True)
+    launch(read_config(tmp_path / "config.yaml"))
+    student = distill.load_generator(tmp_path / "run")
+    assert (student.image_shape, student.pixel_shape) == ((4, 8, 8), (3, 64, 64))
+    made = sample_generator(student, [0], Condition(torch.tensor([1])), 1)
+    z = seeded_noise([0], student.image_shape)
+    with torch.no_grad():
+        latents = student(z, Condition(torch.tensor([1])))
+        torch.testing.assert_close(made, StabilityAutoencoder(str(folder)).decode(latents).clamp(-1, 1))
+
+
+def test_without_weights_it_is_the_published_one_and_without_a_source_there_is_one_line(tmp_path: Path) -> None:
+    outline = Settings(path=EDM2).outline()
+    assert outline.pixel_shape == (3, 64, 64)
+    assert sum(parameter.numel() for parameter in outline.other_parts()["autoencoder"].parameters()) == 83_653_863
+    assert outline.decode(torch.zeros(1, 4, 8, 8, device="meta")).shape == (1, 3, 64, 64)
+    with pytest.raises(UserError, match=r"^teacher.autoencoder: .*nowhere cannot be opened as an AutoencoderKL"):
+        StabilityAutoencoder(str(tmp_path / "nowhere")).decode(torch.zeros(1, 4, 8, 8))
+    tiny_pipelines.autoencoder().save_pretrained(tmp_path / "small")
+    with pytest.raises(UserError, match=r"small has other latents; expected 4 channels for 8x8 pixels$"):
+        StabilityAutoencoder(str(tmp_path / "small")).decode(torch.zeros(1, 4, 8, 8))

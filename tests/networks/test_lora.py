@@ -1,0 +1,189 @@
+"""LoRA: one base for teacher, student, fake score and average; adapters that learn, are kept alone, and leave as diffusers takes them."""
+
+from __future__ import annotations
+
+import copy
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from torch import Tensor, nn
+
+import distill
+from distill.config.errors import UserError
+from distill.networks.diffusers.lora import LoRANetwork
+from distill.networks.few_step_generator import FewStepGenerator
+from distill.networks.folder import ADAPTERS, WEIGHTS, load_generator, newest_checkpoint
+from distill.publishing.export import export_generator
+from distill.storage.tensors import weights_sha256
+from distill.students.lora import Student
+from distill.teachers.diffusers import Settings
+from distill.training.optimizer import EMA
+from tests.helpers import tiny_pipelines
+from tests.students.test_diffusers_student import FAMILIES, FLOW, OBJECTIVES, PROMPTS, SMALL_FLUX, image_of_diffusers, image_of_ours, run
+from train import main as train
+
+LOADERS = ("sd15", "sd21", "zero-snr", "sdxl", "sd3", "flux", "flux-schnell", "sana")
+"""Families whose pipelines load adapters."""
+DEFAULT = ("sdxl", "dit")
+
+
+def slow(family: str) -> Any:
+    return pytest.param(family, marks=() if family in DEFAULT else pytest.mark.slow)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("lora")
+    tiny_pipelines.stable_diffusion_xl(root / "sdxl")
+    (root / "prompts.txt").write_text("\n".join(PROMPTS))
+    return root
+
+
+def disturbed(generator: FewStepGenerator) -> FewStepGenerator:
+    """With adapters that do something."""
+    for parameter in generator.denoiser.adapters():
+        parameter.data.add_(0.1 * torch.randn_like(parameter))
+    return generator
+
+
+def image_with_adapters(teacher: Path, export: Path, z: Tensor, guidance: float, steps: int) -> Tensor:
+    """The image of the teacher's pipeline with the export's adapters and scheduler, by plain diffusers."""
+    import diffusers
+
+    pipe = diffusers.DiffusionPipeline.from_pretrained(teacher)
+    kind = "FlowMatchEulerDiscreteScheduler" if "FlowMatch" in (export / "scheduler" / "scheduler_config.json").read_text() else "LCMScheduler"
+    pipe.scheduler = getattr(diffusers, kind).from_pretrained(export / "scheduler")
+    pipe.load_lora_weights(export)
+    return tiny_pipelines.renoised(pipe, z, PROMPTS[: len(z)], steps, guidance_scale=guidance)
+
+
+@pytest.mark.parametrize("steps", [1, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("family", [slow(family) for family in FAMILIES])
+def test_an_export_is_what_diffusers_takes(family: str, steps: int, tmp_path: Path) -> None:
+    """A file of adapters where the family's pipeline loads one, else a whole pipeline; the same image to 1e-5."""
+    embedded = 7.0 if family == "flux" else None
+    settings = {"path": str(FAMILIES[family](tmp_path / "teacher")), "embedded_guidance": embedded, **(SMALL_FLUX if "flux" in family else {})}
+    entry = 1e4 if family in FLOW else 2.5
+    teacher = Settings(**settings).load()
+    generator = disturbed(Student(rank=4, alpha=2.0).build(teacher, *teacher.spaced(entry, steps)))
+    assert family in LOADERS or family in ("ddpm", "dit", "pixart-alpha", "pixart-sigma")
+    export_generator(generator, _made(tmp_path / "export"))
+    z = torch.randn(2, *generator.noise_shape)
+    ours = image_of_ours(generator, z)
+    assert (ours - image_of_ours(FewStepGenerator(Settings(**settings).load(), *generator.noise_to_signal), z)).abs().max() > 1e-3
+    if family in LOADERS:
+        theirs = image_with_adapters(tmp_path / "teacher", tmp_path / "export", z, embedded or 0.0, steps)
+    else:
+        theirs = image_of_diffusers(tmp_path / "export", z, steps)
+    torch.testing.assert_close(theirs, ours, rtol=0, atol=1e-5)
+    torch.testing.assert_close(image_of_ours(distill.load_generator(tmp_path / "export"), z), ours, rtol=0, atol=1e-5)
+
+
+def test_a_base_is_held_once(root: Path) -> None:
+    """Student and average share every tensor with the teacher but the adapters, and begin as the teacher, to the last bit."""
+    teacher = Settings(path=str(root / "sdxl")).load()
+    before, count = weights_sha256(teacher), sum(1 for _ in teacher.parameters())
+    student = Student(rank=4).build(teacher, 80.0)
+    z = torch.randn(2, *student.image_shape)
+    assert torch.equal(image_of_ours(student, z), image_of_ours(FewStepGenerator(teacher, 80.0), z))
+    average = EMA(student, 0.5)
+    adapters = student.denoiser.adapters()
+    theirs = {id(parameter) for parameter in teacher.parameters()}
+    for network in (student, average.average, copy.deepcopy(average.average)):
+        mine = {id(parameter) for parameter in network.parameters()}
+        assert (len(mine & theirs), len(mine - theirs)) == (count, len(adapters))
+    assert [parameter for parameter in student.parameters() if parameter.requires_grad] == adapters
+    first = adapters[0].detach().clone()
+    adapters[0].data.add_(1.0)
+    average.update(student)  # the first decay is 1/10
+    torch.testing.assert_close(average.average.denoiser.adapters()[0], first + 0.9)
+    assert weights_sha256(teacher) == before
+
+
+def test_merged_weights_are_base_and_adapters(root: Path) -> None:
+    """W + alpha/rank B A, for one layer by hand and for the whole network by what it predicts."""
+    teacher = Settings(path=str(root / "sdxl")).load()
+    network = disturbed(Student(rank=4, alpha=8.0, targets=("to_q", "conv1")).build(teacher, 80.0)).denoiser
+    name = "mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
+    layer, base = network.network.get_submodule(name), teacher.network.get_submodule(name)
+    merged = network.merged()
+    expected = base.weight + 2 * layer.lora_B.default.weight @ layer.lora_A.default.weight
+    torch.testing.assert_close(merged.network.get_submodule(name).weight, expected)
+    z, t = torch.randn(2, *teacher.image_shape), torch.tensor([10.0, 900.0])
+    cond = teacher.encode_prompts(PROMPTS[:2])
+    torch.testing.assert_close(merged(z, t, cond), network(z, t, cond), rtol=1e-4, atol=1e-4)
+    assert not any(isinstance(module, nn.Linear) and ".lora_" in name for name, module in merged.named_modules())
+
+
+@pytest.mark.parametrize(
+    "objective", ["score_matching", *(pytest.param(name, marks=pytest.mark.slow) for name in OBJECTIVES if name != "score_matching")]
+)
+def test_adapters_learn_and_are_kept_alone(root: Path, objective: str) -> None:
+    """Student and fake score with adapters of different sizes, a discriminator on the fake score; what is kept is the adapters."""
+    config = {
+        "teacher": {"name": "diffusers", "path": str(root / "sdxl")},
+        "prompts": {"name": "text_file", "path": str(root / "prompts.txt")},
+        "generator": {"network": {"name": "lora", "rank": 4}, "ema": 0.0, "init_noise_to_signal": 80.0},
+        "fake": {"network": {"name": "lora", "rank": 2, "targets": ["to_q", "to_v"]}},
+        "teacher_samples": {"path": str(root / "samples"), "count": 4, "sampler": {"steps": 2}},
+        "discriminator": {"reads": "fake", "real": "teacher", "width": 8},
+        "ratio": {"bins": 2} if "divergence" in OBJECTIVES[objective] else None,
+        "objective": {"name": objective, **OBJECTIVES[objective]},
+        "terms": [{"name": "gan", "weight": 0.1}],
+    }
+    run_dir = run(root, objective, config)
+    student = distill.load_generator(run_dir)
+    assert isinstance(student.denoiser, LoRANetwork)
+    z = torch.randn(2, *student.image_shape)
+    teacher = FewStepGenerator(Settings(path=str(root / "sdxl")).load(), 80.0)
+    assert (image_of_ours(student, z) - image_of_ours(teacher, z)).abs().max() > 1e-4
+    checkpoint = newest_checkpoint(run_dir)
+    assert checkpoint is not None
+    torch.testing.assert_close(image_of_ours(distill.load_generator(checkpoint), z), image_of_ours(student, z), rtol=0, atol=1e-6)
+    for name, file in {"generator": "generator", "fake": "fake", "average": WEIGHTS.partition(".")[0]}.items():
+        with safe_open(checkpoint / f"{file}.safetensors", "pt") as tensors:
+            assert all(".lora_" in key for key in tensors.keys()), name  # noqa: SIM118 - it is no mapping
+    with safe_open(checkpoint / "fake.safetensors", "pt") as tensors:
+        assert {key.rsplit(".", 4)[1] for key in tensors.keys()} == {"to_q", "to_v"}  # noqa: SIM118
+    longer = {**config, "resume": "auto", "checkpoint_every": 4, "steps": 3}
+    assert run(root, objective, longer) == run_dir  # restores its newest checkpoint, at its end
+
+
+def test_a_dry_run_counts_the_base_once(root: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("task: distill\nrun_dir: nowhere\nsteps: 1\nbatch_size: 2\nobjective: {name: score_matching}\n")
+    source = ["--teacher.name", "diffusers", "--teacher.path", str(root / "sdxl")]
+    prompts = ["--prompts.name", "text_file", "--prompts.path", str(root / "prompts.txt")]
+    lora = ["--generator.network", "{name: lora, rank: 4}", "--fake.network", "{name: lora, rank: 4}"]
+    assert train([str(tmp_path / "config.yaml"), "--dry-run", *source, *prompts, *lora]) == 0
+    said = capsys.readouterr().out
+    teacher = Settings(path=str(root / "sdxl")).load()
+    learnt = sum(parameter.numel() for parameter in Student(rank=4).build(teacher, 80.0).denoiser.adapters())
+    held = [teacher, *teacher.other_parts().values()]
+    weights = sum(parameter.numel() for network in held for parameter in network.parameters()) + 2 * learnt
+    assert f"{4 * weights / 2**20:,.1f} MiB  weights" in said
+    assert f"{2 * 2 * 4 * learnt / 2**20:,.1f} MiB  optimiser" in said
+    assert f"{4 * learnt / 2**20:,.1f} MiB  average" in said
+    assert f"{learnt:,} of them learn, the others are the teacher's" in said
+    assert re.search(r"\nLoRA +[\d., ]+1\.00  this run\nLoRA, activation checkpointing +[\d., ]+1\.[1-3]\d\n", said)
+
+
+def test_what_cannot_be_is_refused_in_one_line(root: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"^generator\.network: lora is for teachers of diffusers; expected copy$"):
+        Student().build(distill.load_teacher("assets/digits-teacher"), 80.0)
+    teacher = Settings(path=str(root / "sdxl")).load()
+    with pytest.raises(UserError, match=r"^lora\.targets: 'to_qq' is no layer of the network; did you mean 'to_q'\?$"):
+        Student(targets=("to_qq",)).build(teacher, 80.0)
+    export_generator(Student(rank=4).build(teacher, 80.0), _made(tmp_path / "export"))
+    export_generator(Student(rank=2).build(teacher, 80.0), _made(tmp_path / "other"))
+    (tmp_path / "other" / ADAPTERS).replace(tmp_path / "export" / ADAPTERS)
+    with pytest.raises(UserError, match=r"pytorch_lora_weights.safetensors: weights of another architecture: .* is \(2, \d+\); expected \(4, \d+\)"):
+        load_generator(tmp_path / "export")
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder

@@ -1,0 +1,69 @@
+"""R1 against gradients worked out by hand."""
+
+from itertools import pairwise
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from distill.objectives.gradient_penalty import GradientPenalty
+from distill.types import Features
+
+X = torch.tensor([[1.0, -2.0, 0.5], [0.0, 3.0, 1.0]])
+EPS = torch.tensor([[0.5, 1.0, -1.0], [2.0, -0.5, 1.0]])
+SLOPE = torch.tensor([0.7, -0.2, 1.5])
+
+
+def squares(x: torch.Tensor) -> Features:
+    return {"fine": x.square(), "coarse": 2 * x[:, :1]}
+
+
+def weigh(slope: torch.Tensor):
+    """D = slope . x^2 + 6 x_0, whose gradient is 2 slope x + (6, 0, 0)."""
+    return lambda features: (features["fine"] * slope).sum(1) + 3 * features["coarse"].sum(1)
+
+
+def test_exact_r1_is_half_the_squared_gradient_at_the_image_and_can_be_learned_from() -> None:
+    slope = SLOPE.clone().requires_grad_(True)
+    logits, penalty = GradientPenalty(weight=0.5)(squares, weigh(slope), X, EPS)
+    gradient = 2 * SLOPE * X + torch.tensor([6.0, 0.0, 0.0])
+    torch.testing.assert_close(logits, (SLOPE * X**2).sum(1) + 6 * X[:, 0])
+    torch.testing.assert_close(penalty, 0.25 * gradient.square().sum(1))
+    (learned,) = torch.autograd.grad(penalty.sum(), slope)
+    torch.testing.assert_close(learned, 0.25 * (2 * gradient * 2 * X).sum(0))
+
+
+@pytest.mark.parametrize("trained", [False, True])
+def test_r1_at_the_features_is_blind_to_the_network_below(trained: bool) -> None:
+    """The gradient with respect to all features together is (slope, 3), whether the features have a graph of their own or not."""
+    slope, x = SLOPE.clone().requires_grad_(True), X.clone().requires_grad_(trained)
+    logits, penalty = GradientPenalty(weight=0.5, at="features")(squares, weigh(slope), x, EPS)
+    torch.testing.assert_close(logits, (SLOPE * X**2).sum(1) + 6 * X[:, 0])
+    torch.testing.assert_close(penalty, torch.full((2,), 0.25 * (SLOPE.square().sum() + 9).item()))
+    (learned,) = torch.autograd.grad(penalty.sum(), slope)
+    torch.testing.assert_close(learned, SLOPE)  # 2 samples of 0.25 times 2 slope
+
+
+@pytest.mark.parametrize("step", [0.01, 0.5])
+def test_the_approximate_r1_is_the_squared_difference_over_the_step(step: float) -> None:
+    logits, penalty = GradientPenalty(weight=0.5, approximate=True, step=step)(squares, weigh(SLOPE), X, EPS)
+    moved = (SLOPE * (X + step * EPS) ** 2).sum(1) + 6 * (X + step * EPS)[:, 0]
+    torch.testing.assert_close(penalty, 0.25 * ((moved - logits) / step) ** 2, rtol=1e-3, atol=0)
+
+
+def test_the_approximate_r1_tends_to_the_exact_one() -> None:
+    """By the square of the step: at step s the mean over directions of a quadratic is |gradient|^2 + s^2 ((sum slope)^2 + 2 |slope|^2)."""
+    x = X[:1].double().expand(400_000, 3)
+    eps = torch.randn(x.shape, generator=torch.Generator().manual_seed(0), dtype=x.dtype)
+    exact = (2 * SLOPE * X[0] + torch.tensor([6.0, 0.0, 0.0])).square().sum().item()
+    bias = (SLOPE.sum() ** 2 + 2 * SLOPE.square().sum()).item()
+    found = [GradientPenalty(2.0, approximate=True, step=step)(squares, weigh(SLOPE), x, eps)[1].mean().item() for step in (2.0, 1.0, 0.01)]
+    assert found == pytest.approx([exact + step**2 * bias for step in (2.0, 1.0, 0.01)], rel=0.01)
+    assert all(abs(far - exact) > abs(near - exact) for far, near in pairwise(found))
+
+
+def test_both_ends_of_the_difference_have_the_same_dropout_masks() -> None:
+    torch.manual_seed(0)
+    x = torch.ones(64, 3)
+    _, penalty = GradientPenalty(1.0, approximate=True)(lambda x: {"fine": F.dropout(x, 0.5)}, lambda f: f["fine"].sum(1), x, torch.zeros_like(x))
+    assert penalty.tolist() == [0.0] * 64

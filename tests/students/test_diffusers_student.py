@@ -1,0 +1,320 @@
+"""Students of diffusers' pipelines: they learn, and leave as pipelines that plain diffusers runs in one step, with the same image."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from accelerate.state import AcceleratorState
+from PIL import Image
+from torch import Tensor
+
+import distill
+from distill.config.errors import UserError
+from distill.data.images import to_bytes
+from distill.diffusion.sampling import seeded_noise
+from distill.networks.few_step_generator import FewStepGenerator
+from distill.networks.folder import newest_checkpoint
+from distill.publishing.export import export_generator
+from distill.teachers.diffusers import Settings
+from distill.training.config import read_config
+from distill.training.launch import launch
+from distill.types import Condition, Generator
+from eval.__main__ import main as evaluate
+from eval.run.images import Images
+from sample import main as sample
+from tests.helpers import tiny_pipelines
+
+PROMPTS, LABELS = ["a cat", "two dogs", "xyz"], [3, 1, 4]
+ZERO_SNR = {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True, "clip_sample": False}
+FAMILIES: dict[str, Callable[[Path], Path]] = {
+    "ddpm": tiny_pipelines.ddpm,
+    "sd15": tiny_pipelines.stable_diffusion,
+    "sd21": lambda folder: tiny_pipelines.stable_diffusion(folder, prediction_type="v_prediction"),
+    "zero-snr": lambda folder: tiny_pipelines.stable_diffusion(folder, "DDIMScheduler", **ZERO_SNR),
+    "sdxl": tiny_pipelines.stable_diffusion_xl,
+    "dit": tiny_pipelines.dit,
+    "pixart-alpha": tiny_pipelines.pixart_alpha,
+    "pixart-sigma": tiny_pipelines.pixart_sigma,
+    "sd3": tiny_pipelines.stable_diffusion_3,
+    "flux": tiny_pipelines.flux,
+    "flux-schnell": lambda folder: tiny_pipelines.flux(folder, guidance=False),
+    "sana": tiny_pipelines.sana,
+}
+FLOW = ("sd3", "flux", "flux-schnell", "sana")
+SMALL_FLUX = {"resolution": 16}
+OBJECTIVES = {
+    "distribution_matching": {"divergence": "jensen_shannon"},
+    "score_matching": {"alpha": 1.2},
+    "expanded_divergence": {"divergence": "forward_kl"},
+}
+SMALL = {"steps": 3, "batch_size": 2, "log_every": 1, "checkpoint_every": 3, "device": "cpu"}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Tiny pipelines, prompts, and a folder of captioned images."""
+    root = tmp_path_factory.mktemp("students")
+    for name in ("ddpm", "sd15", "sdxl"):
+        FAMILIES[name](root / name)
+    (root / "prompts.txt").write_text("\n".join(PROMPTS))
+    (root / "images").mkdir()
+    for row, prompt in enumerate(PROMPTS):
+        Image.new("RGB", (20 + row, 24), (80 * row, 128, 0)).save(root / "images" / f"{row}.png")
+        (root / "images" / f"{row}.txt").write_text(prompt)
+    return root
+
+
+def run(root: Path, name: str, config: dict[str, Any]) -> Path:
+    """Run a configuration to its end."""
+    file = root / f"{name}.yaml"
+    file.write_text(yaml.safe_dump({"task": "distill", **SMALL, "run_dir": str(root / "runs" / name), **config}))
+    config_read = read_config(file)
+    AcceleratorState._reset_state(reset_partial_state=True)  # the precision of the last run is kept otherwise
+    assert launch(config_read) == 0
+    return config_read.run_dir
+
+
+def folder_of(root: Path, family: str) -> Path:
+    """The tiny pipeline of a family, which is built when it is asked for first."""
+    return root / family if (root / family).is_dir() else FAMILIES[family](root / family)
+
+
+def image_of_diffusers(folder: Path, z: Tensor, steps: int = 1) -> Tensor:
+    """The exported pipeline called as users call it, but for the noise."""
+    from diffusers import DiffusionPipeline
+
+    pipe = DiffusionPipeline.from_pretrained(folder)
+    guidance = {"guidance_scale": 0} if "guidance_scale" in inspect.signature(type(pipe).__call__).parameters else {}
+    condition = PROMPTS[: len(z)] if hasattr(pipe, "encode_prompt") else LABELS[: len(z)]
+    return tiny_pipelines.renoised(pipe, z, condition, steps, **guidance)
+
+
+@torch.no_grad()
+def image_of_ours(generator: Generator, z: Tensor) -> Tensor:
+    label = torch.tensor(LABELS[: len(z)]) if generator.label_count else None
+    cond = generator.encode_prompts(PROMPTS[: len(z)]) if generator.takes_text else Condition(label)
+    return (generator.decode(generator(z, cond)) / 2 + 0.5).clamp(0, 1)
+
+
+ENTRIES = [(family, entry, 1) for family in FAMILIES for entry in (2.5, 1e4) if entry > 80 or family not in FLOW]
+"""In the middle of the schedule and at its end; in flow matching at its end."""
+SEVERAL = [pytest.param(family, 1e4, steps, marks=() if family in ("ddpm", "flux") else pytest.mark.slow) for family in FAMILIES for steps in (3, 8)]
+SEVERAL += [("sd15", 2.5, 4), ("sd3", 1e4, 4), ("ddpm", 0.03, 2)]  # the last at t = 5 and 2, where a consistency model would mix its input in
+
+
+@pytest.mark.parametrize(("family", "noise_to_signal", "steps"), [*ENTRIES, *SEVERAL])
+def test_an_export_is_a_pipeline_of_diffusers(family: str, noise_to_signal: float, steps: int, tmp_path: Path) -> None:
+    settings = {"path": str(FAMILIES[family](tmp_path / "teacher")), **(SMALL_FLUX if "flux" in family else {})}
+    settings["embedded_guidance"] = 7.0 if family == "flux" else None
+    network = Settings(**settings).load()
+    levels = network.spaced(noise_to_signal, steps)
+    generator = FewStepGenerator(network, *levels)
+    for parameter in generator.parameters():
+        parameter.data.add_(0.02 * torch.randn_like(parameter))
+    (tmp_path / "export").mkdir()
+    export_generator(generator, tmp_path / "export")
+    z = torch.randn(2, *generator.noise_shape)
+    ours = image_of_ours(generator, z)
+    torch.testing.assert_close(image_of_diffusers(tmp_path / "export", z, steps), ours, rtol=0, atol=1e-5)
+    torch.testing.assert_close(image_of_ours(distill.load_generator(tmp_path / "export"), z), ours, rtol=0, atol=1e-5)
+    teacher = Settings(**{**settings, "path": str(tmp_path / "export"), "embedded_guidance": None}).load()
+    assert teacher.schedule.t_max == generator.entries[0].t
+    torch.testing.assert_close(image_of_ours(FewStepGenerator(teacher, *levels), z), ours, rtol=0, atol=1e-5)
+
+
+def test_a_generator_of_random_numbers_makes_the_noise_of_all_steps(root: Path, tmp_path: Path) -> None:
+    """The image of a seed, called as users call it: the pipeline draws the first noise of it and the scheduler the others, one after another."""
+    from diffusers import DiffusionPipeline
+
+    teacher = distill.load_teacher(root / "sd15")
+    student = FewStepGenerator(teacher, *teacher.spaced(80.0, 4))
+    export_generator(student, _made(tmp_path / "export"))
+    pipe = DiffusionPipeline.from_pretrained(tmp_path / "export")
+    drawn = torch.Generator().manual_seed(5)
+    theirs = pipe(PROMPTS[:1], num_inference_steps=4, guidance_scale=0, generator=drawn, output_type="pt").images
+    random = torch.Generator().manual_seed(5)
+    z = torch.cat([torch.randn(1, *student.image_shape, generator=random) for _ in range(4)], 1)
+    torch.testing.assert_close(theirs, image_of_ours(student, z), rtol=0, atol=1e-5)
+
+
+DEFAULT = [("sd15", objective) for objective in OBJECTIVES] + [("sd3", "expanded_divergence")]
+
+
+@pytest.mark.parametrize(
+    ("family", "objective"),
+    [
+        pytest.param(family, objective, marks=() if (family, objective) in DEFAULT else pytest.mark.slow)
+        for family in FAMILIES
+        for objective in OBJECTIVES
+    ],
+)
+def test_every_objective_moves_the_student(root: Path, family: str, objective: str) -> None:
+    """With a discriminator on stored samples of the teacher; text teachers guided, with prompt dropout and a cache."""
+    source = {"path": str(folder_of(root, family)), **(SMALL_FLUX if "flux" in family else {})}
+    teacher = FewStepGenerator(Settings(**source).load(), 80.0)
+    text = {"prompts": {"name": "text_file", "path": str(root / "prompts.txt"), "dropout": 0.3, "cache": str(root / "cache" / family)}}
+    guidance = {"guidance": {"teacher": 2.0, "fake": 1.5}}
+    settings: dict[str, Any] = {
+        "teacher": {"name": "diffusers", **source},
+        "generator": {"init_noise_to_signal": 80.0, "ema": 0.0, "noise_levels": {"name": "uniform", "start": 0.02, "stop": 0.98}},
+        "teacher_samples": {"path": str(root / "samples" / family), "count": 4, "sampler": {"steps": 2}},
+        "objective": {"name": objective, **OBJECTIVES[objective]},
+        "discriminator": {"reads": "fake", "real": "teacher", "depths": [next(iter(teacher.denoiser.depth_channels)), "bottleneck"], "width": 8},
+        "ratio": {"bins": 2} if "divergence" in OBJECTIVES[objective] else None,
+        "terms": [{"name": "gan", "weight": 0.1}, {"name": "regression", "weight": 0.1}],
+        **(text if teacher.takes_text else {}),
+        **(guidance if teacher.takes_text or family == "dit" else {}),
+    }
+    run_dir = run(root, f"{family}-{objective}", settings)
+    z = torch.randn(2, *teacher.image_shape, generator=torch.Generator().manual_seed(0))
+    student = image_of_ours(distill.load_generator(run_dir), z)
+    assert (student - image_of_ours(teacher, z)).abs().max() > 1e-4
+    torch.testing.assert_close(image_of_diffusers(run_dir / "export", z), student, rtol=0, atol=1e-5)
+    checkpoint = newest_checkpoint(run_dir)
+    assert checkpoint is not None
+    assert not (checkpoint / "model_index.json").exists()
+    torch.testing.assert_close(image_of_ours(distill.load_generator(checkpoint), z), student, rtol=0, atol=1e-5)
+
+
+def test_flow_matching_begins_with_pure_noise(root: Path) -> None:
+    with pytest.raises(UserError, match=r"init_noise_to_signal: is 2\.5; expected at least 80, for pure noise, with which pipelines of flow"):
+        FewStepGenerator(distill.load_teacher(folder_of(root, "sd3")), 2.5)
+
+
+def test_steps_that_no_pipeline_takes_are_refused(root: Path) -> None:
+    """Of a schedule of whole steps, all but those that divide it evenly; of a flow, uneven ones. The last of a flow is free."""
+    sd15, sd3 = (distill.load_teacher(folder_of(root, family)) for family in ("sd15", "sd3"))
+    refused = [
+        (sd15, (80.0, 2.5), r"steps at t = 999, 625; expected 999, 499, or null: pipelines have no others"),
+        (sd15, (80.0, 20.0), r"steps at t = 999, 999; expected 999, 499, or null: pipelines have no others"),
+        (sd3, (80.0, 3.0, 1.0, 0.5), r"steps at t = 1, 0\.75, 0\.5, 0\.333333; expected 1, 0\.777778, 0\.555556, 0\.333333, or null"),
+        (sd3, (2.5, 1.0), r"generator\.init_noise_to_signal: is 2\.5; expected at least 80"),
+    ]
+    for teacher, levels, message in refused:
+        with pytest.raises(UserError, match=message):
+            FewStepGenerator(teacher, *levels)
+    assert [entry.t for entry in FewStepGenerator(sd3, 80.0, 0.25).entries] == [1.0, pytest.approx(0.2)]
+
+
+def test_a_run_of_several_steps_leaves_as_a_pipeline_or_does_not_begin(root: Path) -> None:
+    settings = {
+        "teacher": {"name": "diffusers", "path": str(root / "sdxl")},
+        "prompts": {"name": "text_file", "path": str(root / "prompts.txt")},
+        "objective": {"name": "score_matching"},
+    }
+    student = {"network": {"name": "lora", "rank": 4}, "init_noise_to_signal": 80.0, "steps": 2, "ema": 0.0}
+    full = {**student, "network": {"name": "copy"}, "steps": 4}
+    run_dir = run(root, "four-steps", {**settings, "generator": full})
+    generator = distill.load_generator(run_dir)
+    z = torch.randn(2, *generator.noise_shape, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(image_of_diffusers(run_dir / "export", z, 4), image_of_ours(generator, z), rtol=0, atol=1e-5)
+    assert "num_inference_steps=4, guidance_scale=0" in (run_dir / "export" / "README.md").read_text()
+    adapters = run(root, "two-steps", {**settings, "generator": student})
+    assert [entry.t for entry in distill.load_generator(adapters).entries] == [999, 499]
+    with pytest.raises(UserError, match="expected 999, 499, or null: pipelines have no others"):
+        run(root, "no-steps", {**settings, "generator": {**student, "further_noise_to_signal": [2.5]}})
+    assert not (root / "runs" / "no-steps").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", ["sd15/f_distill", "sd15/sid_lsg", "sd15/dmd2", "sdxl/f_distill", "sdxl/dmd2", "sdxl/dmd2_lora"])
+def test_the_papers_presets_run(root: Path, preset: str) -> None:
+    """Three steps with a tiny pipeline of the same classes; everything that is not a size, a path or a count stays the preset's."""
+    content = yaml.safe_load(Path(f"configs/{preset}.yaml").read_text())
+    content["teacher"].update(path=str(root / preset.split("/")[0]), resolution=16)
+    content["prompts"]["cache"] = None
+    if "data" in content:
+        content["data"].update(path=str(root / "images"), resolution=16)
+    else:
+        content["prompts"]["path"] = str(root / "prompts.txt")
+    content["fake"] |= {"updates": 1, "warmup_steps": 0}
+    content["generator"].pop("init_from", None)  # a student of another preset
+    run_dir = run(root, preset.replace("/", "-"), {**content, **SMALL, "micro_batch_size": 1, "run_dir": str(root / "runs" / preset)})
+    last = json.loads((run_dir / "stats.jsonl").read_text().splitlines()[-1])
+    assert last["step"] == 3
+    assert last["grad_norm/generator"] > 0
+    assert distill.load_generator(run_dir).denoiser.entries([content["generator"]["init_noise_to_signal"]])[0].t == {
+        "sd15/sid_lsg": 625.0,
+        "sdxl/dmd2": 399.0,
+        "sdxl/dmd2_lora": 399.0,
+    }.get(preset, 999.0)
+
+
+def test_prompts_from_the_command_line(root: Path, tmp_path: Path) -> None:
+    """`sample.py` with an export, and with the teacher: a file of prompts, in turn."""
+    (tmp_path / "export").mkdir()
+    export_generator(FewStepGenerator(distill.load_teacher(root / "sd15"), 80.0), tmp_path / "export")
+    arguments = ["--run", str(tmp_path / "export"), "--n", "4", "--out", str(tmp_path / "samples"), "--device", "cpu"]
+    sample([*arguments, "--prompts", str(root / "prompts.txt")])
+    written = json.loads((tmp_path / "samples" / "samples.json").read_text())
+    records = written["images"]
+    assert (written["size"], written["dtype"]) == ([16, 16], "float32")
+    assert [record["prompt"] for record in records] == [*PROMPTS, PROMPTS[0]]
+    with Image.open(tmp_path / "samples" / "000001.png") as image:
+        assert image.size == (16, 16)
+        noted = json.loads(image.text["Comment"])
+        assert (noted["seed"], noted["prompt"], noted["size"], noted["dtype"]) == (1, "two dogs", [16, 16], "float32")
+        plain = np.asarray(image).astype(int)
+    sample([*arguments, "--prompts", str(root / "prompts.txt"), "--dtype", "bfloat16"])
+    with Image.open(tmp_path / "samples" / "000001.png") as image:
+        assert 0 < np.abs(np.asarray(image).astype(int) - plain).max() <= 8
+    sample([*arguments, "--prompts", "a cat", "--resolution", "24"])
+    with Image.open(tmp_path / "samples" / "000000.png") as image:
+        assert image.size == (24, 24)
+    with pytest.raises(UserError, match="--prompts: the model takes text; expected a text file of prompts, one a line"):
+        sample(arguments)
+
+
+def test_an_evaluation_draws_prompts(root: Path, tmp_path: Path) -> None:
+    """A student and its teacher, with the run's prompts and with others; the captions of real images are no labels."""
+    np.save(tmp_path / "real.npy", np.random.default_rng(0).integers(256, size=(8, 16, 16, 3), dtype=np.uint8))
+    (tmp_path / "run" / "export").mkdir(parents=True)
+    export_generator(FewStepGenerator(distill.load_teacher(root / "sd15"), 80.0), tmp_path / "run" / "export")
+    config = {"task": "distill", "run_dir": str(tmp_path / "run"), "steps": 1, "objective": {"name": "score_matching"}, "guidance": {"teacher": 2.0}}
+    prompts = {"name": "text_file", "path": str(root / "prompts.txt")}
+    teacher = {"name": "diffusers", "path": str(root / "sd15")}
+    (tmp_path / "run" / "config.yaml").write_text(yaml.safe_dump({**config, "teacher": teacher, "prompts": prompts}))
+    arguments = ["--run", str(tmp_path / "run"), "--data", f"array:{tmp_path / 'real.npy'}", "--n", "4"]
+    evaluate(arguments)
+    measured = json.loads((tmp_path / "run" / "eval.json").read_text())
+    generator = distill.load_generator(tmp_path / "run")
+    with torch.no_grad():
+        z = seeded_noise(range(4), generator.image_shape)
+        made = to_bytes(generator.decode(generator(z, generator.encode_prompts([*PROMPTS, PROMPTS[0]]))))
+    assert measured["hashes"]["student"] == Images(made).sha256
+    (tmp_path / "others.txt").write_text("abc")
+    evaluate([*arguments, "--prompts", str(tmp_path / "others.txt"), "--no-teacher"])
+    others = json.loads((tmp_path / "run" / "eval.json").read_text())
+    assert others["hashes"]["student"] != measured["hashes"]["student"]
+
+
+def test_prompts_belong_to_text(root: Path) -> None:
+    def complaint(config: dict[str, Any]) -> str:
+        with pytest.raises(UserError) as error:
+            run(root, "refused", {"objective": {"name": "score_matching"}, **config})
+        return str(error.value)
+
+    text = {"teacher": {"name": "diffusers", "path": str(root / "sd15")}}
+    prompts = {"prompts": {"name": "text_file", "path": str(root / "prompts.txt")}}
+    images = {"data": {"name": "captioned_folder", "path": str(root / "images"), "resolution": 16}}
+    assert complaint(text) == "prompts: the teacher takes text; expected a source of prompts"
+    assert complaint({"teacher": {"name": "diffusers", "path": str(root / "ddpm")}, **prompts}) == "prompts: the teacher takes no text; expected null"
+    shown = complaint({**text, **prompts, **images, "discriminator": {}})
+    assert shown.endswith("prompts: real images are shown with their own; expected captions, or discriminator.real: teacher")
+    assert "captions needs data that have them" in complaint({**text, "prompts": {"name": "captions"}})
+    small = {**images["data"], "resolution": 8}
+    wrong_size = complaint({**text, "data": small, "prompts": {"name": "captions"}, "discriminator": {}})
+    assert wrong_size == "data: images of (3, 8, 8); expected (3, 16, 16) as the network's"
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder

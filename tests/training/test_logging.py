@@ -1,0 +1,63 @@
+"""What a run says of itself, and where it stops."""
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from distill.config.errors import TrainingError
+from distill.training.logging import Averages, append_line, check_finite, cut_lines
+
+
+def test_a_loss_that_is_not_finite_is_named_with_its_step_and_noise_levels() -> None:
+    u = torch.tensor([0.25, 0.75])
+    check_finite({"fake": torch.tensor(1.0)}, 7, u)
+    with pytest.raises(TrainingError, match=r"step 7: loss 'gan' is inf; its batch's noise levels are quantiles 0\.2500 to 0\.7500"):
+        check_finite({"fake": torch.tensor(1.0), "gan": torch.tensor(torch.inf)}, 7, u)
+
+
+def test_a_metric_is_averaged_over_the_steps_that_have_it() -> None:
+    averages = Averages()
+    averages.add({"a": torch.tensor(1.0)})
+    averages.add({"a": torch.tensor(3.0), "b": torch.tensor(5.0)})
+    assert averages.take(lambda means: means) == {"a": 2.0, "b": 5.0}
+    assert averages.take(lambda means: means) == {}
+
+
+def test_a_line_begins_anew_after_half_a_line_and_is_json_whatever_its_values(tmp_path: Path) -> None:
+    path = tmp_path / "stats.jsonl"
+    path.write_text('{"step": 1}\n{"st')
+    append_line(path, {"step": 2, "loss": float("nan")})
+    assert path.read_text().splitlines()[1] == '{"st'
+    assert json.loads(path.read_text().splitlines()[2]) == {"step": 2, "loss": None}
+
+
+def test_a_line_is_appended_without_reading_what_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "stats.jsonl"
+    path.write_bytes(b"\n" * 50_000_000)
+    read = []
+    file_read = io.BufferedRandom.read
+
+    class Counted(io.BufferedRandom):
+        def read(self, size: int | None = -1) -> bytes:
+            found = file_read(self, size)
+            read.append(len(found))
+            return found
+
+    monkeypatch.setattr(Path, "open", lambda self, mode: Counted(io.FileIO(self, "ab+" if "+" in mode else mode)))
+    append_line(path, {"step": 3})
+    assert sum(read) <= 1
+    assert path.stat().st_size == 50_000_000 + len('{"step": 3}\n')
+
+
+def test_lines_after_a_checkpoint_and_what_is_no_line_are_dropped(tmp_path: Path) -> None:
+    path = tmp_path / "stats.jsonl"
+    path.write_text('{"step": 1, "a": null}\n[]\n{"step": 2}\n{"step": 3}\n{"ste')
+    cut_lines(path, 2)
+    assert path.read_text() == '{"step": 1, "a": null}\n{"step": 2}\n'
+    cut_lines(path, 0)
+    assert path.read_text() == ""
+    cut_lines(tmp_path / "absent", 2)
+    assert not (tmp_path / "absent").exists()

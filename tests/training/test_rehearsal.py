@@ -1,0 +1,199 @@
+"""What a dry run predicts, against what torch's allocator counts while the engine takes a step; and what is not to be measured here, by hand."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from accelerate.state import AcceleratorState
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.profiler import ProfilerActivity, profile
+
+from distill.networks.diffusers.pipeline import Pipeline
+from distill.networks.folder import save_denoiser
+from distill.networks.unet import UNet, UNetConfig
+from distill.training.config import read_config
+from distill.training.distillation.task import Distillation
+from distill.training.dry_run.meta_kernels import MetaKernels
+from distill.training.dry_run.meter import Meter
+from distill.training.dry_run.step import rehearse_distillation
+from distill.training.dry_run.summary import META, measure, measure_both
+from distill.training.launch import build_accelerator
+from distill.training.logging import Clock
+from distill.training.settings import DistillRun
+from tests.helpers import tiny_pipelines
+from tests.students.test_diffusers_student import PROMPTS
+from train import main as train
+
+LORA = {"network": {"name": "lora", "rank": 4}}
+DMD = {"name": "distribution_matching", "divergence": "reverse_kl"}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("rehearsal")
+    (root / "unet").mkdir()
+    save_denoiser(UNet(UNetConfig(resolution=16, channels=3, width=16, multipliers=(1, 2), dropout=0.1)), root / "unet")
+    tiny_pipelines.stable_diffusion_xl(root / "sdxl")
+    (root / "prompts.txt").write_text("\n".join(PROMPTS))
+    return root
+
+
+def config_of(root: Path, teacher: str, **changes: Any) -> DistillRun:
+    """A run with everything that takes memory: two fake updates, a discriminator on the fake score, guidance where there are prompts."""
+    source: dict[str, Any] = {"teacher": {"name": "native", "path": str(root / "unet")}}
+    if teacher == "sdxl":
+        source = {"teacher": {"name": "diffusers", "path": str(root / "sdxl")}, "guidance": {"teacher": 2.0}}
+        source["prompts"] = {"name": "text_file", "path": str(root / "prompts.txt")}
+    content = {
+        **{"task": "distill", "run_dir": str(root / "run"), "steps": 2, "batch_size": 32, "device": "cpu"},
+        "fake": {"updates": 2},
+        "objective": {"name": "score_matching"},
+        "teacher_samples": {"path": str(root / "samples" / teacher), "count": 4, "sampler": {"steps": 1}},
+        "discriminator": {"reads": "fake", "real": "teacher", "width": 16},
+        "terms": [{"name": "gan", "weight": 0.1}],
+    }
+    (root / "config.yaml").write_text(yaml.safe_dump({**content, **source, **changes}))
+    config = read_config(root / "config.yaml")
+    assert isinstance(config, DistillRun)
+    return config
+
+
+def moments(task: Distillation) -> list[Tensor]:
+    """What Adam remembers, but for the number of its step."""
+    states = [state for updater in task.updaters.values() for state in updater.optimizer.state.values()]
+    return [state[name] for state in states for name in ("exp_avg", "exp_avg_sq")]
+
+
+def most_allocated(do: Callable[[], Any]) -> int:
+    """Bytes that torch's allocator held at most, beyond those that it held before."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+        do()
+    events = [event for event in profiled.profiler.kineto_results.events() if event.name() == "[memory]"]
+    live = most = 0
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        live += event.nbytes()
+        most = max(most, live)
+    return most
+
+
+@pytest.mark.parametrize(
+    ("teacher", "changes"),
+    [
+        pytest.param("unet", {}, id="unet"),
+        pytest.param("unet", {"objective": DMD, "micro_batch_size": 16}, id="unet in micro-batches", marks=pytest.mark.slow),
+        pytest.param("sdxl", {}, id="sdxl in full", marks=pytest.mark.slow),
+        pytest.param("sdxl", {"generator": LORA, "fake": LORA}, id="sdxl lora", marks=pytest.mark.slow),
+    ],
+)
+def test_it_predicts_what_a_step_takes(root: Path, teacher: str, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The very bytes of what is held throughout; what a step adds to it to 3 %, or to the megabyte that kernels of CPUs take for a moment."""
+    # The tiny pipeline's prompts are of 16 tokens, not of CLIP's 77.
+    monkeypatch.setattr(Pipeline, "text_shapes", lambda pipeline: {"tokens": (16, 24), "pooled": (16,)})
+    for is_checkpointed in (False, True):
+        config = config_of(root, teacher, **changes, activation_checkpointing=is_checkpointed)
+        AcceleratorState._reset_state(reset_partial_state=True)
+        task = Distillation(config, build_accelerator(config), Clock())
+        task.start(0)
+        task.update(0, detailed=False)  # after which the optimisers have their states
+        networks = [task.teacher, *task.teacher.other_parts().values(), task.networks.generator, task.networks.fake, task.networks.discriminator]
+        held = {
+            "weights": {parameter for network in networks for parameter in network.parameters()},
+            "optimiser": moments(task),
+            "average": [mine for mine, own in zip(task.ema.average.parameters(), task.generator.parameters(), strict=True) if mine is not own],
+        }
+        rehearsal = rehearse_distillation(config, config.teacher.outline().eval().requires_grad_(False), META)
+        costs = measure_both("", rehearsal, config)
+        cost = costs[max(costs, key=len) if is_checkpointed else ""]
+        batch = cost.held.pop("batch")  # which each update draws anew
+        assert {name: sum(value.nbytes for value in values) for name, values in held.items()} == cost.held
+        predicted = batch + max(value for name, value in cost.added.items() if name in rehearsal.updates)
+        assert predicted == pytest.approx(most_allocated(lambda task=task: task.update(1, detailed=False)), rel=0.03, abs=1.3e6)
+
+
+def test_a_rehearsal_on_the_cpu_counts_as_on_the_meta_device(root: Path) -> None:
+    config = config_of(root, "unet")
+    teachers = (config.teacher.outline(), config.teacher.load())
+    rehearsals = [
+        rehearse_distillation(config, teacher.eval().requires_grad_(False), device)
+        for teacher, device in zip(teachers, (META, torch.device("cpu")), strict=True)
+    ]
+    predicted, counted = (measure(rehearsal, rehearsal.updates) for rehearsal in rehearsals)
+    assert predicted == counted
+
+
+def test_attention_holds_no_weights_of_attention() -> None:
+    """What leaves, and a logarithm for each query; 4 n^2 d operations a head there, and 10 n^2 d back, for which the weights are computed anew."""
+    heads, n, d = 2, 64, 8
+    parts = [torch.empty(1, heads, n, d, device="meta", requires_grad=True) for _ in range(3)]
+    with Meter(parts) as meter:
+        with MetaKernels(autocast=False):
+            output = F.scaled_dot_product_attention(*parts)
+        assert meter.live < 2 * 4 * heads * n * (d + 1)
+        assert meter.take_flops() == 4 * heads * n * n * d
+        output.sum().backward()
+        assert meter.take_flops() == 10 * heads * n * n * d
+    plain = F.scaled_dot_product_attention(*parts)
+    assert (output.shape, output.dtype) == (plain.shape, plain.dtype)
+
+
+def test_autocast_on_the_meta_device_has_the_types_of_cuda() -> None:
+    """What torch's documentation lists; a weight that learns is cast once, one that does not each time; and gradients are of the weights' type."""
+    x = torch.randn(2, 8, 4, 4, device="meta")
+    conv, norm, linear = nn.Conv2d(8, 8, 1, device="meta"), nn.GroupNorm(2, 8, device="meta"), nn.Linear(4, 4, device="meta")
+    with Meter([x]) as meter, MetaKernels(autocast=True):
+        assert conv(x).dtype == (x @ x).dtype == linear(x).dtype == torch.bfloat16
+        assert (
+            norm(conv(x)).dtype == conv(x).softmax(1).dtype == conv(x).sum().dtype == F.interpolate(conv(x), scale_factor=2.0).dtype == torch.float32
+        )
+        assert F.silu(conv(x)).dtype == torch.bfloat16
+        assert (x + conv(x)).dtype == torch.float32
+        before = meter.live
+        assert linear(x.bfloat16()).dtype == torch.bfloat16
+        assert meter.live == before  # no cast of the weight is added
+    assert conv(x).dtype == torch.float32
+    conv(x).sum().backward()
+    assert conv.weight.grad.dtype == torch.float32
+
+
+def table_of(said: str) -> dict[str, list[float]]:
+    """What a run would take in other ways: numbers by way, under the last of which "this run" stands as infinity."""
+    lines = said.split("MiB      ")[1].split("\n\n")[0].splitlines()[1:]
+    cells = [re.split(r"\s{2,}", line.replace(",", "").replace("this run", "inf")) for line in lines]
+    return {way: [float(cell) for row in rest for cell in row.split()] for way, *rest in cells}
+
+
+@pytest.mark.slow
+def test_other_ways_to_run_it_stand_beside_it(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of a run in bfloat16 whose student has adapters: of both in full, of both with adapters, and with and without activation checkpointing."""
+    config_of(root, "sdxl", generator=LORA, precision="bf16", micro_batch_size=8)
+    arguments = [str(root / "config.yaml"), "--dry-run", "--teacher.dtype", "bfloat16"]
+    train([*arguments, "--activation_checkpointing", "true"])
+    said = capsys.readouterr().out
+    table = table_of(said)
+    ways = [f"{way}{ending}" for way in ("lora and copy", "in full", "LoRA") for ending in ("", " activation checkpointing")]
+    assert list(table) == ways
+    own = table["lora and copy activation checkpointing"]
+    assert own[6:] == [1.0, float("inf")]
+    assert all(len(row) == 7 for row in table.values() if row is not own)
+    assert f"{own[5]:>12,.1f} MiB  at most" in said
+    assert "memory of one process: 8 images at once, computing in bfloat16" in said
+    assert "frozen, bfloat16" in said
+    for way in ways[::2]:
+        (*held, more, _, work), (*held_too, less, _, more_work) = table[way], table[f"{way} activation checkpointing"][:7]
+        assert held == held_too
+        assert less < 0.9 * more
+        assert 1.1 * work < more_work < 1.4 * work
+    train([*arguments, "--generator.network", "{name: copy}"])
+    assert list(table_of(capsys.readouterr().out)) == ways[2:]
+
+
+def test_where_there_is_no_other_way_there_is_no_table(capsys: pytest.CaptureFixture[str]) -> None:
+    train(["configs/lab/dmd2.yaml", "--dry-run"])
+    assert "this run" not in capsys.readouterr().out
