@@ -1,7 +1,7 @@
 """Shapes and types of functions are checked while tests run, and the CPU is where they run.
 
 The tests' numbers are a CPU's, and some expect that there is no CUDA device: it is hidden from them and from the processes that they start.
-`CUDA_VISIBLE_DEVICES=0 pytest tests/test_cuda.py` runs what needs one.
+`CUDA_VISIBLE_DEVICES=0 pytest tests/training/test_cuda.py` runs what needs one.
 """
 
 import os
@@ -11,6 +11,8 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
 import pytest
 from jaxtyping import install_import_hook
+
+import tests.helpers.typechecker  # noqa: F401 - the hook below looks it up
 
 install_import_hook(["distill", "eval"], "tests.helpers.typechecker.check")
 

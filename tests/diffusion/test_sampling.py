@@ -7,23 +7,8 @@ import torch
 
 from distill.diffusion.samplers import Heun
 from distill.diffusion.sampling import balanced_labels, heun, sample_generator, sample_teacher, seeded_noise
-from distill.diffusion.schedules import EDM
-from distill.types import Condition, Denoiser, Generator, like
-
-
-class GaussianTeacher(Denoiser):
-    """The exact denoiser of N(mean, std^2) data."""
-
-    def __init__(self, mean: float = 0.5, std: float = 0.4) -> None:
-        super().__init__()
-        self.schedule, self.image_shape, self.label_count = EDM(), (1, 2, 2), 0
-        self.mean, self.std = mean, std
-        self.register_parameter("unused", torch.nn.Parameter(torch.zeros(())))
-        self.calls = 0
-
-    def forward(self, x_t: torch.Tensor, t: torch.Tensor, cond: Condition) -> torch.Tensor:
-        self.calls += 1
-        return self.mean + self.std**2 / (self.std**2 + like(t, x_t) ** 2) * (x_t - self.mean)
+from distill.types import Condition, Generator, like
+from tests.helpers.gaussian_teacher import GaussianTeacher
 
 
 class Scaled(Generator):

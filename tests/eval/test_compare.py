@@ -8,12 +8,7 @@ import pytest
 
 from distill.config.errors import UserError
 from eval.__main__ import main
-
-RESULT: dict[str, Any] = {
-    "format": "distill-fid/1", "protocol": "edm-50k", "metric": "FID", "preprocessing_sha256": "p", "weights_sha256": "w", "n": 100,
-    "reference": {"sha256": "r"}, "departures": [], "first_seeds": [0], "source": {"kind": "network"},
-    "summary": {"fd": {"mean": 2.0, "std": 0.0, "min": 2.0}}, "repetitions": [{"images_sha256": "i", "fd": 2.0}],
-}  # fmt: skip
+from tests.helpers.fid_result import RESULT
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from eval.preference.results import FORMAT, measure
 from eval.preference.subject_spec import Asked
 from eval.prompt_sets import PromptSet
 from eval.prompt_sets.formats import Prompt
-from tests.publishing.test_report import finished_run
+from tests.helpers.finished_run import finished_run
 
 RED, GREEN, BLUE = ((255, 0, 0), (0, 255, 0), (0, 0, 255))
 

@@ -14,8 +14,7 @@ from distill.config.errors import UserError
 from eval.features import AT_ONCE, Function, features_of, load_extractor
 from eval.features.inception import Inception
 from eval.images.resize import resize
-from tests.eval.test_resize import seeded_inception
-from tests.helpers.fidelity_oracle import noise_image
+from tests.helpers.fidelity_oracle import noise_image, seeded_inception
 
 TORCH_FIDELITY = [
     [40.95478820800781, 0.11565731465816498, 0.0, 2.200798511505127, 13.974479675292969, 20.361103057861328, 0.0, 0.5116770267486572],

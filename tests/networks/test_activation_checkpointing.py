@@ -23,7 +23,7 @@ from distill.networks.unet import UNet, UNetConfig
 from distill.storage.tensors import load_tensors
 from distill.teachers.diffusers import Settings
 from distill.types import Condition, Denoiser
-from tests.students.test_diffusers_student import FAMILIES, OBJECTIVES, PROMPTS, SMALL_FLUX, run
+from tests.helpers.diffusers_runs import FAMILIES, OBJECTIVES, PROMPTS, SMALL_FLUX, run
 
 SIZES: dict[str, Any] = {"resolution": 8, "channels": 3, "label_count": 4, "multipliers": (1, 2), "blocks": 1, "attention": (4,), "dropout": 0.2}
 OWN: dict[str, Callable[[], Denoiser]] = {

@@ -31,7 +31,7 @@ from distill.types import Condition, NoiseSchedule
 from eval.__main__ import main as evaluate
 from eval.images.streams import NetworkImages
 from sample import main as sample
-from tests.diffusion.test_sampling import GaussianTeacher
+from tests.helpers.gaussian_teacher import GaussianTeacher
 from tests.helpers.random_teacher import save_random_teacher
 from train import main as train
 

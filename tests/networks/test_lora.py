@@ -23,7 +23,7 @@ from distill.students.lora import Student
 from distill.teachers.diffusers import Settings
 from distill.training.optimizer import EMA
 from tests.helpers import tiny_pipelines
-from tests.students.test_diffusers_student import FAMILIES, FLOW, OBJECTIVES, PROMPTS, SMALL_FLUX, image_of_diffusers, image_of_ours, run
+from tests.helpers.diffusers_runs import FAMILIES, FLOW, OBJECTIVES, PROMPTS, SMALL_FLUX, image_of_diffusers, image_of_ours, run
 from train import main as train
 
 LOADERS = ("sd15", "sd21", "zero-snr", "sdxl", "sd3", "flux", "flux-schnell", "sana")

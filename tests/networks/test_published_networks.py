@@ -19,8 +19,8 @@ from distill.config.errors import UserError
 from distill.config.settings import Choice
 from distill.networks.edm.published import describe_network, read_network
 from distill.networks.folder import load_denoiser
+from distill.publishing.convert import main as convert
 from distill.storage.pickles.reader import PickledObject, read_pickle
-from distill.teachers.convert.__main__ import main as convert
 from distill.types import Condition
 from tests.helpers.published_networks import SOURCE, as_published, published_names, renamed
 from tests.helpers.seeded_weights import normal, seeded_weights

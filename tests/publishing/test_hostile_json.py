@@ -29,8 +29,8 @@ from eval.fid.reference import holds_statistics
 from eval.fid.sweep import continued
 from eval.fid.table import read_results
 from eval.prompt_sets import read_prompt_set
-from tests.eval.test_compare import RESULT
-from tests.publishing.test_report import finished_run
+from tests.helpers.fid_result import RESULT
+from tests.helpers.finished_run import finished_run
 
 INSTEAD: tuple[Any, ...] = (None, [], {}, [None], {"x": []}, "x", "", -1, 0, 2.5, True, [[-3]], float("nan"))
 ABSENT = object()

@@ -12,7 +12,7 @@ import torch
 
 from distill.config.errors import UserError
 from distill.networks.edm.published import read_network
-from distill.teachers.convert.__main__ import main as convert
+from distill.publishing.convert import main as convert
 
 ORACLES = Path(__file__).parents[1] / "oracles"
 COMMAND = "touch executed"

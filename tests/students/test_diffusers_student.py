@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +10,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from accelerate.state import AcceleratorState
 from PIL import Image
-from torch import Tensor
 
 import distill
 from distill.config.errors import UserError
@@ -24,38 +20,10 @@ from distill.networks.few_step_generator import FewStepGenerator
 from distill.networks.folder import newest_checkpoint
 from distill.publishing.export import export_generator
 from distill.teachers.diffusers import Settings
-from distill.training.config import read_config
-from distill.training.launch import launch
-from distill.types import Condition, Generator
 from eval.__main__ import main as evaluate
 from eval.run.images import Images
 from sample import main as sample
-from tests.helpers import tiny_pipelines
-
-PROMPTS, LABELS = ["a cat", "two dogs", "xyz"], [3, 1, 4]
-ZERO_SNR = {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True, "clip_sample": False}
-FAMILIES: dict[str, Callable[[Path], Path]] = {
-    "ddpm": tiny_pipelines.ddpm,
-    "sd15": tiny_pipelines.stable_diffusion,
-    "sd21": lambda folder: tiny_pipelines.stable_diffusion(folder, prediction_type="v_prediction"),
-    "zero-snr": lambda folder: tiny_pipelines.stable_diffusion(folder, "DDIMScheduler", **ZERO_SNR),
-    "sdxl": tiny_pipelines.stable_diffusion_xl,
-    "dit": tiny_pipelines.dit,
-    "pixart-alpha": tiny_pipelines.pixart_alpha,
-    "pixart-sigma": tiny_pipelines.pixart_sigma,
-    "sd3": tiny_pipelines.stable_diffusion_3,
-    "flux": tiny_pipelines.flux,
-    "flux-schnell": lambda folder: tiny_pipelines.flux(folder, guidance=False),
-    "sana": tiny_pipelines.sana,
-}
-FLOW = ("sd3", "flux", "flux-schnell", "sana")
-SMALL_FLUX = {"resolution": 16}
-OBJECTIVES = {
-    "distribution_matching": {"divergence": "jensen_shannon"},
-    "score_matching": {"alpha": 1.2},
-    "expanded_divergence": {"divergence": "forward_kl"},
-}
-SMALL = {"steps": 3, "batch_size": 2, "log_every": 1, "checkpoint_every": 3, "device": "cpu"}
+from tests.helpers.diffusers_runs import FAMILIES, FLOW, OBJECTIVES, PROMPTS, SMALL, SMALL_FLUX, folder_of, image_of_diffusers, image_of_ours, run
 
 
 @pytest.fixture(scope="module")
@@ -70,38 +38,6 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         Image.new("RGB", (20 + row, 24), (80 * row, 128, 0)).save(root / "images" / f"{row}.png")
         (root / "images" / f"{row}.txt").write_text(prompt)
     return root
-
-
-def run(root: Path, name: str, config: dict[str, Any]) -> Path:
-    """Run a configuration to its end."""
-    file = root / f"{name}.yaml"
-    file.write_text(yaml.safe_dump({"task": "distill", **SMALL, "run_dir": str(root / "runs" / name), **config}))
-    config_read = read_config(file)
-    AcceleratorState._reset_state(reset_partial_state=True)  # the precision of the last run is kept otherwise
-    assert launch(config_read) == 0
-    return config_read.run_dir
-
-
-def folder_of(root: Path, family: str) -> Path:
-    """The tiny pipeline of a family, which is built when it is asked for first."""
-    return root / family if (root / family).is_dir() else FAMILIES[family](root / family)
-
-
-def image_of_diffusers(folder: Path, z: Tensor, steps: int = 1) -> Tensor:
-    """The exported pipeline called as users call it, but for the noise."""
-    from diffusers import DiffusionPipeline
-
-    pipe = DiffusionPipeline.from_pretrained(folder)
-    guidance = {"guidance_scale": 0} if "guidance_scale" in inspect.signature(type(pipe).__call__).parameters else {}
-    condition = PROMPTS[: len(z)] if hasattr(pipe, "encode_prompt") else LABELS[: len(z)]
-    return tiny_pipelines.renoised(pipe, z, condition, steps, **guidance)
-
-
-@torch.no_grad()
-def image_of_ours(generator: Generator, z: Tensor) -> Tensor:
-    label = torch.tensor(LABELS[: len(z)]) if generator.label_count else None
-    cond = generator.encode_prompts(PROMPTS[: len(z)]) if generator.takes_text else Condition(label)
-    return (generator.decode(generator(z, cond)) / 2 + 0.5).clamp(0, 1)
 
 
 ENTRIES = [(family, entry, 1) for family in FAMILIES for entry in (2.5, 1e4) if entry > 80 or family not in FLOW]

@@ -23,8 +23,9 @@ from distill.networks.diffusers.denoiser import DiffusersNetwork
 from distill.networks.diffusers.pipeline import check_parts
 from distill.networks.diffusers.scheduler import read_scheduler
 from distill.teachers.diffusers import Settings
-from distill.types import Condition, Denoiser
+from distill.types import Condition
 from tests.helpers import tiny_pipelines
+from tests.helpers.diffusers_inputs import PROMPTS, condition, noise
 
 FAMILIES: dict[str, Callable[[Path], Path]] = {
     "ddpm": tiny_pipelines.ddpm,
@@ -41,7 +42,6 @@ TRANSFORMERS: dict[str, Callable[[Path], Path]] = {
     "flux": tiny_pipelines.flux,
     "sana": tiny_pipelines.sana,
 }
-PROMPTS = ["a cat", "xyz"]
 
 
 @pytest.fixture(scope="module")
@@ -53,16 +53,6 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def transformer(folders: dict[str, Path], family: str) -> DiffusersNetwork:
     """A teacher of 16x16 images, where its pipeline has a choice."""
     return Settings(path=str(folders[family]), resolution=16 if family == "flux" else None).load()
-
-
-def noise(teacher: Denoiser, count: int = 2, seed: int = 0) -> Tensor:
-    return torch.randn(count, *teacher.image_shape, generator=torch.Generator().manual_seed(seed))
-
-
-def condition(teacher: Denoiser) -> Condition:
-    if teacher.takes_text:
-        return teacher.encode_prompts(PROMPTS)
-    return Condition(torch.tensor([3, 1])) if teacher.label_count else Condition()
 
 
 @pytest.mark.parametrize("family", FAMILIES)

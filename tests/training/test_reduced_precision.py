@@ -22,8 +22,8 @@ from distill.students.lora import Student as LoRA
 from distill.teachers.diffusers import Settings
 from distill.training.optimizer import EMA
 from tests.helpers import tiny_pipelines
-from tests.students.test_diffusers_student import FAMILIES, OBJECTIVES, PROMPTS, SMALL_FLUX, image_of_diffusers, image_of_ours, run
-from tests.teachers.test_diffusers_teacher import condition, noise
+from tests.helpers.diffusers_inputs import condition, noise
+from tests.helpers.diffusers_runs import FAMILIES, OBJECTIVES, PROMPTS, SMALL_FLUX, image_of_diffusers, image_of_ours, run
 
 FLOWS = ("sd3", "flux", "sana")
 """Whose time is from 0 to 1."""

@@ -28,7 +28,7 @@ from distill.training.launch import build_accelerator
 from distill.training.logging import Clock
 from distill.training.settings import DistillRun
 from tests.helpers import tiny_pipelines
-from tests.students.test_diffusers_student import PROMPTS
+from tests.helpers.diffusers_runs import PROMPTS
 from train import main as train
 
 LORA = {"network": {"name": "lora", "rank": 4}}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ Depths = dict[str, tuple[nn.Module, int]]
 """Layers by the names of their depths, and the channels that leave each."""
 
 
+@runtime_checkable
 class PipelineFacts(Protocol):
     """Facts about an opened pipeline that decide the arguments of its network."""
 

@@ -1,0 +1,87 @@
+"""Runs of tiny pipelines of every family of diffusers."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from accelerate.state import AcceleratorState
+from torch import Tensor
+
+from distill.training.config import read_config
+from distill.training.launch import launch
+from distill.types import Condition, Generator
+from tests.helpers import tiny_pipelines
+
+PROMPTS, LABELS = ["a cat", "two dogs", "xyz"], [3, 1, 4]
+
+
+ZERO_SNR = {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True, "clip_sample": False}
+
+
+FAMILIES: dict[str, Callable[[Path], Path]] = {
+    "ddpm": tiny_pipelines.ddpm,
+    "sd15": tiny_pipelines.stable_diffusion,
+    "sd21": lambda folder: tiny_pipelines.stable_diffusion(folder, prediction_type="v_prediction"),
+    "zero-snr": lambda folder: tiny_pipelines.stable_diffusion(folder, "DDIMScheduler", **ZERO_SNR),
+    "sdxl": tiny_pipelines.stable_diffusion_xl,
+    "dit": tiny_pipelines.dit,
+    "pixart-alpha": tiny_pipelines.pixart_alpha,
+    "pixart-sigma": tiny_pipelines.pixart_sigma,
+    "sd3": tiny_pipelines.stable_diffusion_3,
+    "flux": tiny_pipelines.flux,
+    "flux-schnell": lambda folder: tiny_pipelines.flux(folder, guidance=False),
+    "sana": tiny_pipelines.sana,
+}
+
+
+FLOW = ("sd3", "flux", "flux-schnell", "sana")
+
+
+SMALL_FLUX = {"resolution": 16}
+
+
+OBJECTIVES = {
+    "distribution_matching": {"divergence": "jensen_shannon"},
+    "score_matching": {"alpha": 1.2},
+    "expanded_divergence": {"divergence": "forward_kl"},
+}
+
+
+SMALL = {"steps": 3, "batch_size": 2, "log_every": 1, "checkpoint_every": 3, "device": "cpu"}
+
+
+def run(root: Path, name: str, config: dict[str, Any]) -> Path:
+    """Run a configuration to its end."""
+    file = root / f"{name}.yaml"
+    file.write_text(yaml.safe_dump({"task": "distill", **SMALL, "run_dir": str(root / "runs" / name), **config}))
+    config_read = read_config(file)
+    AcceleratorState._reset_state(reset_partial_state=True)  # the precision of the last run is kept otherwise
+    assert launch(config_read) == 0
+    return config_read.run_dir
+
+
+def folder_of(root: Path, family: str) -> Path:
+    """The tiny pipeline of a family, which is built when it is asked for first."""
+    return root / family if (root / family).is_dir() else FAMILIES[family](root / family)
+
+
+def image_of_diffusers(folder: Path, z: Tensor, steps: int = 1) -> Tensor:
+    """The exported pipeline called as users call it, but for the noise."""
+    from diffusers import DiffusionPipeline
+
+    pipe = DiffusionPipeline.from_pretrained(folder)
+    guidance = {"guidance_scale": 0} if "guidance_scale" in inspect.signature(type(pipe).__call__).parameters else {}
+    condition = PROMPTS[: len(z)] if hasattr(pipe, "encode_prompt") else LABELS[: len(z)]
+    return tiny_pipelines.renoised(pipe, z, condition, steps, **guidance)
+
+
+@torch.no_grad()
+def image_of_ours(generator: Generator, z: Tensor) -> Tensor:
+    label = torch.tensor(LABELS[: len(z)]) if generator.label_count else None
+    cond = generator.encode_prompts(PROMPTS[: len(z)]) if generator.takes_text else Condition(label)
+    return (generator.decode(generator(z, cond)) / 2 + 0.5).clamp(0, 1)
