@@ -14,7 +14,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-# What the tests compare with, where nothing else sees it: tests/eval/fidelity_oracle.py says why. No dependencies: 1.5 MB.
+# What the tests compare with, where nothing else sees it: tests/helpers/fidelity_oracle.py says why. No dependencies: 1.5 MB.
 $(VENV)/oracles: $(VENV)/installed
 	$(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-deps --upgrade --target $@ clean-fid torch-fidelity
 	touch $@

@@ -62,5 +62,5 @@ def resize(name: str | None, image: UInt8[Tensor, "c _ _"], size: int) -> Float3
     if name is None:
         return image.float()
     if name not in RESIZES:
-        raise UserError(f"'{name}' is not in eval/resize.py{did_you_mean(name, RESIZES)}")
+        raise UserError(f"'{name}' is not in eval/images/resize.py{did_you_mean(name, RESIZES)}")
     return RESIZES[name](image, size)

@@ -29,7 +29,7 @@ class Protocol(Settings):
     features: str
     """The file of `eval/features`."""
     resize: str | None
-    """The function of `eval/resize.py`; none leaves the images as they are."""
+    """The function of `eval/images/resize.py`; none leaves the images as they are."""
     size: int = Field(0, ge=0)
     """Pixels of height and width that images are resized to."""
     mixed: bool

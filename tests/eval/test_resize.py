@@ -52,7 +52,7 @@ def test_the_resizings_differ_by_grey_levels_and_none_leaves_the_bytes() -> None
     image = noise_image(64, 64)
     assert (tensorflow_bilinear(image, 299) - pil_bicubic(image, 299)).abs().mean() > 5
     assert torch.equal(resize(None, image, 0), image.float())
-    with pytest.raises(UserError, match=r"^'pil_bicbic' is not in eval/resize.py; did you mean 'pil_bicubic'\?$"):
+    with pytest.raises(UserError, match=r"^'pil_bicbic' is not in eval/images/resize.py; did you mean 'pil_bicubic'\?$"):
         resize("pil_bicbic", image, 8)
 
 
