@@ -27,7 +27,12 @@ RESULTS = ROOT / "benchmarks" / "results" / "digits_presets.json"
 PRESETS = (
     "diff_instruct", "dmd", "dmd2", "dmd2_4_steps", "f_distill", "sid", "sim", "sida", "sid_lsg", "uni_instruct", "uni_instruct_long",
 )  # fmt: skip
-COLUMNS = {"fd_pixel": "fd-pixel", "precision": "precision", "recall": "recall", "label_agreement": "label agreement"}
+COLUMNS = {
+    "fd_pixel": "fd-pixel",
+    "precision": "precision",
+    "recall": "recall",
+    "label_agreement": "label agreement",
+}
 BEGIN, END = "<!-- digits presets: begin -->", "<!-- digits presets: end -->"
 
 
@@ -39,7 +44,13 @@ def run(preset: str, seed: int) -> dict[str, Any]:
         call("-m", "eval", "--run", str(folder), "--no-teacher")
     evaluation, meta = read_json(folder / "eval.json"), read_json(folder / "meta.json")
     last = json.loads((folder / "stats.jsonl").read_text().splitlines()[-1])
-    run = {"preset": preset, "seed": seed, "commit": meta["commit"], "machine": meta["machine"], "command": meta["command"]}
+    run = {
+        "preset": preset,
+        "seed": seed,
+        "commit": meta["commit"],
+        "machine": meta["machine"],
+        "command": meta["command"],
+    }
     run |= {"seconds": last["seconds"], "steps": last["step"], "images": last["images"]}
     return {**run, "evaluations": evaluation["sampling"]["student_evaluations"], **evaluation["student"]}
 
@@ -62,13 +73,18 @@ def call(*words: str) -> None:
 
 def table(rows: list[dict[str, Any]], its_teacher: dict[str, Any]) -> str:
     """Mean ± standard deviation over seeds of every preset, as Markdown."""
-    lines = [f"| preset | evaluations | {' | '.join(COLUMNS.values())} | seconds | seeds |", "|---" * (len(COLUMNS) + 4) + "|"]
+    lines = [
+        f"| preset | evaluations | {' | '.join(COLUMNS.values())} | seconds | seeds |",
+        "|---" * (len(COLUMNS) + 4) + "|",
+    ]
     lines.append(f"| teacher | 35 | {' | '.join(f'{its_teacher[key]:.3f}' for key in COLUMNS)} | | 1 |")
     for preset in dict.fromkeys(row["preset"] for row in rows):
         chosen = [row for row in rows if row["preset"] == preset]
         cells = [spread([row[key] for row in chosen]) for key in COLUMNS]
         seconds = min(row["seconds"] for row in chosen)
-        lines.append(f"| `{preset}` | {chosen[0]['evaluations']} | {' | '.join(cells)} | {seconds:.0f} | {len(chosen)} |")
+        lines.append(
+            f"| `{preset}` | {chosen[0]['evaluations']} | {' | '.join(cells)} | {seconds:.0f} | {len(chosen)} |"
+        )
     return "\n".join(lines)
 
 
@@ -87,18 +103,32 @@ def write_readme(text: str) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--presets", nargs="+", choices=PRESETS, default=PRESETS, help="presets to run (default: all)")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="seeds of each (default: 0 1 2)")
-    parser.add_argument("--jobs", type=int, default=2, help="processes side by side, one thread each (default: 2)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--presets", nargs="+", choices=PRESETS, default=PRESETS, help="presets to run (default: all)"
+    )
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", default=[0, 1, 2], help="seeds of each (default: 0 1 2)"
+    )
+    parser.add_argument(
+        "--jobs", type=int, default=2, help="processes side by side, one thread each (default: 2)"
+    )
     options = parser.parse_args()
     pairs = [(preset, seed) for seed in options.seeds for preset in options.presets]
     with ThreadPoolExecutor(options.jobs) as pool:
         made = list(pool.map(lambda pair: run(*pair), pairs))
-    kept = [row for row in read_json(RESULTS)["runs"] if (row["preset"], row["seed"]) not in pairs] if RESULTS.is_file() else []
+    kept = (
+        [row for row in read_json(RESULTS)["runs"] if (row["preset"], row["seed"]) not in pairs]
+        if RESULTS.is_file()
+        else []
+    )
     rows = sorted(kept + made, key=lambda row: (PRESETS.index(row["preset"]), row["seed"]))
     its_teacher = teacher()
-    write_json(RESULTS, {"conditions": {"threads": 1, "images": 10_000}, "teacher": its_teacher, "runs": rows})
+    write_json(
+        RESULTS, {"conditions": {"threads": 1, "images": 10_000}, "teacher": its_teacher, "runs": rows}
+    )
     text = table(rows, its_teacher)
     write_readme(text)
     print(text)

@@ -38,7 +38,13 @@ def main() -> None:
     run_without_overrides()
     torch.set_num_threads(1)
     results = {kind: measure(*setting) for kind, setting in KINDS.items()}
-    about = {"dimension": DIMENSION, "rounds": ROUNDS, "scipy": scipy.__version__, "numpy": np.__version__, "torch": torch.__version__}
+    about = {
+        "dimension": DIMENSION,
+        "rounds": ROUNDS,
+        "scipy": scipy.__version__,
+        "numpy": np.__version__,
+        "torch": torch.__version__,
+    }
     about |= {"kernels": kernels(), "machine": machine(), "commit": commit()}
     write_json(ROOT / "benchmarks" / "results" / "frechet_distance.json", {**about, "covariances": results})
     for kind, result in results.items():
@@ -49,9 +55,16 @@ def measure(counts: tuple[int, int], least: float) -> dict[str, Any]:
     random = torch.Generator().manual_seed(0)
     normal = lambda *shape: torch.randn(*shape, generator=random, dtype=torch.float64)  # noqa: E731
     scales = torch.logspace(0, float(np.log10(least)), DIMENSION).double().sqrt()
-    a, b = (Statistics.of(normal(count, DIMENSION) * scales @ torch.linalg.qr(normal(DIMENSION, DIMENSION)).Q) for count in counts)
+    a, b = (
+        Statistics.of(normal(count, DIMENSION) * scales @ torch.linalg.qr(normal(DIMENSION, DIMENSION)).Q)
+        for count in counts
+    )
     ours, theirs = frechet_distance(a, b), by_matrix_root(a, b)
-    contestants = {"ours": partial(frechet_distance, a, b), "sqrtm": partial(by_matrix_root, a, b), "ours again": partial(frechet_distance, a, b)}
+    contestants = {
+        "ours": partial(frechet_distance, a, b),
+        "sqrtm": partial(by_matrix_root, a, b),
+        "ours again": partial(frechet_distance, a, b),
+    }
     times = take_turns(contestants, ROUNDS)
     return {
         "ours": ours,

@@ -22,7 +22,9 @@ GAP = 24
 def picture(run_dir: Path) -> Image.Image:
     """The three grids of an evaluated run, side by side."""
     grids = [Image.open(run_dir / "eval" / f"{name}.png") for name in ("real", "teacher", "student")]
-    canvas = Image.new("L", (sum(grid.width for grid in grids) + GAP * (len(grids) - 1), grids[0].height), 255)
+    canvas = Image.new(
+        "L", (sum(grid.width for grid in grids) + GAP * (len(grids) - 1), grids[0].height), 255
+    )
     left = 0
     for grid in grids:
         canvas.paste(grid, (left, 0))
@@ -34,7 +36,10 @@ def main(run_dir: Path) -> None:
     picture(run_dir).save(ROOT / "docs" / "digits.png", optimize=True)
     meta = read_json(run_dir / "meta.json")
     conditions = {key: meta[key] for key in ("machine", "commit", "versions")}
-    write_json(ROOT / "benchmarks" / "results" / "demo.json", {"conditions": conditions, **read_json(run_dir / "summary.json")})
+    write_json(
+        ROOT / "benchmarks" / "results" / "demo.json",
+        {"conditions": conditions, **read_json(run_dir / "summary.json")},
+    )
 
 
 if __name__ == "__main__":

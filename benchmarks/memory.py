@@ -27,8 +27,8 @@ from torch import nn  # noqa: E402
 from torch.profiler import ProfilerActivity, profile  # noqa: E402
 
 from distill.networks.diffusers.denoiser import DiffusersNetwork  # noqa: E402
-from distill.networks.diffusers.outline import CLIP_G, CLIP_L, PUBLISHED, SDXL_UNET, VAE, outline_pipeline  # noqa: E402
-from distill.networks.diffusers.pipeline import hold  # noqa: E402
+from distill.networks.diffusers.meta import CLIP_G, CLIP_L, PUBLISHED, SDXL_UNET, VAE, meta_pipeline  # noqa: E402
+from distill.networks.diffusers.pipeline import cast_weights  # noqa: E402
 from distill.storage.files import read_json, write_json, write_text  # noqa: E402
 from distill.storage.provenance import commit, machine  # noqa: E402
 from distill.teachers import diffusers  # noqa: E402
@@ -45,13 +45,39 @@ BEGIN, END = "<!-- memory: begin -->", "<!-- memory: end -->"
 MIB, STEPS = 2**20, 3
 SDXL = "stabilityai/stable-diffusion-xl-base-1.0"
 SMALL_UNET = {
-    **{"sample_size": 32, "block_out_channels": (64, 128, 256), "transformer_layers_per_block": (1, 1, 2), "attention_head_dim": (2, 4, 8)},
-    **{"cross_attention_dim": 192, "addition_time_embed_dim": 32, "projection_class_embeddings_input_dim": 6 * 32 + 128},
+    **{
+        "sample_size": 32,
+        "block_out_channels": (64, 128, 256),
+        "transformer_layers_per_block": (1, 1, 2),
+        "attention_head_dim": (2, 4, 8),
+    },
+    **{
+        "cross_attention_dim": 192,
+        "addition_time_embed_dim": 32,
+        "projection_class_embeddings_input_dim": 6 * 32 + 128,
+    },
 }
-SMALL_CLIPS = [{"hidden_size": width, "intermediate_size": 4 * width, "num_attention_heads": 2, "projection_dim": width} for width in (64, 128)]
+SMALL_CLIPS = [
+    {"hidden_size": width, "intermediate_size": 4 * width, "num_attention_heads": 2, "projection_dim": width}
+    for width in (64, 128)
+]
 CONFIGS: dict[str, dict[str, Any]] = {
-    "tiny": {"path": "tiny", "dtype": "float32", "precision": "fp32", "batch_size": 4, "rank": 16, "device": "cpu"},
-    "sdxl": {"path": SDXL, "dtype": "bfloat16", "precision": "bf16", "batch_size": 1, "rank": 64, "device": "cuda"},
+    "tiny": {
+        "path": "tiny",
+        "dtype": "float32",
+        "precision": "fp32",
+        "batch_size": 4,
+        "rank": 16,
+        "device": "cpu",
+    },
+    "sdxl": {
+        "path": SDXL,
+        "dtype": "bfloat16",
+        "precision": "bf16",
+        "batch_size": 1,
+        "rank": 64,
+        "device": "cuda",
+    },
 }
 LABELS = {"tiny": "SDXL's kind, small", "sdxl": "SDXL, 1024x1024"}
 WAYS = list(itertools.product(("copy", "lora"), (False, True)))
@@ -65,26 +91,35 @@ def register_the_small_one() -> None:
         "text_encoder": {**CLIP_L, **SMALL_CLIPS[0], "num_hidden_layers": 2},
         "text_encoder_2": {**CLIP_G, **SMALL_CLIPS[1], "num_hidden_layers": 2},
     }
-    PUBLISHED["tiny"] = (kind, {name: (library, part, {**config, **small.get(name, {})}) for name, (library, part, config) in parts.items()})
+    PUBLISHED["tiny"] = (
+        kind,
+        {
+            name: (library, part, {**config, **small.get(name, {})})
+            for name, (library, part, config) in parts.items()
+        },
+    )
 
 
 class RandomTeacher(diffusers.Settings):
     """A pipeline that is known without its files, with random weights, and random numbers for its prompts, since it has no tokenizer."""
 
     def load(self) -> DiffusersNetwork:
-        pipe = outline_pipeline(self.path)
+        pipe = meta_pipeline(self.path)
         torch.manual_seed(0)
         for part in pipe.components.values():
             if isinstance(part, nn.Module):
-                hold(part, getattr(torch, self.dtype))
+                cast_weights(part, getattr(torch, self.dtype))
                 draw_weights(part.to_empty(device="cpu"))
         network = self._around(pipe)
         pipeline = network.pipeline
         shapes = pipeline.text_shapes()
 
         def encode_prompts(prompts: list[str]) -> Condition:
-            given, none = ({name: torch.randn(rows, *shape) for name, shape in shapes.items()} for rows in (len(prompts), 1))
-            return Condition(text=Text(given, none))
+            given, unconditional = (
+                {name: torch.randn(rows, *shape) for name, shape in shapes.items()}
+                for rows in (len(prompts), 1)
+            )
+            return Condition(text=Text(given, unconditional))
 
         pipeline.encode_prompts, pipeline.prompt_encoder_sha256 = encode_prompts, lambda: "random"  # type: ignore[method-assign,assignment]
         return network
@@ -106,7 +141,12 @@ def config_of(name: str, kind: str, is_checkpointed: bool, folder: Path) -> Dist
     network = {"name": kind, **({"rank": chosen["rank"]} if kind == "lora" else {})}
     return DistillRun.model_validate(
         {
-            **{"task": "distill", "run_dir": folder / "run", "steps": STEPS, **{key: chosen[key] for key in ("batch_size", "precision", "device")}},
+            **{
+                "task": "distill",
+                "run_dir": folder / "run",
+                "steps": STEPS,
+                **{key: chosen[key] for key in ("batch_size", "precision", "device")},
+            },
             "teacher": RandomTeacher(path=chosen["path"], dtype=chosen["dtype"]),
             "prompts": {"name": "text_file", "path": folder / "prompts.txt"},
             "teacher_samples": {"path": folder / "samples", "count": 1, "sampler": {"steps": 1}},
@@ -136,7 +176,10 @@ def run(name: str, kind: str, is_checkpointed: bool) -> dict[str, Any]:
 
         on_gpu = accelerator.device.type == "cuda"
         task, most = begin_on_gpu(begin) if on_gpu else begin_on_cpu(begin)
-        seconds = [timed(lambda step=step: task.update(step, detailed=False), on_gpu) for step in range(STEPS, 2 * STEPS)]
+        seconds = [
+            timed(lambda step=step: task.update(step, detailed=False), on_gpu)
+            for step in range(STEPS, 2 * STEPS)
+        ]
         return {name: size / MIB for name, size in most.items()} | {"seconds": min(seconds)}
 
 
@@ -151,7 +194,13 @@ def begin_on_cpu(begin: Callable[[], Distillation]) -> tuple[Distillation, dict[
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
         task = begin()
     events = [event for event in profiled.profiler.kineto_results.events() if event.name() == "[memory]"]
-    return task, {"measured": max(itertools.accumulate(event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())))}
+    return task, {
+        "measured": max(
+            itertools.accumulate(
+                event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())
+            )
+        )
+    }
 
 
 def timed(do: Callable[[], Any], on_gpu: bool) -> float:
@@ -172,8 +221,12 @@ def predict(name: str) -> dict[tuple[str, bool], float]:
     with tempfile.TemporaryDirectory() as folder:
         for kind in ("copy", "lora"):
             config = config_of(name, kind, False, Path(folder))
-            rehearsal = rehearse_distillation(config, config.teacher.outline().eval().requires_grad_(False), META)
-            for is_checkpointed, cost in zip((False, True), measure_both(kind, rehearsal, config).values(), strict=True):
+            rehearsal = rehearse_distillation(
+                config, config.teacher.meta().eval().requires_grad_(False), META
+            )
+            for is_checkpointed, cost in zip(
+                (False, True), measure_both(kind, rehearsal, config).values(), strict=True
+            ):
                 most = max(added for name, added in cost.added.items() if name in rehearsal.updates)
                 costs[kind, is_checkpointed] = (sum(cost.held.values()) + most) / MIB
     return costs
@@ -181,7 +234,15 @@ def predict(name: str) -> dict[tuple[str, bool], float]:
 
 def run_apart(name: str, kind: str, is_checkpointed: bool) -> dict[str, Any]:
     """`run` in a process of its own."""
-    words = [sys.executable, __file__, "--config", name, "--way", kind, *(["--checkpointing"] if is_checkpointed else [])]
+    words = [
+        sys.executable,
+        __file__,
+        "--config",
+        name,
+        "--way",
+        kind,
+        *(["--checkpointing"] if is_checkpointed else []),
+    ]
     done = subprocess.run(words, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"{' '.join(words)}:\n{done.stderr[-2000:]}")
@@ -190,24 +251,48 @@ def run_apart(name: str, kind: str, is_checkpointed: bool) -> dict[str, Any]:
 
 def table(results: dict[str, Any]) -> str:
     """All results as Markdown, with "not run" where there is no GPU's."""
-    lines = ["| network | what learns | activation checkpointing | predicted, GiB | measured, GiB | time of a step |", "|---|---|---|---|---|---|"]
+    lines = [
+        "| network | what learns | activation checkpointing | predicted, GiB | measured, GiB | time of a step |",
+        "|---|---|---|---|---|---|",
+    ]
     for name, result in results.items():
         first = result["ways"][0].get("seconds")
         for way in result["ways"]:
             spent = "not run"
             if "seconds" in way:
-                spent = f"{way['seconds']:.2f} s" if CONFIGS[name]["device"] == "cuda" else f"{way['seconds'] / first:.2f}"
+                spent = (
+                    f"{way['seconds']:.2f} s"
+                    if CONFIGS[name]["device"] == "cuda"
+                    else f"{way['seconds'] / first:.2f}"
+                )
             measured = f"{way['measured'] / 1024:.2f}" if "measured" in way else "not run"
-            learns, checkpointed = {"copy": "all weights", "lora": "adapters"}[way["way"]], "yes" if way["activation checkpointing"] else "no"
-            lines.append(f"| {LABELS[name]} | {learns} | {checkpointed} | {way['predicted'] / 1024:.2f} | {measured} | {spent} |")
+            learns, checkpointed = (
+                {"copy": "all weights", "lora": "adapters"}[way["way"]],
+                "yes" if way["activation checkpointing"] else "no",
+            )
+            lines.append(
+                f"| {LABELS[name]} | {learns} | {checkpointed} | {way['predicted'] / 1024:.2f} | {measured} | {spent} |"
+            )
     return "\n".join(lines)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", choices=CONFIGS, default="tiny", help="tiny, for CPUs, or sdxl, for a GPU (default: tiny)")
-    parser.add_argument("--predict", action="store_true", help="predict only, and leave what was measured before as not run")
-    parser.add_argument("--ways", nargs="+", choices=("copy", "lora"), default=("copy", "lora"), help="what learns (default: both)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--config", choices=CONFIGS, default="tiny", help="tiny, for CPUs, or sdxl, for a GPU (default: tiny)"
+    )
+    parser.add_argument(
+        "--predict", action="store_true", help="predict only, and leave what was measured before as not run"
+    )
+    parser.add_argument(
+        "--ways",
+        nargs="+",
+        choices=("copy", "lora"),
+        default=("copy", "lora"),
+        help="what learns (default: both)",
+    )
     parser.add_argument("--way", choices=("copy", "lora"), help=argparse.SUPPRESS)
     parser.add_argument("--checkpointing", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -217,14 +302,28 @@ def main() -> None:
         return
     costs, ways = predict(options.config), []
     for kind, is_checkpointed in WAYS:
-        way = {"way": kind, "activation checkpointing": is_checkpointed, "predicted": costs[kind, is_checkpointed]}
+        way = {
+            "way": kind,
+            "activation checkpointing": is_checkpointed,
+            "predicted": costs[kind, is_checkpointed],
+        }
         if not options.predict and kind in options.ways:
             way |= run_apart(options.config, kind, is_checkpointed)
         print(way, flush=True)
         ways.append(way)
-    conditions = {"machine": machine(), "commit": commit(), "torch": torch.__version__, "threads": torch.get_num_threads(), "sizes in": "MiB"}
+    conditions = {
+        "machine": machine(),
+        "commit": commit(),
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "sizes in": "MiB",
+    }
     results = read_json(RESULTS) if RESULTS.is_file() else {}
-    write_json(RESULTS, results | {options.config: {"conditions": conditions, "settings": CONFIGS[options.config], "ways": ways}})
+    write_json(
+        RESULTS,
+        results
+        | {options.config: {"conditions": conditions, "settings": CONFIGS[options.config], "ways": ways}},
+    )
     before, _, rest = DOCUMENT.read_text(encoding="utf-8").partition(BEGIN)
     text = table(read_json(RESULTS))
     write_text(DOCUMENT, f"{before}{BEGIN}\n{text}\n{END}{rest.partition(END)[2]}")

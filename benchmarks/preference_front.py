@@ -28,7 +28,11 @@ sys.path.insert(0, str(ROOT))
 from distill.storage.files import read_json, write_json, write_text  # noqa: E402
 from distill.storage.provenance import commit, machine  # noqa: E402
 
-RUNS, RESULTS, PAGE = ROOT / "runs" / "preference", ROOT / "benchmarks" / "results" / "preference_front.json", ROOT / "docs" / "methods.md"
+RUNS, RESULTS, PAGE = (
+    ROOT / "runs" / "preference",
+    ROOT / "benchmarks" / "results" / "preference_front.json",
+    ROOT / "docs" / "methods.md",
+)
 START = ("configs/digits/dmd2.yaml", "--teacher.path", "assets/digits-guided-teacher")
 STAR, PLUS, ALONE = "di_star", "di_plus_plus", "reward_alone"
 NAMES = {STAR: "Diff-Instruct*", PLUS: "Diff-Instruct++", ALONE: "the reward alone"}
@@ -46,7 +50,13 @@ VALUES: dict[str, tuple[float, ...]] = {STAR: WEIGHTS, PLUS: WEIGHTS, ALONE: (12
 COLOURS = {STAR: "#2a6fbb", PLUS: "#c8551b", ALONE: "#7a828e"}
 SEEDS = (0, 1, 2)
 IMAGES = 5000
-MEASURES = {"reward": "reward", "other_agreement": "agreement of the other", "fd_pixel": "fd-pixel", "precision": "precision", "recall": "recall"}
+MEASURES = {
+    "reward": "reward",
+    "other_agreement": "agreement of the other",
+    "fd_pixel": "fd-pixel",
+    "precision": "precision",
+    "recall": "recall",
+}
 BEGIN, END = "<!-- preference front: begin -->", "<!-- preference front: end -->"
 
 
@@ -63,11 +73,29 @@ def run(method: str, value: float, seed: int) -> dict[str, Any]:
     preset, *changes = METHODS[method]
     folder = RUNS / f"{method}-{value:g}-{seed}"
     if not (folder / "measured.json").is_file():
-        settings = ["--run_dir", str(folder), "--seed", str(seed), "--generator.init_from", str(RUNS / "start"), "--stop_when", "[]"]
+        settings = [
+            "--run_dir",
+            str(folder),
+            "--seed",
+            str(seed),
+            "--generator.init_from",
+            str(RUNS / "start"),
+            "--stop_when",
+            "[]",
+        ]
         call("train.py", preset, *changes, f"{value:g}", *settings)
         call(__file__, "--measure", str(folder))
-    meta, last = read_json(folder / "meta.json"), json.loads((folder / "stats.jsonl").read_text().splitlines()[-1])
-    row = {"method": method, "value": value, "seed": seed, "commit": meta["commit"], "seconds": last["seconds"]}
+    meta, last = (
+        read_json(folder / "meta.json"),
+        json.loads((folder / "stats.jsonl").read_text().splitlines()[-1]),
+    )
+    row = {
+        "method": method,
+        "value": value,
+        "seed": seed,
+        "commit": meta["commit"],
+        "seconds": last["seconds"],
+    }
     return {**row, **read_json(folder / "measured.json")}
 
 
@@ -104,7 +132,10 @@ def at_equal_reward(rows: list[dict[str, Any]], other: str, measure: str) -> lis
     log(-reward). Seeds whose rewards do not overlap are left out."""
     differences = []
     for seed in sorted({row["seed"] for row in rows}):
-        one, two = (curve([row for row in rows if (row["method"], row["seed"]) == (method, seed)], measure) for method in (STAR, other))
+        one, two = (
+            curve([row for row in rows if (row["method"], row["seed"]) == (method, seed)], measure)
+            for method in (STAR, other)
+        )
         low, high = max(one[0][0], two[0][0]), min(one[0][-1], two[0][-1])
         if low < high:
             at = np.linspace(low, high, 101)
@@ -123,9 +154,22 @@ def verdict(rows: list[dict[str, Any]]) -> str:
     said = []
     for other in (PLUS, ALONE):
         nearer, kept = (at_equal_reward(rows, other, measure) for measure in ("fd_pixel", "recall"))
-        more = f"{spread(nearer, '+.3f')} of fd-pixel and {spread(kept, '+.3f')} of recall" if nearer else "no reward in common"
-        wins = [name for name, better in (("fd-pixel", max(nearer, default=0) < 0), ("recall", min(kept, default=0) > 0)) if better]
-        said.append(f"{more} against {NAMES[other]} (better with every seed in {' and '.join(wins) or 'neither'})")
+        more = (
+            f"{spread(nearer, '+.3f')} of fd-pixel and {spread(kept, '+.3f')} of recall"
+            if nearer
+            else "no reward in common"
+        )
+        wins = [
+            name
+            for name, better in (
+                ("fd-pixel", max(nearer, default=0) < 0),
+                ("recall", min(kept, default=0) > 0),
+            )
+            if better
+        ]
+        said.append(
+            f"{more} against {NAMES[other]} (better with every seed in {' and '.join(wins) or 'neither'})"
+        )
         if other == PLUS:
             shows = {0: "does not show here", 1: f"shows in {''.join(wins)} alone", 2: "shows"}[len(wins)]
     compared = f"At equal reward, on average over the rewards that both reach, Diff-Instruct\\* has {'; '.join(said)}."
@@ -140,11 +184,16 @@ def spread(values: list[float], form: str = ".3f") -> str:
 
 def table(rows: list[dict[str, Any]], its_start: dict[str, float]) -> str:
     """Mean ± standard deviation over seeds of every method and value, as Markdown."""
-    lines = [f"| method | weight or steps | {' | '.join(MEASURES.values())} |", "|---" * (len(MEASURES) + 2) + "|"]
+    lines = [
+        f"| method | weight or steps | {' | '.join(MEASURES.values())} |",
+        "|---" * (len(MEASURES) + 2) + "|",
+    ]
     lines.append(f"| the start | | {' | '.join(f'{its_start[name]:.4f}' for name in MEASURES)} |")
     for method, value in dict.fromkeys((row["method"], row["value"]) for row in rows):
         chosen = [row for row in rows if (row["method"], row["value"]) == (method, value)]
-        cells = " | ".join(spread([row[name] for row in chosen], ".4f" if name == "reward" else ".3f") for name in MEASURES)
+        cells = " | ".join(
+            spread([row[name] for row in chosen], ".4f" if name == "reward" else ".3f") for name in MEASURES
+        )
         name = NAMES[method].replace("*", r"\*")
         lines.append(f"| {name} | {value:g}{' steps' * (method == ALONE)} | {cells} |")
     return "\n".join(lines)
@@ -157,11 +206,24 @@ def picture(rows: list[dict[str, Any]], its_start: dict[str, float], path: Path)
     figure = Figure(figsize=(10, 4), layout="constrained")
     for axes, name in zip(figure.subplots(1, 2), ("fd_pixel", "recall"), strict=True):
         for method, colour in COLOURS.items():
-            by_value = [[row for row in rows if (row["method"], row["value"]) == (method, value)] for value in VALUES[method]]
-            means = [[statistics.mean(row[key] for row in chosen) for chosen in by_value if chosen] for key in ("reward", name)]
+            by_value = [
+                [row for row in rows if (row["method"], row["value"]) == (method, value)]
+                for value in VALUES[method]
+            ]
+            means = [
+                [statistics.mean(row[key] for row in chosen) for chosen in by_value if chosen]
+                for key in ("reward", name)
+            ]
             axes.plot([-reward for reward in means[0]], means[1], color=colour, label=NAMES[method])
             for size, chosen in zip((12, 24, 40, 60, 85), by_value, strict=True):
-                axes.scatter([-row["reward"] for row in chosen], [row[name] for row in chosen], s=size, color=colour, alpha=0.5, linewidths=0)
+                axes.scatter(
+                    [-row["reward"] for row in chosen],
+                    [row[name] for row in chosen],
+                    s=size,
+                    color=colour,
+                    alpha=0.5,
+                    linewidths=0,
+                )
         axes.plot(-its_start["reward"], its_start[name], "k+", markersize=12, label="the start")
         axes.set_xscale("log")
         axes.invert_xaxis()
@@ -180,9 +242,13 @@ def write_page(text: str) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS, help="seeds of each (default: 0 1 2)")
-    parser.add_argument("--jobs", type=int, default=2, help="processes side by side, one thread each (default: 2)")
+    parser.add_argument(
+        "--jobs", type=int, default=2, help="processes side by side, one thread each (default: 2)"
+    )
     parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure is not None:
@@ -192,7 +258,9 @@ def main() -> None:
     if not (begun / "measured.json").is_file():
         call(__file__, "--measure", str(begun))
     its_start = read_json(begun / "measured.json")
-    cells = [(method, value, seed) for seed in options.seeds for method in METHODS for value in VALUES[method]]
+    cells = [
+        (method, value, seed) for seed in options.seeds for method in METHODS for value in VALUES[method]
+    ]
     with ThreadPoolExecutor(options.jobs) as pool:
         rows = list(pool.map(lambda cell: run(*cell), cells))
     rows.sort(key=lambda row: (list(METHODS).index(row["method"]), row["value"], row["seed"]))

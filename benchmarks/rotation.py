@@ -32,10 +32,15 @@ def kernels() -> list[str]:
     from threadpoolctl import threadpool_info
 
     found = threadpool_info()
-    return [f"{one['internal_api']} {one.get('architecture', '')} {one['version']}, {one['num_threads']} threads" for one in found]
+    return [
+        f"{one['internal_api']} {one.get('architecture', '')} {one['version']}, {one['num_threads']} threads"
+        for one in found
+    ]
 
 
-def take_turns(contestants: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, list[dict[str, float]]]:
+def take_turns(
+    contestants: Mapping[str, Callable[[], Any]], rounds: int
+) -> dict[str, list[dict[str, float]]]:
     """Wall and processor seconds of each contestant in each round, after a round that does not count."""
     names = list(contestants)
     times: dict[str, list[dict[str, float]]] = {name: [] for name in names}
@@ -50,7 +55,9 @@ def take_turns(contestants: Mapping[str, Callable[[], Any]], rounds: int) -> dic
     return times
 
 
-def ratio(times: Mapping[str, list[dict[str, float]]], slow: str, fast: str, clock: str = "processor") -> dict[str, float]:
+def ratio(
+    times: Mapping[str, list[dict[str, float]]], slow: str, fast: str, clock: str = "processor"
+) -> dict[str, float]:
     """How many times longer one takes than the other: the median over rounds, the least and the greatest."""
     ratios = [a[clock] / b[clock] for a, b in zip(times[slow], times[fast], strict=True)]
     return {"median": statistics.median(ratios), "least": min(ratios), "greatest": max(ratios)}

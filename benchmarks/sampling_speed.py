@@ -37,7 +37,9 @@ def main() -> None:
     def sample_its_teacher() -> None:
         sample_teacher(teacher, range(IMAGES), labels, sampler, BATCH)
 
-    times = take_turns({"student": sample_student, "teacher": sample_its_teacher, "student again": sample_student}, ROUNDS)
+    times = take_turns(
+        {"student": sample_student, "teacher": sample_its_teacher, "student again": sample_student}, ROUNDS
+    )
     results = {
         "images": IMAGES,
         "batch": BATCH,

@@ -28,7 +28,11 @@ from distill.storage.provenance import commit, machine  # noqa: E402
 from eval.__main__ import main as evaluate  # noqa: E402
 from train import main as train  # noqa: E402
 
-RUNS, RESULTS, PAGE = ROOT / "runs" / "study", ROOT / "benchmarks" / "results" / "study.json", ROOT / "docs" / "methods.md"
+RUNS, RESULTS, PAGE = (
+    ROOT / "runs" / "study",
+    ROOT / "benchmarks" / "results" / "study.json",
+    ROOT / "docs" / "methods.md",
+)
 DIVERGENCES = (
     "reverse_kl", "softened_reverse_kl", "jensen_shannon", "squared_hellinger", "jeffreys", "forward_kl", "pearson_chi2", "neyman_chi2",
     "0.4*forward_kl+0.6*reverse_kl",
@@ -42,7 +46,12 @@ EXACT = ("jensen_shannon", "forward_kl", "reverse_kl", "mode_error", "stray")
 SCENES = {
     "ring": ("configs/lab/exact_ring.yaml", 500, "prediction", EXACT),
     "far_modes": ("configs/lab/exact_far_modes.yaml", 500, "prediction", EXACT),
-    "digits": ("configs/digits/uni_instruct.yaml", 200, "dmd", ("fd_pixel", "precision", "recall", "label_agreement")),
+    "digits": (
+        "configs/digits/uni_instruct.yaml",
+        200,
+        "dmd",
+        ("fd_pixel", "precision", "recall", "label_agreement"),
+    ),
 }
 """Preset that is varied, its steps here, weighting (the exact one where dimensions are few), and what is measured, the first of which is plotted."""
 REFERENCE = ["--seed", "100"]
@@ -94,7 +103,10 @@ def gradient_noise(folder: Path, setting: str) -> float:
     from distill.training.logging import Clock
     from distill.training.settings import DistillRun
 
-    config, checkpoint = read_config(folder / "config.yaml", ["--objective", setting]), newest_checkpoint(folder)
+    config, checkpoint = (
+        read_config(folder / "config.yaml", ["--objective", setting]),
+        newest_checkpoint(folder),
+    )
     assert isinstance(config, DistillRun)
     assert checkpoint is not None
     task = Distillation(config, Accelerator(cpu=True), Clock())
@@ -104,8 +116,12 @@ def gradient_noise(folder: Path, setting: str) -> float:
     weights, gradients = list(task.generator.parameters()), []
     for batch in itertools.islice(task.stream, BATCHES):
         with frozen(*[module for name, module in task.modules.items() if name != "generator"]):
-            losses, _ = generator_loss(task.networks, task.method, batch, task.generator(batch.z, batch.cond), 0)
-        gradients.append(torch.cat([part.flatten() for part in torch.autograd.grad(losses["objective"], weights)]).double())
+            losses, _ = generator_loss(
+                task.networks, task.method, batch, task.generator(batch.z, batch.cond), 0
+            )
+        gradients.append(
+            torch.cat([part.flatten() for part in torch.autograd.grad(losses["objective"], weights)]).double()
+        )
         if task.method.ratio is not None:
             task.method.ratio.commit(lambda total: total)
     every = torch.stack(gradients)
@@ -131,11 +147,16 @@ def spread(values: Iterable[float | None]) -> str:
 def table(scene: str, rows: list[dict[str, Any]], noise: list[dict[str, Any]]) -> str:
     """Every divergence and estimator of a scene, as Markdown."""
     measures = SCENES[scene][3]
-    lines = [f"| divergence | estimator | {' | '.join(measures)} | gradient noise |", "|---" * (len(measures) + 3) + "|"]
+    lines = [
+        f"| divergence | estimator | {' | '.join(measures)} | gradient noise |",
+        "|---" * (len(measures) + 3) + "|",
+    ]
     for divergence, estimator in itertools.product(DIVERGENCES, ESTIMATORS):
         chosen = [row for row in rows if (row["divergence"], row["estimator"]) == (divergence, estimator)]
         cells = [spread(row[name] for row in chosen) for name in measures]
-        noisy = next(row["noise"] for row in noise if (row["divergence"], row["estimator"]) == (divergence, estimator))
+        noisy = next(
+            row["noise"] for row in noise if (row["divergence"], row["estimator"]) == (divergence, estimator)
+        )
         lines.append(f"| `{divergence}` | {estimator} | {' | '.join(cells)} | {noisy:.3g} |")
     return "\n".join(lines)
 
@@ -144,13 +165,22 @@ def comparisons(scene: str, rows: list[dict[str, Any]]) -> str:
     """Each two estimators at the same divergences and seeds, as Markdown."""
     measure = SCENES[scene][3][0]
     found = {(row["divergence"], row["estimator"], row["seed"]): row[measure] for row in rows}
-    lines = [f"| estimator | against | {measure}, mean ± standard error | median | better |", "|---" * 5 + "|"]
+    lines = [
+        f"| estimator | against | {measure}, mean ± standard error | median | better |",
+        "|---" * 5 + "|",
+    ]
     for one, other in (("exact", "matching"), ("published", "matching"), ("exact", "published")):
-        pairs = [(value, found[divergence, other, seed]) for (divergence, estimator, seed), value in found.items() if estimator == one]
+        pairs = [
+            (value, found[divergence, other, seed])
+            for (divergence, estimator, seed), value in found.items()
+            if estimator == one
+        ]
         gaps = [mine - its for mine, its in pairs if mine is not None and its is not None]
         error = statistics.stdev(gaps) / len(gaps) ** 0.5
         better = f"{sum(gap < 0 for gap in gaps)} of {len(gaps)}"
-        lines.append(f"| {one} | {other} | {statistics.mean(gaps):+.4f} ± {error:.4f} | {statistics.median(gaps):+.4f} | {better} |")
+        lines.append(
+            f"| {one} | {other} | {statistics.mean(gaps):+.4f} ± {error:.4f} | {statistics.median(gaps):+.4f} | {better} |"
+        )
     return "\n".join(lines)
 
 
@@ -163,9 +193,19 @@ def picture(scene: str, rows: list[dict[str, Any]], path: Path) -> None:
     top = min(3 * statistics.median(known), 1.05 * max(known))
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     axes = figure.subplots()
-    looks = zip(ESTIMATORS, (-0.22, 0, 0.22), ("#2a6fbb", "#c8551b", "#7a828e"), ("right", "center", "left"), strict=True)
+    looks = zip(
+        ESTIMATORS,
+        (-0.22, 0, 0.22),
+        ("#2a6fbb", "#c8551b", "#7a828e"),
+        ("right", "center", "left"),
+        strict=True,
+    )
     for estimator, shift, colour, side in looks:
-        points = [(DIVERGENCES.index(row["divergence"]) + shift, row[measure]) for row in rows if row["estimator"] == estimator]
+        points = [
+            (DIVERGENCES.index(row["divergence"]) + shift, row[measure])
+            for row in rows
+            if row["estimator"] == estimator
+        ]
         inside = [(x, y) for x, y in points if y is not None and y <= top]
         axes.scatter([x for x, _ in inside], [y for _, y in inside], s=22, color=colour, label=estimator)
         for x in sorted({x for x, y in points if y is not None and y > top}):
@@ -173,7 +213,13 @@ def picture(scene: str, rows: list[dict[str, Any]], path: Path) -> None:
             axes.plot(x, top, "^", color=colour, clip_on=False)
             axes.text(x, 0.97 * top, beyond, ha=side, va="top", fontsize=7, color=colour)
     axes.set_ylim(top=top)
-    axes.set_xticks(range(len(DIVERGENCES)), [name.replace("+", "\n+") for name in DIVERGENCES], rotation=25, ha="right", fontsize=8)
+    axes.set_xticks(
+        range(len(DIVERGENCES)),
+        [name.replace("+", "\n+") for name in DIVERGENCES],
+        rotation=25,
+        ha="right",
+        fontsize=8,
+    )
     axes.set_ylabel(f"{measure} (lower is better)")
     axes.set_title(f"{scene}: final distance from the teacher, three seeds", fontsize=10, pad=12)
     axes.grid(axis="y", color="#e6e9ee")
@@ -192,10 +238,18 @@ def write_page(scene: str, content: str) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--scenes", nargs="+", choices=SCENES, default=list(SCENES), help="scenes to run (default: all)")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="seeds of each (default: 0 1 2)")
-    parser.add_argument("--jobs", type=int, default=2, help="processes side by side, one thread each (default: 2)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--scenes", nargs="+", choices=SCENES, default=list(SCENES), help="scenes to run (default: all)"
+    )
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", default=[0, 1, 2], help="seeds of each (default: 0 1 2)"
+    )
+    parser.add_argument(
+        "--jobs", type=int, default=2, help="processes side by side, one thread each (default: 2)"
+    )
     options = parser.parse_args()
     results = read_json(RESULTS) if RESULTS.is_file() else {}
     os.environ["OMP_NUM_THREADS"] = "1"
@@ -204,7 +258,9 @@ def main() -> None:
             cells = [(scene, divergence, estimator) for divergence in DIVERGENCES for estimator in ESTIMATORS]
             if not (RUNS / scene / "reference" / "export").is_dir():
                 pool.submit(distil, scene, RUNS / scene / "reference", *REFERENCE).result()
-            rows = list(pool.map(run, *zip(*[(*cell, seed) for seed in options.seeds for cell in cells], strict=True)))
+            rows = list(
+                pool.map(run, *zip(*[(*cell, seed) for seed in options.seeds for cell in cells], strict=True))
+            )
             noises = list(pool.map(noise, *zip(*cells, strict=True)))
             results[scene] = {"machine": machine(), "commit": commit(), "runs": rows, "noise": noises}
             write_json(RESULTS, results)

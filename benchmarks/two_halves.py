@@ -36,7 +36,10 @@ def main() -> None:
     digits = digits[shuffled(len(digits))]
     reference, others = digits[: len(digits) // 2], digits[len(digits) // 2 :]
     points = [measure(others[:count], reference) for count in COUNTS]
-    write_json(ROOT / "benchmarks" / "results" / "two_halves.json", {"points": points, "machine": machine(), "commit": commit()})
+    write_json(
+        ROOT / "benchmarks" / "results" / "two_halves.json",
+        {"points": points, "machine": machine(), "commit": commit()},
+    )
     draw(points, ROOT / "docs" / "two-halves.png")
     for point in points:
         print(point)
@@ -45,7 +48,10 @@ def main() -> None:
 def measure(features: torch.Tensor, reference: torch.Tensor) -> dict[str, Any]:
     real = Statistics.of(reference)
     point: dict[str, Any] = {"n": len(features), "warned": Statistics.of(features).warning is not None}
-    point |= {"fd": frechet_distance(Statistics.of(features), real), "deviation": bootstrap_deviation(features, real, REPLICATES)}
+    point |= {
+        "fd": frechet_distance(Statistics.of(features), real),
+        "deviation": bootstrap_deviation(features, real, REPLICATES),
+    }
     try:
         limit = frechet_limit(features, real)
         point |= {"limit": limit.value, "limit_deviation": limit.deviation}
@@ -58,14 +64,32 @@ def draw(points: list[dict[str, Any]], path: Path) -> None:
     """Both estimates with their 95 % intervals, and the numbers of images at which a warning is printed."""
     with matplotlib.rc_context({"font.size": 10}):
         figure = Figure(figsize=(7.2, 3.4), layout="constrained")
-        axes = figure.add_subplot(xscale="log", xlabel="images of one half", ylabel="distance to the other half (898 images)")
+        axes = figure.add_subplot(
+            xscale="log", xlabel="images of one half", ylabel="distance to the other half (898 images)"
+        )
         counts = [point["n"] for point in points]
-        axes.errorbar(counts, [p["fd"] for p in points], [CONFIDENCE * p["deviation"] for p in points], marker="o", capsize=3, label="fd-pixel")
+        axes.errorbar(
+            counts,
+            [p["fd"] for p in points],
+            [CONFIDENCE * p["deviation"] for p in points],
+            marker="o",
+            capsize=3,
+            label="fd-pixel",
+        )
         known = [point for point in points if "limit" in point]
         errors = [CONFIDENCE * point["limit_deviation"] for point in known]
-        axes.errorbar([p["n"] * 1.04 for p in known], [p["limit"] for p in known], errors, marker="s", capsize=3, label="its limit, FD∞")
+        axes.errorbar(
+            [p["n"] * 1.04 for p in known],
+            [p["limit"] for p in known],
+            errors,
+            marker="s",
+            capsize=3,
+            label="its limit, FD∞",
+        )
         axes.axhline(0, color="grey", linewidth=0.8)
-        axes.axvspan(min(counts) * 0.9, 64, color="orange", alpha=0.15, label="warned: n within the 64 dimensions")
+        axes.axvspan(
+            min(counts) * 0.9, 64, color="orange", alpha=0.15, label="warned: n within the 64 dimensions"
+        )
         axes.set_xticks(counts, [str(count) for count in counts])
         axes.minorticks_off()
         axes.legend(frameon=False)

@@ -39,7 +39,9 @@ class Divergence:
     def __mul__(self, factor: float) -> Divergence:
         """A non-negative multiple. Raises ValueError for a negative factor, whose f would not be convex, and for an infinite one."""
         if not 0 <= factor < math.inf:
-            raise ValueError(f"a divergence cannot be multiplied by {factor}: expected a finite number of at least 0")
+            raise ValueError(
+                f"a divergence cannot be multiplied by {factor}: expected a finite number of at least 0"
+            )
         return Divergence(
             "+".join(_scaled_name(term, factor) for term in _split(self.name)),
             _scaled(self.f, factor),
@@ -95,14 +97,25 @@ def alpha_divergence(alpha: float) -> Divergence:
     def power(u: Tensor) -> Tensor:
         return (alpha * u).exp()
 
-    return Divergence(f"alpha:{alpha:g}", f, power, _scaled(power, alpha), _scaled(power, alpha * (alpha - 1)), uses_ratio=alpha != 0)
+    return Divergence(
+        f"alpha:{alpha:g}",
+        f,
+        power,
+        _scaled(power, alpha),
+        _scaled(power, alpha * (alpha - 1)),
+        uses_ratio=alpha != 0,
+    )
 
 
 # sigmoid(u) = r/(1 + r) and sigmoid(-u) = 1/(1 + r), neither of which overflows.
 TABLE = {
-    "reverse_kl": Divergence("reverse_kl", lambda u: -u, torch.ones_like, torch.zeros_like, torch.zeros_like, uses_ratio=False),
+    "reverse_kl": Divergence(
+        "reverse_kl", lambda u: -u, torch.ones_like, torch.zeros_like, torch.zeros_like, uses_ratio=False
+    ),
     "forward_kl": Divergence("forward_kl", lambda u: u.exp() * u, torch.exp, torch.exp, torch.zeros_like),
-    "jeffreys": Divergence("jeffreys", lambda u: torch.expm1(u) * u, lambda u: 1 + u.exp(), torch.exp, torch.zeros_like),
+    "jeffreys": Divergence(
+        "jeffreys", lambda u: torch.expm1(u) * u, lambda u: 1 + u.exp(), torch.exp, torch.zeros_like
+    ),
     "jensen_shannon": Divergence(
         "jensen_shannon",
         # r log r - (r + 1) log((r + 1)/2), regrouped: r (log r - log(r + 1)) cancels badly for large r when written out.

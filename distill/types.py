@@ -24,12 +24,12 @@ class NoiseSchedule(Protocol):
         """The time at which sigma/alpha equals `noise_to_signal`."""
         ...
 
-    def spaced(self, t: float, count: int) -> list[float]:
+    def step_times(self, t: float, count: int) -> list[float]:
         """Where `count` steps begin, the first at t, evenly on the way to no noise."""
         ...
 
 
-def noisiest(schedule: NoiseSchedule) -> float:
+def max_noise_to_signal(schedule: NoiseSchedule) -> float:
     """The greatest sigma/alpha of a schedule."""
     if schedule.t_max is None:
         return math.inf
@@ -37,7 +37,7 @@ def noisiest(schedule: NoiseSchedule) -> float:
     return (schedule.sigma(t) / schedule.alpha(t)).item()
 
 
-def like(value: Tensor, x: Tensor) -> Tensor:
+def expand_like(value: Tensor, x: Tensor) -> Tensor:
     """Append axes to a per-sample (b,) tensor so that it broadcasts against x (b, ...)."""
     return value.reshape(-1, *[1] * (x.ndim - 1))
 
@@ -60,13 +60,13 @@ Features = dict[str, Tensor]
 
 @dataclasses.dataclass(frozen=True)
 class Text:
-    """Encoded prompts, tensors by name: `tokens` (b, n, width), `pooled` (b, width), `mask` (b, n), 0 for tokens that do not count. `none` holds one
+    """Encoded prompts, tensors by name: `tokens` (b, n, width), `pooled` (b, width), `mask` (b, n), 0 for tokens that do not count. `unconditional` holds one
     row, (1, ...), of what stands for no prompt; what is not in it is the same without a prompt. `prompts` are the prompts themselves, "" where there
     is none, for rewards that read them; empty where nobody needs to know.
     """
 
     given: dict[str, Tensor]
-    none: dict[str, Tensor]
+    unconditional: dict[str, Tensor]
     prompts: tuple[str, ...] = ()
 
     def __len__(self) -> int:
@@ -79,18 +79,32 @@ class Text:
     def __getitem__(self, rows: slice | Tensor) -> Text:
         prompts = self.prompts
         if prompts:
-            prompts = prompts[rows] if isinstance(rows, slice) else tuple(prompts[row] for row in rows.tolist())
-        return Text({name: value[rows] for name, value in self.given.items()}, self.none, prompts)
+            prompts = (
+                prompts[rows] if isinstance(rows, slice) else tuple(prompts[row] for row in rows.tolist())
+            )
+        return Text({name: value[rows] for name, value in self.given.items()}, self.unconditional, prompts)
 
     def to(self, device: torch.device | str) -> Text:
-        given, none = ({name: value.to(device) for name, value in tensors.items()} for tensors in (self.given, self.none))
-        return Text(given, none, self.prompts)
+        given, unconditional = (
+            {name: value.to(device) for name, value in tensors.items()}
+            for tensors in (self.given, self.unconditional)
+        )
+        return Text(given, unconditional, self.prompts)
 
-    def without(self, rows: Bool[Tensor, " b"]) -> Text:
+    def drop(self, rows: Bool[Tensor, " b"]) -> Text:
         """No prompt in these rows."""
-        replaced = {name: torch.where(like(rows, value), value, self.given[name]) for name, value in self.none.items()}
-        prompts = tuple("" if dropped else prompt for prompt, dropped in zip(self.prompts, rows.tolist(), strict=True)) if self.prompts else ()
-        return Text({**self.given, **replaced}, self.none, prompts)
+        replaced = {
+            name: torch.where(expand_like(rows, value), value, self.given[name])
+            for name, value in self.unconditional.items()
+        }
+        prompts = (
+            tuple(
+                "" if dropped else prompt for prompt, dropped in zip(self.prompts, rows.tolist(), strict=True)
+            )
+            if self.prompts
+            else ()
+        )
+        return Text({**self.given, **replaced}, self.unconditional, prompts)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,25 +114,30 @@ class Condition:
     label: Int64[Tensor, " b"] | None = None
     text: Text | None = None
 
-    def and_none(self) -> Condition:
+    def with_unconditional(self) -> Condition:
         """The batch's condition, and then as many rows without one: both sides of a guided prediction. Raises ValueError where there is none."""
         given = self.label if self.text is None else self.text
         if given is None:
             raise ValueError("guidance: needs a condition; found none")
         rows = torch.arange(len(given), device=given.device)
         twice = self[torch.cat([rows, rows])]
-        return twice.without(torch.cat([rows < 0, rows >= 0]))
+        return twice.drop(torch.cat([rows < 0, rows >= 0]))
 
-    def without(self, rows: Bool[Tensor, " b"]) -> Condition:
+    def drop(self, rows: Bool[Tensor, " b"]) -> Condition:
         """No condition in these rows."""
         label = None if self.label is None else self.label.masked_fill(rows, -1)
-        return Condition(label, None if self.text is None else self.text.without(rows))
+        return Condition(label, None if self.text is None else self.text.drop(rows))
 
     def __getitem__(self, rows: slice | Tensor) -> Condition:
-        return Condition(None if self.label is None else self.label[rows], None if self.text is None else self.text[rows])
+        return Condition(
+            None if self.label is None else self.label[rows], None if self.text is None else self.text[rows]
+        )
 
     def to(self, device: torch.device | str) -> Condition:
-        return Condition(None if self.label is None else self.label.to(device), None if self.text is None else self.text.to(device))
+        return Condition(
+            None if self.label is None else self.label.to(device),
+            None if self.text is None else self.text.to(device),
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,15 +191,15 @@ class ImageModel(nn.Module):
         """Shapes of one encoded prompt, by name, known without encoding any. Raises as `encode_prompts`."""
         raise ValueError(f"{type(self).__name__} takes no prompts")
 
-    def other_parts(self) -> dict[str, nn.Module]:
+    def frozen_components(self) -> dict[str, nn.Module]:
         """What it holds besides its network, frozen and shared by its copies: an autoencoder of images, encoders of text."""
         return {}
 
     def components(self) -> dict[str, Any]:
         """Everything besides its own weights that its images are made with: its other parts, and a pipeline's scheduler, tokenizers and settings."""
-        return dict(self.other_parts())
+        return dict(self.frozen_components())
 
-    def carried_parts(self) -> dict[str, nn.Module]:
+    def components_to_bundle(self) -> dict[str, nn.Module]:
         """Of its other parts those, of diffusers, that an export must carry since they lie on this machine alone."""
         return {}
 
@@ -189,7 +208,7 @@ class ImageModel(nn.Module):
         raise ValueError(f"{type(self).__name__} takes no prompts")
 
 
-class Entry(NamedTuple):
+class EntryPoint(NamedTuple):
     """Where a step of a generator enters a denoiser: with alpha times the image so far plus sigma times unit noise, at time t."""
 
     t: float
@@ -205,19 +224,25 @@ class Denoiser(ImageModel):
 
     schedule: NoiseSchedule
 
-    def entries(self, noise_to_signal: Sequence[float]) -> list[Entry]:
+    def entry_points(self, noise_to_signal: Sequence[float]) -> list[EntryPoint]:
         """Where the steps of a generator enter it that are to do so at these sigma/alpha."""
         t = self.schedule.t(torch.tensor(noise_to_signal, dtype=torch.float64))
-        return [Entry(*row) for row in torch.stack([t, self.schedule.alpha(t), self.schedule.sigma(t)], 1).tolist()]
+        return [
+            EntryPoint(*row)
+            for row in torch.stack([t, self.schedule.alpha(t), self.schedule.sigma(t)], 1).tolist()
+        ]
 
-    def spaced(self, noise_to_signal: float, count: int) -> tuple[float, ...]:
+    def student_noise_levels(self, noise_to_signal: float, count: int) -> tuple[float, ...]:
         """sigma/alpha of `count` steps of a generator, the first given, evenly spaced in the schedule's time."""
-        t = torch.tensor(self.schedule.spaced(self.entries([noise_to_signal])[0].t, count)[1:], dtype=torch.float64)
+        t = torch.tensor(
+            self.schedule.step_times(self.entry_points([noise_to_signal])[0].t, count)[1:],
+            dtype=torch.float64,
+        )
         return (noise_to_signal, *(self.schedule.sigma(t) / self.schedule.alpha(t)).tolist())
 
     def level_range(self) -> tuple[float, float]:
         """Return the lowest and the highest sigma/alpha above 0 at which a sampler may evaluate it."""
-        return 0.0, noisiest(self.schedule)
+        return 0.0, max_noise_to_signal(self.schedule)
 
     def nearest_level(self, noise_to_signal: float) -> float:
         """Return the sigma/alpha at which a sampler evaluates it instead of this one: the nearest of its training, of most networks this one."""

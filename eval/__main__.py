@@ -31,7 +31,9 @@ GOES_WITH = {
 def main(arguments: list[str]) -> None:
     if arguments and not arguments[0].startswith("-"):
         if arguments[0] not in COMMANDS:
-            raise UserError(f"'{arguments[0]}': no command of python -m eval{did_you_mean(arguments[0], COMMANDS)}")
+            raise UserError(
+                f"'{arguments[0]}': no command of python -m eval{did_you_mean(arguments[0], COMMANDS)}"
+            )
         return COMMANDS[arguments[0]](arguments[1:])
     options = parse(arguments)
 
@@ -50,7 +52,8 @@ def fid(arguments: list[str]) -> None:
 
 def protocols(arguments: list[str]) -> None:
     ArgumentParser(
-        "python -m eval protocols", "Explain the protocols: what decides a number, and which published ones it can be compared with."
+        "python -m eval protocols",
+        "Explain the protocols: what decides a number, and which published ones it can be compared with.",
     ).parse_args(arguments)
 
     from eval.protocols import explain
@@ -75,7 +78,9 @@ def preference(arguments: list[str]) -> None:
 
 
 def compare(arguments: list[str]) -> None:
-    parser = ArgumentParser("python -m eval compare", "Results of fid, or of preference, side by side, if they may be compared.")
+    parser = ArgumentParser(
+        "python -m eval compare", "Results of fid, or of preference, side by side, if they may be compared."
+    )
     parser.add_argument("results", type=Path, nargs="+", help="files that fid or preference wrote with --out")
     paths = parser.parse_args(arguments).results
 
@@ -100,19 +105,45 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         "Compare generated images with real ones, and measure how fast they are made. "
         f"Commands with options of their own: {', '.join(COMMANDS)}; python -m eval fid --help explains one.",
     )
-    parser.add_argument("--run", type=Path, help="run folder: its student and its teacher; of a teacher's run, the teacher")
-    parser.add_argument("--teacher", type=Path, metavar="DIR", help="a teacher's folder instead")
-    parser.add_argument("--images", type=Path, metavar="FOLDER", help="a folder of images instead; sub-folders, if there are any, are the labels")
-    parser.add_argument("--array", type=Path, metavar="FILE", help="a .npy or .npz file of uint8 images instead")
-    parser.add_argument("--data", help="real images: digits, image_folder:PATH[:HELD_OUT_PATH] or array:PATH[:HELD_OUT_PATH] (default: the run's)")
     parser.add_argument(
-        "--prompts", type=Path, metavar="FILE", help="text file of prompts, one a line, for models that take text (default: the run's)"
+        "--run", type=Path, help="run folder: its student and its teacher; of a teacher's run, the teacher"
     )
-    parser.add_argument("--n", type=int, help="number of images, of a folder or file evenly chosen (default: 10000; all of a folder or file)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the first image; image i has seed + i (default: 0)")
+    parser.add_argument("--teacher", type=Path, metavar="DIR", help="a teacher's folder instead")
+    parser.add_argument(
+        "--images",
+        type=Path,
+        metavar="FOLDER",
+        help="a folder of images instead; sub-folders, if there are any, are the labels",
+    )
+    parser.add_argument(
+        "--array", type=Path, metavar="FILE", help="a .npy or .npz file of uint8 images instead"
+    )
+    parser.add_argument(
+        "--data",
+        help="real images: digits, image_folder:PATH[:HELD_OUT_PATH] or array:PATH[:HELD_OUT_PATH] (default: the run's)",
+    )
+    parser.add_argument(
+        "--prompts",
+        type=Path,
+        metavar="FILE",
+        help="text file of prompts, one a line, for models that take text (default: the run's)",
+    )
+    parser.add_argument(
+        "--n",
+        type=int,
+        help="number of images, of a folder or file evenly chosen (default: 10000; all of a folder or file)",
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="seed of the first image; image i has seed + i (default: 0)"
+    )
     parser.add_argument("--batch-size", type=int, default=256, help="images sampled at once (default: 256)")
     parser.add_argument("--no-teacher", action="store_true", help="leave a run's teacher out")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="folder for eval.json and eval/*.png (default: the run's; else none are written)")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="folder for eval.json and eval/*.png (default: the run's; else none are written)",
+    )
     options = parser.parse_args(arguments)
 
     subject = one_subject(options)
@@ -126,22 +157,52 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 def parse_fid(arguments: list[str]) -> argparse.Namespace:
     """The options of `fid`. Raises UserError as `parse` does."""
-    parser = ArgumentParser("python -m eval fid", "Fréchet distance and its companions of images under a named protocol.")
+    parser = ArgumentParser(
+        "python -m eval fid", "Fréchet distance and its companions of images under a named protocol."
+    )
     parser.add_argument("--run", type=Path, help="run folder, checkpoint or export of a student")
-    parser.add_argument("--teacher", type=Path, metavar="PATH", help="a teacher's folder, or a pickle of EDM or EDM2, sampled with EDM's sampler")
-    parser.add_argument("--pipeline", metavar="PATH", help="a diffusers pipeline, by folder or by its name on the hub, called as its users call it")
-    parser.add_argument("--images", type=Path, metavar="PATH", help="a folder, .zip or .tar of images, or a folder of .tar files")
+    parser.add_argument(
+        "--teacher",
+        type=Path,
+        metavar="PATH",
+        help="a teacher's folder, or a pickle of EDM or EDM2, sampled with EDM's sampler",
+    )
+    parser.add_argument(
+        "--pipeline",
+        metavar="PATH",
+        help="a diffusers pipeline, by folder or by its name on the hub, called as its users call it",
+    )
+    parser.add_argument(
+        "--images",
+        type=Path,
+        metavar="PATH",
+        help="a folder, .zip or .tar of images, or a folder of .tar files",
+    )
     parser.add_argument("--array", type=Path, metavar="FILE", help="a .npy or .npz file of uint8 images")
-    parser.add_argument("--seed", type=int, help="seed of the first image, for one repetition (default: the protocol's repetitions)")
-    parser.add_argument("--steps", type=int, help="steps of the teacher's sampler (default: 18) or of the pipeline (default: its own)")
-    parser.add_argument("--guidance", type=float, help="guidance of the teacher's sampler (default: 1, none) or of the pipeline (default: its own)")
+    parser.add_argument(
+        "--seed",
+        type=int,
+        help="seed of the first image, for one repetition (default: the protocol's repetitions)",
+    )
+    parser.add_argument(
+        "--steps",
+        type=int,
+        help="steps of the teacher's sampler (default: 18) or of the pipeline (default: its own)",
+    )
+    parser.add_argument(
+        "--guidance",
+        type=float,
+        help="guidance of the teacher's sampler (default: 1, none) or of the pipeline (default: its own)",
+    )
     parser.add_argument(
         "--sampler",
         metavar="SETTINGS",
         help="other settings of the teacher's sampler, as churn=40,churn_min=0.05,churn_max=50,churn_noise=1.003 (default: none of these)",
     )
     parser.add_argument("--dtype", choices=DTYPES, help="what the pipeline computes in (default: float32)")
-    parser.add_argument("--bootstrap", type=int, default=20, help="replicates of the bootstrap, 0 for none (default: 20)")
+    parser.add_argument(
+        "--bootstrap", type=int, default=20, help="replicates of the bootstrap, 0 for none (default: 20)"
+    )
     parser.add_argument("--per-label", action="store_true", help="measure the distance of every label too")
     parser.add_argument("--out", type=Path, metavar="FILE", help="JSON file for the results (default: none)")
     add_measurement(parser)
@@ -160,7 +221,10 @@ def parse_fid(arguments: list[str]) -> argparse.Namespace:
 
 def parse_sweep(arguments: list[str]) -> argparse.Namespace:
     """The options of `sweep`. Raises UserError as `parse` does."""
-    parser = ArgumentParser("python -m eval sweep", "Measure every checkpoint of a run that is not yet, and the best one three times.")
+    parser = ArgumentParser(
+        "python -m eval sweep",
+        "Measure every checkpoint of a run that is not yet, and the best one three times.",
+    )
     parser.add_argument("--run", type=Path, required=True, help="run folder; sweep.json is written there")
     add_measurement(parser)
     options = parser.parse_args(arguments)
@@ -170,45 +234,110 @@ def parse_sweep(arguments: list[str]) -> argparse.Namespace:
 
 def parse_preference(arguments: list[str]) -> argparse.Namespace:
     """The options of `preference`. Raises UserError as `parse` does."""
-    from eval.preference.subject_spec import Asked, parse_against, refuse_settings
+    from eval.preference.subject_spec import SubjectSpec, parse_against, refuse_settings
     from eval.prompt_sets.formats import FORMATS
 
-    parser = ArgumentParser("python -m eval preference", "Scores of models of human preference, prompt by prompt, and how often one model wins.")
-    parser.add_argument("--run", metavar="PATH", help="run folder, checkpoint or export of a one-step generator")
-    parser.add_argument("--teacher", metavar="PATH", help="a teacher's folder, sampled with EDM's sampler")
-    parser.add_argument("--pipeline", metavar="PATH", help="a diffusers pipeline, by folder or by its name on the hub, called as its users call it")
-    parser.add_argument("--images", metavar="PATH", help="images that are there: a folder of sample.py, or any in the order of the prompts")
-    parser.add_argument("--against", metavar="KIND:PATH", help="a second subject, such as pipeline:PATH; teacher alone is that of --run")
-    parser.add_argument("--scores", required=True, help="such as pickscore,hpsv2.1,imagereward,clipscore,aesthetic or classifier:PATH")
-    parser.add_argument(
-        "--weights", metavar="NAME=PATH", action="append", default=[], help="where a score's weights are, or NAME.SETTING=VALUE; repeatable"
+    parser = ArgumentParser(
+        "python -m eval preference",
+        "Scores of models of human preference, prompt by prompt, and how often one model wins.",
     )
-    parser.add_argument("--prompts", help="a file, a dataset of the hub (OWNER/NAME[:FILE]), or labels:N (default: 80 prompts of our own)")
-    parser.add_argument("--format", choices=list(FORMATS), help="what --prompts is (default: what it looks like)")
-    parser.add_argument("--captions", choices=["one", "all"], default="one", help="of each image of COCO (default: one, of the lowest id)")
-    parser.add_argument("--n", type=int, help="number of prompts, which then are not the whole list (default: all)")
-    parser.add_argument("--draw", type=int, metavar="SEED", help="draw the --n prompts with this seed (default: the first of the list)")
+    parser.add_argument(
+        "--run", metavar="PATH", help="run folder, checkpoint or export of a one-step generator"
+    )
+    parser.add_argument("--teacher", metavar="PATH", help="a teacher's folder, sampled with EDM's sampler")
+    parser.add_argument(
+        "--pipeline",
+        metavar="PATH",
+        help="a diffusers pipeline, by folder or by its name on the hub, called as its users call it",
+    )
+    parser.add_argument(
+        "--images",
+        metavar="PATH",
+        help="images that are there: a folder of sample.py, or any in the order of the prompts",
+    )
+    parser.add_argument(
+        "--against",
+        metavar="KIND:PATH",
+        help="a second subject, such as pipeline:PATH; teacher alone is that of --run",
+    )
+    parser.add_argument(
+        "--scores",
+        required=True,
+        help="such as pickscore,hpsv2.1,imagereward,clipscore,aesthetic or classifier:PATH",
+    )
+    parser.add_argument(
+        "--weights",
+        metavar="NAME=PATH",
+        action="append",
+        default=[],
+        help="where a score's weights are, or NAME.SETTING=VALUE; repeatable",
+    )
+    parser.add_argument(
+        "--prompts",
+        help="a file, a dataset of the hub (OWNER/NAME[:FILE]), or labels:N (default: 80 prompts of our own)",
+    )
+    parser.add_argument(
+        "--format", choices=list(FORMATS), help="what --prompts is (default: what it looks like)"
+    )
+    parser.add_argument(
+        "--captions",
+        choices=["one", "all"],
+        default="one",
+        help="of each image of COCO (default: one, of the lowest id)",
+    )
+    parser.add_argument(
+        "--n", type=int, help="number of prompts, which then are not the whole list (default: all)"
+    )
+    parser.add_argument(
+        "--draw",
+        type=int,
+        metavar="SEED",
+        help="draw the --n prompts with this seed (default: the first of the list)",
+    )
     parser.add_argument("--per-prompt", type=int, help="images of each prompt (default: 1; all of a folder)")
     parser.add_argument("--seed", type=int, help="seed of the first image; image i has seed + i (default: 0)")
     for side in ("", "against-"):
         whose = "of --against" if side else "of the first subject"
-        parser.add_argument(f"--{side}steps", type=int, help=f"steps {whose}, a teacher (default: 18) or a pipeline (default: its own)")
-        parser.add_argument(f"--{side}guidance", type=float, help=f"guidance {whose}, a teacher (default: 1, none) or a pipeline (default: its own)")
-    parser.add_argument("--dtype", choices=DTYPES, help="precision in which images are made (default: float32)")
-    parser.add_argument("--batch-size", type=int, default=16, help="images made at once (default: 16)")
-    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="where networks run (default: auto)")
+        parser.add_argument(
+            f"--{side}steps",
+            type=int,
+            help=f"steps {whose}, a teacher (default: 18) or a pipeline (default: its own)",
+        )
+        parser.add_argument(
+            f"--{side}guidance",
+            type=float,
+            help=f"guidance {whose}, a teacher (default: 1, none) or a pipeline (default: its own)",
+        )
     parser.add_argument(
-        "--store", type=Path, default=Path("runs/preference"), metavar="DIR", help="where images and scores are kept (default: runs/preference)"
+        "--dtype", choices=DTYPES, help="precision in which images are made (default: float32)"
+    )
+    parser.add_argument("--batch-size", type=int, default=16, help="images made at once (default: 16)")
+    parser.add_argument(
+        "--device", choices=["auto", "cpu", "cuda"], default="auto", help="where networks run (default: auto)"
     )
     parser.add_argument(
-        "--out", type=Path, metavar="FILE", help="JSON file for the results, contact sheets beside it (default: the run's preference.json)"
+        "--store",
+        type=Path,
+        default=Path("runs/preference"),
+        metavar="DIR",
+        help="where images and scores are kept (default: runs/preference)",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="JSON file for the results, contact sheets beside it (default: the run's preference.json)",
     )
     options = parser.parse_args(arguments)
     kind = one_subject(options)[2:]
-    options.asked = Asked(kind, getattr(options, kind), f"--{kind}", False, options.steps, options.guidance)
+    options.asked = SubjectSpec(
+        kind, getattr(options, kind), f"--{kind}", False, options.steps, options.guidance
+    )
     refuse_settings(options.asked)
     if options.against is not None:
-        options.against = parse_against(options.against, options.run, options.against_steps, options.against_guidance)
+        options.against = parse_against(
+            options.against, options.run, options.against_steps, options.against_guidance
+        )
     elif options.against_steps is not None or options.against_guidance is not None:
         raise UserError("--against-steps and --against-guidance: go with --against only")
     if options.draw is not None and options.n is None:
@@ -224,14 +353,41 @@ def parse_preference(arguments: list[str]) -> argparse.Namespace:
 
 def add_measurement(parser: ArgumentParser) -> None:
     """What every measurement under a protocol needs."""
-    parser.add_argument("--reference", help="published statistics (.npz, .pkl), images as above, or a data source (default: the run's data)")
-    parser.add_argument("--protocol", help="python -m eval protocols explains them (default: fd-pixel where pixels are few, else fd-effnet)")
-    parser.add_argument("--weights", metavar="PATH", help="file or folder of the feature network (default: installed or downloaded)")
-    parser.add_argument("--prompts", type=Path, metavar="FILE", help="text file of prompts, one a line, in turn; for models that take text")
-    parser.add_argument("--n", type=int, help="number of generated images, of a folder or file evenly chosen (default: the protocol's)")
+    parser.add_argument(
+        "--reference",
+        help="published statistics (.npz, .pkl), images as above, or a data source (default: the run's data)",
+    )
+    parser.add_argument(
+        "--protocol",
+        help="python -m eval protocols explains them (default: fd-pixel where pixels are few, else fd-effnet)",
+    )
+    parser.add_argument(
+        "--weights",
+        metavar="PATH",
+        help="file or folder of the feature network (default: installed or downloaded)",
+    )
+    parser.add_argument(
+        "--prompts",
+        type=Path,
+        metavar="FILE",
+        help="text file of prompts, one a line, in turn; for models that take text",
+    )
+    parser.add_argument(
+        "--n",
+        type=int,
+        help="number of generated images, of a folder or file evenly chosen (default: the protocol's)",
+    )
     parser.add_argument("--batch-size", type=int, default=256, help="images sampled at once (default: 256)")
-    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="where networks run (default: auto)")
-    parser.add_argument("--features", type=Path, default=Path("runs/features"), metavar="DIR", help="store of features (default: runs/features)")
+    parser.add_argument(
+        "--device", choices=["auto", "cpu", "cuda"], default="auto", help="where networks run (default: auto)"
+    )
+    parser.add_argument(
+        "--features",
+        type=Path,
+        default=Path("runs/features"),
+        metavar="DIR",
+        help="store of features (default: runs/features)",
+    )
 
 
 def one_subject(options: argparse.Namespace) -> str:

@@ -30,9 +30,13 @@ class Statistics:
 
     def __post_init__(self) -> None:
         if self.mean.dtype != torch.float64 or self.cov.dtype != torch.float64:
-            raise UserError(f"statistics in {self.mean.dtype} and {self.cov.dtype}; expected float64, less is too coarse for a matrix root")
+            raise UserError(
+                f"statistics in {self.mean.dtype} and {self.cov.dtype}; expected float64, less is too coarse for a matrix root"
+            )
         if self.mean.ndim != 1 or self.cov.shape != 2 * self.mean.shape:
-            raise UserError(f"statistics of shapes {tuple(self.mean.shape)} and {tuple(self.cov.shape)}; expected (d,) and (d, d)")
+            raise UserError(
+                f"statistics of shapes {tuple(self.mean.shape)} and {tuple(self.cov.shape)}; expected (d,) and (d, d)"
+            )
         if not (self.mean.isfinite().all() and self.cov.isfinite().all()):
             raise UserError("statistics: mean or covariance is not finite")
 
@@ -57,7 +61,13 @@ class Statistics:
         return cls.from_sums(shift, total, products, count)
 
     @classmethod
-    def from_sums(cls, shift: Float64[Tensor, " d"], total: Float64[Tensor, " d"], products: Float64[Tensor, "d d"], count: int) -> Statistics:
+    def from_sums(
+        cls,
+        shift: Float64[Tensor, " d"],
+        total: Float64[Tensor, " d"],
+        products: Float64[Tensor, "d d"],
+        count: int,
+    ) -> Statistics:
         """Statistics from `shifted_sums`, added up. Raises UserError where there are fewer than 2 images."""
         if count < 2:
             raise UserError(f"{count} images; expected at least 2, one has no covariance")
@@ -74,7 +84,9 @@ class Statistics:
         return f"{self.count} images span fewer than the {dimension} dimensions of the features: the Fréchet distance is biased upwards"
 
 
-def shifted_sums(features: Float[Tensor, "n _"], shift: Float64[Tensor, " d"]) -> tuple[Float64[Tensor, " d"], Float64[Tensor, "d d"]]:
+def shifted_sums(
+    features: Float[Tensor, "n _"], shift: Float64[Tensor, " d"]
+) -> tuple[Float64[Tensor, " d"], Float64[Tensor, "d d"]]:
     """Sum and sum of outer products of (features - shift). With a shift near the mean, the covariance loses no digits to cancellation."""
     centred = checked(features)
     if centred.shape[1:] != shift.shape:
@@ -89,12 +101,22 @@ def frechet_distance(stats_a: Statistics, stats_b: Statistics) -> float:
     Raises UserError where the dimensions differ.
     """
     if stats_a.mean.shape != stats_b.mean.shape:
-        raise UserError(f"features of {len(stats_a.mean)} and of {len(stats_b.mean)} dimensions; expected the same features on both sides")
+        raise UserError(
+            f"features of {len(stats_a.mean)} and of {len(stats_b.mean)} dimensions; expected the same features on both sides"
+        )
     traces = float(stats_a.cov.trace() + stats_b.cov.trace())
-    fewer, more = sorted((stats_a, stats_b), key=lambda stats: math.inf if stats.count is None else stats.count)
-    distance = float((stats_a.mean - stats_b.mean).square().sum()) + traces - 2 * _trace_of_root(fewer.cov, more.cov, 1e-10 * traces)
+    fewer, more = sorted(
+        (stats_a, stats_b), key=lambda stats: math.inf if stats.count is None else stats.count
+    )
+    distance = (
+        float((stats_a.mean - stats_b.mean).square().sum())
+        + traces
+        - 2 * _trace_of_root(fewer.cov, more.cov, 1e-10 * traces)
+    )
     if not math.isfinite(distance):
-        raise UserError(f"statistics: their distance is {distance}; expected features, and a covariance of them, that are not so large")
+        raise UserError(
+            f"statistics: their distance is {distance}; expected features, and a covariance of them, that are not so large"
+        )
     return max(0.0, distance)  # the last digit's rounding must not make a distance negative
 
 
@@ -107,7 +129,12 @@ def _trace_of_root(a: Float64[Tensor, "d d"], b: Float64[Tensor, "d d"], toleran
     from scipy.linalg import LinAlgError, eigh
 
     try:
-        root = _sum_of_roots(torch.from_numpy(eigh(b.numpy(), a.numpy(), type=2, eigvals_only=True, driver="gv", check_finite=False)), tolerance)
+        root = _sum_of_roots(
+            torch.from_numpy(
+                eigh(b.numpy(), a.numpy(), type=2, eigvals_only=True, driver="gv", check_finite=False)
+            ),
+            tolerance,
+        )
     except LinAlgError:  # `a` has no Cholesky factor
         root = None
     if root is not None:
@@ -139,5 +166,7 @@ def _factor(cov: Float64[Tensor, "d d"]) -> Float64[Tensor, "d r"]:
     factor[torch.from_numpy(pivots - 1).long()] = torch.from_numpy(lower).tril()[:, :rank]
     if (cov - factor @ factor.T).abs().max() > 1e-6 * largest:
         values = torch.linalg.eigvalsh(cov)
-        raise UserError(f"statistics: not a covariance, it has the eigenvalue {float(values[0]):.3g} beside {float(values[-1]):.3g}")
+        raise UserError(
+            f"statistics: not a covariance, it has the eigenvalue {float(values[0]):.3g} beside {float(values[-1]):.3g}"
+        )
     return factor

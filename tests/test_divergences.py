@@ -86,7 +86,13 @@ def test_float32_keeps_the_answer(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("alpha", "name", "factor"),
-    [(0.0, "reverse_kl", 1.0), (0.5, "squared_hellinger", 4.0), (1.0, "forward_kl", 1.0), (2.0, "pearson_chi2", 0.5), (-1.0, "neyman_chi2", 0.5)],
+    [
+        (0.0, "reverse_kl", 1.0),
+        (0.5, "squared_hellinger", 4.0),
+        (1.0, "forward_kl", 1.0),
+        (2.0, "pearson_chi2", 0.5),
+        (-1.0, "neyman_chi2", 0.5),
+    ],
 )
 def test_alpha_family_contains_the_named(alpha: float, name: str, factor: float) -> None:
     """Up to a multiple of r - 1 in f, which adds nothing to E_q[f(r)]."""
@@ -116,14 +122,19 @@ def test_combinations_add_part_by_part() -> None:
     mixed = 0.4 * TABLE["forward_kl"] + TABLE["jensen_shannon"] * 0.6
     u = torch.linspace(-4, 4, 81, dtype=DOUBLE)
     for part in ("f", "h", "r_h1", "r2_h2"):
-        expected = 0.4 * getattr(TABLE["forward_kl"], part)(u) + 0.6 * getattr(TABLE["jensen_shannon"], part)(u)
+        expected = 0.4 * getattr(TABLE["forward_kl"], part)(u) + 0.6 * getattr(TABLE["jensen_shannon"], part)(
+            u
+        )
         torch.testing.assert_close(getattr(mixed, part)(u), expected, rtol=1e-14, atol=0)
     assert mixed.name == "0.4*forward_kl+0.6*jensen_shannon"
     assert_same(parse(mixed.name), mixed)
 
 
 def test_ratio_is_needed_unless_h_is_constant() -> None:
-    needs = {name: parse(name).uses_ratio for name in (*F_OF_R, "0*forward_kl+reverse_kl", "2*reverse_kl+3*alpha:0")}
+    needs = {
+        name: parse(name).uses_ratio
+        for name in (*F_OF_R, "0*forward_kl+reverse_kl", "2*reverse_kl+3*alpha:0")
+    }
     assert [name for name, uses_ratio in needs.items() if not uses_ratio] == [
         "reverse_kl",
         "alpha:0",
@@ -142,7 +153,10 @@ def test_ratio_is_needed_unless_h_is_constant() -> None:
         ("  0.4 * forward_kl + 0.6 * reverse_kl ", 0.4 * TABLE["forward_kl"] + 0.6 * TABLE["reverse_kl"]),
         ("1e+1*forward_kl+2E+0*reverse_kl", 10.0 * TABLE["forward_kl"] + 2.0 * TABLE["reverse_kl"]),
         ("1e-1*jeffreys+jeffreys", 1.1 * TABLE["jeffreys"]),
-        ("2*alpha:1e+0+pearson_chi2+.5*alpha:0", 2.0 * alpha_divergence(1.0) + TABLE["pearson_chi2"] + 0.5 * alpha_divergence(0.0)),
+        (
+            "2*alpha:1e+0+pearson_chi2+.5*alpha:0",
+            2.0 * alpha_divergence(1.0) + TABLE["pearson_chi2"] + 0.5 * alpha_divergence(0.0),
+        ),
     ],
 )
 def test_parse_reads(text: str, same: Divergence) -> None:
@@ -162,8 +176,14 @@ def test_parse_reads(text: str, same: Divergence) -> None:
         ("*forward_kl", "'' in '*forward_kl' is not a number"),
         ("alpha:two", "'two' in 'alpha:two' is not a number"),
         ("alpha:nan", "alpha:nan: expected a finite number"),
-        ("-0.5*forward_kl", "a divergence cannot be multiplied by -0.5: expected a finite number of at least 0"),
-        ("nan*forward_kl", "a divergence cannot be multiplied by nan: expected a finite number of at least 0"),
+        (
+            "-0.5*forward_kl",
+            "a divergence cannot be multiplied by -0.5: expected a finite number of at least 0",
+        ),
+        (
+            "nan*forward_kl",
+            "a divergence cannot be multiplied by nan: expected a finite number of at least 0",
+        ),
     ],
 )
 def test_parse_says_what_is_wrong(text: str, message: str) -> None:

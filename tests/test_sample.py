@@ -44,26 +44,56 @@ def pixels(folder: Path, index: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("teacher", [[], ["--teacher", "--steps", "3"]])
-def test_images_grid_and_index_are_written_and_an_image_depends_on_its_seed_alone(run: Path, tmp_path: Path, teacher: list[str]) -> None:
+def test_images_grid_and_index_are_written_and_an_image_depends_on_its_seed_alone(
+    run: Path, tmp_path: Path, teacher: list[str]
+) -> None:
     many, one = tmp_path / "many", tmp_path / "one"
-    sample.main(["--run", str(run), "--n", "5", "--labels", "2-4", "--seed", "7", "--batch-size", "2", "--out", str(many), *teacher])
+    sample.main(
+        [
+            "--run",
+            str(run),
+            "--n",
+            "5",
+            "--labels",
+            "2-4",
+            "--seed",
+            "7",
+            "--batch-size",
+            "2",
+            "--out",
+            str(many),
+            *teacher,
+        ]
+    )
     sample.main(["--run", str(run), "--n", "1", "--labels", "4", "--seed", "9", "--out", str(one), *teacher])
     index = json.loads((many / "samples.json").read_text())
     assert [record["seed"] for record in index["images"]] == [7, 8, 9, 10, 11]
     assert [record["label"] for record in index["images"]] == [2, 3, 4, 2, 3]
     assert index["evaluations"] == (5 if teacher else 1)
-    assert sorted(path.name for path in many.iterdir()) == [*(f"{i:06d}.png" for i in range(5)), "grid.png", "samples.json"]
+    assert sorted(path.name for path in many.iterdir()) == [
+        *(f"{i:06d}.png" for i in range(5)),
+        "grid.png",
+        "samples.json",
+    ]
     assert pixels(many, 2).shape == (8, 8)
-    assert np.abs(pixels(many, 2).astype(int) - pixels(one, 0)).max() <= 1  # one batch of another size may round another way
+    assert (
+        np.abs(pixels(many, 2).astype(int) - pixels(one, 0)).max() <= 1
+    )  # one batch of another size may round another way
     assert not np.array_equal(pixels(many, 0), pixels(many, 3))
 
 
 def test_seeds_one_by_one(run: Path, tmp_path: Path) -> None:
-    sample.main(["--run", str(run), "--seeds", "9, 3,11-12", "--labels", "4,5", "--out", str(tmp_path / "some")])
-    sample.main(["--run", str(run), "--n", "12", "--labels", "5,4", "--seed", "1", "--out", str(tmp_path / "all")])
+    sample.main(
+        ["--run", str(run), "--seeds", "9, 3,11-12", "--labels", "4,5", "--out", str(tmp_path / "some")]
+    )
+    sample.main(
+        ["--run", str(run), "--n", "12", "--labels", "5,4", "--seed", "1", "--out", str(tmp_path / "all")]
+    )
     records = json.loads((tmp_path / "some" / "samples.json").read_text())["images"]
     assert [(record["seed"], record["label"]) for record in records] == [(9, 4), (3, 5), (11, 4), (12, 5)]
-    assert np.abs(pixels(tmp_path / "some", 1).astype(int) - pixels(tmp_path / "all", 2)).max() <= 1  # seed 3, label 5
+    assert (
+        np.abs(pixels(tmp_path / "some", 1).astype(int) - pixels(tmp_path / "all", 2)).max() <= 1
+    )  # seed 3, label 5
 
 
 @pytest.mark.parametrize("teacher", [[], ["--teacher", "--steps", "3", "--churn", "2.5"]])
@@ -74,13 +104,39 @@ def test_an_image_is_made_again_from_its_metadata(run: Path, tmp_path: Path, tea
         noted = json.loads(image.text["Comment"])
     versions = {name: importlib.metadata.version(name) for name in ("distill", "torch")}
     sampler = {"sampler": Heun(steps=3, churn=2.5).model_dump()} if teacher else {}
-    expected = {"run": str(run), "teacher": bool(teacher), "evaluations": 5 if teacher else 1, **sampler, "dtype": "float32", "device": "cpu"}
-    assert noted == {**expected, "size": [8, 8], "versions": versions, "file": "000002.png", "seed": 9, "label": 4}
+    expected = {
+        "run": str(run),
+        "teacher": bool(teacher),
+        "evaluations": 5 if teacher else 1,
+        **sampler,
+        "dtype": "float32",
+        "device": "cpu",
+    }
+    assert noted == {
+        **expected,
+        "size": [8, 8],
+        "versions": versions,
+        "file": "000002.png",
+        "seed": 9,
+        "label": 4,
+    }
     index = json.loads((tmp_path / "first" / "samples.json").read_text())
     assert {**index, **index["images"][2]} == {**noted, "images": index["images"]}
-    again = ["--run", noted["run"], "--seeds", str(noted["seed"]), "--labels", str(noted["label"]), "--dtype", noted["dtype"]]
+    again = [
+        "--run",
+        noted["run"],
+        "--seeds",
+        str(noted["seed"]),
+        "--labels",
+        str(noted["label"]),
+        "--dtype",
+        noted["dtype"],
+    ]
     if noted["teacher"]:
-        again += ["--teacher", *(word for name in ("steps", "churn") for word in (f"--{name}", str(noted["sampler"][name])))]
+        again += [
+            "--teacher",
+            *(word for name in ("steps", "churn") for word in (f"--{name}", str(noted["sampler"][name]))),
+        ]
     sample.main([*again, "--device", noted["device"], "--out", str(tmp_path / "again")])
     assert np.abs(pixels(tmp_path / "again", 0).astype(int) - pixels(tmp_path / "first", 2)).max() <= 1
 
@@ -104,11 +160,20 @@ def test_earlier_samples_are_replaced_whole(run: Path, tmp_path: Path) -> None:
         (["--labels", "0-10"], "--labels 0-10: 10 is out of range; expected labels from 0 to 9"),
         (["--labels", "5-3"], "--labels 5-3: '5-3' is an empty range; expected the smaller number first"),
         (["--seeds", "1,two"], "--seeds 1,two: 'two' is no seed; expected numbers such as 3, 0-9 or 1,3,5"),
-        (["--seeds", "1", "--n", "3"], "--seeds: says itself which seeds and how many; leave --seed and --n out"),
-        (["--seeds", "1", "--seed", "0"], "--seeds: says itself which seeds and how many; leave --seed and --n out"),
+        (
+            ["--seeds", "1", "--n", "3"],
+            "--seeds: says itself which seeds and how many; leave --seed and --n out",
+        ),
+        (
+            ["--seeds", "1", "--seed", "0"],
+            "--seeds: says itself which seeds and how many; leave --seed and --n out",
+        ),
         (["--seed", "-1"], "--seed -1: expected at least 0"),
         (["--seed", str(2**62)], f"--seed {2**62}: expected at least 0 and less than 2^62"),
-        (["--labels", "0-9999999999"], "--labels 0-9999999999: 9999999999 is out of range; expected labels from 0 to 9"),
+        (
+            ["--labels", "0-9999999999"],
+            "--labels 0-9999999999: 9999999999 is out of range; expected labels from 0 to 9",
+        ),
         (["--steps", "4"], "--steps: is of the teacher's sampler; expected --teacher beside it"),
         (["--guidance", "3"], "--guidance: is of the teacher's sampler; expected --teacher beside it"),
         (["--teacher", "--guidance", "nan"], "--guidance: expected a finite number; found nan"),
@@ -119,11 +184,16 @@ def test_earlier_samples_are_replaced_whole(run: Path, tmp_path: Path) -> None:
         (["--n", "many"], "argument --n: invalid int value: 'many'"),
         (["--run", "nowhere"], "nowhere: no such folder"),
         (["--resolution", "16"], "resolution: is 16; "),
-        (["--resolution", "16", "--teacher"], "--resolution 16: teachers of 'native' make images of one size; leave it out"),
+        (
+            ["--resolution", "16", "--teacher"],
+            "--resolution 16: teachers of 'native' make images of one size; leave it out",
+        ),
         (["--dtype", "double"], "argument --dtype: invalid choice: 'double'"),
     ],
 )
-def test_what_cannot_be_sampled_is_said_in_one_line(run: Path, tmp_path: Path, arguments: list[str], message: str) -> None:
+def test_what_cannot_be_sampled_is_said_in_one_line(
+    run: Path, tmp_path: Path, arguments: list[str], message: str
+) -> None:
     with pytest.raises(UserError) as error:
         sample.main(["--run", str(run), "--out", str(tmp_path / "out"), *arguments])
     assert message in str(error.value)
@@ -134,7 +204,10 @@ def test_what_cannot_be_sampled_is_said_in_one_line(run: Path, tmp_path: Path, a
 def test_vectors_are_not_sampled_as_images(tmp_path: Path) -> None:
     teacher = GaussianMixture(components=({"mean": (1.0, 0.5), "std": 0.3},)).load()
     save_generator(MLP(width=8).build(teacher, 80.0), tmp_path)
-    with pytest.raises(UserError, match=rf"^--run {tmp_path}: its networks make vectors; expected images, python -m eval measures vectors$"):
+    with pytest.raises(
+        UserError,
+        match=rf"^--run {tmp_path}: its networks make vectors; expected images, python -m eval measures vectors$",
+    ):
         sample.main(["--run", str(tmp_path), "--out", str(tmp_path / "out")])
 
 
@@ -147,6 +220,14 @@ def test_a_folder_of_something_else_is_left_alone(run: Path, tmp_path: Path) -> 
 
 def test_a_complaint_ends_with_exit_code_two(tmp_path: Path) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, "sample.py", "--run", str(tmp_path / "none")], capture_output=True, text=True, env=environment)
+    done = subprocess.run(
+        [sys.executable, "sample.py", "--run", str(tmp_path / "none")],
+        capture_output=True,
+        text=True,
+        env=environment,
+    )
     assert done.returncode == 2
-    assert done.stderr == f"error: {tmp_path / 'none'}: no such folder; expected a run, a checkpoint or an export\n"
+    assert (
+        done.stderr
+        == f"error: {tmp_path / 'none'}: no such folder; expected a run, a checkpoint or an export\n"
+    )

@@ -11,7 +11,9 @@ from typing import NoReturn
 from distill.config.errors import TrainingError, UserError, did_you_mean, is_out_of_memory
 
 
-def run_command(main: Callable[[list[str]], int | None], on_shortage: str = "lower micro_batch_size") -> NoReturn:
+def run_command(
+    main: Callable[[list[str]], int | None], on_shortage: str = "lower micro_batch_size"
+) -> NoReturn:
     """Run a command line's `main(arguments)`; a `UserError` ends it with one line on stderr and exit code 2, a `TrainingError` and a lack of
     memory, for which `on_shortage` says what to do, with exit code 1."""
     try:
@@ -41,7 +43,9 @@ class ArgumentParser(argparse.ArgumentParser):
     def parse_args(self, arguments: Sequence[str]) -> argparse.Namespace:  # type: ignore[override]
         options, unknown = self.parse_known_args(arguments)
         if unknown:
-            flags = [flag for action in self._actions for flag in action.option_strings if flag.startswith("--")]
+            flags = [
+                flag for action in self._actions for flag in action.option_strings if flag.startswith("--")
+            ]
             raise UserError(f"'{unknown[0]}': unknown argument{did_you_mean(unknown[0], flags)}")
         for name, value in vars(options).items():
             if isinstance(value, Path):  # a shell leaves the ~ of --flag=~/x as it is
@@ -52,7 +56,7 @@ class ArgumentParser(argparse.ArgumentParser):
         raise UserError(message)
 
 
-MOST = 2**62
+MAX_NUMBER = 2**62
 """What a number on a command line stays below: a seed and the count of images that follow it fit in 64 bits together."""
 
 
@@ -60,5 +64,7 @@ def at_least(options: argparse.Namespace, **least: int) -> None:
     """Raises UserError, naming the flag, where a number is too small, or larger than any seed or count."""
     for name, bound in least.items():
         value = getattr(options, name)
-        if value is not None and not bound <= value < MOST:
-            raise UserError(f"--{name.replace('_', '-')} {value}: expected at least {bound}{' and less than 2^62' if value >= MOST else ''}")
+        if value is not None and not bound <= value < MAX_NUMBER:
+            raise UserError(
+                f"--{name.replace('_', '-')} {value}: expected at least {bound}{' and less than 2^62' if value >= MAX_NUMBER else ''}"
+            )

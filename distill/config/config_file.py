@@ -29,7 +29,11 @@ def differences(there: Any, here: Any) -> Iterator[tuple[str, Any, Any]]:
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
     if isinstance(value, (dict, list)):
         items = value.items() if isinstance(value, dict) else enumerate(value)
-        return {key: leaf for name, inner in items for key, leaf in _flat(inner, f"{prefix}.{name}".lstrip(".")).items()}
+        return {
+            key: leaf
+            for name, inner in items
+            for key, leaf in _flat(inner, f"{prefix}.{name}".lstrip(".")).items()
+        }
     return {prefix: value}
 
 
@@ -69,7 +73,9 @@ def _entry(place: Any, name: str, key: str) -> Any:
     if not isinstance(place, list):
         return name
     if not name.isdigit() or int(name) >= len(place):
-        raise UserError(f"--{key}: '{name}' is not an entry of the list; expected a number below {len(place)}")
+        raise UserError(
+            f"--{key}: '{name}' is not an entry of the list; expected a number below {len(place)}"
+        )
     return int(name)
 
 
@@ -83,11 +89,15 @@ def describe(error: ValidationError, content: Any) -> str:
         tag = first["ctx"]["discriminator"].strip("'")
         place = f"{place}.{tag}".lstrip(".")
         given = value.get(tag) if isinstance(value, dict) else value
-        message = f"is {_short(given)}{did_you_mean(str(given), choices)}" if choices != [""] else "is missing"
+        message = (
+            f"is {_short(given)}{did_you_mean(str(given), choices)}" if choices != [""] else "is missing"
+        )
     elif first["type"] == "missing":
         message = "is missing"
     elif first["type"] == "literal_error":
-        message += did_you_mean(str(value), str(first["ctx"]["expected"]).replace(" or ", ", ").replace("'", "").split(", ")).split("; expected")[0]
+        message += did_you_mean(
+            str(value), str(first["ctx"]["expected"]).replace(" or ", ", ").replace("'", "").split(", ")
+        ).split("; expected")[0]
     elif first["type"] in ("int_parsing", "int_type", "int_from_float"):
         message = "expected a whole number, such as 10000 or 1e4"
     elif first["type"] in ("float_parsing", "float_type"):

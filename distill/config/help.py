@@ -31,7 +31,9 @@ def describe_settings(model: type[Settings], prefix: str = "") -> Iterator[str]:
 def _entry(flag: str, field: FieldInfo, options: list[str]) -> str:
     default = "" if field.default is PydanticUndefined else f" [{_plain(field.default)}]"
     kind = "{name: " + "|".join(options) + "}" if options else _type_name(field.annotation)
-    text = textwrap.fill(" ".join((field.description or "").split()), 110, initial_indent=" " * 8, subsequent_indent=" " * 8)
+    text = textwrap.fill(
+        " ".join((field.description or "").split()), 110, initial_indent=" " * 8, subsequent_indent=" " * 8
+    )
     return f"  {flag} {kind}{default}\n{text}"
 
 
@@ -47,14 +49,19 @@ def _nested(field: FieldInfo) -> Iterator[tuple[str, type[Settings]]]:
     if choice is not None:
         yield from ((name, choice.settings(name)) for name in choice.names)
         return
-    classes = [part for part in _parts(field.annotation) if isinstance(part, type) and issubclass(part, Settings)]
+    classes = [
+        part for part in _parts(field.annotation) if isinstance(part, type) and issubclass(part, Settings)
+    ]
     for settings in classes:
         tag = settings.model_fields.get("name")
         yield (get_args(tag.annotation)[0] if tag and len(classes) > 1 else ""), settings
 
 
 def _find_choice(field: FieldInfo) -> Choice | None:
-    found = [*field.metadata, *(item for part in _parts(field.annotation, keep=True) for item in getattr(part, "__metadata__", ()))]
+    found = [
+        *field.metadata,
+        *(item for part in _parts(field.annotation, keep=True) for item in getattr(part, "__metadata__", ())),
+    ]
     return next((item for item in found if isinstance(item, Choice)), None)
 
 
@@ -86,4 +93,8 @@ def _type_name(annotation: Any) -> str:
         return "null"
     if annotation is Path:
         return "path"
-    return "{...}" if isinstance(annotation, type) and issubclass(annotation, Settings) else getattr(annotation, "__name__", str(annotation))
+    return (
+        "{...}"
+        if isinstance(annotation, type) and issubclass(annotation, Settings)
+        else getattr(annotation, "__name__", str(annotation))
+    )

@@ -55,7 +55,11 @@ def as_written(kind: Any, value: Any) -> Any:
             entries = [parse_entry(entry) for entry in value.split(",")] if value.strip() else []
         elif isinstance(value, (int, float, dict, BaseModel)):
             entries = [value]
-        return [as_written(arguments[0], entry) for entry in entries] if isinstance(entries, (list, tuple)) else entries
+        return (
+            [as_written(arguments[0], entry) for entry in entries]
+            if isinstance(entries, (list, tuple))
+            else entries
+        )
     return value
 
 
@@ -79,7 +83,9 @@ class Choice:
         """Names that may stand in a configuration: the package's files that define the role. Its sub-packages and private files are no choices."""
         package = importlib.import_module(f"distill.{self.package}")
         files = [module.name for module in pkgutil.iter_modules(package.__path__) if not module.ispkg]
-        return sorted(name for name in files if not name.startswith("_") and hasattr(self._module(name), self.role))
+        return sorted(
+            name for name in files if not name.startswith("_") and hasattr(self._module(name), self.role)
+        )
 
     def settings(self, name: str) -> type[Settings]:
         """Return the settings class of one choice."""
@@ -92,7 +98,9 @@ class Choice:
         if not isinstance(value, dict) or not isinstance(value.get("name"), str):
             raise ValueError(f"expected a mapping with a name, one of: {', '.join(self.names)}")
         if value["name"] not in self.names:
-            raise ValueError(f"'{value['name']}' is not in distill/{self.package.replace('.', '/')}{did_you_mean(value['name'], self.names)}")
+            raise ValueError(
+                f"'{value['name']}' is not in distill/{self.package.replace('.', '/')}{did_you_mean(value['name'], self.names)}"
+            )
         return self.settings(value["name"]).model_validate(value)
 
     def _module(self, name: str) -> types.ModuleType:

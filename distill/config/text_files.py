@@ -72,7 +72,9 @@ def csv_lines(text: str, place: str, expected: str) -> Iterator[tuple[str, dict[
     try:
         for row in reader:
             if None in row or None in row.values():
-                raise UserError(f"{place}, line {reader.line_num}: has not the {len(reader.fieldnames or ())} columns of the first; {expected}")
+                raise UserError(
+                    f"{place}, line {reader.line_num}: has not the {len(reader.fieldnames or ())} columns of the first; {expected}"
+                )
             yield f"{place}, line {reader.line_num}", row
     except csv.Error as error:
         raise UserError(f"{place}, line {reader.line_num}: is not CSV ({error}); {expected}") from error

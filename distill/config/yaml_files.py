@@ -35,17 +35,23 @@ class _Loader(yaml.SafeLoader):
         lines: dict[str, int] = {}
         for key, _ in node.value:
             if not isinstance(key, yaml.ScalarNode):
-                raise UserError(f"line {key.start_mark.line + 1}: a key is a list or a mapping; expected a name")
+                raise UserError(
+                    f"line {key.start_mark.line + 1}: a key is a list or a mapping; expected a name"
+                )
             line = key.start_mark.line + 1
             if key.value in lines and key.tag != "tag:yaml.org,2002:merge":
-                raise UserError(f"'{key.value}' stands twice, in lines {lines[key.value]} and {line}; expected once")
+                raise UserError(
+                    f"'{key.value}' stands twice, in lines {lines[key.value]} and {line}; expected once"
+                )
             lines[key.value] = line
         return super().construct_mapping(node, deep)
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         self.depth = getattr(self, "depth", 0) + 1
         if self.depth > MAX_DEPTH:
-            raise UserError(f"line {self.peek_event().start_mark.line + 1}: is nested more than {MAX_DEPTH} deep")
+            raise UserError(
+                f"line {self.peek_event().start_mark.line + 1}: is nested more than {MAX_DEPTH} deep"
+            )
         node = super().compose_node(parent, index)
         self.depth -= 1
         return node
@@ -56,7 +62,9 @@ class _Dumper(yaml.SafeDumper):
 
 
 _Loader.yaml_implicit_resolvers = {}
-_Dumper.yaml_implicit_resolvers = {first: list(forms) for first, forms in yaml.SafeDumper.yaml_implicit_resolvers.items()}
+_Dumper.yaml_implicit_resolvers = {
+    first: list(forms) for first, forms in yaml.SafeDumper.yaml_implicit_resolvers.items()
+}
 
 
 def _integer(loader: _Loader, node: yaml.ScalarNode) -> int:

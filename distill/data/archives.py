@@ -48,13 +48,15 @@ def open_files(path: Path) -> Iterator[Files]:
             raise UserError(f"{path}: is a broken or cut archive ({str(error).splitlines()[0]})") from error
         raise UserError(f"{path}: is neither a folder nor a .zip nor a .tar") from error
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); expected a folder, a .zip or a .tar") from error
+        raise UserError(
+            f"{path}: cannot be read ({error.strerror}); expected a folder, a .zip or a .tar"
+        ) from error
 
 
 @contextmanager
 def _open_tapes(paths: list[Path]) -> Iterator[Files]:
     with contextlib.ExitStack() as stack:
-        yield Tapes({path: stack.enter_context(tarfile.open(path)) for path in paths})
+        yield TarShards({path: stack.enter_context(tarfile.open(path)) for path in paths})
 
 
 class Folder:
@@ -79,7 +81,11 @@ class Zip:
 
     def __init__(self, archive: zipfile.ZipFile) -> None:
         self.archive = archive
-        self.entries = {plain_name(entry.filename): entry for entry in archive.infolist() if not entry.filename.endswith(("/", "\\"))}
+        self.entries = {
+            plain_name(entry.filename): entry
+            for entry in archive.infolist()
+            if not entry.filename.endswith(("/", "\\"))
+        }
 
     def stamps(self) -> dict[str, str]:
         """Size and check sum."""
@@ -89,7 +95,7 @@ class Zip:
         return self.archive.read(self.entries[name])
 
 
-class Tapes:
+class TarShards:
     """One `.tar` or more; of more, a name begins with the archive's and a colon."""
 
     def __init__(self, tapes: dict[Path, tarfile.TarFile]) -> None:
@@ -102,7 +108,10 @@ class Tapes:
 
     def stamps(self) -> dict[str, str]:
         """Place and size, and the archive's size and time of change."""
-        return {name: f"{entry.offset_data} {entry.size} {_stamp(path)}" for name, (path, _, entry) in self.members.items()}
+        return {
+            name: f"{entry.offset_data} {entry.size} {_stamp(path)}"
+            for name, (path, _, entry) in self.members.items()
+        }
 
     def read(self, name: str) -> bytes:
         _, tape, entry = self.members[name]
@@ -115,7 +124,17 @@ def plain_name(name: str) -> str:
     return name.replace("\\", "/").removeprefix("./")
 
 
-UNREADABLE = (OSError, ValueError, KeyError, EOFError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error, tarfile.TarError)
+UNREADABLE = (
+    OSError,
+    ValueError,
+    KeyError,
+    EOFError,
+    RuntimeError,
+    NotImplementedError,
+    zipfile.BadZipFile,
+    zlib.error,
+    tarfile.TarError,
+)
 """What reading a member of a broken, cut or encrypted archive raises."""
 UNREADABLE_ARRAYS = (*UNREADABLE, MemoryError, SyntaxError, tokenize.TokenError)
 """What `numpy.load` raises of a broken file."""

@@ -25,7 +25,10 @@ class ClassFolders(NamedTuple):
 def shared_folder(names: Sequence[str]) -> str:
     """The folder that all files lie in, as their names begin: `photos/`, or nothing."""
     folders = [name.split("/")[:-1] for name in names]
-    shared = [parts[0] for parts in itertools.takewhile(lambda parts: len(set(parts)) == 1, zip(*folders, strict=False))]
+    shared = [
+        parts[0]
+        for parts in itertools.takewhile(lambda parts: len(set(parts)) == 1, zip(*folders, strict=False))
+    ]
     return "".join(f"{part}/" for part in shared)
 
 
@@ -42,9 +45,15 @@ def class_folders(names: Sequence[str]) -> ClassFolders:
         return ClassFolders([])
     loose = next((name for name in inner if "/" not in name), None)
     if loose is not None:
-        return ClassFolders([], doubt=f"{shared}{loose} lies beside the folders {_listed(folders)}; expected each image in the folder of its class")
+        return ClassFolders(
+            [],
+            doubt=f"{shared}{loose} lies beside the folders {_listed(folders)}; expected each image in the folder of its class",
+        )
     if {folder.lower() for folder in folders} <= SPLITS:
-        return ClassFolders([], doubt=f"the folders {_listed(folders)} are parts of a dataset, no classes; expected the path of one of them")
+        return ClassFolders(
+            [],
+            doubt=f"the folders {_listed(folders)} are parts of a dataset, no classes; expected the path of one of them",
+        )
     own = [name.split("/")[0] for name in inner]
     if not all(folder.isascii() and folder.isdigit() for folder in folders):
         places = {folder: place for place, folder in enumerate(folders)}
@@ -52,7 +61,9 @@ def class_folders(names: Sequence[str]) -> ClassFolders:
     numbers = {int(folder): folder for folder in folders}
     if len(numbers) < len(folders):
         twice = next(folder for folder in folders if numbers[int(folder)] != folder)
-        raise ValueError(f"folders {twice} and {numbers[int(twice)]} have one number; expected a folder for each class")
+        raise ValueError(
+            f"folders {twice} and {numbers[int(twice)]} have one number; expected a folder for each class"
+        )
     return ClassFolders([int(folder) for folder in own])
 
 
@@ -61,7 +72,9 @@ def relabelled(labels: Sequence[int], classes: Sequence[str], others: Sequence[s
     places = {name: place for place, name in enumerate(others)}
     unknown = next((name for name in classes if name not in places), None)
     if unknown is not None:
-        raise ValueError(f"'{unknown}' is none of the classes of the training images; expected some of {_listed(others)}")
+        raise ValueError(
+            f"'{unknown}' is none of the classes of the training images; expected some of {_listed(others)}"
+        )
     return [places[classes[label]] for label in labels]
 
 

@@ -27,8 +27,21 @@ class EncodedPrompts:
     prompt serves whoever has the same. `dropout` is the share of a training's samples that are to see none.
     """
 
-    def __init__(self, prompts: Sequence[str], encode: Encode, encoder: str = "", cache: Path | None = None, dropout: float = 0.0) -> None:
-        self.prompts, self.encode, self.encoder, self.cache, self.dropout = prompts, encode, encoder, cache, dropout
+    def __init__(
+        self,
+        prompts: Sequence[str],
+        encode: Encode,
+        encoder: str = "",
+        cache: Path | None = None,
+        dropout: float = 0.0,
+    ) -> None:
+        self.prompts, self.encode, self.encoder, self.cache, self.dropout = (
+            prompts,
+            encode,
+            encoder,
+            cache,
+            dropout,
+        )
 
     def __len__(self) -> int:
         return len(self.prompts)
@@ -46,7 +59,7 @@ class EncodedPrompts:
 
     @functools.cached_property
     def _none(self) -> dict[str, Tensor]:
-        return self._encode("").none
+        return self._encode("").unconditional
 
     def _read(self, prompt: str) -> dict[str, Tensor]:
         if self.cache is None:

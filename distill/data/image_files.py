@@ -26,7 +26,25 @@ ENDINGS = {
 }
 """Endings of the images that are read; of a moving one the first frame."""
 UNREADABLE_ENDINGS = {
-    *(".heic", ".heif", ".hif", ".jxl", ".jxr", ".ico", ".icns", ".svg", ".eps", ".psd", ".xcf", ".exr", ".hdr", ".dds", ".pcx", ".sgi", ".fits"),
+    *(
+        ".heic",
+        ".heif",
+        ".hif",
+        ".jxl",
+        ".jxr",
+        ".ico",
+        ".icns",
+        ".svg",
+        ".eps",
+        ".psd",
+        ".xcf",
+        ".exr",
+        ".hdr",
+        ".dds",
+        ".pcx",
+        ".sgi",
+        ".fits",
+    ),
     *(".raw", ".dng", ".nef", ".nrw", ".cr2", ".cr3", ".crw", ".arw", ".sr2", ".raf", ".orf", ".rw2", ".pef"),
 }
 """Endings of images that are not read: a folder that holds one is refused, so that none is left out without a word."""
@@ -54,10 +72,18 @@ class ImageFiles:
         self.names = sorted(name for name in self._all if _is_image(name))
         left_out = next((name for name in sorted(self._all) if _has_ending(name, UNREADABLE_ENDINGS)), None)
         if left_out is not None:
-            raise UserError(f"{path / left_out}: is of a kind that cannot be read; expected it as PNG, or elsewhere")
-        beside = next((name for name in sorted(Folder(path).stamps()) if _is_image(name)), None) if path.is_dir() and not self._is_folder() else None
+            raise UserError(
+                f"{path / left_out}: is of a kind that cannot be read; expected it as PNG, or elsewhere"
+            )
+        beside = (
+            next((name for name in sorted(Folder(path).stamps()) if _is_image(name)), None)
+            if path.is_dir() and not self._is_folder()
+            else None
+        )
         if beside is not None:
-            raise UserError(f"{path / beside}: lies beside .tar files; expected images in archives or beside them, not both")
+            raise UserError(
+                f"{path / beside}: lies beside .tar files; expected images in archives or beside them, not both"
+            )
         if not self.names:
             raise UserError(f"{path}: holds no image; expected files ending in {', '.join(sorted(ENDINGS))}")
         self.records: list[dict[str, Any]] = []
@@ -108,19 +134,37 @@ class ImageFiles:
 
         Raises UserError where one is missing, or is no text.
         """
-        found = next(((name, folder) for name in (METADATA, METADATA_CSV) if (folder := self._folder_of(name)) is not None), None)
+        found = next(
+            (
+                (name, folder)
+                for name in (METADATA, METADATA_CSV)
+                if (folder := self._folder_of(name)) is not None
+            ),
+            None,
+        )
         if found is None:
             return [(self._caption_beside(name),) for name in self.names]
         captions = self._listed_in_metadata(*found)
         for name in self.names:
             if name not in captions:
-                raise UserError(f"{self.path / found[1] / found[0]}: has no caption of {name}; expected one for every image")
+                raise UserError(
+                    f"{self.path / found[1] / found[0]}: has no caption of {name}; expected one for every image"
+                )
         return [tuple(captions[name]) for name in self.names]
 
     def _caption_beside(self, name: str) -> str:
-        beside = next((text for ending in (".txt", ".TXT") if (text := str(PurePosixPath(name).with_suffix(ending))) in self._all), None)
+        beside = next(
+            (
+                text
+                for ending in (".txt", ".TXT")
+                if (text := str(PurePosixPath(name).with_suffix(ending))) in self._all
+            ),
+            None,
+        )
         if beside is None:
-            expected = f"{PurePosixPath(name).stem}.txt beside it, or {METADATA} or {METADATA_CSV} in {self.path}"
+            expected = (
+                f"{PurePosixPath(name).stem}.txt beside it, or {METADATA} or {METADATA_CSV} in {self.path}"
+            )
             raise UserError(f"{self.path / name}: has no caption; expected {expected}")
         caption = self._text(beside).strip()
         if not caption:
@@ -161,22 +205,31 @@ class ImageFiles:
         except ValueError as error:
             raise UserError(f"{self.path}: {error}") from error
         self.classes, self.doubt = found.classes, found.doubt
-        return [self._label(label, name) for name, label in zip(self.names, found.labels, strict=bool(found.labels))]
+        return [
+            self._label(label, name)
+            for name, label in zip(self.names, found.labels, strict=bool(found.labels))
+        ]
 
     def _label(self, label: Any, name: str) -> int:
         """Raises UserError where this is no label."""
         if not isinstance(label, int) or isinstance(label, bool) or not 0 <= label <= MAX_LABEL:
-            raise UserError(f"{self.path / name}: its label is {label!r}; expected a number from 0 to {MAX_LABEL}")
+            raise UserError(
+                f"{self.path / name}: its label is {label!r}; expected a number from 0 to {MAX_LABEL}"
+            )
         return label
 
     def _read_class(self, name: str, beside: str) -> int:
         if beside not in self._all:
-            raise UserError(f"{self.path / name}: has no label; expected {Path(beside).name} beside it, as others have one")
+            raise UserError(
+                f"{self.path / name}: has no label; expected {Path(beside).name} beside it, as others have one"
+            )
         text = self._text(beside).strip()
         try:
             return self._label(int(text), name)
         except ValueError as error:
-            raise UserError(f"{self.path / beside}: holds {text[:40]!r}; expected the number of a class") from error
+            raise UserError(
+                f"{self.path / beside}: holds {text[:40]!r}; expected the number of a class"
+            ) from error
 
     def _listed_by_sample_py(self, folder: str) -> list[int]:
         """The labels of `sample.py`, whose index leaves its grid out."""
@@ -187,7 +240,9 @@ class ImageFiles:
             if not all(_fits(record, "seed", int) and _fits(record, "prompt", str) for record in records):
                 raise ValueError
         except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise UserError(f"{place}: is not what sample.py writes; expected 'images' of 'file', 'label', 'seed' and 'prompt'") from error
+            raise UserError(
+                f"{place}: is not what sample.py writes; expected 'images' of 'file', 'label', 'seed' and 'prompt'"
+            ) from error
         if not labels:
             raise UserError(f"{place}: lists no images")
         if len(labels) < len(records):
@@ -205,9 +260,13 @@ class ImageFiles:
         try:
             for name, label in json.loads(self._text(f"{folder}{EDM_INDEX}"))["labels"] or ():
                 if labels.setdefault(f"{folder}{plain_name(name)}", label) != label:
-                    raise UserError(f"{place}: lists {name} with the labels {labels[f'{folder}{plain_name(name)}']} and {label}; expected one")
+                    raise UserError(
+                        f"{place}: lists {name} with the labels {labels[f'{folder}{plain_name(name)}']} and {label}; expected one"
+                    )
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise UserError(f"{place}: is not EDM's; expected 'labels' of pairs of a file and a number") from error
+            raise UserError(
+                f"{place}: is not EDM's; expected 'labels' of pairs of a file and a number"
+            ) from error
         if not labels:
             return []
         for name in self.names:
@@ -235,7 +294,11 @@ class ImageFiles:
 def _fits(record: dict[str, Any], name: str, kind: type) -> bool:
     """Whether an entry of a list is of this type, or not known."""
     value = record.get(name)
-    return value is None or (isinstance(value, kind) and not isinstance(value, bool) and (value == "" or kind is not str or is_text(value)))
+    return value is None or (
+        isinstance(value, kind)
+        and not isinstance(value, bool)
+        and (value == "" or kind is not str or is_text(value))
+    )
 
 
 def captions_of(value: Any, place: str) -> tuple[str, ...]:
@@ -253,4 +316,6 @@ def _is_image(name: str) -> bool:
 
 def _has_ending(name: str, endings: Set[str]) -> bool:
     path = PurePosixPath(name)
-    return path.suffix.lower() in endings and not any(part.startswith(".") and part != ".." for part in path.parts)
+    return path.suffix.lower() in endings and not any(
+        part.startswith(".") and part != ".." for part in path.parts
+    )

@@ -65,7 +65,10 @@ def pixels_of(image: Image.Image, mode: str | None = None, upright: bool = True)
 def _is_deep(image: Image.Image) -> bool:
     """Whether a channel has more than a byte; of colours only the file tells, before it is decoded, after which the upper byte of each is left."""
     parts = [(tile[0], tile[3]) for tile in getattr(image, "tile", ())]
-    scaled = any(kind == "ppm" and isinstance(how, tuple) and isinstance(how[-1], int) and how[-1] > 255 for kind, how in parts)
+    scaled = any(
+        kind == "ppm" and isinstance(how, tuple) and isinstance(how[-1], int) and how[-1] > 255
+        for kind, how in parts
+    )
     return image.mode in DEEP or scaled or any(SIXTEEN_BITS.search(str(how)) for _, how in parts)
 
 
@@ -74,7 +77,9 @@ def check_images(images: Tensor, origin: str) -> None:
     broken = ~images.isfinite().flatten(1).all(1)
     if broken.any():
         first = int(broken.int().argmax())
-        raise UserError(f"{origin}: {int(broken.sum())} of {len(images)} images have values that are not finite, first image {first}")
+        raise UserError(
+            f"{origin}: {int(broken.sum())} of {len(images)} images have values that are not finite, first image {first}"
+        )
 
 
 def lossy_format(content: bytes) -> str | None:
@@ -121,12 +126,16 @@ def to_pil(pixels: UInt8[Tensor, "c h w"]) -> Image.Image:
     return Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array)
 
 
-def make_grid(pixels: UInt8[Tensor, "b c h w"], columns: int | None = None, scale: int = 1, gap: int = 1) -> Image.Image:
+def make_grid(
+    pixels: UInt8[Tensor, "b c h w"], columns: int | None = None, scale: int = 1, gap: int = 1
+) -> Image.Image:
     """Lay images out row by row, `scale` times enlarged without smoothing, `gap` white pixels (before scaling) between them."""
     count, channels, height, width = pixels.shape
     columns = columns or math.ceil(math.sqrt(count))
     rows = math.ceil(count / columns)
-    canvas = np.full((rows * (height + gap) + gap, columns * (width + gap) + gap, channels), 255, dtype=np.uint8)
+    canvas = np.full(
+        (rows * (height + gap) + gap, columns * (width + gap) + gap, channels), 255, dtype=np.uint8
+    )
     for index, image in enumerate(pixels.permute(0, 2, 3, 1).numpy()):
         top = gap + (index // columns) * (height + gap)
         left = gap + (index % columns) * (width + gap)
@@ -134,7 +143,7 @@ def make_grid(pixels: UInt8[Tensor, "b c h w"], columns: int | None = None, scal
     return to_pil(torch.from_numpy(canvas.repeat(scale, 0).repeat(scale, 1)).permute(2, 0, 1))
 
 
-def shown_count(image_shape: tuple[int, ...]) -> int:
+def preview_count(image_shape: tuple[int, ...]) -> int:
     """Samples that a picture shows at a glance: points more than images, and those the fewer the larger they are."""
     return max(4, min(100, 2**22 // (image_shape[1] * image_shape[2]))) if len(image_shape) == 3 else 2000
 
@@ -150,7 +159,10 @@ def save_samples_picture(samples: Float[Tensor, "b ..."], path: Path, columns: i
 
 def scatter(points: Float[Tensor, "n d"], reach: float = 6.0, size: int = 512) -> Image.Image:
     """Points in [-reach, reach]^2, darker where there are more; a vector of one element is drawn on the line y = 0."""
-    first, second = points[:, 0].double().numpy(), (points[:, 1] if points.shape[1] > 1 else torch.zeros(len(points))).double().numpy()
+    first, second = (
+        points[:, 0].double().numpy(),
+        (points[:, 1] if points.shape[1] > 1 else torch.zeros(len(points))).double().numpy(),
+    )
     counts, _, _ = np.histogram2d(-second, first, bins=size // 2, range=[[-reach, reach]] * 2)
     shade = (255 * np.exp(-1.5 * counts)).astype(np.uint8)
     return Image.fromarray(shade.repeat(2, 0).repeat(2, 1))

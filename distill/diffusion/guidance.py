@@ -22,11 +22,11 @@ class Guidance:
     fake_training: float = 1.0
 
 
-class Sides(NamedTuple):
+class CFGPrediction(NamedTuple):
     """A network's two predictions of x_0 at x_t, (b, ...) each: under the condition, and without one."""
 
-    given: Float[Tensor, "b ..."]
-    none: Float[Tensor, "b ..."]
+    conditional: Float[Tensor, "b ..."]
+    unconditional: Float[Tensor, "b ..."]
 
 
 class Guided(NamedTuple):
@@ -34,7 +34,7 @@ class Guided(NamedTuple):
 
     x0: Float[Tensor, "b ..."]
     features: Features
-    sides: Sides | None
+    sides: CFGPrediction | None
 
 
 def guided(
@@ -53,9 +53,9 @@ def guided(
     if scale == 1 and not both_sides:
         x0, features = network(x_t, t, cond, depths) if depths else (network(x_t, t, cond), {})
         return Guided(x0, features, None)
-    twice = (torch.cat([x_t, x_t]), torch.cat([t, t]), cond.and_none())
+    twice = (torch.cat([x_t, x_t]), torch.cat([t, t]), cond.with_unconditional())
     x0, features = network(*twice, depths) if depths else (network(*twice), {})
-    sides = Sides(*x0.chunk(2))
+    sides = CFGPrediction(*x0.chunk(2))
     # lerp with 1 is not exactly the conditional one in every precision
-    mixed = sides.given if scale == 1 else torch.lerp(sides.none, sides.given, scale)
+    mixed = sides.conditional if scale == 1 else torch.lerp(sides.unconditional, sides.conditional, scale)
     return Guided(mixed, {depth: value.chunk(2)[0] for depth, value in features.items()}, sides)

@@ -79,7 +79,9 @@ class Uniform(Settings):
     def t(self, u: Tensor, schedule: NoiseSchedule) -> Tensor:
         """The time at each quantile u. Raises UserError for a schedule without a noisiest time."""
         if schedule.t_max is None:
-            raise UserError(f"noise_levels: uniform needs a schedule that ends; expected karras or lognormal for {type(schedule).__name__}")
+            raise UserError(
+                f"noise_levels: uniform needs a schedule that ends; expected karras or lognormal for {type(schedule).__name__}"
+            )
         return schedule.t_max * (self.start + u * (self.stop - self.start))
 
 

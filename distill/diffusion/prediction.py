@@ -20,7 +20,11 @@ Prediction = Literal["epsilon", "v_prediction", "flow_prediction", "score", "sam
 
 
 def to_x0(
-    prediction: Prediction, output: Float[Tensor, "b ..."], x_t: Float[Tensor, "b ..."], alpha: Float[Tensor, "b ..."], sigma: Float[Tensor, "b ..."]
+    prediction: Prediction,
+    output: Float[Tensor, "b ..."],
+    x_t: Float[Tensor, "b ..."],
+    alpha: Float[Tensor, "b ..."],
+    sigma: Float[Tensor, "b ..."],
 ) -> Float[Tensor, "b ..."]:
     """x_0 from what a network predicts at x_t; alpha and sigma broadcast against it."""
     match prediction:
@@ -37,7 +41,11 @@ def to_x0(
 
 
 def from_x0(
-    prediction: Prediction, x0: Float[Tensor, "b ..."], x_t: Float[Tensor, "b ..."], alpha: Float[Tensor, "b ..."], sigma: Float[Tensor, "b ..."]
+    prediction: Prediction,
+    x0: Float[Tensor, "b ..."],
+    x_t: Float[Tensor, "b ..."],
+    alpha: Float[Tensor, "b ..."],
+    sigma: Float[Tensor, "b ..."],
 ) -> Float[Tensor, "b ..."]:
     """What a network of this kind predicts where its x_0 is this one: the inverse of `to_x0`. sigma must not be 0, but for `sample`."""
     if prediction == "sample":
@@ -54,7 +62,9 @@ def from_x0(
             return -eps / sigma
 
 
-def target_weight(prediction: Prediction, alpha: Float[Tensor, " b"], sigma: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
+def target_weight(
+    prediction: Prediction, alpha: Float[Tensor, " b"], sigma: Float[Tensor, " b"]
+) -> Float[Tensor, " b"]:
     """Weight of the squared error of x_0, (b,), that makes it the squared error of what the network predicts."""
     match prediction:
         case "epsilon":

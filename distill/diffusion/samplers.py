@@ -42,8 +42,11 @@ class Heun(Settings):
         """Network evaluations per image."""
         return 2 * self.steps - 1
 
-    def grid(self, noisiest: float = math.inf, quietest: float = 0.0) -> list[float]:
+    def grid(self, max_noise_to_signal: float = math.inf, quietest: float = 0.0) -> list[float]:
         """Noise levels from sigma_max to sigma_min, then 0; steps + 1 of them. Those of a network that has none so high or so low end at its own."""
-        high, low = min(self.sigma_max, noisiest) ** (1 / self.rho), max(self.sigma_min, quietest) ** (1 / self.rho)
+        high, low = (
+            min(self.sigma_max, max_noise_to_signal) ** (1 / self.rho),
+            max(self.sigma_min, quietest) ** (1 / self.rho),
+        )
         fractions = [i / max(1, self.steps - 1) for i in range(self.steps)]
         return [(high + f * (low - high)) ** self.rho for f in fractions] + [0.0]

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from distill.diffusion.guidance import guided
 from distill.diffusion.random import seeded
 from distill.diffusion.samplers import Heun
-from distill.types import Condition, Denoiser, Generator, like
+from distill.types import Condition, Denoiser, Generator, expand_like
 
 
 def seeded_noise(seeds: Sequence[int], shape: tuple[int, ...], stream: int = 0) -> Float[Tensor, "n ..."]:
@@ -28,12 +28,19 @@ def balanced_labels(count: int, label_count: int) -> Condition:
 
 
 def sample_generator(
-    generator: Generator, seeds: Sequence[int], cond: Condition, batch_size: int | None = None, progress: bool = False
+    generator: Generator,
+    seeds: Sequence[int],
+    cond: Condition,
+    batch_size: int | None = None,
+    progress: bool = False,
 ) -> Float[Tensor, "n ..."]:
     """A student's images, (n, *pixel_shape) in [-1, 1] up to overshoot, on the CPU. The noise of its step k is that of stream k."""
 
     def make(rows: Sequence[int], z: Tensor, cond: Condition) -> Tensor:
-        further = [seeded_noise(rows, generator.image_shape, stream).to(z) for stream in range(1, generator.evaluations)]
+        further = [
+            seeded_noise(rows, generator.image_shape, stream).to(z)
+            for stream in range(1, generator.evaluations)
+        ]
         return generator.decode(generator(torch.cat([z, *further], 1), cond))
 
     return _in_batches(make, generator, seeds, cond, batch_size, progress)
@@ -61,7 +68,9 @@ def sample_teacher(
     return _in_batches(solve, teacher, seeds, cond, batch_size, progress)
 
 
-def heun(teacher: Denoiser, z: Tensor, cond: Condition, sampler: Heun, fresh_noise: Callable[[int], Tensor]) -> Tensor:
+def heun(
+    teacher: Denoiser, z: Tensor, cond: Condition, sampler: Heun, fresh_noise: Callable[[int], Tensor]
+) -> Tensor:
     """Solve the probability-flow ODE from unit noise z (b, ...) in the coordinates x_t/alpha; `fresh_noise(step)` serves the churn.
 
     A network of discrete levels is evaluated at those nearest to the sampler's, as EDM's sampler does.
@@ -70,10 +79,14 @@ def heun(teacher: Denoiser, z: Tensor, cond: Condition, sampler: Heun, fresh_noi
 
     def slope(x: Tensor, level: float) -> Tensor:
         t = schedule.t(x.new_full((len(x),), level))
-        return (x - guided(teacher, x * like(schedule.alpha(t), x), t, cond, sampler.guidance)[0]) / level
+        return (
+            x - guided(teacher, x * expand_like(schedule.alpha(t), x), t, cond, sampler.guidance)[0]
+        ) / level
 
-    quietest, noisiest = teacher.level_range()
-    grid = [teacher.nearest_level(level) for level in sampler.grid(noisiest, quietest)[:-1]] + [0.0]
+    quietest, max_noise_to_signal = teacher.level_range()
+    grid = [teacher.nearest_level(level) for level in sampler.grid(max_noise_to_signal, quietest)[:-1]] + [
+        0.0
+    ]
     x = z * grid[0]
     for step, (level, following) in enumerate(itertools.pairwise(grid)):
         if sampler.churn > 0 and sampler.churn_min <= level <= sampler.churn_max:
@@ -95,9 +108,11 @@ def _in_batches(
     batch_size: int | None,
     progress: bool,
 ) -> Tensor:
-    batch_size = min(batch_size or 256, most_at_once(network.pixel_shape))
+    batch_size = min(batch_size or 256, max_batch_size(network.pixel_shape))
     held = next(itertools.chain(network.parameters(), network.buffers()))
-    dtype = torch.promote_types(held.dtype, torch.float32)  # networks held in less than float32 take and give float32
+    dtype = torch.promote_types(
+        held.dtype, torch.float32
+    )  # networks held in less than float32 take and give float32
     images = []
     for start in tqdm(range(0, len(seeds), batch_size), desc="sampling", disable=not progress, leave=False):
         rows = slice(start, start + batch_size)
@@ -106,6 +121,6 @@ def _in_batches(
     return torch.cat(images)
 
 
-def most_at_once(image_shape: tuple[int, ...]) -> int:
+def max_batch_size(image_shape: tuple[int, ...]) -> int:
     """Images in a batch that leaves memory for other things: 256 small ones, 4 of 1024x1024."""
     return max(1, min(256, 2**22 // math.prod(image_shape[1:])))

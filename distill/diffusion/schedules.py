@@ -28,7 +28,7 @@ class EDM:
     def t(self, noise_to_signal: Tensor) -> Tensor:
         return noise_to_signal
 
-    def spaced(self, t: float, count: int) -> list[float]:
+    def step_times(self, t: float, count: int) -> list[float]:
         """Evenly on the grid of rho = 7 that ends at 0.002 (eq. 5)."""
         high, low = t ** (1 / 7), 0.002 ** (1 / 7)
         return [(high + step / count * (low - high)) ** 7 for step in range(count)]
@@ -51,7 +51,7 @@ class Flow:
     def t(self, noise_to_signal: Tensor) -> Tensor:
         return noise_to_signal / (1 + noise_to_signal)
 
-    def spaced(self, t: float, count: int) -> list[float]:
+    def step_times(self, t: float, count: int) -> list[float]:
         return [t * (1 - step / count) for step in range(count)]
 
 
@@ -94,7 +94,7 @@ class DDPM:
         below = torch.searchsorted(table, level.contiguous(), right=True).sub(1).clamp(0, len(table) - 2)
         return (below + (level - table[below]) / (table[below + 1] - table[below])).clamp(0, len(table) - 1)
 
-    def spaced(self, t: float, count: int) -> list[float]:
+    def step_times(self, t: float, count: int) -> list[float]:
         """Whole steps apart, the t + 1 steps down to 0 being divided: 999, 749, 499 and 249, as DMD2 has them."""
         return [t - step * (t + 1) // count for step in range(count)]
 
@@ -114,5 +114,9 @@ def describe_schedule(schedule: NoiseSchedule) -> dict[str, Any]:
 
 def read_schedule(description: dict[str, Any]) -> NoiseSchedule:
     """The schedule of a description. Raises KeyError for a class that is none, TypeError for other fields than its own."""
-    fields = {name: tuple(value) if isinstance(value, list) else value for name, value in description.items() if name != "class"}
+    fields = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in description.items()
+        if name != "class"
+    }
     return {"EDM": EDM, "Flow": Flow, "DDPM": DDPM}[description["class"]](**fields)

@@ -23,7 +23,11 @@ class CheckpointedBlock(nn.Module):
 
     def __call__(self, *inputs: Any) -> Any:
         run = super().__call__
-        return run(*inputs) if self.recompute is None or not torch.is_grad_enabled() else self.recompute(run, *inputs)
+        return (
+            run(*inputs)
+            if self.recompute is None or not torch.is_grad_enabled()
+            else self.recompute(run, *inputs)
+        )
 
 
 def recompute(block: Callable[..., Any], *inputs: Any, **settings: Any) -> Any:
@@ -36,7 +40,9 @@ def recompute(block: Callable[..., Any], *inputs: Any, **settings: Any) -> Any:
     kernels = attention_kernels()
 
     def run(*inputs: Any) -> Any:
-        with sdpa_kernel(kernels):  # as now: the penalty R1, which restricts them, is long left when the block runs again
+        with sdpa_kernel(
+            kernels
+        ):  # as now: the penalty R1, which restricts them, is long left when the block runs again
             return block(*inputs)
 
     return checkpoint(run, *inputs, use_reentrant=False, **settings)
@@ -66,7 +72,9 @@ def checkpoint_activations(network: ImageModel, how: Recompute | None = recomput
 
 def checkpointable(network: ImageModel) -> Iterator[Any]:
     """The blocks of our own in a network, and the networks of diffusers, which know their blocks themselves."""
-    for part in (network, *network.other_parts().values()):
+    for part in (network, *network.frozen_components().values()):
         for module in part.modules():
-            if isinstance(module, CheckpointedBlock) or getattr(module, "_supports_gradient_checkpointing", False):
+            if isinstance(module, CheckpointedBlock) or getattr(
+                module, "_supports_gradient_checkpointing", False
+            ):
                 yield module

@@ -24,9 +24,15 @@ class FewStepGenerator(Generator):
     def __init__(self, denoiser: Denoiser, *noise_to_signal: float) -> None:
         super().__init__()
         self.denoiser, self.noise_to_signal = denoiser, noise_to_signal
-        self.entries, self.evaluations = denoiser.entries(noise_to_signal), len(noise_to_signal)
-        self.image_shape, self.label_count, self.takes_text = denoiser.image_shape, denoiser.label_count, denoiser.takes_text
-        for level, before, entry in zip(noise_to_signal[1:], self.entries, self.entries[1:], strict=False):
+        self.entry_points, self.evaluations = denoiser.entry_points(noise_to_signal), len(noise_to_signal)
+        self.image_shape, self.label_count, self.takes_text = (
+            denoiser.image_shape,
+            denoiser.label_count,
+            denoiser.takes_text,
+        )
+        for level, before, entry in zip(
+            noise_to_signal[1:], self.entry_points, self.entry_points[1:], strict=False
+        ):
             if entry.t >= before.t:
                 found = f"{level:g} is entered at t = {entry.t:g} and the step before it at {before.t:g}"
                 raise UserError(f"generator.further_noise_to_signal: {found}; expected a lower level")
@@ -35,9 +41,11 @@ class FewStepGenerator(Generator):
         """Images of as many steps as z holds noises. Raises ValueError where it holds more than there are steps."""
         noises = z.split(self.image_shape[0], dim=1)
         if len(noises) > self.evaluations:
-            raise ValueError(f"z: {len(noises)} noises; expected at most {self.evaluations}, one for each step")
-        entry, x_t = self.entries[0], self.entries[0].sigma * noises[0]
-        for following, noise in zip(self.entries[1:], noises[1:], strict=False):
+            raise ValueError(
+                f"z: {len(noises)} noises; expected at most {self.evaluations}, one for each step"
+            )
+        entry, x_t = self.entry_points[0], self.entry_points[0].sigma * noises[0]
+        for following, noise in zip(self.entry_points[1:], noises[1:], strict=False):
             with torch.no_grad():
                 x0 = self._denoise(x_t, entry.t, cond).to(noise.dtype)
             entry, x_t = following, following.alpha * x0 + following.sigma * noise
@@ -66,11 +74,11 @@ class FewStepGenerator(Generator):
     def components(self) -> dict[str, Any]:
         return self.denoiser.components()
 
-    def other_parts(self) -> dict[str, nn.Module]:
-        return self.denoiser.other_parts()
+    def frozen_components(self) -> dict[str, nn.Module]:
+        return self.denoiser.frozen_components()
 
-    def carried_parts(self) -> dict[str, nn.Module]:
-        return self.denoiser.carried_parts()
+    def components_to_bundle(self) -> dict[str, nn.Module]:
+        return self.denoiser.components_to_bundle()
 
     def prompt_encoder_sha256(self) -> str:
         return self.denoiser.prompt_encoder_sha256()

@@ -62,7 +62,7 @@ def load_denoiser(path: Path) -> Denoiser:
     return network
 
 
-def outline_denoiser(path: Path) -> Denoiser:
+def meta_denoiser(path: Path) -> Denoiser:
     """A teacher's network on the meta device, without reading its weights. Raises UserError where there is none."""
     import torch
 
@@ -93,7 +93,9 @@ def load_generator(path: Path | str, resolution: int | None = None) -> Generator
     generator = network
     if "init_noise_to_signal" in description:
         with reading(folder / CONFIG):
-            generator = ImageGenerator(network, description["init_noise_to_signal"], *description.get("further_noise_to_signal", ()))
+            generator = ImageGenerator(
+                network, description["init_noise_to_signal"], *description.get("further_noise_to_signal", ())
+            )
     if (folder / ADAPTERS).is_file():
         network.load_adapters(folder)
     elif not is_pipeline(folder):
@@ -108,7 +110,9 @@ def is_pipeline(folder: Path) -> bool:
 
 def is_own_pipeline(folder: Path) -> bool:
     """Whether a folder is the export of a network that only this package has. Raises UserError where its index is broken."""
-    return (folder / PIPELINE).is_file() and read_mapping(folder / PIPELINE).get("_class_name") == list(OWN_PIPELINE)
+    return (folder / PIPELINE).is_file() and read_mapping(folder / PIPELINE).get("_class_name") == list(
+        OWN_PIPELINE
+    )
 
 
 def describe_generator(generator: Generator) -> dict[str, Any]:
@@ -117,7 +121,11 @@ def describe_generator(generator: Generator) -> dict[str, Any]:
 
     if isinstance(generator, FewStepGenerator):
         first, *further = generator.noise_to_signal
-        description = {"init_noise_to_signal": first, "further_noise_to_signal": further, "network": _describe(generator.denoiser)}
+        description = {
+            "init_noise_to_signal": first,
+            "further_noise_to_signal": further,
+            "network": _describe(generator.denoiser),
+        }
     else:
         description = {"network": _describe(generator)}
     return {"format": FORMAT, "kind": "generator", **description}
@@ -138,7 +146,9 @@ def _describe(network: Any) -> dict[str, Any]:
 
 def build_network(description: dict[str, Any], source: Path, classes: Mapping[str, str] = CLASSES) -> Any:
     """A network without weights, from its class and what its `describe()` says. Raises UserError, naming the source, where there is none."""
-    settings: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in description.items()}
+    settings: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in description.items()
+    }
     name = settings.pop("class")
     if name not in classes:
         raise UserError(f"{source}: network class '{name}' is unknown; expected one of {', '.join(classes)}")
@@ -166,7 +176,9 @@ def read_description(folder: Path, kind: str) -> dict[str, Any]:
         raise UserError(f"{folder}: holds a {description.get('kind')}; expected a {kind}")
     network = description.get("network")
     if not isinstance(network, dict) or not isinstance(network.get("class"), str):
-        raise UserError(f"{folder / CONFIG}: 'network' is {network!r:.60}; expected a mapping with the network's 'class'")
+        raise UserError(
+            f"{folder / CONFIG}: 'network' is {network!r:.60}; expected a mapping with the network's 'class'"
+        )
     return description
 
 

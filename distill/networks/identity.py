@@ -22,7 +22,10 @@ def describe_images_of(network: ImageModel) -> dict[str, Any]:
     These are its sizes and its schedule, and the hash of each part that it works with.
     """
     parts = sorted((name, part) for name, part in network.components().items() if part is not None)
-    return {"model": describe_model(network), "parts_sha256": {name: part_sha256(part) for name, part in parts}}
+    return {
+        "model": describe_model(network),
+        "parts_sha256": {name: part_sha256(part) for name, part in parts},
+    }
 
 
 def part_sha256(part: Any) -> str:

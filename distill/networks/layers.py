@@ -9,9 +9,15 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 
-def label_rows(label: Int64[Tensor, " b"] | None, t: Float[Tensor, " b"], label_count: int) -> Int64[Tensor, " b"]:
+def label_rows(
+    label: Int64[Tensor, " b"] | None, t: Float[Tensor, " b"], label_count: int
+) -> Int64[Tensor, " b"]:
     """Rows of a table of label_count + 1 embeddings, whose last is that of no label."""
-    return torch.full(t.shape, label_count, device=t.device) if label is None else label.remainder(label_count + 1)
+    return (
+        torch.full(t.shape, label_count, device=t.device)
+        if label is None
+        else label.remainder(label_count + 1)
+    )
 
 
 class FourierFeatures(nn.Module):

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from distill.diffusion.schedules import describe_schedule, read_schedule
 from distill.networks.layers import FourierFeatures, label_rows
-from distill.types import Condition, Denoiser, Features, NoiseSchedule, like
+from distill.types import Condition, Denoiser, Features, NoiseSchedule, expand_like
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +37,9 @@ class MLP(Denoiser):
         self.config, self.schedule = config, schedule
         self.image_shape, self.label_count = (config.dimension,), config.label_count
         width = config.width
-        self.noise_embedding = nn.Sequential(FourierFeatures(width), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
+        self.noise_embedding = nn.Sequential(
+            FourierFeatures(width), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width)
+        )
         self.label_embedding = nn.Embedding(config.label_count + 1, width)  # the last row is "no label"
         self.entry = nn.Linear(config.dimension, width)
         self.blocks = nn.ModuleList(Block(width) for _ in range(config.blocks))
@@ -62,16 +64,20 @@ class MLP(Denoiser):
     @overload
     def forward(self, x_t: Tensor, t: Tensor, cond: Condition) -> Tensor: ...
     @overload
-    def forward(self, x_t: Tensor, t: Tensor, cond: Condition, depths: Sequence[str]) -> tuple[Tensor, Features]: ...
+    def forward(
+        self, x_t: Tensor, t: Tensor, cond: Condition, depths: Sequence[str]
+    ) -> tuple[Tensor, Features]: ...
 
     def forward(
         self, x_t: Float[Tensor, "b d"], t: Float[Tensor, " b"], cond: Condition, depths: Sequence[str] = ()
     ) -> Tensor | tuple[Tensor, Features]:
         """Prediction of x_0, (b, d); with `depths`, also the features."""
         hidden = self._hidden(x_t, t, cond)
-        level, data = like(self._noise_to_signal(t), x_t), self.config.sigma_data
+        level, data = expand_like(self._noise_to_signal(t), x_t), self.config.sigma_data
         scale = (level**2 + data**2).rsqrt()
-        x0 = (data * scale) ** 2 * x_t / like(self.schedule.alpha(t), x_t) + level * data * scale * self.exit(F.silu(hidden))
+        x0 = (data * scale) ** 2 * x_t / expand_like(
+            self.schedule.alpha(t), x_t
+        ) + level * data * scale * self.exit(F.silu(hidden))
         return (x0, as_features(hidden, depths)) if depths else x0
 
     def features(self, x_t: Tensor, t: Tensor, cond: Condition, depths: Sequence[str]) -> Features:
@@ -89,7 +95,7 @@ class MLP(Denoiser):
         scale = (level**2 + self.config.sigma_data**2).rsqrt() / self.schedule.alpha(t)
         label = label_rows(cond.label, t, self.config.label_count)
         condition = F.silu(self.noise_embedding(level.log() / 4) + self.label_embedding(label))
-        hidden = self.entry(like(scale, x_t) * x_t)
+        hidden = self.entry(expand_like(scale, x_t) * x_t)
         for block in self.blocks:
             hidden = block(hidden, condition)
         return hidden

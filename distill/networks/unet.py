@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from distill.diffusion.schedules import EDM
 from distill.networks.activation_checkpointing import CheckpointedBlock
 from distill.networks.layers import FourierFeatures, groups, label_rows, zero_init
-from distill.types import Condition, Denoiser, Features, like
+from distill.types import Condition, Denoiser, Features, expand_like
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,11 +39,15 @@ class UNetConfig:
     def __post_init__(self) -> None:
         coarsest = 2 ** (len(self.multipliers) - 1)
         if self.resolution % coarsest:
-            raise ValueError(f"resolution {self.resolution} is not divisible by {coarsest}, which {len(self.multipliers)} levels need")
+            raise ValueError(
+                f"resolution {self.resolution} is not divisible by {coarsest}, which {len(self.multipliers)} levels need"
+            )
         levels = [self.resolution >> level for level in range(len(self.multipliers))]
         for resolution in self.attention:
             if resolution not in levels:
-                raise ValueError(f"attention: {resolution} is no level; expected one of {', '.join(map(str, levels))}")
+                raise ValueError(
+                    f"attention: {resolution} is no level; expected one of {', '.join(map(str, levels))}"
+                )
 
 
 class UNet(Denoiser):
@@ -59,7 +63,12 @@ class UNet(Denoiser):
         self.image_shape = (c.channels, c.resolution, c.resolution)
         self.label_count = c.label_count
         embedding = 4 * c.width
-        self.noise_embedding = nn.Sequential(FourierFeatures(c.width), nn.Linear(c.width, embedding), nn.SiLU(), nn.Linear(embedding, embedding))
+        self.noise_embedding = nn.Sequential(
+            FourierFeatures(c.width),
+            nn.Linear(c.width, embedding),
+            nn.SiLU(),
+            nn.Linear(embedding, embedding),
+        )
         # One more row than there are labels: the last is "no label".
         self.label_embedding = nn.Embedding(c.label_count + 1, embedding)
         nn.init.zeros_(self.label_embedding.weight)
@@ -85,13 +94,25 @@ class UNet(Denoiser):
         for level, width in reversed(list(enumerate(widths))):
             stage = nn.ModuleList()
             for _ in range(c.blocks + 1):
-                stage.append(ResidualBlock(current + skips.pop(), width, embedding, c.dropout, c.resolution >> level in c.attention))
+                stage.append(
+                    ResidualBlock(
+                        current + skips.pop(),
+                        width,
+                        embedding,
+                        c.dropout,
+                        c.resolution >> level in c.attention,
+                    )
+                )
                 current = width
             if level:
                 stage.append(nn.Upsample(scale_factor=2.0))
             decoder.append(stage)
         self.decoder = nn.ModuleList(decoder)
-        self.head = nn.Sequential(nn.GroupNorm(groups(current), current), nn.SiLU(), zero_init(nn.Conv2d(current, c.channels, 3, padding=1)))
+        self.head = nn.Sequential(
+            nn.GroupNorm(groups(current), current),
+            nn.SiLU(),
+            zero_init(nn.Conv2d(current, c.channels, 3, padding=1)),
+        )
 
     def describe(self) -> dict[str, Any]:
         """Its sizes, as plain data."""
@@ -105,19 +126,28 @@ class UNet(Denoiser):
     @property
     def depth_channels(self) -> dict[str, int]:
         """Names of the depths that `features` may ask for, and the channels of each."""
-        widths = {str(self.config.resolution >> i): self.config.width * m for i, m in enumerate(self.config.multipliers)}
+        widths = {
+            str(self.config.resolution >> i): self.config.width * m
+            for i, m in enumerate(self.config.multipliers)
+        }
         return widths | {"bottleneck": self.config.width * self.config.multipliers[-1]}
 
     @overload
     def forward(self, x_t: Tensor, t: Tensor, cond: Condition) -> Tensor: ...
     @overload
-    def forward(self, x_t: Tensor, t: Tensor, cond: Condition, depths: Sequence[str]) -> tuple[Tensor, Features]: ...
+    def forward(
+        self, x_t: Tensor, t: Tensor, cond: Condition, depths: Sequence[str]
+    ) -> tuple[Tensor, Features]: ...
 
     def forward(
-        self, x_t: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], cond: Condition, depths: Sequence[str] = ()
+        self,
+        x_t: Float[Tensor, "b c h w"],
+        t: Float[Tensor, " b"],
+        cond: Condition,
+        depths: Sequence[str] = (),
     ) -> Tensor | tuple[Tensor, Features]:
         """Predict x_0 from x_t at noise level t = sigma; with `depths`, also return the encoder's features at those depths."""
-        sigma, sigma_data = like(t, x_t), self.config.sigma_data
+        sigma, sigma_data = expand_like(t, x_t), self.config.sigma_data
         scale = (sigma**2 + sigma_data**2).rsqrt()
         hidden, skips, embedding, features = self._encode(x_t * scale, t, cond, depths)
         output = self._decode(hidden, skips, embedding)
@@ -131,12 +161,17 @@ class UNet(Denoiser):
     def features(self, x_t: Tensor, t: Tensor, cond: Condition, depths: Sequence[str]) -> Features:
         """Only the encoder's features at `depths`: half the cost of a prediction."""
         scale = (t**2 + self.config.sigma_data**2).rsqrt()
-        return self._encode(x_t * like(scale, x_t), t, cond, depths)[3]
+        return self._encode(x_t * expand_like(scale, x_t), t, cond, depths)[3]
 
     def _embed(self, t: Tensor, label: Int64[Tensor, " b"] | None) -> Tensor:
-        return F.silu(self.noise_embedding(t.log() / 4) + self.label_embedding(label_rows(label, t, self.config.label_count)))
+        return F.silu(
+            self.noise_embedding(t.log() / 4)
+            + self.label_embedding(label_rows(label, t, self.config.label_count))
+        )
 
-    def _encode(self, x: Tensor, t: Tensor, cond: Condition, depths: Sequence[str]) -> tuple[Tensor, list[Tensor], Tensor, Features]:
+    def _encode(
+        self, x: Tensor, t: Tensor, cond: Condition, depths: Sequence[str]
+    ) -> tuple[Tensor, list[Tensor], Tensor, Features]:
         embedding = self._embed(t, cond.label)
         hidden = self.stem(x)
         skips, features = [hidden], {}
@@ -153,7 +188,9 @@ class UNet(Denoiser):
         for stage in self.decoder:
             for layer in stage.children():
                 is_block = isinstance(layer, ResidualBlock)
-                hidden = layer(torch.cat([hidden, skips.pop()], dim=1), embedding) if is_block else layer(hidden)
+                hidden = (
+                    layer(torch.cat([hidden, skips.pop()], dim=1), embedding) if is_block else layer(hidden)
+                )
         return self.head(hidden)
 
 
@@ -191,6 +228,11 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         b, c, h, w = x.shape
-        q, k, v = self.qkv(self.norm(x)).reshape(b, 3, self.heads, c // self.heads, h * w).transpose(-1, -2).unbind(1)
+        q, k, v = (
+            self.qkv(self.norm(x))
+            .reshape(b, 3, self.heads, c // self.heads, h * w)
+            .transpose(-1, -2)
+            .unbind(1)
+        )
         attended = F.scaled_dot_product_attention(q, k, v).transpose(-1, -2).reshape(b, c, h, w)
         return x + self.out(attended)

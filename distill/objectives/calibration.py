@@ -38,7 +38,13 @@ class Calibration(nn.Module):
         self.real.add(real.double().exp(), bins_of(real))
         self.student.add(student.double().exp(), bins_of(student))
 
-    def compare(self, student: Float[Tensor, " b"], x_t: Float[Tensor, "b ..."], t: Float[Tensor, " b"], cond: Condition) -> dict[str, Tensor]:
+    def compare(
+        self,
+        student: Float[Tensor, " b"],
+        x_t: Float[Tensor, "b ..."],
+        t: Float[Tensor, " b"],
+        cond: Condition,
+    ) -> dict[str, Tensor]:
         """Remember, too, the exact ratio at student samples x_t with these logits. Returns the logits' mean absolute error; nothing where the
         ratio is not known."""
         if self.exact is None:
@@ -57,7 +63,12 @@ class Calibration(nn.Module):
         and the exact log E_q[r] where it is known."""
         real, student = self.real.total[1], self.student.total[1]
         observed = (real / real.sum()).log() - (student / student.sum()).log()
-        columns = {"predicted": self.student.mean().log(), "observed": observed, "real": real, "student": student}
+        columns = {
+            "predicted": self.student.mean().log(),
+            "observed": observed,
+            "real": real,
+            "student": student,
+        }
         enough = (real >= ENOUGH) & (student >= ENOUGH)
         if self.exact is not None:
             columns["exact"] = self.exact_student.mean().log()
@@ -66,7 +77,9 @@ class Calibration(nn.Module):
 
     def error(self) -> float | None:
         """Mean absolute difference of predicted and observed log-ratio, each bin weighted by its samples; None where no bin has enough."""
-        predicted, observed, real, student, *_ = (torch.tensor(column, dtype=torch.float64) for column in self.table().values())
+        predicted, observed, real, student, *_ = (
+            torch.tensor(column, dtype=torch.float64) for column in self.table().values()
+        )
         weight = real + student
         return ((predicted - observed).abs() * weight).sum().div(weight.sum()).item() if len(weight) else None
 

@@ -61,7 +61,9 @@ class BatchLossRatio(nn.Module):
         super().__init__()
         self.loss = RunningMean(1, decay=0.0)
 
-    def forward(self, logit: Float[Tensor, "b ..."], u: Float[Tensor, " b"], elements: int) -> Float[Tensor, " b"]:
+    def forward(
+        self, logit: Float[Tensor, "b ..."], u: Float[Tensor, " b"], elements: int
+    ) -> Float[Tensor, " b"]:
         """The same log-ratio for each sample of `elements` elements; 0 in the first step."""
         known = self.loss.total[1, 0] > 0
         log_ratio = torch.where(known, self.loss.mean()[0] / elements, 0.0)
@@ -92,14 +94,28 @@ class DensityRatio(nn.Module):
     """
 
     def __init__(
-        self, divergence: Divergence, low: float = 0.1, high: float = 20.0, bins: int = 10, decay: float = 0.99, normalise: bool = True
+        self,
+        divergence: Divergence,
+        low: float = 0.1,
+        high: float = 20.0,
+        bins: int = 10,
+        decay: float = 0.99,
+        normalise: bool = True,
     ) -> None:
         super().__init__()
-        self.divergence, self.low, self.high, self.bins, self.normalise = divergence, low, high, bins, normalise
+        self.divergence, self.low, self.high, self.bins, self.normalise = (
+            divergence,
+            low,
+            high,
+            bins,
+            normalise,
+        )
         self.r_mean = RunningMean(bins, decay)
         self.h_mean = RunningMean(1, decay)
 
-    def forward(self, logit: Float[Tensor, "b ..."], u: Float[Tensor, " b"], elements: int = 1) -> Float[Tensor, " b"]:
+    def forward(
+        self, logit: Float[Tensor, "b ..."], u: Float[Tensor, " b"], elements: int = 1
+    ) -> Float[Tensor, " b"]:
         """The log-ratio of samples whose noise levels are the quantiles u, detached from the discriminator. Where a sample has a logit for each
         position, its own is their mean. `elements` of an image do not matter here."""
         r = per_sample(logit.detach()).exp().clamp(self.low, self.high)

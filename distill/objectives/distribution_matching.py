@@ -20,4 +20,7 @@ def distribution_matching(scores: Scores, divergence: Divergence, weighting: Wei
     """
     difference = (scores.teacher - scores.fake).detach()
     h = divergence.h(scores.log_ratio.detach())
-    return LossOutput(h * descent(scores, difference, weighting), {"h": h, "prediction_gap": difference.square().flatten(1).mean(1)})
+    return LossOutput(
+        h * descent(scores, difference, weighting),
+        {"h": h, "prediction_gap": difference.square().flatten(1).mean(1)},
+    )

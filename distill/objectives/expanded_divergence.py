@@ -18,7 +18,7 @@ import dataclasses
 
 from distill.divergences import Divergence
 from distill.objectives.weighting import Weighting, dot, sample_weight, unit
-from distill.types import LossOutput, Scores, like
+from distill.types import LossOutput, Scores, expand_like
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +36,9 @@ PUBLISHED_PARTS = Parts(fisher=0.0, ratio=0.0)
 """What Uni-Instruct's authors' code weighs: another vector field than the gradient."""
 
 
-def expanded_divergence(scores: Scores, divergence: Divergence, parts: Parts = EXACT_PARTS, weighting: Weighting = "dmd") -> LossOutput:
+def expanded_divergence(
+    scores: Scores, divergence: Divergence, parts: Parts = EXACT_PARTS, weighting: Weighting = "dmd"
+) -> LossOutput:
     """Loss per sample, (b,), whose gradient is that of E_q[h |delta|^2] at level t (times the weighting)."""
     difference = scores.teacher - scores.fake
     delta = unit(scores, weighting) * difference
@@ -48,6 +50,8 @@ def expanded_divergence(scores: Scores, divergence: Divergence, parts: Parts = E
     loss = parts.sim * 2 * h * alignment + parts.fisher * (h - r_h1) * squared
     through_ratio = parts.ratio * 2 * r_h1 * alignment - parts.di * r2_h2 * squared
     # grad log r = delta is the difference of scores proper, whatever units the rest is in.
-    log_ratio_gradient = (scores.alpha / scores.sigma.square() * difference * like(through_ratio, difference)).detach()
+    log_ratio_gradient = (
+        scores.alpha / scores.sigma.square() * difference * expand_like(through_ratio, difference)
+    ).detach()
     loss = loss + dot(log_ratio_gradient, scores.x_t)
     return LossOutput(sample_weight(scores, weighting) * loss, {"h": h, "score_gap": squared.detach()})

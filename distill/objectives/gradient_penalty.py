@@ -40,7 +40,9 @@ class GradientPenalty:
         """The logits of noised real images x_t and their weighted penalties, both with a graph. The directions eps are N(0, I), of neither the
         image nor its noise."""
         if self.approximate:
-            logits, squared = self._finite_difference(lambda x: discriminator(features(x)).to(x.dtype), x_t, eps)
+            logits, squared = self._finite_difference(
+                lambda x: discriminator(features(x)).to(x.dtype), x_t, eps
+            )
         elif self.at == "image":
             x_t = x_t.detach().requires_grad_(True)
             with sdpa_kernel(SDPBackend.MATH):  # no other attention can be differentiated twice
@@ -52,7 +54,9 @@ class GradientPenalty:
             squared = squared_gradient(logits, list(seen.values()))
         return logits, self.weight / 2 * squared
 
-    def _finite_difference(self, logit: Callable[[Tensor], Tensor], x_t: Tensor, eps: Tensor) -> tuple[Tensor, Tensor]:
+    def _finite_difference(
+        self, logit: Callable[[Tensor], Tensor], x_t: Tensor, eps: Tensor
+    ) -> tuple[Tensor, Tensor]:
         # The random state is put back after the first, so that both have the same dropout masks: other masks would drown the difference.
         with torch.random.fork_rng([x_t.device] if x_t.is_cuda else []):
             moved = logit(x_t + self.step * eps)
@@ -60,7 +64,9 @@ class GradientPenalty:
         return logits, ((moved - logits) / self.step).square()
 
 
-def squared_gradient(logits: Float[Tensor, " b"], inputs: Sequence[Float[Tensor, "b ..."]]) -> Float[Tensor, " b"]:
+def squared_gradient(
+    logits: Float[Tensor, " b"], inputs: Sequence[Float[Tensor, "b ..."]]
+) -> Float[Tensor, " b"]:
     """Squared norm, over all inputs together, of each logit's gradient with respect to its own sample, with a graph."""
     gradients = torch.autograd.grad(logits.sum(), inputs, create_graph=True)
     squared = []

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from distill.networks.activation_checkpointing import CheckpointedBlock, recompute
-from distill.objectives.term import Student
+from distill.objectives.term import TermInputs
 from distill.types import Condition, Generator, LossOutput, Reward
 
 
 @dataclasses.dataclass(frozen=True)
-class Judged:
+class WeightedReward:
     """A reward, its weight among several, and the lowest and highest value that count, None for no bound."""
 
     name: str
@@ -39,18 +39,28 @@ class RewardTerm(nn.Module):
     reward's mean, which counts a sample without a condition as 0, the share of those that have one, and the share beyond the bounds.
     """
 
-    def __init__(self, judged: Sequence[Judged], downscale: int = 1, crop: int | None = None, checkpoint_decoder: bool = True) -> None:
+    def __init__(
+        self,
+        judged: Sequence[WeightedReward],
+        downscale: int = 1,
+        crop: int | None = None,
+        checkpoint_decoder: bool = True,
+    ) -> None:
         super().__init__()
         self.judged = dict(zip(distinct([one.name for one in judged]), judged, strict=True))
         self.rewards = nn.ModuleList([one.reward for one in judged])  # so that they move with this module
         self.downscale, self.crop, self.checkpoint_decoder = downscale, crop, checkpoint_decoder
         self.decoder = CheckpointedDecoder()
 
-    def forward(self, student: Student) -> LossOutput:
+    def forward(self, inputs: TermInputs) -> LossOutput:
         """Raises ValueError where a random part is to be judged and there are no places."""
-        images = self.look(student)
-        given = has_condition(student.cond, images)
-        cond = student.cond if student.cond.label is None else Condition(student.cond.label.clamp_min(0), student.cond.text)
+        images = self.images(inputs)
+        given = has_condition(inputs.cond, images)
+        cond = (
+            inputs.cond
+            if inputs.cond.label is None
+            else Condition(inputs.cond.label.clamp_min(0), inputs.cond.text)
+        )
         loss, metrics = images.new_zeros(len(images)), {"share_judged": given.float()}
         with full_precision(images.device):
             for name, one in self.judged.items():
@@ -62,15 +72,17 @@ class RewardTerm(nn.Module):
                     metrics[f"{name}_clipped"] = (given & (kept != value)).float()
         return LossOutput(loss, metrics)
 
-    def look(self, student: Student) -> Float[Tensor, "b c h w"]:
+    def images(self, inputs: TermInputs) -> Float[Tensor, "b c h w"]:
         """The images that are judged, in float32 or, where they come in it, float64, with their graph."""
-        generator, x0 = student.generator, student.scores.x0
+        generator, x0 = inputs.generator, inputs.scores.x0
         if self.downscale > 1:
             x0 = F.avg_pool2d(x0, self.downscale)
         if self.crop is not None:
-            if student.places is None:
+            if inputs.crop_positions is None:
                 raise ValueError("terms: reward needs places to crop at")
-            x0 = cropped(x0, self.crop * generator.image_shape[1] // generator.pixel_shape[1], student.places)
+            x0 = crop(
+                x0, self.crop * generator.image_shape[1] // generator.pixel_shape[1], inputs.crop_positions
+            )
         if not self.checkpoint_decoder or generator.pixel_shape == generator.image_shape:
             images = generator.decode(x0)
         else:
@@ -85,12 +97,21 @@ class Brightness(Reward):
         return images.flatten(1).mean(1)
 
 
-def cropped(x: Float[Tensor, "b c h w"], size: int, places: Float[Tensor, "b 2"]) -> Float[Tensor, "b c s s"]:
-    """A square of each sample, all equally likely: `places` in (0, 1) are its row and column among those that there are."""
+def crop(
+    x: Float[Tensor, "b c h w"], size: int, crop_positions: Float[Tensor, "b 2"]
+) -> Float[Tensor, "b c s s"]:
+    """A square of each sample, all equally likely: `crop_positions` in (0, 1) are its row and column among those that there are."""
     across = torch.arange(size, device=x.device)
-    rows, columns = ((places[:, axis] * (x.shape[2 + axis] - size + 1)).long()[:, None] + across for axis in (0, 1))
+    rows, columns = (
+        (crop_positions[:, axis] * (x.shape[2 + axis] - size + 1)).long()[:, None] + across for axis in (0, 1)
+    )
     samples, channels = (torch.arange(length, device=x.device) for length in x.shape[:2])
-    return x[samples[:, None, None, None], channels[:, None, None], rows[:, None, :, None], columns[:, None, None, :]]
+    return x[
+        samples[:, None, None, None],
+        channels[:, None, None],
+        rows[:, None, :, None],
+        columns[:, None, None, :],
+    ]
 
 
 class CheckpointedDecoder(CheckpointedBlock):

@@ -19,7 +19,13 @@ from distill.types import LossOutput, Scores
 Distance = Literal["l2", "pseudo_huber"]
 
 
-def score_matching(scores: Scores, distance: Distance = "l2", alpha: float = 1.0, c: float = 0.01, weighting: Weighting = "dmd") -> LossOutput:
+def score_matching(
+    scores: Scores,
+    distance: Distance = "l2",
+    alpha: float = 1.0,
+    c: float = 0.01,
+    weighting: Weighting = "dmd",
+) -> LossOutput:
     """Loss per sample, (b,). `c` is pseudo-Huber's constant, in the units of the weighting (those of the x_0 prediction by default).
 
     Raises ValueError for an unknown distance. SiD's published loss is half of this one with `l2`.

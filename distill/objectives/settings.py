@@ -89,9 +89,15 @@ class ExpandedDivergence(DivergenceObjective):
         from distill.divergences import parse
         from distill.objectives import EXACT_PARTS, PUBLISHED_PARTS, expanded_divergence
 
-        chosen = {name: value for name in ("sim", "fisher", "di", "ratio") if (value := getattr(self, name)) is not None}
+        chosen = {
+            name: value
+            for name in ("sim", "fisher", "di", "ratio")
+            if (value := getattr(self, name)) is not None
+        }
         parts = dataclasses.replace(EXACT_PARTS if self.estimator == "exact" else PUBLISHED_PARTS, **chosen)
-        return partial(expanded_divergence, divergence=parse(self.divergence), parts=parts, weighting=self.weighting)
+        return partial(
+            expanded_divergence, divergence=parse(self.divergence), parts=parts, weighting=self.weighting
+        )
 
 
 class ScoreMatching(Settings):
@@ -122,10 +128,14 @@ class ScoreMatching(Settings):
         """The objective as a function of `Scores`."""
         from distill.objectives import score_matching
 
-        return partial(score_matching, distance=self.distance, alpha=self.alpha, c=self.c, weighting=self.weighting)
+        return partial(
+            score_matching, distance=self.distance, alpha=self.alpha, c=self.c, weighting=self.weighting
+        )
 
 
-ObjectiveSettings = Annotated[DistributionMatching | ScoreMatching | ExpandedDivergence, Field(discriminator="name")]
+ObjectiveSettings = Annotated[
+    DistributionMatching | ScoreMatching | ExpandedDivergence, Field(discriminator="name")
+]
 
 
 class RatioSettings(Settings):
@@ -155,7 +165,9 @@ class RatioSettings(Settings):
 
         if self.source == "batch_loss":
             return BatchLossRatio()
-        divergence = parse(objective.divergence if isinstance(objective, DivergenceObjective) else "reverse_kl")
+        divergence = parse(
+            objective.divergence if isinstance(objective, DivergenceObjective) else "reverse_kl"
+        )
         return DensityRatio(divergence, **self.model_dump(exclude={"source", "start_step"}))
 
 

@@ -12,30 +12,30 @@ from distill.config.settings import Settings
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from distill.diffusion.guidance import Sides
+    from distill.diffusion.guidance import CFGPrediction
     from distill.types import Condition, Generator, ImageModel, LossOutput, Pairs, Scores
 
 
 @dataclasses.dataclass(frozen=True)
-class Student:
+class TermInputs:
     """What a term may look at: the scores of a batch of student samples, its condition, the discriminator's logits, (b,) or (b, n), if there is
     one, the student itself, as many pairs of noise and the teacher's image, and the teacher's two sides at x_t, constants, if a term needs them; and
-    `places` (b, 2), uniform in (0, 1), for a term that looks at a random place of each sample."""
+    `crop_positions` (b, 2), uniform in (0, 1), for a term that looks at a random place of each sample."""
 
     scores: Scores
     cond: Condition
     logits: Tensor | None
     generator: Generator
     pairs: Pairs | None
-    sides: Sides | None = None
-    places: Tensor | None = None
+    sides: CFGPrediction | None = None
+    crop_positions: Tensor | None = None
 
 
 @runtime_checkable
 class Term(Protocol):
     """A term of the generator's loss: a loss per sample, (b,)."""
 
-    def __call__(self, student: Student) -> LossOutput: ...
+    def __call__(self, inputs: TermInputs) -> LossOutput: ...
 
 
 class TermSettings(Settings):
@@ -65,7 +65,7 @@ class TermSettings(Settings):
         """The term as a function. One that holds networks is a module; they are never trained, nor saved with a run."""
         raise TypeError(f"{type(self).__name__} is not a term")
 
-    def outline(self) -> Term:
+    def meta(self) -> Term:
         """The term for a dry run, without anything that must be read; `left_out` names what that is."""
         return self.build()
 

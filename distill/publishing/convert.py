@@ -10,9 +10,16 @@ from distill.config.errors import UserError
 
 
 def main(arguments: list[str]) -> None:
-    parser = ArgumentParser("python -m distill convert", "Turn a published EDM or EDM2 pickle into config.json and model.safetensors.")
-    parser.add_argument("pickle", type=Path, help="the published .pkl, or a file of torch.save; nothing in it is executed")
-    parser.add_argument("folder", type=Path, help="a new folder, which `teacher: {name: edm, path: ...}` opens")
+    parser = ArgumentParser(
+        "python -m distill convert",
+        "Turn a published EDM or EDM2 pickle into config.json and model.safetensors.",
+    )
+    parser.add_argument(
+        "pickle", type=Path, help="the published .pkl, or a file of torch.save; nothing in it is executed"
+    )
+    parser.add_argument(
+        "folder", type=Path, help="a new folder, which `teacher: {name: edm, path: ...}` opens"
+    )
     parser.add_argument(
         "--student",
         type=float,
@@ -41,5 +48,7 @@ def main(arguments: list[str]) -> None:
             export_generator(FewStepGenerator(network, options.student), folder)
     count = sum(parameter.numel() for parameter in network.parameters())
     size = "x".join(map(str, network.image_shape))
-    kind = type(network).__name__ if options.student is None else f"one-step student of {type(network).__name__}"
+    kind = (
+        type(network).__name__ if options.student is None else f"one-step student of {type(network).__name__}"
+    )
     print(f"{options.folder}: {kind}, {count:,} parameters, images {size}, {network.label_count} labels")

@@ -101,5 +101,7 @@ class OneStepPipeline(DiffusionPipeline):
         labels = [class_labels] if isinstance(class_labels, int) else list(class_labels)
         for label in labels:
             if not 0 <= label < known:
-                raise ValueError(f"class_labels: {label} is out of range; expected {f'labels from 0 to {known - 1}' if known else 'none'}")
+                raise ValueError(
+                    f"class_labels: {label} is out of range; expected {f'labels from 0 to {known - 1}' if known else 'none'}"
+                )
         return torch.tensor(labels)

@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, Any, cast
 
 from distill.config.command_line import ArgumentParser
 from distill.config.errors import UserError
-from distill.networks.folder import CONFIG, OWN_NETWORK, OWN_PIPELINE, PIPELINE, WEIGHTS, describe_generator, load_generator
+from distill.networks.folder import (
+    CONFIG,
+    OWN_NETWORK,
+    OWN_PIPELINE,
+    PIPELINE,
+    WEIGHTS,
+    describe_generator,
+    load_generator,
+)
 from distill.storage.files import read_mapping, write_json, write_text
 from distill.storage.tensors import save_tensors
 
@@ -38,8 +46,11 @@ def export_generator(generator: Generator, folder: Path) -> None:
     denoiser: Any = generator.denoiser if isinstance(generator, FewStepGenerator) else None
     if isinstance(generator, FewStepGenerator) and hasattr(denoiser, "save_pipeline"):
         exported = denoiser.exported()
-        exported.save_pipeline([entry.t for entry in generator.entries], folder)
-        generator, call = FewStepGenerator(exported, *generator.noise_to_signal), exported.example_call(generator.evaluations)
+        exported.save_pipeline([entry.t for entry in generator.entry_points], folder)
+        generator, call = (
+            FewStepGenerator(exported, *generator.noise_to_signal),
+            exported.example_call(generator.evaluations),
+        )
     else:
         save_tensors(folder / WEIGHTS, generator.state_dict())
         call = _save_own_pipeline(generator, folder) if len(generator.image_shape) == 3 else None
@@ -48,7 +59,7 @@ def export_generator(generator: Generator, folder: Path) -> None:
 
 def _save_own_pipeline(generator: Generator, folder: Path) -> dict[str, Any]:
     """Make a folder of a network that diffusers does not have a pipeline; returns what it is called with."""
-    parts, carried = {"network": OWN_NETWORK}, cast(dict[str, Any], generator.carried_parts())
+    parts, carried = {"network": OWN_NETWORK}, cast(dict[str, Any], generator.components_to_bundle())
     for name, part in carried.items():
         part.save_pretrained(folder / name)
         parts[name] = ("diffusers", type(part).__name__)
@@ -83,15 +94,35 @@ def main(arguments: list[str]) -> None:
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
-    parser = ArgumentParser("python -m distill export", "Write the student of a run as others open it, with a model card, and upload it.")
-    parser.add_argument("--run", type=Path, required=True, help="run folder; of a run without an export, its newest checkpoint")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="folder for the export; one that is there is replaced (default: export in the run's)")
-    parser.add_argument("--push-to-hub", metavar="OWNER/NAME", help="upload it to this repository of the Hugging Face hub, such as me/my-student")
+    parser = ArgumentParser(
+        "python -m distill export",
+        "Write the student of a run as others open it, with a model card, and upload it.",
+    )
+    parser.add_argument(
+        "--run",
+        type=Path,
+        required=True,
+        help="run folder; of a run without an export, its newest checkpoint",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="folder for the export; one that is there is replaced (default: export in the run's)",
+    )
+    parser.add_argument(
+        "--push-to-hub",
+        metavar="OWNER/NAME",
+        help="upload it to this repository of the Hugging Face hub, such as me/my-student",
+    )
     parser.add_argument("--private", action="store_true", help="make that repository private, if it is new")
     options = parser.parse_args(arguments)
     if options.private and options.push_to_hub is None:
         raise UserError("--private: goes with --push-to-hub only")
-    if options.push_to_hub is not None and [bool(part) for part in options.push_to_hub.split("/")] != [True, True]:
+    if options.push_to_hub is not None and [bool(part) for part in options.push_to_hub.split("/")] != [
+        True,
+        True,
+    ]:
         raise UserError(f"--push-to-hub {options.push_to_hub}: expected OWNER/NAME, such as me/my-student")
     return options
 

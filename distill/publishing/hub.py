@@ -24,7 +24,11 @@ def upload(folder: Path, name: str, private: bool = False) -> str:
         api = huggingface_hub.HfApi()
         address = api.create_repo(name, private=private, exist_ok=True)
         api.upload_folder(repo_id=name, folder_path=folder)
-    except (HFValidationError, HTTPError, OSError) as error:  # a connection that fails is one or the other, by the library's version
+    except (
+        HFValidationError,
+        HTTPError,
+        OSError,
+    ) as error:  # a connection that fails is one or the other, by the library's version
         reason = str(error).strip() or type(error).__name__
         raise refused(f"cannot be uploaded ({reason.splitlines()[0]})") from error
     return str(address)

@@ -54,10 +54,21 @@ def _front_matter(folder: Path, run: Run, export: dict[str, Any]) -> str:
     """What the hub sorts by."""
     adapters, objective = (folder / ADAPTERS).is_file(), (run.config.get("objective") or {}).get("name")
     steps = "few-step" if export.get("further_noise_to_signal") else "one-step"
-    tags = [steps, "diffusion-distillation", objective, export["network"]["class"], "lora" if adapters else None]
-    entries: dict[str, Any] = {"library_name": "diffusers" if _makes_images(folder) else "distill", "tags": [tag for tag in tags if tag]}
+    tags = [
+        steps,
+        "diffusion-distillation",
+        objective,
+        export["network"]["class"],
+        "lora" if adapters else None,
+    ]
+    entries: dict[str, Any] = {
+        "library_name": "diffusers" if _makes_images(folder) else "distill",
+        "tags": [tag for tag in tags if tag],
+    }
     if _makes_images(folder):
-        entries["pipeline_tag"] = "unconditional-image-generation" if run.config.get("prompts") is None else "text-to-image"
+        entries["pipeline_tag"] = (
+            "unconditional-image-generation" if run.config.get("prompts") is None else "text-to-image"
+        )
     base = _on_hub(run.config.get("teacher") or {})
     if base is not None:
         entries |= {"base_model": base, "base_model_relation": "adapter" if adapters else "finetune"}
@@ -94,14 +105,23 @@ def _usage(folder: Path, run: Run, export: dict[str, Any], name: str) -> str:
             image,
         ]
     else:
-        lines = ["from diffusers import DiffusionPipeline", "", f"pipe = DiffusionPipeline.from_pretrained({_quoted(name)})", image]
+        lines = [
+            "from diffusers import DiffusionPipeline",
+            "",
+            f"pipe = DiffusionPipeline.from_pretrained({_quoted(name)})",
+            image,
+        ]
     return "\n".join(lines)
 
 
 def _usage_of_package(export: dict[str, Any], name: str) -> str:
     """The same without a pipeline."""
     # A network of diffusers has a pipeline, but for one of classes.
-    label = "torch.tensor([0])" if export["network"].get("label_count") or export["network"]["class"] == "DiffusersNetwork" else ""
+    label = (
+        "torch.tensor([0])"
+        if export["network"].get("label_count") or export["network"]["class"] == "DiffusersNetwork"
+        else ""
+    )
     place, fetch = _quoted(name), []
     if HUB_NAME.fullmatch(name) and not Path(name).exists():
         place, fetch = f"snapshot_download({place})", ["from huggingface_hub import snapshot_download"]
@@ -131,11 +151,23 @@ def _results(run: Run) -> str:
 
 def _table(run: Run, student: dict[str, Any], teacher: dict[str, Any]) -> list[str]:
     evaluations = (run.evaluation.get("sampling") or {}).get("teacher_evaluations")
-    rows = [f"| | student, {student_cost(run)} | teacher{f', {evaluations} evaluations' if evaluations else ''} |", "|---|---|---|"]
-    for key, name in {run.distance: f"{run.evaluation.get('protocol', 'fd-pixel')}, a Fréchet distance", **SHOWN}.items():
+    rows = [
+        f"| | student, {student_cost(run)} | teacher{f', {evaluations} evaluations' if evaluations else ''} |",
+        "|---|---|---|",
+    ]
+    for key, name in {
+        run.distance: f"{run.evaluation.get('protocol', 'fd-pixel')}, a Fréchet distance",
+        **SHOWN,
+    }.items():
         if key in student:
-            rows.append(f"| {name} | {student[key]:.4g} | {format(teacher[key], '.4g') if key in teacher else ''} |")
-    return [*rows, "", f"Over {run.evaluation.get('n')} samples from seed {run.evaluation.get('seed', 0)}, by `{run.eval_command}`."]
+            rows.append(
+                f"| {name} | {student[key]:.4g} | {format(teacher[key], '.4g') if key in teacher else ''} |"
+            )
+    return [
+        *rows,
+        "",
+        f"Over {run.evaluation.get('n')} samples from seed {run.evaluation.get('seed', 0)}, by `{run.eval_command}`.",
+    ]
 
 
 def _named_result(path: Path) -> str:
@@ -151,7 +183,11 @@ def _named_result(path: Path) -> str:
 def _recipe(run: Run) -> str:
     """What the run did, where, with what, and its configuration."""
     last = run.lines[-1] if run.lines else {}
-    facts = [f"{last['step']} steps, {last['images']} images of the student, {last['seconds']:.0f} s"] if last else []
+    facts = (
+        [f"{last['step']} steps, {last['images']} images of the student, {last['seconds']:.0f} s"]
+        if last
+        else []
+    )
     facts += [str(run.meta["machine"])] if run.meta.get("machine") else []
     facts += [f"commit {run.meta['commit']}"] if run.meta.get("commit") else []
     facts += [", ".join(f"{name} {version}" for name, version in run.meta.get("versions", {}).items())]
@@ -163,7 +199,11 @@ def _recipe(run: Run) -> str:
 def _on_hub(teacher: dict[str, Any]) -> str | None:
     """The teacher's name on the hub, if it is from there."""
     path = str(teacher.get("path"))
-    return path if teacher.get("name") == "diffusers" and HUB_NAME.fullmatch(path) and not Path(path).exists() else None
+    return (
+        path
+        if teacher.get("name") == "diffusers" and HUB_NAME.fullmatch(path) and not Path(path).exists()
+        else None
+    )
 
 
 def _shown(teacher: dict[str, Any]) -> str:

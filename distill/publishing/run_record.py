@@ -62,12 +62,35 @@ def read_run(run_dir: Path) -> Run:
     """Read a run's folder. Raises `UserError` where it is none, or one of its files is broken."""
     if not run_dir.is_dir():
         raise UserError(f"{run_dir}: no such folder; expected the folder of a run, such as runs/<name>")
-    files = {name: run_dir / name for name in ("config.yaml", "meta.json", "eval.json", "calibration.json", "sweep.json", "preference.json")}
+    files = {
+        name: run_dir / name
+        for name in (
+            "config.yaml",
+            "meta.json",
+            "eval.json",
+            "calibration.json",
+            "sweep.json",
+            "preference.json",
+        )
+    }
     if not files["config.yaml"].is_file() and not (run_dir / "stats.jsonl").is_file():
         raise UserError(f"{run_dir}: is not a run; expected a folder with config.yaml or stats.jsonl")
-    found = {name: (read_yaml if name == "config.yaml" else read_mapping)(path) for name, path in files.items() if path.is_file()}
+    found = {
+        name: (read_yaml if name == "config.yaml" else read_mapping)(path)
+        for name, path in files.items()
+        if path.is_file()
+    }
     config, meta, evaluation, calibration, sweep, preference = (found.get(name, {}) for name in files)
-    return Run(run_dir, config, meta, evaluation, calibration, sweep, preference, *read_stats(run_dir / "stats.jsonl"))
+    return Run(
+        run_dir,
+        config,
+        meta,
+        evaluation,
+        calibration,
+        sweep,
+        preference,
+        *read_stats(run_dir / "stats.jsonl"),
+    )
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -103,7 +126,9 @@ def read_stats(path: Path) -> tuple[list[dict[str, Any]], list[int]]:
 def numbers(mapping: object) -> dict[str, float]:
     """The entries of a mapping that are numbers (an unconditional model has no label agreement: null)."""
     entries = mapping.items() if isinstance(mapping, Mapping) else ()
-    return {key: value for key, value in entries if isinstance(value, int | float) and not isinstance(value, bool)}
+    return {
+        key: value for key, value in entries if isinstance(value, int | float) and not isinstance(value, bool)
+    }
 
 
 def method_of(config: dict[str, Any]) -> str | None:
@@ -111,9 +136,15 @@ def method_of(config: dict[str, Any]) -> str | None:
     objective, terms = config.get("objective"), config.get("terms") or ()
     if not isinstance(objective, dict):
         return None
-    names = [str(term.get("name")) for term in terms if isinstance(term, dict)] if isinstance(terms, list | tuple) else []
+    names = (
+        [str(term.get("name")) for term in terms if isinstance(term, dict)]
+        if isinstance(terms, list | tuple)
+        else []
+    )
     detail = objective.get("divergence") or objective.get("distance")
-    return " + ".join([f"{objective.get('name')} ({detail})" if detail else str(objective.get("name")), *names])
+    return " + ".join(
+        [f"{objective.get('name')} ({detail})" if detail else str(objective.get("name")), *names]
+    )
 
 
 def summarise(run_dir: Path) -> dict[str, Any]:
@@ -124,7 +155,11 @@ def summarise(run_dir: Path) -> dict[str, Any]:
     if student is not None and teacher:
         results["student"]["fd_over_teacher"] = student / teacher
     latest = run.lines[-1] if run.lines else {}
-    train = {name: latest[key] for name, key in {"seconds": "seconds", "images": "images", "steps": "step"}.items() if key in latest}
+    train = {
+        name: latest[key]
+        for name, key in {"seconds": "seconds", "images": "images", "steps": "step"}.items()
+        if key in latest
+    }
     name, method, protocol = run.folder.resolve().name, method_of(run.config), run.evaluation.get("protocol")
     summary = {"name": name, "method": method, "protocol": protocol, **results, "train": train}
     return {key: value for key, value in summary.items() if value}

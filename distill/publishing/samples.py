@@ -13,7 +13,7 @@ from PIL.PngImagePlugin import PngInfo
 from pydantic import ValidationError
 from torch import Tensor
 
-from distill.config.command_line import MOST
+from distill.config.command_line import MAX_NUMBER
 from distill.config.config_file import describe as describe_error
 from distill.config.errors import UserError
 from distill.data.encoded_prompts import EncodedPrompts
@@ -49,7 +49,9 @@ def choose_device(name: str) -> str:
 def check_makes_images(network: Model, run: Path) -> Model:
     """Return a run's network. Raises UserError where it makes vectors."""
     if len(network.pixel_shape) != 3:
-        raise UserError(f"--run {run}: its networks make vectors; expected images, python -m eval measures vectors")
+        raise UserError(
+            f"--run {run}: its networks make vectors; expected images, python -m eval measures vectors"
+        )
     return network
 
 
@@ -69,7 +71,9 @@ def choose_sampler(teacher: bool, given: Mapping[str, Any]) -> Heun | None:
     settings = {name: value for name, value in given.items() if value is not None}
     if not teacher:
         if settings:
-            raise UserError(f"--{next(iter(settings))}: is of the teacher's sampler; expected --teacher beside it")
+            raise UserError(
+                f"--{next(iter(settings))}: is of the teacher's sampler; expected --teacher beside it"
+            )
         return None
     try:
         return Heun.model_validate(settings)
@@ -83,7 +87,7 @@ def choose_seeds(text: str | None, first: int | None, count: int | None) -> Sequ
         return range(first or 0, (first or 0) + (COUNT if count is None else count))
     if first is not None or count is not None:
         raise UserError("--seeds: says itself which seeds and how many; leave --seed and --n out")
-    return _read_numbers(text, "seed", MOST - 1)
+    return _read_numbers(text, "seed", MAX_NUMBER - 1)
 
 
 def choose_labels(text: str, count: int, label_count: int) -> Condition:
@@ -119,7 +123,14 @@ def check_out(out: Path) -> None:
     check_new_folder(out, "--out")
 
 
-def save_samples(images: Tensor, seeds: Sequence[int], cond: Condition, out: Path, origin: dict[str, Any], prompts: Sequence[str] = ()) -> None:
+def save_samples(
+    images: Tensor,
+    seeds: Sequence[int],
+    cond: Condition,
+    out: Path,
+    origin: dict[str, Any],
+    prompts: Sequence[str] = (),
+) -> None:
     """Write `000000.png`, ..., `grid.png` and `samples.json` as one whole folder; what stood in `out` is replaced. `prompts` were taken in turn.
 
     The `Comment` of each PNG file is JSON: `origin`, which says how the images were made, with the image's seed and its label or prompt. Raises
@@ -128,7 +139,10 @@ def save_samples(images: Tensor, seeds: Sequence[int], cond: Condition, out: Pat
     check_images(images, f"--out {out}")
     pixels = to_bytes(images)
     labels = [None] * len(images) if cond.label is None else cond.label.tolist()
-    records = [{"file": f"{i:06d}.png", "seed": seed, "label": label} for i, (seed, label) in enumerate(zip(seeds, labels, strict=True))]
+    records = [
+        {"file": f"{i:06d}.png", "seed": seed, "label": label}
+        for i, (seed, label) in enumerate(zip(seeds, labels, strict=True))
+    ]
     if prompts:
         records = [{**record, "prompt": prompts[i % len(prompts)]} for i, record in enumerate(records)]
     try:
@@ -149,11 +163,17 @@ def _read_numbers(text: str, thing: str, most: int) -> list[int]:
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
         if not first.isdecimal() or (dash and not last.isdecimal()):
-            raise UserError(f"--{thing}s {text}: '{part}' is no {thing}; expected numbers such as 3, 0-9 or 1,3,5")
+            raise UserError(
+                f"--{thing}s {text}: '{part}' is no {thing}; expected numbers such as 3, 0-9 or 1,3,5"
+            )
         if int(first) > int(last or first):
-            raise UserError(f"--{thing}s {text}: '{part}' is an empty range; expected the smaller number first")
+            raise UserError(
+                f"--{thing}s {text}: '{part}' is an empty range; expected the smaller number first"
+            )
         if int(last or first) > most:
-            raise UserError(f"--{thing}s {text}: {last or first} is out of range; expected {thing}s from 0 to {most}")
+            raise UserError(
+                f"--{thing}s {text}: {last or first} is out of range; expected {thing}s from 0 to {most}"
+            )
         numbers.extend(range(int(first), int(last or first) + 1))
     return numbers
 

@@ -54,7 +54,9 @@ def prompts_of(cond: Condition, count: int, reward: str) -> Sequence[str]:
 
     prompts = () if cond.text is None else cond.text.prompts
     if not prompts:
-        raise UserError(f"{reward}: reads prompts, and the images come without; expected a model that takes prompts")
+        raise UserError(
+            f"{reward}: reads prompts, and the images come without; expected a model that takes prompts"
+        )
     if len(prompts) != count:
         raise ValueError(f"{reward}: {len(prompts)} prompts for {count} images")
     return prompts
@@ -68,5 +70,7 @@ def labels_of(cond: Condition, count: int, reward: str) -> Tensor:
         raise UserError(f"{reward}: reads labels, and the images come without; expected a model with classes")
     outside = cond.label[(cond.label < 0) | (cond.label >= count)]
     if len(outside):
-        raise UserError(f"{reward}: an image has label {int(outside[0])}; expected 0 to {count - 1}, which are the classifier's")
+        raise UserError(
+            f"{reward}: an image has label {int(outside[0])}; expected 0 to {count - 1}, which are the classifier's"
+        )
     return cond.label

@@ -27,11 +27,11 @@ class Settings(RewardSettings):
 
         from distill.rewards.pretrained.aesthetic import Aesthetic, read_head
         from distill.rewards.pretrained.clip import ImageEmbedding
-        from distill.rewards.pretrained.preprocessing import Preparation
+        from distill.rewards.pretrained.preprocessing import Preprocessing
         from distill.rewards.pretrained.weights import find_file, read_pretrained
 
         clip = read_pretrained(CLIPModel, self.clip, "aesthetic.clip")
         head = read_head(find_file(self.path, FILE, "aesthetic.path"), clip.config.projection_dim)
         size = clip.config.vision_config.image_size
-        preparation = Preparation((size, size), size, rounds_middle=True)
+        preparation = Preprocessing((size, size), size, rounds_middle=True)
         return Aesthetic(ImageEmbedding(clip, preparation), head).eval().requires_grad_(False)

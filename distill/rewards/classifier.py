@@ -22,7 +22,12 @@ class Settings(RewardSettings):
         """Open it, on the CPU. Raises UserError where its files cannot be had or are another network's."""
         from transformers import AutoModelForImageClassification
 
-        from distill.rewards.pretrained.classifier import LabelLogProbability, PublishedClassifier, is_own, load_classifier
+        from distill.rewards.pretrained.classifier import (
+            LabelLogProbability,
+            PublishedClassifier,
+            is_own,
+            load_classifier,
+        )
         from distill.rewards.pretrained.preprocessing import read_preparation
         from distill.rewards.pretrained.weights import read_pretrained
 

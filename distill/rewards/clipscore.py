@@ -11,7 +11,11 @@ from distill.rewards import RewardSettings
 if TYPE_CHECKING:
     from distill.types import Reward
 
-SCALES: dict[str, tuple[float, float | None]] = {"cosine": (1.0, None), "100": (100.0, 0.0), "2.5": (2.5, 0.0)}
+SCALES: dict[str, tuple[float, float | None]] = {
+    "cosine": (1.0, None),
+    "100": (100.0, 0.0),
+    "2.5": (2.5, 0.0),
+}
 """A convention's factor, and the least cosine that counts."""
 
 
@@ -44,4 +48,8 @@ class Settings(RewardSettings):
         tokenizer = open_pretrained(AutoTokenizer, self.path, "clipscore.path")
         preparation = read_preparation(self.path, "clipscore.path")
         scale, least = SCALES[self.scale]
-        return Similarity(self.name, clip, PublishedTokens(tokenizer), preparation, scale, least, self.prefix).eval().requires_grad_(False)
+        return (
+            Similarity(self.name, clip, PublishedTokens(tokenizer), preparation, scale, least, self.prefix)
+            .eval()
+            .requires_grad_(False)
+        )

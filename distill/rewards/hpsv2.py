@@ -37,7 +37,7 @@ class Settings(RewardSettings):
 
         from distill.rewards.pretrained.clip import Similarity
         from distill.rewards.pretrained.open_clip import read_open_clip
-        from distill.rewards.pretrained.preprocessing import Preparation, Resampler
+        from distill.rewards.pretrained.preprocessing import Preprocessing, Resampler
         from distill.rewards.pretrained.tokens import OpenClipTokens
         from distill.rewards.pretrained.weights import find_file, open_pretrained
 
@@ -45,6 +45,6 @@ class Settings(RewardSettings):
         tokenizer = open_pretrained(AutoTokenizer, self.tokenizer, "hpsv2.tokenizer")
         size = clip.config.vision_config.image_size
         resampler: Resampler = "torch_antialiased" if self.antialias else "torch"
-        preparation = Preparation((size, size), size, edge="longer", resampler=resampler)
+        preparation = Preprocessing((size, size), size, edge="longer", resampler=resampler)
         tokens = OpenClipTokens(tokenizer, "hpsv2.tokenizer", self.tokenizer)
         return Similarity(self.name, clip, tokens, preparation, scale=1.0).eval().requires_grad_(False)

@@ -29,4 +29,8 @@ class Settings(RewardSettings):
         from distill.rewards.pretrained.weights import find_file, open_pretrained
 
         tokenizer = open_pretrained(AutoTokenizer, self.tokenizer, "imagereward.tokenizer")
-        return read_image_reward(find_file(self.path, FILE, "imagereward.path"), tokenizer).eval().requires_grad_(False)
+        return (
+            read_image_reward(find_file(self.path, FILE, "imagereward.path"), tokenizer)
+            .eval()
+            .requires_grad_(False)
+        )

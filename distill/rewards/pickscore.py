@@ -34,4 +34,8 @@ class Settings(RewardSettings):
         clip = read_pretrained(CLIPModel, self.path, "pickscore.path")
         tokenizer = open_pretrained(AutoTokenizer, self.processor, "pickscore.processor")
         preparation = read_preparation(self.processor, "pickscore.processor")
-        return Similarity(self.name, clip, PublishedTokens(tokenizer), preparation, scale=None).eval().requires_grad_(False)
+        return (
+            Similarity(self.name, clip, PublishedTokens(tokenizer), preparation, scale=None)
+            .eval()
+            .requires_grad_(False)
+        )

@@ -33,7 +33,9 @@ def check_new_folder(path: Path, flag: str) -> None:
     """Raises UserError where `new_folder` could not take this place, before hours are spent on its content."""
     real = _real(path)
     if real in (Path.cwd(), *Path.cwd().parents):
-        raise UserError(f"{flag} {path}: is the folder that this runs in; expected another, which can be replaced as a whole")
+        raise UserError(
+            f"{flag} {path}: is the folder that this runs in; expected another, which can be replaced as a whole"
+        )
     there = next(above for above in real.parents if above.exists())
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
         raise UserError(f"{flag} {path}: cannot be made in {there}")
@@ -53,7 +55,11 @@ def remove_unfinished(folder: Path) -> list[Path]:
     removed = []
     for path in sorted(folder.rglob(".*")):
         found = UNFINISHED.fullmatch(path.name)
-        if found is None or not path.exists() or _is_being_written(path, found["name"], int(found["process"])):
+        if (
+            found is None
+            or not path.exists()
+            or _is_being_written(path, found["name"], int(found["process"]))
+        ):
             continue
         name = found["name"].removesuffix(f".{socket.gethostname()}")
         if found["kind"] == "old" and path.is_dir() and not path.with_name(name).exists():

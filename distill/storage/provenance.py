@@ -28,8 +28,12 @@ def machine() -> str:
 def commit() -> str | None:
     """The commit of the source tree, with `+` where files differ from it; None outside a checkout."""
     source = Path(__file__).parent
-    run = lambda *words: subprocess.run(["git", "-C", str(source), *words], capture_output=True, text=True, check=True).stdout.strip()  # noqa: E731
+    run = lambda *words: subprocess.run(
+        ["git", "-C", str(source), *words], capture_output=True, text=True, check=True
+    ).stdout.strip()
     try:
-        return run("rev-parse", "--short", "HEAD") + ("+" if run("status", "--porcelain", "--untracked-files=no") else "")
+        return run("rev-parse", "--short", "HEAD") + (
+            "+" if run("status", "--porcelain", "--untracked-files=no") else ""
+        )
     except (OSError, subprocess.CalledProcessError):
         return None

@@ -95,10 +95,14 @@ def check_weights(network: nn.Module, tensors: dict[str, Tensor], path: Path) ->
     for name, tensor in expected.items():
         found = tuple(tensors[name].shape) if name in tensors else "nothing"
         if found != tuple(tensor.shape):
-            raise UserError(f"{path}: weights of another architecture: {name} is {found}; expected {tuple(tensor.shape)}")
+            raise UserError(
+                f"{path}: weights of another architecture: {name} is {found}; expected {tuple(tensor.shape)}"
+            )
     for name in tensors:
         if name not in expected:
-            raise UserError(f"{path}: weights of another architecture: it has {name}, which the network has not")
+            raise UserError(
+                f"{path}: weights of another architecture: it has {name}, which the network has not"
+            )
 
 
 def weights_sha256(network: nn.Module) -> str:

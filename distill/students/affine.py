@@ -24,5 +24,7 @@ class Student(StudentSettings):
         if len(noise_to_signal) > 1:
             raise UserError(f"generator.steps: is {len(noise_to_signal)}; expected 1 for affine")
         if len(teacher.image_shape) != 1:
-            raise UserError(f"generator.network: affine is for vectors; expected copy for images of {teacher.image_shape}")
+            raise UserError(
+                f"generator.network: affine is for vectors; expected copy for images of {teacher.image_shape}"
+            )
         return Affine(teacher.image_shape[0], teacher.label_count)

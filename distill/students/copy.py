@@ -22,7 +22,9 @@ class Student(StudentSettings):
         from distill.networks.few_step_generator import FewStepGenerator
 
         if not any(True for _ in teacher.parameters()):
-            raise UserError("generator.network: a copy of this teacher has no weights to train; expected mlp or affine")
+            raise UserError(
+                "generator.network: a copy of this teacher has no weights to train; expected mlp or affine"
+            )
         return FewStepGenerator(learning_copy(teacher), *noise_to_signal)
 
 
@@ -34,7 +36,9 @@ class FakeScore(FakeNetworkSettings):
     def build(self, teacher: Denoiser, generator: Generator) -> Denoiser:
         """The copy. Raises UserError where the teacher has no weights."""
         if not any(True for _ in teacher.parameters()):
-            raise UserError("fake.network: a copy of this teacher has no weights to train; expected mlp or exact")
+            raise UserError(
+                "fake.network: a copy of this teacher has no weights to train; expected mlp or exact"
+            )
         return learning_copy(teacher)
 
 

@@ -27,7 +27,9 @@ class FakeScore(FakeNetworkSettings):
         from distill.networks.exact.marginal import ExactFakeScore, marginal
 
         if not isinstance(teacher, GaussianMixture):
-            raise UserError("fake.network: exact needs a teacher that is known exactly; expected gaussian_mixture")
+            raise UserError(
+                "fake.network: exact needs a teacher that is known exactly; expected gaussian_mixture"
+            )
         try:
             marginal(generator, teacher.schedule, self.points)
         except ValueError as error:

@@ -32,7 +32,10 @@ class MLPSizes(Settings):
 
         if len(teacher.image_shape) != 1:
             raise UserError(f"{key}: mlp is for vectors; expected copy for images of {teacher.image_shape}")
-        return MLP(MLPConfig(teacher.image_shape[0], teacher.label_count, self.width, self.blocks, self.sigma_data), teacher.schedule)
+        return MLP(
+            MLPConfig(teacher.image_shape[0], teacher.label_count, self.width, self.blocks, self.sigma_data),
+            teacher.schedule,
+        )
 
 
 class Student(MLPSizes, StudentSettings):

@@ -11,10 +11,10 @@ if TYPE_CHECKING:
 
 
 class TeacherSettings(Settings):
-    """Settings of a teacher backend. `load` opens it; `outline` builds it on the meta device, without its weights."""
+    """Settings of a teacher backend. `load` opens it; `meta` builds it on the meta device, without its weights."""
 
     def load(self) -> Denoiser:
         raise TypeError(f"{type(self).__name__} is not a teacher")
 
-    def outline(self) -> Denoiser:
+    def meta(self) -> Denoiser:
         return self.load().to("meta")

@@ -31,9 +31,9 @@ class Settings(PipelineSource, TeacherSettings):
         route_attention(network.network, attend)
         return network
 
-    def outline(self) -> DiffusersNetwork:
+    def meta(self) -> DiffusersNetwork:
         """The network on the meta device. Raises UserError where the pipeline's configurations cannot be had."""
         from distill.networks.diffusers.denoiser import DiffusersNetwork
-        from distill.networks.diffusers.outline import outline_pipeline
+        from distill.networks.diffusers.meta import meta_pipeline
 
-        return DiffusersNetwork.around(outline_pipeline(self.path, self.revision), self)
+        return DiffusersNetwork.around(meta_pipeline(self.path, self.revision), self)

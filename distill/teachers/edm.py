@@ -24,8 +24,8 @@ class Settings(TeacherSettings):
 
         return open_network(self.path, "EDMNetwork")
 
-    def outline(self) -> Denoiser:
+    def meta(self) -> Denoiser:
         """The network on the meta device; of a file that NVIDIA published for EDM, the file itself may be absent."""
-        from distill.networks.edm.published import outline_network
+        from distill.networks.edm.published import meta_network
 
-        return outline_network(self.path, "EDMNetwork")
+        return meta_network(self.path, "EDMNetwork")

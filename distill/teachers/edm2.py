@@ -27,11 +27,11 @@ class Settings(TeacherSettings):
 
         return self._with_autoencoder(open_network(self.path, "EDM2Network"))
 
-    def outline(self) -> Denoiser:
+    def meta(self) -> Denoiser:
         """The network on the meta device."""
-        from distill.networks.edm.published import outline_network
+        from distill.networks.edm.published import meta_network
 
-        return self._with_autoencoder(outline_network(self.path, "EDM2Network"))
+        return self._with_autoencoder(meta_network(self.path, "EDM2Network"))
 
     def _with_autoencoder(self, network: Denoiser) -> Denoiser:
         from distill.networks.edm.autoencoder import StabilityAutoencoder
@@ -40,6 +40,8 @@ class Settings(TeacherSettings):
         assert isinstance(network, EDM2Network)
         if self.autoencoder is not None:
             if network.autoencoder is None:
-                raise UserError(f"teacher.autoencoder: is {self.autoencoder}; expected null: {self.path} is of pixels")
+                raise UserError(
+                    f"teacher.autoencoder: is {self.autoencoder}; expected null: {self.path} is of pixels"
+                )
             network.autoencoder = StabilityAutoencoder(self.autoencoder)
         return network

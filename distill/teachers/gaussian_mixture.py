@@ -45,7 +45,9 @@ class Settings(TeacherSettings):
         for number, component in enumerate(self.components):
             place = f"components.{number}"
             if len(component.mean) != dimension:
-                raise ValueError(f"{place}.mean: has {len(component.mean)} elements; expected {dimension} as the first")
+                raise ValueError(
+                    f"{place}.mean: has {len(component.mean)} elements; expected {dimension} as the first"
+                )
             if (component.std is None) == (component.covariance is None):
                 raise ValueError(f"{place}: expected std or covariance, one of them")
             if isinstance(component.std, tuple) and len(component.std) != dimension:
@@ -64,7 +66,9 @@ class Settings(TeacherSettings):
         from distill.networks.exact.gaussian_mixture import GaussianMixture
 
         # In the eigenvectors of its covariance, each component stays diagonal under any noise.
-        variances, axes = torch.linalg.eigh(torch.tensor([_covariance(component) for component in self.components], dtype=torch.float64))
+        variances, axes = torch.linalg.eigh(
+            torch.tensor([_covariance(component) for component in self.components], dtype=torch.float64)
+        )
         schedules: dict[str, Callable[[], NoiseSchedule]] = {"edm": EDM, "ddpm": DDPM.linear, "flow": Flow}
         labels = [component.label for component in self.components if component.label is not None]
         return GaussianMixture(

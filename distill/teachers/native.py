@@ -24,8 +24,8 @@ class Settings(TeacherSettings):
 
         return load_denoiser(self.path).eval()
 
-    def outline(self) -> Denoiser:
+    def meta(self) -> Denoiser:
         """The network that `config.json` describes."""
-        from distill.networks.folder import outline_denoiser
+        from distill.networks.folder import meta_denoiser
 
-        return outline_denoiser(self.path).eval()
+        return meta_denoiser(self.path).eval()

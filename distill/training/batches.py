@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 from distill.config.errors import UserError
 from distill.data.encoded_prompts import EncodedPrompts
 from distill.diffusion.random import open_uniform, seeded
-from distill.diffusion.sampling import most_at_once
+from distill.diffusion.sampling import max_batch_size
 from distill.training.settings import RunSettings
 from distill.types import Condition, DataSource, ImageModel, Pairs
 
@@ -57,7 +57,7 @@ class Batch:
     many of them as count in this batch. `eps`: that of the noising, (b, *image_shape). `u`: quantiles of the noise level, (b,), uniform in (0, 1).
     `u_fake`, `eps_fake`: the same for the fake score's and discriminator's training; `eps_real` noises `real`, images of the data in [-1, 1]
     conditioned on `cond` like the student's samples, or None where there are no data. `pairs` are b pairs of other noise and the teacher's image, or
-    None where no term needs them. `places`, (b, 2) uniform in (0, 1), say where a term looks that looks at a part of each sample. `gan_noise`,
+    None where no term needs them. `crop_positions`, (b, 2) uniform in (0, 1), say where a term looks that looks at a part of each sample. `gan_noise`,
     `discriminator_noise` and `real_noise` noise what the discriminator sees: the student's samples in the generator's update, the student's and the
     real ones in its own. They are None where it sees what the scores see.
     """
@@ -71,7 +71,7 @@ class Batch:
     real: Tensor | None
     eps_real: Tensor
     pairs: Pairs | None = None
-    places: Tensor | None = None
+    crop_positions: Tensor | None = None
     gan_noise: Noise | None = None
     discriminator_noise: Noise | None = None
     real_noise: Noise | None = None
@@ -89,7 +89,11 @@ class Batch:
         return self._map(operator.methodcaller("to", device))
 
     def _map(self, function: Callable[[Any], Any]) -> Batch:
-        changed = {field.name: function(value) for field in dataclasses.fields(self) if (value := getattr(self, field.name)) is not None}
+        changed = {
+            field.name: function(value)
+            for field in dataclasses.fields(self)
+            if (value := getattr(self, field.name)) is not None
+        }
         return dataclasses.replace(self, **changed)
 
 
@@ -132,15 +136,33 @@ class Batches:
         encode = None
         if data is not None and data.image_shape != shape:
             if data.image_shape != network.pixel_shape:
-                raise UserError(f"data: images of {data.image_shape}; expected {network.pixel_shape} as the network's")
+                raise UserError(
+                    f"data: images of {data.image_shape}; expected {network.pixel_shape} as the network's"
+                )
             encode = network.encode
         if data is not None and label_count not in (0, data.label_count):
             raise UserError(f"data: {data.label_count} labels; expected {label_count} as the network's")
         if config.batch_size % accelerator.num_processes:
-            raise UserError(f"batch_size: {config.batch_size} does not split over {accelerator.num_processes} processes")
-        place = {"device": accelerator.device, "process": accelerator.process_index, "processes": accelerator.num_processes}
+            raise UserError(
+                f"batch_size: {config.batch_size} does not split over {accelerator.num_processes} processes"
+            )
+        place = {
+            "device": accelerator.device,
+            "process": accelerator.process_index,
+            "processes": accelerator.num_processes,
+        }
         place |= {"workers": config.data_workers, "evaluations": evaluations, "own_noise": own_noise}
-        return cls(shape, label_count, data, config.batch_size, config.seed, paired=paired, prompts=prompts, encode=encode, **place)
+        return cls(
+            shape,
+            label_count,
+            data,
+            config.batch_size,
+            config.seed,
+            paired=paired,
+            prompts=prompts,
+            encode=encode,
+            **place,
+        )
 
     def starting_at(self, index: int) -> Iterator[Batch]:
         """Batches `index`, `index + 1`, ... without end."""
@@ -151,7 +173,9 @@ class Batches:
         source = cast(Dataset[tuple[Tensor, int]], self.data)
         # A generator of its own: without one, a loader that starts takes a number from the global one, which is the dropout's.
         indices = _Indices(self, index, len(self.data))
-        loader = DataLoader(source, batch_sampler=indices, num_workers=self.workers, generator=torch.Generator())
+        loader = DataLoader(
+            source, batch_sampler=indices, num_workers=self.workers, generator=torch.Generator()
+        )
         for images, labels in loader:
             yield self._draw(index, images, labels)
             index += 1
@@ -182,11 +206,18 @@ class Batches:
             label = drawn if labels is None else labels
         if real is not None and self.encode is not None:
             with torch.no_grad():
-                real = torch.cat([self.encode(some.to(self.device)) for some in real.split(most_at_once(tuple(real.shape[1:])))])
-        places = open_uniform(2 * count, self.random(index, purpose=6)).reshape(count, 2)[self.rows]
+                real = torch.cat(
+                    [
+                        self.encode(some.to(self.device))
+                        for some in real.split(max_batch_size(tuple(real.shape[1:])))
+                    ]
+                )
+        crop_positions = open_uniform(2 * count, self.random(index, purpose=6)).reshape(count, 2)[self.rows]
         own = {name: self._draw_noise(index, OWN_NOISE[name]) for name in self.own_noise}
         cond, pairs = self._condition(index, label), self._draw_pairs(index)
-        return Batch(z, cond, u, eps, u_fake, eps_fake, real, eps_real, pairs, places, **own).to(self.device)
+        return Batch(z, cond, u, eps, u_fake, eps_fake, real, eps_real, pairs, crop_positions, **own).to(
+            self.device
+        )
 
     def _draw_noise(self, index: int, purpose: int) -> Noise:
         random, count = self.random(index, purpose), self.batch_size
@@ -196,8 +227,11 @@ class Batches:
     def _condition(self, index: int, label: Tensor | None) -> Condition:
         if self.prompts is None or label is None:
             return Condition(label)
-        dropped = torch.rand(self.batch_size, generator=self.random(index, purpose=4))[self.rows] < self.prompts.dropout
-        return self.prompts(label).without(dropped)
+        dropped = (
+            torch.rand(self.batch_size, generator=self.random(index, purpose=4))[self.rows]
+            < self.prompts.dropout
+        )
+        return self.prompts(label).drop(dropped)
 
     def _draw_pairs(self, index: int) -> Pairs | None:
         if self.paired is None:

@@ -45,7 +45,9 @@ def save_checkpoint(
     return path
 
 
-def load_checkpoint(path: Path, modules: Mapping[str, nn.Module], optimizers: Mapping[str, Optimizer]) -> dict[str, Any]:
+def load_checkpoint(
+    path: Path, modules: Mapping[str, nn.Module], optimizers: Mapping[str, Optimizer]
+) -> dict[str, Any]:
     """Restore the state of training; returns the progress. Raises UserError where a file is missing, changed, or of another architecture."""
     if not path.is_dir():
         raise UserError(f"{path}: no such checkpoint")
@@ -53,7 +55,9 @@ def load_checkpoint(path: Path, modules: Mapping[str, nn.Module], optimizers: Ma
     for name, expected in {PROGRESS: None, **manifest}.items():
         file = path / name
         if not file.is_file() or file_sha256(file) != expected:
-            raise UserError(f"{file}: is {'damaged' if file.is_file() else 'missing'}; remove {path} to continue from an earlier checkpoint")
+            raise UserError(
+                f"{file}: is {'damaged' if file.is_file() else 'missing'}; remove {path} to continue from an earlier checkpoint"
+            )
     for name, module in modules.items():
         load_weights(module, path / f"{name}.safetensors")
     for name, optimizer in optimizers.items():
@@ -63,7 +67,11 @@ def load_checkpoint(path: Path, modules: Mapping[str, nn.Module], optimizers: Ma
 
 def optimizer_tensors(optimizer: Optimizer) -> dict[str, Tensor]:
     """An optimiser's state as flat tensors, `3.exp_avg` for the fourth parameter."""
-    return {f"{index}.{key}": value for index, state in optimizer.state_dict()["state"].items() for key, value in state.items()}
+    return {
+        f"{index}.{key}": value
+        for index, state in optimizer.state_dict()["state"].items()
+        for key, value in state.items()
+    }
 
 
 def restore_optimizer(optimizer: Optimizer, tensors: Mapping[str, Tensor]) -> None:

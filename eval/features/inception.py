@@ -26,7 +26,9 @@ FILES = f"{URL.rsplit('/', 1)[1]} or inception-2015-12-05.pt"
 class Unit(nn.Module):
     """Convolution, batch normalisation, rectifier. Padding keeps the size of a stride of 1 unless `padded` is false."""
 
-    def __init__(self, inputs: int, outputs: int, size: tuple[int, int], stride: int = 1, padded: bool = True) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, size: tuple[int, int], stride: int = 1, padded: bool = True
+    ) -> None:
         super().__init__()
         padding = (size[0] // 2, size[1] // 2) if padded else (0, 0)
         self.conv = nn.Conv2d(inputs, outputs, size, stride, padding, bias=False)
@@ -64,7 +66,10 @@ class Block35(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         double = self.branch3x3dbl_3(self.branch3x3dbl_2(self.branch3x3dbl_1(x)))
-        return torch.cat([self.branch1x1(x), self.branch5x5_2(self.branch5x5_1(x)), double, self.branch_pool(average(x))], 1)
+        return torch.cat(
+            [self.branch1x1(x), self.branch5x5_2(self.branch5x5_1(x)), double, self.branch_pool(average(x))],
+            1,
+        )
 
 
 class Reduction17(nn.Module):
@@ -78,7 +83,10 @@ class Reduction17(nn.Module):
         self.branch3x3dbl_3 = Unit(96, 96, (3, 3), stride=2, padded=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.cat([self.branch3x3(x), self.branch3x3dbl_3(self.branch3x3dbl_2(self.branch3x3dbl_1(x))), halved(x)], 1)
+        return torch.cat(
+            [self.branch3x3(x), self.branch3x3dbl_3(self.branch3x3dbl_2(self.branch3x3dbl_1(x))), halved(x)],
+            1,
+        )
 
 
 class Block17(nn.Module):
@@ -139,7 +147,12 @@ class Block8(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         single, double = self.branch3x3_1(x), self.branch3x3dbl_2(self.branch3x3dbl_1(x))
-        ends = [self.branch3x3_2a(single), self.branch3x3_2b(single), self.branch3x3dbl_3a(double), self.branch3x3dbl_3b(double)]
+        ends = [
+            self.branch3x3_2a(single),
+            self.branch3x3_2b(single),
+            self.branch3x3dbl_3a(double),
+            self.branch3x3dbl_3b(double),
+        ]
         return torch.cat([self.branch1x1(x), *ends, self.branch_pool(self.pool(x))], 1)
 
 
@@ -155,7 +168,9 @@ class Inception(Extractor):
         self.Conv2d_4a_3x3 = Unit(80, 192, (3, 3), padded=False)
         self.Mixed_5b, self.Mixed_5c, self.Mixed_5d = Block35(192, 32), Block35(256, 64), Block35(288, 64)
         self.Mixed_6a = Reduction17(288)
-        self.Mixed_6b, self.Mixed_6c, self.Mixed_6d, self.Mixed_6e = (Block17(768, width) for width in (128, 160, 160, 192))
+        self.Mixed_6b, self.Mixed_6c, self.Mixed_6d, self.Mixed_6e = (
+            Block17(768, width) for width in (128, 160, 160, 192)
+        )
         self.Mixed_7a = Reduction8(768)
         self.Mixed_7b, self.Mixed_7c = Block8(1280, last=False), Block8(2048, last=True)
         self.fc = nn.Linear(2048, 1008)
@@ -188,7 +203,9 @@ def load(weights: str | None) -> Extractor:
     if not path.is_file():
         raise UserError(f"--weights {path}: no such file; expected {FILES}")
     if path.suffix == ".pkl":
-        raise UserError(f"--weights {path}: a pickle is a program, and none is run; the same network is in {FILES}")
+        raise UserError(
+            f"--weights {path}: a pickle is a program, and none is run; the same network is in {FILES}"
+        )
     return _scripted(path) if _is_torchscript(path) else _with(read_weights(path), path)
 
 
@@ -197,7 +214,9 @@ def _with(tensors: dict[str, Tensor], path: Path) -> Inception:
         raise UserError(f"{path}: holds a {type(tensors).__name__}; expected weights by name")
     with torch.device("meta"):  # its own random weights would take seconds
         network = Inception()
-    counters = {name: torch.tensor(0) for name in network.state_dict() if name.endswith("num_batches_tracked")}  # which some files lack
+    counters = {
+        name: torch.tensor(0) for name in network.state_dict() if name.endswith("num_batches_tracked")
+    }  # which some files lack
     check_weights(network, counters | tensors, path)
     network.load_state_dict(counters | tensors, assign=True)
     return network

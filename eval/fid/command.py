@@ -63,7 +63,11 @@ def shape_of(options: argparse.Namespace) -> tuple[int, ...]:
         return read_array(options.array).image_shape
     if options.pipeline is not None:
         return LARGE
-    network: Any = distill.load_generator(options.run) if options.run is not None else distill.load_teacher(options.teacher)
+    network: Any = (
+        distill.load_generator(options.run)
+        if options.run is not None
+        else distill.load_teacher(options.teacher)
+    )
     return tuple(network.pixel_shape)
 
 
@@ -94,33 +98,58 @@ class Measurement:
         self.effort = Effort(options.bootstrap, options.per_label, self.shows_progress)
         reference = open_reference(options, self.protocol)
         self.classes = getattr(reference, "classes", ())
-        self.extractor = load_extractor(self.protocol.features, options.weights).to(device_of(options.device, self.processes))
-        self.reference = reference if isinstance(reference, Reference) else Reference.of(self._features(reference), reference.origin)
+        self.extractor = load_extractor(self.protocol.features, options.weights).to(
+            device_of(options.device, self.processes)
+        )
+        self.reference = (
+            reference
+            if isinstance(reference, Reference)
+            else Reference.of(self._features(reference), reference.origin)
+        )
 
     def of(self, streams: list[ImageStream]) -> dict[str, Any]:
         """The results of one or more repetitions; in another process than the main one, which only helps with the features, nothing."""
         self._check_labels(streams[0])
         made = [self._features(stream) for stream in streams]
-        return evaluate(self.protocol, self.extractor, streams, made, self.reference, self.effort) if self.processes.is_main else {}
+        return (
+            evaluate(self.protocol, self.extractor, streams, made, self.reference, self.effort)
+            if self.processes.is_main
+            else {}
+        )
 
     def _check_labels(self, stream: ImageStream) -> None:
         """Raises UserError where labels are places of folders that are not the reference's; a network's and an index's stand for themselves."""
         classes, real = getattr(stream, "classes", ()), self.reference.images
-        if self.effort.per_label and classes and classes != self.classes and real is not None and real.labels is not None:
+        if (
+            self.effort.per_label
+            and classes
+            and classes != self.classes
+            and real is not None
+            and real.labels is not None
+        ):
             expected = ", ".join(self.classes) or "numbers"
-            raise UserError(f"--per-label: {stream.origin} has {', '.join(classes):.200}; expected {expected:.200} as the reference")
+            raise UserError(
+                f"--per-label: {stream.origin} has {', '.join(classes):.200}; expected {expected:.200} as the reference"
+            )
 
     def _features(self, stream: ImageStream) -> Features:
         return extract(stream, self.protocol, self.extractor, self.root, self.processes, self.shows_progress)
 
 
 def evaluate(
-    protocol: Protocol, extractor: Extractor, streams: list[ImageStream], made: list[Features], reference: Reference, effort: Effort
+    protocol: Protocol,
+    extractor: Extractor,
+    streams: list[ImageStream],
+    made: list[Features],
+    reference: Reference,
+    effort: Effort,
 ) -> dict[str, Any]:
     """What the JSON file holds, of one or more repetitions. Raises UserError where the features have another dimension than the reference."""
     check_dimensions(streams[0], made[0], reference)
     measured = [measure(features, reference, effort) for features in made]
-    first_seeds = [stream.first_seed for stream in streams if isinstance(stream, (NetworkImages, PipelineImages))] or None
+    first_seeds = [
+        stream.first_seed for stream in streams if isinstance(stream, (NetworkImages, PipelineImages))
+    ] or None
     doubts = {"generated": measured[0].warning, "reference": reference.statistics.warning}
     sides = [*made, reference.images] if reference.images else made
     notes = dict.fromkeys(note for features in sides for note in features.notes)
@@ -133,12 +162,19 @@ def evaluate(
         "first_seeds": first_seeds,
         "departures": protocol.departures(len(streams[0]), first_seeds) + unknown_statistics(reference),
         "summary": summarise([one.results for one in measured]),
-        "repetitions": [{"images_sha256": features.images_sha256, **one.results} for features, one in zip(made, measured, strict=True)],
+        "repetitions": [
+            {"images_sha256": features.images_sha256, **one.results}
+            for features, one in zip(made, measured, strict=True)
+        ],
         "reference": {**reference.origin, "sha256": reference.sha256},
         "preprocessing_sha256": protocol.sha256,
         "weights_sha256": extractor.sha256,
         "skipped": measured[0].skipped,
-        "warnings": [*(f"{name}: {doubt}" for name, doubt in doubts.items() if doubt), *notes, *repeated_prompts(streams[0])],
+        "warnings": [
+            *(f"{name}: {doubt}" for name, doubt in doubts.items() if doubt),
+            *notes,
+            *repeated_prompts(streams[0]),
+        ],
         "commit": commit(),
         "machine": machine(),
     }
@@ -148,7 +184,9 @@ def check_dimensions(stream: ImageStream, made: Features, reference: Reference) 
     """Raises UserError where the features have another dimension than the reference's, as pixels of other sizes have."""
     found, expected = made.features.shape[1], len(reference.statistics.mean)
     if found != expected:
-        raise UserError(f"{stream.origin}: features of {found} dimensions; expected {expected} as of the reference, {reference.origin['of']}")
+        raise UserError(
+            f"{stream.origin}: features of {found} dimensions; expected {expected} as of the reference, {reference.origin['of']}"
+        )
 
 
 def unknown_statistics(reference: Reference) -> list[str]:
@@ -159,7 +197,11 @@ def unknown_statistics(reference: Reference) -> list[str]:
 def repeated_prompts(stream: ImageStream) -> list[str]:
     """A warning where there are more images than prompts, which makes another number than as many different prompts."""
     prompts = stream.describe().get("prompts", len(stream))
-    return [f"generated: {prompts} prompts for {len(stream)} images, taken in turn"] if prompts < len(stream) else []
+    return (
+        [f"generated: {prompts} prompts for {len(stream)} images, taken in turn"]
+        if prompts < len(stream)
+        else []
+    )
 
 
 def open_streams(options: argparse.Namespace, protocol: Protocol) -> list[ImageStream]:
@@ -176,18 +218,27 @@ def open_streams(options: argparse.Namespace, protocol: Protocol) -> list[ImageS
 
 def network_images(options: argparse.Namespace, count: int, first_seeds: list[int]) -> list[ImageStream]:
     """Images of a run's generator, or of a teacher and its sampler."""
-    network: Any = distill.load_generator(options.run) if options.run is not None else distill.load_teacher(options.teacher).eval()
+    network: Any = (
+        distill.load_generator(options.run)
+        if options.run is not None
+        else distill.load_teacher(options.teacher).eval()
+    )
     sampler = None if options.run is not None else choose_sampler(options)
     prompts = choose_prompts(options.prompts, network)
     network = network.to(device_of(options.device, Processes.of_environment()))
     path = options.run or options.teacher
-    return [NetworkImages(network, count, seed, sampler, prompts, options.batch_size, path) for seed in first_seeds]
+    return [
+        NetworkImages(network, count, seed, sampler, prompts, options.batch_size, path)
+        for seed in first_seeds
+    ]
 
 
 def choose_sampler(options: argparse.Namespace) -> Heun:
     """EDM's sampler as `--steps`, `--guidance` and `--sampler` want it. Raises UserError for a setting that it has not, or of another kind."""
     parts = [part.partition("=") for part in options.sampler.split(",")] if options.sampler else []
-    given = {"steps": options.steps, "guidance": options.guidance} | {name.strip(): value for name, _, value in parts}
+    given = {"steps": options.steps, "guidance": options.guidance} | {
+        name.strip(): value for name, _, value in parts
+    }
     try:
         return Heun.model_validate({name: value for name, value in given.items() if value is not None})
     except ValidationError as error:
@@ -202,7 +253,9 @@ def pipeline_images(options: argparse.Namespace, count: int, first_seeds: list[i
     prompts = [] if options.prompts is None else text_file.Settings(path=options.prompts).load()
     given = {"num_inference_steps": options.steps, "guidance_scale": options.guidance}
     settings = {name: value for name, value in given.items() if value is not None}
-    return [PipelineImages(pipe, count, seed, prompts, options.batch_size, **settings) for seed in first_seeds]
+    return [
+        PipelineImages(pipe, count, seed, prompts, options.batch_size, **settings) for seed in first_seeds
+    ]
 
 
 def array_images(path: Path) -> DataImages:
@@ -213,8 +266,14 @@ def first_of(stream: FileImages | DataImages, count: int | None, protocol: Proto
     """As many images as were asked for, or as the protocol wants. Raises UserError where there are fewer."""
     wanted = count or protocol.count
     if len(stream) < wanted:
-        hint = "expected at most as many" if count else f"{protocol.name} wants {wanted}; give --n to measure fewer, which is another number"
-        raise UserError(f"{f'--n {count}: ' if count else ''}{stream.origin} holds {len(stream)} images; {hint}")
+        hint = (
+            "expected at most as many"
+            if count
+            else f"{protocol.name} wants {wanted}; give --n to measure fewer, which is another number"
+        )
+        raise UserError(
+            f"{f'--n {count}: ' if count else ''}{stream.origin} holds {len(stream)} images; {hint}"
+        )
     stream.keep(wanted)
     return stream
 

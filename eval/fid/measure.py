@@ -16,10 +16,16 @@ from eval.images.feature_store import Features
 from eval.metrics.frechet_limit import CONFIDENCE, bootstrap_deviation, frechet_limit
 from eval.metrics.inception_score import inception_score
 from eval.metrics.kernel_distance import kernel_distance
-from eval.metrics.precision_recall import COVERAGE_NEIGHBOURS, NEIGHBOURS, Manifold, density_coverage, precision_recall
+from eval.metrics.precision_recall import (
+    COVERAGE_NEIGHBOURS,
+    NEIGHBOURS,
+    Manifold,
+    density_coverage,
+    precision_recall,
+)
 from eval.metrics.subsets import some
 
-MOST_NEIGHBOURS = 10_000
+MAX_NEIGHBOURS = 10_000
 """Images of each side among which neighbours are looked for at most: the time grows with their square."""
 
 
@@ -56,7 +62,10 @@ def measure(made: Features, reference: Reference, effort: Effort) -> Measured:
     add("fd_limit", lambda: _limit(features, real, effort.progress))
     if effort.bootstrap:
         deviation = bootstrap_deviation(features, real, effort.bootstrap, effort.progress)
-        results |= {"fd_deviation": deviation, "fd_interval": [results["fd"] - CONFIDENCE * deviation, results["fd"] + CONFIDENCE * deviation]}
+        results |= {
+            "fd_deviation": deviation,
+            "fd_interval": [results["fd"] - CONFIDENCE * deviation, results["fd"] + CONFIDENCE * deviation],
+        }
     if made.logits is not None:
         logits = made.logits
         add("is", lambda: inception_score(logits))
@@ -77,8 +86,8 @@ def _limit(features: Tensor, real: Statistics, progress: bool) -> dict[str, floa
 
 
 def _neighbourhoods(made: Tensor, real: Tensor) -> dict[str, float]:
-    """Precision, recall, density and coverage, among at most `MOST_NEIGHBOURS` images of each side."""
-    made, real = checked(some(made, MOST_NEIGHBOURS)), checked(some(real, MOST_NEIGHBOURS))
+    """Precision, recall, density and coverage, among at most `MAX_NEIGHBOURS` images of each side."""
+    made, real = checked(some(made, MAX_NEIGHBOURS)), checked(some(real, MAX_NEIGHBOURS))
     near = precision_recall(Manifold.of(real, NEIGHBOURS), Manifold.of(made, NEIGHBOURS))
     return {**near, **density_coverage(Manifold.of(real, COVERAGE_NEIGHBOURS), made)}
 
@@ -92,7 +101,9 @@ def _per_label(made: Features, reference: Reference) -> dict[str, float]:
     for label in made.labels.unique().tolist():
         sides = [side.features[side.labels == label] for side in (made, real)]  # type: ignore[operator]
         if min(len(side) for side in sides) < 2:
-            raise UserError(f"label {label}: {len(sides[0])} generated and {len(sides[1])} real images; expected at least 2 of each")
+            raise UserError(
+                f"label {label}: {len(sides[0])} generated and {len(sides[1])} real images; expected at least 2 of each"
+            )
         distances[str(label)] = frechet_distance(*(Statistics.of(side) for side in sides))
     return distances
 
@@ -100,7 +111,15 @@ def _per_label(made: Features, reference: Reference) -> dict[str, float]:
 def summarise(repetitions: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
     """Mean, standard deviation over repetitions (0 where there is one) and least of every number."""
     names = [name for name, value in repetitions[0].items() if isinstance(value, float)]
-    values = {name: torch.tensor([repetition[name] for repetition in repetitions], dtype=torch.float64) for name in names}
+    values = {
+        name: torch.tensor([repetition[name] for repetition in repetitions], dtype=torch.float64)
+        for name in names
+    }
     return {
-        name: {"mean": float(row.mean()), "std": float(row.std()) if len(row) > 1 else 0.0, "min": float(row.min())} for name, row in values.items()
+        name: {
+            "mean": float(row.mean()),
+            "std": float(row.std()) if len(row) > 1 else 0.0,
+            "min": float(row.min()),
+        }
+        for name, row in values.items()
     }

@@ -87,19 +87,35 @@ def read_statistics(path: Path, protocol: Protocol) -> Reference:
     """
     for mark in protocol.foreign:
         if mark in path.name:
-            raise UserError(f"--reference {path}: '{mark.strip('_')}' in its name is another protocol; expected statistics made for {protocol.name}")
+            raise UserError(
+                f"--reference {path}: '{mark.strip('_')}' in its name is another protocol; expected statistics made for {protocol.name}"
+            )
     kind, arrays = _pickled(path, protocol) if path.suffix.lower() == ".pkl" else _zipped(path)
     kind = kind or next((made for name, made in NAMED if re.fullmatch(name, path.stem)), None)
     if kind is not None and protocol.name not in MADE_FOR[kind]:
         fitting = ", ".join(MADE_FOR[kind]) or "none of ours"
-        raise UserError(f"--reference {path}: statistics of {kind} are made for {fitting}; expected some made for {protocol.name}")
+        raise UserError(
+            f"--reference {path}: statistics of {kind} are made for {fitting}; expected some made for {protocol.name}"
+        )
     try:
-        mean, cov = (torch.from_numpy(np.array(arrays[name], dtype=arrays[name].dtype.newbyteorder("="))) for name in ("mu", "sigma"))
+        mean, cov = (
+            torch.from_numpy(np.array(arrays[name], dtype=arrays[name].dtype.newbyteorder("=")))
+            for name in ("mu", "sigma")
+        )
     except TypeError as error:
-        raise UserError(f"--reference {path}: 'mu' and 'sigma' are of the type {arrays['mu'].dtype}; expected numbers") from error
-    if mean.dtype == torch.float32:  # as NumPy's mean of the features of clean-fid and ADM is; seven digits of a mean are enough
+        raise UserError(
+            f"--reference {path}: 'mu' and 'sigma' are of the type {arrays['mu'].dtype}; expected numbers"
+        ) from error
+    if (
+        mean.dtype == torch.float32
+    ):  # as NumPy's mean of the features of clean-fid and ADM is; seven digits of a mean are enough
         mean = mean.double()
-    if mean.is_floating_point() and cov.is_floating_point() and cov.ndim == 2 and cov.shape[0] == cov.shape[1]:
+    if (
+        mean.is_floating_point()
+        and cov.is_floating_point()
+        and cov.ndim == 2
+        and cov.shape[0] == cov.shape[1]
+    ):
         if (cov - cov.T).abs().max() > ASYMMETRY * cov.abs().max():
             raise UserError(f"--reference {path}: 'sigma' is not symmetric; expected a covariance")
         cov = (cov + cov.T) / 2
@@ -107,7 +123,12 @@ def read_statistics(path: Path, protocol: Protocol) -> Reference:
         statistics = Statistics(mean, cov, None)
     except UserError as error:
         raise UserError(f"--reference {path}: {error}") from error
-    origin = {"kind": f"statistics ({kind or 'of unknown origin'})", "of": path.name, "count": None, "known": kind is not None}
+    origin = {
+        "kind": f"statistics ({kind or 'of unknown origin'})",
+        "of": path.name,
+        "count": None,
+        "known": kind is not None,
+    }
     return Reference(statistics, None, file_sha256(path), origin)
 
 
@@ -118,7 +139,9 @@ def _zipped(path: Path) -> tuple[str | None, dict[str, Any]]:
             kind = "ADM" if "mu_s" in content.files else None
             return kind, {name: content[name] for name in ("mu", "sigma")}
     except UNREADABLE_ARRAYS as error:
-        raise UserError(f"--reference {path}: cannot be read as statistics ({str(error) or 'it is larger than the memory'})") from error
+        raise UserError(
+            f"--reference {path}: cannot be read as statistics ({str(error) or 'it is larger than the memory'})"
+        ) from error
 
 
 def _pickled(path: Path, protocol: Protocol) -> tuple[str, dict[str, Any]]:
@@ -126,9 +149,13 @@ def _pickled(path: Path, protocol: Protocol) -> tuple[str, dict[str, Any]]:
 
     content, name = read_pickle(path), EDM2_NAMES.get(protocol.features)
     if not isinstance(content, dict) or not any(isinstance(value, dict) for value in content.values()):
-        raise UserError(f"--reference {path}: expected a mapping of distances to 'mu' and 'sigma', as EDM2 writes it")
+        raise UserError(
+            f"--reference {path}: expected a mapping of distances to 'mu' and 'sigma', as EDM2 writes it"
+        )
     if not isinstance(content.get(name), dict):
-        raise UserError(f"--reference {path}: holds {', '.join(map(str, content)) or 'nothing'}; expected {name or 'no pickle'} for {protocol.name}")
+        raise UserError(
+            f"--reference {path}: holds {', '.join(map(str, content)) or 'nothing'}; expected {name or 'no pickle'} for {protocol.name}"
+        )
     if not all(isinstance(content[name].get(key), np.ndarray) for key in ("mu", "sigma")):
         raise UserError(f"--reference {path}: '{name}' holds no arrays 'mu' and 'sigma'")
     return "EDM2", content[name]

@@ -47,7 +47,9 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     if not paths:
         raise UserError(f"{options.run}: holds no checkpoints to measure")
     options.bootstrap, options.per_label = 0, False
-    options.protocol = options.protocol or default_protocol(shape_of_checkpoint(next(iter(paths.values())), options)).name
+    options.protocol = (
+        options.protocol or default_protocol(shape_of_checkpoint(next(iter(paths.values())), options)).name
+    )
     measurement = Measurement(options)
     file, count = options.run / FILE, options.n or measurement.protocol.count
     content = continued(file, identity(measurement, count, options.prompts))
@@ -56,7 +58,9 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         if str(step) not in known:
             known[str(step)] = measurement.of(streams_of(path, options, measurement, count, 1)).get("summary")
             keep(file, content, measurement)
-    chosen = [min(paths, key=lambda step: known[str(step)]["fd"]["mean"])] if measurement.processes.is_main else []
+    chosen = (
+        [min(paths, key=lambda step: known[str(step)]["fd"]["mean"])] if measurement.processes.is_main else []
+    )
     best = measurement.processes.gather(chosen)[0]
     if (content.get("best") or {}).get("step") != best:
         # The seeds that chose it flatter it: the least of many numbers is low by chance, too.
@@ -86,7 +90,9 @@ def identity(measurement: Measurement, count: int, prompts: Path | None) -> dict
         "weights_sha256": measurement.extractor.sha256,
         "reference_sha256": measurement.reference.sha256,
         "n": count,
-        "prompts_sha256": None if prompts is None else prompts_sha256(text_file.Settings(path=prompts).load()),
+        "prompts_sha256": None
+        if prompts is None
+        else prompts_sha256(text_file.Settings(path=prompts).load()),
     }
 
 
@@ -96,11 +102,20 @@ def continued(file: Path, expected: dict[str, Any]) -> dict[str, Any]:
         return {**expected, "checkpoints": {}}
     content = read_results_of("sweep", file, FORMAT, _Sweep)[0]
     for key, there, here in differences({name: content.get(name) for name in expected}, expected):
-        raise UserError(f"{file}: holds another sweep: {key} is {there!r} there and {here!r} here; move it away to begin another")
+        raise UserError(
+            f"{file}: holds another sweep: {key} is {there!r} there and {here!r} here; move it away to begin another"
+        )
     return content
 
 
-def streams_of(path: Path, options: argparse.Namespace, measurement: Measurement, count: int, repetitions: int, first: int = 0) -> list[ImageStream]:
+def streams_of(
+    path: Path,
+    options: argparse.Namespace,
+    measurement: Measurement,
+    count: int,
+    repetitions: int,
+    first: int = 0,
+) -> list[ImageStream]:
     """Images of a checkpoint, of a teacher's by EDM's sampler; each repetition from the seeds that follow those of the one before, the first
     from those that follow `first` of them."""
     sampler = Heun() if isinstance(read_run(options.run), TrainTeacherRun) else None
@@ -122,6 +137,8 @@ def render(content: dict[str, Any]) -> str:
     chosen = content["checkpoints"][str(best["step"])]["fd"]["mean"]
     lines = [f"{content['protocol']}, {content['n']} images of each checkpoint{cost(best['results'])}", ""]
     for step, summary in sorted(content["checkpoints"].items(), key=lambda item: int(item[0])):
-        lines.append(f"step {step:>8}  {summary['fd']['mean']:.4f}" + ("  best" if int(step) == best["step"] else ""))
+        lines.append(
+            f"step {step:>8}  {summary['fd']['mean']:.4f}" + ("  best" if int(step) == best["step"] else "")
+        )
     lines += ["", f"step {best['step']} was chosen for {chosen:.4f}; from seeds that did not choose it:"]
     return "\n".join([*lines, paper_line(best["results"])])

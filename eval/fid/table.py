@@ -30,7 +30,12 @@ ROWS = {
 OTHERS = {"neighbours": "precision, recall, density, coverage", "per_label": "by label"}
 """Statistics that come together, or in a line of their own."""
 SCALES = {"kid": 1000.0}
-SPREADS = {"fd": "by the bootstrap", "fd_limit": "by the fit of its line", "kid": "over its blocks", "is": "over ten parts"}
+SPREADS = {
+    "fd": "by the bootstrap",
+    "fd_limit": "by the fit of its line",
+    "kid": "over its blocks",
+    "is": "over ten parts",
+}
 """What the deviations of a single repetition are of."""
 SAME = ("protocol", "preprocessing_sha256", "weights_sha256", "n")
 """What two results must have in common to be compared, besides the reference and, where both are known, the prompts."""
@@ -68,8 +73,15 @@ class _Results(Part):
 
 def render(results: Mapping[str, Any]) -> str:
     """A row for each number, what it must be read with, and the line."""
-    lines = [f"{label(results)}: {results['source']['of']}, {results['n']} images{cost(results)}{_seeds(results)}", ""]
-    lines += [f"{name.format(metric=results['metric']):<42}{cell}" for key, (name, _, _) in ROWS.items() if (cell := _cell(results, key))]
+    lines = [
+        f"{label(results)}: {results['source']['of']}, {results['n']} images{cost(results)}{_seeds(results)}",
+        "",
+    ]
+    lines += [
+        f"{name.format(metric=results['metric']):<42}{cell}"
+        for key, (name, _, _) in ROWS.items()
+        if (cell := _cell(results, key))
+    ]
     lines += [
         *_spread(results),
         "",
@@ -82,14 +94,20 @@ def render(results: Mapping[str, Any]) -> str:
     interval = results["repetitions"][0].get("kid_interval")
     if interval:
         low, high = (1000 * bound for bound in interval)
-        lines.append(f"KID x 1000: {low:.4f} to {high:.4f} with a confidence of 95 % (Student's t over its blocks)")
+        lines.append(
+            f"KID x 1000: {low:.4f} to {high:.4f} with a confidence of 95 % (Student's t over its blocks)"
+        )
     lines += [f"warning: {warning}" for warning in results["warnings"]]
     return "\n".join([*lines, "", paper_line(results)])
 
 
 def label(results: Mapping[str, Any]) -> str:
     """The protocol's name, or that the number is not it."""
-    return f"not {results['protocol']} ({'; '.join(results['departures'])})" if results["departures"] else results["protocol"]
+    return (
+        f"not {results['protocol']} ({'; '.join(results['departures'])})"
+        if results["departures"]
+        else results["protocol"]
+    )
 
 
 def cost(results: Mapping[str, Any]) -> str:
@@ -130,11 +148,22 @@ def compare(results: Mapping[str, Mapping[str, Any]]) -> str:
                 )
     keys = [key for key in ROWS if all(key in one["summary"] for one in results.values())]
     marks = _marks(results)
-    names = {name: f"{name} {' '.join(f'[{number}]' for number in numbers)}".rstrip() for name, numbers in marks.rows.items()}
+    names = {
+        name: f"{name} {' '.join(f'[{number}]' for number in numbers)}".rstrip()
+        for name, numbers in marks.rows.items()
+    }
     cells = [["", "of", *(ROWS[key][1] for key in keys)]]
     cells += [[names[name], label(one), *(_cell(one, key) for key in keys)] for name, one in results.items()]
     notes = [f"[{number}] {note}" for note, number in marks.notes.items()]
-    return "\n".join([f"{results[first]['protocol']}: {results[first]['n']} images", "", *aligned(cells), *([""] if notes else []), *notes])
+    return "\n".join(
+        [
+            f"{results[first]['protocol']}: {results[first]['n']} images",
+            "",
+            *aligned(cells),
+            *([""] if notes else []),
+            *notes,
+        ]
+    )
 
 
 @dataclasses.dataclass
@@ -158,14 +187,20 @@ def _marks(results: Mapping[str, Mapping[str, Any]]) -> _Marks:
         if one["departures"]:
             marks.add(name, f"not {one['protocol']}: a number by that name is measured as the protocol says")
         if len(set(runs.values())) > 1:
-            marks.add(name, f"{runs[name]} repetition{'s' * (runs[name] > 1)}: the least of several is below one of a single kind")
+            marks.add(
+                name,
+                f"{runs[name]} repetition{'s' * (runs[name] > 1)}: the least of several is below one of a single kind",
+            )
         if any(known.values()) and not known[name]:
             marks.add(name, "its prompts are not known: others may be of easier ones")
         images = tuple(repetition.get("images_sha256") for repetition in one["repetitions"])
         if None not in images and first_with.setdefault(images, name) != name:
             marks.add(name, f"has the very images of {first_with[images]}")
         if one["source"].get("lossy"):
-            marks.add(name, f"{one['source']['lossy']} of its images were saved with losses, which a distance counts")
+            marks.add(
+                name,
+                f"{one['source']['lossy']} of its images were saved with losses, which a distance counts",
+            )
     return marks
 
 
@@ -173,8 +208,12 @@ def _refuse_repeated(name: str, one: Mapping[str, Any]) -> None:
     """Raises UserError where repetitions are of the same images."""
     seeds_of = one.get("first_seeds") or []
     if any(abs(a - b) < one["n"] for a, b in itertools.combinations(seeds_of, 2)):
-        raise UserError(f"{name}: its repetitions share seeds ({seeds(seeds_of)}, {one['n']} images each); expected other seeds for each")
-    hashes = [repetition["images_sha256"] for repetition in one["repetitions"] if "images_sha256" in repetition]
+        raise UserError(
+            f"{name}: its repetitions share seeds ({seeds(seeds_of)}, {one['n']} images each); expected other seeds for each"
+        )
+    hashes = [
+        repetition["images_sha256"] for repetition in one["repetitions"] if "images_sha256" in repetition
+    ]
     if len(set(hashes)) < len(hashes):
         raise UserError(f"{name}: its repetitions are of the same images; expected other images for each")
 
@@ -182,14 +221,22 @@ def _refuse_repeated(name: str, one: Mapping[str, Any]) -> None:
 def _identity(results: Mapping[str, Any]) -> dict[str, Any]:
     """What makes a number comparable with others."""
     prompts = results["source"].get("prompts_sha256")
-    return {key: results[key] for key in SAME} | {"reference": results["reference"]["sha256"]} | ({"prompts": prompts} if prompts else {})
+    return (
+        {key: results[key] for key in SAME}
+        | {"reference": results["reference"]["sha256"]}
+        | ({"prompts": prompts} if prompts else {})
+    )
 
 
 def _spread(results: Mapping[str, Any]) -> list[str]:
     """A line that says what stands behind the sign ±, if there is any."""
     if len(results["repetitions"]) > 1:
         return [f"±: over {len(results['repetitions'])} repetitions"]
-    known = [f"{ROWS[key][1]} {how}" for key, how in SPREADS.items() if f"{key}_deviation" in results["repetitions"][0]]
+    known = [
+        f"{ROWS[key][1]} {how}"
+        for key, how in SPREADS.items()
+        if f"{key}_deviation" in results["repetitions"][0]
+    ]
     return [f"±: {', '.join(known)}"] if known else []
 
 
@@ -201,7 +248,9 @@ def _cell(results: Mapping[str, Any], key: str) -> str:
     if len(results["repetitions"]) > 1:
         return f"{form.format(found['mean'] * scale)} ± {form.format(found['std'] * scale)} (min {form.format(found['min'] * scale)})"
     deviation = results["repetitions"][0].get(f"{key}_deviation")
-    return form.format(found["mean"] * scale) + ("" if deviation is None else f" ± {form.format(deviation * scale)}")
+    return form.format(found["mean"] * scale) + (
+        "" if deviation is None else f" ± {form.format(deviation * scale)}"
+    )
 
 
 def _seeds(results: Mapping[str, Any]) -> str:

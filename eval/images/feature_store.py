@@ -49,7 +49,12 @@ class Features:
 
 
 def extract(
-    stream: ImageStream, protocol: Protocol, extractor: Extractor, root: Path, processes: Processes | None = None, progress: bool = False
+    stream: ImageStream,
+    protocol: Protocol,
+    extractor: Extractor,
+    root: Path,
+    processes: Processes | None = None,
+    progress: bool = False,
 ) -> Features:
     """The features of all images of a stream, from the store under `root` where they are there. Every process takes its share of the shards.
 
@@ -63,7 +68,12 @@ def extract(
             write_json(folder / INDEX, description)
         processes.wait()
         shards = [range(start, min(start + SHARD, len(stream))) for start in range(0, len(stream), SHARD)]
-        with tqdm(total=len(stream), desc=f"features of {stream.origin}", unit="image", disable=not progress or not processes.is_main) as bar:
+        with tqdm(
+            total=len(stream),
+            desc=f"features of {stream.origin}",
+            unit="image",
+            disable=not progress or not processes.is_main,
+        ) as bar:
             failures: list[str] = []
             damaged: list[str] = []
             for rows in processes.share(shards):
@@ -73,11 +83,15 @@ def extract(
         raise UserError(f"--features {root}: cannot be written ({error.strerror})") from error
     failures = processes.gather(failures)
     if failures:
-        raise UserError(f"{len(failures)} of {len(stream)} images cannot be used: {failures[0]}; the features of the others are kept")
+        raise UserError(
+            f"{len(failures)} of {len(stream)} images cannot be used: {failures[0]}; the features of the others are kept"
+        )
     damaged = processes.gather(damaged)
     made = _load(folder, shards, stream, protocol, description)
     if damaged:
-        made.notes.append(f"{stream.origin}: {len(damaged)} damaged shards of features were extracted anew, first {damaged[0]}")
+        made.notes.append(
+            f"{stream.origin}: {len(damaged)} damaged shards of features were extracted anew, first {damaged[0]}"
+        )
     return made
 
 
@@ -92,7 +106,14 @@ def describe(stream: ImageStream, protocol: Protocol, extractor: Extractor) -> d
     }
 
 
-def _fill_shard(folder: Path, rows: range, stream: ImageStream, protocol: Protocol, extractor: Extractor, damaged: list[str]) -> list[str]:
+def _fill_shard(
+    folder: Path,
+    rows: range,
+    stream: ImageStream,
+    protocol: Protocol,
+    extractor: Extractor,
+    damaged: list[str],
+) -> list[str]:
     """Extract what a shard does not hold, and write it; one that is damaged goes to `damaged`. Returns why images could not be used."""
     path = _shard(folder, rows)
     stamps = torch.stack([_digest(os.fsencode(stream.stamp(row))) for row in rows])
@@ -128,7 +149,9 @@ def _kept(path: Path, rows: range, stamps: UInt8[Tensor, "n 32"], damaged: list[
     return {name: value[same] for name, value in stored.items()} if same.any() else {}
 
 
-def _extracted(stream: ImageStream, rows: list[int], protocol: Protocol, extractor: Extractor, failures: list[str]) -> Iterator[dict[str, Tensor]]:
+def _extracted(
+    stream: ImageStream, rows: list[int], protocol: Protocol, extractor: Extractor, failures: list[str]
+) -> Iterator[dict[str, Tensor]]:
     """Features of a few images after another, without those that go to `failures`."""
     waiting: list[tuple[int, Tensor, Tensor]] = []
     shape = None
@@ -138,7 +161,9 @@ def _extracted(stream: ImageStream, rows: list[int], protocol: Protocol, extract
             continue
         shape = shape or tuple(image.shape)
         if not protocol.mixed and tuple(image.shape) != shape:
-            failures.append(f"{_name(stream, row)} is of {tuple(image.shape)}; expected {shape} as before, {protocol.name} takes one size")
+            failures.append(
+                f"{_name(stream, row)} is of {tuple(image.shape)}; expected {shape} as before, {protocol.name} takes one size"
+            )
             continue
         waiting.append((row, image, prepare(image, protocol)))
         if len(waiting) == AT_ONCE:
@@ -158,13 +183,20 @@ def _of_waiting(waiting: list[tuple[int, Tensor, Tensor]], extractor: Extractor)
     rows, images, prepared = zip(*waiting, strict=True)
     return {
         "rows": torch.tensor(rows),
-        "images": torch.stack([_digest(f"{tuple(image.shape)}".encode() + image.contiguous().numpy().tobytes()) for image in images]),
+        "images": torch.stack(
+            [
+                _digest(f"{tuple(image.shape)}".encode() + image.contiguous().numpy().tobytes())
+                for image in images
+            ]
+        ),
         "shapes": torch.tensor([tuple(image.shape) for image in images]),
         **features_of(extractor, torch.stack(prepared)),
     }
 
 
-def _load(folder: Path, shards: list[range], stream: ImageStream, protocol: Protocol, description: dict[str, Any]) -> Features:
+def _load(
+    folder: Path, shards: list[range], stream: ImageStream, protocol: Protocol, description: dict[str, Any]
+) -> Features:
     loaded = []
     for rows in shards:
         shard = load_tensors(_shard(folder, rows))
@@ -184,11 +216,15 @@ def _check_shapes(shapes: Int64[Tensor, "n 3"], stream: ImageStream, protocol: P
     if not protocol.mixed:
         row = other[0]
         found, expected = (tuple(shapes[place].tolist()) for place in (row, 0))
-        raise UserError(f"{_name(stream, row)} is of {found}; expected {expected} as the first, {protocol.name} takes one size")
+        raise UserError(
+            f"{_name(stream, row)} is of {found}; expected {expected} as the first, {protocol.name} takes one size"
+        )
     notes = []
     grey = (shapes[:, 0] == 1).nonzero().flatten().tolist()
     if 0 < len(grey) < len(shapes):
-        notes.append(f"{stream.origin}: {len(grey)} of {len(shapes)} images are grey and were read as colour, first {stream.name(grey[0])}")
+        notes.append(
+            f"{stream.origin}: {len(grey)} of {len(shapes)} images are grey and were read as colour, first {stream.name(grey[0])}"
+        )
     if len(shapes[:, 1:].unique(dim=0)) > 1:
         notes.append(f"{stream.origin}: images of {len(shapes[:, 1:].unique(dim=0))} sizes")
     return notes

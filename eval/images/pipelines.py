@@ -24,20 +24,41 @@ class PipelineImages:
     pipeline of text has no prompts, one without has some, or a setting is none of this pipeline's.
     """
 
-    def __init__(self, pipe: Any, count: int, first_seed: int = 0, prompts: Sequence[str] = (), batch_size: int = 16, **settings: Any) -> None:
-        self.pipe, self.count, self.first_seed, self.prompts, self.batch_size, self.settings = pipe, count, first_seed, prompts, batch_size, settings
+    def __init__(
+        self,
+        pipe: Any,
+        count: int,
+        first_seed: int = 0,
+        prompts: Sequence[str] = (),
+        batch_size: int = 16,
+        **settings: Any,
+    ) -> None:
+        self.pipe, self.count, self.first_seed, self.prompts, self.batch_size, self.settings = (
+            pipe,
+            count,
+            first_seed,
+            prompts,
+            batch_size,
+            settings,
+        )
         self.origin = f"the {type(pipe).__name__}"
         known = inspect.signature(type(pipe).__call__).parameters
         self.takes_text, takes_labels = "prompt" in known, "class_labels" in known
         if self.takes_text != bool(prompts):
-            raise UserError(f"--prompts: {self.origin} takes {'text; expected a file of prompts' if self.takes_text else 'no text; leave them out'}")
+            raise UserError(
+                f"--prompts: {self.origin} takes {'text; expected a file of prompts' if self.takes_text else 'no text; leave them out'}"
+            )
         for name in settings:
             if name not in known:
                 raise UserError(f"--pipeline: {self.origin} takes no {name}; leave it out")
         self.label_count: int = pipe.transformer.config.num_embeds_ada_norm if takes_labels else 0
         pipe.set_progress_bar_config(disable=True)
-        self.parts = {name: part_sha256(part) for name, part in sorted(pipe.components.items()) if part is not None}
-        self.parts["pipeline"] = _sha256({name: value for name, value in pipe.config.items() if name not in PLACES})
+        self.parts = {
+            name: part_sha256(part) for name, part in sorted(pipe.components.items()) if part is not None
+        }
+        self.parts["pipeline"] = _sha256(
+            {name: value for name, value in pipe.config.items() if name not in PLACES}
+        )
 
     def __len__(self) -> int:
         return self.count
@@ -45,12 +66,20 @@ class PipelineImages:
     @property
     def identity(self) -> dict[str, Any]:
         """What an image depends on besides its seed and its prompt."""
-        identity: dict[str, Any] = {"kind": "pipeline", "class": type(self.pipe).__name__, "dtype": str(self.pipe.dtype)}
+        identity: dict[str, Any] = {
+            "kind": "pipeline",
+            "class": type(self.pipe).__name__,
+            "dtype": str(self.pipe.dtype),
+        }
         return identity | {"parts_sha256": _sha256(self.parts), "settings": self.settings}
 
     def describe(self) -> dict[str, Any]:
         identity = self.identity | {"first_seed": self.first_seed}
-        return identity | ({"prompts": len(self.prompts), "prompts_sha256": prompts_sha256(self.prompts)} if self.prompts else {})
+        return identity | (
+            {"prompts": len(self.prompts), "prompts_sha256": prompts_sha256(self.prompts)}
+            if self.prompts
+            else {}
+        )
 
     def name(self, row: int) -> str:
         return f"the image of seed {self.first_seed + row}"

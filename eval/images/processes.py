@@ -31,7 +31,9 @@ class Processes:
 
         if not distributed.is_initialized():
             distributed.init_process_group("gloo")
-            atexit.register(distributed.destroy_process_group)  # a group that outlives the interpreter may abort the process
+            atexit.register(
+                distributed.destroy_process_group
+            )  # a group that outlives the interpreter may abort the process
         return cls(distributed.get_rank(), distributed.get_world_size())
 
     @property

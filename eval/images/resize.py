@@ -23,7 +23,10 @@ def tensorflow_bilinear(image: UInt8[Tensor, "c h w"], size: int) -> Float32[Ten
     top, bottom, down = _neighbours(height, size)
     left, right, along = _neighbours(width, size)
     rows = image.float()
-    upper, lower = (rows[:, row][:, :, left] + (rows[:, row][:, :, right] - rows[:, row][:, :, left]) * along for row in (top, bottom))
+    upper, lower = (
+        rows[:, row][:, :, left] + (rows[:, row][:, :, right] - rows[:, row][:, :, left]) * along
+        for row in (top, bottom)
+    )
     return upper + (lower - upper) * down[:, None]
 
 
@@ -36,7 +39,10 @@ def _neighbours(length: int, size: int) -> tuple[Tensor, Tensor, Tensor]:
 
 def pil_bicubic(image: UInt8[Tensor, "c h w"], size: int) -> Float32[Tensor, "c s s"]:
     """clean-fid's: Pillow's bicubic filter on each channel in floating point, clipped and not rounded (Parmar et al. 2022)."""
-    channels = [Image.fromarray(channel.numpy().astype(np.float32)).resize((size, size), Image.Resampling.BICUBIC) for channel in image]
+    channels = [
+        Image.fromarray(channel.numpy().astype(np.float32)).resize((size, size), Image.Resampling.BICUBIC)
+        for channel in image
+    ]
     return torch.from_numpy(np.stack([np.asarray(channel) for channel in channels])).clamp(0, 255)
 
 
@@ -53,7 +59,8 @@ def torch_bicubic(image: UInt8[Tensor, "c h w"], size: int) -> Float32[Tensor, "
 
 
 RESIZES: dict[str, Callable[[Tensor, int], Tensor]] = {
-    function.__name__: function for function in (tensorflow_bilinear, pil_bicubic, pil_bicubic_bytes, torch_bicubic)
+    function.__name__: function
+    for function in (tensorflow_bilinear, pil_bicubic, pil_bicubic_bytes, torch_bicubic)
 }
 
 

@@ -101,7 +101,12 @@ class DataImages:
     """The images of a data source. `identity` says which."""
 
     def __init__(self, source: DataSource, origin: str, identity: dict[str, Any]) -> None:
-        self.source, self.origin, self.identity, self.label_count = source, origin, identity, source.label_count
+        self.source, self.origin, self.identity, self.label_count = (
+            source,
+            origin,
+            identity,
+            source.label_count,
+        )
         self.rows: Sequence[int] = range(len(source))
         self.classes: tuple[str, ...] = getattr(source, "classes", ())
 
@@ -146,7 +151,13 @@ class NetworkImages:
         batch_size: int = 256,
         path: Path | str = "",
     ) -> None:
-        self.network, self.count, self.first_seed, self.sampler, self.prompts = network, count, first_seed, sampler, prompts
+        self.network, self.count, self.first_seed, self.sampler, self.prompts = (
+            network,
+            count,
+            first_seed,
+            sampler,
+            prompts,
+        )
         self.batch_size, self.label_count = batch_size, 0 if prompts else network.label_count
         self.origin = ("the student" if sampler is None else "the teacher") + (f" in {path}" if path else "")
         self.sha256, self.decisive = weights_sha256(network), describe_images_of(network)
@@ -155,14 +166,28 @@ class NetworkImages:
         return self.count
 
     def describe(self) -> dict[str, Any]:
-        identity: dict[str, Any] = {"kind": "network", "weights_sha256": self.sha256, "first_seed": self.first_seed}
+        identity: dict[str, Any] = {
+            "kind": "network",
+            "weights_sha256": self.sha256,
+            "first_seed": self.first_seed,
+        }
         identity |= self.decisive
         if self.sampler is not None:
-            identity |= {"evaluations": self.sampler.evaluations, "sampler": self.sampler.model_dump(mode="json")}
+            identity |= {
+                "evaluations": self.sampler.evaluations,
+                "sampler": self.sampler.model_dump(mode="json"),
+            }
         elif isinstance(self.network, Generator):
-            identity |= {"evaluations": self.network.evaluations, "noise_to_signal": list(getattr(self.network, "noise_to_signal", ()))}
+            identity |= {
+                "evaluations": self.network.evaluations,
+                "noise_to_signal": list(getattr(self.network, "noise_to_signal", ())),
+            }
         if self.prompts is not None:
-            identity |= {"prompts": len(self.prompts), "prompts_sha256": prompts_sha256(self.prompts.prompts), "encoder": self.prompts.encoder}
+            identity |= {
+                "prompts": len(self.prompts),
+                "prompts_sha256": prompts_sha256(self.prompts.prompts),
+                "encoder": self.prompts.encoder,
+            }
         return identity
 
     def name(self, row: int) -> str:

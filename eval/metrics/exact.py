@@ -23,7 +23,9 @@ STRAY = 4.0
 """A sample further than this many standard deviations from every component belongs to none."""
 
 
-def mode_shares(teacher: GaussianMixture, samples: Float[Tensor, "n d"], cond: Condition | None = None) -> Float[Tensor, " k"]:
+def mode_shares(
+    teacher: GaussianMixture, samples: Float[Tensor, "n d"], cond: Condition | None = None
+) -> Float[Tensor, " k"]:
     """Share of the samples that each component is most responsible for."""
     t = teacher.schedule.t(samples.new_full((len(samples),), 1e-3))
     alpha = teacher.schedule.alpha(t)[:, None]
@@ -40,7 +42,12 @@ def stray_share(teacher: GaussianMixture, samples: Float[Tensor, "n d"]) -> floa
 
 
 def divergences_to_teacher(
-    names: Sequence[str], teacher: GaussianMixture, student: KnownMarginal, level: float = LEVEL, points: int = 80, reach: float = 8.0
+    names: Sequence[str],
+    teacher: GaussianMixture,
+    student: KnownMarginal,
+    level: float = LEVEL,
+    points: int = 80,
+    reach: float = 8.0,
 ) -> dict[str, float]:
     """D_f(p_t||q_t) of each name at sigma/alpha = `level`, by the trapezoid rule on [-reach, reach]^d, d at most 2; unconditional, in float64.
 
@@ -56,15 +63,20 @@ def divergences_to_teacher(
         t = teacher.schedule.t(x.new_full((len(x),), level))
         alpha = teacher.schedule.alpha(t)
         log_p, log_q = (
-            one.log_density(alpha[:, None] * x, t, Condition()) + dimension * alpha.log() for one in (teacher, student)
+            one.log_density(alpha[:, None] * x, t, Condition()) + dimension * alpha.log()
+            for one in (teacher, student)
         )  # of x_t/alpha, whose nodes these are
         log_ratio = (log_p - log_q).clamp(-FAR, FAR)
-        log_mass = torch.where(log_ratio > 0, log_p - log_ratio, log_q)  # log q, but for a q that vanishes where there is p
+        log_mass = torch.where(
+            log_ratio > 0, log_p - log_ratio, log_q
+        )  # log q, but for a q that vanishes where there is p
         for name in names:
             totals[name] += float((cell * log_mass.exp() * parse(name).f(log_ratio)).sum())
         outside -= float(cell * log_q.exp().sum())
     off_grid = log_ratio.new_tensor(-FAR)
-    return {name: total + max(outside, 0.0) * float(parse(name).f(off_grid)) for name, total in totals.items()}
+    return {
+        name: total + max(outside, 0.0) * float(parse(name).f(off_grid)) for name, total in totals.items()
+    }
 
 
 class LaboratoryMonitor:
@@ -79,13 +91,19 @@ class LaboratoryMonitor:
 
 
 @torch.no_grad()
-def evaluate_vectors(teacher: GaussianMixture, generator: Generator, samples: Float[Tensor, "n d"]) -> dict[str, Any]:
+def evaluate_vectors(
+    teacher: GaussianMixture, generator: Generator, samples: Float[Tensor, "n d"]
+) -> dict[str, Any]:
     """Divergences of a student of one step from its teacher at sigma/alpha = `LEVEL`, in nats, and the shares of a student's samples in the
     teacher's components."""
     teacher, generator, samples = teacher.double(), generator.double(), samples.double()
     exact = generator.evaluations == 1
     return {
-        **(divergences_to_teacher(DIVERGENCES, teacher, marginal(generator, teacher.schedule, points=128)) if exact else {}),
+        **(
+            divergences_to_teacher(DIVERGENCES, teacher, marginal(generator, teacher.schedule, points=128))
+            if exact
+            else {}
+        ),
         **LaboratoryMonitor(teacher)(samples),
         "mode_shares": mode_shares(teacher, samples).tolist(),
     }
@@ -94,7 +112,17 @@ def evaluate_vectors(teacher: GaussianMixture, generator: Generator, samples: Fl
 def render(results: dict[str, Any]) -> str:
     """The results as lines of text."""
     student = results["student"]
-    known = f"in nats at sigma/alpha = {LEVEL}" if DIVERGENCES[0] in student else "are known of students of one step alone"
+    known = (
+        f"in nats at sigma/alpha = {LEVEL}"
+        if DIVERGENCES[0] in student
+        else "are known of students of one step alone"
+    )
     lines = [f"laboratory: {results['n']} samples; divergences {known}"]
-    lines += [f"{name:>16}  {student[name]:.4f}" for name in (*DIVERGENCES, "mode_error", "stray") if name in student]
-    return "\n".join([*lines, f"{'mode_shares':>16}  {' '.join(f'{share:.3f}' for share in student['mode_shares'])}"])
+    lines += [
+        f"{name:>16}  {student[name]:.4f}"
+        for name in (*DIVERGENCES, "mode_error", "stray")
+        if name in student
+    ]
+    return "\n".join(
+        [*lines, f"{'mode_shares':>16}  {' '.join(f'{share:.3f}' for share in student['mode_shares'])}"]
+    )

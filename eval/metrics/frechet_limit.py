@@ -16,7 +16,7 @@ from eval.metrics.subsets import resampled, shuffled
 
 POINTS, SHARE = 15, 0.1
 """Numbers of images for the limit, from this share of all to all."""
-LEAST_PER_DIMENSION = 2
+MIN_PER_DIMENSION = 2
 """Images for each dimension of the features at the fewest: below, the bias is not yet linear in 1/n."""
 CONFIDENCE = 1.96
 """Standard deviations to either side of a 95 % interval."""
@@ -41,9 +41,11 @@ def frechet_limit(features: Float[Tensor, "n d"], real: Statistics, progress: bo
     are too few for a line.
     """
     features, total = checked(features), len(features)
-    least = max(round(SHARE * total), LEAST_PER_DIMENSION * features.shape[1])
+    least = max(round(SHARE * total), MIN_PER_DIMENSION * features.shape[1])
     if total < max(2 * least, POINTS):
-        raise UserError(f"{total} images; expected at least {max(2 * least, POINTS)} for the limit of a distance in {features.shape[1]} dimensions")
+        raise UserError(
+            f"{total} images; expected at least {max(2 * least, POINTS)} for the limit of a distance in {features.shape[1]} dimensions"
+        )
     counts = np.unique(np.linspace(least, total, POINTS).astype(int)).tolist()
     distances = [
         frechet_distance(Statistics.of(features[shuffled(total, seed=count)[:count]]), real)
@@ -57,12 +59,16 @@ def frechet_limit(features: Float[Tensor, "n d"], real: Statistics, progress: bo
     return Limit(float(fit[0]), float(np.sqrt(variance)), counts, distances)
 
 
-def bootstrap_deviation(features: Float[Tensor, "n d"], real: Statistics, replicates: int, progress: bool = False) -> float:
+def bootstrap_deviation(
+    features: Float[Tensor, "n d"], real: Statistics, replicates: int, progress: bool = False
+) -> float:
     """Standard deviation of the distance over draws of n images, from n drawn again out of these; the real images stay.
 
     A replicate repeats images, which biases the distance upwards once more: its spread is that of the distance, its mean is not.
     """
     features = checked(features)
     rounds = tqdm(range(replicates), desc="bootstrap", disable=not progress, leave=False)
-    values = [frechet_distance(Statistics.of(features[resampled(len(features), seed)]), real) for seed in rounds]
+    values = [
+        frechet_distance(Statistics.of(features[resampled(len(features), seed)]), real) for seed in rounds
+    ]
     return float(np.std(values, ddof=1))

@@ -14,8 +14,8 @@ from eval.features import checked
 from eval.metrics.subsets import shuffled
 
 BLOCK = 1000
-"""Images of each side in a block; fewer where there are too few for `LEAST_BLOCKS`."""
-LEAST_BLOCKS = 10
+"""Images of each side in a block; fewer where there are too few for `MIN_BLOCKS`."""
+MIN_BLOCKS = 10
 
 
 def kernel(a: Float64[Tensor, "n d"], b: Float64[Tensor, "m d"]) -> Float64[Tensor, "n m"]:
@@ -37,12 +37,19 @@ def kernel_distance(made: Float[Tensor, "n _"], real: Float[Tensor, "m _"]) -> d
     """
     made, real = checked(made), checked(real)
     if made.shape[1] != real.shape[1]:
-        raise UserError(f"features of {made.shape[1]} and of {real.shape[1]} dimensions; expected the same features on both sides")
+        raise UserError(
+            f"features of {made.shape[1]} and of {real.shape[1]} dimensions; expected the same features on both sides"
+        )
     least = min(len(made), len(real))
-    if least < 2 * LEAST_BLOCKS:
-        raise UserError(f"{least} images; expected at least {2 * LEAST_BLOCKS} on both sides for a kernel distance")
-    size = min(BLOCK, least // LEAST_BLOCKS)
-    blocks = [features[shuffled(len(features), seed)].split(size)[: least // size] for seed, features in enumerate((made, real))]
+    if least < 2 * MIN_BLOCKS:
+        raise UserError(
+            f"{least} images; expected at least {2 * MIN_BLOCKS} on both sides for a kernel distance"
+        )
+    size = min(BLOCK, least // MIN_BLOCKS)
+    blocks = [
+        features[shuffled(len(features), seed)].split(size)[: least // size]
+        for seed, features in enumerate((made, real))
+    ]
     values = torch.tensor([squared_mmd(a, b) for a, b in zip(*blocks, strict=True)], dtype=torch.float64)
     mean, error = float(values.mean()), float(values.std() / len(values) ** 0.5)
     reach = error * float(stats.t.ppf(0.975, len(values) - 1))

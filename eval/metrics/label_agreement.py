@@ -14,7 +14,7 @@ from eval.features import checked
 if TYPE_CHECKING:
     from sklearn.svm import SVC
 
-MOST_IMAGES = 10_000
+MAX_IMAGES = 10_000
 """Images to learn from at most: the time of the fit grows with their square."""
 
 
@@ -31,7 +31,7 @@ class LabelClassifier:
 
         if len(labels.unique()) < 2:
             raise UserError("label agreement: the training images all have one label; expected at least 2")
-        rows = slice(None, None, -(-len(features) // MOST_IMAGES))
+        rows = slice(None, None, -(-len(features) // MAX_IMAGES))
         # On the digits, cross-validation over the training images is flat, 0.988 to 0.990, for C from 1 to 100 and gamma from 0.028, which
         # "scale" gives there, to 0.13. "scale" also suits images of other sizes.
         return cls(SVC(C=5.0, gamma="scale").fit(checked(features)[rows].numpy(), labels[rows].numpy()))

@@ -28,7 +28,9 @@ class Memorisation:
     deviation: float
 
 
-def memorisation(generated: Float[Tensor, "n _"], train: Float[Tensor, "a _"], held_out: Float[Tensor, "b _"]) -> Memorisation:
+def memorisation(
+    generated: Float[Tensor, "n _"], train: Float[Tensor, "a _"], held_out: Float[Tensor, "b _"]
+) -> Memorisation:
     """Compare distances to the nearest image; a tie is not nearer. Raises UserError where a feature is not finite or the dimensions differ."""
     generated, train, held_out = checked(generated), checked(train), checked(held_out)
     train_index, train_distance = nearest(generated, train)
@@ -37,6 +39,8 @@ def memorisation(generated: Float[Tensor, "n _"], train: Float[Tensor, "a _"], h
     # A division of the N real images draws a of them: the share is then the sum of a weights drawn without replacement, where the weight of
     # a real image is the share of generated images that have it as their nearest, and the weights sum to 1.
     real = len(train) + len(held_out)
-    weights = torch.where(nearer, train_index, len(train) + held_out_index).bincount(minlength=real).double() / len(generated)
+    weights = torch.where(nearer, train_index, len(train) + held_out_index).bincount(
+        minlength=real
+    ).double() / len(generated)
     variance = weights.var() * len(train) * len(held_out) / real
     return Memorisation(float(nearer.double().mean()), len(train) / real, float(variance.sqrt()))

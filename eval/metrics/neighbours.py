@@ -14,17 +14,23 @@ BLOCK = 2**21
 """Most distances held at once: 16 MiB of them."""
 
 
-def squared_distances(points: Float64[Tensor, "n _"], centres: Float64[Tensor, "m _"]) -> Iterator[Float64[Tensor, "_ m"]]:
+def squared_distances(
+    points: Float64[Tensor, "n _"], centres: Float64[Tensor, "m _"]
+) -> Iterator[Float64[Tensor, "_ m"]]:
     """Squared Euclidean distances of all pairs, some rows at a time; a matrix product, exact to rounding. Raises UserError where d differs."""
     if points.shape[1] != centres.shape[1]:
-        raise UserError(f"features of {points.shape[1]} and of {centres.shape[1]} dimensions; expected the same features on both sides")
+        raise UserError(
+            f"features of {points.shape[1]} and of {centres.shape[1]} dimensions; expected the same features on both sides"
+        )
     norms = centres.square().sum(1)
     for block in points.split(max(1, BLOCK // len(centres))):
         offset = block.square().sum(1, keepdim=True) + norms
         yield torch.addmm(offset, block, centres.T, alpha=-2).clamp_(min=0)
 
 
-def nearest(points: Float64[Tensor, "n _"], centres: Float64[Tensor, "m _"]) -> tuple[Int64[Tensor, " n"], Float64[Tensor, " n"]]:
+def nearest(
+    points: Float64[Tensor, "n _"], centres: Float64[Tensor, "m _"]
+) -> tuple[Int64[Tensor, " n"], Float64[Tensor, " n"]]:
     """The nearest centre of each point, by index, and its squared distance, which is 0 exactly where the two are equal."""
     index = torch.cat([block.argmin(1) for block in squared_distances(points, centres)])
     return index, (points - centres[index]).square().sum(1)

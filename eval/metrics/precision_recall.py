@@ -33,16 +33,22 @@ class Manifold:
         """The manifold of some features. Raises UserError where there are not more than k, or one is not finite."""
         features = checked(features)
         if len(features) <= k:
-            raise UserError(f"{len(features)} images; expected at least {k + 1} for precision and recall with {k} neighbours")
+            raise UserError(
+                f"{len(features)} images; expected at least {k + 1} for precision and recall with {k} neighbours"
+            )
         # The k + 1 nearest, because the first is the vector itself.
-        radii = torch.cat([block.topk(k + 1, largest=False).values[:, k] for block in squared_distances(features, features)])
+        radii = torch.cat(
+            [block.topk(k + 1, largest=False).values[:, k] for block in squared_distances(features, features)]
+        )
         # What a matrix product may be wrong by: a copy of the k-th neighbour, which is at exactly the radius, is inside on every machine.
         rounding = 2 * features.shape[1] * torch.finfo(torch.float64).eps * features.square().sum(1).max()
         return cls(features, radii + rounding, float(rounding))
 
     def contains(self, points: Float64[Tensor, "m d"]) -> Bool[Tensor, " m"]:
         """Whether each point lies in a ball."""
-        return torch.cat([(block <= self.squared_radii).any(1) for block in squared_distances(points, self.features)])
+        return torch.cat(
+            [(block <= self.squared_radii).any(1) for block in squared_distances(points, self.features)]
+        )
 
 
 def precision_recall(real: Manifold, generated: Manifold) -> dict[str, float]:
@@ -53,7 +59,9 @@ def precision_recall(real: Manifold, generated: Manifold) -> dict[str, float]:
     }
 
 
-def density_coverage(real: Manifold, generated: Float64[Tensor, "m d"], k: int = COVERAGE_NEIGHBOURS) -> dict[str, float]:
+def density_coverage(
+    real: Manifold, generated: Float64[Tensor, "m d"], k: int = COVERAGE_NEIGHBOURS
+) -> dict[str, float]:
     """`density`: how many balls of the real manifold, made with k neighbours, a generated image lies in, over k; 1 is to be expected of real images.
     `coverage`: share of the balls in which a generated image lies.
 

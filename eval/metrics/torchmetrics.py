@@ -16,7 +16,13 @@ from eval.frechet import Statistics, frechet_distance, shifted_sums
 from eval.metrics.frechet_limit import frechet_limit
 from eval.metrics.inception_score import inception_score
 from eval.metrics.kernel_distance import kernel_distance
-from eval.metrics.precision_recall import COVERAGE_NEIGHBOURS, NEIGHBOURS, Manifold, density_coverage, precision_recall
+from eval.metrics.precision_recall import (
+    COVERAGE_NEIGHBOURS,
+    NEIGHBOURS,
+    Manifold,
+    density_coverage,
+    precision_recall,
+)
 
 
 class FrechetDistance(Metric):
@@ -79,12 +85,17 @@ class OfFeatures(Metric):
     def update(self, features: Float[Tensor, "n d"], rows: Int64[Tensor, " n"] | None = None) -> None:
         """Add the features of generated images. Raises UserError where one is not finite."""
         self.features.append(checked(features))
-        self.rows.append(torch.zeros(len(features), dtype=torch.int64, device=features.device) if rows is None else rows)
+        self.rows.append(
+            torch.zeros(len(features), dtype=torch.int64, device=features.device) if rows is None else rows
+        )
 
     def compute(self) -> dict[str, float]:
         """The measure. Raises UserError where no images were given, or too few."""
         # After a reduction over processes the lists are tensors.
-        features, rows = (torch.cat(state).cpu() if isinstance(state, list) and state else state for state in (self.features, self.rows))
+        features, rows = (
+            torch.cat(state).cpu() if isinstance(state, list) and state else state
+            for state in (self.features, self.rows)
+        )
         if not isinstance(features, Tensor) or not len(features):
             raise UserError(f"{type(self).__name__}: no generated images were given")
         return self.measure(features[torch.as_tensor(rows).cpu().argsort(stable=True)].cpu())

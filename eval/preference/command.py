@@ -19,10 +19,17 @@ from eval.fid.command import check_out, device_of
 from eval.images.processes import Processes
 from eval.preference.contact_sheet import save_sheets
 from eval.preference.images import PromptedImages, find_images, make_images, recorded_prompts
-from eval.preference.results import FORMAT, check_pairing, describe_images, independent, measure, notes_on_images
+from eval.preference.results import (
+    FORMAT,
+    check_pairing,
+    describe_images,
+    independent,
+    measure,
+    notes_on_images,
+)
 from eval.preference.score_names import choose_scores, describe_score, open_scorer
 from eval.preference.scores import Scores, score_images
-from eval.preference.subject_spec import Asked
+from eval.preference.subject_spec import SubjectSpec
 from eval.preference.subjects import open_subject
 from eval.preference.table import render
 from eval.prompt_sets import PromptSet, read_prompt_set
@@ -41,15 +48,25 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     prompts, per_prompt = choose_prompts(options)
     processes = Processes.of_environment()
     device, progress = device_of(options.device, processes), sys.stderr.isatty()
-    sides = [gather(asked, options, prompts, per_prompt, processes, device) for asked in (options.asked, options.against) if asked is not None]
+    sides = [
+        gather(asked, options, prompts, per_prompt, processes, device)
+        for asked in (options.asked, options.against)
+        if asked is not None
+    ]
     notes = [*notes_on(prompts), *(check_pairing(*sides) if len(sides) > 1 else [])]
     entries, scored = {}, []
     for name, settings in chosen.items():
         scorer = open_scorer(name, settings, device)
         scored = [score_images(images, scorer, processes, progress) for images in sides]
-        entries[name] = {**describe_score(name, settings), **scorer.identity, **measure([scores.values.tolist() for scores in scored], prompts)}
+        entries[name] = {
+            **describe_score(name, settings),
+            **scorer.identity,
+            **measure([scores.values.tolist() for scores in scored], prompts),
+        }
         del scorer  # before the next is loaded
-    notes += [note for images, scores in zip(sides, scored, strict=True) for note in notes_on_images(images, scores)]
+    notes += [
+        note for images, scores in zip(sides, scored, strict=True) for note in notes_on_images(images, scores)
+    ]
     if not processes.is_main:
         return {}
     results = assemble(sides, scored, entries, prompts, per_prompt, notes)
@@ -72,12 +89,23 @@ def choose_out(options: argparse.Namespace) -> Path | None:
 def choose_prompts(options: argparse.Namespace) -> tuple[PromptSet, int]:
     """The prompts that are measured and how many images of each: of `--prompts`, of the images themselves, or our own."""
     asked, per_prompt = options.asked, options.per_prompt or 1
-    recorded = recorded_prompts(ImageFiles(Path(asked.path))) if asked.kind == "images" and options.prompts is None else []
+    recorded = (
+        recorded_prompts(ImageFiles(Path(asked.path)))
+        if asked.kind == "images" and options.prompts is None
+        else []
+    )
     if recorded:
-        prompts, counts = PromptSet.whole(Path(asked.path).name, asked.path, [Prompt(text) for text in dict.fromkeys(recorded)]), Counter(recorded)
+        prompts, counts = (
+            PromptSet.whole(
+                Path(asked.path).name, asked.path, [Prompt(text) for text in dict.fromkeys(recorded)]
+            ),
+            Counter(recorded),
+        )
         if options.per_prompt is None and len(set(counts.values())) > 1:
             least, most = min(counts.values()), max(counts.values())
-            raise UserError(f"{asked.path}: holds from {least} to {most} images of a prompt; give --per-prompt")
+            raise UserError(
+                f"{asked.path}: holds from {least} to {most} images of a prompt; give --per-prompt"
+            )
         per_prompt = options.per_prompt or min(counts.values())
     else:
         prompts = read_prompt_set(options.prompts, options.format, options.captions == "all")
@@ -87,7 +115,12 @@ def choose_prompts(options: argparse.Namespace) -> tuple[PromptSet, int]:
 
 
 def gather(
-    asked: Asked, options: argparse.Namespace, prompts: PromptSet, per_prompt: int, processes: Processes, device: torch.device
+    asked: SubjectSpec,
+    options: argparse.Namespace,
+    prompts: PromptSet,
+    per_prompt: int,
+    processes: Processes,
+    device: torch.device,
 ) -> PromptedImages:
     """The images of one subject, made where they are not there."""
     if asked.kind == "images":
@@ -100,17 +133,29 @@ def gather(
 def notes_on(prompts: PromptSet) -> list[str]:
     """What a reader must know of the prompts."""
     repeated = f"{prompts.repeated} prompts stand in the list more than once, and count as often"
-    return [*([repeated] if prompts.repeated else []), *([f"prompts: {prompts.rule}"] if prompts.rule else [])]
+    return [
+        *([repeated] if prompts.repeated else []),
+        *([f"prompts: {prompts.rule}"] if prompts.rule else []),
+    ]
 
 
 def assemble(
-    sides: list[PromptedImages], scored: list[Scores], entries: dict[str, Any], prompts: PromptSet, per_prompt: int, notes: list[str]
+    sides: list[PromptedImages],
+    scored: list[Scores],
+    entries: dict[str, Any],
+    prompts: PromptSet,
+    per_prompt: int,
+    notes: list[str],
 ) -> dict[str, Any]:
     """What the JSON file holds."""
     described = [describe_images(images, scores) for images, scores in zip(sides, scored, strict=True)]
     return {
         "format": FORMAT,
-        "prompts": {**prompts.describe(), "texts": prompts.texts, "categories": [prompt.category for prompt in prompts.prompts]},
+        "prompts": {
+            **prompts.describe(),
+            "texts": prompts.texts,
+            "categories": [prompt.category for prompt in prompts.prompts],
+        },
         "per_prompt": per_prompt,
         "independent": independent(prompts, len(sides[0])),
         "seeds": sides[0].seeds,

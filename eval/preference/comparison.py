@@ -58,7 +58,9 @@ def read_results(path: Path) -> dict[str, Any]:
         if len(score.values) != len(checked.seeds) or len(score.values) % checked.independent:
             found = f"{len(score.values)} values in scores.{name}, {len(checked.seeds)} seeds"
             draws = f"{checked.independent} independent draws"
-            raise UserError(f"{path}: has {found} and {draws}; expected what python -m eval preference writes")
+            raise UserError(
+                f"{path}: has {found} and {draws}; expected what python -m eval preference writes"
+            )
     return results
 
 
@@ -78,12 +80,16 @@ def check_comparable(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
         for key in [*expected, *(key for key in found if key not in expected)]:
             a, b = expected.get(key, NOTHING), found.get(key, NOTHING)
             if a != b and not _unknown(key, a, b, shared, results[first], results[other]):
-                expected_text = f"expected {shortened(a)} as in {first}, scores of different ones are not to be compared"
+                expected_text = (
+                    f"expected {shortened(a)} as in {first}, scores of different ones are not to be compared"
+                )
                 raise UserError(f"{other}: {key} is {shortened(b)}; {expected_text}")
     return shared
 
 
-def doubts(one: Mapping[str, Any], earlier: Mapping[str, Mapping[str, Any]], shared: Sequence[str]) -> list[str]:
+def doubts(
+    one: Mapping[str, Any], earlier: Mapping[str, Mapping[str, Any]], shared: Sequence[str]
+) -> list[str]:
     """Return notes on results beside others that agree with them in all that is known.
 
     `earlier` are those in the rows above.
@@ -95,7 +101,9 @@ def doubts(one: Mapping[str, Any], earlier: Mapping[str, Mapping[str, Any]], sha
         kinds = ", ".join(f"{number} {kind}" for kind, number in lossy.items())
         found.append(f"{kinds} of {len(seeds)} images: what compression left of them was scored")
     if lossy is None:
-        found.append("whether its images were compressed with loss is not known, it was written by an earlier version")
+        found.append(
+            "whether its images were compressed with loss is not known, it was written by an earlier version"
+        )
     if None in seeds:
         found.append("its seeds are not known, the pairs are of the same prompts, whatever their noise")
     if subject.get("paired_by") == "order":
@@ -103,10 +111,14 @@ def doubts(one: Mapping[str, Any], earlier: Mapping[str, Mapping[str, Any]], sha
     known = [(row % count, seed) for row, seed in enumerate(seeds) if seed is not None]
     if len(set(known)) < len(known):
         repeated = len(known) - len(set(known))
-        found.append(f"{repeated} of its {len(seeds)} images repeat a seed of their prompt, and are no draws of their own")
+        found.append(
+            f"{repeated} of its {len(seeds)} images repeat a seed of their prompt, and are no draws of their own"
+        )
     unread = [name for name in shared if "reads" not in one["scores"][name]]
     if unread:
-        found.append(f"preparation and tokenizer of {', '.join(unread)} are not known, it was written by an earlier version")
+        found.append(
+            f"preparation and tokenizer of {', '.join(unread)} are not known, it was written by an earlier version"
+        )
     for file, other in earlier.items():
         if other["subject"]["images_sha256"] == subject["images_sha256"]:
             found.append(f"has the very images of {file}")
@@ -115,7 +127,9 @@ def doubts(one: Mapping[str, Any], earlier: Mapping[str, Mapping[str, Any]], sha
 
 def _decisive(results: Mapping[str, Any], scores: Sequence[str]) -> dict[str, Any]:
     """Return the facts that a paired comparison depends on, by name."""
-    facts = {key: results[key] for key in ("per_prompt", "seeds")} | {"prompts_sha256": results["prompts"]["sha256"]}
+    facts = {key: results[key] for key in ("per_prompt", "seeds")} | {
+        "prompts_sha256": results["prompts"]["sha256"]
+    }
     for name in scores:
         score = results["scores"][name]
         facts |= {f"{key} of {name}": score[key] for key in ("weights_sha256", "settings")}

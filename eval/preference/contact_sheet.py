@@ -38,17 +38,31 @@ def save_sheets(out: Path, results: dict[str, Any], sides: Sequence[PromptedImag
     """Draw a sheet for each score, `NAME-SCORE.png` beside `NAME.json`, and note its name in the results."""
     count = 4 if len(sides) == 1 else 3
     for name, score in results["scores"].items():
-        means = [by_prompt(side["values"], results["prompts"]["count"]).mean(1) for side in (score, score.get("against")) if side]
-        groups = {group: [_tile(number, means, sides) for number in numbers] for group, numbers in choose(means[0], count).items()}
+        means = [
+            by_prompt(side["values"], results["prompts"]["count"]).mean(1)
+            for side in (score, score.get("against"))
+            if side
+        ]
+        groups = {
+            group: [_tile(number, means, sides) for number in numbers]
+            for group, numbers in choose(means[0], count).items()
+        }
         file = out.with_name(f"{out.stem}-{name}.png")
         with new_file(file) as partial:
-            draw_sheet(f"{score['title']}: {' (left) and '.join(side.origin for side in sides)}, {label(results)}", groups).save(partial, "png")
+            draw_sheet(
+                f"{score['title']}: {' (left) and '.join(side.origin for side in sides)}, {label(results)}",
+                groups,
+            ).save(partial, "png")
         score["sheet"] = file.name
 
 
 def _tile(number: int, means: Sequence[Float64[Tensor, " prompts"]], sides: Sequence[PromptedImages]) -> Tile:
     """The first image of a prompt, of each subject."""
-    return Tile([images.pixels(number) for images in sides], " / ".join(f"{mean[number]:.4g}" for mean in means), sides[0].prompt(number))
+    return Tile(
+        [images.pixels(number) for images in sides],
+        " / ".join(f"{mean[number]:.4g}" for mean in means),
+        sides[0].prompt(number),
+    )
 
 
 def choose(means: Float64[Tensor, " prompts"], count: int) -> dict[str, list[int]]:
@@ -83,7 +97,12 @@ def draw_sheet(title: str, groups: Mapping[str, Sequence[Tile]]) -> Image.Image:
 
 
 def _draw_tile(
-    sheet: Image.Image, pen: ImageDraw.ImageDraw, tile: Tile, corner: tuple[int, int], width: int, fonts: tuple[ImageFont.FreeTypeFont, ...]
+    sheet: Image.Image,
+    pen: ImageDraw.ImageDraw,
+    tile: Tile,
+    corner: tuple[int, int],
+    width: int,
+    fonts: tuple[ImageFont.FreeTypeFont, ...],
 ) -> None:
     x, y = corner
     for number, image in enumerate(tile.images):

@@ -23,8 +23,8 @@ from distill.data.natural_order import natural_key, parts_of
 from distill.storage.files import new_file, read_mapping, write_json
 from distill.types import Condition, Text
 from eval.images.processes import Processes
-from eval.preference.subject_spec import Asked
-from eval.preference.subjects import Subject
+from eval.preference.subject_spec import SubjectSpec
+from eval.preference.subjects import ImageSource
 from eval.prompt_sets import PromptSet
 from eval.prompt_sets.formats import Prompt
 from eval.run.images import NAMED_FOLDERS
@@ -57,7 +57,14 @@ class PromptedImages:
         folder: Path,
         paired_by: PairedBy,
     ) -> None:
-        self.files, self.prompts, self.seeds, self.origin, self.identity, self.folder = files, prompts, list(seeds), origin, identity, folder
+        self.files, self.prompts, self.seeds, self.origin, self.identity, self.folder = (
+            files,
+            prompts,
+            list(seeds),
+            origin,
+            identity,
+            folder,
+        )
         self.paired_by = paired_by
         self._facts: list[FileFacts] = []
         places = {name: place for place, name in enumerate(files.names)}
@@ -71,9 +78,13 @@ class PromptedImages:
 
     def condition(self, rows: Sequence[int], filled: int) -> Condition:
         """The prompts of these rows, and the labels if they are labels; empty ones, or label 0, up to `filled` rows."""
-        chosen = [self.prompts.prompts[row % len(self.prompts)] for row in rows] + [Prompt("", label=0)] * (filled - len(rows))
+        chosen = [self.prompts.prompts[row % len(self.prompts)] for row in rows] + [Prompt("", label=0)] * (
+            filled - len(rows)
+        )
         text = Text({"tokens": torch.zeros(filled, 0, 0)}, {}, tuple(prompt.text for prompt in chosen))
-        return Condition(torch.tensor([prompt.label for prompt in chosen]) if self.prompts.are_labels else None, text)
+        return Condition(
+            torch.tensor([prompt.label for prompt in chosen]) if self.prompts.are_labels else None, text
+        )
 
     def name(self, row: int) -> str:
         return self.files.names[self.places[row]]
@@ -96,7 +107,10 @@ class PromptedImages:
     def stamps(self, processes: Processes) -> list[str]:
         """Return, for every row, a hash of the content of the image's file and of its prompt."""
         facts = self.facts(processes)
-        return [hashlib.sha256(f"{facts[row].sha256}\n{self.prompt(row)}".encode()).hexdigest()[:32] for row in range(len(self))]
+        return [
+            hashlib.sha256(f"{facts[row].sha256}\n{self.prompt(row)}".encode()).hexdigest()[:32]
+            for row in range(len(self))
+        ]
 
     def repeated(self) -> list[int]:
         """Return the rows whose seed another image of the same prompt has already: no draws of their own."""
@@ -114,7 +128,9 @@ class PromptedImages:
         return self.files.pixels(self.places[row], None if self.prompts.are_labels else "RGB")
 
 
-def make_images(subject: Subject, prompts: PromptSet, seeds: range, root: Path, processes: Processes, progress: bool) -> PromptedImages:
+def make_images(
+    subject: ImageSource, prompts: PromptSet, seeds: range, root: Path, processes: Processes, progress: bool
+) -> PromptedImages:
     """The images of a subject, those that are not there yet made now, by all processes together.
 
     Raises UserError, naming the first, where images are not finite; the others are kept.
@@ -123,11 +139,18 @@ def make_images(subject: Subject, prompts: PromptSet, seeds: range, root: Path, 
     names = [image_name(prompt_of(prompts, row), seed) for row, seed in enumerate(seeds)]
     images = folder / "images"
     absent = [row for row, name in enumerate(names) if not (images / name).is_file()]
-    blocks = [absent[start : start + subject.batch_size] for start in range(0, len(absent), subject.batch_size)]
+    blocks = [
+        absent[start : start + subject.batch_size] for start in range(0, len(absent), subject.batch_size)
+    ]
     processes.wait()  # all have looked before any writes
     failures: list[str] = []
     try:
-        with tqdm(total=len(absent), desc=f"images of {subject.origin}", unit="image", disable=not progress or not processes.is_main) as bar:
+        with tqdm(
+            total=len(absent),
+            desc=f"images of {subject.origin}",
+            unit="image",
+            disable=not progress or not processes.is_main,
+        ) as bar:
             for block in processes.share(blocks):
                 for row, image in zip(block, subject.read(block), strict=True):
                     if isinstance(image, UserError):
@@ -137,16 +160,24 @@ def make_images(subject: Subject, prompts: PromptSet, seeds: range, root: Path, 
                     bar.update(processes.count)
         failures = processes.gather(failures)
         if processes.is_main:
-            _write_index(images, subject, [(name, seeds[row], prompt_of(prompts, row)) for row, name in enumerate(names)])
+            _write_index(
+                images,
+                subject,
+                [(name, seeds[row], prompt_of(prompts, row)) for row, name in enumerate(names)],
+            )
         processes.wait()
     except OSError as error:
         raise UserError(f"--store {root}: cannot be written ({error.strerror})") from error
     if failures:
-        raise UserError(f"{len(failures)} of {len(names)} images cannot be used: {failures[0]}; the others are kept")
-    return PromptedImages(ImageFiles(images), names, prompts, seeds, subject.origin, subject.identity, folder, "seed")
+        raise UserError(
+            f"{len(failures)} of {len(names)} images cannot be used: {failures[0]}; the others are kept"
+        )
+    return PromptedImages(
+        ImageFiles(images), names, prompts, seeds, subject.origin, subject.identity, folder, "seed"
+    )
 
 
-def find_images(asked: Asked, prompts: PromptSet, per_prompt: int, root: Path) -> PromptedImages:
+def find_images(asked: SubjectSpec, prompts: PromptSet, per_prompt: int, root: Path) -> PromptedImages:
     """Images that are there already: by the prompts that their index names, else in the order of the prompts, in turn.
 
     Files that no index lists come in the order of the numbers in their names. Raises UserError where they are not as many as the prompts want, or
@@ -154,11 +185,22 @@ def find_images(asked: Asked, prompts: PromptSet, per_prompt: int, root: Path) -
     """
     files = ImageFiles(Path(asked.path))
     recorded = recorded_prompts(files, prompts.are_labels)
-    places = _by_index(files, recorded, prompts, per_prompt) if recorded else _in_order(files, prompts, per_prompt)
+    places = (
+        _by_index(files, recorded, prompts, per_prompt) if recorded else _in_order(files, prompts, per_prompt)
+    )
     seeds = [files.records[place].get("seed") if files.records else None for place in places]
     identity = {"kind": "images", "path": str(files.path.resolve())}
     names = [files.names[place] for place in places]
-    return PromptedImages(files, names, prompts, seeds, asked.path, identity, folder_of(root, identity), "index" if recorded else "order")
+    return PromptedImages(
+        files,
+        names,
+        prompts,
+        seeds,
+        asked.path,
+        identity,
+        folder_of(root, identity),
+        "index" if recorded else "order",
+    )
 
 
 def recorded_prompts(files: ImageFiles, labels: bool = False) -> list[str]:
@@ -170,7 +212,9 @@ def recorded_prompts(files: ImageFiles, labels: bool = False) -> list[str]:
     prompts = [record.get("prompt") for record in files.records]
     without = next((record["file"] for record in files.records if not record.get("prompt")), None)
     if any(prompts) and without is not None:
-        raise UserError(f"{files.path / INDEX}: names no prompt of {without}; expected one of each image, or of none")
+        raise UserError(
+            f"{files.path / INDEX}: names no prompt of {without}; expected one of each image, or of none"
+        )
     return [str(prompt) for prompt in prompts if prompt]
 
 
@@ -196,7 +240,9 @@ def _by_index(files: ImageFiles, recorded: list[str], prompts: PromptSet, per_pr
     wanted = prompts.texts * per_prompt
     for prompt, count in Counter(wanted).items():
         if len(waiting[prompt]) < count:
-            raise UserError(f"{files.path}: holds {len(waiting[prompt])} images of the prompt '{prompt}'; expected {count}")
+            raise UserError(
+                f"{files.path}: holds {len(waiting[prompt])} images of the prompt '{prompt}'; expected {count}"
+            )
     return [waiting[prompt].popleft() for prompt in wanted]
 
 
@@ -222,8 +268,14 @@ def _refuse_counted_by_prompt(files: ImageFiles, count: int, per_prompt: int) ->
         return
     names = sorted(files.names, key=natural_key)
     parts = [[part for part in parts_of(name) if part != ""] for name in names]
-    first = next((place for place, several in enumerate(zip(*parts, strict=False)) if len(set(several)) > 1), None)
-    blocks = [len(list(block)) for _, block in itertools.groupby(parts, key=lambda own: own[first])] if first is not None else []
+    first = next(
+        (place for place, several in enumerate(zip(*parts, strict=False)) if len(set(several)) > 1), None
+    )
+    blocks = (
+        [len(list(block)) for _, block in itertools.groupby(parts, key=lambda own: own[first])]
+        if first is not None
+        else []
+    )
     if blocks == [per_prompt] * count:
         raise UserError(
             f"{files.path}: names such as {names[1]} count the prompts and then the images of each; expected the images in turn, "
@@ -238,12 +290,16 @@ def _save(image: UInt8[Tensor, "c h w"], path: Path, origin: str, prompt: str, s
         to_pil(image).save(partial, "png", pnginfo=note)
 
 
-def _write_index(folder: Path, subject: Subject, made: Iterable[tuple[str, int, str]]) -> None:
+def _write_index(folder: Path, subject: ImageSource, made: Iterable[tuple[str, int, str]]) -> None:
     """List the images that are there as `sample.py` does, with those of earlier lists of prompts."""
     index = folder / INDEX
     with reading(index):
-        known = {record["file"]: record for record in read_mapping(index)["images"]} if index.is_file() else {}
-    known |= {name: {"file": name, "seed": seed, "label": None, "prompt": prompt} for name, seed, prompt in made}
+        known = (
+            {record["file"]: record for record in read_mapping(index)["images"]} if index.is_file() else {}
+        )
+    known |= {
+        name: {"file": name, "seed": seed, "label": None, "prompt": prompt} for name, seed, prompt in made
+    }
     there = [known[name] for name in sorted(known) if (folder / name).is_file()]
     if there:
         write_json(index, {"of": subject.origin, **subject.identity, "images": there})

@@ -37,7 +37,9 @@ def measure(sides: Sequence[Sequence[float]], prompts: PromptSet) -> dict[str, A
     for name, numbers in prompts.categories.items():
         rows = [turn + number for turn in range(0, count, len(prompts)) for number in numbers]
         measured["by_category"][name] = {"count": len(rows), **_numbers([table[rows] for table in tables])}
-    for measured_side, values in zip([measured, *([measured["against"]] if len(sides) == 2 else [])], sides, strict=True):
+    for measured_side, values in zip(
+        [measured, *([measured["against"]] if len(sides) == 2 else [])], sides, strict=True
+    ):
         measured_side["values"] = list(values)
     return measured
 
@@ -47,17 +49,30 @@ def _numbers(tables: Sequence[Float64[Tensor, "_ _"]]) -> dict[str, Any]:
     return {**alone[0], "against": {**alone[1], **paired(*tables)}} if len(tables) == 2 else alone[0]
 
 
-def paired(first: Float64[Tensor, "prompts images"], second: Float64[Tensor, "prompts images"]) -> dict[str, Any]:
+def paired(
+    first: Float64[Tensor, "prompts images"], second: Float64[Tensor, "prompts images"]
+) -> dict[str, Any]:
     """How often and by how much the first score higher than the second of the same prompts and seeds."""
     rate, low, high = win_rate(first, second)
     difference = mean_over_prompts(first - second)
-    return {"win_rate": rate, "win_interval": [low, high], "difference": difference.mean, "difference_error": difference.standard_error}
+    return {
+        "win_rate": rate,
+        "win_interval": [low, high],
+        "difference": difference.mean,
+        "difference_error": difference.standard_error,
+    }
 
 
 def describe_images(images: PromptedImages, scores: Scores) -> dict[str, Any]:
     """Whose images were scored, how they got their prompts, what compressed them, and the hash of their pixels."""
     facts = {"paired_by": images.paired_by, "lossy": scores.lossy}
-    return {"of": images.origin, **images.identity, "folder": str(images.files.path), **facts, "images_sha256": scores.images_sha256}
+    return {
+        "of": images.origin,
+        **images.identity,
+        "folder": str(images.files.path),
+        **facts,
+        "images_sha256": scores.images_sha256,
+    }
 
 
 def notes_on_images(images: PromptedImages, scores: Scores) -> list[str]:
@@ -65,7 +80,9 @@ def notes_on_images(images: PromptedImages, scores: Scores) -> list[str]:
     notes = []
     if images.paired_by == "order":
         first, last = (f"{images.name(row)} with '{images.prompt(row)}'" for row in (0, len(images) - 1))
-        notes.append(f"the images of {images.origin} are paired with prompts by their order: {first} first, {last} last")
+        notes.append(
+            f"the images of {images.origin} are paired with prompts by their order: {first} first, {last} last"
+        )
     repeated = images.repeated()
     if repeated:
         example = f"the first is {images.name(repeated[0])}"
@@ -74,7 +91,9 @@ def notes_on_images(images: PromptedImages, scores: Scores) -> list[str]:
         )
     if scores.lossy:
         kinds = ", ".join(f"{count} {kind}" for kind, count in scores.lossy.items())
-        notes.append(f"{kinds} of {len(images)} images of {images.origin}: what compression left of them was scored")
+        notes.append(
+            f"{kinds} of {len(images)} images of {images.origin}: what compression left of them was scored"
+        )
     return notes
 
 
@@ -82,9 +101,13 @@ def check_pairing(first: PromptedImages, second: PromptedImages) -> list[str]:
     """Notes on pairs of images of one prompt whose seeds are not known. Raises UserError where the seeds are others."""
     for images in (first, second):
         if None in images.seeds:
-            return [f"the seeds of {images.origin} are not known: its images are paired with those of the same prompts, whatever their noise"]
+            return [
+                f"the seeds of {images.origin} are not known: its images are paired with those of the same prompts, whatever their noise"
+            ]
     for row, (seed, other) in enumerate(zip(first.seeds, second.seeds, strict=True)):
         if seed != other:
             where = f"image {row} of '{first.prompt(row)}'"
-            raise UserError(f"--against: {where} has seed {other}; expected {seed} as the first subject's, win rates are of the same seeds")
+            raise UserError(
+                f"--against: {where} has seed {other}; expected {seed} as the first subject's, win rates are of the same seeds"
+            )
     return []

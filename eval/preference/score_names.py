@@ -38,7 +38,9 @@ def choose_scores(names: str, weights: Sequence[str]) -> dict[str, RewardSetting
         key, equals, value = text.partition("=")
         name = max((name for name in given if key == name or key.startswith(f"{name}.")), key=len, default="")
         if not equals or not value:
-            raise UserError(f"--weights {text}: expected NAME=PATH or NAME.SETTING=VALUE, such as pickscore=models/pickscore")
+            raise UserError(
+                f"--weights {text}: expected NAME=PATH or NAME.SETTING=VALUE, such as pickscore=models/pickscore"
+            )
         if not name:
             raise UserError(f"--weights {text}: '{key}' is none of the scores{did_you_mean(key, given)}")
         given[name][key[len(name) + 1 :] or "path"] = value
@@ -49,14 +51,28 @@ def open_scorer(name: str, settings: RewardSettings, device: torch.device) -> Sc
     """Open a reward on a device. Raises UserError where its weights cannot be had."""
     reward = settings.load().to(device)
     decisive = settings.model_dump(mode="json", exclude={"name", "weight", "bounds", *LOCATIONS})
-    return Scorer(name, reward, {"score": name, "weights_sha256": weights_sha256(reward), "settings": decisive, "reads": reward.describe()})
+    return Scorer(
+        name,
+        reward,
+        {
+            "score": name,
+            "weights_sha256": weights_sha256(reward),
+            "settings": decisive,
+            "reads": reward.describe(),
+        },
+    )
 
 
 def describe_score(name: str, settings: RewardSettings) -> dict[str, Any]:
     """What a result says of a score besides its numbers: names, scales, convention, and where its files were."""
     title, also = printed(name, settings)
     locations = settings.model_dump(mode="json", include=set(LOCATIONS))
-    return {"title": title, "also": also, "convention": (type(settings).__doc__ or name).splitlines()[0], "files": locations}
+    return {
+        "title": title,
+        "also": also,
+        "convention": (type(settings).__doc__ or name).splitlines()[0],
+        "files": locations,
+    }
 
 
 def printed(name: str, settings: RewardSettings) -> Printed:

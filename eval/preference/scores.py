@@ -71,25 +71,40 @@ def score_images(images: PromptedImages, scorer: Scorer, processes: Processes, p
         mine = processes.share(absent)
         with (
             _Lines(folder / f"{processes.number}.jsonl") as lines,
-            tqdm(total=len(mine), desc=f"{scorer.name} of {images.origin}", unit="image", disable=not progress or not processes.is_main) as bar,
+            tqdm(
+                total=len(mine),
+                desc=f"{scorer.name} of {images.origin}",
+                unit="image",
+                disable=not progress or not processes.is_main,
+            ) as bar,
         ):
             for rows in _scored(images, list(mine), scorer, failures):
                 for row, digest, score in rows:
-                    lines.add({"stamp": stamps[row], "image": images.name(row), "pixels": digest, "score": score})
+                    lines.add(
+                        {"stamp": stamps[row], "image": images.name(row), "pixels": digest, "score": score}
+                    )
                 bar.update(len(rows))
     except OSError as error:
         raise UserError(f"--store: {folder} cannot be written ({error.strerror})") from error
     failures = processes.gather(failures)
     if failures:
-        raise UserError(f"{len(failures)} of {len(images)} images have no score: {failures[0]}; the scores of the others are kept")
+        raise UserError(
+            f"{len(failures)} of {len(images)} images have no score: {failures[0]}; the scores of the others are kept"
+        )
     known, _ = _read(folder)
     entries = [known[stamp] for stamp in stamps]
     digest = hashlib.sha256("".join(entry["pixels"] for entry in entries).encode()).hexdigest()
     lossy = Counter(facts.lossy for facts in images.facts(processes) if facts.lossy)
-    return Scores(torch.tensor([entry["score"] for entry in entries], dtype=torch.float64), digest, dict(sorted(lossy.items())))
+    return Scores(
+        torch.tensor([entry["score"] for entry in entries], dtype=torch.float64),
+        digest,
+        dict(sorted(lossy.items())),
+    )
 
 
-def _scored(images: PromptedImages, rows: list[int], scorer: Scorer, failures: list[str]) -> Iterator[list[tuple[int, str, float]]]:
+def _scored(
+    images: PromptedImages, rows: list[int], scorer: Scorer, failures: list[str]
+) -> Iterator[list[tuple[int, str, float]]]:
     """Row, hash of the pixels and score of a few images of one size after another, without those that go to `failures`."""
     waiting: dict[tuple[int, ...], list[tuple[int, Tensor]]] = {}
     for row in rows:
@@ -106,22 +121,36 @@ def _scored(images: PromptedImages, rows: list[int], scorer: Scorer, failures: l
         yield _of_batch(images, batch, scorer, failures)
 
 
-def _of_batch(images: PromptedImages, batch: list[tuple[int, Tensor]], scorer: Scorer, failures: list[str]) -> list[tuple[int, str, float]]:
+def _of_batch(
+    images: PromptedImages, batch: list[tuple[int, Tensor]], scorer: Scorer, failures: list[str]
+) -> list[tuple[int, str, float]]:
     pixels = torch.stack([image for _, image in batch])
     scores = rewards_of(scorer.reward, pixels, images.condition([row for row, _ in batch], AT_ONCE))
     found = []
     for (row, image), score in zip(batch, scores.tolist(), strict=True):
         if math.isfinite(score):
-            found.append((row, hashlib.sha256(f"{tuple(image.shape)}".encode() + image.contiguous().numpy().tobytes()).hexdigest(), score))
+            found.append(
+                (
+                    row,
+                    hashlib.sha256(
+                        f"{tuple(image.shape)}".encode() + image.contiguous().numpy().tobytes()
+                    ).hexdigest(),
+                    score,
+                )
+            )
         else:
-            failures.append(f"{scorer.name} of {images.origin}: the score of {images.name(row)} is {score}, for '{images.prompt(row)}'")
+            failures.append(
+                f"{scorer.name} of {images.origin}: the score of {images.name(row)} is {score}, for '{images.prompt(row)}'"
+            )
     return found
 
 
 @torch.inference_mode()
 def rewards_of(reward: Reward, pixels: UInt8[Tensor, "n c h w"], cond: Condition) -> Float64[Tensor, " n"]:
     """The rewards of at most `AT_ONCE` images, whose condition is filled up to that many. They do not depend on their number."""
-    device = next((tensor.device for tensor in (*reward.parameters(), *reward.buffers())), torch.device("cpu"))
+    device = next(
+        (tensor.device for tensor in (*reward.parameters(), *reward.buffers())), torch.device("cpu")
+    )
     filled = torch.cat([pixels, pixels.new_zeros(AT_ONCE - len(pixels), *pixels.shape[1:])])
     return reward(from_bytes(filled.to(device)), cond.to(device))[: len(pixels)].double().cpu()
 

@@ -12,7 +12,7 @@ OWN_TEACHER = "teacher"
 
 
 @dataclasses.dataclass(frozen=True)
-class Asked:
+class SubjectSpec:
     """One of `KINDS` and its path, by which flag; `own` for the teacher of a run at this path; settings of a teacher's sampler or of a pipeline."""
 
     kind: str
@@ -23,24 +23,26 @@ class Asked:
     guidance: float | None = None
 
 
-def parse_against(text: str, run: str | None, steps: int | None, guidance: float | None) -> Asked:
+def parse_against(text: str, run: str | None, steps: int | None, guidance: float | None) -> SubjectSpec:
     """The second subject: `KIND:PATH`, or `teacher` for that of the run. Raises UserError for anything else."""
     if text == OWN_TEACHER:
         if run is None:
             raise UserError("--against teacher: goes with --run, whose teacher it is; expected teacher:PATH")
-        asked = Asked("teacher", run, "--against", True, steps, guidance)
+        asked = SubjectSpec("teacher", run, "--against", True, steps, guidance)
     else:
         kind, colon, path = text.partition(":")
         if not colon or not path:
-            raise UserError(f"--against {text}: expected {', '.join(f'{name}:PATH' for name in KINDS)}, or teacher for the run's own")
+            raise UserError(
+                f"--against {text}: expected {', '.join(f'{name}:PATH' for name in KINDS)}, or teacher for the run's own"
+            )
         if kind not in KINDS:
             raise UserError(f"--against {text}: '{kind}' is no kind of subject{did_you_mean(kind, KINDS)}")
-        asked = Asked(kind, path, "--against", False, steps, guidance)
+        asked = SubjectSpec(kind, path, "--against", False, steps, guidance)
     refuse_settings(asked, "--against-steps", "--against-guidance")
     return asked
 
 
-def refuse_settings(asked: Asked, steps: str = "--steps", guidance: str = "--guidance") -> None:
+def refuse_settings(asked: SubjectSpec, steps: str = "--steps", guidance: str = "--guidance") -> None:
     """Raises UserError where settings of a sampler go with a subject that has none."""
     for flag, value in ((steps, asked.steps), (guidance, asked.guidance)):
         if value is not None and asked.kind not in ("teacher", "pipeline"):

@@ -39,7 +39,14 @@ class PromptSet:
     """How the list was made of the file, where that could be otherwise."""
 
     @classmethod
-    def whole(cls, name: str, origin: str, prompts: Sequence[Prompt], departures: tuple[str, ...] = (), rule: str | None = None) -> PromptSet:
+    def whole(
+        cls,
+        name: str,
+        origin: str,
+        prompts: Sequence[Prompt],
+        departures: tuple[str, ...] = (),
+        rule: str | None = None,
+    ) -> PromptSet:
         """All prompts of a list."""
         return cls(name, origin, tuple(prompts), range(len(prompts)), departures, rule)
 
@@ -75,7 +82,13 @@ class PromptSet:
     def describe(self) -> dict[str, Any]:
         """What a result says of its prompts. The hash is that of their texts and categories, in their order."""
         digest = hashlib.sha256(json.dumps(self.prompts).encode()).hexdigest()
-        facts: dict[str, Any] = {"set": self.name, "of": self.origin, "count": len(self), "sha256": digest, "departures": list(self.departures)}
+        facts: dict[str, Any] = {
+            "set": self.name,
+            "of": self.origin,
+            "count": len(self),
+            "sha256": digest,
+            "departures": list(self.departures),
+        }
         return facts | ({"rule": self.rule} if self.rule else {})
 
     def first(self, count: int, seed: int | None) -> PromptSet:
@@ -84,8 +97,12 @@ class PromptSet:
             raise UserError(f"--n {count}: {self.origin} holds {len(self)} prompts; expected at most as many")
         if count == len(self):
             return self
-        numbers = range(count) if seed is None else sorted(random.Random(seed).sample(range(len(self)), count))
-        how = f"{count} of its {len(self)} prompts, " + ("the first" if seed is None else f"drawn with seed {seed}")
+        numbers = (
+            range(count) if seed is None else sorted(random.Random(seed).sample(range(len(self)), count))
+        )
+        how = f"{count} of its {len(self)} prompts, " + (
+            "the first" if seed is None else f"drawn with seed {seed}"
+        )
         return dataclasses.replace(self, numbers=numbers, departures=(*self.departures, how))
 
 
@@ -98,31 +115,49 @@ def read_prompt_set(source: str | None, format: str | None = None, all_captions:
         return PromptSet.whole(OWN.stem, "distill", _read(OWN, "table", False)[1])
     if re.fullmatch(r"labels:[1-9]\d*", source):
         if format is not None or all_captions:
-            raise UserError("--format and --captions: go with a file of prompts; leave them out with labels:N")
+            raise UserError(
+                "--format and --captions: go with a file of prompts; leave them out with labels:N"
+            )
         labels = range(int(source.partition(":")[2]))
-        return PromptSet.whole("labels", source, [Prompt(f"label {label}", f"label {label}", label) for label in labels])
+        return PromptSet.whole(
+            "labels", source, [Prompt(f"label {label}", f"label {label}", label) for label in labels]
+        )
     if not source.strip() or (re.fullmatch(r"\w+:\S*", source) and not Path(source).exists()):
-        raise UserError(f"--prompts '{source}': expected a file, a folder, a dataset of the hub, or labels:N of N labels, such as labels:10")
+        raise UserError(
+            f"--prompts '{source}': expected a file, a folder, a dataset of the hub, or labels:N of N labels, such as labels:10"
+        )
     files = _files(_locate(source), source)
     read = [_read(path, format, all_captions) for path in files]
     formats = sorted({name for name, _ in read})
     if len(formats) > 1 or (len(files) > 1 and formats[0] in ("coco", "mjhq", "text")):
-        raise UserError(f"--prompts {source}: holds {', '.join(path.name for path in files[:3])}; expected one file of prompts: name it")
+        raise UserError(
+            f"--prompts {source}: holds {', '.join(path.name for path in files[:3])}; expected one file of prompts: name it"
+        )
     prompts = [prompt for _, found in read for prompt in found]
     if not prompts:
         raise UserError(f"--prompts {source}: holds no prompt")
     if all_captions and formats[0] != "coco":
-        raise UserError(f"--captions all: goes with COCO's captions; expected one for the {formats[0]} of {source}")
+        raise UserError(
+            f"--captions all: goes with COCO's captions; expected one for the {formats[0]} of {source}"
+        )
     kind = FORMATS[formats[0]]
     name = files[0].stem if formats[0] in ("table", "text") else formats[0]
-    departures = (f"{len(prompts)} prompts, not {kind.published}",) if kind.published not in (None, len(prompts)) else ()
+    departures = (
+        (f"{len(prompts)} prompts, not {kind.published}",)
+        if kind.published not in (None, len(prompts))
+        else ()
+    )
     return PromptSet.whole(name, source, prompts, departures, _rule(formats[0], all_captions))
 
 
 def _rule(format: str, all_captions: bool) -> str | None:
     if format != "coco":
         return None
-    return "every caption, by image and id" if all_captions else "one caption an image, that of the lowest id, by image"
+    return (
+        "every caption, by image and id"
+        if all_captions
+        else "one caption an image, that of the lowest id, by image"
+    )
 
 
 def _read(path: Path, format: str | None, all_captions: bool) -> tuple[str, list[Prompt]]:
@@ -131,8 +166,12 @@ def _read(path: Path, format: str | None, all_captions: bool) -> tuple[str, list
     name = format or next((name for name, known in FORMATS.items() if known.fits(content)), None)
     if name is None:
         if isinstance(content, Table):
-            raise UserError(f"--prompts {path}: has no column of prompts among {', '.join(content.columns)}; expected {FORMATS['table'].expected}")
-        raise UserError(f"--prompts {path}: is JSON of no known kind; expected what one of {', '.join(FORMATS)} is")
+            raise UserError(
+                f"--prompts {path}: has no column of prompts among {', '.join(content.columns)}; expected {FORMATS['table'].expected}"
+            )
+        raise UserError(
+            f"--prompts {path}: is JSON of no known kind; expected what one of {', '.join(FORMATS)} is"
+        )
     if not FORMATS[name].fits(content):
         raise UserError(f"--prompts {path}: is not of the format '{name}'; expected {FORMATS[name].expected}")
     return name, FORMATS[name].read(Source(content, str(path), path.stem, all_captions))
@@ -152,7 +191,9 @@ def _locate(source: str) -> Path:
     try:
         folder = Path(snapshot_download(name, repo_type="dataset", allow_patterns=wanted))
     except (OSError, ValueError) as error:
-        raise UserError(f"--prompts {source}: is no file, and cannot be had from the hub ({str(error).splitlines()[0]})") from error
+        raise UserError(
+            f"--prompts {source}: is no file, and cannot be had from the hub ({str(error).splitlines()[0]})"
+        ) from error
     if not (folder / inside).exists():
         raise UserError(f"--prompts {source}: the dataset {name} holds no {inside}")
     return folder / inside
@@ -163,8 +204,12 @@ def _files(path: Path, source: str) -> list[Path]:
     if not path.is_dir():
         return [path]
     found = (file for file in path.rglob("*") if file.suffix in ENDINGS and file.is_file())
-    files = sorted(found, key=lambda file: natural_key(file.relative_to(path).as_posix()))  # prompts are paired with images by their order
+    files = sorted(
+        found, key=lambda file: natural_key(file.relative_to(path).as_posix())
+    )  # prompts are paired with images by their order
     if not files:
-        raise UserError(f"--prompts {source}: holds no file of prompts; expected one ending in {', '.join(ENDINGS)}")
+        raise UserError(
+            f"--prompts {source}: holds no file of prompts; expected one ending in {', '.join(ENDINGS)}"
+        )
     styles = [file for file in files if file.name in STYLES]
     return styles if len(styles) == len(STYLES) else files

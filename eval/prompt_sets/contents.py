@@ -70,13 +70,19 @@ def _read_parquet(path: Path) -> Table:
     try:
         from pyarrow import lib, parquet
     except ImportError as error:
-        raise UserError(f"--prompts {path}: is Parquet, which needs pyarrow; pip install '.[data]'") from error
+        raise UserError(
+            f"--prompts {path}: is Parquet, which needs pyarrow; pip install '.[data]'"
+        ) from error
     try:
         names = parquet.read_schema(path).names
-        wanted = [name for name in names if name.lower() in (*PROMPT_COLUMNS, "category", "challenge")]  # others may hold images
+        wanted = [
+            name for name in names if name.lower() in (*PROMPT_COLUMNS, "category", "challenge")
+        ]  # others may hold images
         columns = parquet.read_table(path, columns=wanted)
     except (OSError, lib.ArrowException) as error:
-        raise UserError(f"--prompts {path}: cannot be read as Parquet ({str(error).splitlines()[0]})") from error
+        raise UserError(
+            f"--prompts {path}: cannot be read as Parquet ({str(error).splitlines()[0]})"
+        ) from error
     return Table({name: columns[name].to_pylist() for name in wanted} or {name: [] for name in names})
 
 
@@ -105,7 +111,9 @@ def _read_json_lines(text: str, path: Path, whole: Exception) -> Content:
                 raise UserError(f"--prompts {path}, line {number}: is not JSON ({error})") from error
             return Lines(split_lines(text))
         if not isinstance(rows[-1], dict):
-            raise UserError(f"--prompts {path}, line {number}: expected a JSON object, found {type(rows[-1]).__name__}")
+            raise UserError(
+                f"--prompts {path}, line {number}: expected a JSON object, found {type(rows[-1]).__name__}"
+            )
     return _table_of(rows)
 
 
@@ -123,16 +131,29 @@ def _read_table(text: str, path: Path) -> Table | None:
     if path.suffix not in (".tsv", ".csv") and not (known and len(names) > 1):
         return None
     try:
-        settings: dict[str, Any] = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if by_tabs else {"strict": True}
-        rows = [row for row in csv.reader(io.StringIO(text, newline=""), **settings) if any(cell.strip() for cell in row)]
+        settings: dict[str, Any] = (
+            {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if by_tabs else {"strict": True}
+        )
+        rows = [
+            row
+            for row in csv.reader(io.StringIO(text, newline=""), **settings)
+            if any(cell.strip() for cell in row)
+        ]
     except csv.Error as error:
         raise UserError(f"--prompts {path}: cannot be read as a table ({error})") from error
     names = [name.strip() for name in rows[0]]
     wrong = next((number for number, row in enumerate(rows, start=1) if len(row) > len(names)), None)
     if wrong is not None:
-        raise UserError(f"--prompts {path}: row {wrong} has {len(rows[wrong - 1])} columns; expected {len(names)} as its first")
+        raise UserError(
+            f"--prompts {path}: row {wrong} has {len(rows[wrong - 1])} columns; expected {len(names)} as its first"
+        )
     unquoted = _unquoted if by_tabs else str
-    table = Table({name: [unquoted(row[place]) if place < len(row) else None for row in rows[1:]] for place, name in enumerate(names)})
+    table = Table(
+        {
+            name: [unquoted(row[place]) if place < len(row) else None for row in rows[1:]]
+            for place, name in enumerate(names)
+        }
+    )
     for column in (table.named(*PROMPT_COLUMNS), table.named("category")):
         if column is not None and None in table.columns[column]:
             short = f"row {table.columns[column].index(None) + 2} ends before its column '{column}'"
@@ -143,5 +164,7 @@ def _read_table(text: str, path: Path) -> Table | None:
 def _unquoted(cell: str) -> str:
     """A cell without the quotes of a spreadsheet, which stand around it and are doubled in it; others belong to the text."""
     inner = cell[1:-1]
-    quoted = len(cell) > 1 and cell[0] == cell[-1] == '"' and '""' in inner and '"' not in inner.replace('""', "")
+    quoted = (
+        len(cell) > 1 and cell[0] == cell[-1] == '"' and '""' in inner and '"' not in inner.replace('""', "")
+    )
     return inner.replace('""', '"') if quoted else cell

@@ -41,7 +41,9 @@ class Format:
 
 
 def _is_table(*names: str) -> Callable[[Content], bool]:
-    return lambda content: isinstance(content, Table) and {name.lower() for name in content.columns} >= set(names)
+    return lambda content: (
+        isinstance(content, Table) and {name.lower() for name in content.columns} >= set(names)
+    )
 
 
 def _fits_hpsv2(content: Content) -> bool:
@@ -49,11 +51,17 @@ def _fits_hpsv2(content: Content) -> bool:
 
 
 def _fits_coco(content: Content) -> bool:
-    return isinstance(content, Json) and isinstance(content.value, dict) and isinstance(content.value.get("annotations"), list)
+    return (
+        isinstance(content, Json)
+        and isinstance(content.value, dict)
+        and isinstance(content.value.get("annotations"), list)
+    )
 
 
 def _fits_mjhq(content: Content) -> bool:
-    entries = list(content.value.values()) if isinstance(content, Json) and isinstance(content.value, dict) else []
+    entries = (
+        list(content.value.values()) if isinstance(content, Json) and isinstance(content.value, dict) else []
+    )
     return bool(entries) and all(isinstance(entry, dict) and "prompt" in entry for entry in entries)
 
 
@@ -69,7 +77,10 @@ def read_table(source: Source) -> list[Prompt]:
 
 def read_hpsv2(source: Source) -> list[Prompt]:
     """A list of prompts in one style, which the file is named for."""
-    return [_prompt(text, source.stem, source, f"entry {row}") for row, text in enumerate(source.content.value, start=1)]
+    return [
+        _prompt(text, source.stem, source, f"entry {row}")
+        for row, text in enumerate(source.content.value, start=1)
+    ]
 
 
 def read_coco(source: Source) -> list[Prompt]:
@@ -78,7 +89,9 @@ def read_coco(source: Source) -> list[Prompt]:
         found = [(one["image_id"], one["id"], one["caption"]) for one in source.content.value["annotations"]]
         found.sort(key=lambda one: one[:2])
     except (KeyError, TypeError) as error:
-        raise UserError(f"--prompts {source.path}: expected annotations of image_id, id and caption, as in captions_val2014.json") from error
+        raise UserError(
+            f"--prompts {source.path}: expected annotations of image_id, id and caption, as in captions_val2014.json"
+        ) from error
     if not source.all_captions:
         found = [next(captions) for _, captions in itertools.groupby(found, key=lambda one: one[0])]
     return [_prompt(text, None, source, f"caption {number}") for _, number, text in found]
@@ -86,7 +99,10 @@ def read_coco(source: Source) -> list[Prompt]:
 
 def read_mjhq(source: Source) -> list[Prompt]:
     """Prompts by the ids of Midjourney's images, in the file's order, with their categories."""
-    return [_prompt(entry["prompt"], entry.get("category"), source, f"'{name}'") for name, entry in source.content.value.items()]
+    return [
+        _prompt(entry["prompt"], entry.get("category"), source, f"'{name}'")
+        for name, entry in source.content.value.items()
+    ]
 
 
 def read_lines(source: Source) -> list[Prompt]:
@@ -103,9 +119,19 @@ def _prompt(text: Any, category: Any, source: Source, where: str) -> Prompt:
 
 
 FORMATS = {
-    "parti": Format(_is_table("prompt", "category", "challenge"), read_table, "a table of Prompt, Category and Challenge", 1632),
+    "parti": Format(
+        _is_table("prompt", "category", "challenge"),
+        read_table,
+        "a table of Prompt, Category and Challenge",
+        1632,
+    ),
     "drawbench": Format(_is_table("prompts", "category"), read_table, "a table of Prompts and Category", 200),
-    "hpsv2": Format(_fits_hpsv2, read_hpsv2, "a JSON list of texts for each style, or the folder of anime.json and the others", 3200),
+    "hpsv2": Format(
+        _fits_hpsv2,
+        read_hpsv2,
+        "a JSON list of texts for each style, or the folder of anime.json and the others",
+        3200,
+    ),
     "coco": Format(_fits_coco, read_coco, "JSON with annotations of image_id, id and caption"),
     "mjhq": Format(_fits_mjhq, read_mjhq, "JSON of ids, each with a prompt and a category", 30_000),
     "table": Format(

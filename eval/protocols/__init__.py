@@ -74,7 +74,9 @@ def read_protocol(name: str, setting: str = "--protocol") -> Protocol:
     """The protocol of this name. Raises UserError where there is none, naming the setting that asked for it."""
     if name not in protocol_names():
         raise UserError(f"{setting} {name}: is not in eval/protocols{did_you_mean(name, protocol_names())}")
-    return Protocol.model_validate({"name": name, **yaml.safe_load((FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))})
+    return Protocol.model_validate(
+        {"name": name, **yaml.safe_load((FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))}
+    )
 
 
 def distance_key(protocol: str) -> str:
@@ -93,7 +95,9 @@ def default_protocol(shape: Sequence[int]) -> Protocol:
     """
     few, installed = math.prod(shape) <= FEW, find_spec("efficientnet_lite_pytorch") is not None
     if not few and not installed:
-        raise UserError(f"images of {tuple(shape)}: their pixels are no features; expected pip install '.[eval]' for fd-effnet, or a protocol")
+        raise UserError(
+            f"images of {tuple(shape)}: their pixels are no features; expected pip install '.[eval]' for fd-effnet, or a protocol"
+        )
     return read_protocol("fd-pixel" if few else "fd-effnet")
 
 
@@ -117,4 +121,6 @@ def _explained(protocol: Protocol) -> str:
 
 
 def _wrapped(name: str, text: str) -> str:
-    return textwrap.fill(text, 100, initial_indent=name, subsequent_indent=" " * len(name), break_on_hyphens=False)
+    return textwrap.fill(
+        text, 100, initial_indent=name, subsequent_indent=" " * len(name), break_on_hyphens=False
+    )

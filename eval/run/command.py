@@ -23,7 +23,15 @@ from eval.metrics import exact as laboratory
 from eval.protocols import default_protocol
 from eval.run.evaluate import evaluate, sampling_times
 from eval.run.grids import save_grids
-from eval.run.images import Images, draw_student, draw_teacher, parse_data, read_array_file, read_folder, read_real
+from eval.run.images import (
+    Images,
+    draw_student,
+    draw_teacher,
+    parse_data,
+    read_array_file,
+    read_folder,
+    read_real,
+)
 from eval.run.table import render
 
 DRAWN = 10_000
@@ -33,7 +41,11 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     """Gather the images, measure, print the table, and write `eval.json` and the grids. Returns the results."""
     out = options.out or options.run
     config: Any = None if options.run is None else read_run(options.run)
-    if options.data is None and config.data is None and isinstance(getattr(config, "teacher", None), LaboratoryTeacher):
+    if (
+        options.data is None
+        and config.data is None
+        and isinstance(getattr(config, "teacher", None), LaboratoryTeacher)
+    ):
         return run_laboratory(options, config)
     data: DataSettings | None = parse_data(options.data) if options.data else config.data
     if data is None:
@@ -63,7 +75,12 @@ def run_laboratory(options: argparse.Namespace, config: Any) -> dict[str, Any]:
     out = options.out or options.run
     check_writable(out)
     generator, n = distill.load_generator(options.run), options.n or DRAWN
-    samples = sample_generator(generator, range(options.seed, options.seed + n), balanced_labels(n, generator.label_count), options.batch_size)
+    samples = sample_generator(
+        generator,
+        range(options.seed, options.seed + n),
+        balanced_labels(n, generator.label_count),
+        options.batch_size,
+    )
     student = laboratory.evaluate_vectors(config.teacher.load(), generator, samples)
     results = {"protocol": "laboratory", "n": n, "seed": options.seed, "student": student}
     print(laboratory.render(results))
@@ -85,9 +102,17 @@ def gather_images(options: argparse.Namespace, config: Any, train: Images) -> di
     drawn: dict[str, Images] = {}
     if "student" in networks:
         drawn["student"] = draw_student(networks["student"], seeds, options.batch_size, prompts["student"])
-    if "teacher" in networks:  # guided as the student's loss had it, where it takes prompts: without guidance such teachers are of no use
-        guidance = config.guidance.teacher if isinstance(config, DistillRun) and networks["teacher"].takes_text else 1.0
-        drawn["teacher"] = draw_teacher(networks["teacher"], seeds, options.batch_size, prompts["teacher"], guidance)
+    if (
+        "teacher" in networks
+    ):  # guided as the student's loss had it, where it takes prompts: without guidance such teachers are of no use
+        guidance = (
+            config.guidance.teacher
+            if isinstance(config, DistillRun) and networks["teacher"].takes_text
+            else 1.0
+        )
+        drawn["teacher"] = draw_teacher(
+            networks["teacher"], seeds, options.batch_size, prompts["teacher"], guidance
+        )
     return drawn
 
 
@@ -115,9 +140,13 @@ def open_networks(options: argparse.Namespace, config: Any) -> dict[str, Any]:
 def check_fits(role: str, network: Any, train: Images) -> None:
     """Raises UserError where a network makes other images, or has other labels, than the data."""
     if tuple(network.pixel_shape) != train.shape:
-        raise UserError(f"the {role} makes images of {tuple(network.pixel_shape)}; expected {train.shape} as the data's")
+        raise UserError(
+            f"the {role} makes images of {tuple(network.pixel_shape)}; expected {train.shape} as the data's"
+        )
     if train.label_count and not network.takes_text and network.label_count not in (0, train.label_count):
-        raise UserError(f"the {role} has {network.label_count} labels; expected {train.label_count} as the data's")
+        raise UserError(
+            f"the {role} has {network.label_count} labels; expected {train.label_count} as the data's"
+        )
 
 
 def check_writable(folder: Path) -> None:

@@ -37,7 +37,12 @@ def extraction(protocol: Protocol) -> Extract:
 
     def extract(images: Images) -> Tensor:
         blocks = images.pixels.split(BLOCK)
-        return torch.cat([features_of(extractor, torch.stack([prepare(image, protocol) for image in block]))["features"] for block in blocks])
+        return torch.cat(
+            [
+                features_of(extractor, torch.stack([prepare(image, protocol) for image in block]))["features"]
+                for block in blocks
+            ]
+        )
 
     return extract
 
@@ -57,13 +62,24 @@ class Measured:
     def of(cls, images: Images, name: str, protocol: Protocol, extract: Extract) -> Measured:
         """Raises UserError, with the set's name, where it is too small to be measured."""
         if len(images) <= NEIGHBOURS:
-            raise UserError(f"{name}: {len(images)} images; expected at least {NEIGHBOURS + 1}, for neighbours and a covariance")
+            raise UserError(
+                f"{name}: {len(images)} images; expected at least {NEIGHBOURS + 1}, for neighbours and a covariance"
+            )
         features = extract(images)
-        return cls(features, images.labels, Statistics.of(features), Manifold.of(features), distance_key(protocol.name))
+        return cls(
+            features,
+            images.labels,
+            Statistics.of(features),
+            Manifold.of(features),
+            distance_key(protocol.name),
+        )
 
     def compare(self, real: Measured) -> dict[str, float]:
         """Fréchet distance, precision and recall of these images against real ones."""
-        return {self.distance: frechet_distance(self.statistics, real.statistics), **precision_recall(real.manifold, self.manifold)}
+        return {
+            self.distance: frechet_distance(self.statistics, real.statistics),
+            **precision_recall(real.manifold, self.manifold),
+        }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,10 +91,16 @@ class Reference:
     classifier: LabelClassifier | None
 
     @classmethod
-    def of(cls, train: Images, held_out: Images | None, measure: Callable[[Images, str], Measured]) -> Reference:
+    def of(
+        cls, train: Images, held_out: Images | None, measure: Callable[[Images, str], Measured]
+    ) -> Reference:
         measured = measure(train, "real training images")
-        classifier = None if measured.labels is None else LabelClassifier.fit(measured.features, measured.labels)
-        return cls(measured, None if held_out is None else measure(held_out, "real held-out images"), classifier)
+        classifier = (
+            None if measured.labels is None else LabelClassifier.fit(measured.features, measured.labels)
+        )
+        return cls(
+            measured, None if held_out is None else measure(held_out, "real held-out images"), classifier
+        )
 
     def measure(self, made: Measured) -> dict[str, Any]:
         """All metrics of a set of images; those that cannot be had are left out."""
@@ -87,7 +109,11 @@ class Reference:
             results["label_agreement"] = self.classifier.agreement(made.features, made.labels)
         if self.held_out is not None:
             copied = memorisation(made.features, self.train.features, self.held_out.features)
-            results |= {"memorised": copied.share, "memorised_deviation": copied.deviation, "held_out": made.compare(self.held_out)}
+            results |= {
+                "memorised": copied.share,
+                "memorised_deviation": copied.deviation,
+                "held_out": made.compare(self.held_out),
+            }
         return results
 
     def describe(self) -> dict[str, Any]:
@@ -104,29 +130,47 @@ class Reference:
         if self.classifier is not None and self.held_out.labels is not None:
             accuracy = self.classifier.agreement(self.held_out.features, self.held_out.labels)
             results |= {"label_agreement": accuracy, "classifier_accuracy": accuracy}
-        return {**results, "memorised": memorisation(self.held_out.features, self.train.features, self.held_out.features).expected}
+        return {
+            **results,
+            "memorised": memorisation(
+                self.held_out.features, self.train.features, self.held_out.features
+            ).expected,
+        }
 
 
-def evaluate(made: Mapping[str, Images], train: Images, held_out: Images | None, seed: int | None = None) -> dict[str, Any]:
+def evaluate(
+    made: Mapping[str, Images], train: Images, held_out: Images | None, seed: int | None = None
+) -> dict[str, Any]:
     """Measure sets of images, equally many in each, by their role: `student`, `teacher` or `images`. Returns what `eval.json` holds.
 
     `seed` is the first image's, None where the images were not drawn here. Raises UserError where a set has fewer than 4 images.
     """
     counts = {len(images) for images in made.values()}
     if len(counts) != 1:
-        raise UserError(f"sets of {sorted(counts)} images; expected equally many, the distances are biased by the number")
+        raise UserError(
+            f"sets of {sorted(counts)} images; expected equally many, the distances are biased by the number"
+        )
     protocol = default_protocol(train.shape)
     measure = partial(Measured.of, protocol=protocol, extract=extraction(protocol))
     reference = Reference.of(train, held_out, measure)
     measured = {role: measure(images, role) for role, images in made.items()}
-    results: dict[str, Any] = {"protocol": protocol.name, "features": protocol.features, "n": counts.pop(), "seed": seed}
+    results: dict[str, Any] = {
+        "protocol": protocol.name,
+        "features": protocol.features,
+        "n": counts.pop(),
+        "seed": seed,
+    }
     results |= {role: reference.measure(images) for role, images in measured.items()}
     results["reference"] = reference.describe()
     real = {"real_train": train} if held_out is None else {"real_train": train, "real_held_out": held_out}
     results["hashes"] = {name: images.sha256 for name, images in {**real, **made}.items()}
     results["skipped"] = skipped(measured, reference)
     doubts = {"real training images": reference.train, "real held-out images": reference.held_out, **measured}
-    results["warnings"] = [f"{name}: {images.statistics.warning}" for name, images in doubts.items() if images and images.statistics.warning]
+    results["warnings"] = [
+        f"{name}: {images.statistics.warning}"
+        for name, images in doubts.items()
+        if images and images.statistics.warning
+    ]
     return results
 
 

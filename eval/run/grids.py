@@ -12,12 +12,12 @@ from distill.data.images import save_grid
 from distill.storage.files import new_folder
 from eval.run.images import Images
 
-ROWS, MOST_COLUMNS = 10, 10
+ROWS, MAX_COLUMNS = 10, 10
 
 
 def save_grids(folder: Path, real: Images, made: Mapping[str, Images]) -> None:
     """Write `real.png` and one PNG for each set of images, replacing the folder. Raises UserError where it cannot be written."""
-    columns = real.label_count if 0 < real.label_count <= MOST_COLUMNS else MOST_COLUMNS
+    columns = real.label_count if 0 < real.label_count <= MAX_COLUMNS else MAX_COLUMNS
     try:
         with new_folder(folder) as partial:
             save_grid(real.pixels[by_label(real, ROWS * columns)], partial / "real.png", columns)
@@ -31,6 +31,8 @@ def by_label(images: Images, count: int) -> list[int]:
     """Rows of at most `count` images: the i-th has label i % label_count, as generated images have; in order where there are no labels."""
     if images.labels is None:
         return list(range(min(count, len(images))))
-    of_label = [torch.nonzero(images.labels == label).flatten().tolist() for label in range(images.label_count)]
+    of_label = [
+        torch.nonzero(images.labels == label).flatten().tolist() for label in range(images.label_count)
+    ]
     turns = ((index // images.label_count, of_label[index % images.label_count]) for index in range(count))
     return [rows[turn % len(rows)] for turn, rows in turns if rows]

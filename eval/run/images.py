@@ -28,7 +28,9 @@ from distill.types import Condition, DataSource, Denoiser, Generator
 from eval.features import quantise
 from eval.metrics.subsets import evenly
 
-NAMED_FOLDERS = "has sub-folders with names, which are not known as labels; expected none, or their names to be numbers,"
+NAMED_FOLDERS = (
+    "has sub-folders with names, which are not known as labels; expected none, or their names to be numbers,"
+)
 CHUNK = 512
 """Images held as floats at once."""
 
@@ -64,7 +66,9 @@ class Images:
         if count > len(self):
             raise UserError(f"--n {count}: {origin} holds {len(self)} images; expected at most as many")
         rows = evenly(len(self), count)
-        return dataclasses.replace(self, pixels=self.pixels[rows], labels=None if self.labels is None else self.labels[rows])
+        return dataclasses.replace(
+            self, pixels=self.pixels[rows], labels=None if self.labels is None else self.labels[rows]
+        )
 
 
 def parse_data(text: str, flag: str = "--data") -> DataSettings:
@@ -72,14 +76,18 @@ def parse_data(text: str, flag: str = "--data") -> DataSettings:
     name, *paths = text.split(":")
     sources = Choice("data.sources")
     if name not in sources.names:
-        raise UserError(f"{flag} {text}: '{name}' is not in distill/data/sources{did_you_mean(name, sources.names)}")
+        raise UserError(
+            f"{flag} {text}: '{name}' is not in distill/data/sources{did_you_mean(name, sources.names)}"
+        )
     settings = sources.settings(name)
     if "path" not in settings.model_fields and paths:
         raise UserError(f"{flag} {text}: {name} takes no path; expected {flag} {name}")
     if "path" in settings.model_fields and (not 1 <= len(paths) <= 2 or not all(paths)):
         raise UserError(f"{flag} {text}: expected {name}:PATH or {name}:PATH:HELD_OUT_PATH")
     try:
-        return cast(DataSettings, settings.model_validate(dict(zip(("path", "held_out_path"), paths, strict=False))))
+        return cast(
+            DataSettings, settings.model_validate(dict(zip(("path", "held_out_path"), paths, strict=False)))
+        )
     except ValidationError as error:
         raise UserError(f"{flag} {text}: {describe(error, {})}") from error
 
@@ -127,20 +135,34 @@ def _fitting(images: Images, real: Images, origin: str) -> Images:
     if images.shape != real.shape:
         raise UserError(f"{origin}: images of {images.shape}; expected {real.shape} as the data's")
     if real.label_count and images.label_count > real.label_count:
-        raise UserError(f"{origin}: label {images.label_count - 1} is out of range; expected labels from 0 to {real.label_count - 1} as the data's")
+        raise UserError(
+            f"{origin}: label {images.label_count - 1} is out of range; expected labels from 0 to {real.label_count - 1} as the data's"
+        )
     return images
 
 
-def draw_student(generator: Generator, seeds: range, batch_size: int, prompts: EncodedPrompts | None = None) -> Images:
+def draw_student(
+    generator: Generator, seeds: range, batch_size: int, prompts: EncodedPrompts | None = None
+) -> Images:
     """Images of a student, label i % label_count for image i, or prompt i % len(prompts). Raises UserError where one is not finite."""
-    sample = lambda rows, cond: sample_generator(generator, rows, cond, batch_size, progress=sys.stderr.isatty())  # noqa: E731
+    sample = lambda rows, cond: sample_generator(
+        generator, rows, cond, batch_size, progress=sys.stderr.isatty()
+    )
     return _draw(generator, seeds, batch_size, generator.evaluations, sample, "student", prompts)
 
 
-def draw_teacher(teacher: Denoiser, seeds: range, batch_size: int, prompts: EncodedPrompts | None = None, guidance: float = 1.0) -> Images:
+def draw_teacher(
+    teacher: Denoiser,
+    seeds: range,
+    batch_size: int,
+    prompts: EncodedPrompts | None = None,
+    guidance: float = 1.0,
+) -> Images:
     """Images of a teacher's sampler, from the noise and the labels or prompts that a student is given for the same seeds. Raises as for a student."""
     heun = Heun(guidance=guidance)
-    sample = lambda rows, cond: sample_teacher(teacher, rows, cond, heun, batch_size, progress=sys.stderr.isatty())  # noqa: E731
+    sample = lambda rows, cond: sample_teacher(
+        teacher, rows, cond, heun, batch_size, progress=sys.stderr.isatty()
+    )
     return _draw(teacher, seeds, batch_size, heun.evaluations, sample, "teacher", prompts)
 
 
@@ -154,9 +176,13 @@ def _draw(
     prompts: EncodedPrompts | None,
 ) -> Images:
     """Sample and time. One batch is sampled beforehand for nothing: it pays for memory, threads and kernels."""
-    cond = balanced_labels(len(seeds), network.label_count) if prompts is None else prompts.balanced(len(seeds))
+    cond = (
+        balanced_labels(len(seeds), network.label_count) if prompts is None else prompts.balanced(len(seeds))
+    )
     sample(seeds[:batch_size], cond[:batch_size])
     start = time.perf_counter()
     images = sample(seeds, cond)
     seconds = time.perf_counter() - start
-    return Images(quantise(images, f"the {role}'s images"), cond.label, network.label_count, seconds, evaluations)
+    return Images(
+        quantise(images, f"the {role}'s images"), cond.label, network.label_count, seconds, evaluations
+    )

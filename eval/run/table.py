@@ -23,9 +23,17 @@ def render(results: Mapping[str, Any]) -> str:
     columns = {role: results[role] for role in ROLES if role in results}
     if distance in reference:
         columns[f"{reference['held_out_images']} held-out"] = reference
-    cells = [[""] + [title for role in columns for title in (role, "")], [""] + ["vs train", "vs held-out"] * len(columns)]
-    for key, (name, form) in {distance: (f"Fréchet distance ({results['features']})", "{:.4f}"), **ROWS}.items():
-        sides = [side.get(key) for column in columns.values() for side in (column, column.get("held_out", {}))]
+    cells = [
+        [""] + [title for role in columns for title in (role, "")],
+        [""] + ["vs train", "vs held-out"] * len(columns),
+    ]
+    for key, (name, form) in {
+        distance: (f"Fréchet distance ({results['features']})", "{:.4f}"),
+        **ROWS,
+    }.items():
+        sides = [
+            side.get(key) for column in columns.values() for side in (column, column.get("held_out", {}))
+        ]
         cells.append([name, *("-" if value is None else form.format(value) for value in sides)])
     return "\n".join([_title(results), "", *aligned(cells), "", *_notes(results)])
 
@@ -40,7 +48,11 @@ def _title(results: Mapping[str, Any]) -> str:
 def aligned(cells: Sequence[Sequence[str]]) -> list[str]:
     """Rows of cells as lines, the first column to the left, the others to the right."""
     widths = [max(len(row[place]) for row in cells) for place in range(len(cells[0]))]
-    lines = [row[0].ljust(widths[0]) + "".join(f"  {cell:>{width}}" for cell, width in zip(row[1:], widths[1:], strict=True)) for row in cells]
+    lines = [
+        row[0].ljust(widths[0])
+        + "".join(f"  {cell:>{width}}" for cell, width in zip(row[1:], widths[1:], strict=True))
+        for row in cells
+    ]
     return [line.rstrip() for line in lines]
 
 
@@ -49,10 +61,14 @@ def _notes(results: Mapping[str, Any]) -> list[str]:
     reference, times = results["reference"], results.get("sampling", {})
     notes = []
     if "classifier_accuracy" in reference:
-        notes.append(f"label agreement: the classifier is right on {reference['classifier_accuracy']:.1%} of the held-out images")
+        notes.append(
+            f"label agreement: the classifier is right on {reference['classifier_accuracy']:.1%} of the held-out images"
+        )
     if "memorised" in reference:
         deviation = max(results[role]["memorised_deviation"] for role in ROLES if role in results)
-        notes.append(f"memorised: {reference['memorised']:.3f} ± {deviation:.3f} is expected where nothing is; more is copying")
+        notes.append(
+            f"memorised: {reference['memorised']:.3f} ± {deviation:.3f} is expected where nothing is; more is copying"
+        )
     for role in ROLES:
         if f"{role}_ms_per_image" in times:
             evaluations = times[f"{role}_evaluations"]

@@ -29,7 +29,16 @@ def file(tmp_path: Path) -> Path:
 
 
 def test_an_override_is_read_as_yaml_would_be(file: Path) -> None:
-    config = read_config(file, ["--generator.optimizer.lr", "3e-4", "--fake.updates=5", "--generator.noise_levels", "{name: karras, stop: 0.8}"])
+    config = read_config(
+        file,
+        [
+            "--generator.optimizer.lr",
+            "3e-4",
+            "--fake.updates=5",
+            "--generator.noise_levels",
+            "{name: karras, stop: 0.8}",
+        ],
+    )
     assert isinstance(config, DistillRun)
     assert config.generator.optimizer.lr == 3e-4
     assert config.fake.updates == 5
@@ -37,7 +46,14 @@ def test_an_override_is_read_as_yaml_would_be(file: Path) -> None:
 
 
 def test_a_resolved_configuration_reads_back_as_itself(file: Path, tmp_path: Path) -> None:
-    overrides = ["--terms", "[{name: gan, weight: 0.1}]", "--discriminator.reads", "fake", "--ratio.bins", "4"]
+    overrides = [
+        "--terms",
+        "[{name: gan, weight: 0.1}]",
+        "--discriminator.reads",
+        "fake",
+        "--ratio.bins",
+        "4",
+    ]
     config = read_config(file, overrides)
     again = tmp_path / "again.yaml"
     again.write_text(to_yaml(config))
@@ -56,15 +72,36 @@ def test_a_resolved_configuration_reads_back_as_itself(file: Path, tmp_path: Pat
         (["--teacher.name", "natve"], "teacher: 'natve' is not in distill/teachers; did you mean 'native'?"),
         (["--teacher.pth", "x"], "teacher: unknown key 'pth'; did you mean 'path'?"),
         (["--task", "distil"], "task: is 'distil'; did you mean 'distill'?"),
-        (["--objective.name", "score_machting"], "objective.name: is 'score_machting'; did you mean 'score_matching'?"),
-        (["--objective.divergence", "forward_k"], "objective.divergence: 'forward_k' is not a divergence; did you mean 'forward_kl'?"),
-        (["--objective.weighting", "dmdd"], "objective.weighting: expected 'score', 'prediction' or 'dmd'; did you mean 'dmd'?; found 'dmdd'"),
-        (["--generator.noise_levels", "{name: karras, rho: -1}"], "generator.noise_levels.rho: expected greater than 0; found -1"),
+        (
+            ["--objective.name", "score_machting"],
+            "objective.name: is 'score_machting'; did you mean 'score_matching'?",
+        ),
+        (
+            ["--objective.divergence", "forward_k"],
+            "objective.divergence: 'forward_k' is not a divergence; did you mean 'forward_kl'?",
+        ),
+        (
+            ["--objective.weighting", "dmdd"],
+            "objective.weighting: expected 'score', 'prediction' or 'dmd'; did you mean 'dmd'?; found 'dmdd'",
+        ),
+        (
+            ["--generator.noise_levels", "{name: karras, rho: -1}"],
+            "generator.noise_levels.rho: expected greater than 0; found -1",
+        ),
         (["--terms", "[{name: gan, weight: 1}]"], "terms: gan needs a discriminator"),
-        (["--objective.divergence", "forward_kl"], "objective.divergence: needs a density ratio; expected settings under 'ratio'"),
+        (
+            ["--objective.divergence", "forward_kl"],
+            "objective.divergence: needs a density ratio; expected settings under 'ratio'",
+        ),
         (["--ratio.bins", "3"], "ratio: needs a discriminator"),
-        (["--discriminator", "{}", "--data", "null"], "discriminator: needs real images; expected a source under 'data', or real: teacher"),
-        (["--discriminator.real", "teacher"], "discriminator.real: teacher needs stored samples; expected settings under 'teacher_samples'"),
+        (
+            ["--discriminator", "{}", "--data", "null"],
+            "discriminator: needs real images; expected a source under 'data', or real: teacher",
+        ),
+        (
+            ["--discriminator.real", "teacher"],
+            "discriminator.real: teacher needs stored samples; expected settings under 'teacher_samples'",
+        ),
         (
             ["--terms", "[{name: regression, weight: 1}]"],
             "terms: regression needs the teacher's samples; expected settings under 'teacher_samples'",
@@ -74,19 +111,42 @@ def test_a_resolved_configuration_reads_back_as_itself(file: Path, tmp_path: Pat
             "teacher_samples: are used by nothing; expected discriminator.real: teacher, or a regression term",
         ),
         (
-            ["--teacher_samples", "{path: x, count: 9, sampler: {churn: 1}}", "--terms", "[{name: regression, weight: 1}]"],
+            [
+                "--teacher_samples",
+                "{path: x, count: 9, sampler: {churn: 1}}",
+                "--terms",
+                "[{name: regression, weight: 1}]",
+            ],
             "teacher_samples.sampler.churn: regression needs the deterministic sampler; expected 0",
         ),
         (
             ["--discriminator.r1", "{weight: 1, at: features, approximate: true}"],
             "discriminator.r1: approximate: moves the image; expected at: image",
         ),
-        (["--discriminator", "{}", "--ratio.low", "30"], "ratio.low: is 30; expected less than ratio.high, 20"),
-        (["--generator.noise_levels", "{name: karras, sigma_min: 5, sigma_max: 4}"], "sigma_min: 5 is above sigma_max, 4; expected at most as much"),
-        (["--generator.noise_levels", "{name: uniform, start: 0.9, stop: 0.5}"], "start: 0.9 is above stop, 0.5; expected at most as much"),
-        (["--objective.divergence", "0*forward_kl"], "objective.divergence: '0*forward_kl' is 0 everywhere; expected a factor above 0"),
-        (["--generator.optimizer.betas", "[0.9, 1.0]"], "generator.optimizer.betas.1: expected less than 1; found 1.0"),
-        (["--seed", "99999999999999999999"], "seed: expected less than 9223372036854775808; found 99999999999999999999"),
+        (
+            ["--discriminator", "{}", "--ratio.low", "30"],
+            "ratio.low: is 30; expected less than ratio.high, 20",
+        ),
+        (
+            ["--generator.noise_levels", "{name: karras, sigma_min: 5, sigma_max: 4}"],
+            "sigma_min: 5 is above sigma_max, 4; expected at most as much",
+        ),
+        (
+            ["--generator.noise_levels", "{name: uniform, start: 0.9, stop: 0.5}"],
+            "start: 0.9 is above stop, 0.5; expected at most as much",
+        ),
+        (
+            ["--objective.divergence", "0*forward_kl"],
+            "objective.divergence: '0*forward_kl' is 0 everywhere; expected a factor above 0",
+        ),
+        (
+            ["--generator.optimizer.betas", "[0.9, 1.0]"],
+            "generator.optimizer.betas.1: expected less than 1; found 1.0",
+        ),
+        (
+            ["--seed", "99999999999999999999"],
+            "seed: expected less than 9223372036854775808; found 99999999999999999999",
+        ),
         (["--terms.0.weight", "3"], "--terms.0.weight: '0' is not an entry"),
         (["--steps"], "--steps: expected a value after it"),
         (["steps", "3"], "'steps': unexpected argument"),
@@ -107,8 +167,12 @@ def test_a_missing_key_is_named(file: Path) -> None:
         read_config(file)
 
 
-@pytest.mark.parametrize(("content", "message"), [("a: [", "is not YAML"), ("- 1", "expected a mapping"), (None, "cannot be read")])
-def test_a_file_that_is_no_configuration_is_refused(tmp_path: Path, content: str | None, message: str) -> None:
+@pytest.mark.parametrize(
+    ("content", "message"), [("a: [", "is not YAML"), ("- 1", "expected a mapping"), (None, "cannot be read")]
+)
+def test_a_file_that_is_no_configuration_is_refused(
+    tmp_path: Path, content: str | None, message: str
+) -> None:
     path = tmp_path / "run.yaml"
     if content is not None:
         path.write_text(content)
@@ -117,7 +181,11 @@ def test_a_file_that_is_no_configuration_is_refused(tmp_path: Path, content: str
 
 
 def test_overrides_split_at_the_first_equals_sign() -> None:
-    assert parse_overrides(["--a=b=c", "--d.e", "1.5", "--f", "[1, 2]"]) == [("a", "b=c"), ("d.e", 1.5), ("f", [1, 2])]
+    assert parse_overrides(["--a=b=c", "--d.e", "1.5", "--f", "[1, 2]"]) == [
+        ("a", "b=c"),
+        ("d.e", 1.5),
+        ("f", [1, 2]),
+    ]
 
 
 @pytest.mark.parametrize("path", sorted(Path("configs").rglob("*.yaml")), ids=str)
@@ -128,9 +196,14 @@ def test_every_preset_is_valid_and_says_where_it_comes_from(path: Path) -> None:
     assert any("Measured" in line for line in header)
 
 
-def test_a_run_that_cannot_be_continued_leaves_no_folder_and_names_its_damaged_file(file: Path, tmp_path: Path) -> None:
+def test_a_run_that_cannot_be_continued_leaves_no_folder_and_names_its_damaged_file(
+    file: Path, tmp_path: Path
+) -> None:
     run = tmp_path / "run"
-    with pytest.raises(UserError, match=r"^resume: no is no checkpoint; expected auto, never, or a folder such as checkpoints/step-00001000$"):
+    with pytest.raises(
+        UserError,
+        match=r"^resume: no is no checkpoint; expected auto, never, or a folder such as checkpoints/step-00001000$",
+    ):
         open_run_folder(read_config(file, ["--run_dir", str(run), "--resume", "no"]))
     assert not run.exists()
     config = read_config(file, ["--run_dir", str(run)])

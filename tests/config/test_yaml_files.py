@@ -38,9 +38,13 @@ def test_a_scalar_is_what_it_looks_like(text: str, value: object) -> None:
     assert type(found) is type(value)
 
 
-@pytest.mark.parametrize("value", ["no", "1e3", "010", "~", "true", "x: y", "1:30", "2026-01-01", 1e-05, 3, None, True, "é\n"])
+@pytest.mark.parametrize(
+    "value", ["no", "1e3", "010", "~", "true", "x: y", "1:30", "2026-01-01", 1e-05, 3, None, True, "é\n"]
+)
 def test_what_is_written_is_read_as_it_was_by_us_and_by_pyyaml(value: object) -> None:
-    assert parse_yaml(dump_yaml({"x": [value]})) == yaml.safe_load(dump_yaml({"x": [value]})) == {"x": [value]}
+    assert (
+        parse_yaml(dump_yaml({"x": [value]})) == yaml.safe_load(dump_yaml({"x": [value]})) == {"x": [value]}
+    )
 
 
 @pytest.mark.parametrize(
@@ -91,7 +95,9 @@ WRITTEN = {
 
 
 @pytest.mark.parametrize(("override", "expected"), WRITTEN.items(), ids=WRITTEN)
-def test_a_setting_is_understood_as_people_write_it(tmp_path: Path, override: str, expected: tuple[str, object]) -> None:
+def test_a_setting_is_understood_as_people_write_it(
+    tmp_path: Path, override: str, expected: tuple[str, object]
+) -> None:
     (tmp_path / "run.yaml").write_text(BASE)
     value = read_config(tmp_path / "run.yaml", override.split(" ", 1))
     for name in expected[0].split("."):
@@ -106,7 +112,10 @@ def test_a_setting_is_understood_as_people_write_it(tmp_path: Path, override: st
         ("--steps 1.5", "steps: expected a whole number, such as 10000 or 1e4; found 1.5"),
         ("--generator.optimizer.lr 1,5e-4", "expected a number, such as 0.0001 or 1e-4; found '1,5e-4'"),
         ("--precision fp16", "fp16 needs its losses scaled, which is not offered; expected bf16 or fp32"),
-        ("--trackers wandbb", "trackers.0: expected 'tensorboard', 'wandb' or 'trackio'; did you mean 'wandb'?"),
+        (
+            "--trackers wandbb",
+            "trackers.0: expected 'tensorboard', 'wandb' or 'trackio'; did you mean 'wandb'?",
+        ),
     ],
 )
 def test_what_cannot_be_meant_is_answered(tmp_path: Path, override: str, message: str) -> None:

@@ -27,7 +27,10 @@ def test_a_zip_of_edm_s_dataset_tool(tmp_path: Path) -> None:
     for row, name in enumerate(names):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         Image.fromarray(PIXELS[row]).save(tmp_path / name)
-    for file, labels in {"labelled.zip": list(zip(names, [3, 0, 1, 1, 6], strict=True)), "plain.zip": None}.items():
+    for file, labels in {
+        "labelled.zip": list(zip(names, [3, 0, 1, 1, 6], strict=True)),
+        "plain.zip": None,
+    }.items():
         with zipfile.ZipFile(tmp_path / file, "w") as archive:
             archive.writestr("dataset.json", json.dumps({"labels": labels}))
             for name in names:
@@ -57,7 +60,12 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_dataset_with_labels_or_captions(saved: Path) -> None:
     labelled = Settings(path=str(saved), label="kind", resolution=8, held_out_split="test")
     source = labelled.load()
-    assert (len(source), source.image_shape, source.label_count, len(labelled.load("held_out"))) == (5, (3, 8, 8), 3, 2)
+    assert (len(source), source.image_shape, source.label_count, len(labelled.load("held_out"))) == (
+        5,
+        (3, 8, 8),
+        3,
+        2,
+    )
     assert [source[row][1] for row in range(5)] == [2, 0, 1, 2, 1]
     assert torch.equal(torch.stack([source[row][0] for row in range(5)]), EXPECTED)
     captioned = Settings(path=str(saved), caption="text", resolution=4).load()

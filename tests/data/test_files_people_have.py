@@ -57,7 +57,9 @@ LINES = {
 
 
 @pytest.mark.parametrize(("content", "expected"), LINES.values(), ids=LINES)
-def test_training_and_evaluation_read_the_same_prompts(tmp_path: Path, content: bytes, expected: list[str]) -> None:
+def test_training_and_evaluation_read_the_same_prompts(
+    tmp_path: Path, content: bytes, expected: list[str]
+) -> None:
     write(tmp_path, {"prompts.txt": content})
     assert text_file.Settings(path=tmp_path / "prompts.txt").load() == expected
     assert read_prompt_set(str(tmp_path / "prompts.txt")).texts == expected
@@ -67,7 +69,10 @@ def test_training_and_evaluation_read_the_same_prompts(tmp_path: Path, content: 
     assert read_prompt_set(str(tmp_path / "prompts.jsonl")).texts == expected
 
 
-@pytest.mark.parametrize(("content", "reason"), [("a cat".encode("utf-16"), "is UTF-16"), ("é".encode("latin-1"), r"is not UTF-8 \(byte 0\)")])
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [("a cat".encode("utf-16"), "is UTF-16"), ("é".encode("latin-1"), r"is not UTF-8 \(byte 0\)")],
+)
 def test_another_encoding_is_named_by_both(tmp_path: Path, content: bytes, reason: str) -> None:
     write(tmp_path, {"prompts.txt": content})
     with pytest.raises(UserError, match=f"{reason}; expected it saved as UTF-8"):
@@ -76,7 +81,9 @@ def test_another_encoding_is_named_by_both(tmp_path: Path, content: bytes, reaso
         read_prompt_set(str(tmp_path / "prompts.txt"))
 
 
-@pytest.mark.parametrize("line", ['{"text": null}', '{"text": ["a", "b"]}', '{"text": " "}', '{"txet": "a"}', "[1]", "{"])
+@pytest.mark.parametrize(
+    "line", ['{"text": null}', '{"text": ["a", "b"]}', '{"text": " "}', '{"txet": "a"}', "[1]", "{"]
+)
 def test_a_line_without_a_prompt_is_named(tmp_path: Path, line: str) -> None:
     write(tmp_path, {"prompts.jsonl": f'{{"text": "a cat"}}\n{line}\n'})
     with pytest.raises(UserError, match=r"prompts.jsonl, line 2: "):
@@ -92,13 +99,19 @@ def captioned(tmp_path: Path, *lines: object) -> CaptionedFolder:
 
 
 def test_names_in_a_list_may_be_of_any_system(tmp_path: Path) -> None:
-    folder = captioned(tmp_path, {"file_name": "./a.png", "text": "x"}, "", {"file_name": "sub\\b.png", "text": "y"}, "")
+    folder = captioned(
+        tmp_path, {"file_name": "./a.png", "text": "x"}, "", {"file_name": "sub\\b.png", "text": "y"}, ""
+    )
     assert folder.files.names == ["a.png", "sub/b.png"]
     assert folder.captions.texts == ["x", "y"]
 
 
 def test_several_captions_of_an_image_are_all_drawn(tmp_path: Path) -> None:
-    lines = [{"file_name": "a.png", "text": "x"}, {"file_name": "a.png", "text": "y"}, {"file_name": "sub/b.png", "text": ["p", "q", "r"]}]
+    lines = [
+        {"file_name": "a.png", "text": "x"},
+        {"file_name": "a.png", "text": "y"},
+        {"file_name": "sub/b.png", "text": ["p", "q", "r"]},
+    ]
     folder = captioned(tmp_path, *lines)
     assert folder.captions.of_images == [("x", "y"), ("p", "q", "r")]
     assert [folder[0][1], folder[1][1]] == [0, 2]
@@ -133,7 +146,9 @@ def test_what_is_no_caption_is_named(tmp_path: Path, text: object) -> None:
 
 
 def test_a_caption_beside_an_image_is_utf_8_and_not_blank(tmp_path: Path) -> None:
-    assert CaptionedFolder(write(tmp_path / "1", {"a.png": png(), "a.txt": b"\xef\xbb\xbfa cat\r\n"}), 4).captions.texts == ["a cat"]
+    assert CaptionedFolder(
+        write(tmp_path / "1", {"a.png": png(), "a.txt": b"\xef\xbb\xbfa cat\r\n"}), 4
+    ).captions.texts == ["a cat"]
     with pytest.raises(UserError, match=r"a.txt: is blank; expected the caption of a.png"):
         CaptionedFolder(write(tmp_path / "2", {"a.png": png(), "a.txt": " \n"}), 4)
     with pytest.raises(UserError, match=r"a.txt: is not UTF-8 \(byte 3\)"):
@@ -150,14 +165,18 @@ def test_captions_count_up_from_image_to_image() -> None:
 
 def test_folders_that_are_numbers_keep_them(tmp_path: Path) -> None:
     folder = ImageFolder(write(tmp_path, {f"{label}/x.png": png() for label in (0, 2, 10, 11, 3)}))
-    assert dict(zip(folder.files.names, folder.files.labels, strict=True)) == {f"{label}/x.png": label for label in (0, 2, 10, 11, 3)}
+    assert dict(zip(folder.files.names, folder.files.labels, strict=True)) == {
+        f"{label}/x.png": label for label in (0, 2, 10, 11, 3)
+    }
     assert folder.label_count == 12
     padded = ImageFolder(write(tmp_path / "padded", {f"{label:03d}/x.png": png() for label in (7, 9)}))
     assert padded.files.labels == [7, 9]
 
 
 def test_other_folders_are_numbered_in_their_order(tmp_path: Path) -> None:
-    assert ImageFolder(write(tmp_path, {f"{label}/x.png": png() for label in ("10", "9", "dog")})).files.labels == [0, 1, 2]
+    assert ImageFolder(
+        write(tmp_path, {f"{label}/x.png": png() for label in ("10", "9", "dog")})
+    ).files.labels == [0, 1, 2]
 
 
 def test_two_folders_of_one_number_are_refused(tmp_path: Path) -> None:
@@ -166,18 +185,35 @@ def test_two_folders_of_one_number_are_refused(tmp_path: Path) -> None:
 
 
 LABEL_FILES = {
-    "an image without a label": ({"dataset.json": '{"labels": [["a.png", 1]]}'}, "dataset.json: lists no label for b.png"),
-    "a label without an image": ({"dataset.json": '{"labels": [["a.png", 1], ["b.png", 0], ["c.png", 0]]}'}, "lists c.png, which is not there"),
-    "a hidden label": ({"dataset.json": '{"labels": [["a.png", -1], ["b.png", 0]]}'}, "a.png: its label is -1; expected a number from 0"),
-    "a missing label": ({"dataset.json": '{"labels": [["a.png", null], ["b.png", 0]]}'}, "a.png: its label is None"),
+    "an image without a label": (
+        {"dataset.json": '{"labels": [["a.png", 1]]}'},
+        "dataset.json: lists no label for b.png",
+    ),
+    "a label without an image": (
+        {"dataset.json": '{"labels": [["a.png", 1], ["b.png", 0], ["c.png", 0]]}'},
+        "lists c.png, which is not there",
+    ),
+    "a hidden label": (
+        {"dataset.json": '{"labels": [["a.png", -1], ["b.png", 0]]}'},
+        "a.png: its label is -1; expected a number from 0",
+    ),
+    "a missing label": (
+        {"dataset.json": '{"labels": [["a.png", null], ["b.png", 0]]}'},
+        "a.png: its label is None",
+    ),
     "a fraction": ({"dataset.json": '{"labels": [["a.png", 1.5], ["b.png", 0]]}'}, "a.png: its label is 1.5"),
-    "a word in webdataset's file": ({"a.cls": "cat", "b.cls": "1"}, "a.cls: holds 'cat'; expected the number of a class"),
+    "a word in webdataset's file": (
+        {"a.cls": "cat", "b.cls": "1"},
+        "a.cls: holds 'cat'; expected the number of a class",
+    ),
     "half of webdataset's files": ({"a.cls": "1"}, "b.png: has no label; expected b.cls beside it"),
 }
 
 
 @pytest.mark.parametrize(("files", "message"), LABEL_FILES.values(), ids=LABEL_FILES)
-def test_a_label_that_is_missing_or_none_is_named(tmp_path: Path, files: dict[str, str], message: str) -> None:
+def test_a_label_that_is_missing_or_none_is_named(
+    tmp_path: Path, files: dict[str, str], message: str
+) -> None:
     with pytest.raises(UserError, match=message):
         ImageFiles(write(tmp_path, {"a.png": png(), "b.png": png(), **files}))
 
@@ -209,20 +245,42 @@ def shards(folder: Path, files: dict[str, list[str]]) -> Path:
 
 
 def test_classes_are_the_same_in_every_shard(tmp_path: Path) -> None:
-    files = ImageFiles(shards(tmp_path / "x", {"s0.tar": ["cat/0.png", "dog/1.png"], "s1.tar": ["dog/2.png", "cat/3.png"]}))
+    files = ImageFiles(
+        shards(tmp_path / "x", {"s0.tar": ["cat/0.png", "dog/1.png"], "s1.tar": ["dog/2.png", "cat/3.png"]})
+    )
     assert dict(zip(files.names, files.labels, strict=True)) == {
         "s0.tar:cat/0.png": 0, "s0.tar:dog/1.png": 1, "s1.tar:cat/3.png": 0, "s1.tar:dog/2.png": 1,
     }  # fmt: skip
 
 
 def test_a_folder_that_all_share_is_no_class_and_may_hold_the_list(tmp_path: Path) -> None:
-    assert ImageFiles(write(tmp_path / "a", {f"photos/2024/{label}/x.png": png() for label in ("cat", "dog")})).labels == [0, 1]
-    listed = {"ds/dataset.json": json.dumps({"labels": [["00000/b.png", 3], ["00000/a.png", 5]]}), "ds/00000/a.png": png(), "ds/00000/b.png": png()}
+    assert ImageFiles(
+        write(tmp_path / "a", {f"photos/2024/{label}/x.png": png() for label in ("cat", "dog")})
+    ).labels == [0, 1]
+    listed = {
+        "ds/dataset.json": json.dumps({"labels": [["00000/b.png", 3], ["00000/a.png", 5]]}),
+        "ds/00000/a.png": png(),
+        "ds/00000/b.png": png(),
+    }
     assert ImageFiles(write(tmp_path / "b", listed)).labels == [5, 3]
     samples = {"file": "0.png", "seed": 4, "label": 2}
-    made = ImageFiles(write(tmp_path / "c", {"out/samples.json": json.dumps({"images": [samples]}), "out/0.png": png(), "out/grid.png": png()}))
+    made = ImageFiles(
+        write(
+            tmp_path / "c",
+            {
+                "out/samples.json": json.dumps({"images": [samples]}),
+                "out/0.png": png(),
+                "out/grid.png": png(),
+            },
+        )
+    )
     assert (made.names, made.labels, made.records) == (["out/0.png"], [2], [samples])
-    captioned = CaptionedFolder(write(tmp_path / "d", {"x/metadata.csv": 'file_name,text\na.png,"a cat,\nasleep"\n', "x/a.png": png()}), 4)
+    captioned = CaptionedFolder(
+        write(
+            tmp_path / "d", {"x/metadata.csv": 'file_name,text\na.png,"a cat,\nasleep"\n', "x/a.png": png()}
+        ),
+        4,
+    )
     assert list(captioned.captions) == ["a cat,\nasleep"]
 
 
@@ -231,7 +289,10 @@ DOUBTS = {
         "cover.png lies beside the folders cat, dog; expected each image in the folder of its class",
         ("cat/a.png", "dog/b.png", "cover.png"),
     ),
-    "splits": ("the folders test, train are parts of a dataset, no classes; expected the path of one of them", ("train/cat/a.png", "test/cat/b.png")),
+    "splits": (
+        "the folders test, train are parts of a dataset, no classes; expected the path of one of them",
+        ("train/cat/a.png", "test/cat/b.png"),
+    ),
 }
 
 
@@ -254,43 +315,70 @@ def test_held_out_images_have_the_labels_of_the_training_images_by_name(tmp_path
     assert (held_out.labels.tolist(), held_out.label_count) == ([0, 2], 3)
     assert read_folder(tmp_path / "held-out", train).labels.tolist() == [0, 2]
     write(tmp_path / "made", {f"{label}/x.png": png() for label in ("cat", "hors", "dog")})
-    with pytest.raises(UserError, match=r"made: 'hors' is none of the classes of the training images; expected some of cat, dog, horse$"):
+    with pytest.raises(
+        UserError,
+        match=r"made: 'hors' is none of the classes of the training images; expected some of cat, dog, horse$",
+    ):
         read_folder(tmp_path / "made", train)
 
 
 def test_some_of_the_images_are_of_all_classes(tmp_path: Path) -> None:
-    write(tmp_path, {f"{label}/{number}.png": png() for label in ("cat", "dog", "horse") for number in range(4)})
+    write(
+        tmp_path, {f"{label}/{number}.png": png() for label in ("cat", "dog", "horse") for number in range(4)}
+    )
     for stream in (FileImages(tmp_path), DataImages(ImageFolder(tmp_path), "x", {})):
         stream.keep(6)
         assert [stream.label(row) for row in range(len(stream))] == [0, 0, 1, 1, 2, 2]
-        assert [stream.name(row) for row in (0, 1)] == (["cat/0.png", "cat/2.png"] if isinstance(stream, FileImages) else ["image 0", "image 2"])
+        assert [stream.name(row) for row in (0, 1)] == (
+            ["cat/0.png", "cat/2.png"] if isinstance(stream, FileImages) else ["image 0", "image 2"]
+        )
 
 
 def test_a_list_that_contradicts_itself_or_leaves_captions_out_is_refused(tmp_path: Path) -> None:
     write(tmp_path / "a", {"dataset.json": '{"labels": [["a.png", 0], ["./a.png", 1]]}', "a.png": png()})
-    with pytest.raises(UserError, match=r"dataset.json: lists ./a.png with the labels 0 and 1; expected one$"):
+    with pytest.raises(
+        UserError, match=r"dataset.json: lists ./a.png with the labels 0 and 1; expected one$"
+    ):
         ImageFiles(tmp_path / "a")
-    write(tmp_path / "b", {"metadata.jsonl": '{"file_name": "a.png", "text": "a cat"}', "a.png": png(), "b.png": png()})
-    with pytest.raises(UserError, match=r"metadata.jsonl: has no caption of b.png; expected one for every image$"):
+    write(
+        tmp_path / "b",
+        {"metadata.jsonl": '{"file_name": "a.png", "text": "a cat"}', "a.png": png(), "b.png": png()},
+    )
+    with pytest.raises(
+        UserError, match=r"metadata.jsonl: has no caption of b.png; expected one for every image$"
+    ):
         CaptionedFolder(tmp_path / "b", 4)
     for text, message in (
         ("file_name,text\na.png\n", "line 2: has not the 2 columns"),
         ('file_name,text\na.png,"x\n', "is not CSV"),
         ("a,b\n1,2\n", "line 2: expected a row"),
     ):
-        with pytest.raises(UserError, match=f"metadata.csv, {message}" if message.startswith("line") else message):
+        with pytest.raises(
+            UserError, match=f"metadata.csv, {message}" if message.startswith("line") else message
+        ):
             CaptionedFolder(write(tmp_path / "c", {"metadata.csv": text, "a.png": png()}), 4)
 
 
 WRONG_RECORDS = {
-    "twice": ([{"file": "a.png", "label": 0}, {"file": "a.png", "label": 0}], "lists a.png more than once; expected each image once"),
-    "a seed that is text": ([{"file": "a.png", "label": 0, "seed": "0"}], "is not what sample.py writes; expected 'images' of 'file'"),
-    "a prompt that is a list": ([{"file": "a.png", "label": 0, "prompt": ["a"]}], "is not what sample.py writes"),
+    "twice": (
+        [{"file": "a.png", "label": 0}, {"file": "a.png", "label": 0}],
+        "lists a.png more than once; expected each image once",
+    ),
+    "a seed that is text": (
+        [{"file": "a.png", "label": 0, "seed": "0"}],
+        "is not what sample.py writes; expected 'images' of 'file'",
+    ),
+    "a prompt that is a list": (
+        [{"file": "a.png", "label": 0, "prompt": ["a"]}],
+        "is not what sample.py writes",
+    ),
 }
 
 
 @pytest.mark.parametrize(("records", "message"), WRONG_RECORDS.values(), ids=WRONG_RECORDS)
-def test_a_wrong_index_of_samples_is_named(tmp_path: Path, records: list[dict[str, object]], message: str) -> None:
+def test_a_wrong_index_of_samples_is_named(
+    tmp_path: Path, records: list[dict[str, object]], message: str
+) -> None:
     with pytest.raises(UserError, match=rf"^{tmp_path}/samples.json: {message}"):
         ImageFiles(write(tmp_path, {"a.png": png(), "samples.json": json.dumps({"images": records})}))
 
@@ -298,7 +386,10 @@ def test_a_wrong_index_of_samples_is_named(tmp_path: Path, records: list[dict[st
 def test_folders_with_names_are_no_labels_of_data_without_names(tmp_path: Path) -> None:
     real = gather(Digits().load("held_out"), "digits")
     write(tmp_path, {f"{name}/x.png": png() for name in ("one", "two")})
-    with pytest.raises(UserError, match=r"has sub-folders with names, .*, or their names to be numbers, as the labels of the data, 0 to 9$"):
+    with pytest.raises(
+        UserError,
+        match=r"has sub-folders with names, .*, or their names to be numbers, as the labels of the data, 0 to 9$",
+    ):
         read_folder(tmp_path, real)
 
 
@@ -326,7 +417,9 @@ def test_a_protocol_reads_files_as_they_lie_as_clean_fid_does(tmp_path: Path) ->
     assert torch.equal(image, torch.tensor([[[0, 255]]], dtype=torch.uint8))
 
 
-@pytest.mark.parametrize(("mode", "value", "expected"), [("1", 1, [255]), ("L", 7, [7]), ("P", 0, [0, 0, 0]), ("LA", (7, 0), [7])])
+@pytest.mark.parametrize(
+    ("mode", "value", "expected"), [("1", 1, [255]), ("L", 7, [7]), ("P", 0, [0, 0, 0]), ("LA", (7, 0), [7])]
+)
 def test_modes_of_a_byte_are_read(mode: str, value: object, expected: list[int]) -> None:
     content = io.BytesIO()
     Image.new(mode, (2, 2), value).save(content, format="PNG")
@@ -337,11 +430,18 @@ def png_of_16_bits(kind: int, channels: int) -> bytes:
     """A grey surface, of the colour type that PNG gives this number."""
 
     def chunk(name: bytes, content: bytes) -> bytes:
-        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+        return (
+            struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+        )
 
     rows = b"".join(b"\0" + b"\x12\x34" * channels * 4 for _ in range(4))
     head = struct.pack(">IIBBBBB", 4, 4, 16, kind, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", head)
+        + chunk(b"IDAT", zlib.compress(rows))
+        + chunk(b"IEND", b"")
+    )
 
 
 def test_more_than_a_byte_a_channel_is_refused_everywhere(tmp_path: Path) -> None:
@@ -360,7 +460,9 @@ def test_more_than_a_byte_a_channel_is_refused_everywhere(tmp_path: Path) -> Non
         with pytest.raises(UserError, match=f"{name}: cannot be read as an image"):
             ImageFolder(write(tmp_path / name.split(".")[0], {name: content}))
     assert decode(b"P6 2 2 100\n" + bytes([100]) * 12).flatten().tolist() == [255] * 12
-    with pytest.raises(UserError, match=r"a.png: cannot be read as an image \(mode I;16; expected 8 bits a channel\)"):
+    with pytest.raises(
+        UserError, match=r"a.png: cannot be read as an image \(mode I;16; expected 8 bits a channel\)"
+    ):
         ImageFolder(tmp_path / "deep")
 
 
@@ -374,9 +476,14 @@ def test_every_common_kind_of_image_is_read(tmp_path: Path, kind: str) -> None:
 
 def test_an_image_that_cannot_be_read_is_not_left_out_in_silence(tmp_path: Path) -> None:
     for kind in ("heic", "cr3", "ico"):
-        with pytest.raises(UserError, match=rf"b.{kind}: is of a kind that cannot be read; expected it as PNG, or elsewhere"):
+        with pytest.raises(
+            UserError, match=rf"b.{kind}: is of a kind that cannot be read; expected it as PNG, or elsewhere"
+        ):
             ImageFiles(write(tmp_path / kind, {"a.png": png(), f"b.{kind}": b"x"}))
-    with pytest.raises(UserError, match=r"0.png: lies beside .tar files; expected images in archives or beside them, not both$"):
+    with pytest.raises(
+        UserError,
+        match=r"0.png: lies beside .tar files; expected images in archives or beside them, not both$",
+    ):
         ImageFiles(write(shards(tmp_path / "x", {"old.tar": ["a.png"]}), {"0.png": png()}))
 
 

@@ -84,7 +84,9 @@ def test_names_that_are_no_text(tmp_path: Path) -> None:
 
 def test_broken_content_is_a_value_error() -> None:
     start, data = png()[:33], png()[41:46]
-    garbled = start + b"\0\0\0\5IDAT" + data + bytes(4) + b"\0\0\0\5\x84\x17\xdd\t" + bytes(20)  # Pillow says SyntaxError of a chunk that has no name
+    garbled = (
+        start + b"\0\0\0\5IDAT" + data + bytes(4) + b"\0\0\0\5\x84\x17\xdd\t" + bytes(20)
+    )  # Pillow says SyntaxError of a chunk that has no name
     for content in (garbled, png()[:50], b"", b"GIF89a"):
         with pytest.raises(ValueError, match=r"broken PNG|truncated|of no kind"):
             decode(content)
@@ -92,9 +94,14 @@ def test_broken_content_is_a_value_error() -> None:
 
 def test_a_palette_with_transparency_is_its_colours(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
-    colours = Image.fromarray(random.integers(0, 256, (6, 5, 3), dtype=np.uint8)).convert("P", palette=Image.Palette.ADAPTIVE)
+    colours = Image.fromarray(random.integers(0, 256, (6, 5, 3), dtype=np.uint8)).convert(
+        "P", palette=Image.Palette.ADAPTIVE
+    )
     colours.save(tmp_path / "a.png", transparency=bytes(range(30)))
-    assert torch.equal(decode((tmp_path / "a.png").read_bytes()).permute(1, 2, 0), torch.from_numpy(np.array(colours.convert("RGB"))))
+    assert torch.equal(
+        decode((tmp_path / "a.png").read_bytes()).permute(1, 2, 0),
+        torch.from_numpy(np.array(colours.convert("RGB"))),
+    )
 
 
 def test_tensors_for_which_there_is_no_room(tmp_path: Path) -> None:

@@ -30,7 +30,11 @@ def test_numbers_count(ordered: list[str]) -> None:
 
 
 def test_padded_names_are_in_the_order_of_strings() -> None:
-    names = [f"{folder:05d}/img{number:08d}.png" for folder in range(3) for number in random.Random(0).sample(range(10**7), 20)]
+    names = [
+        f"{folder:05d}/img{number:08d}.png"
+        for folder in range(3)
+        for number in random.Random(0).sample(range(10**7), 20)
+    ]
     assert sorted(names, key=natural_key) == sorted(names)
 
 

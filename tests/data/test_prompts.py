@@ -31,7 +31,12 @@ class Encoder:
     def __call__(self, prompts: Sequence[str]) -> Condition:
         self.asked += prompts
         lengths = torch.tensor([float(len(prompt)) for prompt in prompts])[:, None]
-        return Condition(text=Text({"tokens": lengths, "ids": torch.full_like(lengths, 7.0)}, {"tokens": torch.full((1, 1), -1.0)}))
+        return Condition(
+            text=Text(
+                {"tokens": lengths, "ids": torch.full_like(lengths, 7.0)},
+                {"tokens": torch.full((1, 1), -1.0)},
+            )
+        )
 
 
 def test_text_and_jsonl(tmp_path: Path) -> None:
@@ -55,10 +60,15 @@ def test_parquet(tmp_path: Path) -> None:
     pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     (tmp_path / "shards").mkdir()
     for name, texts in {"b": ["a house"], "a": ["a cat", None, " two dogs ", ""]}.items():
-        parquet.write_table(pyarrow.table({"text": texts, "id": list(range(len(texts)))}), tmp_path / "shards" / f"{name}.parquet")
+        parquet.write_table(
+            pyarrow.table({"text": texts, "id": list(range(len(texts)))}),
+            tmp_path / "shards" / f"{name}.parquet",
+        )
     assert read_parquet(path=tmp_path / "shards" / "a.parquet").load() == ["a cat", "two dogs"]
     assert read_parquet(path=tmp_path / "shards").load() == ["a cat", "two dogs", "a house"]
-    with pytest.raises(UserError, match=r"^prompts.column: .*shards has no 'caption'; expected one of text, id$"):
+    with pytest.raises(
+        UserError, match=r"^prompts.column: .*shards has no 'caption'; expected one of text, id$"
+    ):
         read_parquet(path=tmp_path / "shards", column="caption").load()
     with pytest.raises(UserError, match=r"^prompts.column: 'id' of .*shards holds 0; expected text$"):
         read_parquet(path=tmp_path / "shards", column="id").load()
@@ -67,7 +77,9 @@ def test_parquet(tmp_path: Path) -> None:
         read_parquet(path=tmp_path / "broken.parquet").load()
     with pytest.raises(UserError, match=r"^prompts.path: .*nowhere cannot be read \(No such file"):
         read_parquet(path=tmp_path / "nowhere").load()
-    parquet.write_table(pyarrow.table({"text": pyarrow.array([], pyarrow.string())}), tmp_path / "empty.parquet")
+    parquet.write_table(
+        pyarrow.table({"text": pyarrow.array([], pyarrow.string())}), tmp_path / "empty.parquet"
+    )
     with pytest.raises(UserError, match=r"empty.parquet holds no prompt$"):
         read_parquet(path=tmp_path / "empty.parquet").load()
 
@@ -86,7 +98,10 @@ def test_webdataset(tmp_path: Path) -> None:
     """Text files or an entry of JSON files, in one shard or several; what else is in them is not looked at."""
     entry = json.dumps({"caption": "a cät", "width": 3}, ensure_ascii=False)
     write_tape(tmp_path / "shards" / "b.tar", {"0.txt": "a house\n"})
-    write_tape(tmp_path / "shards" / "a.tar", {"1.txt": " two dogs ", "1.jpg": b"\xff", "0.txt": "a cat", "2.txt": "\n", "0.json": entry})
+    write_tape(
+        tmp_path / "shards" / "a.tar",
+        {"1.txt": " two dogs ", "1.jpg": b"\xff", "0.txt": "a cat", "2.txt": "\n", "0.json": entry},
+    )
     assert webdataset.Settings(path=tmp_path / "shards").load() == ["a cat", "two dogs", "a house"]
     assert webdataset.Settings(path=tmp_path / "shards" / "a.tar").load() == ["a cat", "two dogs"]
     assert webdataset.Settings(path=tmp_path / "shards" / "a.tar", key="caption").load() == ["a cät"]
@@ -97,14 +112,20 @@ def test_webdataset(tmp_path: Path) -> None:
     [
         ({"0.jpg": b"x"}, None, r"x.tar holds no prompt; expected .txt files in it$"),
         ({"0.txt": "a"}, "text", r"x.tar holds no prompt; expected .json files in it$"),
-        ({"0.json": '{"text": "a"}', "1.json": "{}"}, "text", r"x.tar, 1.json: expected a JSON object with 'text'$"),
+        (
+            {"0.json": '{"text": "a"}', "1.json": "{}"},
+            "text",
+            r"x.tar, 1.json: expected a JSON object with 'text'$",
+        ),
         ({"0.json": "[]"}, "text", r"x.tar, 0.json: expected a JSON object with 'text'$"),
         ({"0.json": "{"}, "text", r"x.tar, 0.json: expected a JSON object with 'text'$"),
         ({"0.json": '{"text": 3}'}, "text", r"x.tar, 0.json: 'text' is 3; expected text$"),
         ({"0.txt": b"\xff"}, None, r"x.tar, 0.txt: is not UTF-8 \(byte 0\); expected it saved as UTF-8$"),
     ],
 )
-def test_webdataset_without_prompts(tmp_path: Path, members: dict[str, str | bytes], key: str | None, message: str) -> None:
+def test_webdataset_without_prompts(
+    tmp_path: Path, members: dict[str, str | bytes], key: str | None, message: str
+) -> None:
     write_tape(tmp_path / "x.tar", members)
     with pytest.raises(UserError, match=f"^prompts.path: .*{message}"):
         webdataset.Settings(path=tmp_path / "x.tar", key=key).load()
@@ -112,11 +133,16 @@ def test_webdataset_without_prompts(tmp_path: Path, members: dict[str, str | byt
 
 def test_what_is_no_webdataset(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("a cat")
-    with pytest.raises(UserError, match=r"^prompts.path: .* holds no .tar; expected a folder of webdataset's shards$"):
+    with pytest.raises(
+        UserError, match=r"^prompts.path: .* holds no .tar; expected a folder of webdataset's shards$"
+    ):
         webdataset.Settings(path=tmp_path).load()
     with pytest.raises(UserError, match=r"a.txt: is neither a folder nor a .zip nor a .tar$"):
         webdataset.Settings(path=tmp_path / "a.txt").load()
-    with pytest.raises(UserError, match=r"nowhere: cannot be read \(No such file or directory\); expected a folder, a .zip or a .tar$"):
+    with pytest.raises(
+        UserError,
+        match=r"nowhere: cannot be read \(No such file or directory\); expected a folder, a .zip or a .tar$",
+    ):
         webdataset.Settings(path=tmp_path / "nowhere").load()
 
 
@@ -124,7 +150,9 @@ def test_captioned_folder(tmp_path: Path) -> None:
     image = Image.new("RGB", (40, 20), (0, 0, 0))
     image.paste((255, 0, 0), (10, 0, 30, 20))
     image.save(tmp_path / "x.png")
-    with pytest.raises(UserError, match=r"x.png: has no caption; expected x.txt beside it, or metadata.jsonl"):
+    with pytest.raises(
+        UserError, match=r"x.png: has no caption; expected x.txt beside it, or metadata.jsonl"
+    ):
         CaptionedFolder(tmp_path, 8)
     (tmp_path / "x.txt").write_text("a square\n")
     folder = CaptionedFolder(tmp_path, 8)
@@ -174,11 +202,11 @@ def test_each_prompt_is_encoded_once_for_each_encoder(tmp_path: Path) -> None:
 
 def test_text_is_taken_apart_and_doubled() -> None:
     cond = Encoder()(["a", "bcd", "ef"])
-    text = cond[torch.tensor([2, 1])].and_none().text
+    text = cond[torch.tensor([2, 1])].with_unconditional().text
     assert text is not None
     assert text.given["tokens"].flatten().tolist() == [2.0, 3.0, -1.0, -1.0]
     assert text.given["ids"].flatten().tolist() == [7.0] * 4  # sizes hold without a prompt too
-    some = cond.without(torch.tensor([False, True, False])).text
+    some = cond.drop(torch.tensor([False, True, False])).text
     assert some is not None
     assert some.given["tokens"].flatten().tolist() == [1.0, -1.0, 2.0]
     assert cond.to("meta").text.device == torch.device("meta")

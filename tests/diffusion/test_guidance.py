@@ -44,14 +44,18 @@ def test_it_extrapolates_from_no_label_through_the_label(network: Denoiser, shap
     assert (conditional - unconditional).abs().max() > 1e-3
     for scale in (0.0, 1.0, 3.0):
         expected = unconditional + scale * (conditional - unconditional)
-        torch.testing.assert_close(guided(network, x_t, t, Condition(LABELS), scale)[0], expected, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(
+            guided(network, x_t, t, Condition(LABELS), scale)[0], expected, rtol=1e-4, atol=1e-5
+        )
 
 
 def test_features_are_the_conditional_ones() -> None:
     network = randomised(UNet(UNetConfig(8, 1, 3, width=8, blocks=1)))
     x_t, t = torch.randn(3, 1, 8, 8, generator=torch.Generator().manual_seed(0)), torch.ones(3)
     features = guided(network, x_t, t, Condition(LABELS), 3.0, ("bottleneck",))[1]
-    torch.testing.assert_close(features["bottleneck"], network.features(x_t, t, Condition(LABELS), ("bottleneck",))["bottleneck"])
+    torch.testing.assert_close(
+        features["bottleneck"], network.features(x_t, t, Condition(LABELS), ("bottleneck",))["bottleneck"]
+    )
 
 
 def test_without_a_condition_there_is_nothing_to_guide() -> None:
@@ -91,7 +95,9 @@ def test_each_network_of_a_step_has_its_scale() -> None:
         return LossOutput(scores.x0.sum(1))
 
     levels = LogNormal()
-    method = Method(objective, False, 1.0, None, (), levels, levels, Guidance(teacher=2.0, fake=3.0, fake_training=5.0))
+    method = Method(
+        objective, False, 1.0, None, (), levels, levels, Guidance(teacher=2.0, fake=3.0, fake_training=5.0)
+    )
     networks = Networks(Constant(1.0), Constant(10.0), Still())
     x0, u = torch.zeros(3, 2, requires_grad=True), torch.full((3,), 0.5)
     batch = Batch(x0, Condition(LABELS), u, x0.detach(), u, x0.detach(), None, x0.detach())

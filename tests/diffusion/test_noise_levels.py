@@ -29,7 +29,9 @@ def test_lognormal_has_its_mean_and_standard_deviation() -> None:
     assert logs.mean().item() == pytest.approx(-1.2, abs=1e-6)
     assert logs.std().item() == pytest.approx(1.2, abs=1e-3)
     assert LogNormal(mean=0.0, std=1.0).t(torch.tensor([0.5]), EDM()).item() == 1.0
-    assert LogNormal(mean=0.0, std=2.0).t(torch.tensor([0.841344746]), EDM()).log().item() == pytest.approx(2.0, abs=1e-5)
+    assert LogNormal(mean=0.0, std=2.0).t(torch.tensor([0.841344746]), EDM()).log().item() == pytest.approx(
+        2.0, abs=1e-5
+    )
     assert math.isfinite(LogNormal().t(torch.tensor([1 - 1e-7]), EDM()).item())
 
 
@@ -44,5 +46,7 @@ def test_uniform_is_uniform_in_time() -> None:
 
 
 def test_uniform_refuses_a_schedule_without_end() -> None:
-    with pytest.raises(UserError, match="uniform needs a schedule that ends; expected karras or lognormal for EDM"):
+    with pytest.raises(
+        UserError, match="uniform needs a schedule that ends; expected karras or lognormal for EDM"
+    ):
         Uniform().t(torch.tensor([0.5]), EDM())

@@ -21,7 +21,13 @@ def case() -> tuple[torch.Tensor, ...]:
 def test_what_is_predicted() -> None:
     x0, eps, alpha, sigma = case()
     x_t = alpha * x0 + sigma * eps
-    defined = {"epsilon": eps, "v_prediction": alpha * eps - sigma * x0, "flow_prediction": eps - x0, "score": -eps / sigma, "sample": x0}
+    defined = {
+        "epsilon": eps,
+        "v_prediction": alpha * eps - sigma * x0,
+        "flow_prediction": eps - x0,
+        "score": -eps / sigma,
+        "sample": x0,
+    }
     for kind, expected in defined.items():
         torch.testing.assert_close(from_x0(kind, x0, x_t, alpha, sigma), expected)
         torch.testing.assert_close(to_x0(kind, expected, x_t, alpha, sigma), x0)
@@ -41,4 +47,6 @@ def test_the_weight_turns_one_squared_error_into_the_other(kind: Prediction) -> 
     x0, eps, alpha, sigma = case()
     x_t, wrong = alpha * x0 + sigma * eps, x0 + 0.3
     error = (from_x0(kind, wrong, x_t, alpha, sigma) - from_x0(kind, x0, x_t, alpha, sigma)).square()
-    torch.testing.assert_close(target_weight(kind, alpha[:, 0], sigma[:, 0])[:, None] * (wrong - x0).square(), error)
+    torch.testing.assert_close(
+        target_weight(kind, alpha[:, 0], sigma[:, 0])[:, None] * (wrong - x0).square(), error
+    )

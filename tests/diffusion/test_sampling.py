@@ -7,7 +7,7 @@ import torch
 
 from distill.diffusion.samplers import Heun
 from distill.diffusion.sampling import balanced_labels, heun, sample_generator, sample_teacher, seeded_noise
-from distill.types import Condition, Generator, like
+from distill.types import Condition, Generator, expand_like
 from tests.helpers.gaussian_teacher import GaussianTeacher
 
 
@@ -18,7 +18,7 @@ class Scaled(Generator):
         self.scale = torch.nn.Parameter(torch.tensor(2.0))
 
     def forward(self, z: torch.Tensor, cond: Condition) -> torch.Tensor:
-        return self.scale * z + like(cond.label.float(), z)
+        return self.scale * z + expand_like(cond.label.float(), z)
 
 
 def test_heun_solves_the_ode_of_gaussian_data() -> None:
@@ -48,7 +48,13 @@ def test_heun_s_grid_is_that_of_karras() -> None:
 
 @pytest.mark.parametrize("churn", [0.0, 20.0])
 def test_samples_of_gaussian_data_have_its_moments(churn: float) -> None:
-    images = sample_teacher(GaussianTeacher(), range(1000), Condition(), Heun(steps=128, churn=churn, churn_max=50.0), batch_size=1000)
+    images = sample_teacher(
+        GaussianTeacher(),
+        range(1000),
+        Condition(),
+        Heun(steps=128, churn=churn, churn_max=50.0),
+        batch_size=1000,
+    )
     assert images.mean().item() == pytest.approx(0.5, abs=0.015)
     assert images.std().item() == pytest.approx(0.4, abs=0.015)
 

@@ -8,7 +8,9 @@ from distill.diffusion.schedules import DDPM, EDM, Flow
 DDPM_STEPS = (1 - torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)).cumprod(0)
 
 
-@pytest.mark.parametrize(("schedule", "times"), [(EDM(), (0.002, 80.0)), (Flow(), (0.001, 0.999)), (DDPM.linear(), (0.0, 999.0))])
+@pytest.mark.parametrize(
+    ("schedule", "times"), [(EDM(), (0.002, 80.0)), (Flow(), (0.001, 0.999)), (DDPM.linear(), (0.0, 999.0))]
+)
 def test_time_inverts_noise_to_signal(schedule: EDM | Flow | DDPM, times: tuple[float, float]) -> None:
     t = torch.linspace(*times, 501, dtype=torch.float64)
     torch.testing.assert_close(schedule.t(schedule.sigma(t) / schedule.alpha(t)), t, rtol=1e-9, atol=1e-9)
@@ -20,7 +22,9 @@ def test_ddpm_is_the_cumulative_product_of_one_minus_beta() -> None:
     t = torch.arange(1000, dtype=torch.float64)
     torch.testing.assert_close(schedule.alpha(t) ** 2, DDPM_STEPS)
     between = t[:-1] + 0.3
-    torch.testing.assert_close(schedule.alpha(between) ** 2 + schedule.sigma(between) ** 2, torch.ones(999, dtype=torch.float64))
+    torch.testing.assert_close(
+        schedule.alpha(between) ** 2 + schedule.sigma(between) ** 2, torch.ones(999, dtype=torch.float64)
+    )
     assert schedule.t_max == 999
 
 

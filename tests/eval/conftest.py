@@ -19,7 +19,9 @@ def oracle(tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarray]:
         pytest.skip(f"clean-fid and torch-fidelity are not in {packages()}, where make test installs them")
     out = tmp_path_factory.mktemp("oracle")
     torch.save(seeded_inception().state_dict(), out / "inception.pth")
-    done = subprocess.run([sys.executable, "-m", "tests.helpers.fidelity_oracle", str(out)], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.helpers.fidelity_oracle", str(out)], capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     with np.load(out / "values.npz") as values:
         return dict(values)

@@ -51,7 +51,9 @@ def run_dir(tmp_path: Path) -> Path:
     export = tmp_path / "run" / "export"
     export.mkdir(parents=True)
     save_generator(FewStepGenerator(teacher, 2.5), export)
-    (tmp_path / "run" / "config.yaml").write_text(CONFIG.format(run=tmp_path / "run", teacher=tmp_path / "teacher"))
+    (tmp_path / "run" / "config.yaml").write_text(
+        CONFIG.format(run=tmp_path / "run", teacher=tmp_path / "teacher")
+    )
     return tmp_path / "run"
 
 
@@ -101,7 +103,18 @@ def test_teacher_by_folder_and_by_its_run(tmp_path: Path) -> None:
     save_teacher(tmp_path / "run" / "export")
     (tmp_path / "run" / "config.yaml").write_text(TEACHER_CONFIG.format(run=tmp_path / "run"))
     main(["--run", str(tmp_path / "run"), "--n", "20"])
-    main(["--teacher", str(tmp_path / "run" / "export"), "--data", "digits", "--n", "20", "--out", str(tmp_path / "out")])
+    main(
+        [
+            "--teacher",
+            str(tmp_path / "run" / "export"),
+            "--data",
+            "digits",
+            "--n",
+            "20",
+            "--out",
+            str(tmp_path / "out"),
+        ]
+    )
     of_run, of_folder = (json.loads((tmp_path / name / "eval.json").read_text()) for name in ("run", "out"))
     assert of_run["teacher"] == of_folder["teacher"]
     assert of_run["teacher"]["fd_pixel"] > 1
@@ -109,7 +122,9 @@ def test_teacher_by_folder_and_by_its_run(tmp_path: Path) -> None:
     assert not (tmp_path / "run" / "export" / "eval.json").exists()
 
 
-def test_held_out_digits_as_an_array(held_out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_held_out_digits_as_an_array(
+    held_out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     main(["--array", str(held_out), "--data", "digits", "--out", str(tmp_path)])
     results = json.loads((tmp_path / "eval.json").read_text())
     images = results["images"]
@@ -124,7 +139,9 @@ def test_held_out_digits_as_an_array(held_out: Path, tmp_path: Path, capsys: pyt
     assert rows["recall"] == [f"{images['recall']:.3f}", "1.000", f"{images['recall']:.3f}", "-"]
 
 
-def test_first_images_only_and_nothing_written_without_a_folder(held_out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_first_images_only_and_nothing_written_without_a_folder(
+    held_out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     main(["--array", str(held_out), "--data", "digits", "--n", "100"])
     assert list(tmp_path.iterdir()) == []
@@ -134,7 +151,10 @@ def test_first_images_only_and_nothing_written_without_a_folder(held_out: Path, 
     ("arguments", "message"),
     [
         ([], "none of them: expected one of --run, --teacher, --images and --array"),
-        (["--run", "a", "--array", "b"], "--run and --array: expected one of --run, --teacher, --images and --array"),
+        (
+            ["--run", "a", "--array", "b"],
+            "--run and --array: expected one of --run, --teacher, --images and --array",
+        ),
         (["--array", "b"], "--array: expected --data with the real images, such as --data digits"),
         (["--array", "b", "--data", "digits", "--no-teacher"], "--no-teacher: goes with --run only"),
         (["--run", "a", "--n", "3"], "--n 3: expected at least 4"),
@@ -143,9 +163,18 @@ def test_first_images_only_and_nothing_written_without_a_folder(held_out: Path, 
         (["--run", "a", "--n", "many"], "argument --n: invalid int value: 'many'"),
         (["--run", "nowhere"], "nowhere: is not a run; expected a folder with config.yaml"),
         (["--array", "nowhere.npy", "--data", "digits"], "nowhere.npy: no such file"),
-        (["--images", "nowhere", "--data", "digits"], "nowhere: cannot be read (No such file or directory); expected a folder, a .zip or a .tar"),
-        (["--teacher", "nowhere", "--data", "digits"], "nowhere: no such folder; expected a run, a checkpoint or an export"),
-        (["--array", "b", "--data", "digts"], "--data digts: 'digts' is not in distill/data/sources; did you mean 'digits'?"),
+        (
+            ["--images", "nowhere", "--data", "digits"],
+            "nowhere: cannot be read (No such file or directory); expected a folder, a .zip or a .tar",
+        ),
+        (
+            ["--teacher", "nowhere", "--data", "digits"],
+            "nowhere: no such folder; expected a run, a checkpoint or an export",
+        ),
+        (
+            ["--array", "b", "--data", "digts"],
+            "--data digts: 'digts' is not in distill/data/sources; did you mean 'digits'?",
+        ),
     ],
 )
 def test_bad_arguments(arguments: list[str], message: str) -> None:
@@ -157,7 +186,9 @@ def test_bad_arguments(arguments: list[str], message: str) -> None:
 def test_networks_that_do_not_fit_the_data(tmp_path: Path) -> None:
     save_teacher(tmp_path / "large", resolution=16)
     save_teacher(tmp_path / "labels", label_count=4)
-    with pytest.raises(UserError, match=r"^the teacher makes images of \(1, 16, 16\); expected \(1, 8, 8\) as the data's$"):
+    with pytest.raises(
+        UserError, match=r"^the teacher makes images of \(1, 16, 16\); expected \(1, 8, 8\) as the data's$"
+    ):
         main(["--teacher", str(tmp_path / "large"), "--data", "digits", "--n", "8"])
     with pytest.raises(UserError, match=r"^the teacher has 4 labels; expected 10 as the data's$"):
         main(["--teacher", str(tmp_path / "labels"), "--data", "digits", "--n", "8"])
@@ -181,7 +212,9 @@ def test_images_that_are_not_finite_leave_the_run_as_it_was(run_dir: Path) -> No
     for parameter in generator.parameters():
         parameter.data = parameter.data * float("nan")
     save_generator(generator, run_dir / "export")
-    with pytest.raises(UserError, match=r"^the student's images: 20 of 20 images have values that are not finite"):
+    with pytest.raises(
+        UserError, match=r"^the student's images: 20 of 20 images have values that are not finite"
+    ):
         main(["--run", str(run_dir), "--n", "20"])
     assert sorted(path.name for path in run_dir.iterdir()) == ["config.yaml", "export"]
 
@@ -197,9 +230,19 @@ finally:
     print("torch" in sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert (done.returncode, done.stderr, done.stdout) == (2, "error: '--rn': unknown argument; did you mean '--run'?\n", "False\n")
-    done = subprocess.run([sys.executable, "-m", "eval", "--run", "x", "--nn", "5"], capture_output=True, text=True)
-    assert (done.returncode, done.stderr, done.stdout) == (2, "error: '--nn': unknown argument; did you mean '--n'?\n", "")
+    assert (done.returncode, done.stderr, done.stdout) == (
+        2,
+        "error: '--rn': unknown argument; did you mean '--run'?\n",
+        "False\n",
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "eval", "--run", "x", "--nn", "5"], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr, done.stdout) == (
+        2,
+        "error: '--nn': unknown argument; did you mean '--n'?\n",
+        "",
+    )
     done = subprocess.run([sys.executable, "-m", "eval", "--help"], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert "--batch-size" in done.stdout

@@ -17,7 +17,9 @@ def table(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytes
 
     def compare(**changed: dict[str, Any]) -> list[str]:
         for name, changes in changed.items():
-            Path(f"{name}.json").write_text(json.dumps({**RESULT, "repetitions": [{"images_sha256": name, "fd": 2.0}], **changes}))
+            Path(f"{name}.json").write_text(
+                json.dumps({**RESULT, "repetitions": [{"images_sha256": name, "fd": 2.0}], **changes})
+            )
         main(["compare", *(f"{name}.json" for name in changed)])
         return capsys.readouterr().out.splitlines()
 
@@ -28,12 +30,26 @@ def test_every_row_has_its_own_label_and_a_mark_where_it_departs(table) -> None:
     lines = table(a={}, b={"departures": ["first seed 7, not 0"], "first_seeds": [7]})
     assert lines[0] == "edm-50k: 100 images"
     assert lines[3].split() == ["a.json", "edm-50k", "2.0000"]
-    assert lines[4].split() == ["b.json", "[1]", "not", "edm-50k", "(first", "seed", "7,", "not", "0)", "2.0000"]
+    assert lines[4].split() == [
+        "b.json",
+        "[1]",
+        "not",
+        "edm-50k",
+        "(first",
+        "seed",
+        "7,",
+        "not",
+        "0)",
+        "2.0000",
+    ]
     assert lines[6:] == ["[1] not edm-50k: a number by that name is measured as the protocol says"]
 
 
 def test_one_run_beside_three_is_marked(table) -> None:
-    three = {"first_seeds": [0, 100, 200], "repetitions": [{"images_sha256": name, "fd": 2.0} for name in "abc"]}
+    three = {
+        "first_seeds": [0, 100, 200],
+        "repetitions": [{"images_sha256": name, "fd": 2.0} for name in "abc"],
+    }
     lines = table(a={}, b=three)
     assert lines[6:] == [
         "[1] 1 repetition: the least of several is below one of a single kind",
@@ -52,16 +68,29 @@ def test_files_saved_with_losses_and_unknown_prompts_are_marked(table) -> None:
 
 def test_the_very_same_images_are_marked(table) -> None:
     lines = table(a={}, b={"repetitions": [{"images_sha256": "a"}]}, c={})
-    assert [line.split()[:2] for line in lines[3:6]] == [["a.json", "edm-50k"], ["b.json", "[1]"], ["c.json", "edm-50k"]]
+    assert [line.split()[:2] for line in lines[3:6]] == [
+        ["a.json", "edm-50k"],
+        ["b.json", "[1]"],
+        ["c.json", "edm-50k"],
+    ]
     assert lines[7:] == ["[1] has the very images of a.json"]
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"first_seeds": [0, 0, 0]}, "b.json: its repetitions share seeds (first seeds 0, 0, 0, 100 images each); expected other seeds for each"),
-        ({"first_seeds": [0, 50]}, "b.json: its repetitions share seeds (first seeds 0, 50, 100 images each)"),
-        ({"repetitions": [{"images_sha256": "i"}] * 3}, "b.json: its repetitions are of the same images; expected other images for each"),
+        (
+            {"first_seeds": [0, 0, 0]},
+            "b.json: its repetitions share seeds (first seeds 0, 0, 0, 100 images each); expected other seeds for each",
+        ),
+        (
+            {"first_seeds": [0, 50]},
+            "b.json: its repetitions share seeds (first seeds 0, 50, 100 images each)",
+        ),
+        (
+            {"repetitions": [{"images_sha256": "i"}] * 3},
+            "b.json: its repetitions are of the same images; expected other images for each",
+        ),
         ({"reference": {"sha256": "s"}}, "b.json: reference is s; expected r as in a.json"),
     ],
 )

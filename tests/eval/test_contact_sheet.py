@@ -15,7 +15,7 @@ from distill.publishing.report.page import write_report
 from eval.preference.contact_sheet import GAP, LINE, SIDE, Tile, choose, draw_sheet, save_sheets, shown
 from eval.preference.images import find_images
 from eval.preference.results import FORMAT, measure
-from eval.preference.subject_spec import Asked
+from eval.preference.subject_spec import SubjectSpec
 from eval.prompt_sets import PromptSet
 from eval.prompt_sets.formats import Prompt
 from tests.helpers.finished_run import finished_run
@@ -45,7 +45,9 @@ def test_images_as_they_are_shown() -> None:
 
 
 def test_a_sheet_holds_every_image_in_its_place() -> None:
-    tile = lambda *colours: Tile([plain(colour) for colour in colours], "1.234", "a " + "very " * 60 + "long prompt")  # noqa: E731
+    tile = lambda *colours: Tile(
+        [plain(colour) for colour in colours], "1.234", "a " + "very " * 60 + "long prompt"
+    )
     sheet = draw_sheet("a title", {"Best": [tile(RED, GREEN), tile(GREEN, BLUE)], "Worst": [tile(BLUE, RED)]})
     pixels = np.asarray(sheet)
     pair = 2 * SIDE + 4
@@ -73,8 +75,15 @@ def test_sheets_and_the_report_of_a_run(run_dir: Path, tmp_path: Path) -> None:
         (tmp_path / side).mkdir()
         for number, colour in enumerate(colours):
             shown(plain(colour)).save(tmp_path / side / f"{number}.png")
-    prompts = PromptSet.whole("mine", "mine.txt", [Prompt(f"<b>{number}</b>", "even" if number % 2 == 0 else "odd") for number in range(4)])
-    sides = [find_images(Asked("images", str(tmp_path / side), "--images"), prompts, 1, tmp_path) for side in ("a", "b")]
+    prompts = PromptSet.whole(
+        "mine",
+        "mine.txt",
+        [Prompt(f"<b>{number}</b>", "even" if number % 2 == 0 else "odd") for number in range(4)],
+    )
+    sides = [
+        find_images(SubjectSpec("images", str(tmp_path / side), "--images"), prompts, 1, tmp_path)
+        for side in ("a", "b")
+    ]
     score = {
         "title": "PickScore",
         "also": {"PickScore / 100": 0.01},
@@ -96,8 +105,15 @@ def test_sheets_and_the_report_of_a_run(run_dir: Path, tmp_path: Path) -> None:
     assert base64.b64encode((run_dir / "preference-pickscore.png").read_bytes()).decode() in section
     stated = "Means over 4 prompts of mine, an image each, against the &lt;b&gt; other on the same prompts"
     assert f"{stated}; ± is the standard error, of 4 independent draws." in section
-    rows = {name: re.findall("<td>([^<]*)</td>", cells) for name, cells in re.findall(r'<th scope="row">([^<]*)</th>(.*?)</tr>', section)}
-    assert rows["PickScore"] == ["20.50 ± 0.65", "20.75 ± 0.25", "37.5% [9.2%, 78.1%]"]  # a win and a tie of four
+    rows = {
+        name: re.findall("<td>([^<]*)</td>", cells)
+        for name, cells in re.findall(r'<th scope="row">([^<]*)</th>(.*?)</tr>', section)
+    }
+    assert rows["PickScore"] == [
+        "20.50 ± 0.65",
+        "20.75 ± 0.25",
+        "37.5% [9.2%, 78.1%]",
+    ]  # a win and a tie of four
     assert rows["PickScore / 100"] == ["0.2050 ± 0.0065", "0.2075 ± 0.0025", ""]
     assert rows["even (2)"] == ["75.0% [19.8%, 97.3%]"]
     assert not re.search(r"https?://|<script|<link", page)

@@ -17,10 +17,24 @@ from tests.helpers.shared_metrics import METRICS, SHARES, compute
 def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[list[object]]]:
     """What each of two processes finds, by how the images are shared."""
     folder = tmp_path_factory.mktemp("shared")
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "--"]
+    launcher = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc_per_node",
+        "2",
+        "-m",
+        "--",
+    ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(
-        [*launcher, "tests.helpers.shared_metrics", str(folder)], capture_output=True, text=True, env=environment, timeout=300, check=False
+        [*launcher, "tests.helpers.shared_metrics", str(folder)],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=300,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     both = [json.loads((folder / f"{number}.json").read_text()) for number in (0, 1)]

@@ -60,10 +60,18 @@ def results() -> dict:
 
 def test_distances(results: dict) -> None:
     assert (results["protocol"], results["n"], results["seed"]) == ("fd-pixel", 300, 7)
-    assert results["student"]["fd_pixel"] == pytest.approx(fd_by_scipy(TRAIN.pixels[:300], TRAIN.pixels), rel=1e-6)
-    assert results["student"]["held_out"]["fd_pixel"] == pytest.approx(fd_by_scipy(TRAIN.pixels[:300], HELD_OUT.pixels), rel=1e-6)
-    assert results["teacher"]["fd_pixel"] == pytest.approx(fd_by_scipy(HELD_OUT.pixels[:300], TRAIN.pixels), rel=1e-6)
-    assert results["reference"]["fd_pixel"] == pytest.approx(fd_by_scipy(HELD_OUT.pixels, TRAIN.pixels), rel=1e-6)
+    assert results["student"]["fd_pixel"] == pytest.approx(
+        fd_by_scipy(TRAIN.pixels[:300], TRAIN.pixels), rel=1e-6
+    )
+    assert results["student"]["held_out"]["fd_pixel"] == pytest.approx(
+        fd_by_scipy(TRAIN.pixels[:300], HELD_OUT.pixels), rel=1e-6
+    )
+    assert results["teacher"]["fd_pixel"] == pytest.approx(
+        fd_by_scipy(HELD_OUT.pixels[:300], TRAIN.pixels), rel=1e-6
+    )
+    assert results["reference"]["fd_pixel"] == pytest.approx(
+        fd_by_scipy(HELD_OUT.pixels, TRAIN.pixels), rel=1e-6
+    )
 
 
 def test_shares(results: dict) -> None:
@@ -81,7 +89,11 @@ def test_reference_and_provenance(results: dict) -> None:
     reference = results["reference"]
     assert (reference["train_images"], reference["held_out_images"]) == (1437, 360)
     assert reference["memorised"] == 1437 / 1797
-    assert reference["classifier_accuracy"] == reference["label_agreement"] == pytest.approx(358 / 360, abs=1.5 / 360)
+    assert (
+        reference["classifier_accuracy"]
+        == reference["label_agreement"]
+        == pytest.approx(358 / 360, abs=1.5 / 360)
+    )
     assert results["hashes"]["real_train"] == TRAIN.sha256
     assert results["hashes"]["real_held_out"] == HELD_OUT.sha256
     assert results["hashes"]["student"] == Images(TRAIN.pixels[:300]).sha256
@@ -90,7 +102,14 @@ def test_reference_and_provenance(results: dict) -> None:
 
 def test_sampling_times(results: dict) -> None:
     assert results["sampling"] == pytest.approx(
-        {"student_ms_per_image": 2, "teacher_ms_per_image": 30, "speedup": 15, "student_evaluations": 1, "teacher_evaluations": 35, "batch_size": 64}
+        {
+            "student_ms_per_image": 2,
+            "teacher_ms_per_image": 30,
+            "speedup": 15,
+            "student_evaluations": 1,
+            "teacher_evaluations": 35,
+            "batch_size": 64,
+        }
     )
     assert sampling_times({"images": TRAIN}, 64) == {}
 
@@ -104,11 +123,16 @@ def test_what_cannot_be_had_is_said() -> None:
         "held_out": "the data have no held-out images",
         "memorised": "the data have no held-out images",
     }
-    assert found["warnings"] == ["images: 50 images span fewer than the 64 dimensions of the features: the Fréchet distance is biased upwards"]
+    assert found["warnings"] == [
+        "images: 50 images span fewer than the 64 dimensions of the features: the Fréchet distance is biased upwards"
+    ]
     lines = render(found).splitlines()
     assert "skipped: label_agreement: no labels came with: images" in lines
     assert f"warning: {found['warnings'][0]}" in lines
-    assert evaluate({"images": bare}, Images(TRAIN.pixels), None)["skipped"]["label_agreement"] == "the data have no labels"
+    assert (
+        evaluate({"images": bare}, Images(TRAIN.pixels), None)["skipped"]["label_agreement"]
+        == "the data have no labels"
+    )
 
 
 def test_unequal_or_too_few_images_are_refused() -> None:
@@ -127,7 +151,11 @@ def test_table(results: dict) -> None:
     assert lines[3].split() == ["vs", "train", "vs", "held-out"] * 3
     distances = lines[4].removeprefix("Fréchet distance (pixels)").split()
     sides = [side for role in ("student", "teacher") for side in (results[role], results[role]["held_out"])]
-    assert distances == [*(f"{side['fd_pixel']:.4f}" for side in sides), f"{results['reference']['fd_pixel']:.4f}", "-"]
+    assert distances == [
+        *(f"{side['fd_pixel']:.4f}" for side in sides),
+        f"{results['reference']['fd_pixel']:.4f}",
+        "-",
+    ]
     assert lines[8].split() == ["memorised", "1.000", "-", "0.000", "-", "0.800", "-"]
     assert len({len(line) for line in lines[3:9]}) == 1  # aligned
     assert "sampling: teacher 30 ms an image, 35 evaluations, batches of 64" in lines
@@ -144,16 +172,26 @@ def test_monitor_measures_the_protocols_distance() -> None:
     assert monitor(from_bytes(TRAIN.pixels))(made) == {"fd_pixel": pytest.approx(expected, rel=1e-6)}
     assert monitor(made)(made)["fd_pixel"] == pytest.approx(0, abs=1e-10)
     made[3] = float("inf")
-    with pytest.raises(UserError, match=r"^generated images: 1 of 360 images have values that are not finite, first image 3$"):
+    with pytest.raises(
+        UserError, match=r"^generated images: 1 of 360 images have values that are not finite, first image 3$"
+    ):
         monitor(from_bytes(TRAIN.pixels))(made)
 
 
 def test_monitor_under_another_protocol_is_what_eval_fid_measures(tmp_path: Path) -> None:
     """Features of a network, resized images, and a file of statistics for a reference."""
-    protocol, mean = read_protocol("fd-effnet"), Function(lambda images: images.mean((2, 3)), "the mean colour")
-    made, colours = from_bytes(HELD_OUT.pixels), [mean(prepare(image, protocol)[None])["features"] for image in HELD_OUT.pixels]
+    protocol, mean = (
+        read_protocol("fd-effnet"),
+        Function(lambda images: images.mean((2, 3)), "the mean colour"),
+    )
+    made, colours = (
+        from_bytes(HELD_OUT.pixels),
+        [mean(prepare(image, protocol)[None])["features"] for image in HELD_OUT.pixels],
+    )
     real = Statistics(torch.zeros(3).double(), torch.eye(3).double(), None)
-    assert Monitor(real, protocol, mean)(made) == {"fd_effnet": pytest.approx(frechet_distance(Statistics.of(torch.cat(colours)), real), rel=1e-9)}
+    assert Monitor(real, protocol, mean)(made) == {
+        "fd_effnet": pytest.approx(frechet_distance(Statistics.of(torch.cat(colours)), real), rel=1e-9)
+    }
 
     config = read_config(Path("configs/digits/sid.yaml"), ["--monitor_reference", str(tmp_path / "real.npz")])
     np.savez(tmp_path / "real.npz", mu=np.zeros(64), sigma=np.eye(64))
@@ -162,7 +200,9 @@ def test_monitor_under_another_protocol_is_what_eval_fid_measures(tmp_path: Path
     identity = Statistics(torch.zeros(64).double(), torch.eye(64).double(), None)
     expected = frechet_distance(Statistics.of(pixels(HELD_OUT.pixels)), identity)
     assert found(made) == {"fd_pixel": pytest.approx(expected, rel=1e-9)}
-    with pytest.raises(UserError, match=r"^monitor_protocol: fd-pixl: is not in eval/protocols; did you mean 'fd-pixel'\?$"):
+    with pytest.raises(
+        UserError, match=r"^monitor_protocol: fd-pixl: is not in eval/protocols; did you mean 'fd-pixel'\?$"
+    ):
         build_monitor(read_config(Path("configs/digits/sid.yaml"), ["--monitor_protocol", "fd-pixl"]))
 
 

@@ -21,16 +21,24 @@ DOUBLE = torch.float64
 
 
 def two_modes() -> GaussianMixture:
-    return GaussianMixture(torch.tensor([3.0, 1.0]), torch.tensor([[-2.0, 0.0], [2.0, 0.0]]), torch.full((2, 2), 0.25), EDM()).double()
+    return GaussianMixture(
+        torch.tensor([3.0, 1.0]), torch.tensor([[-2.0, 0.0], [2.0, 0.0]]), torch.full((2, 2), 0.25), EDM()
+    ).double()
 
 
 @pytest.mark.parametrize("schedule", [EDM(), DDPM.linear()], ids=["edm", "ddpm"])
 def test_divergences_between_gaussians_are_the_closed_form(schedule: NoiseSchedule) -> None:
-    teacher = GaussianMixture(torch.ones(1), torch.tensor([[0.5, 0.0]]), torch.tensor([[1.0, 0.5]]), schedule).double()
+    teacher = GaussianMixture(
+        torch.ones(1), torch.tensor([[0.5, 0.0]]), torch.tensor([[1.0, 0.5]]), schedule
+    ).double()
     student = Affine(2).double()
-    student.load_state_dict({"mean": torch.tensor([[0.2, -0.1]]), "matrix": torch.tensor([[[0.8, 0.2], [0.1, 0.9]]])})
+    student.load_state_dict(
+        {"mean": torch.tensor([[0.2, -0.1]]), "matrix": torch.tensor([[[0.8, 0.2], [0.1, 0.9]]])}
+    )
     level, matrix = 0.3**2 * torch.eye(2, dtype=DOUBLE), student.matrix[0].detach()
-    p = MultivariateNormal(torch.tensor([0.5, 0.0], dtype=DOUBLE), torch.diag(torch.tensor([1.0, 0.5], dtype=DOUBLE)) + level)
+    p = MultivariateNormal(
+        torch.tensor([0.5, 0.0], dtype=DOUBLE), torch.diag(torch.tensor([1.0, 0.5], dtype=DOUBLE)) + level
+    )
     q = MultivariateNormal(student.mean[0].detach(), matrix @ matrix.T + level)
     found = divergences_to_teacher(("reverse_kl", "forward_kl"), teacher, marginal(student, schedule))
     assert found["reverse_kl"] == pytest.approx(kl_divergence(q, p).item(), rel=1e-5)
@@ -41,10 +49,15 @@ def test_divergences_between_gaussians_are_the_closed_form(schedule: NoiseSchedu
 def test_a_student_far_away_is_far_in_every_divergence(distance: float) -> None:
     """On the grid or off it: 2 log 2 is the largest Jensen-Shannon divergence (a sum of two, not their mean), and the log-ratio is clamped at 30."""
     student = Affine(2).double()
-    student.load_state_dict({"mean": torch.tensor([[0.0, distance]]), "matrix": torch.tensor([[[0.01, 0.0], [0.0, 0.01]]])})
-    found = divergences_to_teacher(("reverse_kl", "forward_kl", "jensen_shannon"), two_modes(), marginal(student, EDM()))
+    student.load_state_dict(
+        {"mean": torch.tensor([[0.0, distance]]), "matrix": torch.tensor([[[0.01, 0.0], [0.0, 0.01]]])}
+    )
+    found = divergences_to_teacher(
+        ("reverse_kl", "forward_kl", "jensen_shannon"), two_modes(), marginal(student, EDM())
+    )
     assert found == {
-        name: pytest.approx(value, rel=1e-3) for name, value in (("reverse_kl", 30), ("forward_kl", 30), ("jensen_shannon", 2 * math.log(2)))
+        name: pytest.approx(value, rel=1e-3)
+        for name, value in (("reverse_kl", 30), ("forward_kl", 30), ("jensen_shannon", 2 * math.log(2)))
     }
 
 
@@ -60,7 +73,9 @@ def test_a_stray_sample_is_four_standard_deviations_from_every_mode() -> None:
     assert stray_share(two_modes(), samples) == 0.5
 
 
-def test_a_run_of_the_laboratory_is_measured_exactly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+def test_a_run_of_the_laboratory_is_measured_exactly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
     """An affine student with exact everything becomes the Gaussian that its teacher is."""
     (tmp_path / "run.yaml").write_text("""
 task: distill

@@ -17,10 +17,35 @@ from eval.images.resize import resize
 from tests.helpers.fidelity_oracle import noise_image, seeded_inception
 
 TORCH_FIDELITY = [
-    [40.95478820800781, 0.11565731465816498, 0.0, 2.200798511505127, 13.974479675292969, 20.361103057861328, 0.0, 0.5116770267486572],
-    [40.349571228027344, 0.15645936131477356, 0.0, 1.9516911506652832, 14.246392250061035, 19.918540954589844, 0.0, 0.5119529366493225],
+    [
+        40.95478820800781,
+        0.11565731465816498,
+        0.0,
+        2.200798511505127,
+        13.974479675292969,
+        20.361103057861328,
+        0.0,
+        0.5116770267486572,
+    ],
+    [
+        40.349571228027344,
+        0.15645936131477356,
+        0.0,
+        1.9516911506652832,
+        14.246392250061035,
+        19.918540954589844,
+        0.0,
+        0.5119529366493225,
+    ],
 ]
-TORCH_FIDELITY_LOGITS = [-31.931869506835938, -12.603412628173828, -22.60711669921875, -9.681276321411133, 9.40481948852539, -12.09459114074707]
+TORCH_FIDELITY_LOGITS = [
+    -31.931869506835938,
+    -12.603412628173828,
+    -22.60711669921875,
+    -9.681276321411133,
+    9.40481948852539,
+    -12.09459114074707,
+]
 """Of torch-fidelity 0.4.0 with the weights of `seeded_inception`: every 256th feature of two images, every 200th unbiased logit of the first."""
 
 
@@ -31,12 +56,21 @@ def inception() -> Inception:
 
 @pytest.fixture(scope="module")
 def images() -> Tensor:
-    return torch.stack([resize("tensorflow_bilinear", image, 299) for image in (noise_image(64, 64), noise_image(64, 64).flip(2))])
+    return torch.stack(
+        [
+            resize("tensorflow_bilinear", image, 299)
+            for image in (noise_image(64, 64), noise_image(64, 64).flip(2))
+        ]
+    )
 
 
 @pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
 def test_inception_and_its_two_kinds_of_files(inception: Inception, images: Tensor, tmp_path: Path) -> None:
-    counted = {name: value for name, value in inception.state_dict().items() if not name.endswith("num_batches_tracked")}
+    counted = {
+        name: value
+        for name, value in inception.state_dict().items()
+        if not name.endswith("num_batches_tracked")
+    }
     torch.save(counted, tmp_path / "weights.pth")
     opened = load_extractor("inception", str(tmp_path / "weights.pth"))
     found = features_of(opened, images)
@@ -66,12 +100,14 @@ def test_files_that_are_no_weights(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"text.pth: holds no weights that torch wrote$"):
         load_extractor("inception", str(tmp_path / "text.pth"))
     with pytest.raises(
-        UserError, match=r"other.pth: weights of another architecture: Conv2d_1a_3x3.conv.weight is nothing; expected \(32, 3, 3, 3\)$"
+        UserError,
+        match=r"other.pth: weights of another architecture: Conv2d_1a_3x3.conv.weight is nothing; expected \(32, 3, 3, 3\)$",
     ):
         load_extractor("inception", str(tmp_path / "other.pth"))
     (tmp_path / "inception-2015-12-05.pkl").write_bytes(b"")
     with pytest.raises(
-        UserError, match=r"05.pkl: a pickle is a program, and none is run; the same network is in pt_inception-2015-12-05-6726825d.pth or"
+        UserError,
+        match=r"05.pkl: a pickle is a program, and none is run; the same network is in pt_inception-2015-12-05-6726825d.pth or",
     ):
         load_extractor("inception", str(tmp_path / "inception-2015-12-05.pkl"))
     with pytest.raises(UserError, match=r"^'incepton' is not in eval/features; did you mean 'inception'\?$"):
@@ -83,7 +119,9 @@ def test_files_that_are_no_weights(tmp_path: Path) -> None:
 @pytest.mark.parametrize("batch_size", [1, 7, 64])
 def test_features_do_not_depend_on_what_they_are_extracted_with(batch_size: int) -> None:
     torch.manual_seed(0)
-    network = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 24, 3, stride=2), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    network = nn.Sequential(
+        nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 24, 3, stride=2), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    )
 
     class Small(type(load_extractor("pixels"))):  # type: ignore[misc]
         pass
@@ -102,13 +140,27 @@ def test_features_are_in_float32_on_a_gpu_too() -> None:
     seen = []
 
     def look(images: Tensor) -> Tensor:
-        seen.append((torch.backends.cudnn.allow_tf32, torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark))
+        seen.append(
+            (
+                torch.backends.cudnn.allow_tf32,
+                torch.backends.cudnn.deterministic,
+                torch.backends.cudnn.benchmark,
+            )
+        )
         return images.flatten(1)
 
-    before = torch.backends.cudnn.allow_tf32, torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark
+    before = (
+        torch.backends.cudnn.allow_tf32,
+        torch.backends.cudnn.deterministic,
+        torch.backends.cudnn.benchmark,
+    )
     features_of(Function(look, "look"), torch.zeros(2, 1, 1, 1))
     assert seen == [(False, True, False)]
-    assert before == (torch.backends.cudnn.allow_tf32, torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark)
+    assert before == (
+        torch.backends.cudnn.allow_tf32,
+        torch.backends.cudnn.deterministic,
+        torch.backends.cudnn.benchmark,
+    )
 
 
 def test_dinov2_has_the_positions_of_its_authors(tmp_path: Path) -> None:
@@ -118,7 +170,9 @@ def test_dinov2_has_the_positions_of_its_authors(tmp_path: Path) -> None:
     from eval.features.dinov2 import DINOv2, positions
 
     torch.manual_seed(0)
-    config = Dinov2Config(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=84, patch_size=14)
+    config = Dinov2Config(
+        hidden_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=84, patch_size=14
+    )
     Dinov2Model(config).eval().save_pretrained(tmp_path)
     opened = load_extractor("dinov2", str(tmp_path))
     assert opened.network.embeddings.position_embeddings.shape == (1, 1 + 16 * 16, 32)  # type: ignore[union-attr]
@@ -131,10 +185,15 @@ def test_dinov2_has_the_positions_of_its_authors(tmp_path: Path) -> None:
     torch.testing.assert_close(scaled, expected, rtol=0, atol=1e-6)
     assert torch.equal(positions(table, 6), table)
     images = 255 * torch.rand(2, 3, 84, 84)
-    mean, deviation = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1), torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
+    mean, deviation = (
+        torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1),
+        torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1),
+    )
     with torch.no_grad():
         expected = native((images / 255 - mean) / deviation).pooler_output
-    torch.testing.assert_close(features_of(DINOv2(native, 84).eval(), images)["features"], expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        features_of(DINOv2(native, 84).eval(), images)["features"], expected, rtol=1e-4, atol=1e-5
+    )
 
 
 def bicubic(square: Tensor, y: float, x: float) -> Tensor:
@@ -149,7 +208,9 @@ def bicubic(square: Tensor, y: float, x: float) -> Tensor:
     total = torch.zeros(square.shape[2])
     for row in range(int(np.floor(y)) - 1, int(np.floor(y)) + 3):
         for column in range(int(np.floor(x)) - 1, int(np.floor(x)) + 3):
-            total += weight(y - row) * weight(x - column) * square[min(max(row, 0), 5), min(max(column, 0), 5)]
+            total += (
+                weight(y - row) * weight(x - column) * square[min(max(row, 0), 5), min(max(column, 0), 5)]
+            )
     return total
 
 

@@ -36,7 +36,9 @@ class Summary(Function):
 
     def summarise(self, images: Tensor) -> Tensor:
         self.seen += int((images.flatten(1).abs().sum(1) > 0).sum())
-        return torch.cat([images.double().mean((2, 3)), images[..., : images.shape[3] // 2].double().mean((2, 3))], 1)
+        return torch.cat(
+            [images.double().mean((2, 3)), images[..., : images.shape[3] // 2].double().mean((2, 3))], 1
+        )
 
 
 class Affine(Generator):
@@ -73,7 +75,9 @@ def all_images(stream: ImageStream) -> list[Tensor]:
     return found  # type: ignore[return-value]
 
 
-def take(stream: ImageStream, root: Path, protocol: Protocol = EFFNET, extractor: Function | None = None) -> Features:
+def take(
+    stream: ImageStream, root: Path, protocol: Protocol = EFFNET, extractor: Function | None = None
+) -> Features:
     return extract(stream, protocol, extractor or Summary(), root)
 
 
@@ -87,14 +91,21 @@ def test_folder_zip_and_tar_hold_the_same(tmp_path: Path) -> None:
     found = [take(FileImages(tmp_path / name), tmp_path / "store") for name in ("folder", "a.zip", "a.tar")]
     assert len({features.images_sha256 for features in found}) == 1
     assert all(torch.equal(features.features, found[0].features) for features in found)
-    assert torch.equal(all_images(FileImages(tmp_path / "folder"))[3].permute(1, 2, 0), torch.from_numpy(np.array(Image.open(files[3]))))
+    assert torch.equal(
+        all_images(FileImages(tmp_path / "folder"))[3].permute(1, 2, 0),
+        torch.from_numpy(np.array(Image.open(files[3]))),
+    )
     (tmp_path / "b.bin").write_bytes(b"no archive")
     with pytest.raises(UserError, match=r"b.bin: is neither a folder nor a .zip nor a .tar$"):
         FileImages(tmp_path / "b.bin")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match=r"empty: holds no image; expected files ending in .apng, .avif, .bmp"):
+    with pytest.raises(
+        UserError, match=r"empty: holds no image; expected files ending in .apng, .avif, .bmp"
+    ):
         FileImages(tmp_path / "empty")
-    with pytest.raises(UserError, match=r"nowhere: cannot be read \(No such file or directory\); expected a folder"):
+    with pytest.raises(
+        UserError, match=r"nowhere: cannot be read \(No such file or directory\); expected a folder"
+    ):
         FileImages(tmp_path / "nowhere")
 
 
@@ -136,7 +147,9 @@ def test_labels_of_edm_and_of_sample_py(tmp_path: Path) -> None:
     index.write_text('{"labels": null}')
     assert FileImages(tmp_path / "images").label_count == 0
     index.write_text('{"labels": 3}')
-    with pytest.raises(UserError, match=r"dataset.json: is not EDM's; expected 'labels' of pairs of a file and a number$"):
+    with pytest.raises(
+        UserError, match=r"dataset.json: is not EDM's; expected 'labels' of pairs of a file and a number$"
+    ):
         FileImages(tmp_path / "images")
     (tmp_path / "images" / "samples.json").write_text('{"images": [{"file": "00/002.png", "label": 1}]}')
     stream = FileImages(tmp_path / "images")
@@ -147,8 +160,14 @@ def test_labels_of_edm_and_of_sample_py(tmp_path: Path) -> None:
 
 
 def test_network_images_are_those_of_their_seeds_whatever_the_batch(tmp_path: Path) -> None:
-    expected = 0.3 * seeded_noise(range(5, 305), (1, 4, 4)) + Affine().shift[balanced_labels(300, 3).label][:, None, None, None]
-    found = {size: take(NetworkImages(Affine(), 300, 5, batch_size=size), tmp_path / str(size), PIXEL) for size in (1, 7, 64)}
+    expected = (
+        0.3 * seeded_noise(range(5, 305), (1, 4, 4))
+        + Affine().shift[balanced_labels(300, 3).label][:, None, None, None]
+    )
+    found = {
+        size: take(NetworkImages(Affine(), 300, 5, batch_size=size), tmp_path / str(size), PIXEL)
+        for size in (1, 7, 64)
+    }
     quantised = (expected * 127.5 + 128).clip(0, 255).to(torch.uint8).flatten(1)
     assert torch.equal(torch.stack(all_images(NetworkImages(Affine(), 300, 5))).flatten(1), quantised)
     assert found[1].labels is not None
@@ -191,7 +210,8 @@ def test_one_bad_file_does_not_lose_the_other_features(tmp_path: Path) -> None:
     (tmp_path / "images" / "017.png").write_bytes(b"broken")
     extractor = Summary()
     with pytest.raises(
-        UserError, match=r"^1 of 40 images cannot be used: .*017.png: cannot be read as an image .*; the features of the others are kept$"
+        UserError,
+        match=r"^1 of 40 images cannot be used: .*017.png: cannot be read as an image .*; the features of the others are kept$",
     ):
         take(FileImages(tmp_path / "images"), tmp_path / "store", extractor=extractor)
     assert extractor.seen == 39
@@ -210,18 +230,25 @@ def test_images_that_are_not_alike_are_refused_or_named(tmp_path: Path) -> None:
         f"{tmp_path}/images: 2 of 5 images are grey and were read as colour, first z/000.png",
         f"{tmp_path}/images: images of 2 sizes",
     ]
-    with pytest.raises(UserError, match=r"^2 of 5 images .*z/000.png is of \(1, 8, 8\); expected \(3, 12, 10\) as before, edm-50k takes one size;"):
+    with pytest.raises(
+        UserError,
+        match=r"^2 of 5 images .*z/000.png is of \(1, 8, 8\); expected \(3, 12, 10\) as before, edm-50k takes one size;",
+    ):
         take(stream, tmp_path / "store", read_protocol("edm-50k"))
     Image.fromarray(np.zeros((12, 10), dtype=np.uint16)).save(tmp_path / "images" / "000.png")
     with pytest.raises(
-        UserError, match=r"^1 of 5 images cannot be used: .*000.png: cannot be read as an image \(mode I;16; expected 8 bits a channel\)"
+        UserError,
+        match=r"^1 of 5 images cannot be used: .*000.png: cannot be read as an image \(mode I;16; expected 8 bits a channel\)",
     ):
         take(FileImages(tmp_path / "images"), tmp_path / "store")
 
 
 def test_an_image_that_is_not_finite_is_named_by_its_seed(tmp_path: Path) -> None:
     broken = [row for row in range(200) if seeded_noise([row], (1, 4, 4))[0, 0, 0, 0] > 2]
-    with pytest.raises(UserError, match=rf"^{len(broken)} of 200 images cannot be used: the student: the image of seed {broken[0]} has values that"):
+    with pytest.raises(
+        UserError,
+        match=rf"^{len(broken)} of 200 images cannot be used: the student: the image of seed {broken[0]} has values that",
+    ):
         take(NetworkImages(Affine(broken=True), 200), tmp_path, PIXEL)
 
 
@@ -231,7 +258,9 @@ def test_grey_photographs_are_colour_to_a_network(tmp_path: Path) -> None:
     Image.new("RGB", (4, 4), (77, 77, 77)).save(buffer, "PNG")
     (tmp_path / "colour").mkdir()
     (tmp_path / "colour" / "a.png").write_bytes(buffer.getvalue())
-    grey = take(DataImages(Digits().load("train"), "digits", {}), tmp_path / "store", EFFNET, Summary()).features[0]
+    grey = take(
+        DataImages(Digits().load("train"), "digits", {}), tmp_path / "store", EFFNET, Summary()
+    ).features[0]
     assert torch.equal(grey[:3], grey[0].expand(3))
     found = take(FileImages(tmp_path / "colour"), tmp_path / "store")
     assert torch.equal(found.features[0], torch.full((6,), 77.0).double())

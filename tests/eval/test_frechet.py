@@ -27,7 +27,9 @@ def test_torchmetrics_agrees(name: str) -> None:
     from torchmetrics.image.fid import _compute_fid
 
     a, b = pairs()[name]
-    assert frechet_distance(a, b) == pytest.approx(float(_compute_fid(a.mean, a.cov, b.mean, b.cov)), rel=1e-6)
+    assert frechet_distance(a, b) == pytest.approx(
+        float(_compute_fid(a.mean, a.cov, b.mean, b.cov)), rel=1e-6
+    )
 
 
 @pytest.mark.parametrize("name", pairs())
@@ -56,7 +58,9 @@ def test_rank_deficient_covariances() -> None:
     assert frechet_distance(gaussian(a, basis), gaussian(b, basis)) == pytest.approx(expected, rel=1e-9)
     assert frechet_distance(gaussian(b, basis), gaussian(a, basis)) == pytest.approx(expected, rel=1e-9)
     full = torch.full((64,), 0.7).double()
-    assert frechet_distance(gaussian(a, basis), gaussian(full, basis)) == pytest.approx(commuting_distance(a, full), rel=1e-9)
+    assert frechet_distance(gaussian(a, basis), gaussian(full, basis)) == pytest.approx(
+        commuting_distance(a, full), rel=1e-9
+    )
 
 
 def test_rank_one_covariances_in_different_directions() -> None:
@@ -70,7 +74,9 @@ def test_near_singular_covariances() -> None:
     a = torch.logspace(0, -13, 64).double()
     b = torch.logspace(-12, 1, 64).double()
     basis = rotation(64)
-    assert frechet_distance(gaussian(a, basis), gaussian(b, basis)) == pytest.approx(commuting_distance(a, b), rel=1e-6)
+    assert frechet_distance(gaussian(a, basis), gaussian(b, basis)) == pytest.approx(
+        commuting_distance(a, b), rel=1e-6
+    )
     assert frechet_distance(gaussian(a, basis), gaussian(a, basis)) == pytest.approx(0, abs=1e-12)
 
 
@@ -96,7 +102,9 @@ def test_fewer_images_than_dimensions() -> None:
 
 def test_constant_features_have_the_distance_of_their_means() -> None:
     a, b = torch.full((5, 3), 0.1), torch.full((5, 3), 0.4)
-    assert frechet_distance(Statistics.of(a.double()), Statistics.of(b.double())) == pytest.approx(3 * 0.3**2, rel=1e-6)
+    assert frechet_distance(Statistics.of(a.double()), Statistics.of(b.double())) == pytest.approx(
+        3 * 0.3**2, rel=1e-6
+    )
     assert Statistics.of(a.double()).cov.abs().max() < 1e-30
 
 
@@ -108,7 +116,9 @@ def test_streaming_agrees_with_direct_computation_far_from_zero(batch_size: int)
     assert found.count == 200
     np.testing.assert_allclose(found.mean.numpy(), features.numpy().mean(0), rtol=1e-14)
     np.testing.assert_allclose(found.cov.numpy(), expected, rtol=0, atol=1e-9 * np.abs(expected).max())
-    np.testing.assert_allclose(Statistics.of(features).cov.numpy(), expected, rtol=0, atol=1e-12 * np.abs(expected).max())
+    np.testing.assert_allclose(
+        Statistics.of(features).cov.numpy(), expected, rtol=0, atol=1e-12 * np.abs(expected).max()
+    )
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 64])
@@ -120,7 +130,9 @@ def test_metric_agrees_with_the_function(batch_size: int) -> None:
     assert float(metric.compute()) == pytest.approx(frechet_distance(Statistics.of(made), real), rel=1e-9)
     metric.reset()
     metric.update(made[:50])
-    assert float(metric.compute()) == pytest.approx(frechet_distance(Statistics.of(made[:50]), real), rel=1e-9)
+    assert float(metric.compute()) == pytest.approx(
+        frechet_distance(Statistics.of(made[:50]), real), rel=1e-9
+    )
 
 
 def test_metric_reduces_over_processes() -> None:
@@ -167,4 +179,6 @@ def test_bad_features_are_refused() -> None:
     with pytest.raises(UserError, match=r"^statistics in torch.float32 and torch.float64; expected float64"):
         Statistics(torch.zeros(2), torch.eye(2).double(), 10)
     with pytest.raises(UserError, match="not a covariance, it has the eigenvalue -1 beside 2"):
-        frechet_distance(gaussian(torch.tensor([2.0, -1.0]).double(), rotation(2)), Statistics.of(good[:, :2]))
+        frechet_distance(
+            gaussian(torch.tensor([2.0, -1.0]).double(), rotation(2)), Statistics.of(good[:, :2])
+        )

@@ -27,7 +27,9 @@ PIXEL = read_protocol("fd-pixel")
 
 
 def take(stream: ImageStream, root: Path, processes: Processes | None = None) -> Features:
-    return extract(stream, PIXEL, Function(lambda images: images.double().flatten(1), "pixels"), root, processes)
+    return extract(
+        stream, PIXEL, Function(lambda images: images.double().flatten(1), "pixels"), root, processes
+    )
 
 
 def edited(file: Path, change: Callable[[dict], None]) -> None:
@@ -60,22 +62,30 @@ def other_weights(folder: Path, part: str) -> None:
 CHANGES = {
     "the autoencoder's weights": lambda folder: other_weights(folder, "vae"),
     "the text encoder's weights": lambda folder: other_weights(folder, "text_encoder"),
-    "the scale of the latents": lambda folder: edited(folder / "vae" / "config.json", lambda c: c.update(scaling_factor=0.3)),
+    "the scale of the latents": lambda folder: edited(
+        folder / "vae" / "config.json", lambda c: c.update(scaling_factor=0.3)
+    ),
     "what the network predicts": lambda folder: edited(
         folder / "scheduler" / "scheduler_config.json", lambda c: c.update(prediction_type="v_prediction")
     ),
-    "the noise schedule": lambda folder: edited(folder / "scheduler" / "scheduler_config.json", lambda c: c.update(beta_end=0.03)),
+    "the noise schedule": lambda folder: edited(
+        folder / "scheduler" / "scheduler_config.json", lambda c: c.update(beta_end=0.03)
+    ),
 }
 
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
-def test_another_part_of_a_pipeline_is_another_pipeline(tmp_path: Path, change: Callable[[Path], None]) -> None:
+def test_another_part_of_a_pipeline_is_another_pipeline(
+    tmp_path: Path, change: Callable[[Path], None]
+) -> None:
     from distill.networks.diffusers.pipeline import open_pipeline
     from distill.teachers.diffusers import Settings
 
     def identities(folder: Path) -> tuple[object, str]:
         teacher = Settings(path=str(folder), resolution=16).load()
-        return describe_images_of(teacher), PipelineImages(open_pipeline(str(folder), "x"), 4, 0, ["a cat"]).describe()["parts_sha256"]
+        return describe_images_of(teacher), PipelineImages(
+            open_pipeline(str(folder), "x"), 4, 0, ["a cat"]
+        ).describe()["parts_sha256"]
 
     folder = tiny_pipelines.stable_diffusion(tmp_path / "pipe")
     before = identities(folder)
@@ -90,7 +100,9 @@ def pictures(folder: Path, count: int, seed: int = 0) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     random = np.random.default_rng(seed)
     for row in range(count):
-        Image.fromarray(random.integers(0, 256, (4, 4), dtype=np.uint8)).save(folder / f"{row:04d}.bmp")  # bitmaps of one size are of one length
+        Image.fromarray(random.integers(0, 256, (4, 4), dtype=np.uint8)).save(
+            folder / f"{row:04d}.bmp"
+        )  # bitmaps of one size are of one length
     return folder
 
 
@@ -114,7 +126,10 @@ def test_an_archive_that_was_replaced_in_secret_is_seen(tmp_path: Path) -> None:
                 archive.write(file, file.name)
 
     pack(0)
-    before, stat = take(FileImages(tmp_path / "x.zip"), tmp_path / "store").features, (tmp_path / "x.zip").stat()
+    before, stat = (
+        take(FileImages(tmp_path / "x.zip"), tmp_path / "store").features,
+        (tmp_path / "x.zip").stat(),
+    )
     pack(1)
     os.utime(tmp_path / "x.zip", ns=(stat.st_atime_ns, stat.st_mtime_ns))
     assert (tmp_path / "x.zip").stat().st_size == stat.st_size

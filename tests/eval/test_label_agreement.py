@@ -26,12 +26,14 @@ def test_agreement_on_held_out_digits() -> None:
 
 
 def test_learns_from_a_bounded_number_of_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(label_agreement, "MOST_IMAGES", 500)
+    monkeypatch.setattr(label_agreement, "MAX_IMAGES", 500)
     classifier = LabelClassifier.fit(pixels(quantise(TRAIN.images)), TRAIN.labels)
     assert classifier.machine.shape_fit_[0] == 479  # every third of 1437
     assert classifier.agreement(pixels(quantise(HELD_OUT.images)), HELD_OUT.labels) > 0.95
 
 
 def test_one_label_is_refused() -> None:
-    with pytest.raises(UserError, match=r"^label agreement: the training images all have one label; expected at least 2$"):
+    with pytest.raises(
+        UserError, match=r"^label agreement: the training images all have one label; expected at least 2$"
+    ):
         LabelClassifier.fit(pixels(quantise(TRAIN.images[:5])), torch.zeros(5, dtype=torch.int64))

@@ -27,7 +27,10 @@ def test_copies_of_either_set() -> None:
 
 
 def test_an_image_that_is_in_both_sets_is_not_memorised() -> None:
-    train, held_out = draw(30, 6, seed=0) + 1000, draw(10, 6, seed=1) + 1000  # far from zero, where a matrix product rounds
+    train, held_out = (
+        draw(30, 6, seed=0) + 1000,
+        draw(10, 6, seed=1) + 1000,
+    )  # far from zero, where a matrix product rounds
     both = torch.cat([held_out, train[:5]])
     assert memorisation(train[:5], train, both).share == 0.0
 

@@ -84,18 +84,28 @@ def test_metric_agrees_with_the_function_and_reduces_over_processes() -> None:
 
     first = PrecisionRecall(real)
     others = {2: made[20:], 1: torch.zeros(35, dtype=torch.int64)}  # features and rows
-    first.dist_sync_fn, first.distributed_available_fn = lambda tensor, group=None: [tensor, others[tensor.ndim]], lambda: True
+    first.dist_sync_fn, first.distributed_available_fn = (
+        lambda tensor, group=None: [tensor, others[tensor.ndim]],
+        lambda: True,
+    )
     first.update(made[:20])
     assert first.compute() == measure(real, made)
 
 
 def test_bad_features_are_refused() -> None:
     real = draw(10, 5, seed=0)
-    with pytest.raises(UserError, match=r"^3 images; expected at least 4 for precision and recall with 3 neighbours$"):
+    with pytest.raises(
+        UserError, match=r"^3 images; expected at least 4 for precision and recall with 3 neighbours$"
+    ):
         Manifold.of(real[:3])
-    with pytest.raises(UserError, match=r"^features of 4 and of 5 dimensions; expected the same features on both sides$"):
+    with pytest.raises(
+        UserError, match=r"^features of 4 and of 5 dimensions; expected the same features on both sides$"
+    ):
         measure(real, real[:, :4])
     with pytest.raises(UserError, match=r"^features: 1 of 10 rows are not finite, first row 9$"):
         Manifold.of(torch.cat([real[:9], real[:1] * float("nan")]))
-    with pytest.raises(UserError, match="no generated images were given"), pytest.warns(UserWarning, match="before the ``update``"):
+    with (
+        pytest.raises(UserError, match="no generated images were given"),
+        pytest.warns(UserWarning, match="before the ``update``"),
+    ):
         PrecisionRecall(real).compute()

@@ -25,13 +25,15 @@ from eval.images.processes import Processes
 from eval.preference.images import PromptedImages, find_images, image_name, make_images
 from eval.preference.results import check_pairing, describe_images, notes_on_images
 from eval.preference.scores import Scorer, score_images
-from eval.preference.subject_spec import Asked
-from eval.preference.subjects import Subject
+from eval.preference.subject_spec import SubjectSpec
+from eval.preference.subjects import ImageSource
 from eval.prompt_sets import PromptSet, read_prompt_set
 from eval.prompt_sets.formats import Prompt
 from tests.helpers.small_rewards import Brightness
 
-PROMPTS = PromptSet.whole("mine", "mine.txt", [Prompt("a cat", "animals"), Prompt("a dog", "animals"), Prompt("a house", "places")])
+PROMPTS = PromptSet.whole(
+    "mine", "mine.txt", [Prompt("a cat", "animals"), Prompt("a dog", "animals"), Prompt("a house", "places")]
+)
 ALONE = Processes.single()
 
 
@@ -42,8 +44,8 @@ class Painter:
         self.rows: list[int] = []
         self.stop, self.broken = stop, broken
 
-    def subject(self, batch_size: int = 2, **identity: str) -> Subject:
-        return Subject("the painter", {"kind": "painter", **identity}, batch_size, self.read)
+    def subject(self, batch_size: int = 2, **identity: str) -> ImageSource:
+        return ImageSource("the painter", {"kind": "painter", **identity}, batch_size, self.read)
 
     def read(self, rows: Sequence[int]) -> list[Tensor | UserError]:
         if self.stop is not None and any(row >= self.stop for row in rows):
@@ -56,8 +58,17 @@ def paint(row: int) -> Tensor:
     return torch.full((3, 8, 8), 10 * row, dtype=torch.uint8)
 
 
-def painted(root: Path, painter: Painter, prompts: PromptSet = PROMPTS, count: int = 6, first_seed: int = 5, **identity: str) -> PromptedImages:
-    return make_images(painter.subject(**identity), prompts, range(first_seed, first_seed + count), root, ALONE, False)
+def painted(
+    root: Path,
+    painter: Painter,
+    prompts: PromptSet = PROMPTS,
+    count: int = 6,
+    first_seed: int = 5,
+    **identity: str,
+) -> PromptedImages:
+    return make_images(
+        painter.subject(**identity), prompts, range(first_seed, first_seed + count), root, ALONE, False
+    )
 
 
 def scorer(reward: Brightness, name: str = "brightness") -> Scorer:
@@ -95,7 +106,9 @@ def test_images_of_a_prompt_and_seed_serve_every_list_that_has_them(tmp_path: Pa
     images = painted(tmp_path, painter, PROMPTS, 3)
     assert painter.rows == [0, 1, 2]
     assert len(images.files) == 3
-    assert painted(tmp_path, painter, PROMPTS.first(2, None), 2).files.names == images.files.names  # the others are still there, and listed
+    assert (
+        painted(tmp_path, painter, PROMPTS.first(2, None), 2).files.names == images.files.names
+    )  # the others are still there, and listed
 
 
 def test_another_prompt_of_the_same_seed_is_another_image(tmp_path: Path) -> None:
@@ -105,7 +118,9 @@ def test_another_prompt_of_the_same_seed_is_another_image(tmp_path: Path) -> Non
     assert painter.rows == [0, 0]
     assert first.name(0) != second.name(0)
     (second.files.path / first.name(0)).unlink()
-    assert painted(tmp_path, painter, PromptSet.whole("b", "b", [Prompt("a dog")]), 1).files.names == [second.name(0)]  # the index forgets it
+    assert painted(tmp_path, painter, PromptSet.whole("b", "b", [Prompt("a dog")]), 1).files.names == [
+        second.name(0)
+    ]  # the index forgets it
 
 
 def test_an_interrupted_evaluation_makes_only_what_is_absent(tmp_path: Path) -> None:
@@ -121,7 +136,9 @@ def test_an_interrupted_evaluation_makes_only_what_is_absent(tmp_path: Path) -> 
 
 
 def test_an_image_that_is_not_finite_stops_it_and_leaves_the_others(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"^1 of 6 images cannot be used: image 3 is not finite; the others are kept$"):
+    with pytest.raises(
+        UserError, match=r"^1 of 6 images cannot be used: image 3 is not finite; the others are kept$"
+    ):
         painted(tmp_path, Painter(broken=3))
     painter = Painter()
     painted(tmp_path, painter)
@@ -138,9 +155,17 @@ def test_scores_are_right_and_computed_once(tmp_path: Path) -> None:
     assert torch.equal(score_images(images, scorer(reward), ALONE, False).values, found.values)
     assert len(reward.asked) == 1
     other = Brightness(2.0)
-    assert score_images(images, scorer(other), ALONE, False).values.tolist() == pytest.approx([value + 2 for value in expected], abs=1e-6)
-    assert (len(other.asked), len(painter.rows)) == (1, 6)  # other weights are other scores of the same images
-    assert score_images(painted(tmp_path, painter), scorer(reward), ALONE, False).images_sha256 == found.images_sha256
+    assert score_images(images, scorer(other), ALONE, False).values.tolist() == pytest.approx(
+        [value + 2 for value in expected], abs=1e-6
+    )
+    assert (len(other.asked), len(painter.rows)) == (
+        1,
+        6,
+    )  # other weights are other scores of the same images
+    assert (
+        score_images(painted(tmp_path, painter), scorer(reward), ALONE, False).images_sha256
+        == found.images_sha256
+    )
 
 
 def test_scores_go_on_where_they_stopped_even_in_the_middle_of_a_line(tmp_path: Path) -> None:
@@ -193,10 +218,17 @@ def test_a_score_does_not_depend_on_the_batch_nor_on_other_sizes(tmp_path: Path)
     folder = tmp_path / "mixed"
     folder.mkdir()
     for row, image in enumerate(pixels):
-        Image.fromarray(image.permute(1, 2, 0).squeeze(2).numpy() if len(image) == 1 else image.permute(1, 2, 0).numpy()).save(folder / f"{row}.png")
+        Image.fromarray(
+            image.permute(1, 2, 0).squeeze(2).numpy() if len(image) == 1 else image.permute(1, 2, 0).numpy()
+        ).save(folder / f"{row}.png")
     prompts = PromptSet.whole("mine", "mine.txt", [Prompt("a" * (row + 1)) for row in range(4)])
     reward = Brightness(0.0)
-    found = score_images(find_images(Asked("images", str(folder), "--images"), prompts, 1, tmp_path / "store"), scorer(reward), ALONE, False)
+    found = score_images(
+        find_images(SubjectSpec("images", str(folder), "--images"), prompts, 1, tmp_path / "store"),
+        scorer(reward),
+        ALONE,
+        False,
+    )
     expected = [from_bytes(image[None]).mean().item() + (row + 1) / 100 for row, image in enumerate(pixels)]
     assert found.values.tolist() == pytest.approx(expected, abs=1e-6)
     assert {len(batch) for batch in reward.asked} == {8}
@@ -212,7 +244,7 @@ def sampled(folder: Path, prompts: Sequence[str], count: int, first_seed: int = 
 
 def test_images_that_are_there(tmp_path: Path) -> None:
     texts = ["a house", "a cat", "a dog"]
-    asked = Asked("images", sampled(tmp_path / "made", texts, 6, 5), "--images")
+    asked = SubjectSpec("images", sampled(tmp_path / "made", texts, 6, 5), "--images")
     images = find_images(asked, PROMPTS, 2, tmp_path)
     assert [images.prompt(row) for row in range(6)] == ["a cat", "a dog", "a house"] * 2
     assert images.seeds == [6, 7, 5, 9, 10, 8]  # by their prompts
@@ -225,18 +257,25 @@ def test_images_that_are_there(tmp_path: Path) -> None:
     images = find_images(asked, PROMPTS, 2, tmp_path)
     assert images.seeds == [None] * 6
     assert torch.equal(images.pixels(1), paint(1))  # in the order of the prompts
-    assert torch.equal(find_images(asked, PROMPTS.first(1, 1), 2, tmp_path).pixels(1), paint(3 + PROMPTS.first(1, 1).numbers[0]))
-    with pytest.raises(UserError, match=r"made: holds 6 images; expected 3, for 3 prompts of mine.txt an image each$"):
+    assert torch.equal(
+        find_images(asked, PROMPTS.first(1, 1), 2, tmp_path).pixels(1),
+        paint(3 + PROMPTS.first(1, 1).numbers[0]),
+    )
+    with pytest.raises(
+        UserError, match=r"made: holds 6 images; expected 3, for 3 prompts of mine.txt an image each$"
+    ):
         find_images(asked, PROMPTS, 1, tmp_path)
 
 
 def test_a_score_is_of_an_image_for_its_prompt(tmp_path: Path) -> None:
     (tmp_path / "made").mkdir()
     Image.fromarray(np.zeros((8, 8, 3), dtype=np.uint8)).save(tmp_path / "made" / "0.png")
-    asked, reward = Asked("images", str(tmp_path / "made"), "--images"), Brightness(0.0)
+    asked, reward = SubjectSpec("images", str(tmp_path / "made"), "--images"), Brightness(0.0)
     for prompt in ("a cat", "a house"):
         images = find_images(asked, PromptSet.whole("mine", "mine.txt", [Prompt(prompt)]), 1, tmp_path)
-        assert score_images(images, scorer(reward), ALONE, False).values.tolist() == pytest.approx([-1 + len(prompt) / 100], abs=1e-6)
+        assert score_images(images, scorer(reward), ALONE, False).values.tolist() == pytest.approx(
+            [-1 + len(prompt) / 100], abs=1e-6
+        )
     assert len(reward.asked) == 2
 
 
@@ -244,8 +283,10 @@ def test_images_of_labels_that_are_there(tmp_path: Path) -> None:
     """By the labels that their index says, whatever the order."""
     made = from_bytes(torch.stack([paint(row) for row in range(4)]))
     save_samples(made, range(4), Condition(torch.tensor([1, 0, 0, 1])), tmp_path / "made", {"run": "x"})
-    labels = PromptSet.whole("labels", "labels:2", [Prompt(f"label {label}", None, label) for label in range(2)])
-    images = find_images(Asked("images", str(tmp_path / "made"), "--images"), labels, 2, tmp_path)
+    labels = PromptSet.whole(
+        "labels", "labels:2", [Prompt(f"label {label}", None, label) for label in range(2)]
+    )
+    images = find_images(SubjectSpec("images", str(tmp_path / "made"), "--images"), labels, 2, tmp_path)
     assert images.seeds == [1, 0, 2, 3]
     label = images.condition([0, 1, 2, 3], 6).label
     assert label is not None
@@ -256,18 +297,19 @@ def test_pairs_are_of_the_same_seeds(tmp_path: Path) -> None:
     first, same = painted(tmp_path, Painter()), painted(tmp_path, Painter(), weights="other")
     assert check_pairing(first, same) == []
     with pytest.raises(
-        UserError, match=r"^--against: image 0 of 'a cat' has seed 6; expected 5 as the first subject's, win rates are of the same seeds$"
+        UserError,
+        match=r"^--against: image 0 of 'a cat' has seed 6; expected 5 as the first subject's, win rates are of the same seeds$",
     ):
         check_pairing(first, painted(tmp_path, Painter(), first_seed=6))
 
 
-def numbered(folder: Path, names: Sequence[str], ending: str = "png") -> Asked:
+def numbered(folder: Path, names: Sequence[str], ending: str = "png") -> SubjectSpec:
     """Images as bright as their place among the names, as another tool may leave them."""
     for place, name in enumerate(names):
         path = folder / f"{name}.{ending}"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(paint(place).permute(1, 2, 0).numpy()).save(path)
-    return Asked("images", str(folder), "--images")
+    return SubjectSpec("images", str(folder), "--images")
 
 
 def listed(count: int) -> PromptSet:
@@ -286,7 +328,9 @@ def test_unpadded_names_are_paired_in_the_order_of_their_numbers(name: str, tmp_
 
 
 def test_pairing_by_order_is_said(tmp_path: Path) -> None:
-    images = find_images(numbered(tmp_path / "made", [str(number) for number in range(12)]), listed(12), 1, tmp_path)
+    images = find_images(
+        numbered(tmp_path / "made", [str(number) for number in range(12)]), listed(12), 1, tmp_path
+    )
     found = score_images(images, scorer(Brightness(0.0)), ALONE, False)
     assert images.paired_by == "order"
     assert notes_on_images(images, found) == [
@@ -300,11 +344,16 @@ def test_names_that_count_by_prompt_are_refused_and_in_turn_are_not(name: str, t
     by_prompt = [name.format(prompt, turn) for prompt in range(3) for turn in range(2)]
     with pytest.raises(UserError) as caught:
         find_images(numbered(tmp_path / "wrong", by_prompt), listed(3), 2, tmp_path)
-    example = f"{tmp_path}/wrong: names such as {by_prompt[1]}.png count the prompts and then the images of each"
+    example = (
+        f"{tmp_path}/wrong: names such as {by_prompt[1]}.png count the prompts and then the images of each"
+    )
     expected = "expected the images in turn, one of every prompt before the second of the first, or a samples.json that names their prompts"
     assert str(caught.value) == f"{example}; {expected}"
     images = find_images(
-        numbered(tmp_path / "right", [name.format(turn, prompt) for turn in range(2) for prompt in range(3)]), listed(3), 2, tmp_path
+        numbered(tmp_path / "right", [name.format(turn, prompt) for turn in range(2) for prompt in range(3)]),
+        listed(3),
+        2,
+        tmp_path,
     )
     assert [int(images.pixels(row)[0, 0, 0]) for row in range(6)] == [0, 10, 20, 30, 40, 50]
 
@@ -317,19 +366,33 @@ COUNTED = {
 
 
 @pytest.mark.parametrize(("count", "names"), COUNTED.values(), ids=COUNTED)
-def test_other_names_that_count_by_prompt_are_refused_too(count: int, names: list[str], tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=f"made: names such as {names[1]}.png count the prompts and then the images of each"):
+def test_other_names_that_count_by_prompt_are_refused_too(
+    count: int, names: list[str], tmp_path: Path
+) -> None:
+    with pytest.raises(
+        UserError, match=f"made: names such as {names[1]}.png count the prompts and then the images of each"
+    ):
         find_images(numbered(tmp_path / "made", names), listed(count), 2, tmp_path)
 
 
 def test_an_index_that_names_some_prompts_and_folders_that_are_no_labels_are_refused(tmp_path: Path) -> None:
     asked = numbered(tmp_path / "made", ["0", "1"])
-    records = [{"file": "0.png", "label": None, "prompt": "a cat"}, {"file": "1.png", "label": None, "prompt": None}]
+    records = [
+        {"file": "0.png", "label": None, "prompt": "a cat"},
+        {"file": "1.png", "label": None, "prompt": None},
+    ]
     (tmp_path / "made" / "samples.json").write_text(json.dumps({"images": records}))
-    with pytest.raises(UserError, match=r"samples.json: names no prompt of 1.png; expected one of each image, or of none$"):
+    with pytest.raises(
+        UserError, match=r"samples.json: names no prompt of 1.png; expected one of each image, or of none$"
+    ):
         find_images(asked, listed(2), 1, tmp_path)
-    with pytest.raises(UserError, match=r"words: has sub-folders with names, .* expected none, or their names to be numbers, such as 0 and 1"):
-        find_images(numbered(tmp_path / "words", ["one/0", "two/0"]), read_prompt_set("labels:2"), 1, tmp_path)
+    with pytest.raises(
+        UserError,
+        match=r"words: has sub-folders with names, .* expected none, or their names to be numbers, such as 0 and 1",
+    ):
+        find_images(
+            numbered(tmp_path / "words", ["one/0", "two/0"]), read_prompt_set("labels:2"), 1, tmp_path
+        )
 
 
 def test_an_index_decides_the_order_of_its_images(tmp_path: Path) -> None:
@@ -337,7 +400,7 @@ def test_an_index_decides_the_order_of_its_images(tmp_path: Path) -> None:
     numbered(tmp_path / "made", ["b", "c", "a"])
     records = [{"file": f"{name}.png", "seed": seed, "label": None} for seed, name in enumerate("bca")]
     (tmp_path / "made" / "samples.json").write_text(json.dumps({"images": records}))
-    images = find_images(Asked("images", str(tmp_path / "made"), "--images"), listed(3), 1, tmp_path)
+    images = find_images(SubjectSpec("images", str(tmp_path / "made"), "--images"), listed(3), 1, tmp_path)
     assert [images.name(row) for row in range(3)] == ["b.png", "c.png", "a.png"]
     assert images.seeds == [0, 1, 2]
 
@@ -349,7 +412,9 @@ def test_other_content_of_the_same_size_and_time_is_scored_anew(packed: str, tmp
     def found(level: int) -> float:
         folder, path = tmp_path / f"images-{level}", tmp_path / "made"
         folder.mkdir()
-        Image.fromarray(np.full((8, 8, 3), level, dtype=np.uint8)).save(folder / "0.bmp")  # as long whatever it holds
+        Image.fromarray(np.full((8, 8, 3), level, dtype=np.uint8)).save(
+            folder / "0.bmp"
+        )  # as long whatever it holds
         os.utime(folder / "0.bmp", (1e9, 1e9))
         if packed == "folder":
             shutil.rmtree(path, ignore_errors=True)
@@ -361,7 +426,7 @@ def test_other_content_of_the_same_size_and_time_is_scored_anew(packed: str, tmp
             with zipfile.ZipFile(path, "w") as archive:
                 archive.write(folder / "0.bmp", "0.bmp")
         os.utime(path, (1e9, 1e9))
-        images = find_images(Asked("images", str(path), "--images"), listed(1), 1, store)
+        images = find_images(SubjectSpec("images", str(path), "--images"), listed(1), 1, store)
         return score_images(images, scorer(reward), ALONE, False).values.item()
 
     assert found(10) == pytest.approx(10 / 127.5 - 1 + 0.08, abs=1e-6)
@@ -369,7 +434,9 @@ def test_other_content_of_the_same_size_and_time_is_scored_anew(packed: str, tmp
     assert len(reward.asked) == 2
 
 
-def test_a_damaged_score_is_computed_anew_and_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_damaged_score_is_computed_anew_and_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     images, reward = painted(tmp_path, Painter()), Brightness(0.0)
     whole = score_images(images, scorer(reward), ALONE, False)
     (file,) = images.folder.glob("scores/*/0.jsonl")
@@ -396,7 +463,12 @@ def test_a_kill_loses_the_scores_of_a_few_images_at_most(tmp_path: Path) -> None
             return super().forward(images, cond)
 
     prompts = listed(40)
-    images = find_images(numbered(tmp_path / "made", [str(number) for number in range(40)][:25]), prompts.first(25, None), 1, tmp_path)
+    images = find_images(
+        numbered(tmp_path / "made", [str(number) for number in range(40)][:25]),
+        prompts.first(25, None),
+        1,
+        tmp_path,
+    )
     with pytest.raises(KeyboardInterrupt):
         score_images(images, scorer(Killed(0.0)), ALONE, False)
     (file,) = images.folder.glob("scores/*/0.jsonl")
@@ -408,11 +480,13 @@ def test_lossy_files_are_said(tmp_path: Path) -> None:
     numbered(tmp_path / "made", ["1"], "png")
     Image.fromarray(paint(2).permute(1, 2, 0).numpy()).save(tmp_path / "made" / "2.webp", lossless=True)
     Image.fromarray(paint(2).permute(1, 2, 0).numpy()).save(tmp_path / "made" / "3.webp", quality=80)
-    images = find_images(Asked("images", str(tmp_path / "made"), "--images"), listed(4), 1, tmp_path)
+    images = find_images(SubjectSpec("images", str(tmp_path / "made"), "--images"), listed(4), 1, tmp_path)
     found = score_images(images, scorer(Brightness(0.0)), ALONE, False)
     assert found.lossy == {"JPEG": 1, "WebP": 1}
     assert describe_images(images, found)["lossy"] == {"JPEG": 1, "WebP": 1}
-    assert notes_on_images(images, found)[1:] == [f"1 JPEG, 1 WebP of 4 images of {tmp_path}/made: what compression left of them was scored"]
+    assert notes_on_images(images, found)[1:] == [
+        f"1 JPEG, 1 WebP of 4 images of {tmp_path}/made: what compression left of them was scored"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -434,7 +508,9 @@ def test_lossy_files_are_said(tmp_path: Path) -> None:
         ("gif", {}, "GIF"),
     ],
 )
-def test_the_compression_of_a_file_is_known_by_its_content(ending: str, settings: dict[str, Any], expected: str | None, tmp_path: Path) -> None:
+def test_the_compression_of_a_file_is_known_by_its_content(
+    ending: str, settings: dict[str, Any], expected: str | None, tmp_path: Path
+) -> None:
     path = tmp_path / f"image.{ending}"
     noise = torch.randint(0, 256, (16, 16, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     Image.fromarray(noise.numpy()).save(path, **settings)
@@ -449,8 +525,11 @@ def test_a_seed_twice_for_a_prompt_is_said(tmp_path: Path) -> None:
         record["seed"] = seed
     (folder / "samples.json").write_text(json.dumps(index))
     prompts = PromptSet.whole("mine", "mine.txt", [Prompt("a cat")])
-    images = find_images(Asked("images", str(folder), "--images"), prompts, 3, tmp_path)
+    images = find_images(SubjectSpec("images", str(folder), "--images"), prompts, 3, tmp_path)
     assert images.repeated() == [1]
     (note,) = notes_on_images(images, score_images(images, scorer(Brightness(0.0)), ALONE, False))
-    assert note == f"1 of 3 images of {folder} repeat a seed of their prompt, and are no draws of their own: the first is {images.name(1)}"
+    assert (
+        note
+        == f"1 of 3 images of {folder} repeat a seed of their prompt, and are no draws of their own: the first is {images.name(1)}"
+    )
     assert painted(tmp_path, Painter()).repeated() == []

@@ -48,7 +48,9 @@ def test_wilson_s_interval(rate: float, count: int) -> None:
     low, high = wilson(rate, count)
     for end in (low, high):
         if 1e-9 < end < 1 - 1e-9:
-            assert abs(rate - end) == pytest.approx(stats.norm.ppf(0.975) * math.sqrt(end * (1 - end) / count), rel=1e-9)
+            assert abs(rate - end) == pytest.approx(
+                stats.norm.ppf(0.975) * math.sqrt(end * (1 - end) / count), rel=1e-9
+            )
     wins = round(rate * count)
     if wins == rate * count:
         theirs = stats.binomtest(wins, count).proportion_ci(method="wilson")
@@ -61,18 +63,30 @@ def test_win_rates() -> None:
     assert found.rate == pytest.approx((3 + 2 * 0.5) / 6)
     assert (found.low, found.high) == wilson(found.rate, 3)  # of three prompts, not of six images
     reverse = win_rate(second, SCORES)
-    assert (reverse.rate, reverse.low, reverse.high) == pytest.approx((1 - found.rate, 1 - found.high, 1 - found.low))
+    assert (reverse.rate, reverse.low, reverse.high) == pytest.approx(
+        (1 - found.rate, 1 - found.high, 1 - found.low)
+    )
 
 
 def test_the_interval_holds_the_true_share_as_often_as_it_says() -> None:
     """Exactly, over all outcomes of 60 coins: 95 % on average over the share; with two images of a prompt more often."""
     shares = torch.linspace(0.2, 0.8, 61, dtype=torch.float64).tolist()
     covered = [
-        sum(stats.binom.pmf(wins, 60, share) for wins in range(61) if (ends := wilson(wins / 60, 60))[0] <= share <= ends[1]) for share in shares
+        sum(
+            stats.binom.pmf(wins, 60, share)
+            for wins in range(61)
+            if (ends := wilson(wins / 60, 60))[0] <= share <= ends[1]
+        )
+        for share in shares
     ]
     assert sum(covered) / 61 == pytest.approx(0.95, abs=0.005)
     twice = [
-        sum(stats.binom.pmf(wins, 120, share) for wins in range(121) if (ends := wilson(wins / 120, 60))[0] <= share <= ends[1]) for share in shares
+        sum(
+            stats.binom.pmf(wins, 120, share)
+            for wins in range(121)
+            if (ends := wilson(wins / 120, 60))[0] <= share <= ends[1]
+        )
+        for share in shares
     ]
     assert min(twice) > 0.97
 
@@ -97,7 +111,9 @@ def test_numbers_by_category_and_against() -> None:
 
 def test_images_of_labels_are_all_independent() -> None:
     """Labels are not drawn: ten images of each of two labels are twenty draws, and of each label ten."""
-    labels = PromptSet.whole("labels", "labels:2", [Prompt(f"label {label}", f"label {label}", label) for label in range(2)])
+    labels = PromptSet.whole(
+        "labels", "labels:2", [Prompt(f"label {label}", f"label {label}", label) for label in range(2)]
+    )
     values = torch.randn(20, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     found = measure([values.tolist(), (values - 1).tolist()], labels)
     assert found["standard_error"] == pytest.approx((values.std() / 20**0.5).item())
@@ -108,7 +124,11 @@ def test_images_of_labels_are_all_independent() -> None:
 
 
 def results(**changes: object) -> dict:
-    reads = {"preparation": {"size": [224, 224], "resampler": "pillow"}, "tokenizer_sha256": "t", "scale": 100.0}
+    reads = {
+        "preparation": {"size": [224, 224], "resampler": "pillow"},
+        "tokenizer_sha256": "t",
+        "scale": 100.0,
+    }
     facts = {"title": "PickScore", "also": {}, "weights_sha256": "w", "settings": {}, "reads": reads}
     score = {**facts, **measure([SCORES.T.flatten().tolist()], PROMPTS)}
     facts = {
@@ -125,7 +145,9 @@ def results(**changes: object) -> dict:
 def test_results_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "a.json").write_text(json.dumps(results()))
     better = results(subject={**results()["subject"], "of": "another", "images_sha256": "j"})
-    better["scores"]["pickscore"] |= measure([(SCORES + torch.tensor([[1.0], [1.0], [-1.0]])).T.flatten().tolist()], PROMPTS)
+    better["scores"]["pickscore"] |= measure(
+        [(SCORES + torch.tensor([[1.0], [1.0], [-1.0]])).T.flatten().tolist()], PROMPTS
+    )
     (tmp_path / "b.json").write_text(json.dumps(better))
     main(["compare", str(tmp_path / "a.json"), str(tmp_path / "b.json")])
     lines = capsys.readouterr().out.splitlines()
@@ -151,11 +173,17 @@ def compared(folder: Path, capsys: pytest.CaptureFixture[str], **others: dict) -
     return capsys.readouterr().out.replace(f"{folder}/", "").splitlines()
 
 
-def test_every_row_has_its_own_label_and_its_doubts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_row_has_its_own_label_and_its_doubts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Results that agree in all that decides, of which something is not known or not as good, are marked, each for itself."""
     subject = {"of": "b", "images_sha256": "j", "paired_by": "seed", "lossy": {}}
     part = {**results()["prompts"], "set": "other", "departures": ["3 of its 9 prompts, the first"]}
-    lossy = results(subject={**subject, "paired_by": "order", "lossy": {"JPEG": 5, "WebP": 1}}, seeds=[None] * 6, prompts=part)
+    lossy = results(
+        subject={**subject, "paired_by": "order", "lossy": {"JPEG": 5, "WebP": 1}},
+        seeds=[None] * 6,
+        prompts=part,
+    )
     same = results(subject=results()["subject"])
     lines = compared(tmp_path, capsys, b=lossy, c=same)
     assert [line.split("  ")[0] for line in lines[3:10]] == [
@@ -182,7 +210,10 @@ def test_the_same_seed_twice_is_no_repetition(tmp_path: Path, capsys: pytest.Cap
     """Rows 0 and 3 are of one prompt, so are 1 and 4, and 2 and 5."""
     twice = results(seeds=[0, 1, 2, 0, 1, 5])
     twice["subject"]["images_sha256"] = "j"
-    for name, content in {"a": twice, "b": {**twice, "subject": {**twice["subject"], "images_sha256": "k"}}}.items():
+    for name, content in {
+        "a": twice,
+        "b": {**twice, "subject": {**twice["subject"], "images_sha256": "k"}},
+    }.items():
         (tmp_path / f"{name}.json").write_text(json.dumps(content))
     main(["compare", str(tmp_path / "a.json"), str(tmp_path / "b.json")])
     lines = capsys.readouterr().out.replace(f"{tmp_path}/", "").splitlines()
@@ -209,18 +240,30 @@ def test_results_of_an_earlier_version_are_marked(tmp_path: Path, capsys: pytest
 
 
 def test_results_that_lack_a_part_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for parts, missing in (((), "seeds"), (("prompts",), "sha256"), (("subject",), "of"), (("scores", "pickscore"), "values")):
+    for parts, missing in (
+        ((), "seeds"),
+        (("prompts",), "sha256"),
+        (("subject",), "of"),
+        (("scores", "pickscore"), "values"),
+    ):
         broken: Any = results()
         content = broken
         for part in parts:
             content = content[part]
         del content[missing]
-        with pytest.raises(UserError, match=rf"b.json: has no {'.'.join([*parts, missing])}; expected what python -m eval preference writes$"):
+        with pytest.raises(
+            UserError,
+            match=rf"b.json: has no {'.'.join([*parts, missing])}; expected what python -m eval preference writes$",
+        ):
             compared(tmp_path, capsys, b=broken)
     for parts, value, found in (
         (("scores", "pickscore", "values", 2), "x", "scores.pickscore.values.2 is x"),
         (("scores", "pickscore", "mean"), math.nan, "scores.pickscore.mean is nan"),
-        (("scores", "pickscore", "values"), [1.0, 2.0], "has 2 values in scores.pickscore, 6 seeds and 3 independent draws"),
+        (
+            ("scores", "pickscore", "values"),
+            [1.0, 2.0],
+            "has 2 values in scores.pickscore, 6 seeds and 3 independent draws",
+        ),
         (("independent",), 4, "has 6 values in scores.pickscore, 6 seeds and 4 independent draws"),
         (("subject", "lossy"), ["JPEG"], r"subject.lossy is \['JPEG'\]"),
     ):
@@ -228,9 +271,13 @@ def test_results_that_lack_a_part_are_refused(tmp_path: Path, capsys: pytest.Cap
         for part in parts[:-1]:
             content = content[part]
         content[parts[-1]] = value  # type: ignore[index]
-        with pytest.raises(UserError, match=rf"b.json: {found}; expected what python -m eval preference writes$"):
+        with pytest.raises(
+            UserError, match=rf"b.json: {found}; expected what python -m eval preference writes$"
+        ):
             compared(tmp_path, capsys, b=broken)
-    with pytest.raises(UserError, match=r"a.json: is named twice; expected results of different measurements$"):
+    with pytest.raises(
+        UserError, match=r"a.json: is named twice; expected results of different measurements$"
+    ):
         main(["compare", str(tmp_path / "a.json"), f"{tmp_path}/../{tmp_path.name}/a.json"])
 
 
@@ -255,13 +302,23 @@ def test_results_of_different_things_are_not_compared(tmp_path: Path) -> None:
     }
     for message, content in wrong.items():
         (tmp_path / "b.json").write_text(json.dumps(content))
-        with pytest.raises(UserError, match=rf"^.*b.json: {message} as in .*a.json, scores of different ones are not to be compared$"):
+        with pytest.raises(
+            UserError,
+            match=rf"^.*b.json: {message} as in .*a.json, scores of different ones are not to be compared$",
+        ):
             main(["compare", str(tmp_path / "a.json"), str(tmp_path / "b.json")])
     (tmp_path / "b.json").write_text(json.dumps(other_score))
-    with pytest.raises(UserError, match=r"b.json: has no score that .*a.json has; expected one of pickscore$"):
+    with pytest.raises(
+        UserError, match=r"b.json: has no score that .*a.json has; expected one of pickscore$"
+    ):
         main(["compare", str(tmp_path / "a.json"), str(tmp_path / "b.json")])
     (tmp_path / "b.json").write_text(json.dumps(results(format="distill-fid/1")))
-    with pytest.raises(UserError, match=r"b.json: is not of the format 'distill-preference/1'; expected what python -m eval preference writes$"):
+    with pytest.raises(
+        UserError,
+        match=r"b.json: is not of the format 'distill-preference/1'; expected what python -m eval preference writes$",
+    ):
         main(["compare", str(tmp_path / "a.json"), str(tmp_path / "b.json")])
-    (tmp_path / "b.json").write_text(json.dumps(results(seeds=[None] * 6)))  # images of unknown seeds are paired by their prompts
+    (tmp_path / "b.json").write_text(
+        json.dumps(results(seeds=[None] * 6))
+    )  # images of unknown seeds are paired by their prompts
     main(["compare", str(tmp_path / "a.json"), str(tmp_path / "b.json")])

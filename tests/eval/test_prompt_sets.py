@@ -25,13 +25,18 @@ COCO = {
         {"image_id": 4, "id": 11, "caption": " a cat. "},
     ],
 }
-MJHQ = {"0a": {"prompt": "a fox, 8k", "category": "animals"}, "0b": {"prompt": "a hat", "category": "fashion"}}
+MJHQ = {
+    "0a": {"prompt": "a fox, 8k", "category": "animals"},
+    "0b": {"prompt": "a hat", "category": "fashion"},
+}
 
 
 def write(folder: Path, name: str, content: Any) -> str:
     path = folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8", newline="")
+    path.write_text(
+        content if isinstance(content, str) else json.dumps(content), encoding="utf-8", newline=""
+    )
     return str(path)
 
 
@@ -41,13 +46,19 @@ def prompts(*arguments: Any, **settings: Any) -> list[tuple[str, str | None]]:
 
 def test_parti_and_drawbench(tmp_path: Path) -> None:
     parti = read_prompt_set(write(tmp_path, "PartiPrompts.tsv", PARTI))
-    assert parti.prompts == [Prompt("bond", "Abstract"), Prompt('"KEEP" on a sign', "Arts"), Prompt("a boat", "Vehicles")]
+    assert parti.prompts == [
+        Prompt("bond", "Abstract"),
+        Prompt('"KEEP" on a sign', "Arts"),
+        Prompt("a boat", "Vehicles"),
+    ]
     assert (parti.name, parti.departures) == ("parti", ("3 prompts, not 1632",))
     assert read_prompt_set(write(tmp_path, "p.txt", PARTI)).name == "parti"  # known by its content
     drawbench = read_prompt_set(write(tmp_path, "drawbench.csv", DRAWBENCH))
     assert drawbench.prompts == [Prompt("A red car.", "Colors"), Prompt('A sign, that says "hi".', "Text")]
     assert (drawbench.name, drawbench.departures) == ("drawbench", ("2 prompts, not 200",))
-    whole = read_prompt_set(write(tmp_path, "all.csv", "Prompts,Category\n" + "".join(f"prompt {i},Text\n" for i in range(200))))
+    whole = read_prompt_set(
+        write(tmp_path, "all.csv", "Prompts,Category\n" + "".join(f"prompt {i},Text\n" for i in range(200)))
+    )
     assert whole.departures == ()
 
 
@@ -63,10 +74,14 @@ def test_parti_of_the_hub_is_parquet_and_only_its_text_is_read(tmp_path: Path) -
     (tmp_path / "data").mkdir()
     parquet.write_table(pyarrow.table(columns), tmp_path / "data" / "train-00000.parquet")
     found = read_prompt_set(str(tmp_path))
-    assert (found.name, found.prompts) == ("parti", [Prompt("bond", "Abstract"), Prompt("a boat", "Vehicles")])
+    assert (found.name, found.prompts) == (
+        "parti",
+        [Prompt("bond", "Abstract"), Prompt("a boat", "Vehicles")],
+    )
     parquet.write_table(pyarrow.table({"image": [b""], "size": [3]}), tmp_path / "other.parquet")
     with pytest.raises(
-        UserError, match=r"other.parquet: has no column of prompts among image, size; expected a table .* with a column prompt, prompts"
+        UserError,
+        match=r"other.parquet: has no column of prompts among image, size; expected a table .* with a column prompt, prompts",
     ):
         read_prompt_set(str(tmp_path / "other.parquet"))
 
@@ -75,7 +90,12 @@ def test_hpsv2(tmp_path: Path) -> None:
     for style in ("photo", "anime", "paintings", "concept-art", "drawbench"):
         write(tmp_path, f"benchmark/{style}.json", [f"{style} 1", f"{style} 2"])
     found = read_prompt_set(str(tmp_path / "benchmark"))
-    assert list(found.categories) == ["anime", "concept-art", "paintings", "photo"]  # DrawBench is none of its styles
+    assert list(found.categories) == [
+        "anime",
+        "concept-art",
+        "paintings",
+        "photo",
+    ]  # DrawBench is none of its styles
     assert found.prompts[:2] == [Prompt("anime 1", "anime"), Prompt("anime 2", "anime")]
     assert (found.name, found.departures) == ("hpsv2", ("8 prompts, not 3200",))
     assert prompts(str(tmp_path / "benchmark" / "photo.json")) == [("photo 1", "photo"), ("photo 2", "photo")]
@@ -85,23 +105,38 @@ def test_coco_takes_of_every_image_the_caption_of_the_lowest_id(tmp_path: Path) 
     path = write(tmp_path, "captions_val2014.json", COCO)
     one = read_prompt_set(path)
     assert one.prompts == [Prompt("a cat."), Prompt("a dog")]
-    assert (one.name, one.rule, one.departures) == ("coco", "one caption an image, that of the lowest id, by image", ())
+    assert (one.name, one.rule, one.departures) == (
+        "coco",
+        "one caption an image, that of the lowest id, by image",
+        (),
+    )
     every = read_prompt_set(path, all_captions=True)
     assert every.texts == ["a cat.", "second of four", "a dog", "a late caption"]
     assert every.rule == "every caption, by image and id"
-    with pytest.raises(UserError, match=r"expected annotations of image_id, id and caption, as in captions_val2014.json"):
-        read_prompt_set(write(tmp_path, "instances.json", {"annotations": [{"image_id": 3, "id": 1, "bbox": []}]}))
+    with pytest.raises(
+        UserError, match=r"expected annotations of image_id, id and caption, as in captions_val2014.json"
+    ):
+        read_prompt_set(
+            write(tmp_path, "instances.json", {"annotations": [{"image_id": 3, "id": 1, "bbox": []}]})
+        )
 
 
 def test_mjhq_text_and_jsonl(tmp_path: Path) -> None:
     mjhq = read_prompt_set(write(tmp_path, "meta_data.json", MJHQ))
     assert (mjhq.name, mjhq.prompts) == ("mjhq", [Prompt("a fox, 8k", "animals"), Prompt("a hat", "fashion")])
     text = read_prompt_set(write(tmp_path, "mine.txt", "a cat, a dog\n\n [two] \n"))
-    assert (text.name, text.prompts, text.categories) == ("mine", [Prompt("a cat, a dog"), Prompt("[two]")], {})
+    assert (text.name, text.prompts, text.categories) == (
+        "mine",
+        [Prompt("a cat, a dog"), Prompt("[two]")],
+        {},
+    )
     lines = write(tmp_path, "mine.jsonl", '{"text": "a cat", "category": "animals"}\n\n{"text": "a hat"}\n')
     assert prompts(lines) == [("a cat", "animals"), ("a hat", None)]
     assert prompts(write(tmp_path, "list.json", [{"Prompt": "a cat", "Category": "x"}])) == [("a cat", "x")]
-    assert prompts(write(tmp_path, "brackets.txt", "[a photo] of a cat\n{a}\n")) == [("[a photo] of a cat", None), ("{a}", None)]
+    assert prompts(write(tmp_path, "brackets.txt", "[a photo] of a cat\n{a}\n")) == [
+        ("[a photo] of a cat", None),
+        ("{a}", None),
+    ]
 
 
 def test_the_format_can_be_said(tmp_path: Path) -> None:
@@ -109,7 +144,8 @@ def test_the_format_can_be_said(tmp_path: Path) -> None:
     assert prompts(path, "table")[0] == ("bond", "Abstract")
     assert prompts(path, "text")[1] == ("bond\tAbstract\tBasic\tmany meanings", None)
     with pytest.raises(
-        UserError, match=r"PartiPrompts.tsv: is not of the format 'coco'; expected JSON with annotations of image_id, id and caption$"
+        UserError,
+        match=r"PartiPrompts.tsv: is not of the format 'coco'; expected JSON with annotations of image_id, id and caption$",
     ):
         read_prompt_set(path, "coco")
 
@@ -118,13 +154,28 @@ def test_our_own_list_is_what_numbers_were_published_with() -> None:
     own = read_prompt_set(None)
     assert (own.name, len(own), own.repeated) == ("distill-80", 80, 0)
     assert {name: len(rows) for name, rows in own.categories.items()} == dict.fromkeys(
-        ("animals", "people", "food", "places", "art styles", "counting", "colours and relations", "text in images"), 10
+        (
+            "animals",
+            "people",
+            "food",
+            "places",
+            "art styles",
+            "counting",
+            "colours and relations",
+            "text in images",
+        ),
+        10,
     )
-    assert hashlib.sha256(OWN.read_bytes()).hexdigest() == "75afa65832a0c02b57feef20e25e88996d920ec8ee64c6a5f49bc66cf7232c4a"
+    assert (
+        hashlib.sha256(OWN.read_bytes()).hexdigest()
+        == "75afa65832a0c02b57feef20e25e88996d920ec8ee64c6a5f49bc66cf7232c4a"
+    )
 
 
 def test_a_part_of_a_list_says_so(tmp_path: Path) -> None:
-    whole = read_prompt_set(write(tmp_path, "mine.txt", "".join(f"prompt {i}\n" for i in range(10)) + "prompt 3\n"))
+    whole = read_prompt_set(
+        write(tmp_path, "mine.txt", "".join(f"prompt {i}\n" for i in range(10)) + "prompt 3\n")
+    )
     assert whole.repeated == 1
     first, drawn = whole.first(3, None), whole.first(4, 0)
     assert first.texts == ["prompt 0", "prompt 1", "prompt 2"]
@@ -136,7 +187,10 @@ def test_a_part_of_a_list_says_so(tmp_path: Path) -> None:
     assert whole.first(11, 5) is whole
     hashes = {one.describe()["sha256"] for one in (whole, first, drawn)}
     assert len(hashes) == 3
-    assert whole.describe()["sha256"] == hashlib.sha256(json.dumps([[text, None, None] for text in whole.texts]).encode()).hexdigest()
+    assert (
+        whole.describe()["sha256"]
+        == hashlib.sha256(json.dumps([[text, None, None] for text in whole.texts]).encode()).hexdigest()
+    )
     with pytest.raises(UserError, match=r"^--n 12: .*mine.txt holds 11 prompts; expected at most as many$"):
         whole.first(12, None)
 
@@ -163,11 +217,17 @@ def test_a_dataset_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     parti = read_prompt_set("nateraw/parti-prompts:PartiPrompts.tsv")
     assert (parti.name, parti.origin, len(parti)) == ("parti", "nateraw/parti-prompts:PartiPrompts.tsv", 3)
     assert prompts("zhwang/HPDv2:benchmark") == [("a photo", "photo")]
-    with pytest.raises(UserError, match=r"^--prompts a/b: holds PartiPrompts.tsv, photo.json; expected one file of prompts: name it$"):
+    with pytest.raises(
+        UserError,
+        match=r"^--prompts a/b: holds PartiPrompts.tsv, photo.json; expected one file of prompts: name it$",
+    ):
         read_prompt_set("a/b")
     assert asked[0] == ("nateraw/parti-prompts", "dataset", ["PartiPrompts.tsv", "PartiPrompts.tsv/*"])
     assert asked[2][2] == ["*.tsv", "*.csv", "*.json", "*.jsonl", "*.parquet", "*.txt"]
-    with pytest.raises(UserError, match=r"^--prompts nobody/nothing: is no file, and cannot be had from the hub \(404 Client Error.\)$"):
+    with pytest.raises(
+        UserError,
+        match=r"^--prompts nobody/nothing: is no file, and cannot be had from the hub \(404 Client Error.\)$",
+    ):
         read_prompt_set("nobody/nothing")
     with pytest.raises(UserError, match=r"^--prompts a/b:none.csv: the dataset a/b holds no none.csv$"):
         read_prompt_set("a/b:none.csv")
@@ -207,7 +267,9 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
         str(tmp_path / "none.txt"): "no such file or folder",
         "none/at-all.tsv": "no such file or folder",
         str(tmp_path / "latin.txt"): "is not UTF-8 (byte 0); expected it saved as UTF-8",
-        str(tmp_path / "empty"): "holds no file of prompts; expected one ending in .tsv, .csv, .json, .jsonl, .parquet, .txt",
+        str(
+            tmp_path / "empty"
+        ): "holds no file of prompts; expected one ending in .tsv, .csv, .json, .jsonl, .parquet, .txt",
     }.items():
         with pytest.raises(UserError) as caught:
             read_prompt_set(source)
@@ -224,7 +286,11 @@ def test_tables_of_spreadsheets(tmp_path: Path) -> None:
         ('"Welcome"', None),
     ]
     for name, text, message in (
-        ("b.tsv", 'prompt\tcategory\n"a\nb"\tx\n', "row 2 ends before its column 'category'; expected one row a line, without line ends in cells"),
+        (
+            "b.tsv",
+            'prompt\tcategory\n"a\nb"\tx\n',
+            "row 2 ends before its column 'category'; expected one row a line, without line ends in cells",
+        ),
         ("c.csv", 'prompt,category\na,x\n"b with a lost quote,y\nc,x\n', "cannot be read as a table"),
         ("d.csv", 'prompt,category\n"b" and more,x\n', "cannot be read as a table"),
         ("e.jsonl", '{"prompt": "a \\ud800 b"}', "row 1 has 'a .ud800 b' for a prompt; expected text"),
@@ -236,11 +302,16 @@ def test_tables_of_spreadsheets(tmp_path: Path) -> None:
 def test_what_does_not_go_together(tmp_path: Path) -> None:
     assert read_prompt_set(write(tmp_path, "labels.txt", "a cat\n")).texts == ["a cat"]
     for source in ("labels:0", "lables:10", ""):
-        with pytest.raises(UserError, match=rf"^--prompts '{source}': expected a file, .* or labels:N of N labels, such as labels:10$"):
+        with pytest.raises(
+            UserError,
+            match=rf"^--prompts '{source}': expected a file, .* or labels:N of N labels, such as labels:10$",
+        ):
             read_prompt_set(source)
     with pytest.raises(UserError, match=r"^--format and --captions: go with a file of prompts"):
         read_prompt_set("labels:10", "table")
-    with pytest.raises(UserError, match=r"^--captions all: goes with COCO's captions; expected one for the text of"):
+    with pytest.raises(
+        UserError, match=r"^--captions all: goes with COCO's captions; expected one for the text of"
+    ):
         read_prompt_set(write(tmp_path, "a.txt", "a cat\n"), None, True)
 
 
@@ -248,4 +319,6 @@ def test_files_of_a_folder_come_in_the_order_of_their_numbers(tmp_path: Path) ->
     """Their prompts are paired with images by their place."""
     for number in (0, 1, 2, 9, 10, 11):
         write(tmp_path / "shards", f"part-{number}.tsv", f"prompt\nprompt {number}\n")
-    assert [text for text, _ in prompts(str(tmp_path / "shards"))] == [f"prompt {number}" for number in (0, 1, 2, 9, 10, 11)]
+    assert [text for text, _ in prompts(str(tmp_path / "shards"))] == [
+        f"prompt {number}" for number in (0, 1, 2, 9, 10, 11)
+    ]

@@ -30,7 +30,9 @@ NAMES = {
 
 
 @pytest.mark.parametrize(("name", "protocol"), NAMES)
-def test_statistics_are_known_by_the_name_that_they_were_published_under(tmp_path: Path, name: str, protocol: str) -> None:
+def test_statistics_are_known_by_the_name_that_they_were_published_under(
+    tmp_path: Path, name: str, protocol: str
+) -> None:
     np.savez(tmp_path / name, **ARRAYS)
     origin = read_statistics(tmp_path / name, read_protocol(protocol)).origin
     made = NAMES[name, protocol]
@@ -41,26 +43,51 @@ def test_statistics_are_known_by_the_name_that_they_were_published_under(tmp_pat
 @pytest.mark.parametrize(
     ("name", "arrays", "protocol", "message"),
     [
-        ("cifar10-32x32.npz", ARRAYS, "clean", "statistics of EDM are made for edm-50k; expected some made for clean"),
-        ("VIRTUAL_imagenet64_labeled.npz", ARRAYS, "edm-50k", "statistics of ADM are made for none of ours; expected some made for edm-50k"),
-        ("x.npz", {**ARRAYS, "mu_s": np.zeros(2)}, "clean", "statistics of ADM are made for none of ours; expected some made for clean"),
+        (
+            "cifar10-32x32.npz",
+            ARRAYS,
+            "clean",
+            "statistics of EDM are made for edm-50k; expected some made for clean",
+        ),
+        (
+            "VIRTUAL_imagenet64_labeled.npz",
+            ARRAYS,
+            "edm-50k",
+            "statistics of ADM are made for none of ours; expected some made for edm-50k",
+        ),
+        (
+            "x.npz",
+            {**ARRAYS, "mu_s": np.zeros(2)},
+            "clean",
+            "statistics of ADM are made for none of ours; expected some made for clean",
+        ),
         ("a_clean_b.npz", ARRAYS, "edm-50k", "'clean' in its name is another protocol"),
     ],
 )
-def test_statistics_of_another_protocol_are_refused(tmp_path: Path, name: str, arrays: dict, protocol: str, message: str) -> None:
+def test_statistics_of_another_protocol_are_refused(
+    tmp_path: Path, name: str, arrays: dict, protocol: str, message: str
+) -> None:
     np.savez(tmp_path / name, **arrays)
     with pytest.raises(UserError, match=message):
         read_statistics(tmp_path / name, read_protocol(protocol))
 
 
 WRONG = {
-    "half a matrix": ({"mu": np.zeros(3), "sigma": np.triu(np.ones((3, 3)))}, "'sigma' is not symmetric; expected a covariance"),
-    "text": ({"mu": np.array(["a"] * 3), "sigma": np.array([["b"] * 3] * 3)}, "'mu' and 'sigma' are of the type <U1; expected numbers"),
+    "half a matrix": (
+        {"mu": np.zeros(3), "sigma": np.triu(np.ones((3, 3)))},
+        "'sigma' is not symmetric; expected a covariance",
+    ),
+    "text": (
+        {"mu": np.array(["a"] * 3), "sigma": np.array([["b"] * 3] * 3)},
+        "'mu' and 'sigma' are of the type <U1; expected numbers",
+    ),
 }
 
 
 @pytest.mark.parametrize(("arrays", "message"), WRONG.values(), ids=WRONG)
-def test_what_is_no_statistics_is_refused(tmp_path: Path, arrays: dict[str, np.ndarray], message: str) -> None:
+def test_what_is_no_statistics_is_refused(
+    tmp_path: Path, arrays: dict[str, np.ndarray], message: str
+) -> None:
     np.savez(tmp_path / "x.npz", **arrays)
     with pytest.raises(UserError, match=rf"^--reference {tmp_path}/x.npz: {message}$"):
         read_statistics(tmp_path / "x.npz", read_protocol("edm-50k"))
@@ -82,8 +109,13 @@ def test_statistics_of_any_machine_and_of_rounded_symmetry_are_read(tmp_path: Pa
 def test_statistics_of_edm2_may_say_how_many_images_they_are_of(tmp_path: Path) -> None:
     content = {"fid": {name: array.astype(np.float64) for name, array in ARRAYS.items()}, "num_images": 50000}
     (tmp_path / "img64.pkl").write_bytes(pickle.dumps(content))
-    assert read_statistics(tmp_path / "img64.pkl", read_protocol("edm-50k")).origin["kind"] == "statistics (EDM2)"
-    with pytest.raises(UserError, match=r"statistics of EDM2 are made for edm-50k, fd-dinov2; expected some made for clean"):
+    assert (
+        read_statistics(tmp_path / "img64.pkl", read_protocol("edm-50k")).origin["kind"]
+        == "statistics (EDM2)"
+    )
+    with pytest.raises(
+        UserError, match=r"statistics of EDM2 are made for edm-50k, fd-dinov2; expected some made for clean"
+    ):
         read_statistics(tmp_path / "img64.pkl", read_protocol("clean"))
 
 
@@ -104,7 +136,9 @@ print(1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before))
 def test_an_array_takes_the_memory_of_its_bytes(tmp_path: Path) -> None:
     pixels = np.zeros((500, 256, 256, 3), dtype=np.uint8)
     np.savez(tmp_path / "x.npz", arr_0=pixels)
-    done = subprocess.run([sys.executable, "-c", MEASURE, str(tmp_path / "x.npz")], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURE, str(tmp_path / "x.npz")], capture_output=True, text=True, check=True
+    )
     assert int(done.stdout) < 1.6 * pixels.nbytes
 
 
@@ -124,27 +158,45 @@ def test_weights_of_dinov2_without_a_layer_are_refused(tmp_path: Path) -> None:
     from eval.features import load_extractor
 
     torch.manual_seed(0)
-    sizes = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "image_size": 28, "patch_size": 14}
+    sizes = {
+        "hidden_size": 16,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 2,
+        "image_size": 28,
+        "patch_size": 14,
+    }
     Dinov2Model(Dinov2Config(**sizes)).save_pretrained(tmp_path / "dino")
     load_extractor("dinov2", str(tmp_path / "dino"))
     file = tmp_path / "dino" / "model.safetensors"
     kept = {name: tensor for name, tensor in load_file(file).items() if ".1." not in name}
     save_file(kept, file, metadata={"format": "pt"})
-    with pytest.raises(UserError, match=r"weights are incomplete: missing encoder.layer.1\..*; expected all of a DINOv2"):
+    with pytest.raises(
+        UserError, match=r"weights are incomplete: missing encoder.layer.1\..*; expected all of a DINOv2"
+    ):
         load_extractor("dinov2", str(tmp_path / "dino"))
 
 
 def test_dgm_eval_resizes_in_bytes() -> None:
     image = torch.randint(256, (3, 40, 30), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    expected = np.asarray(Image.fromarray(image.permute(1, 2, 0).numpy()).resize((224, 224), Image.Resampling.BICUBIC))
-    assert torch.equal(resize("pil_bicubic_bytes", image, 224), torch.from_numpy(expected.copy()).permute(2, 0, 1).float())
+    expected = np.asarray(
+        Image.fromarray(image.permute(1, 2, 0).numpy()).resize((224, 224), Image.Resampling.BICUBIC)
+    )
+    assert torch.equal(
+        resize("pil_bicubic_bytes", image, 224), torch.from_numpy(expected.copy()).permute(2, 0, 1).float()
+    )
     grey = torch.full((1, 5, 5), 9, dtype=torch.uint8)
     assert torch.equal(resize("pil_bicubic_bytes", grey, 224), torch.full((1, 224, 224), 9.0))
     assert read_protocol("fd-dinov2-dgm").sha256 != read_protocol("fd-dinov2").sha256
 
 
 @pytest.mark.parametrize(
-    ("shape", "name"), [((1, 8, 8), "fd-pixel"), ((1, 28, 28), "fd-pixel"), ((3, 32, 32), "fd-effnet"), ((3, 64, 64), "fd-effnet")]
+    ("shape", "name"),
+    [
+        ((1, 8, 8), "fd-pixel"),
+        ((1, 28, 28), "fd-pixel"),
+        ((3, 32, 32), "fd-effnet"),
+        ((3, 64, 64), "fd-effnet"),
+    ],
 )
 def test_the_default_protocol_follows_the_images(shape: tuple[int, ...], name: str) -> None:
     assert default_protocol(shape).name == name

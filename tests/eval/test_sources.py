@@ -50,13 +50,18 @@ def test_quantised_pixels() -> None:
     assert features.shape == (7, 1)
     assert features.flatten().tolist() == [byte / 127.5 - 1 for byte in (0, 64, 128, 255, 255, 0, 128)]
     images[4] = float("nan")
-    with pytest.raises(UserError, match=r"^those: 1 of 7 images have values that are not finite, first image 4$"):
+    with pytest.raises(
+        UserError, match=r"^those: 1 of 7 images have values that are not finite, first image 4$"
+    ):
         quantise(images, "those")
 
 
 def test_the_pixels_of_large_images_are_no_features() -> None:
     assert pixels(torch.zeros(1, 1, 64, 64, dtype=torch.uint8)).shape == (1, 4096)
-    with pytest.raises(UserError, match=r"^images of \(3, 64, 64\): their 12288 values are no features; expected at most 4096; for larger"):
+    with pytest.raises(
+        UserError,
+        match=r"^images of \(3, 64, 64\): their 12288 values are no features; expected at most 4096; for larger",
+    ):
         pixels(torch.zeros(1, 3, 64, 64, dtype=torch.uint8))
 
 
@@ -72,7 +77,10 @@ def test_hash_depends_on_bytes_and_order() -> None:
     assert HELD_OUT is not None
     assert Images(HELD_OUT.pixels.clone()).sha256 == HELD_OUT.sha256
     assert Images(HELD_OUT.pixels.flip(0)).sha256 != HELD_OUT.sha256
-    assert Images(torch.zeros(1, 1, 1, 2, dtype=torch.uint8)).sha256 == "96a296d224f285c67bee93c30f8a309157f0daa35dc5b87e410b78630a09cfc7"
+    assert (
+        Images(torch.zeros(1, 1, 1, 2, dtype=torch.uint8)).sha256
+        == "96a296d224f285c67bee93c30f8a309157f0daa35dc5b87e410b78630a09cfc7"
+    )
 
 
 def test_student_is_sampled_by_seed_with_balanced_labels_and_timed_after_a_warm_up() -> None:
@@ -101,7 +109,10 @@ def test_samples_of_sample_py_come_with_their_labels_and_without_their_grid(tmp_
     with pytest.raises(UserError, match=r"samples.json: lists no images$"):
         read_folder(tmp_path / "unlabelled", REAL)
     (tmp_path / "unlabelled" / "samples.json").write_text('{"files": []}')
-    with pytest.raises(UserError, match=r"samples.json: is not what sample.py writes; expected 'images' of 'file', 'label', 'seed' and 'prompt'$"):
+    with pytest.raises(
+        UserError,
+        match=r"samples.json: is not what sample.py writes; expected 'images' of 'file', 'label', 'seed' and 'prompt'$",
+    ):
         read_folder(tmp_path / "unlabelled", REAL)
 
 
@@ -115,7 +126,10 @@ def test_sub_folders_are_labels(tmp_path: Path) -> None:
     assert found.pixels[:, 0, 0, 0].tolist() == [20 * label for label in range(10)]
     (tmp_path / "other").mkdir()
     Image.fromarray(np.zeros((8, 8), dtype=np.uint8)).save(tmp_path / "other" / "a.png")
-    with pytest.raises(UserError, match=r"has sub-folders with names, which are not known as labels; .* as the labels of the data, 0 to 9$"):
+    with pytest.raises(
+        UserError,
+        match=r"has sub-folders with names, which are not known as labels; .* as the labels of the data, 0 to 9$",
+    ):
         read_folder(tmp_path, REAL)
 
 
@@ -125,7 +139,9 @@ def test_arrays_with_and_without_labels(tmp_path: Path) -> None:
     np.savez(tmp_path / "b.npz", images=array, labels=np.arange(5))
     assert read_array_file(tmp_path / "a.npy", REAL).labels is None
     np.save(tmp_path / "four.npy", np.zeros((5, 8, 8, 4), dtype=np.uint8))
-    with pytest.raises(UserError, match=r"four.npy: 'images' is uint8 \(5, 8, 8, 4\); expected 1 or 3 channels$"):
+    with pytest.raises(
+        UserError, match=r"four.npy: 'images' is uint8 \(5, 8, 8, 4\); expected 1 or 3 channels$"
+    ):
         read_array_file(tmp_path / "four.npy", REAL)
     found = read_array_file(tmp_path / "b.npz", REAL)
     assert np.array_equal(found.pixels[:, 0].numpy(), array)
@@ -138,9 +154,13 @@ def test_arrays_with_and_without_labels(tmp_path: Path) -> None:
 def test_images_that_do_not_fit_the_data_are_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "large.npy", np.zeros((5, 16, 16), dtype=np.uint8))
     np.savez(tmp_path / "labels.npz", images=np.zeros((5, 8, 8), dtype=np.uint8), labels=np.full(5, 12))
-    with pytest.raises(UserError, match=r"large.npy: images of \(1, 16, 16\); expected \(1, 8, 8\) as the data's"):
+    with pytest.raises(
+        UserError, match=r"large.npy: images of \(1, 16, 16\); expected \(1, 8, 8\) as the data's"
+    ):
         read_array_file(tmp_path / "large.npy", REAL)
-    with pytest.raises(UserError, match=r"labels.npz: label 12 is out of range; expected labels from 0 to 9 as the data's"):
+    with pytest.raises(
+        UserError, match=r"labels.npz: label 12 is out of range; expected labels from 0 to 9 as the data's"
+    ):
         read_array_file(tmp_path / "labels.npz", REAL)
 
 
@@ -152,7 +172,9 @@ def test_data_from_the_command_line(tmp_path: Path) -> None:
     assert held_out is not None
     assert (len(train), int(train.pixels.max()), len(held_out), int(held_out.pixels.max())) == (5, 7, 6, 9)
     assert read_real(parse_data(f"array:{tmp_path / 'a.npy'}"))[1] is None
-    with pytest.raises(UserError, match=r"^--data digit: 'digit' is not in distill/data/sources; did you mean 'digits'\?$"):
+    with pytest.raises(
+        UserError, match=r"^--data digit: 'digit' is not in distill/data/sources; did you mean 'digits'\?$"
+    ):
         parse_data("digit")
     with pytest.raises(UserError, match=r"^--data digits:x: digits takes no path; expected --data digits$"):
         parse_data("digits:x")

@@ -13,7 +13,14 @@ from eval.metrics.frechet_limit import bootstrap_deviation, frechet_limit
 from eval.metrics.inception_score import inception_score
 from eval.metrics.kernel_distance import kernel_distance, squared_mmd
 from eval.metrics.precision_recall import Manifold, density_coverage
-from eval.metrics.torchmetrics import DensityCoverage, FrechetLimit, InceptionScore, KernelDistance, OfFeatures, PrecisionRecall
+from eval.metrics.torchmetrics import (
+    DensityCoverage,
+    FrechetLimit,
+    InceptionScore,
+    KernelDistance,
+    OfFeatures,
+    PrecisionRecall,
+)
 
 
 def normal(count: int, dimension: int, seed: int) -> Tensor:
@@ -28,7 +35,9 @@ def test_the_limit_of_a_frechet_distance_has_no_bias_where_the_distance_has() ->
     """n images of the very distribution of the reference: the distance is biased by about d(d + 1)/4n + d/n, its limit is zero."""
     dimension, count = 4, 200
     draws = [normal(count, dimension, seed) for seed in range(30)]
-    distances = np.array([frechet_distance(Statistics.of(features), standard(dimension)) for features in draws])
+    distances = np.array(
+        [frechet_distance(Statistics.of(features), standard(dimension)) for features in draws]
+    )
     limits = np.array([frechet_limit(features, standard(dimension)).value for features in draws])
     bias = (dimension * (dimension + 1) / 4 + dimension) / count
     assert distances.mean() == pytest.approx(bias, rel=0.1)
@@ -42,11 +51,15 @@ def test_the_line_of_the_limit() -> None:
     assert limit.counts[-1] == 1000
     assert len(limit.counts) == 15
     assert np.abs(np.diff(limit.counts) - 900 / 14).max() < 1  # even in n, as published
-    assert limit.distances[-1] == pytest.approx(frechet_distance(Statistics.of(normal(1000, 4, 0) + 1.0), standard(4)))
+    assert limit.distances[-1] == pytest.approx(
+        frechet_distance(Statistics.of(normal(1000, 4, 0) + 1.0), standard(4))
+    )
     _, value = np.polyfit(1 / np.array(limit.counts), limit.distances, 1)
     assert limit.value == pytest.approx(value, rel=1e-9)
     assert abs(limit.value - 4) < 0.5
-    with pytest.raises(UserError, match=r"^15 images; expected at least 16 for the limit of a distance in 4 dimensions$"):
+    with pytest.raises(
+        UserError, match=r"^15 images; expected at least 16 for the limit of a distance in 4 dimensions$"
+    ):
         frechet_limit(normal(15, 4, 0), standard(4))
 
 
@@ -67,7 +80,9 @@ def test_kernel_distance_by_its_definition_and_against_torchmetrics() -> None:
     from torchmetrics.image.kid import poly_mmd
 
     a, b = normal(12, 5, 0), normal(9, 5, 1) + 0.3
-    pairs = [[polynomial(x, y) for y in two.numpy()] for one, two in ((a, a), (b, b), (a, b)) for x in one.numpy()]
+    pairs = [
+        [polynomial(x, y) for y in two.numpy()] for one, two in ((a, a), (b, b), (a, b)) for x in one.numpy()
+    ]
     aa, bb, ab = np.array(pairs[:12]), np.array(pairs[12:21]), np.array(pairs[21:])
     expected = (aa.sum() - np.trace(aa)) / (12 * 11) + (bb.sum() - np.trace(bb)) / (9 * 8) - 2 * ab.mean()
     assert squared_mmd(a, b) == pytest.approx(expected, rel=1e-12)
@@ -89,12 +104,18 @@ def test_kernel_distance_is_unbiased_and_its_interval_covers() -> None:
 
 def test_inception_score_in_closed_form() -> None:
     certain = 50.0 * torch.eye(4).double().repeat(30, 1)
-    assert inception_score(certain) == {"is": pytest.approx(4.0), "is_deviation": pytest.approx(0.0, abs=1e-12)}
+    assert inception_score(certain) == {
+        "is": pytest.approx(4.0),
+        "is_deviation": pytest.approx(0.0, abs=1e-12),
+    }
     assert inception_score(torch.zeros(40, 7).double())["is"] == pytest.approx(1.0)
     logits = normal(50, 6, 0)
     p = torch.softmax(logits, 1).reshape(10, 5, 6).numpy()
     scores = np.exp((p * (np.log(p) - np.log(p.mean(1, keepdims=True)))).sum(2).mean(1))
-    assert inception_score(logits) == {"is": pytest.approx(scores.mean(), rel=1e-12), "is_deviation": pytest.approx(scores.std(), rel=1e-12)}
+    assert inception_score(logits) == {
+        "is": pytest.approx(scores.mean(), rel=1e-12),
+        "is_deviation": pytest.approx(scores.std(), rel=1e-12),
+    }
     with pytest.raises(UserError, match=r"^9 images; expected at least 10 for an Inception score$"):
         inception_score(logits[:9])
 
@@ -126,7 +147,9 @@ def test_metrics_over_two_processes_are_those_of_one_to_the_last_bit(batch_size:
         alone.update(made, rows)
         first, second = build(), build()
         for start in range(0, 130, batch_size):
-            (first, second)[start // batch_size % 2].update(made[start : start + batch_size], rows[start : start + batch_size])
+            (first, second)[start // batch_size % 2].update(
+                made[start : start + batch_size], rows[start : start + batch_size]
+            )
         assert together(first, second) == alone.compute()
 
 
@@ -149,8 +172,15 @@ def test_frechet_distance_against_fifty_digits(kind: str) -> None:
     import mpmath
 
     dimension = 12
-    scales = {"full rank": torch.logspace(0, -1, 12), "rank-deficient": torch.ones(12), "near-singular": torch.logspace(0, -6, 12)}[kind].double()
-    a, b = ((normal(200, dimension, seed) * scales) @ torch.linalg.qr(normal(dimension, dimension, 9)).Q for seed in (0, 1))
+    scales = {
+        "full rank": torch.logspace(0, -1, 12),
+        "rank-deficient": torch.ones(12),
+        "near-singular": torch.logspace(0, -6, 12),
+    }[kind].double()
+    a, b = (
+        (normal(200, dimension, seed) * scales) @ torch.linalg.qr(normal(dimension, dimension, 9)).Q
+        for seed in (0, 1)
+    )
     if kind == "rank-deficient":
         a, b = a[:8], b[:10]
     b = b + 0.01
@@ -158,9 +188,13 @@ def test_frechet_distance_against_fifty_digits(kind: str) -> None:
     with mpmath.workdps(50):
         matrices = [mpmath.matrix(side.cov.tolist()) for side in sides]
         values = mpmath.eig(matrices[0] * matrices[1], left=False, right=False)
-        root = sum(mpmath.sqrt(abs(mpmath.re(value))) for value in values if abs(value) > mpmath.mpf(10) ** -30)
+        root = sum(
+            mpmath.sqrt(abs(mpmath.re(value))) for value in values if abs(value) > mpmath.mpf(10) ** -30
+        )
         traces = sum(matrix[i, i] for matrix in matrices for i in range(dimension))
-        expected = float(sum(mpmath.mpf(float(x)) ** 2 for x in sides[0].mean - sides[1].mean) + traces - 2 * root)
+        expected = float(
+            sum(mpmath.mpf(float(x)) ** 2 for x in sides[0].mean - sides[1].mean) + traces - 2 * root
+        )
     assert frechet_distance(*sides) == pytest.approx(expected, rel=1e-6)
 
 
@@ -172,13 +206,21 @@ def prdc(real: np.ndarray, made: np.ndarray, k: int) -> dict[str, float]:
     distance = lambda a, b: np.sqrt(((a[:, None] - b[None]) ** 2).sum(-1))  # noqa: E731
     radii = np.sort(distance(real, real), axis=1)[:, k]
     between = distance(real, made)
-    return {"density": (between < radii[:, None]).sum() / (k * len(made)), "coverage": float((between.min(1) < radii).mean())}
+    return {
+        "density": (between < radii[:, None]).sum() / (k * len(made)),
+        "coverage": float((between.min(1) < radii).mean()),
+    }
 
 
 def test_density_and_coverage_are_those_of_their_authors() -> None:
     random = np.random.default_rng(0)
-    cases = [(random.normal(size=(40, 3)), random.normal(size=(60, 3))), (random.normal(size=(50, 8)), 1.5 * random.normal(size=(30, 8)))]
-    cases.append((random.integers(0, 4, (40, 2)).astype(float), random.integers(0, 4, (30, 2)).astype(float)))  # ties and copies
+    cases = [
+        (random.normal(size=(40, 3)), random.normal(size=(60, 3))),
+        (random.normal(size=(50, 8)), 1.5 * random.normal(size=(30, 8))),
+    ]
+    cases.append(
+        (random.integers(0, 4, (40, 2)).astype(float), random.integers(0, 4, (30, 2)).astype(float))
+    )  # ties and copies
     for real, made in cases:
         found = density_coverage(Manifold.of(torch.from_numpy(real), 5), torch.from_numpy(made))
         assert found == pytest.approx(prdc(real, made, 5), abs=1e-12)
@@ -196,7 +238,9 @@ def test_the_interval_of_a_kernel_distance_holds_the_truth_as_often_as_it_says()
         found = kernel_distance(normal(200, 3, 2 * seed), normal(200, 3, 2 * seed + 1))
         low, high = found["kid_interval"]
         assert (low + high) / 2 == pytest.approx(found["kid"])
-        assert high - low == pytest.approx(2 * 2.262157 * found["kid_deviation"], rel=1e-5)  # Student's t, 9 degrees of freedom
+        assert high - low == pytest.approx(
+            2 * 2.262157 * found["kid_deviation"], rel=1e-5
+        )  # Student's t, 9 degrees of freedom
         held += low <= 0 <= high
         narrow += abs(found["kid"]) <= 1.96 * found["kid_deviation"]
     assert 0.92 <= held / 300 <= 0.98
@@ -208,7 +252,9 @@ def test_an_inception_score_of_certain_logits_is_the_number_of_classes(size: flo
     logits = size * torch.eye(4, dtype=torch.float64).repeat(10, 1)
     assert inception_score(logits)["is"] == pytest.approx(4.0)
     assert inception_score(-logits)["is"] == pytest.approx(4 / 3)
-    assert inception_score(size * torch.eye(4, dtype=torch.float64)[:1].repeat(40, 1))["is"] == pytest.approx(1.0)
+    assert inception_score(size * torch.eye(4, dtype=torch.float64)[:1].repeat(40, 1))["is"] == pytest.approx(
+        1.0
+    )
 
 
 def test_points_even_in_n_spread_the_limit_less_than_points_even_in_one_over_n() -> None:
@@ -219,6 +265,8 @@ def test_points_even_in_n_spread_the_limit_less_than_points_even_in_one_over_n()
         even.append(frechet_limit(features, standard(4)).value)
         counts = np.unique(np.round(1 / np.linspace(1 / 30, 1 / 300, 15)).astype(int))
         order = [np.random.default_rng(count).permutation(300)[:count] for count in counts]
-        distances = [frechet_distance(Statistics.of(features[torch.from_numpy(rows)]), standard(4)) for rows in order]
+        distances = [
+            frechet_distance(Statistics.of(features[torch.from_numpy(rows)]), standard(4)) for rows in order
+        ]
         inverse.append(np.polyfit(1 / counts, distances, 1)[1])
     assert np.std(even) < np.std(inverse)

@@ -38,11 +38,26 @@ def run_dir(tmp_path: Path) -> Path:
 
 
 def sweep(run: Path, *arguments: str) -> dict:
-    main(["sweep", "--run", str(run), "--n", "80", "--features", str(run.parent / "features"), "--device", "cpu", *arguments])
+    main(
+        [
+            "sweep",
+            "--run",
+            str(run),
+            "--n",
+            "80",
+            "--features",
+            str(run.parent / "features"),
+            "--device",
+            "cpu",
+            *arguments,
+        ]
+    )
     return json.loads((run / "sweep.json").read_text())
 
 
-def test_every_checkpoint_once_and_the_best_three_times(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_checkpoint_once_and_the_best_three_times(
+    run_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     content = sweep(run_dir)
     distances = {int(step): summary["fd"]["mean"] for step, summary in content["checkpoints"].items()}
     assert sorted(distances) == [10, 20, 30]
@@ -50,7 +65,9 @@ def test_every_checkpoint_once_and_the_best_three_times(run_dir: Path, capsys: p
     assert distances[best["step"]] == min(distances.values())
     assert best["results"]["first_seeds"] == [80, 160, 240]  # 0 to 79 chose it
     assert distances[best["step"]] not in [repetition["fd"] for repetition in best["results"]["repetitions"]]
-    values = torch.tensor([repetition["fd"] for repetition in best["results"]["repetitions"]], dtype=torch.float64)
+    values = torch.tensor(
+        [repetition["fd"] for repetition in best["results"]["repetitions"]], dtype=torch.float64
+    )
     assert best["results"]["summary"]["fd"] == {
         "mean": pytest.approx(float(values.mean())),
         "std": pytest.approx(float(values.std())),
@@ -61,7 +78,10 @@ def test_every_checkpoint_once_and_the_best_three_times(run_dir: Path, capsys: p
     assert json.loads((run_dir.parent / "fid.json").read_text())["summary"]["fd"]["mean"] == distances[30]
     page = (run_dir / "report.html").read_text()
     stated = best["results"]["summary"]["fd"]
-    assert f"Best: step {best['step']}, {stated['mean']:.4f} ± {stated['std']:.4f} over 3 repetitions (least {stated['min']:.4f})." in page
+    assert (
+        f"Best: step {best['step']}, {stated['mean']:.4f} ± {stated['std']:.4f} over 3 repetitions (least {stated['min']:.4f})."
+        in page
+    )
     assert "fd-pixel, 80 images of each checkpoint" in page
     out = capsys.readouterr().out
     assert (
@@ -75,7 +95,9 @@ def test_the_checkpoints_of_a_teacher(tmp_path: Path) -> None:
     (run / "checkpoints").mkdir(parents=True)
     for step in (10, 20):
         save_random_teacher(run / "checkpoints" / f"step-{step:08d}")
-    (run / "config.yaml").write_text(f"task: train_teacher\nrun_dir: {run}\ndata: {{name: digits}}\nsteps: 20\n")
+    (run / "config.yaml").write_text(
+        f"task: train_teacher\nrun_dir: {run}\ndata: {{name: digits}}\nsteps: 20\n"
+    )
     content = sweep(run, "--n", "20")
     assert content["checkpoints"]["10"] == content["checkpoints"]["20"]  # they are of the same weights
     assert content["best"]["results"]["source"]["sampler"]["steps"] == 18
@@ -88,9 +110,14 @@ def test_a_sweep_continues_and_refuses_another(run_dir: Path) -> None:
     again = sweep(run_dir)
     assert again["checkpoints"]["10"]["fd"]["mean"] == -1.0
     assert again["best"]["step"] == 10
-    with pytest.raises(UserError, match=r"sweep.json: holds another sweep: n is 80 there and 90 here; move it away to begin another$"):
+    with pytest.raises(
+        UserError,
+        match=r"sweep.json: holds another sweep: n is 80 there and 90 here; move it away to begin another$",
+    ):
         sweep(run_dir, "--n", "90")
-    with pytest.raises(UserError, match=r"step-00000010: is no run, whose data would be the reference; give --reference$"):
+    with pytest.raises(
+        UserError, match=r"step-00000010: is no run, whose data would be the reference; give --reference$"
+    ):
         main(["fid", "--run", str(run_dir / "checkpoints" / "step-00000010")])
     with pytest.raises(UserError, match=r"assets: holds no checkpoints to measure$"):
         main(["sweep", "--run", "assets"])

@@ -52,7 +52,11 @@ class Mixture:
         alpha, sigma = alpha[..., None], sigma[..., None]
         variance = (alpha * self.stds) ** 2 + sigma**2
         centred = x[..., None] - alpha * self.means
-        return self.weights.log() - centred**2 / (2 * variance) - (2 * math.pi * variance).log() / 2, centred, variance
+        return (
+            self.weights.log() - centred**2 / (2 * variance) - (2 * math.pi * variance).log() / 2,
+            centred,
+            variance,
+        )
 
     def log_density(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         """log of the density of each element of x_t."""
@@ -61,7 +65,9 @@ class Mixture:
     def prediction(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         """E[x_0 | x_t], what a perfect denoiser predicts."""
         log_joint, centred, variance = self._components(x, alpha, sigma)
-        return (log_joint.softmax(-1) * (self.means + alpha[..., None] * self.stds**2 * centred / variance)).sum(-1)
+        return (
+            log_joint.softmax(-1) * (self.means + alpha[..., None] * self.stds**2 * centred / variance)
+        ).sum(-1)
 
     def score(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         """grad log density of x_t, by Tweedie's formula."""
@@ -85,7 +91,9 @@ IMAGE_STUDENT = tensor([[0.1, 0.3], [0.9, 1.1]]).reshape(2, *IMAGE_SHAPE)
 """(mean, std) of a student of (b, c, h, w), two elements each."""
 
 
-def observe(x0: Tensor, eps: Tensor, alpha: Tensor, sigma: Tensor, teacher: Mixture, student: Mixture) -> Scores:
+def observe(
+    x0: Tensor, eps: Tensor, alpha: Tensor, sigma: Tensor, teacher: Mixture, student: Mixture
+) -> Scores:
     """What an objective sees in training: x_0 noised, and both networks, their parameters frozen but their inputs in the graph.
 
     log_ratio is in the graph too: an objective that forgets to detach it gets another gradient.
@@ -115,7 +123,9 @@ def _trapezoid(reach: float, count: int) -> tuple[Tensor, Tensor]:
     return nodes, torch.full_like(nodes, 2 * reach / (count - 1))
 
 
-def turned_nodes(std: Tensor, alpha: Tensor, sigma: Tensor, reach: float = 25.0, count: int = 2001) -> tuple[Tensor, Tensor, Tensor]:
+def turned_nodes(
+    std: Tensor, alpha: Tensor, sigma: Tensor, reach: float = 25.0, count: int = 2001
+) -> tuple[Tensor, Tensor, Tensor]:
     """Nodes z, eps and weights of E over N(0, I), turned so that one axis is x_t's. Each gets two more axes than alpha.
 
     Along x_t the trapezoid rule is spectrally exact; across it every loss is a polynomial of x_0 of low degree and so is its gradient,
@@ -127,10 +137,16 @@ def turned_nodes(std: Tensor, alpha: Tensor, sigma: Tensor, reach: float = 25.0,
     alpha, sigma, along = alpha[..., None, None], sigma[..., None, None], along[:, None]
     length = torch.sqrt((alpha * std) ** 2 + sigma**2)
     cosine, sine = alpha * std / length, sigma / length
-    return cosine * along - sine * across, sine * along + cosine * across, weight.expand(*length.shape[:-2], -1, -1)
+    return (
+        cosine * along - sine * across,
+        sine * along + cosine * across,
+        weight.expand(*length.shape[:-2], -1, -1),
+    )
 
 
-def expected_gradient(objective: Callable[[Scores], LossOutput], alpha: Tensor, sigma: Tensor, weight: Tensor | None = None) -> Tensor:
+def expected_gradient(
+    objective: Callable[[Scores], LossOutput], alpha: Tensor, sigma: Tensor, weight: Tensor | None = None
+) -> Tensor:
     """Gradient of E[loss] with respect to the oracle student's (mean, std), (2,), as training takes it; `weight`ed sum over levels."""
     z, eps, node_weight = turned_nodes(STUDENT[1], alpha, sigma)
     if weight is not None:
@@ -142,11 +158,20 @@ def expected_gradient(objective: Callable[[Scores], LossOutput], alpha: Tensor, 
     return torch.autograd.grad((node_weight.reshape(-1) * loss).sum(), parameters)[0]
 
 
-def expected_image_gradient(objective: Callable[[Scores], LossOutput], alpha: Tensor, sigma: Tensor) -> Tensor:
+def expected_image_gradient(
+    objective: Callable[[Scores], LossOutput], alpha: Tensor, sigma: Tensor
+) -> Tensor:
     """The same for `IMAGE_STUDENT`, (2, *IMAGE_SHAPE): the product of the quadratures of its two elements."""
     std = IMAGE_STUDENT[1].flatten()
-    elements = [[part.flatten() for part in turned_nodes(one, alpha, sigma, reach=12.0, count=61)] for one in std]
-    z, eps = (torch.stack(torch.meshgrid(elements[0][i], elements[1][i], indexing="ij"), -1).reshape(-1, *IMAGE_SHAPE) for i in (0, 1))
+    elements = [
+        [part.flatten() for part in turned_nodes(one, alpha, sigma, reach=12.0, count=61)] for one in std
+    ]
+    z, eps = (
+        torch.stack(torch.meshgrid(elements[0][i], elements[1][i], indexing="ij"), -1).reshape(
+            -1, *IMAGE_SHAPE
+        )
+        for i in (0, 1)
+    )
     weight = torch.outer(elements[0][2], elements[1][2]).flatten()
     parameters = IMAGE_STUDENT.clone().requires_grad_()
     per_node = (level.expand(len(z), 1, 1, 1) for level in (alpha, sigma))
@@ -154,7 +179,9 @@ def expected_image_gradient(objective: Callable[[Scores], LossOutput], alpha: Te
     return torch.autograd.grad((weight * loss).sum(), parameters)[0]
 
 
-def integrate(integrand: Callable[[Mixture, Tensor, Tensor], Tensor], alpha: Tensor, sigma: Tensor, parameters: Tensor) -> Tensor:
+def integrate(
+    integrand: Callable[[Mixture, Tensor, Tensor], Tensor], alpha: Tensor, sigma: Tensor, parameters: Tensor
+) -> Tensor:
     """int q(x) integrand(q, x, log r) dx at each level, on nodes of x that do not move with the parameters."""
     q = gaussian(*parameters)
     nodes, node_weight = _trapezoid(25.0, 2001)
@@ -167,12 +194,16 @@ def integrate(integrand: Callable[[Mixture, Tensor, Tensor], Tensor], alpha: Ten
     return (spread * node_weight * log_q.exp() * integrand(q, x, log_ratio)).sum(-1)
 
 
-def divergence_value(divergence: Divergence, alpha: Tensor, sigma: Tensor, parameters: Tensor = STUDENT) -> Tensor:
+def divergence_value(
+    divergence: Divergence, alpha: Tensor, sigma: Tensor, parameters: Tensor = STUDENT
+) -> Tensor:
     """D_f(p_t||q_t) between the oracle's teacher and a student, differentiable with respect to its (mean, std)."""
     return integrate(lambda _q, _x, u: divergence.f(u), alpha, sigma, parameters)
 
 
-def expansion_value(divergence: Divergence, alpha: Tensor, sigma: Tensor, parameters: Tensor = STUDENT) -> Tensor:
+def expansion_value(
+    divergence: Divergence, alpha: Tensor, sigma: Tensor, parameters: Tensor = STUDENT
+) -> Tensor:
     """E_q[h(r) |s_p - s_q|^2], likewise."""
 
     def integrand(q: Mixture, x: Tensor, u: Tensor) -> Tensor:
@@ -187,7 +218,9 @@ def gradient_of(function: Callable[[Tensor], Tensor], at: Tensor = STUDENT) -> T
     return torch.autograd.grad(function(parameters), parameters)[0]
 
 
-def sampled_gradient(objective: Callable[[Scores], LossOutput], alpha: float, sigma: float, count: int = 1_000_000) -> tuple[Tensor, Tensor]:
+def sampled_gradient(
+    objective: Callable[[Scores], LossOutput], alpha: float, sigma: float, count: int = 1_000_000
+) -> tuple[Tensor, Tensor]:
     """The gradient with respect to the oracle student's (mean, std) by sampling, and its standard error, (2,) each."""
     generator = torch.Generator().manual_seed(0)
     z, eps = torch.randn(2, count, 1, generator=generator, dtype=DOUBLE)
@@ -199,10 +232,14 @@ def sampled_gradient(objective: Callable[[Scores], LossOutput], alpha: float, si
     return gradients.mean(0), gradients.std(0) / math.sqrt(count)
 
 
-def assert_near(actual: Tensor, expected: Tensor | list, tolerance: float, scale: float | None = None) -> None:
+def assert_near(
+    actual: Tensor, expected: Tensor | list, tolerance: float, scale: float | None = None
+) -> None:
     """The largest error is at most `tolerance` times the largest expected value (or `scale`)."""
     expected = torch.as_tensor(expected, dtype=DOUBLE)
     assert actual.shape == expected.shape
     error = (actual - expected).abs().max().item()
     scale = expected.abs().max().item() if scale is None else scale
-    assert error <= tolerance * scale, f"{actual.tolist()} is not {expected.tolist()}: relative error {error / scale:.1e} > {tolerance:.0e}"
+    assert error <= tolerance * scale, (
+        f"{actual.tolist()} is not {expected.tolist()}: relative error {error / scale:.1e} > {tolerance:.0e}"
+    )

@@ -58,7 +58,9 @@ SMALL = {"steps": 3, "batch_size": 2, "log_every": 1, "checkpoint_every": 3, "de
 def run(root: Path, name: str, config: dict[str, Any]) -> Path:
     """Run a configuration to its end."""
     file = root / f"{name}.yaml"
-    file.write_text(yaml.safe_dump({"task": "distill", **SMALL, "run_dir": str(root / "runs" / name), **config}))
+    file.write_text(
+        yaml.safe_dump({"task": "distill", **SMALL, "run_dir": str(root / "runs" / name), **config})
+    )
     config_read = read_config(file)
     AcceleratorState._reset_state(reset_partial_state=True)  # the precision of the last run is kept otherwise
     assert launch(config_read) == 0
@@ -75,7 +77,9 @@ def image_of_diffusers(folder: Path, z: Tensor, steps: int = 1) -> Tensor:
     from diffusers import DiffusionPipeline
 
     pipe = DiffusionPipeline.from_pretrained(folder)
-    guidance = {"guidance_scale": 0} if "guidance_scale" in inspect.signature(type(pipe).__call__).parameters else {}
+    guidance = (
+        {"guidance_scale": 0} if "guidance_scale" in inspect.signature(type(pipe).__call__).parameters else {}
+    )
     condition = PROMPTS[: len(z)] if hasattr(pipe, "encode_prompt") else LABELS[: len(z)]
     return tiny_pipelines.renoised(pipe, z, condition, steps, **guidance)
 

@@ -28,7 +28,9 @@ def own_student(kind: str, folder: Path) -> FewStepGenerator:
     elif kind == "edm":
         denoiser = EDM(path=ORACLES / "edm_tiny.pkl").load()
     else:
-        denoiser = EDM2(path=ORACLES / "edm2_tiny.pkl", autoencoder=str(save_autoencoder(folder / "autoencoder"))).load()
+        denoiser = EDM2(
+            path=ORACLES / "edm2_tiny.pkl", autoencoder=str(save_autoencoder(folder / "autoencoder"))
+        ).load()
     return FewStepGenerator(denoiser, 2.5).eval()
 
 
@@ -52,7 +54,14 @@ def exported(generator: Generator, folder: Path) -> Path:
 def run_of(generator: Generator, folder: Path, teacher: dict[str, Any], **settings: Any) -> Path:
     """The folder of a finished run with its export, though without a card; returns it."""
     exported(generator, folder / "export")
-    config = {"task": "distill", "run_dir": str(folder), "steps": 3, "objective": OBJECTIVE, "teacher": teacher, **settings}
+    config = {
+        "task": "distill",
+        "run_dir": str(folder),
+        "steps": 3,
+        "objective": OBJECTIVE,
+        "teacher": teacher,
+        **settings,
+    }
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     return folder
 

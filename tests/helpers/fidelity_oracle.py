@@ -52,7 +52,9 @@ def seeded_inception() -> Inception:
     """The network with weights of unit gain that follow from their names, its normalisations not quite neutral."""
     with torch.device("meta"):
         network = Inception().eval()
-    state = {name: torch.zeros(value.shape, dtype=value.dtype) for name, value in network.state_dict().items()}
+    state = {
+        name: torch.zeros(value.shape, dtype=value.dtype) for name, value in network.state_dict().items()
+    }
     for name, value in state.items():
         if value.ndim > 1:
             state[name] = 1.5 * normal(name, tuple(value.shape)) / value[0].numel() ** 0.5
@@ -69,19 +71,30 @@ def main(out: Path) -> None:
     clean = without_its_package("cleanfid", "resize").build_resizer("clean")
     extractors = without_its_package("torch_fidelity", "feature_extractor_inceptionv3")
     # clean-fid's distance is in a module that imports two others, and those torchvision, which the distance does not need.
-    for module, names in (("features", ("build_feature_extractor", "get_reference_statistics")), ("utils", ())):
+    for module, names in (
+        ("features", ("build_feature_extractor", "get_reference_statistics")),
+        ("utils", ()),
+    ):
         sys.modules[f"cleanfid.{module}"] = types.ModuleType(module)
         vars(sys.modules[f"cleanfid.{module}"]).update(dict.fromkeys(names))
     distance = without_its_package("cleanfid", "fid").frechet_distance
-    tensorflow = without_its_package("torch_fidelity", "interpolate_compat_tensorflow").interpolate_bilinear_2d_like_tensorflow1x
+    tensorflow = without_its_package(
+        "torch_fidelity", "interpolate_compat_tensorflow"
+    ).interpolate_bilinear_2d_like_tensorflow1x
     values: dict[str, np.ndarray] = {}
     for height, width in SIZES:
         image = noise_image(height, width)
         values[f"clean {height} {width}"] = clean(image.permute(1, 2, 0).numpy()).transpose(2, 0, 1)
-        values[f"tensorflow {height} {width}"] = tensorflow(image[None].float(), size=(299, 299), align_corners=False)[0].numpy()
+        values[f"tensorflow {height} {width}"] = tensorflow(
+            image[None].float(), size=(299, 299), align_corners=False
+        )[0].numpy()
     for name, (a, b) in pairs().items():
-        values[f"distance {name}"] = np.asarray(distance(a.mean.numpy(), a.cov.numpy(), b.mean.numpy(), b.cov.numpy()))
-    network = extractors.FeatureExtractorInceptionV3("x", ["2048", "logits_unbiased"], feature_extractor_weights_path=str(out / "inception.pth"))
+        values[f"distance {name}"] = np.asarray(
+            distance(a.mean.numpy(), a.cov.numpy(), b.mean.numpy(), b.cov.numpy())
+        )
+    network = extractors.FeatureExtractorInceptionV3(
+        "x", ["2048", "logits_unbiased"], feature_extractor_weights_path=str(out / "inception.pth")
+    )
     with torch.no_grad():
         features, logits = network(torch.stack([noise_image(64, 64), noise_image(64, 64).flip(2)]))
     np.savez(out / "values.npz", features=features.numpy(), logits=logits.numpy(), **values)

@@ -18,10 +18,22 @@ note: <script>alert("config")</script>
 """
 
 
-STUDENT = {"fd_pixel": 0.412345678, "precision": 0.9123, "recall": 0.6789, "label_agreement": 0.9731, "memorised": 0.0012}
+STUDENT = {
+    "fd_pixel": 0.412345678,
+    "precision": 0.9123,
+    "recall": 0.6789,
+    "label_agreement": 0.9731,
+    "memorised": 0.0012,
+}
 
 
-TEACHER = {"fd_pixel": 0.61803, "precision": 0.8812, "recall": 0.7012, "label_agreement": 0.9522, "memorised": 0.0009}
+TEACHER = {
+    "fd_pixel": 0.61803,
+    "precision": 0.8812,
+    "recall": 0.7012,
+    "label_agreement": 0.9522,
+    "memorised": 0.0009,
+}
 
 
 EVALUATION: dict[str, Any] = {
@@ -43,7 +55,14 @@ EVALUATION: dict[str, Any] = {
 
 
 def stats_line(step: int, **extra: float) -> str:
-    line = {"step": step, "images": step * 128, "seconds": step * 0.5, "loss/generator": 1 / step, "grad_norm/generator": 0.5, "lr/generator": 1e-4}
+    line = {
+        "step": step,
+        "images": step * 128,
+        "seconds": step * 0.5,
+        "loss/generator": 1 / step,
+        "grad_norm/generator": 0.5,
+        "lr/generator": 1e-4,
+    }
     return json.dumps({**line, "time/fake": 30.0, "time/generator": 10.0, "ratio/mean": 0.1, **extra}) + "\n"
 
 
@@ -58,10 +77,19 @@ def finished_run(folder: Path) -> Path:
     run.mkdir()
     (run / "config.yaml").write_text(CONFIG)
     (run / "meta.json").write_text(
-        json.dumps({"versions": {"torch": "2.13.0"}, "commit": "4f1c2d9", "machine": "2 <cores>", "command": "train.py configs/x.yaml"})
+        json.dumps(
+            {
+                "versions": {"torch": "2.13.0"},
+                "commit": "4f1c2d9",
+                "machine": "2 <cores>",
+                "command": "train.py configs/x.yaml",
+            }
+        )
     )
     monitor = {"monitor/fd_pixel": 0.7, "monitor/n": 1000}
-    (run / "stats.jsonl").write_text("".join(stats_line(step, **(monitor if step % 200 == 0 else {})) for step in range(100, 1100, 100)))
+    (run / "stats.jsonl").write_text(
+        "".join(stats_line(step, **(monitor if step % 200 == 0 else {})) for step in range(100, 1100, 100))
+    )
     (run / "eval.json").write_text(json.dumps(EVALUATION))
     for name in ("real", "teacher", "student"):
         write_png(run / "eval" / f"{name}.png")

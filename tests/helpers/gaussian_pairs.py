@@ -16,12 +16,16 @@ def draw(count: int, dimension: int, seed: int, offset: float = 0.0) -> Tensor:
 
 
 def rotation(dimension: int, seed: int = 0) -> Tensor:
-    return torch.linalg.qr(torch.randn(dimension, dimension, generator=torch.Generator().manual_seed(seed), dtype=torch.float64))[0]
+    return torch.linalg.qr(
+        torch.randn(dimension, dimension, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    )[0]
 
 
 def gaussian(eigenvalues: Tensor, basis: Tensor, mean: Tensor | None = None) -> Statistics:
     cov = basis @ torch.diag(eigenvalues) @ basis.T
-    return Statistics(torch.zeros(len(cov), dtype=torch.float64) if mean is None else mean, (cov + cov.T) / 2, 10_000)
+    return Statistics(
+        torch.zeros(len(cov), dtype=torch.float64) if mean is None else mean, (cov + cov.T) / 2, 10_000
+    )
 
 
 def commuting_distance(a: Tensor, b: Tensor) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from distill.diffusion.schedules import EDM
-from distill.types import Condition, Denoiser, like
+from distill.types import Condition, Denoiser, expand_like
 
 
 class GaussianTeacher(Denoiser):
@@ -20,4 +20,4 @@ class GaussianTeacher(Denoiser):
 
     def forward(self, x_t: torch.Tensor, t: torch.Tensor, cond: Condition) -> torch.Tensor:
         self.calls += 1
-        return self.mean + self.std**2 / (self.std**2 + like(t, x_t) ** 2) * (x_t - self.mean)
+        return self.mean + self.std**2 / (self.std**2 + expand_like(t, x_t) ** 2) * (x_t - self.mean)

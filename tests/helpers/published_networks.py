@@ -20,7 +20,13 @@ class Persistent:
     """An object of a class with `persistent_class` of the published `torch_utils.persistence`."""
 
     def __init__(self, class_name: str, state: dict[str, Any]) -> None:
-        self.meta = {"type": "class", "version": 6, "module_src": SOURCE, "class_name": class_name, "state": state}
+        self.meta = {
+            "type": "class",
+            "version": 6,
+            "module_src": SOURCE,
+            "class_name": class_name,
+            "state": state,
+        }
 
     def __reduce__(self) -> tuple[Any, ...]:
         return sys.modules["torch_utils.persistence"]._reconstruct_persistent_obj, (self.meta,)

@@ -13,7 +13,10 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-MEAN, DEVIATION = torch.tensor([0.48145466, 0.4578275, 0.40821073]), torch.tensor([0.26862954, 0.26130258, 0.27577711])
+MEAN, DEVIATION = (
+    torch.tensor([0.48145466, 0.4578275, 0.40821073]),
+    torch.tensor([0.26862954, 0.26130258, 0.27577711]),
+)
 
 
 def to_image(pixels: Tensor) -> Image.Image:
@@ -26,7 +29,7 @@ def normalised(image: Image.Image) -> Tensor:
     return ((torch.from_numpy(np.array(image)).float() / 255 - MEAN) / DEVIATION).permute(2, 0, 1)
 
 
-def cropped(image: Image.Image, size: int) -> Tensor:
+def crop(image: Image.Image, size: int) -> Tensor:
     """OpenAI's preparation by torchvision: the shorter edge to `size`, the middle, normalised."""
     width, height = image.size
     long = int(size * max(width, height) / min(width, height))
@@ -84,7 +87,9 @@ class Visual(nn.Module):
         super().__init__()
         self.conv1 = nn.Conv2d(3, width, patch, patch, bias=False)
         self.class_embedding = nn.Parameter(torch.randn(width) / math.sqrt(width))
-        self.positional_embedding = nn.Parameter(torch.randn((size // patch) ** 2 + 1, width) / math.sqrt(width))
+        self.positional_embedding = nn.Parameter(
+            torch.randn((size // patch) ** 2 + 1, width) / math.sqrt(width)
+        )
         self.ln_pre, self.ln_post = nn.LayerNorm(width), nn.LayerNorm(width)
         self.transformer = Transformer(width, heads, depth)
         self.proj = nn.Parameter(torch.randn(width, embedding) / math.sqrt(width))
@@ -99,7 +104,14 @@ class OpenCLIP(nn.Module):
     """open_clip's CLIP: (depth, width, heads) of vision and text. Tokens are padded with 0, and the end token is the largest."""
 
     def __init__(
-        self, vision: tuple[int, int, int], text: tuple[int, int, int], size: int, patch: int, words: int, length: int, embedding: int
+        self,
+        vision: tuple[int, int, int],
+        text: tuple[int, int, int],
+        size: int,
+        patch: int,
+        words: int,
+        length: int,
+        embedding: int,
     ) -> None:
         super().__init__()
         self.visual = Visual(vision[1], vision[2], vision[0], size, patch, embedding)
@@ -127,7 +139,9 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         batch, length, width = x.shape
-        q, k, v = self.qkv(x).reshape(batch, length, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
+        q, k, v = (
+            self.qkv(x).reshape(batch, length, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
+        )
         weights = (q @ k.transpose(-2, -1) * (width // self.heads) ** -0.5).softmax(-1)
         return self.proj((weights @ v).transpose(1, 2).reshape(batch, length, width))
 
@@ -183,7 +197,11 @@ class BertAttention(nn.Module):
         super().__init__()
         self.heads = heads
         self.self = nn.Module()
-        self.self.query, self.self.key, self.self.value = nn.Linear(width, width), nn.Linear(source, width), nn.Linear(source, width)
+        self.self.query, self.self.key, self.self.value = (
+            nn.Linear(width, width),
+            nn.Linear(source, width),
+            nn.Linear(source, width),
+        )
         self.output = Output(width, width)
 
     def forward(self, x: Tensor, source: Tensor, mask: Tensor | float) -> Tensor:
@@ -198,7 +216,10 @@ class BertAttention(nn.Module):
 class BertLayer(nn.Module):
     def __init__(self, width: int, heads: int, seen: int) -> None:
         super().__init__()
-        self.attention, self.crossattention = BertAttention(width, heads, width), BertAttention(width, heads, seen)
+        self.attention, self.crossattention = (
+            BertAttention(width, heads, width),
+            BertAttention(width, heads, seen),
+        )
         self.intermediate = nn.Module()
         self.intermediate.dense = nn.Linear(width, 4 * width)
         self.output = Output(4 * width, width)
@@ -215,7 +236,10 @@ class Bert(nn.Module):
     def __init__(self, depth: int, width: int, heads: int, seen: int, words: int, length: int) -> None:
         super().__init__()
         self.embeddings = nn.Module()
-        self.embeddings.word_embeddings, self.embeddings.position_embeddings = nn.Embedding(words, width), nn.Embedding(length, width)
+        self.embeddings.word_embeddings, self.embeddings.position_embeddings = (
+            nn.Embedding(words, width),
+            nn.Embedding(length, width),
+        )
         self.embeddings.LayerNorm = nn.LayerNorm(width, eps=1e-12)
         self.embeddings.register_buffer("position_ids", torch.arange(length).expand(1, -1))
         self.encoder = nn.Module()
@@ -223,7 +247,9 @@ class Bert(nn.Module):
 
     def forward(self, tokens: Tensor, counts: Tensor, seen: Tensor) -> Tensor:
         mask = (1 - counts[:, None, None, :].float()) * -10000.0
-        x = self.embeddings.word_embeddings(tokens) + self.embeddings.position_embeddings(torch.arange(tokens.shape[1]))
+        x = self.embeddings.word_embeddings(tokens) + self.embeddings.position_embeddings(
+            torch.arange(tokens.shape[1])
+        )
         x = self.embeddings.LayerNorm(x)
         for layer in self.encoder.layer:
             x = layer(x, seen, mask)
@@ -233,7 +259,15 @@ class Bert(nn.Module):
 class ImageReward(nn.Module):
     """The authors' network: (depth, width, heads) of vision and text; the projections are those of BLIP's other losses."""
 
-    def __init__(self, vision: tuple[int, int, int], text: tuple[int, int, int], size: int, patch: int, words: int, length: int) -> None:
+    def __init__(
+        self,
+        vision: tuple[int, int, int],
+        text: tuple[int, int, int],
+        size: int,
+        patch: int,
+        words: int,
+        length: int,
+    ) -> None:
         super().__init__()
         self.blip = nn.Module()
         self.blip.visual_encoder = VisionTransformer(*vision, size, patch)
@@ -250,5 +284,7 @@ def head(features: int) -> nn.Module:
     """The head of ImageReward and of LAION's aesthetic predictor, dropouts and all."""
     module = nn.Module()
     sizes = [(features, 1024), 0.2, (1024, 128), 0.2, (128, 64), 0.1, (64, 16), (16, 1)]
-    module.layers = nn.Sequential(*(nn.Linear(*size) if isinstance(size, tuple) else nn.Dropout(size) for size in sizes))
+    module.layers = nn.Sequential(
+        *(nn.Linear(*size) if isinstance(size, tuple) else nn.Dropout(size) for size in sizes)
+    )
     return module

@@ -14,7 +14,15 @@ from torchmetrics import Metric
 
 from eval.frechet import Statistics
 from eval.images.processes import Processes
-from eval.metrics.torchmetrics import DensityCoverage, FrechetDistance, FrechetLimit, InceptionScore, KernelDistance, OfFeatures, PrecisionRecall
+from eval.metrics.torchmetrics import (
+    DensityCoverage,
+    FrechetDistance,
+    FrechetLimit,
+    InceptionScore,
+    KernelDistance,
+    OfFeatures,
+    PrecisionRecall,
+)
 
 SHARES = {"unequal": (0, 91, 130), "all of one": (0, 0, 130)}
 """Where the rows of the first and of the second process begin, and where those end."""

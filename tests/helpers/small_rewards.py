@@ -30,7 +30,9 @@ class Brightness(Reward):
         self.asked.append(cond.text.prompts)
         letters = torch.tensor([len(prompt) for prompt in cond.text.prompts])
         score = images.mean((1, 2, 3)) + letters / 100 + self.bias
-        return torch.where(torch.tensor([prompt == self.broken for prompt in cond.text.prompts]), torch.nan, score)
+        return torch.where(
+            torch.tensor([prompt == self.broken for prompt in cond.text.prompts]), torch.nan, score
+        )
 
 
 class Settings(RewardSettings):
@@ -53,4 +55,8 @@ LOADED: dict[float, Brightness] = {}
 def of_name(score: str, **settings: object) -> RewardSettings:
     """`brightness`, and `brightness2`, whose bias is 2; others as `distill.rewards` has them."""
     own = {"brightness": {}, "brightness2": {"bias": 2.0}}
-    return Settings.model_validate({**own[score], **settings}) if score in own else rewards.of_name(score, **settings)
+    return (
+        Settings.model_validate({**own[score], **settings})
+        if score in own
+        else rewards.of_name(score, **settings)
+    )

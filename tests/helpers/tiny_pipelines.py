@@ -46,8 +46,16 @@ def stable_diffusion(folder: Path, kind: str = "PNDMScheduler", **scheduler: Any
 
     torch.manual_seed(0)
     chosen = getattr(diffusers, kind)(**{**BETAS, "steps_offset": 1, "set_alpha_to_one": False, **scheduler})
-    parts = {"text_encoder": text_encoder(), "tokenizer": tokenizer(), "unet": unet(), "vae": autoencoder(), "scheduler": chosen}
-    pipe = StableDiffusionPipeline(**parts, safety_checker=None, feature_extractor=None, requires_safety_checker=False)
+    parts = {
+        "text_encoder": text_encoder(),
+        "tokenizer": tokenizer(),
+        "unet": unet(),
+        "vae": autoencoder(),
+        "scheduler": chosen,
+    }
+    pipe = StableDiffusionPipeline(
+        **parts, safety_checker=None, feature_extractor=None, requires_safety_checker=False
+    )
     return saved(pipe, folder)
 
 
@@ -62,9 +70,16 @@ def stable_diffusion_xl(folder: Path) -> Path:
         addition_time_embed_dim=8,
         projection_class_embeddings_input_dim=6 * 8 + 16,
     )
-    parts = {"text_encoder": text_encoder(8), "text_encoder_2": text_encoder(16, pooled=True), "tokenizer": tokenizer(), "tokenizer_2": tokenizer()}
+    parts = {
+        "text_encoder": text_encoder(8),
+        "text_encoder_2": text_encoder(16, pooled=True),
+        "tokenizer": tokenizer(),
+        "tokenizer_2": tokenizer(),
+    }
     scheduler = EulerDiscreteScheduler(**BETAS, steps_offset=1, timestep_spacing="leading")
-    pipe = StableDiffusionXLPipeline(**parts, unet=network, vae=autoencoder(), scheduler=scheduler, add_watermarker=False)
+    pipe = StableDiffusionXLPipeline(
+        **parts, unet=network, vae=autoencoder(), scheduler=scheduler, add_watermarker=False
+    )
     return saved(pipe, folder)
 
 
@@ -73,8 +88,15 @@ def dit(folder: Path) -> Path:
     from diffusers import DDIMScheduler, DiTPipeline, DiTTransformer2DModel
 
     torch.manual_seed(0)
-    transformer = DiTTransformer2DModel(**HEADS, in_channels=4, out_channels=8, sample_size=8, patch_size=2, norm_num_groups=4)
-    return saved(DiTPipeline(transformer, autoencoder(), DDIMScheduler(clip_sample=False), {0: "tench", 1: "goldfish"}), folder)
+    transformer = DiTTransformer2DModel(
+        **HEADS, in_channels=4, out_channels=8, sample_size=8, patch_size=2, norm_num_groups=4
+    )
+    return saved(
+        DiTPipeline(
+            transformer, autoencoder(), DDIMScheduler(clip_sample=False), {0: "tench", 1: "goldfish"}
+        ),
+        folder,
+    )
 
 
 def pixart_alpha(folder: Path) -> Path:
@@ -82,8 +104,15 @@ def pixart_alpha(folder: Path) -> Path:
     from diffusers import DPMSolverMultistepScheduler, PixArtAlphaPipeline
 
     torch.manual_seed(0)
-    parts = {"tokenizer": t5_tokenizer(), "text_encoder": t5(), "vae": autoencoder(mid_block_add_attention=False)}
-    return saved(PixArtAlphaPipeline(**parts, transformer=pixart(128, 16), scheduler=DPMSolverMultistepScheduler()), folder)
+    parts = {
+        "tokenizer": t5_tokenizer(),
+        "text_encoder": t5(),
+        "vae": autoencoder(mid_block_add_attention=False),
+    }
+    return saved(
+        PixArtAlphaPipeline(**parts, transformer=pixart(128, 16), scheduler=DPMSolverMultistepScheduler()),
+        folder,
+    )
 
 
 def pixart_sigma(folder: Path) -> Path:
@@ -91,7 +120,12 @@ def pixart_sigma(folder: Path) -> Path:
     from diffusers import EulerDiscreteScheduler, PixArtSigmaPipeline
 
     torch.manual_seed(0)
-    parts = {"tokenizer": t5_tokenizer(), "text_encoder": t5(), "vae": autoencoder(), "transformer": pixart(8, 2)}
+    parts = {
+        "tokenizer": t5_tokenizer(),
+        "text_encoder": t5(),
+        "vae": autoencoder(),
+        "transformer": pixart(8, 2),
+    }
     return saved(PixArtSigmaPipeline(**parts, scheduler=EulerDiscreteScheduler()), folder)
 
 
@@ -99,7 +133,9 @@ def pixart(size: int, patch: int) -> torch.nn.Module:
     from diffusers import PixArtTransformer2DModel
 
     sizes = {"sample_size": size, "patch_size": patch, "cross_attention_dim": 24, "caption_channels": 32}
-    return PixArtTransformer2DModel(**{**HEADS, "num_attention_heads": 3}, **sizes, in_channels=4, out_channels=8, norm_num_groups=4)
+    return PixArtTransformer2DModel(
+        **{**HEADS, "num_attention_heads": 3}, **sizes, in_channels=4, out_channels=8, norm_num_groups=4
+    )
 
 
 def stable_diffusion_3(folder: Path) -> Path:
@@ -107,13 +143,30 @@ def stable_diffusion_3(folder: Path) -> Path:
     from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel, StableDiffusion3Pipeline
 
     torch.manual_seed(0)
-    sizes = {"sample_size": 8, "pos_embed_max_size": 8, "joint_attention_dim": 32, "caption_projection_dim": 16, "pooled_projection_dim": 24}
-    transformer = SD3Transformer2DModel(**HEADS, **sizes, in_channels=4, out_channels=4, dual_attention_layers=(0,), qk_norm="rms_norm")
-    encoders = {"text_encoder": text_encoder(8, pooled=True), "text_encoder_2": text_encoder(16, pooled=True), "text_encoder_3": t5()}
+    sizes = {
+        "sample_size": 8,
+        "pos_embed_max_size": 8,
+        "joint_attention_dim": 32,
+        "caption_projection_dim": 16,
+        "pooled_projection_dim": 24,
+    }
+    transformer = SD3Transformer2DModel(
+        **HEADS, **sizes, in_channels=4, out_channels=4, dual_attention_layers=(0,), qk_norm="rms_norm"
+    )
+    encoders = {
+        "text_encoder": text_encoder(8, pooled=True),
+        "text_encoder_2": text_encoder(16, pooled=True),
+        "text_encoder_3": t5(),
+    }
     tokenizers = {"tokenizer": tokenizer(), "tokenizer_2": tokenizer(), "tokenizer_3": t5_tokenizer()}
     scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0)
     vae = autoencoder(shift_factor=0.06)
-    return saved(StableDiffusion3Pipeline(**encoders, **tokenizers, transformer=transformer, vae=vae, scheduler=scheduler), folder)
+    return saved(
+        StableDiffusion3Pipeline(
+            **encoders, **tokenizers, transformer=transformer, vae=vae, scheduler=scheduler
+        ),
+        folder,
+    )
 
 
 def flux(folder: Path, guidance: bool = True) -> Path:
@@ -121,7 +174,13 @@ def flux(folder: Path, guidance: bool = True) -> Path:
     from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
 
     torch.manual_seed(0)
-    sizes = {"joint_attention_dim": 32, "pooled_projection_dim": 16, "axes_dims_rope": (2, 2, 4), "num_single_layers": 1, "guidance_embeds": guidance}
+    sizes = {
+        "joint_attention_dim": 32,
+        "pooled_projection_dim": 16,
+        "axes_dims_rope": (2, 2, 4),
+        "num_single_layers": 1,
+        "guidance_embeds": guidance,
+    }
     parts = {
         "text_encoder": text_encoder(),
         "tokenizer": tokenizer(),
@@ -138,19 +197,34 @@ def sana(folder: Path) -> Path:
     from diffusers import AutoencoderDC, DPMSolverMultistepScheduler, SanaPipeline, SanaTransformer2DModel
 
     torch.manual_seed(0)
-    cross = {"num_cross_attention_heads": 2, "cross_attention_head_dim": 8, "cross_attention_dim": 16, "caption_channels": 8}
+    cross = {
+        "num_cross_attention_heads": 2,
+        "cross_attention_head_dim": 8,
+        "cross_attention_dim": 16,
+        "caption_channels": 8,
+    }
     transformer = SanaTransformer2DModel(**HEADS, **cross, in_channels=4, out_channels=4, sample_size=16)
     kinds, widths, scales = ("ResBlock", "EfficientViTBlock"), (8, 8), ((), (5,))
     vae = AutoencoderDC(
         latent_channels=4,
         attention_head_dim=2,
-        **{f"{side}_{name}": value for side in ("encoder", "decoder") for name, value in (("block_types", kinds), ("block_out_channels", widths))},
-        **{f"{side}_{name}": value for side in ("encoder", "decoder") for name, value in (("layers_per_block", (1, 1)), ("qkv_multiscales", scales))},
+        **{
+            f"{side}_{name}": value
+            for side in ("encoder", "decoder")
+            for name, value in (("block_types", kinds), ("block_out_channels", widths))
+        },
+        **{
+            f"{side}_{name}": value
+            for side in ("encoder", "decoder")
+            for name, value in (("layers_per_block", (1, 1)), ("qkv_multiscales", scales))
+        },
         downsample_block_type="conv",
         upsample_block_type="interpolate",
         scaling_factor=0.41407,
     )
-    scheduler = DPMSolverMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0)
+    scheduler = DPMSolverMultistepScheduler(
+        prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0
+    )
     return saved(SanaPipeline(gemma_tokenizer(), gemma(), vae, transformer, scheduler), folder)
 
 
@@ -178,15 +252,32 @@ def autoencoder(**changes: Any) -> torch.nn.Module:
     from diffusers import AutoencoderKL
 
     blocks = {"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2}
-    return AutoencoderKL(**blocks, block_out_channels=(4, 8), latent_channels=4, norm_num_groups=4, sample_size=16, **changes)
+    return AutoencoderKL(
+        **blocks, block_out_channels=(4, 8), latent_channels=4, norm_num_groups=4, sample_size=16, **changes
+    )
 
 
 def text_encoder(width: int = 16, pooled: bool = False) -> torch.nn.Module:
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-    sizes = {"hidden_size": width, "intermediate_size": 16, "num_attention_heads": 2, "num_hidden_layers": 2, "projection_dim": width}
+    sizes = {
+        "hidden_size": width,
+        "intermediate_size": 16,
+        "num_attention_heads": 2,
+        "num_hidden_layers": 2,
+        "projection_dim": width,
+    }
     kind = CLIPTextModelWithProjection if pooled else CLIPTextModel
-    return kind(CLIPTextConfig(**sizes, vocab_size=60, max_position_embeddings=16, bos_token_id=58, eos_token_id=59, pad_token_id=59))
+    return kind(
+        CLIPTextConfig(
+            **sizes,
+            vocab_size=60,
+            max_position_embeddings=16,
+            bos_token_id=58,
+            eos_token_id=59,
+            pad_token_id=59,
+        )
+    )
 
 
 def tokenizer() -> Any:
@@ -215,7 +306,14 @@ def t5_tokenizer() -> Any:
 def gemma() -> torch.nn.Module:
     from transformers import Gemma2Config, Gemma2Model
 
-    sizes = {"hidden_size": 8, "intermediate_size": 8, "head_dim": 4, "num_attention_heads": 2, "num_key_value_heads": 2, "num_hidden_layers": 1}
+    sizes = {
+        "hidden_size": 8,
+        "intermediate_size": 8,
+        "head_dim": 4,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 2,
+        "num_hidden_layers": 1,
+    }
     return Gemma2Model(Gemma2Config(**sizes, vocab_size=32))
 
 
@@ -230,9 +328,16 @@ def gemma_tokenizer() -> Any:
 def renoised(pipe: Any, z: Tensor, condition: Sequence[Any], steps: int, **settings: Any) -> Tensor:
     """As `call`, in several steps; z holds as many noises, (b, steps * channels, h, w), of which the scheduler draws all but the first."""
     first, *further = z.chunk(steps, 1)
-    drawn = [pipe._pack_latents(noise, *noise.shape) if hasattr(pipe, "_pack_latents") else noise for noise in further]
-    drawn += [torch.zeros(())] if "FlowMatch" in type(pipe.scheduler).__name__ else []  # drawn at the end too, of which nothing is left
-    with unittest.mock.patch.object(sys.modules[type(pipe.scheduler).__module__], "randn_tensor", side_effect=drawn):
+    drawn = [
+        pipe._pack_latents(noise, *noise.shape) if hasattr(pipe, "_pack_latents") else noise
+        for noise in further
+    ]
+    drawn += (
+        [torch.zeros(())] if "FlowMatch" in type(pipe.scheduler).__name__ else []
+    )  # drawn at the end too, of which nothing is left
+    with unittest.mock.patch.object(
+        sys.modules[type(pipe.scheduler).__module__], "randn_tensor", side_effect=drawn
+    ):
         return call(pipe, first, condition, num_inference_steps=steps, **settings)
 
 

@@ -35,7 +35,9 @@ def clip(folder: Path, **processor: Any) -> Path:
     ends = {"bos_token_id": 58, "eos_token_id": 59, "pad_token_id": 59}
     text = {**shared, **ends, "hidden_size": 16, "vocab_size": WORDS, "max_position_embeddings": LENGTH}
     vision = {**shared, "hidden_size": 20, "image_size": SIZE, "patch_size": 8}
-    disturbed(CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=12))).save_pretrained(folder)
+    disturbed(
+        CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=12))
+    ).save_pretrained(folder)
     return clip_processor(folder, **processor)
 
 
@@ -44,7 +46,9 @@ def clip_processor(folder: Path, **changes: Any) -> Path:
     from transformers import CLIPImageProcessorPil
 
     tiny_pipelines.tokenizer().save_pretrained(folder)
-    CLIPImageProcessorPil(**{"size": {"shortest_edge": SIZE}, "crop_size": SIZE, **changes}).save_pretrained(folder)
+    CLIPImageProcessorPil(**{"size": {"shortest_edge": SIZE}, "crop_size": SIZE, **changes}).save_pretrained(
+        folder
+    )
     return folder
 
 
@@ -52,7 +56,15 @@ def bert_tokenizer(folder: Path) -> Path:
     """Letters are its words, and their continuations."""
     from transformers import BertTokenizer
 
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *string.ascii_lowercase, *(f"##{letter}" for letter in string.ascii_lowercase)]
+    words = [
+        "[PAD]",
+        "[UNK]",
+        "[CLS]",
+        "[SEP]",
+        "[MASK]",
+        *string.ascii_lowercase,
+        *(f"##{letter}" for letter in string.ascii_lowercase),
+    ]
     BertTokenizer(vocab={word: row for row, word in enumerate(words)}).save_pretrained(folder)
     return folder
 
@@ -75,7 +87,9 @@ def prompted(*prompts: str) -> Condition:
     return Condition(text=Text({"tokens": torch.zeros(len(prompts), 1)}, {}, prompts))
 
 
-def gradient_errors(reward: Reward, images: Tensor, cond: Condition, step: float = 1e-6) -> tuple[float, float]:
+def gradient_errors(
+    reward: Reward, images: Tensor, cond: Condition, step: float = 1e-6
+) -> tuple[float, float]:
     """How far the gradient along a random direction is from central differences, relative to them, and how large those are.
 
     `images` are float64; the reward becomes so too.
@@ -83,6 +97,9 @@ def gradient_errors(reward: Reward, images: Tensor, cond: Condition, step: float
     reward.double()
     direction = torch.randn(images.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     (gradient,) = torch.autograd.grad(reward(images, cond).sum(), images)
-    ahead, behind = (reward(images.detach().add(sign * step * direction).requires_grad_(), cond).sum().detach() for sign in (1, -1))
+    ahead, behind = (
+        reward(images.detach().add(sign * step * direction).requires_grad_(), cond).sum().detach()
+        for sign in (1, -1)
+    )
     measured = float(ahead - behind) / (2 * step)
     return abs(float((gradient * direction).sum()) - measured) / abs(measured), abs(measured)

@@ -25,14 +25,25 @@ from distill.teachers.diffusers import Settings
 from distill.types import Condition, Denoiser
 from tests.helpers.diffusers_runs import FAMILIES, OBJECTIVES, PROMPTS, SMALL_FLUX, run
 
-SIZES: dict[str, Any] = {"resolution": 8, "channels": 3, "label_count": 4, "multipliers": (1, 2), "blocks": 1, "attention": (4,), "dropout": 0.2}
+SIZES: dict[str, Any] = {
+    "resolution": 8,
+    "channels": 3,
+    "label_count": 4,
+    "multipliers": (1, 2),
+    "blocks": 1,
+    "attention": (4,),
+    "dropout": 0.2,
+}
 OWN: dict[str, Callable[[], Denoiser]] = {
     "unet": lambda: UNet(UNetConfig(**SIZES, width=8)),
     "song": lambda: EDMNetwork(SongUNetConfig(**SIZES, width=16), EDMPrecond()),
     "dhariwal": lambda: EDMNetwork(DhariwalUNetConfig(**SIZES, width=64), EDMPrecond()),
     "edm2": lambda: EDM2Network(EDM2Config(**SIZES, width=16, channels_per_head=16)),
 }
-LORA = {"generator": {"network": {"name": "lora", "rank": 4}}, "fake": {"network": {"name": "lora", "rank": 2}, "updates": 2}}
+LORA = {
+    "generator": {"network": {"name": "lora", "rank": 4}},
+    "fake": {"network": {"name": "lora", "rank": 2}, "updates": 2},
+}
 FULL: dict[str, Any] = {"generator": {}, "fake": {"updates": 2}}
 
 
@@ -66,7 +77,9 @@ def disturbed(network: Denoiser) -> Denoiser:
 
 def learnt(root: Path, name: str, config: dict[str, Any]) -> dict[str, Tensor]:
     """Everything that two steps leave: weights, averages, states of the optimisers. Blocks are checkpointed where the configuration says so alone."""
-    with unittest.mock.patch("distill.networks.activation_checkpointing.checkpoint", wraps=torch.utils.checkpoint.checkpoint) as recomputing:
+    with unittest.mock.patch(
+        "distill.networks.activation_checkpointing.checkpoint", wraps=torch.utils.checkpoint.checkpoint
+    ) as recomputing:
         checkpoint = newest_checkpoint(run(root, name, {"steps": 2, "checkpoint_every": 2, **config}))
     assert recomputing.called == config.get("activation_checkpointing", False)
     assert checkpoint is not None
@@ -74,7 +87,9 @@ def learnt(root: Path, name: str, config: dict[str, Any]) -> dict[str, Tensor]:
     return {f"{file}/{name}": value for file, named in tensors.items() for name, value in named.items()}
 
 
-def config_of(root: Path, teacher: str, objective: str, students: dict[str, Any], **changes: Any) -> dict[str, Any]:
+def config_of(
+    root: Path, teacher: str, objective: str, students: dict[str, Any], **changes: Any
+) -> dict[str, Any]:
     depths = ["8", "bottleneck"] if teacher in (*OWN, "ddpm", "sd15", "sdxl") else ["1", "bottleneck"]
     takes_text = teacher in FAMILIES and teacher not in ("ddpm", "dit")
     return {
@@ -82,7 +97,13 @@ def config_of(root: Path, teacher: str, objective: str, students: dict[str, Any]
         "prompts": {"name": "text_file", "path": str(root / "prompts.txt")} if takes_text else None,
         **{part: {**settings, "optimizer": {"lr": 1e-3}} for part, settings in students.items()},
         "teacher_samples": {"path": str(root / "samples" / teacher), "count": 4, "sampler": {"steps": 2}},
-        "discriminator": {"reads": "fake", "real": "teacher", "depths": depths, "width": 8, "r1": {"weight": 1.0}},
+        "discriminator": {
+            "reads": "fake",
+            "real": "teacher",
+            "depths": depths,
+            "width": 8,
+            "r1": {"weight": 1.0},
+        },
         "ratio": {"bins": 2} if "divergence" in OBJECTIVES[objective] else None,
         "objective": {"name": objective, **OBJECTIVES[objective]},
         "terms": [{"name": "gan", "weight": 0.1}],
@@ -90,14 +111,29 @@ def config_of(root: Path, teacher: str, objective: str, students: dict[str, Any]
     }
 
 
-CASES = [("unet", "copy"), ("song", "copy"), ("dhariwal", "copy"), ("sdxl", "copy"), ("sdxl", "lora"), ("sd3", "lora")]
+CASES = [
+    ("unet", "copy"),
+    ("song", "copy"),
+    ("dhariwal", "copy"),
+    ("sdxl", "copy"),
+    ("sdxl", "lora"),
+    ("sd3", "lora"),
+]
 CASES += [(family, "copy") for family in ("ddpm", "dit", "pixart-alpha", "pixart-sigma", "flux", "sana")]
-DEFAULT = [*(("unet", "copy", objective) for objective in OBJECTIVES), ("sdxl", "lora", "expanded_divergence"), ("sdxl", "copy", "score_matching")]
+DEFAULT = [
+    *(("unet", "copy", objective) for objective in OBJECTIVES),
+    ("sdxl", "lora", "expanded_divergence"),
+    ("sdxl", "copy", "score_matching"),
+]
 
 
 @pytest.mark.parametrize(
     ("teacher", "students", "objective"),
-    [pytest.param(*case, objective, marks=() if (*case, objective) in DEFAULT else pytest.mark.slow) for case in CASES for objective in OBJECTIVES],
+    [
+        pytest.param(*case, objective, marks=() if (*case, objective) in DEFAULT else pytest.mark.slow)
+        for case in CASES
+        for objective in OBJECTIVES
+    ],
 )
 def test_it_learns_the_same_to_the_last_bit(root: Path, teacher: str, students: str, objective: str) -> None:
     """With two fake updates, dropout where the network has any, a GAN term on features at two depths, R1 through the network."""
@@ -143,8 +179,14 @@ def test_a_block_whose_output_is_read_does_not_run_again(is_hooked: bool) -> Non
 
 
 def test_a_teacher_in_training_is_checkpointed_too(root: Path) -> None:
-    config = {"task": "train_teacher", "data": {"name": "digits"}, "network": {"width": 8, "attention": [4], "dropout": 0.1}}
-    plain, checkpointed = (learnt(root, f"teacher-{on}", {**config, "activation_checkpointing": on}) for on in (False, True))
+    config = {
+        "task": "train_teacher",
+        "data": {"name": "digits"},
+        "network": {"width": 8, "attention": [4], "dropout": 0.1},
+    }
+    plain, checkpointed = (
+        learnt(root, f"teacher-{on}", {**config, "activation_checkpointing": on}) for on in (False, True)
+    )
     for key, value in plain.items():
         assert torch.equal(value, checkpointed[key]), key
 
@@ -152,7 +194,10 @@ def test_a_teacher_in_training_is_checkpointed_too(root: Path) -> None:
 def gradients(network: Denoiser, depths: list[str]) -> tuple[list[Tensor], int]:
     """Of a prediction, its features, and its features alone, with respect to input and weights; and the bytes that were held for them."""
     random = torch.Generator().manual_seed(1)
-    x, t = torch.randn(2, *network.image_shape, generator=random, requires_grad=True), torch.tensor([0.4, 0.9])
+    x, t = (
+        torch.randn(2, *network.image_shape, generator=random, requires_grad=True),
+        torch.tensor([0.4, 0.9]),
+    )
     cond = network.encode_prompts(PROMPTS[:2]) if network.takes_text else Condition(torch.tensor([0, 3]))
     own = {value.untyped_storage()._cdata for value in (x, *network.parameters(), *network.buffers())}
     held: dict[int, Tensor] = {}
@@ -168,7 +213,9 @@ def gradients(network: Denoiser, depths: list[str]) -> tuple[list[Tensor], int]:
         total = torch.stack([output.square().mean() for output in outputs]).sum()
     bytes_held = sum(value.untyped_storage().nbytes() for key, value in held.items() if key not in own)
     wanted = [x, *(parameter for parameter in network.parameters() if parameter.requires_grad)]
-    return [gradient for gradient in torch.autograd.grad(total, wanted, allow_unused=True) if gradient is not None], bytes_held
+    return [
+        gradient for gradient in torch.autograd.grad(total, wanted, allow_unused=True) if gradient is not None
+    ], bytes_held
 
 
 @pytest.mark.parametrize("learns", [True, False], ids=["in training", "frozen"])
@@ -179,11 +226,19 @@ def gradients(network: Denoiser, depths: list[str]) -> tuple[list[Tensor], int]:
         ("edm2", ["4"], 0.4),
         ("sdxl", ["8"], 0.5),
         ("sd3", ["1"], 0.9),  # of whose two blocks one is looked at, and is not checkpointed
-        *(pytest.param(*case, marks=pytest.mark.slow) for case in [("song", ["4"], 0.5), ("dhariwal", ["4"], 0.5), ("ddpm", ["8"], 0.9)]),
-        *(pytest.param(family, ["2"], 0.8, marks=pytest.mark.slow) for family in ("dit", "pixart-sigma", "flux", "sana")),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in [("song", ["4"], 0.5), ("dhariwal", ["4"], 0.5), ("ddpm", ["8"], 0.9)]
+        ),
+        *(
+            pytest.param(family, ["2"], 0.8, marks=pytest.mark.slow)
+            for family in ("dit", "pixart-sigma", "flux", "sana")
+        ),
     ],
 )
-def test_the_gradients_are_the_same_and_less_is_held(root: Path, name: str, depths: list[str], most: float, learns: bool) -> None:
+def test_the_gradients_are_the_same_and_less_is_held(
+    root: Path, name: str, depths: list[str], most: float, learns: bool
+) -> None:
     """Also where a block that could be checkpointed is looked at, and where the network stops after it. EDM2 normalises its weights when it runs."""
     settings = teacher_of(root, name)
     network = Settings(**settings).load() if name in FAMILIES else disturbed(OWN[name]())
@@ -192,7 +247,9 @@ def test_the_gradients_are_the_same_and_less_is_held(root: Path, name: str, dept
     checkpoint_activations(network)
     checkpointed, held_less = gradients(network, depths)
     for expected, found in zip(plain, checkpointed, strict=True):
-        torch.testing.assert_close(found, expected, rtol=1e-6 if name == "edm2" else 0, atol=1e-6 if name == "edm2" else 0)
+        torch.testing.assert_close(
+            found, expected, rtol=1e-6 if name == "edm2" else 0, atol=1e-6 if name == "edm2" else 0
+        )
     assert held_less < most * held
     checkpoint_activations(network, None)
     assert gradients(network, depths)[1] == held

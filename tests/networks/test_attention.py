@@ -50,7 +50,9 @@ class XFormers:
     def __init__(self) -> None:
         self.calls = 0
 
-    def __call__(self, q: Tensor, k: Tensor, v: Tensor, attn_bias: Tensor | None, p: float, scale: float | None) -> Tensor:
+    def __call__(
+        self, q: Tensor, k: Tensor, v: Tensor, attn_bias: Tensor | None, p: float, scale: float | None
+    ) -> Tensor:
         self.calls += 1
         assert (p, q.dtype, k.dtype) == (0.0, v.dtype, v.dtype)
         scores = (q.shape[-1] ** -0.5 if scale is None else scale) * torch.einsum("bnhd,bmhd->bhnm", q, k)
@@ -85,15 +87,24 @@ def xformers(monkeypatch: pytest.MonkeyPatch) -> XFormers:
 
 def inputs(network: Denoiser) -> tuple[Tensor, Tensor, Condition]:
     x_t = torch.randn(2, *network.image_shape, generator=torch.Generator().manual_seed(0))
-    text = network.encode_prompts(["a", "abcdefg"]) if network.takes_text else Condition(torch.tensor([1, 2]) if network.label_count else None)
+    text = (
+        network.encode_prompts(["a", "abcdefg"])
+        if network.takes_text
+        else Condition(torch.tensor([1, 2]) if network.label_count else None)
+    )
     return x_t, torch.tensor([0.3, 0.7]) * network.schedule.t_max, text
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 @torch.no_grad()
-def test_attention_elsewhere_is_the_same_in_every_family(family: str, tmp_path: Path, xformers: XFormers) -> None:
+def test_attention_elsewhere_is_the_same_in_every_family(
+    family: str, tmp_path: Path, xformers: XFormers
+) -> None:
     """With masks (PixArt, Sana), norms of queries and keys (SD 3.5, FLUX), positions (FLUX); linear attention (Sana) stays where it is."""
-    source = {"path": str(FAMILIES[family](tmp_path / "teacher")), "resolution": 16 if family == "flux" else None}
+    source = {
+        "path": str(FAMILIES[family](tmp_path / "teacher")),
+        "resolution": 16 if family == "flux" else None,
+    }
     plain, other = (Settings(**source, attention=name).load() for name in ("sdpa", "xformers"))
     for theirs, mine in zip(plain.network.modules(), other.network.modules(), strict=True):
         if hasattr(theirs, "processor"):
@@ -145,16 +156,29 @@ def test_flash_is_alone_where_it_can_be(monkeypatch: pytest.MonkeyPatch) -> None
 
     def look(*args: Any, **settings: Any) -> Tensor:
         cuda = torch.backends.cuda
-        allowed.append((cuda.flash_sdp_enabled(), cuda.mem_efficient_sdp_enabled(), cuda.math_sdp_enabled(), cuda.cudnn_sdp_enabled()))
+        allowed.append(
+            (
+                cuda.flash_sdp_enabled(),
+                cuda.mem_efficient_sdp_enabled(),
+                cuda.math_sdp_enabled(),
+                cuda.cudnn_sdp_enabled(),
+            )
+        )
         return scaled_dot_product_attention(*args, **settings)
 
     monkeypatch.setattr(attention, "scaled_dot_product_attention", look)
     q, k, v = torch.randn(3, 2, 4, 16, 8)
     mask = torch.zeros(2, 1, 1, 16)
     half = [part.bfloat16() for part in (q, k, v)]
-    torch.testing.assert_close(attention.attend_by_flash(q, k, half[2]), scaled_dot_product_attention(*half))  # norms leave float32
-    torch.testing.assert_close(attention.attend_by_flash(*half, attn_mask=mask.bfloat16()), scaled_dot_product_attention(*half))
-    torch.testing.assert_close(attention.attend_by_flash(q, k, v, dropout_p=0.0), scaled_dot_product_attention(q, k, v))
+    torch.testing.assert_close(
+        attention.attend_by_flash(q, k, half[2]), scaled_dot_product_attention(*half)
+    )  # norms leave float32
+    torch.testing.assert_close(
+        attention.attend_by_flash(*half, attn_mask=mask.bfloat16()), scaled_dot_product_attention(*half)
+    )
+    torch.testing.assert_close(
+        attention.attend_by_flash(q, k, v, dropout_p=0.0), scaled_dot_product_attention(q, k, v)
+    )
     assert allowed == [(True, False, False, False), (True, True, True, True), (True, True, True, True)]
 
 
@@ -180,40 +204,62 @@ def test_what_is_not_there_is_said_in_one_line(monkeypatch: pytest.MonkeyPatch, 
         return str(error.value)
 
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (7, 5))
-    assert complaint("flash") == "teacher.attention: flash needs a CUDA device of compute capability 8.0 or more; expected sdpa or xformers"
+    assert (
+        complaint("flash")
+        == "teacher.attention: flash needs a CUDA device of compute capability 8.0 or more; expected sdpa or xformers"
+    )
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert complaint("flash") == "teacher.attention: flash needs a CUDA device; expected sdpa"
     assert complaint("xformers") == "teacher.attention: xformers needs a CUDA device; expected sdpa"
     monkeypatch.setitem(sys.modules, "xformers.ops", None)
-    assert complaint("xformers") == "teacher.attention: xformers is not installed; expected it from pip install '.[xformers]'"
+    assert (
+        complaint("xformers")
+        == "teacher.attention: xformers is not installed; expected it from pip install '.[xformers]'"
+    )
     assert "nowhere cannot be opened as a diffusers pipeline" in complaint("sdpa")
 
 
 def test_a_run_may_go_on_with_another(tmp_path: Path) -> None:
     """So may its teacher's samples; it is not what the run learns. An outline, which computes nothing, has none."""
     folder = tiny_pipelines.ddpm(tmp_path / "teacher")
-    content = {"task": "distill", "run_dir": str(tmp_path / "run"), "steps": 1, "precision": "bf16", "objective": {"name": "score_matching"}}
+    content = {
+        "task": "distill",
+        "run_dir": str(tmp_path / "run"),
+        "steps": 1,
+        "precision": "bf16",
+        "objective": {"name": "score_matching"},
+    }
 
     def read(**teacher: Any) -> Any:
-        (tmp_path / "config.yaml").write_text(yaml.safe_dump({**content, "teacher": {"name": "diffusers", "path": str(folder), **teacher}}))
+        (tmp_path / "config.yaml").write_text(
+            yaml.safe_dump({**content, "teacher": {"name": "diffusers", "path": str(folder), **teacher}})
+        )
         return read_config(tmp_path / "config.yaml")
 
     open_run_folder(read())
     record_run(read())
     for name in ("xformers", "flash"):
         open_run_folder(read(attention=name))
-    with pytest.raises(UserError, match=r"run holds another run: teacher.null_label is None there and 3 here; give another run_dir$"):
+    with pytest.raises(
+        UserError,
+        match=r"run holds another run: teacher.null_label is None there and 3 here; give another run_dir$",
+    ):
         open_run_folder(read(attention="flash", null_label=3))
     teacher = read().teacher.load()
     stored = [
-        TeacherSamples(TeacherSamplesSettings(path=tmp_path / "x", count=2), read(**one).teacher, teacher) for one in ({}, {"attention": "flash"})
+        TeacherSamples(TeacherSamplesSettings(path=tmp_path / "x", count=2), read(**one).teacher, teacher)
+        for one in ({}, {"attention": "flash"})
     ]
     assert stored[0].description == stored[1].description
-    assert next(read(attention="xformers").teacher.outline().parameters()).is_meta
-    with pytest.raises(UserError, match=r"teacher.attention: expected 'sdpa', 'xformers' or 'flash'; did you mean 'flash'\?; found 'flas'"):
+    assert next(read(attention="xformers").teacher.meta().parameters()).is_meta
+    with pytest.raises(
+        UserError,
+        match=r"teacher.attention: expected 'sdpa', 'xformers' or 'flash'; did you mean 'flash'\?; found 'flas'",
+    ):
         read(attention="flas")
     content["precision"] = "fp32"
     with pytest.raises(
-        UserError, match=r"teacher.attention: flash computes in half precision; expected precision: bf16, or attention: sdpa or xformers"
+        UserError,
+        match=r"teacher.attention: flash computes in half precision; expected precision: bf16, or attention: sdpa or xformers",
     ):
         read(attention="flash")

@@ -119,7 +119,15 @@ def test_a_student_of_latents_learns_from_images_and_makes_images(folder: Path, 
         "objective": {"name": "distribution_matching", "divergence": "reverse_kl"},
         "discriminator": {"reads": "teacher", "depths": ["bottleneck"], "width": 8},
         "terms": [{"name": "gan", "weight": 0.1}],
-        **{"steps": 2, "batch_size": 2, "log_every": 1, "checkpoint_every": 2, "monitor_every": 2, "monitor_images": 2, "device": "cpu"},
+        **{
+            "steps": 2,
+            "batch_size": 2,
+            "log_every": 1,
+            "checkpoint_every": 2,
+            "monitor_every": 2,
+            "monitor_images": 2,
+            "device": "cpu",
+        },
     }
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
     AcceleratorState._reset_state(reset_partial_state=True)
@@ -133,12 +141,19 @@ def test_a_student_of_latents_learns_from_images_and_makes_images(folder: Path, 
         torch.testing.assert_close(made, StabilityAutoencoder(str(folder)).decode(latents).clamp(-1, 1))
 
 
-def test_without_weights_it_is_the_published_one_and_without_a_source_there_is_one_line(tmp_path: Path) -> None:
-    outline = Settings(path=EDM2).outline()
-    assert outline.pixel_shape == (3, 64, 64)
-    assert sum(parameter.numel() for parameter in outline.other_parts()["autoencoder"].parameters()) == 83_653_863
-    assert outline.decode(torch.zeros(1, 4, 8, 8, device="meta")).shape == (1, 3, 64, 64)
-    with pytest.raises(UserError, match=r"^teacher.autoencoder: .*nowhere cannot be opened as an AutoencoderKL"):
+def test_without_weights_it_is_the_published_one_and_without_a_source_there_is_one_line(
+    tmp_path: Path,
+) -> None:
+    meta = Settings(path=EDM2).meta()
+    assert meta.pixel_shape == (3, 64, 64)
+    assert (
+        sum(parameter.numel() for parameter in meta.frozen_components()["autoencoder"].parameters())
+        == 83_653_863
+    )
+    assert meta.decode(torch.zeros(1, 4, 8, 8, device="meta")).shape == (1, 3, 64, 64)
+    with pytest.raises(
+        UserError, match=r"^teacher.autoencoder: .*nowhere cannot be opened as an AutoencoderKL"
+    ):
         StabilityAutoencoder(str(tmp_path / "nowhere")).decode(torch.zeros(1, 4, 8, 8))
     tiny_pipelines.autoencoder().save_pretrained(tmp_path / "small")
     with pytest.raises(UserError, match=r"small has other latents; expected 4 channels for 8x8 pixels$"):

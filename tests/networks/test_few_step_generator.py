@@ -113,19 +113,21 @@ def test_an_image_depends_on_its_seed_alone_and_begins_as_that_of_one_step() -> 
     noises = [seeded_noise(range(5), (1, 8, 8), stream) for stream in range(3)]
     with torch.no_grad():
         assert torch.equal(images, generator(torch.cat(noises, 1), cond))
-        assert torch.equal(sample_generator(FewStepGenerator(network, 2.5), range(5), cond), generator(noises[0], cond))
+        assert torch.equal(
+            sample_generator(FewStepGenerator(network, 2.5), range(5), cond), generator(noises[0], cond)
+        )
     torch.testing.assert_close(images[3:4], sample_generator(generator, [3], cond[3:4]), rtol=0, atol=1e-5)
 
 
 def test_steps_are_spaced_as_published() -> None:
     """DMD2's four steps of SDXL (Yin et al. 2024), even times of a flow, and EDM's grid."""
-    assert DDPM.linear().spaced(999.0, 4) == [999, 749, 499, 249]
-    assert Flow().spaced(1.0, 4) == [1, 0.75, 0.5, 0.25]
+    assert DDPM.linear().step_times(999.0, 4) == [999, 749, 499, 249]
+    assert Flow().step_times(1.0, 4) == [1, 0.75, 0.5, 0.25]
     # Karras et al. 2022, eq. 5, rho = 7, four quarters: 80^(1/7) = 1.8701223 falls to 0.002^(1/7) = 0.4115597.
-    assert EDM().spaced(80.0, 4) == pytest.approx([80.0, 17.527832, 2.515219, 0.169753], rel=1e-5)
+    assert EDM().step_times(80.0, 4) == pytest.approx([80.0, 17.527832, 2.515219, 0.169753], rel=1e-5)
     network = MLP(MLPConfig(2), DDPM.linear())
-    levels = network.spaced(network.schedule.sigma(torch.tensor(999.0)).item() * 1e6, 4)
-    assert [entry.t for entry in network.entries(levels)] == pytest.approx([999, 749, 499, 249])
+    levels = network.student_noise_levels(network.schedule.sigma(torch.tensor(999.0)).item() * 1e6, 4)
+    assert [entry.t for entry in network.entry_points(levels)] == pytest.approx([999, 749, 499, 249])
 
 
 CONFIG: dict[str, Any] = {
@@ -152,7 +154,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("steps")
     save_random_teacher(root / "teacher", dropout=0.1)
     teacher = {"name": "native", "path": str(root / "teacher")}
-    (root / "run.yaml").write_text(yaml.safe_dump({**CONFIG, "teacher": teacher, "run_dir": str(root / "run")}))
+    (root / "run.yaml").write_text(
+        yaml.safe_dump({**CONFIG, "teacher": teacher, "run_dir": str(root / "run")})
+    )
     assert launch(read_config(root / "run.yaml")) == 0
     return root / "run"
 
@@ -179,13 +183,17 @@ def test_run_checkpoint_export_and_pipeline_make_the_same_images(run: Path) -> N
     with torch.no_grad():
         ours = (generators[0](z, Condition(torch.tensor([7, 8]))) / 2 + 0.5).clamp(0, 1)
     for steps in ({}, {"num_inference_steps": 3}):
-        made = pipe(class_labels=[7, 8], generator=torch.Generator().manual_seed(4), output_type="pt", **steps).images
+        made = pipe(
+            class_labels=[7, 8], generator=torch.Generator().manual_seed(4), output_type="pt", **steps
+        ).images
         assert torch.equal(made, ours)
     with pytest.raises(ValueError, match="num_inference_steps is 1; expected 3"):
         pipe(class_labels=[7], num_inference_steps=1)
 
 
-def test_three_evaluations_are_reported(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_three_evaluations_are_reported(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     sample(["--run", str(run), "--n", "2", "--out", str(tmp_path / "samples"), "--device", "cpu"])
     assert "2 images, 3 network evaluations each, are in" in capsys.readouterr().out
     assert json.loads((tmp_path / "samples" / "samples.json").read_text())["evaluations"] == 3
@@ -200,7 +208,9 @@ def test_three_evaluations_are_reported(run: Path, tmp_path: Path, capsys: pytes
     assert "| | student, 3 network evaluations | teacher |" in card
 
 
-def test_three_evaluations_are_reported_under_a_protocol(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_three_evaluations_are_reported_under_a_protocol(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     store = ["--n", "80", "--features", str(tmp_path / "features"), "--device", "cpu"]
     evaluate(["fid", "--run", str(run), "--bootstrap", "0", *store])
     assert "n = 80, 3 evaluations an image, first seed 0" in capsys.readouterr().out
@@ -210,7 +220,10 @@ def test_three_evaluations_are_reported_under_a_protocol(run: Path, tmp_path: Pa
 
 def test_features_of_one_network_entered_elsewhere_are_others() -> None:
     network = random_unet()
-    one, other, same = (NetworkImages(FewStepGenerator(network, *levels), 4).describe() for levels in ((2.5, 1.0), (2.5, 0.3), (2.5, 1.0)))
+    one, other, same = (
+        NetworkImages(FewStepGenerator(network, *levels), 4).describe()
+        for levels in ((2.5, 1.0), (2.5, 0.3), (2.5, 1.0))
+    )
     assert one == same
     assert one != other
 
@@ -219,22 +232,35 @@ def test_features_of_one_network_entered_elsewhere_are_others() -> None:
     ("overrides", "message"),
     [
         (["--generator.steps", "9"], "generator.steps: expected less than or equal to 8; found 9"),
-        (["--generator.steps", "2"], "generator: further_noise_to_signal: holds 2 levels; expected 1, one for each step after the first"),
+        (
+            ["--generator.steps", "2"],
+            "generator: further_noise_to_signal: holds 2 levels; expected 1, one for each step after the first",
+        ),
         (
             ["--generator.further_noise_to_signal", "[0.3, 1]"],
             "generator: further_noise_to_signal: expected levels that fall from init_noise_to_signal, 2.5, and stay above 0",
         ),
-        (["--generator.further_noise_to_signal", "[3, 1]"], "expected levels that fall from init_noise_to_signal, 2.5, and stay above 0"),
-        (["--generator.further_noise_to_signal", "[1, 0]"], "expected levels that fall from init_noise_to_signal, 2.5, and stay above 0"),
+        (
+            ["--generator.further_noise_to_signal", "[3, 1]"],
+            "expected levels that fall from init_noise_to_signal, 2.5, and stay above 0",
+        ),
+        (
+            ["--generator.further_noise_to_signal", "[1, 0]"],
+            "expected levels that fall from init_noise_to_signal, 2.5, and stay above 0",
+        ),
         (
             ["--terms", "[{name: regression, weight: 1}]", "--teacher_samples", "{path: x, count: 9}"],
             "terms: regression pairs an image with one noise, and 3 steps take as many; expected generator.steps: 1",
         ),
     ],
 )
-def test_settings_that_make_no_steps_are_refused_in_one_line(tmp_path: Path, overrides: list[str], message: str) -> None:
+def test_settings_that_make_no_steps_are_refused_in_one_line(
+    tmp_path: Path, overrides: list[str], message: str
+) -> None:
     teacher = {"name": "native", "path": "assets/digits-teacher"}
-    (tmp_path / "run.yaml").write_text(yaml.safe_dump({**CONFIG, "teacher": teacher, "run_dir": str(tmp_path / "run")}))
+    (tmp_path / "run.yaml").write_text(
+        yaml.safe_dump({**CONFIG, "teacher": teacher, "run_dir": str(tmp_path / "run")})
+    )
     with pytest.raises(UserError) as error:
         read_config(tmp_path / "run.yaml", overrides)
     assert message in str(error.value)
@@ -250,7 +276,10 @@ def test_levels_beyond_the_end_of_a_schedule_are_refused() -> None:
 
 LABORATORY = {
     "task": "distill",
-    "teacher": {"name": "gaussian_mixture", "components": [{"mean": [-2.0], "std": 0.5}, {"mean": [2.0], "std": 0.5}]},
+    "teacher": {
+        "name": "gaussian_mixture",
+        "components": [{"mean": [-2.0], "std": 0.5}, {"mean": [2.0], "std": 0.5}],
+    },
     "steps": 2,
     "batch_size": 8,
     "generator": {"network": {"name": "mlp", "width": 8, "blocks": 1}, "steps": 2},
@@ -260,14 +289,18 @@ LABORATORY = {
 }
 
 
-def test_the_laboratory_knows_students_of_one_step_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_laboratory_knows_students_of_one_step_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A learned fake score learns from several steps; an exact one is refused, and so is a student that has no levels to enter."""
     file = tmp_path / "run.yaml"
     file.write_text(yaml.safe_dump({**LABORATORY, "run_dir": str(tmp_path / "run")}))
     train([str(file)])
     evaluate(["--run", str(tmp_path / "run"), "--n", "64"])
     assert "divergences are known of students of one step alone" in capsys.readouterr().out
-    assert sum(json.loads((tmp_path / "run" / "eval.json").read_text())["student"]["mode_shares"]) == pytest.approx(1)
+    assert sum(
+        json.loads((tmp_path / "run" / "eval.json").read_text())["student"]["mode_shares"]
+    ) == pytest.approx(1)
     exact = r"^fake\.network: the student takes 2 steps; expected 1, of which alone the distribution is known exactly$"
     with pytest.raises(UserError, match=exact):
         train([str(file), "--run_dir", str(tmp_path / "exact"), "--fake.network", "{name: exact}"])

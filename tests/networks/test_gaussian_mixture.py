@@ -28,10 +28,25 @@ def exact(schedule: NoiseSchedule, level: float, chosen: list[int]) -> tuple[Mix
     t = schedule.t(torch.tensor([level], dtype=torch.float64))
     alpha, sigma = schedule.alpha(t).item(), schedule.sigma(t).item()
     rows = [COMPONENTS[i] for i in chosen]
-    covariances = [row.get("covariance", torch.diag(torch.tensor(row.get("std", [0.0]), dtype=torch.float64) ** 2).tolist()) for row in rows]
-    noised = alpha**2 * torch.tensor(covariances, dtype=torch.float64) + sigma**2 * torch.eye(2, dtype=torch.float64)
-    parts = MultivariateNormal(alpha * torch.tensor([row["mean"] for row in rows], dtype=torch.float64), noised)
-    return MixtureSameFamily(Categorical(torch.tensor([row["weight"] for row in rows], dtype=torch.float64)), parts), alpha, sigma
+    covariances = [
+        row.get(
+            "covariance", torch.diag(torch.tensor(row.get("std", [0.0]), dtype=torch.float64) ** 2).tolist()
+        )
+        for row in rows
+    ]
+    add_noise = alpha**2 * torch.tensor(covariances, dtype=torch.float64) + sigma**2 * torch.eye(
+        2, dtype=torch.float64
+    )
+    parts = MultivariateNormal(
+        alpha * torch.tensor([row["mean"] for row in rows], dtype=torch.float64), add_noise
+    )
+    return (
+        MixtureSameFamily(
+            Categorical(torch.tensor([row["weight"] for row in rows], dtype=torch.float64)), parts
+        ),
+        alpha,
+        sigma,
+    )
 
 
 def points(count: int = 40) -> Tensor:
@@ -40,18 +55,22 @@ def points(count: int = 40) -> Tensor:
 
 @pytest.mark.parametrize("name", SCHEDULES)
 @pytest.mark.parametrize(("label", "chosen"), [(None, [0, 1, 2]), (0, [0]), (1, [1, 2])])
-def test_density_and_prediction_are_those_of_the_noised_mixture(name: str, label: int | None, chosen: list[int]) -> None:
+def test_density_and_prediction_are_those_of_the_noised_mixture(
+    name: str, label: int | None, chosen: list[int]
+) -> None:
     teacher, schedule = build(name), SCHEDULES[name]
     cond = Condition(None if label is None else torch.full((40,), label))
     for level in (0.1, 0.7, 3.0):
-        noised, alpha, sigma = exact(schedule, level, chosen)
+        add_noise, alpha, sigma = exact(schedule, level, chosen)
         x_t = (alpha * points()).requires_grad_()
         t = schedule.t(torch.full((40,), level, dtype=torch.float64))
-        log_density = noised.log_prob(x_t)
+        log_density = add_noise.log_prob(x_t)
         # The settings hold float32, whose covariances are those of COMPONENTS to seven digits.
         torch.testing.assert_close(teacher.log_density(x_t, t, cond), log_density, rtol=1e-5, atol=1e-5)
         score = torch.autograd.grad(log_density.sum(), x_t)[0]
-        torch.testing.assert_close(teacher(x_t, t, cond), (x_t + sigma**2 * score) / alpha, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(
+            teacher(x_t, t, cond), (x_t + sigma**2 * score) / alpha, rtol=1e-5, atol=1e-5
+        )
 
 
 def test_it_is_its_own_score() -> None:
@@ -60,13 +79,22 @@ def test_it_is_its_own_score() -> None:
     x_t = points().requires_grad_()
     score = torch.autograd.grad(teacher.log_density(x_t, t, Condition()).sum(), x_t)[0]
     alpha, sigma = (part(t)[:, None] for part in (teacher.schedule.alpha, teacher.schedule.sigma))
-    torch.testing.assert_close(teacher(x_t, t, Condition()), (x_t + sigma**2 * score) / alpha, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(
+        teacher(x_t, t, Condition()), (x_t + sigma**2 * score) / alpha, rtol=1e-6, atol=1e-6
+    )
 
 
 def test_responsibilities_are_bayes_rule() -> None:
     teacher, t = build(), torch.full((40,), 0.5, dtype=torch.float64)
-    each = torch.stack([exact(EDM(), 0.5, [i])[0].log_prob(points()).exp() * COMPONENTS[i]["weight"] for i in range(3)], 1)
-    torch.testing.assert_close(teacher.responsibilities(points(), t, Condition()), each / each.sum(1, keepdim=True), rtol=1e-5, atol=1e-6)
+    each = torch.stack(
+        [exact(EDM(), 0.5, [i])[0].log_prob(points()).exp() * COMPONENTS[i]["weight"] for i in range(3)], 1
+    )
+    torch.testing.assert_close(
+        teacher.responsibilities(points(), t, Condition()),
+        each / each.sum(1, keepdim=True),
+        rtol=1e-5,
+        atol=1e-6,
+    )
 
 
 def test_draws_have_the_mixtures_moments() -> None:
@@ -76,7 +104,9 @@ def test_draws_have_the_mixtures_moments() -> None:
     error = (drawn.mean(0) - mixture.mean) / (mixture.variance / count).sqrt()
     assert error.abs().max() < 4
     torch.testing.assert_close(drawn.var(0), mixture.variance, rtol=0.02, atol=0)
-    only = teacher.draw(count, torch.Generator().manual_seed(0), Condition(torch.zeros(count, dtype=torch.int64)))
+    only = teacher.draw(
+        count, torch.Generator().manual_seed(0), Condition(torch.zeros(count, dtype=torch.int64))
+    )
     covariance = torch.tensor(COMPONENTS[0]["covariance"], dtype=torch.float64)
     torch.testing.assert_close(only.T.cov(), covariance, rtol=0.02, atol=0.003)
 
@@ -88,8 +118,14 @@ def test_draws_have_the_mixtures_moments() -> None:
         ({0: {"std": 1.0}}, "components.0: expected std or covariance, one of them"),
         ({2: {"std": [1.0, 1.0, 1.0]}}, "components.2.std: has 3 elements; expected 1 or 2"),
         ({0: {"covariance": [[1.0, 0.0]]}}, "components.0.covariance: expected 2 rows of 2"),
-        ({0: {"covariance": [[1.0, 2.0], [2.0, 1.0]]}}, "components.0.covariance: expected symmetric and positive definite"),
-        ({0: {"covariance": [[1.0, 0.5], [0.0, 1.0]]}}, "components.0.covariance: expected symmetric and positive definite"),
+        (
+            {0: {"covariance": [[1.0, 2.0], [2.0, 1.0]]}},
+            "components.0.covariance: expected symmetric and positive definite",
+        ),
+        (
+            {0: {"covariance": [[1.0, 0.5], [0.0, 1.0]]}},
+            "components.0.covariance: expected symmetric and positive definite",
+        ),
         ({1: {"label": None}}, "components.1.label: expected a label for every component or for none"),
     ],
 )

@@ -27,7 +27,15 @@ from distill.types import Condition
 from tests.helpers.published_networks import as_published, published_names
 from tests.helpers.seeded_weights import normal, seeded_weights
 
-ADM = {"img_resolution": 8, "img_channels": 3, "label_dim": 5, "model_channels": 64, "channel_mult": [1], "num_blocks": 1, "attn_resolutions": [8]}
+ADM = {
+    "img_resolution": 8,
+    "img_channels": 3,
+    "label_dim": 5,
+    "model_channels": 64,
+    "channel_mult": [1],
+    "num_blocks": 1,
+    "attn_resolutions": [8],
+}
 LABELS = Condition(torch.tensor([0, 3, 4]))
 
 
@@ -39,7 +47,10 @@ def closed_form(c_1: float = 0.001, c_2: float = 0.008, steps: int = 1000) -> np
 
 def network(**arguments: float) -> EDMNetwork:
     net = build_network(describe_network("iDDPMPrecond", {**ADM, **arguments}), Path("nowhere")).eval()
-    state = {name: value if name == "u" else seeded_weights({name: value})[name] for name, value in net.state_dict().items()}
+    state = {
+        name: value if name == "u" else seeded_weights({name: value})[name]
+        for name, value in net.state_dict().items()
+    }
     net.load_state_dict(state)
     return net
 
@@ -140,7 +151,10 @@ def test_a_published_file_is_opened_with_its_own_levels(tmp_path: Path) -> None:
         parts[".".join(path)].state["_buffers"][last] = value
     whole = parts[""]
     whole.class_name = "iDDPMPrecond"
-    whole.state |= {"_init_args": (), "_init_kwargs": {**ADM, "use_fp16": True, "C_1": 0.001, "C_2": 0.008, "M": 1000}}
+    whole.state |= {
+        "_init_args": (),
+        "_init_kwargs": {**ADM, "use_fp16": True, "C_1": 0.001, "C_2": 0.008, "M": 1000},
+    }
     with published_names():
         torch.save({"ema": as_published(whole)}, tmp_path / "network.pkl")
     read = read_network(tmp_path / "network.pkl")
@@ -152,7 +166,9 @@ def test_a_published_file_is_opened_with_its_own_levels(tmp_path: Path) -> None:
         assert torch.equal(read(x_t, sigma, LABELS), net(x_t, sigma, LABELS))
 
 
-@pytest.mark.parametrize("values", [{"steps": 0}, {"steps": 10**9}, {"c_1": 0.0}, {"c_1": float("nan")}, {"c_2": -1.0}])
+@pytest.mark.parametrize(
+    "values", [{"steps": 0}, {"steps": 10**9}, {"c_1": 0.0}, {"c_1": float("nan")}, {"c_2": -1.0}]
+)
 def test_numbers_that_give_no_levels_are_refused(values: dict) -> None:
     with pytest.raises(ValueError, match="expected"):
         IDDPMPrecond(**values)

@@ -23,7 +23,16 @@ from distill.students.lora import Student
 from distill.teachers.diffusers import Settings
 from distill.training.optimizer import EMA
 from tests.helpers import tiny_pipelines
-from tests.helpers.diffusers_runs import FAMILIES, FLOW, OBJECTIVES, PROMPTS, SMALL_FLUX, image_of_diffusers, image_of_ours, run
+from tests.helpers.diffusers_runs import (
+    FAMILIES,
+    FLOW,
+    OBJECTIVES,
+    PROMPTS,
+    SMALL_FLUX,
+    image_of_diffusers,
+    image_of_ours,
+    run,
+)
 from train import main as train
 
 LOADERS = ("sd15", "sd21", "zero-snr", "sdxl", "sd3", "flux", "flux-schnell", "sana")
@@ -55,7 +64,11 @@ def image_with_adapters(teacher: Path, export: Path, z: Tensor, guidance: float,
     import diffusers
 
     pipe = diffusers.DiffusionPipeline.from_pretrained(teacher)
-    kind = "FlowMatchEulerDiscreteScheduler" if "FlowMatch" in (export / "scheduler" / "scheduler_config.json").read_text() else "LCMScheduler"
+    kind = (
+        "FlowMatchEulerDiscreteScheduler"
+        if "FlowMatch" in (export / "scheduler" / "scheduler_config.json").read_text()
+        else "LCMScheduler"
+    )
     pipe.scheduler = getattr(diffusers, kind).from_pretrained(export / "scheduler")
     pipe.load_lora_weights(export)
     return tiny_pipelines.renoised(pipe, z, PROMPTS[: len(z)], steps, guidance_scale=guidance)
@@ -66,21 +79,31 @@ def image_with_adapters(teacher: Path, export: Path, z: Tensor, guidance: float,
 def test_an_export_is_what_diffusers_takes(family: str, steps: int, tmp_path: Path) -> None:
     """A file of adapters where the family's pipeline loads one, else a whole pipeline; the same image to 1e-5."""
     embedded = 7.0 if family == "flux" else None
-    settings = {"path": str(FAMILIES[family](tmp_path / "teacher")), "embedded_guidance": embedded, **(SMALL_FLUX if "flux" in family else {})}
+    settings = {
+        "path": str(FAMILIES[family](tmp_path / "teacher")),
+        "embedded_guidance": embedded,
+        **(SMALL_FLUX if "flux" in family else {}),
+    }
     entry = 1e4 if family in FLOW else 2.5
     teacher = Settings(**settings).load()
-    generator = disturbed(Student(rank=4, alpha=2.0).build(teacher, *teacher.spaced(entry, steps)))
+    generator = disturbed(
+        Student(rank=4, alpha=2.0).build(teacher, *teacher.student_noise_levels(entry, steps))
+    )
     assert family in LOADERS or family in ("ddpm", "dit", "pixart-alpha", "pixart-sigma")
     export_generator(generator, _made(tmp_path / "export"))
     z = torch.randn(2, *generator.noise_shape)
     ours = image_of_ours(generator, z)
-    assert (ours - image_of_ours(FewStepGenerator(Settings(**settings).load(), *generator.noise_to_signal), z)).abs().max() > 1e-3
+    assert (
+        ours - image_of_ours(FewStepGenerator(Settings(**settings).load(), *generator.noise_to_signal), z)
+    ).abs().max() > 1e-3
     if family in LOADERS:
         theirs = image_with_adapters(tmp_path / "teacher", tmp_path / "export", z, embedded or 0.0, steps)
     else:
         theirs = image_of_diffusers(tmp_path / "export", z, steps)
     torch.testing.assert_close(theirs, ours, rtol=0, atol=1e-5)
-    torch.testing.assert_close(image_of_ours(distill.load_generator(tmp_path / "export"), z), ours, rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        image_of_ours(distill.load_generator(tmp_path / "export"), z), ours, rtol=0, atol=1e-5
+    )
 
 
 def test_a_base_is_held_once(root: Path) -> None:
@@ -116,11 +139,17 @@ def test_merged_weights_are_base_and_adapters(root: Path) -> None:
     z, t = torch.randn(2, *teacher.image_shape), torch.tensor([10.0, 900.0])
     cond = teacher.encode_prompts(PROMPTS[:2])
     torch.testing.assert_close(merged(z, t, cond), network(z, t, cond), rtol=1e-4, atol=1e-4)
-    assert not any(isinstance(module, nn.Linear) and ".lora_" in name for name, module in merged.named_modules())
+    assert not any(
+        isinstance(module, nn.Linear) and ".lora_" in name for name, module in merged.named_modules()
+    )
 
 
 @pytest.mark.parametrize(
-    "objective", ["score_matching", *(pytest.param(name, marks=pytest.mark.slow) for name in OBJECTIVES if name != "score_matching")]
+    "objective",
+    [
+        "score_matching",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in OBJECTIVES if name != "score_matching"),
+    ],
 )
 def test_adapters_learn_and_are_kept_alone(root: Path, objective: str) -> None:
     """Student and fake score with adapters of different sizes, a discriminator on the fake score; what is kept is the adapters."""
@@ -143,8 +172,14 @@ def test_adapters_learn_and_are_kept_alone(root: Path, objective: str) -> None:
     assert (image_of_ours(student, z) - image_of_ours(teacher, z)).abs().max() > 1e-4
     checkpoint = newest_checkpoint(run_dir)
     assert checkpoint is not None
-    torch.testing.assert_close(image_of_ours(distill.load_generator(checkpoint), z), image_of_ours(student, z), rtol=0, atol=1e-6)
-    for name, file in {"generator": "generator", "fake": "fake", "average": WEIGHTS.partition(".")[0]}.items():
+    torch.testing.assert_close(
+        image_of_ours(distill.load_generator(checkpoint), z), image_of_ours(student, z), rtol=0, atol=1e-6
+    )
+    for name, file in {
+        "generator": "generator",
+        "fake": "fake",
+        "average": WEIGHTS.partition(".")[0],
+    }.items():
         with safe_open(checkpoint / f"{file}.safetensors", "pt") as tensors:
             assert all(".lora_" in key for key in tensors.keys()), name  # noqa: SIM118 - it is no mapping
     with safe_open(checkpoint / "fake.safetensors", "pt") as tensors:
@@ -153,8 +188,12 @@ def test_adapters_learn_and_are_kept_alone(root: Path, objective: str) -> None:
     assert run(root, objective, longer) == run_dir  # restores its newest checkpoint, at its end
 
 
-def test_a_dry_run_counts_the_base_once(root: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    (tmp_path / "config.yaml").write_text("task: distill\nrun_dir: nowhere\nsteps: 1\nbatch_size: 2\nobjective: {name: score_matching}\n")
+def test_a_dry_run_counts_the_base_once(
+    root: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "config.yaml").write_text(
+        "task: distill\nrun_dir: nowhere\nsteps: 1\nbatch_size: 2\nobjective: {name: score_matching}\n"
+    )
     source = ["--teacher.name", "diffusers", "--teacher.path", str(root / "sdxl")]
     prompts = ["--prompts.name", "text_file", "--prompts.path", str(root / "prompts.txt")]
     lora = ["--generator.network", "{name: lora, rank: 4}", "--fake.network", "{name: lora, rank: 4}"]
@@ -162,25 +201,34 @@ def test_a_dry_run_counts_the_base_once(root: Path, capsys: pytest.CaptureFixtur
     said = capsys.readouterr().out
     teacher = Settings(path=str(root / "sdxl")).load()
     learnt = sum(parameter.numel() for parameter in Student(rank=4).build(teacher, 80.0).denoiser.adapters())
-    held = [teacher, *teacher.other_parts().values()]
+    held = [teacher, *teacher.frozen_components().values()]
     weights = sum(parameter.numel() for network in held for parameter in network.parameters()) + 2 * learnt
     assert f"{4 * weights / 2**20:,.1f} MiB  weights" in said
     assert f"{2 * 2 * 4 * learnt / 2**20:,.1f} MiB  optimiser" in said
     assert f"{4 * learnt / 2**20:,.1f} MiB  average" in said
     assert f"{learnt:,} of them learn, the others are the teacher's" in said
-    assert re.search(r"\nLoRA +[\d., ]+1\.00  this run\nLoRA, activation checkpointing +[\d., ]+1\.[1-3]\d\n", said)
+    assert re.search(
+        r"\nLoRA +[\d., ]+1\.00  this run\nLoRA, activation checkpointing +[\d., ]+1\.[1-3]\d\n", said
+    )
 
 
 def test_what_cannot_be_is_refused_in_one_line(root: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"^generator\.network: lora is for teachers of diffusers; expected copy$"):
+    with pytest.raises(
+        UserError, match=r"^generator\.network: lora is for teachers of diffusers; expected copy$"
+    ):
         Student().build(distill.load_teacher("assets/digits-teacher"), 80.0)
     teacher = Settings(path=str(root / "sdxl")).load()
-    with pytest.raises(UserError, match=r"^lora\.targets: 'to_qq' is no layer of the network; did you mean 'to_q'\?$"):
+    with pytest.raises(
+        UserError, match=r"^lora\.targets: 'to_qq' is no layer of the network; did you mean 'to_q'\?$"
+    ):
         Student(targets=("to_qq",)).build(teacher, 80.0)
     export_generator(Student(rank=4).build(teacher, 80.0), _made(tmp_path / "export"))
     export_generator(Student(rank=2).build(teacher, 80.0), _made(tmp_path / "other"))
     (tmp_path / "other" / ADAPTERS).replace(tmp_path / "export" / ADAPTERS)
-    with pytest.raises(UserError, match=r"pytorch_lora_weights.safetensors: weights of another architecture: .* is \(2, \d+\); expected \(4, \d+\)"):
+    with pytest.raises(
+        UserError,
+        match=r"pytorch_lora_weights.safetensors: weights of another architecture: .* is \(2, \d+\); expected \(4, \d+\)",
+    ):
         load_generator(tmp_path / "export")
 
 

@@ -10,7 +10,7 @@ from torch.distributions import MultivariateNormal
 from distill.diffusion.schedules import DDPM, EDM, Flow
 from distill.networks.exact.affine import Affine
 from distill.networks.exact.gaussian_mixture import GaussianMixture
-from distill.networks.exact.marginal import Atoms, ExactDiscriminator, ExactFakeScore, marginal
+from distill.networks.exact.marginal import ExactDiscriminator, ExactFakeScore, PointMasses, marginal
 from distill.types import Condition, Generator, NoiseSchedule
 
 MEAN = torch.tensor([[0.5, -0.3], [1.5, 0.2]], dtype=torch.float64)
@@ -54,7 +54,9 @@ def points(scale: float = 1.0, row: int = 0) -> Tensor:
     return MEAN[row] + z @ MATRIX[row].T + scale * eps
 
 
-@pytest.mark.parametrize("schedule", [EDM(), DDPM.linear(), Flow()], ids=lambda schedule: type(schedule).__name__)
+@pytest.mark.parametrize(
+    "schedule", [EDM(), DDPM.linear(), Flow()], ids=lambda schedule: type(schedule).__name__
+)
 @pytest.mark.parametrize("label", [None, 1])
 def test_affine_and_quadrature_are_the_gaussian(schedule: NoiseSchedule, label: int | None) -> None:
     count = 0 if label is None else 2
@@ -70,15 +72,22 @@ def test_affine_and_quadrature_are_the_gaussian(schedule: NoiseSchedule, label: 
         for student in (affine(count), Wrapped(affine(count))):
             known = marginal(student, schedule, points=80)
             torch.testing.assert_close(known.log_density(x_t, t, cond), log_density, rtol=1e-6, atol=1e-6)
-            torch.testing.assert_close(known(x_t, t, cond), (x_t + sigma**2 * score) / alpha, rtol=1e-6, atol=1e-6)
+            torch.testing.assert_close(
+                known(x_t, t, cond), (x_t + sigma**2 * score) / alpha, rtol=1e-6, atol=1e-6
+            )
 
 
 def test_a_student_of_two_labels_without_a_condition_is_their_mixture() -> None:
     student, t = affine(2), torch.full((50,), 0.5, dtype=torch.float64)
-    each = [marginal(student, EDM()).log_density(points(0.5), t, Condition(torch.full((50,), label))) for label in (0, 1)]
+    each = [
+        marginal(student, EDM()).log_density(points(0.5), t, Condition(torch.full((50,), label)))
+        for label in (0, 1)
+    ]
     expected = torch.stack(each).logsumexp(0) - math.log(2)
     for one in (student, Wrapped(student)):
-        torch.testing.assert_close(marginal(one, EDM()).log_density(points(0.5), t, Condition()), expected, rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(
+            marginal(one, EDM()).log_density(points(0.5), t, Condition()), expected, rtol=1e-6, atol=1e-6
+        )
 
 
 def test_a_bent_student_against_scipys_quadrature() -> None:
@@ -91,26 +100,35 @@ def test_a_bent_student_against_scipys_quadrature() -> None:
             return math.exp(-(z**2) / 2 - (x - z - z**2 / 2) ** 2 / (2 * 0.25)) / (2 * math.pi * 0.5)
 
         expected = math.log(quad(integrand, -8, 8, epsabs=1e-13)[0])
-        found = known.log_density(torch.tensor([[x]], dtype=torch.float64), torch.tensor([0.5], dtype=torch.float64), Condition())
+        found = known.log_density(
+            torch.tensor([[x]], dtype=torch.float64), torch.tensor([0.5], dtype=torch.float64), Condition()
+        )
         assert found.item() == pytest.approx(expected, abs=1e-7)
 
 
 def test_atoms_are_a_mixture_without_variance() -> None:
     random = torch.Generator().manual_seed(0)
-    atoms, log_weights = torch.randn(30, 2, generator=random).double(), torch.randn(30, generator=random).double()
+    atoms, log_weights = (
+        torch.randn(30, 2, generator=random).double(),
+        torch.randn(30, generator=random).double(),
+    )
     labels, t = torch.arange(30) % 3, torch.linspace(50, 900, 50, dtype=torch.float64)
     schedule = DDPM.linear()
-    fast = Atoms(atoms, log_weights, schedule, labels)
+    fast = PointMasses(atoms, log_weights, schedule, labels)
     slow = GaussianMixture(log_weights.exp(), atoms, torch.zeros_like(atoms), schedule, labels=labels)
     for cond in (Condition(), Condition(torch.arange(50) % 3)):
         torch.testing.assert_close(fast(points(), t, cond), slow(points(), t, cond), rtol=1e-12, atol=1e-12)
-        torch.testing.assert_close(fast.log_density(points(), t, cond), slow.log_density(points(), t, cond), rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(
+            fast.log_density(points(), t, cond), slow.log_density(points(), t, cond), rtol=1e-12, atol=1e-12
+        )
 
 
 def test_three_dimensions_are_too_many_for_quadrature_and_not_for_a_gaussian() -> None:
     student = Affine(3)
     assert isinstance(marginal(student, EDM()), GaussianMixture)
-    with pytest.raises(ValueError, match="vectors of 3 elements; expected at most 2 for quadrature, or affine"):
+    with pytest.raises(
+        ValueError, match="vectors of 3 elements; expected at most 2 for quadrature, or affine"
+    ):
         marginal(Wrapped(student), EDM())
 
 
@@ -125,6 +143,8 @@ def test_the_exact_fake_score_follows_the_student_and_gives_the_log_ratio() -> N
     torch.testing.assert_close(ExactDiscriminator()(features), expected)
     with torch.no_grad():
         student.mean.add_(1.0)
-    torch.testing.assert_close(fake(points(), t, Condition()), marginal(student, EDM())(points(), t, Condition()))
+    torch.testing.assert_close(
+        fake(points(), t, Condition()), marginal(student, EDM())(points(), t, Condition())
+    )
     assert not torch.allclose(fake(points(), t, Condition()), prediction, atol=0.1)
     assert list(fake.parameters()) == []

@@ -19,7 +19,9 @@ from tests.helpers.random_teacher import save_random_teacher
 
 @pytest.fixture(scope="module")
 def pipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_pipelines.stable_diffusion(tmp_path_factory.mktemp("identity") / "pipe", kind="DDIMScheduler", clip_sample=False)
+    return tiny_pipelines.stable_diffusion(
+        tmp_path_factory.mktemp("identity") / "pipe", kind="DDIMScheduler", clip_sample=False
+    )
 
 
 def edited(folder: Path, name: str, **changes: Any) -> None:
@@ -30,9 +32,13 @@ def edited(folder: Path, name: str, **changes: Any) -> None:
 CHANGES: dict[str, Any] = {
     "unet": lambda folder: edited(folder, "unet/config.json", act_fn="gelu"),
     "vae": lambda folder: edited(folder, "vae/config.json", scaling_factor=0.7),
-    "scheduler": lambda folder: edited(folder, "scheduler/scheduler_config.json", prediction_type="v_prediction"),
+    "scheduler": lambda folder: edited(
+        folder, "scheduler/scheduler_config.json", prediction_type="v_prediction"
+    ),
     "text_encoder": lambda folder: edited(folder, "text_encoder/config.json", hidden_act="relu"),
-    "tokenizer": lambda folder: edited(folder, "tokenizer/tokenizer_config.json", model_max_length=8),  # of the same words
+    "tokenizer": lambda folder: edited(
+        folder, "tokenizer/tokenizer_config.json", model_max_length=8
+    ),  # of the same words
 }
 
 
@@ -68,14 +74,18 @@ def test_a_students_parts_are_its_pipelines(pipe: Path, tmp_path: Path) -> None:
     export_generator(student, tmp_path / "export")
     exported = describe_images_of(distill.load_generator(tmp_path / "export"))
     assert exported["parts_sha256"]["vae"] == described["parts_sha256"]["vae"]
-    assert exported["parts_sha256"]["scheduler"] != described["parts_sha256"]["scheduler"]  # a student has its own
+    assert (
+        exported["parts_sha256"]["scheduler"] != described["parts_sha256"]["scheduler"]
+    )  # a student has its own
 
 
 def test_a_teacher_of_our_own_is_its_configuration(tmp_path: Path) -> None:
     one, two = save_random_teacher(tmp_path / "one"), save_random_teacher(tmp_path / "two", sigma_data=2.0)
     described = describe_images_of(one)
     assert described["parts_sha256"] == {}
-    assert json.loads(json.dumps(described["model"])) == json.loads((tmp_path / "one" / "config.json").read_text())
+    assert json.loads(json.dumps(described["model"])) == json.loads(
+        (tmp_path / "one" / "config.json").read_text()
+    )
     assert describe_images_of(two) != described
 
 

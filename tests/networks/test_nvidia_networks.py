@@ -17,7 +17,7 @@ from distill.config.errors import UserError
 from distill.networks.edm.edm import DhariwalUNetConfig, EDMNetwork, SongUNetConfig
 from distill.networks.edm.edm2 import EDM2Config, EDM2Network
 from distill.networks.edm.preconditioning import EDMPrecond, Preconditioned, VEPrecond, VPPrecond
-from distill.networks.edm.published import describe_network, outline_network
+from distill.networks.edm.published import describe_network, meta_network
 from distill.networks.folder import build_network, load_denoiser, save_denoiser
 from distill.types import Condition
 from tests.helpers.seeded_weights import normal, seeded_weights
@@ -42,7 +42,9 @@ def noisy(case: str, net: Preconditioned) -> Tensor:
 
 @pytest.mark.parametrize("case", CASES)
 def test_state_names_and_shapes_are_the_published_ones(case: str) -> None:
-    assert {name: list(value.shape) for name, value in network(case).state_dict().items()} == CASES[case]["shapes"]
+    assert {name: list(value.shape) for name, value in network(case).state_dict().items()} == CASES[case][
+        "shapes"
+    ]
 
 
 @pytest.mark.parametrize("name", [name for name in OUTPUTS if not name.endswith("logvar")])
@@ -60,8 +62,20 @@ def test_the_uncertainty_is_the_published_one(case: str) -> None:
     torch.testing.assert_close(network(case).logvar(T), OUTPUTS[f"{case}/logvar"], rtol=0, atol=1e-6)
 
 
-CIFAR = {"model_type": "SongUNet", "model_channels": 128, "channel_mult": [2, 2, 2], "augment_dim": 9, "img_resolution": 32, "img_channels": 3}
-NCSN = {"embedding_type": "fourier", "encoder_type": "residual", "channel_mult_noise": 2, "resample_filter": [1, 3, 3, 1]}
+CIFAR = {
+    "model_type": "SongUNet",
+    "model_channels": 128,
+    "channel_mult": [2, 2, 2],
+    "augment_dim": 9,
+    "img_resolution": 32,
+    "img_channels": 3,
+}
+NCSN = {
+    "embedding_type": "fourier",
+    "encoder_type": "residual",
+    "channel_mult_noise": 2,
+    "resample_filter": [1, 3, 3, 1],
+}
 IMAGENET = {"img_resolution": 64, "img_channels": 3, "label_dim": 1000}
 
 
@@ -78,7 +92,9 @@ IMAGENET = {"img_resolution": 64, "img_channels": 3, "label_dim": 1000}
         ("Precond", IMAGENET | {"model_channels": 192}, 280_209_381),
     ],
 )
-def test_full_sizes_have_the_published_number_of_parameters(class_name: str, arguments: dict, count: int) -> None:
+def test_full_sizes_have_the_published_number_of_parameters(
+    class_name: str, arguments: dict, count: int
+) -> None:
     with torch.device("meta"):
         net = build_network(describe_network(class_name, arguments), ORACLE)
     assert sum(parameter.numel() for parameter in net.parameters()) == count
@@ -93,7 +109,9 @@ def test_features_are_those_that_the_prediction_passes_through(case: str) -> Non
     alone = net.features(x_t, T, LABELS, depths)
     assert torch.equal(x0, net(x_t, T, LABELS))
     for depth, value in features.items():
-        resolution = min(int(name) for name in depths if name != "bottleneck") if depth == "bottleneck" else int(depth)
+        resolution = (
+            min(int(name) for name in depths if name != "bottleneck") if depth == "bottleneck" else int(depth)
+        )
         assert value.shape == (3, net.depth_channels[depth], resolution, resolution)
         assert torch.equal(value, alone[depth])
     assert not torch.equal(features["bottleneck"], features[depths[-2]])
@@ -122,11 +140,24 @@ def test_the_loss_weight_makes_the_network_s_own_target_unit_weight(precond, exp
 def test_the_step_of_a_variance_preserving_network_is_that_of_its_process() -> None:
     """At step (steps - 1) t: log(1 + sigma^2) is the integral of beta(s) = beta_min + beta_d s over [0, t]."""
     t = torch.linspace(0.05, 1, 20, dtype=torch.float64)
-    sigma = (torch.cumulative_trapezoid(0.1 + 19.9 * torch.linspace(0, 1, 20001, dtype=torch.float64), dx=1 / 20000)).exp().sub(1).sqrt()
-    torch.testing.assert_close(VPPrecond()(sigma[(t * 20000).round().long() - 1]).noise, 999 * t, rtol=1e-9, atol=1e-9)
+    sigma = (
+        (
+            torch.cumulative_trapezoid(
+                0.1 + 19.9 * torch.linspace(0, 1, 20001, dtype=torch.float64), dx=1 / 20000
+            )
+        )
+        .exp()
+        .sub(1)
+        .sqrt()
+    )
+    torch.testing.assert_close(
+        VPPrecond()(sigma[(t * 20000).round().long() - 1]).noise, 999 * t, rtol=1e-9, atol=1e-9
+    )
 
 
-@pytest.mark.parametrize("case", ["ddpmpp_vp_cond_augment", "ncsnpp_ve_uncond", "adm_edm_cond", "edm2_latent_uncond"])
+@pytest.mark.parametrize(
+    "case", ["ddpmpp_vp_cond_augment", "ncsnpp_ve_uncond", "adm_edm_cond", "edm2_latent_uncond"]
+)
 def test_an_export_opens_as_the_same_network(case: str, tmp_path: Path) -> None:
     net = network(case)
     save_denoiser(net, tmp_path)
@@ -154,11 +185,20 @@ def test_training_keeps_edm2_s_weights_at_unit_magnitude_and_gradients_flow_thro
         (lambda: SongUNetConfig(12, 3), "resolution 12 does not halve 3 times, as 4 multipliers say"),
         (lambda: SongUNetConfig(16, 3, width=0), "width: expected whole numbers from 1 to 65536"),
         (lambda: SongUNetConfig(16, 3, encoder="skip"), "encoder: expected standard or residual"),
-        (lambda: SongUNetConfig(16, 3, noise_embedding="none"), "noise_embedding: expected positional or fourier"),
+        (
+            lambda: SongUNetConfig(16, 3, noise_embedding="none"),
+            "noise_embedding: expected positional or fourier",
+        ),
         (lambda: DhariwalUNetConfig(16, 3, blocks=10**9), "blocks: expected whole numbers from 1 to 64"),
-        (lambda: DhariwalUNetConfig(16, 3, multipliers=()), "resolution 16 does not halve -1 times, as 0 multipliers say"),
+        (
+            lambda: DhariwalUNetConfig(16, 3, multipliers=()),
+            "resolution 16 does not halve -1 times, as 0 multipliers say",
+        ),
         (lambda: EDM2Config(16, 3, multipliers=(1, 65)), "multipliers: expected whole numbers from 1 to 64"),
-        (lambda: EDM2Network.from_description({"resolution": 8, "channels": 3, "chanels": 3}), "unexpected keyword argument 'chanels'"),
+        (
+            lambda: EDM2Network.from_description({"resolution": 8, "channels": 3, "chanels": 3}),
+            "unexpected keyword argument 'chanels'",
+        ),
     ],
 )
 def test_sizes_of_no_network_are_refused(build, message: str) -> None:
@@ -175,9 +215,12 @@ def test_a_label_of_minus_one_is_none(case: str) -> None:
     torch.testing.assert_close(net(x_t, T, Condition(torch.full((3,), -1))), net(x_t, T, Condition()))
 
 
-@pytest.mark.parametrize(("name", "count"), [("edm-cifar10-32x32-cond-vp", 55_735_299), ("edm-imagenet-64x64-cond-adm", 295_899_267)])
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [("edm-cifar10-32x32-cond-vp", 55_735_299), ("edm-imagenet-64x64-cond-adm", 295_899_267)],
+)
 def test_a_published_file_that_is_absent_has_an_outline(name: str, count: int) -> None:
-    net = outline_network(Path(f"nowhere/{name}.pkl"), "EDMNetwork")
+    net = meta_network(Path(f"nowhere/{name}.pkl"), "EDMNetwork")
     assert sum(parameter.numel() for parameter in net.parameters() if parameter.is_meta) == count
     with pytest.raises(UserError, match=r"nowhere/mine\.pkl: cannot be read \(No such file or directory\)"):
-        outline_network(Path("nowhere/mine.pkl"), "EDMNetwork")
+        meta_network(Path("nowhere/mine.pkl"), "EDMNetwork")

@@ -75,33 +75,56 @@ def test_an_edm2_pickle_gives_its_network_and_weights_in_float32() -> None:
 
 def test_what_stands_beside_the_network_is_data() -> None:
     data = read_pickle(EDM2)
-    assert data["dataset_kwargs"] == {"class_name": "training.dataset.ImageFolderDataset", "path": "x.zip", "use_labels": True}
+    assert data["dataset_kwargs"] == {
+        "class_name": "training.dataset.ImageFolderDataset",
+        "path": "x.zip",
+        "use_labels": True,
+    }
     assert isinstance(data["encoder"], PickledObject)
     assert data["encoder"].class_name == "StabilityVAEEncoder"
     assert data["encoder"].state["vae_name"] == "stabilityai/sd-vae-ft-mse"
-    torch.testing.assert_close(torch.from_numpy(data["encoder"].state["scale"]), 0.5 / torch.tensor([4.17, 4.62, 3.71, 3.28]))
-    block = read_pickle(EDM)["ema"].state["_modules"]["model"].state["_modules"]["enc"].state["_modules"]["8x8_block0"]
+    torch.testing.assert_close(
+        torch.from_numpy(data["encoder"].state["scale"]), 0.5 / torch.tensor([4.17, 4.62, 3.71, 3.28])
+    )
+    block = (
+        read_pickle(EDM)["ema"]
+        .state["_modules"]["model"]
+        .state["_modules"]["enc"]
+        .state["_modules"]["8x8_block0"]
+    )
     assert block.state["skip_scale"] == 0.5**0.5  # a NumPy number
 
 
 @pytest.mark.parametrize("path", [EDM, EDM2], ids=["edm", "edm2"])
-def test_a_converted_folder_predicts_as_the_pickle(path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_converted_folder_predicts_as_the_pickle(
+    path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     network = read_network(path)
     convert([str(path), str(tmp_path / "out")])
     kind = type(network).__name__
     count = sum(parameter.numel() for parameter in network.parameters())
     size = "3x8x8" if path == EDM else "4x8x8"
-    assert capsys.readouterr().out == f"{tmp_path}/out: {kind}, {count:,} parameters, images {size}, 5 labels\n"
+    assert (
+        capsys.readouterr().out == f"{tmp_path}/out: {kind}, {count:,} parameters, images {size}, 5 labels\n"
+    )
     assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["config.json", "model.safetensors"]
     again = load_denoiser(tmp_path / "out").eval()
-    x_t, t, cond = normal("x", (2, *network.image_shape)), torch.tensor([0.3, 5.0]), Condition(torch.tensor([1, 4]))
+    x_t, t, cond = (
+        normal("x", (2, *network.image_shape)),
+        torch.tensor([0.3, 5.0]),
+        Condition(torch.tensor([1, 4])),
+    )
     with torch.no_grad():
         assert torch.equal(again(x_t, t, cond), network(x_t, t, cond))
 
 
 def test_backends_open_pickles_and_folders(tmp_path: Path) -> None:
     convert([str(EDM), str(tmp_path / "out")])
-    for name, path, kind in (("edm", EDM, "EDMNetwork"), ("edm", tmp_path / "out", "EDMNetwork"), ("edm2", EDM2, "EDM2Network")):
+    for name, path, kind in (
+        ("edm", EDM, "EDMNetwork"),
+        ("edm", tmp_path / "out", "EDMNetwork"),
+        ("edm2", EDM2, "EDM2Network"),
+    ):
         teacher = load_teacher(Choice("teachers").settings(name).model_validate({"name": name, "path": path}))
         assert (type(teacher).__name__, teacher.training) == (kind, False)
     assert Choice("teachers").names == ["diffusers", "edm", "edm2", "gaussian_mixture", "native"]
@@ -136,7 +159,9 @@ def test_an_existing_folder_is_not_overwritten(tmp_path: Path) -> None:
         ("label_dim", 0, "it has model.map_label.weight, which the network has not"),
     ],
 )
-def test_weights_that_are_not_those_of_the_arguments_are_refused(argument: str, value: int, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_that_are_not_those_of_the_arguments_are_refused(
+    argument: str, value: int, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     data = read_pickle(EDM)
     data["ema"].state["_init_kwargs"][argument] = value
     monkeypatch.setattr("distill.networks.edm.published.read_pickle", lambda path: data)
@@ -145,12 +170,32 @@ def test_weights_that_are_not_those_of_the_arguments_are_refused(argument: str, 
     assert str(error.value) == f"{EDM}: weights of another architecture: {message}"
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64, torch.int64, torch.int32, torch.uint8, torch.bool])
+@pytest.mark.parametrize(
+    "dtype",
+    [
+        torch.float32,
+        torch.float16,
+        torch.bfloat16,
+        torch.float64,
+        torch.int64,
+        torch.int32,
+        torch.uint8,
+        torch.bool,
+    ],
+)
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
-def test_tensors_come_back_from_whatever_device_and_type(dtype: torch.dtype, protocol: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tensors_come_back_from_whatever_device_and_type(
+    dtype: torch.dtype, protocol: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Views of one storage, a parameter, nothing at all; all of them said to have been on a GPU."""
     whole = torch.arange(6).to(dtype)
-    values = {"whole": whole, "column": whole.reshape(2, 3)[:, 1], "transposed": whole.reshape(2, 3).T, "empty": whole[:0], "one": whole[3]}
+    values = {
+        "whole": whole,
+        "column": whole.reshape(2, 3)[:, 1],
+        "transposed": whole.reshape(2, 3).T,
+        "empty": whole[:0],
+        "one": whole[3],
+    }
     if dtype.is_floating_point:
         values["parameter"] = torch.nn.Parameter(whole.clone())
     monkeypatch.setattr("torch.serialization.location_tag", lambda storage: "cuda:0")
@@ -171,7 +216,9 @@ def dump(protocol: int) -> Callable[[Any, Path], None]:
 WRITERS: dict[str, Callable[[Any, Path], Any]] = {
     **{f"protocol {protocol}": dump(protocol) for protocol in (2, 3, 4, 5)},
     "torch.save": torch.save,
-    "torch.save before 1.6": lambda value, path: torch.save(value, path, _use_new_zipfile_serialization=False),
+    "torch.save before 1.6": lambda value, path: torch.save(
+        value, path, _use_new_zipfile_serialization=False
+    ),
 }
 
 
@@ -199,7 +246,15 @@ def test_networks_are_read_from_whatever_wrote_them(path: Path, writer: str, tmp
 @pytest.mark.parametrize("writer", WRITERS)
 def test_sets_arrays_numbers_and_bytes_are_read_from_whatever_wrote_them(writer: str, tmp_path: Path) -> None:
     array = np.arange(6, dtype=np.float32).reshape(2, 3)
-    values = {"set": {1, "a"}, "none": set(), "array": array, "turned": array.T, "number": np.float64(0.1), "bytes": b"\x00\xff", "no bytes": b""}
+    values = {
+        "set": {1, "a"},
+        "none": set(),
+        "array": array,
+        "turned": array.T,
+        "number": np.float64(0.1),
+        "bytes": b"\x00\xff",
+        "no bytes": b"",
+    }
     WRITERS[writer](values, tmp_path / "x.pkl")
     read = read_pickle(tmp_path / "x.pkl")
     assert list(read) == list(values)
@@ -211,8 +266,16 @@ def test_sets_arrays_numbers_and_bytes_are_read_from_whatever_wrote_them(writer:
 @pytest.mark.parametrize("writer", ["torch.save", "torch.save before 1.6"])
 def test_tensors_come_back_from_torch_s_files(writer: str, tmp_path: Path) -> None:
     whole = torch.arange(6.0)
-    values = {"whole": whole, "column": whole.reshape(2, 3)[:, 1], "empty": whole[:0], "half": whole.half(), "random": torch.get_rng_state()}
-    WRITERS[writer]({**values, "parameter": torch.nn.Parameter(whole), "layers": torch.nn.ModuleDict()}, tmp_path / "x.pt")
+    values = {
+        "whole": whole,
+        "column": whole.reshape(2, 3)[:, 1],
+        "empty": whole[:0],
+        "half": whole.half(),
+        "random": torch.get_rng_state(),
+    }
+    WRITERS[writer](
+        {**values, "parameter": torch.nn.Parameter(whole), "layers": torch.nn.ModuleDict()}, tmp_path / "x.pt"
+    )
     read = read_pickle(tmp_path / "x.pt")
     for name, value in {**values, "parameter": whole}.items():
         assert read[name].dtype == value.dtype
@@ -236,7 +299,10 @@ def test_a_training_state_of_edm_is_a_teacher(writer: str, tmp_path: Path) -> No
 @pytest.mark.parametrize("writer", ["torch.save", "torch.save before 1.6"])
 @pytest.mark.parametrize(
     ("contents", "where"),
-    [({"G_ema_state": {"model.out": torch.ones(2)}, "kimg": 3}, " under 'G_ema_state'"), ({"time_embed.0.weight": torch.ones(2)}, "")],
+    [
+        ({"G_ema_state": {"model.out": torch.ones(2)}, "kimg": 3}, " under 'G_ema_state'"),
+        ({"time_embed.0.weight": torch.ones(2)}, ""),
+    ],
 )
 def test_a_file_of_weights_alone_says_so(contents: dict, where: str, writer: str, tmp_path: Path) -> None:
     """SiD's training states, and OpenAI's files of ADM."""
@@ -251,17 +317,29 @@ def test_a_file_of_weights_alone_says_so(contents: dict, where: str, writer: str
 def test_students_of_sida_and_uni_instruct_are_edm_s_networks(tmp_path: Path) -> None:
     """Their classes are EDM's, and can return their encoder's mean besides; where no backbone is named it is DDPM++."""
     data = read_pickle(EDM)
-    student = renamed(data["ema"], {"EDMPrecond": "EDMPrecond_EncoderDecoder", "SongUNet": "SongUNet_EncoderDecoder"})
+    student = renamed(
+        data["ema"], {"EDMPrecond": "EDMPrecond_EncoderDecoder", "SongUNet": "SongUNet_EncoderDecoder"}
+    )
     assert student.state["_init_kwargs"]["model_type"] == "SongUNet_EncoderDecoder"
     assert_same_network(written({"ema": student}, tmp_path / "network-snapshot-1.000000-064000.pkl"), EDM)
     del student.state["_init_kwargs"]["model_type"]
     assert_same_network(written({"ema": student}, tmp_path / "default.pkl"), EDM)
-    arguments = {"img_resolution": 64, "img_channels": 3, "label_dim": 1000, "model_type": "DhariwalUNet_EncoderDecoder"}
-    assert describe_network("EDMPrecond_EncoderDecoder", arguments) == describe_network("EDMPrecond", {**arguments, "model_type": "DhariwalUNet"})
+    arguments = {
+        "img_resolution": 64,
+        "img_channels": 3,
+        "label_dim": 1000,
+        "model_type": "DhariwalUNet_EncoderDecoder",
+    }
+    assert describe_network("EDMPrecond_EncoderDecoder", arguments) == describe_network(
+        "EDMPrecond", {**arguments, "model_type": "DhariwalUNet"}
+    )
 
 
 def test_students_of_sida_are_edm2_s_networks(tmp_path: Path) -> None:
-    classes, arguments = {"Precond": "EDM_2_Precond_EncoderDecoder", "UNet": "UNet_EncoderDecoder"}, {"force_normalization": True, "use_gan": True}
+    classes, arguments = (
+        {"Precond": "EDM_2_Precond_EncoderDecoder", "UNet": "UNet_EncoderDecoder"},
+        {"force_normalization": True, "use_gan": True},
+    )
     student = renamed(read_pickle(EDM2)["ema"], classes, **arguments)
     assert_same_network(written({"ema": student}, tmp_path / "network.pkl"), EDM2)
     student.class_name = "EDM_2_Precond_Generator"  # has no uncertainty
@@ -269,7 +347,11 @@ def test_students_of_sida_are_edm2_s_networks(tmp_path: Path) -> None:
         del student.state["_modules"][name]
     del student.state["_init_kwargs"]["logvar_channels"]
     network, whole = read_network(written({"ema": student}, tmp_path / "generator.pkl")), read_network(EDM2)
-    x_t, t, cond = normal("x", (2, *network.image_shape)), torch.tensor([2.5, 2.5]), Condition(torch.tensor([1, 4]))
+    x_t, t, cond = (
+        normal("x", (2, *network.image_shape)),
+        torch.tensor([2.5, 2.5]),
+        Condition(torch.tensor([1, 4])),
+    )
     with torch.no_grad():
         assert torch.equal(network(x_t, t, cond), whole(x_t, t, cond))
     convert([str(tmp_path / "generator.pkl"), str(tmp_path / "out")])
@@ -282,7 +364,10 @@ def test_the_encoder_in_the_file_decides_what_its_latents_are(tmp_path: Path) ->
     data = read_pickle(EDM2)
     assert read_network(EDM2).describe()["autoencoder"] == "stabilityai/sd-vae-ft-mse"
     data["encoder"].state["vae_name"] = "stabilityai/sd-vae-ft-ema"
-    assert read_network(written(data, tmp_path / "other.pkl")).describe()["autoencoder"] == "stabilityai/sd-vae-ft-ema"
+    assert (
+        read_network(written(data, tmp_path / "other.pkl")).describe()["autoencoder"]
+        == "stabilityai/sd-vae-ft-ema"
+    )
     data["encoder"].class_name = "StandardRGBEncoder"
     assert read_network(written(data, tmp_path / "pixels.pkl")).describe()["autoencoder"] is None
 
@@ -294,7 +379,10 @@ def test_latents_in_other_units_are_refused(name: str, tmp_path: Path) -> None:
     path = written(data, tmp_path / "network.pkl")
     with pytest.raises(UserError) as error:
         read_network(path)
-    assert str(error.value) == f"{path}: its latents are in other units than those of EDM2's published encoder, the only ones known"
+    assert (
+        str(error.value)
+        == f"{path}: its latents are in other units than those of EDM2's published encoder, the only ones known"
+    )
 
 
 def test_weights_that_lie_over_one_another_are_refused(tmp_path: Path) -> None:
@@ -310,7 +398,9 @@ def test_weights_that_lie_over_one_another_are_refused(tmp_path: Path) -> None:
     assert str(error.value) == f"{path}: has weights that share their numbers, which no network has"
 
 
-def test_a_published_student_is_converted_to_an_export(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_published_student_is_converted_to_an_export(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """SiD's students make an image of noise of deviation 2.5, clamped to [-1, 1]."""
     convert([str(EDM), str(tmp_path / "out"), "--student", "2.5"])
     assert "out: one-step student of EDMNetwork, " in capsys.readouterr().out

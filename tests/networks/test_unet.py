@@ -9,7 +9,11 @@ from distill.types import Condition
 
 def network(**changes) -> UNet:
     torch.manual_seed(0)
-    return UNet(UNetConfig(**{"resolution": 8, "channels": 1, "label_count": 10, "width": 16, "attention": (4,), **changes}))
+    return UNet(
+        UNetConfig(
+            **{"resolution": 8, "channels": 1, "label_count": 10, "width": 16, "attention": (4,), **changes}
+        )
+    )
 
 
 def stirred(**changes) -> UNet:
@@ -41,7 +45,10 @@ def test_features_are_those_that_the_prediction_passes_through() -> None:
     x0, features = net(x_t, t, cond, ("8", "bottleneck"))
     alone = net.features(x_t, t, cond, ("8", "bottleneck"))
     assert torch.equal(x0, net(x_t, t, cond))
-    assert {name: tuple(value.shape) for name, value in features.items()} == {"8": (2, 16, 8, 8), "bottleneck": (2, 32, 4, 4)}
+    assert {name: tuple(value.shape) for name, value in features.items()} == {
+        "8": (2, 16, 8, 8),
+        "bottleneck": (2, 32, 4, 4),
+    }
     for name, value in features.items():
         assert torch.equal(value, alone[name])
         assert value.shape[1] == net.depth_channels[name]
@@ -63,11 +70,20 @@ def test_samples_of_a_batch_do_not_meet() -> None:
     torch.testing.assert_close(together, apart, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(("resolution", "multipliers"), [(16, (1, 2, 2)), (32, (1, 1, 2)), (64, (1, 2, 3, 4))])
+@pytest.mark.parametrize(
+    ("resolution", "multipliers"), [(16, (1, 2, 2)), (32, (1, 1, 2)), (64, (1, 2, 3, 4))]
+)
 def test_it_scales_to_larger_images(resolution: int, multipliers: tuple[int, ...]) -> None:
     net = network(resolution=resolution, channels=3, label_count=0, multipliers=multipliers, attention=(8,))
-    assert net(torch.randn(1, 3, resolution, resolution), torch.ones(1), Condition()).shape == (1, 3, resolution, resolution)
-    assert list(net.depth_channels) == [str(resolution >> i) for i in range(len(multipliers))] + ["bottleneck"]
+    assert net(torch.randn(1, 3, resolution, resolution), torch.ones(1), Condition()).shape == (
+        1,
+        3,
+        resolution,
+        resolution,
+    )
+    assert list(net.depth_channels) == [str(resolution >> i) for i in range(len(multipliers))] + [
+        "bottleneck"
+    ]
 
 
 def test_a_resolution_that_cannot_be_halved_is_refused() -> None:

@@ -53,7 +53,9 @@ def test_a_perfect_discriminator_is_calibrated() -> None:
 
 def test_one_that_is_too_sure_is_told_by_how_much() -> None:
     table = measured(2.0).table()
-    assert table["observed"][2:-2] == pytest.approx([value / 2 for value in table["predicted"]][2:-2], abs=0.1)
+    assert table["observed"][2:-2] == pytest.approx(
+        [value / 2 for value in table["predicted"]][2:-2], abs=0.1
+    )
 
 
 def test_one_that_is_off_by_a_constant_is_told_it() -> None:
@@ -103,16 +105,27 @@ def test_a_logit_that_is_not_a_number_has_a_bin() -> None:
 
 def laboratory() -> tuple[GaussianMixture, Affine]:
     """Teacher N((1, 0), diag(1, 1/4)), student N(0, I)."""
-    return GaussianMixture(torch.ones(1), torch.tensor([[1.0, 0.0]]), torch.tensor([[1.0, 0.25]]), EDM()), Affine(2)
+    return GaussianMixture(
+        torch.ones(1), torch.tensor([[1.0, 0.0]]), torch.tensor([[1.0, 0.25]]), EDM()
+    ), Affine(2)
 
 
 def test_the_exact_log_ratio_is_that_of_the_student_as_it_is_now() -> None:
     teacher, student = laboratory()
     exact = exact_log_ratio(teacher, student)
-    x_t, t = torch.randn(5, 2, generator=torch.Generator().manual_seed(0)), torch.tensor([0.1, 0.3, 1.0, 2.0, 5.0])
+    x_t, t = (
+        torch.randn(5, 2, generator=torch.Generator().manual_seed(0)),
+        torch.tensor([0.1, 0.3, 1.0, 2.0, 5.0]),
+    )
     for mean in (0.0, 0.7):
         student.mean.data.fill_(mean)
-        log_p = -((x_t - teacher.means) ** 2 / (teacher.variances + t[:, None] ** 2) + (teacher.variances + t[:, None] ** 2).log()).sum(1) / 2
+        log_p = (
+            -(
+                (x_t - teacher.means) ** 2 / (teacher.variances + t[:, None] ** 2)
+                + (teacher.variances + t[:, None] ** 2).log()
+            ).sum(1)
+            / 2
+        )
         log_q = -((x_t - mean) ** 2 / (1 + t[:, None] ** 2) + (1 + t[:, None] ** 2).log()).sum(1) / 2
         torch.testing.assert_close(exact(x_t, t, Condition()), log_p - log_q)
 
@@ -130,7 +143,10 @@ def test_what_is_observed_tends_to_the_exact_ratio_whatever_the_discriminator_sa
     count = 100_000
     t = 0.2 + torch.rand(count, generator=random)
     noise = t[:, None] * torch.randn(2, count, 2, generator=random)
-    real_t, x_t = teacher.draw(count, random, Condition()) + noise[0], torch.randn(count, 2, generator=random) + noise[1]
+    real_t, x_t = (
+        teacher.draw(count, random, Condition()) + noise[0],
+        torch.randn(count, 2, generator=random) + noise[1],
+    )
     calibration = Calibration(exact)
     real, logits = (exact(x, t, Condition()) / 3 for x in (real_t, x_t))
     calibration.add(real, logits)
@@ -139,7 +155,9 @@ def test_what_is_observed_tends_to_the_exact_ratio_whatever_the_discriminator_sa
     torch.testing.assert_close(found["ratio/exact_error"], (2 * logits).abs().mean())
     table = calibration.table()
     sure = torch.minimum(torch.tensor(table["real"]), torch.tensor(table["student"])) > 1000
-    observed, truth, predicted = (torch.tensor(table[name])[sure] for name in ("observed", "exact", "predicted"))
+    observed, truth, predicted = (
+        torch.tensor(table[name])[sure] for name in ("observed", "exact", "predicted")
+    )
     assert len(observed) > 8
     torch.testing.assert_close(observed, truth, atol=0.1, rtol=0)
     torch.testing.assert_close(truth, 3 * predicted, atol=0.1, rtol=0.1)

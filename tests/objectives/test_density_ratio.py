@@ -48,7 +48,9 @@ def test_two_processes_that_sum_their_halves_agree_with_one() -> None:
 def test_a_batch_of_one_is_weighed_by_the_past_and_not_by_itself() -> None:
     ratio = DensityRatio(parse("forward_kl"), bins=1, decay=0.0)
     u = torch.tensor([0.3])
-    assert ratio(torch.tensor([2.0]).log(), u).exp().item() == pytest.approx(2.0)  # nothing seen yet: the mean is one
+    assert ratio(torch.tensor([2.0]).log(), u).exp().item() == pytest.approx(
+        2.0
+    )  # nothing seen yet: the mean is one
     ratio.commit(identity)
     assert ratio(torch.tensor([6.0]).log(), u).exp().item() == pytest.approx(3.0)
     ratio.commit(identity)

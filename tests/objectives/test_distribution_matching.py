@@ -45,7 +45,9 @@ def test_gradient_is_the_oracles(row: dict) -> None:
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row["id"])
 def test_closed_form_is_the_oracles(row: dict) -> None:
     """The quadrature that the other tests differentiate, against values from elsewhere."""
-    value = functools.partial(divergence_value, parse(row["divergence"]), tensor(row["alpha"]), tensor(row["sigma"]))
+    value = functools.partial(
+        divergence_value, parse(row["divergence"]), tensor(row["alpha"]), tensor(row["sigma"])
+    )
     assert_near(value(), row["value"], 1e-9)
     assert_near(gradient_of(value), row["grad_value"], 1e-9)
 
@@ -67,15 +69,23 @@ def test_gradient_of_images(name: str, alpha_sigma: tuple[float, float]) -> None
     def exact(parameters: torch.Tensor) -> torch.Tensor:
         teacher = (alpha * IMAGE_TEACHER.means[..., 0], (alpha * IMAGE_TEACHER.stds[..., 0]) ** 2 + sigma**2)
         student = (alpha * parameters[0], (alpha * parameters[1]) ** 2 + sigma**2)
-        (mean_a, variance_a), (mean_b, variance_b) = (teacher, student) if name == "forward_kl" else (student, teacher)
-        return ((variance_a + (mean_a - mean_b) ** 2) / variance_b - 1 - (variance_a / variance_b).log()).sum() / 2
+        (mean_a, variance_a), (mean_b, variance_b) = (
+            (teacher, student) if name == "forward_kl" else (student, teacher)
+        )
+        return (
+            (variance_a + (mean_a - mean_b) ** 2) / variance_b - 1 - (variance_a / variance_b).log()
+        ).sum() / 2
 
-    assert_near(expected_image_gradient(objective(name), alpha, sigma), gradient_of(exact, IMAGE_STUDENT), 1e-11)
+    assert_near(
+        expected_image_gradient(objective(name), alpha, sigma), gradient_of(exact, IMAGE_STUDENT), 1e-11
+    )
 
 
 def test_samples_agree_with_the_divergence() -> None:
     alpha, sigma = LEVELS["ve"]
-    exact = gradient_of(lambda parameters: divergence_value(parse("jensen_shannon"), tensor(alpha), tensor(sigma), parameters))
+    exact = gradient_of(
+        lambda parameters: divergence_value(parse("jensen_shannon"), tensor(alpha), tensor(sigma), parameters)
+    )
     gradient, standard_error = sampled_gradient(objective("jensen_shannon"), alpha, sigma)
     assert (standard_error < 1e-3).all()
     assert ((gradient - exact).abs() < 4 * standard_error).all()
@@ -84,7 +94,9 @@ def test_samples_agree_with_the_divergence() -> None:
 def test_reverse_kl_is_dmd() -> None:
     """Yin et al. 2024, eq. 7 and 8: the gradient with respect to x_0 is (fake - teacher) / mean|x_0 - teacher|."""
     _, _, alpha, sigma = draw(7)
-    x0, eps, teacher, fake = torch.randn(4, 7, 3, 4, 5, generator=torch.Generator().manual_seed(0), dtype=DOUBLE)
+    x0, eps, teacher, fake = torch.randn(
+        4, 7, 3, 4, 5, generator=torch.Generator().manual_seed(0), dtype=DOUBLE
+    )
     x0.requires_grad_()
     scores = Scores(x0, alpha * x0 + sigma * eps, alpha, sigma, teacher, fake, eps[:, 0, 0, 0])
     loss = distribution_matching(scores, TABLE["reverse_kl"], "dmd").loss
@@ -105,11 +117,19 @@ def test_f_weights_dmd_per_sample() -> None:
     torch.testing.assert_close(jensen, (r / (1 + r))[:, None, None, None] * reverse, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize(("one", "other"), [("forward_kl", "alpha:1"), ("jeffreys", "forward_kl+reverse_kl"), ("reverse_kl", "alpha:0")])
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("forward_kl", "alpha:1"), ("jeffreys", "forward_kl+reverse_kl"), ("reverse_kl", "alpha:0")],
+)
 @pytest.mark.parametrize("weighting", ["score", "prediction", "dmd"])
 def test_equal_divergences_give_equal_losses(one: str, other: str, weighting: Weighting) -> None:
     scores = observe_images(*draw(7))
-    torch.testing.assert_close(objective(one, weighting)(scores).loss, objective(other, weighting)(scores).loss, rtol=1e-13, atol=1e-13)
+    torch.testing.assert_close(
+        objective(one, weighting)(scores).loss,
+        objective(other, weighting)(scores).loss,
+        rtol=1e-13,
+        atol=1e-13,
+    )
 
 
 def test_the_gradients_of_the_weightings_differ_by_a_constant_per_sample() -> None:
@@ -119,29 +139,47 @@ def test_the_gradients_of_the_weightings_differ_by_a_constant_per_sample() -> No
     scores = observe_images(x0, eps, alpha, sigma)
     to_prediction = (sigma / alpha).square().flatten()
     normaliser = (x0 - scores.teacher).detach().abs().mean(dim=[1, 2, 3])
-    losses = {weighting: objective("softened_reverse_kl", weighting)(scores).loss for weighting in ("score", "prediction", "dmd")}
-    gradients = {weighting: torch.autograd.grad(loss.sum(), x0, retain_graph=True)[0].flatten(1) for weighting, loss in losses.items()}
+    losses = {
+        weighting: objective("softened_reverse_kl", weighting)(scores).loss
+        for weighting in ("score", "prediction", "dmd")
+    }
+    gradients = {
+        weighting: torch.autograd.grad(loss.sum(), x0, retain_graph=True)[0].flatten(1)
+        for weighting, loss in losses.items()
+    }
     for weighting, factor in (("prediction", to_prediction), ("dmd", to_prediction / normaliser)):
-        torch.testing.assert_close(gradients[weighting], factor[:, None] * gradients["score"], rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(
+            gradients[weighting], factor[:, None] * gradients["score"], rtol=1e-12, atol=1e-12
+        )
 
 
 def test_normaliser_has_a_floor() -> None:
     scores = observe_images(*draw(3))
-    agreeing = Scores(scores.teacher, scores.x_t, scores.alpha, scores.sigma, scores.teacher, scores.fake, scores.log_ratio)
-    floored, plain = (objective("reverse_kl", weighting)(agreeing).loss for weighting in ("dmd", "prediction"))
+    agreeing = Scores(
+        scores.teacher, scores.x_t, scores.alpha, scores.sigma, scores.teacher, scores.fake, scores.log_ratio
+    )
+    floored, plain = (
+        objective("reverse_kl", weighting)(agreeing).loss for weighting in ("dmd", "prediction")
+    )
     torch.testing.assert_close(floored, plain / FLOOR, rtol=1e-12, atol=0)
     assert FLOOR == 1e-5
 
 
 def test_networks_and_ratio_are_left_out_of_the_graph() -> None:
     leaves = observe_images(*draw(3))
-    teacher, fake, log_ratio, x0 = (part.clone().requires_grad_() for part in (leaves.teacher, leaves.fake, leaves.log_ratio, leaves.x0))
-    output = distribution_matching(Scores(x0, leaves.x_t, leaves.alpha, leaves.sigma, teacher, fake, log_ratio), TABLE["jeffreys"])
+    teacher, fake, log_ratio, x0 = (
+        part.clone().requires_grad_() for part in (leaves.teacher, leaves.fake, leaves.log_ratio, leaves.x0)
+    )
+    output = distribution_matching(
+        Scores(x0, leaves.x_t, leaves.alpha, leaves.sigma, teacher, fake, log_ratio), TABLE["jeffreys"]
+    )
     gradients = torch.autograd.grad(output.loss.sum(), (x0, teacher, fake, log_ratio), allow_unused=True)
     assert gradients[0].abs().min() > 0
     assert gradients[1:] == (None, None, None)
     torch.testing.assert_close(output.metrics["h"], 1 + log_ratio.detach().exp())
-    torch.testing.assert_close(output.metrics["prediction_gap"], (teacher - fake).detach().square().mean(dim=[1, 2, 3]))
+    torch.testing.assert_close(
+        output.metrics["prediction_gap"], (teacher - fake).detach().square().mean(dim=[1, 2, 3])
+    )
 
 
 @pytest.mark.parametrize("weighting", ["score", "prediction", "dmd"])
@@ -150,7 +188,9 @@ def test_samples_of_a_batch_are_independent(weighting: Weighting) -> None:
     together = objective("jeffreys", weighting)(observe_images(x0, eps, alpha, sigma)).loss
     for i in range(5):
         row = slice(i, i + 1)
-        alone = objective("jeffreys", weighting)(observe_images(x0[row], eps[row], alpha[row], sigma[row])).loss
+        alone = objective("jeffreys", weighting)(
+            observe_images(x0[row], eps[row], alpha[row], sigma[row])
+        ).loss
         torch.testing.assert_close(together[row], alone, rtol=1e-13, atol=1e-13)
     x0.requires_grad_()
     loss = objective("jeffreys", weighting)(observe_images(x0, eps, alpha, sigma)).loss

@@ -53,7 +53,12 @@ def test_gradient_is_the_oracles(row: dict) -> None:
 def test_each_part_is_the_oracles(row: dict) -> None:
     levels, scale = (tensor(row["alpha"]), tensor(row["sigma"])), max(map(abs, row["grad_expansion"]))
     for part in PART_NAMES:
-        assert_near(expected_gradient(objective(row["divergence"], only(part)), *levels), row["grad_parts"][part], 1e-9, scale)
+        assert_near(
+            expected_gradient(objective(row["divergence"], only(part)), *levels),
+            row["grad_parts"][part],
+            1e-9,
+            scale,
+        )
     published = tensor(row["grad_parts"]["sim"]) + tensor(row["grad_parts"]["di"])
     assert_near(expected_gradient(objective(row["divergence"], PUBLISHED_PARTS), *levels), published, 1e-9)
 
@@ -61,7 +66,9 @@ def test_each_part_is_the_oracles(row: dict) -> None:
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row["id"])
 def test_closed_form_is_the_oracles(row: dict) -> None:
     """The quadrature that the other tests differentiate, against values from elsewhere."""
-    value = functools.partial(expansion_value, parse(row["divergence"]), tensor(row["alpha"]), tensor(row["sigma"]))
+    value = functools.partial(
+        expansion_value, parse(row["divergence"]), tensor(row["alpha"]), tensor(row["sigma"])
+    )
     assert_near(value(), row["expansion"], 1e-9)
     assert_near(gradient_of(value), row["grad_expansion"], 1e-9)
 
@@ -81,7 +88,10 @@ def test_gradient_of_images(name: str, alpha_sigma: tuple[float, float]) -> None
     alpha, sigma = map(tensor, alpha_sigma)
 
     def exact(parameters: Tensor) -> Tensor:
-        mean_p, variance_p = alpha * IMAGE_TEACHER.means[..., 0], (alpha * IMAGE_TEACHER.stds[..., 0]) ** 2 + sigma**2
+        mean_p, variance_p = (
+            alpha * IMAGE_TEACHER.means[..., 0],
+            (alpha * IMAGE_TEACHER.stds[..., 0]) ** 2 + sigma**2,
+        )
         mean_q, variance_q = alpha * parameters[0], (alpha * parameters[1]) ** 2 + sigma**2
         # delta is linear in x_t: its mean square under a Gaussian is slope^2 variance + (delta at the mean)^2.
         slope, apart = 1 / variance_q - 1 / variance_p, mean_p - mean_q
@@ -89,7 +99,9 @@ def test_gradient_of_images(name: str, alpha_sigma: tuple[float, float]) -> None
         under_p = (slope**2 * variance_p + (apart / variance_q) ** 2).sum()
         return {"reverse_kl": under_q, "forward_kl": under_p}.get(name, 0.4 * under_p + 0.6 * under_q)
 
-    assert_near(expected_image_gradient(objective(name), alpha, sigma), gradient_of(exact, IMAGE_STUDENT), 1e-11)
+    assert_near(
+        expected_image_gradient(objective(name), alpha, sigma), gradient_of(exact, IMAGE_STUDENT), 1e-11
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -110,7 +122,9 @@ def test_ratio_is_differentiated_through_the_scores(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_levels_add_up_to_the_divergence(name: str) -> None:
     """Wang et al. 2025, theorem 3.1: 1/2 int E_q[h |delta|^2] d(sigma^2) = D_f at the low end less D_f at the high, and its gradient."""
-    low = 0.7 if name == "neyman_chi2" else 0.05  # below 0.6 Neyman's chi^2 of this teacher and student is infinite
+    low = (
+        0.7 if name == "neyman_chi2" else 0.05
+    )  # below 0.6 Neyman's chi^2 of this teacher and student is infinite
     nodes, node_weight = (torch.from_numpy(part) for part in np.polynomial.legendre.leggauss(48))
     middle, half = np.log(low * 30) / 2, np.log(30 / low) / 2
     sigma = (middle + half * nodes).exp()
@@ -121,7 +135,9 @@ def test_levels_add_up_to_the_divergence(name: str) -> None:
         at_low, at_high = divergence_value(parse(name), torch.ones_like(ends), ends, parameters)
         return at_low - at_high
 
-    assert_near((weight * expansion_value(parse(name), alpha, sigma)).sum(), difference(tensor([0.3, 0.9])), 1e-8)
+    assert_near(
+        (weight * expansion_value(parse(name), alpha, sigma)).sum(), difference(tensor([0.3, 0.9])), 1e-8
+    )
     assert_near(expected_gradient(objective(name), alpha, sigma, weight), gradient_of(difference), 1e-8)
 
 
@@ -137,12 +153,16 @@ def test_levels_of_flow_matching_add_up() -> None:
         at_low, at_high = divergence_value(parse("jensen_shannon"), 1 - ends, ends, parameters)
         return at_low - at_high
 
-    assert_near(expected_gradient(objective("jensen_shannon"), 1 - t, t, weight), gradient_of(difference), 1e-8)
+    assert_near(
+        expected_gradient(objective("jensen_shannon"), 1 - t, t, weight), gradient_of(difference), 1e-8
+    )
 
 
 def test_samples_agree_with_the_expansion() -> None:
     alpha, sigma = LEVELS["vp"]
-    exact = gradient_of(lambda parameters: expansion_value(parse("jensen_shannon"), tensor(alpha), tensor(sigma), parameters))
+    exact = gradient_of(
+        lambda parameters: expansion_value(parse("jensen_shannon"), tensor(alpha), tensor(sigma), parameters)
+    )
     gradient, standard_error = sampled_gradient(objective("jensen_shannon"), alpha, sigma)
     assert (standard_error < 5e-3).all()
     assert ((gradient - exact).abs() < 4 * standard_error).all()
@@ -152,12 +172,18 @@ def test_coefficients_scale_their_parts() -> None:
     scores = observe_images(*draw(7))
     coefficients = {"sim": 0.3, "fisher": 2.0, "di": 0.7, "ratio": 1.9}
     mixed = objective("softened_reverse_kl", Parts(**coefficients))(scores).loss
-    separate = [factor * objective("softened_reverse_kl", only(part))(scores).loss for part, factor in coefficients.items()]
+    separate = [
+        factor * objective("softened_reverse_kl", only(part))(scores).loss
+        for part, factor in coefficients.items()
+    ]
     torch.testing.assert_close(mixed, torch.stack(separate).sum(0), rtol=1e-12, atol=1e-12)
     assert Parts(sim=1.0, fisher=0.0, di=1.0, ratio=0.0) == PUBLISHED_PARTS
 
 
-@pytest.mark.parametrize(("one", "other"), [("forward_kl", "alpha:1"), ("jeffreys", "forward_kl+reverse_kl"), ("reverse_kl", "alpha:0")])
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("forward_kl", "alpha:1"), ("jeffreys", "forward_kl+reverse_kl"), ("reverse_kl", "alpha:0")],
+)
 @pytest.mark.parametrize("weighting", WEIGHTINGS)
 def test_equal_divergences_give_equal_losses(one: str, other: str, weighting: Weighting) -> None:
     scores = observe_images(*draw(7))
@@ -173,11 +199,18 @@ def test_weightings_differ_by_a_constant_per_sample(parts: Parts) -> None:
     scores = observe_images(x0, eps, alpha, sigma)
     to_prediction = (sigma**2 / alpha).square().flatten()
     normaliser = (x0 - scores.teacher).detach().abs().mean(dim=[1, 2, 3])
-    losses = {weighting: objective("softened_reverse_kl", parts, weighting)(scores).loss for weighting in WEIGHTINGS}
-    gradients = {weighting: torch.autograd.grad(loss.sum(), x0, retain_graph=True)[0].flatten(1) for weighting, loss in losses.items()}
+    losses = {
+        weighting: objective("softened_reverse_kl", parts, weighting)(scores).loss for weighting in WEIGHTINGS
+    }
+    gradients = {
+        weighting: torch.autograd.grad(loss.sum(), x0, retain_graph=True)[0].flatten(1)
+        for weighting, loss in losses.items()
+    }
     for weighting, factor in (("prediction", to_prediction), ("dmd", to_prediction / normaliser)):
         torch.testing.assert_close(losses[weighting], factor * losses["score"], rtol=1e-12, atol=1e-12)
-        torch.testing.assert_close(gradients[weighting], factor[:, None] * gradients["score"], rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(
+            gradients[weighting], factor[:, None] * gradients["score"], rtol=1e-12, atol=1e-12
+        )
 
 
 def test_metrics_are_detached_numbers() -> None:

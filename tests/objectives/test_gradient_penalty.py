@@ -57,7 +57,10 @@ def test_the_approximate_r1_tends_to_the_exact_one() -> None:
     eps = torch.randn(x.shape, generator=torch.Generator().manual_seed(0), dtype=x.dtype)
     exact = (2 * SLOPE * X[0] + torch.tensor([6.0, 0.0, 0.0])).square().sum().item()
     bias = (SLOPE.sum() ** 2 + 2 * SLOPE.square().sum()).item()
-    found = [GradientPenalty(2.0, approximate=True, step=step)(squares, weigh(SLOPE), x, eps)[1].mean().item() for step in (2.0, 1.0, 0.01)]
+    found = [
+        GradientPenalty(2.0, approximate=True, step=step)(squares, weigh(SLOPE), x, eps)[1].mean().item()
+        for step in (2.0, 1.0, 0.01)
+    ]
     assert found == pytest.approx([exact + step**2 * bias for step in (2.0, 1.0, 0.01)], rel=0.01)
     assert all(abs(far - exact) > abs(near - exact) for far, near in pairwise(found))
 
@@ -65,5 +68,7 @@ def test_the_approximate_r1_tends_to_the_exact_one() -> None:
 def test_both_ends_of_the_difference_have_the_same_dropout_masks() -> None:
     torch.manual_seed(0)
     x = torch.ones(64, 3)
-    _, penalty = GradientPenalty(1.0, approximate=True)(lambda x: {"fine": F.dropout(x, 0.5)}, lambda f: f["fine"].sum(1), x, torch.zeros_like(x))
+    _, penalty = GradientPenalty(1.0, approximate=True)(
+        lambda x: {"fine": F.dropout(x, 0.5)}, lambda f: f["fine"].sum(1), x, torch.zeros_like(x)
+    )
     assert penalty.tolist() == [0.0] * 64

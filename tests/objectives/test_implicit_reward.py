@@ -7,27 +7,34 @@ import torch
 from torch import Tensor
 
 from distill.config.errors import UserError
-from distill.diffusion.guidance import Guidance, Sides
+from distill.diffusion.guidance import CFGPrediction, Guidance
 from distill.diffusion.noise_levels import LogNormal
 from distill.diffusion.schedules import DDPM, EDM, Flow
 from distill.divergences import parse
 from distill.networks.exact.gaussian_mixture import GaussianMixture
 from distill.networks.mlp import MLP, MLPConfig
 from distill.objectives import distribution_matching
-from distill.objectives.term import Student
+from distill.objectives.term import TermInputs
 from distill.objectives.terms.implicit_reward import Settings, implicit_reward
 from distill.objectives.weighting import Weighting
 from distill.training.batches import Batch
 from distill.training.distillation.losses import Method, Networks, WeightedTerm, generator_loss
-from distill.types import Condition, Generator, NoiseSchedule, Scores, like
+from distill.types import Condition, Generator, NoiseSchedule, Scores, expand_like
 
 SCHEDULES = {"edm": EDM(), "ddpm": DDPM.linear(), "flow": Flow()}
 LABELS = torch.tensor([0, 1, 2, 1, 0])
-T = {"edm": [0.2, 0.7, 1.0, 2.0, 4.0], "ddpm": [100.0, 300.0, 400.0, 600.0, 800.0], "flow": [0.1, 0.3, 0.5, 0.7, 0.9]}
+T = {
+    "edm": [0.2, 0.7, 1.0, 2.0, 4.0],
+    "ddpm": [100.0, 300.0, 400.0, 600.0, 800.0],
+    "flow": [0.1, 0.3, 0.5, 0.7, 0.9],
+}
 
 
 def mixture(schedule: NoiseSchedule) -> GaussianMixture:
-    weights, means = torch.tensor([1.0, 2.0, 3.0, 1.5]), torch.tensor([[1.0, 0.0], [-1.0, 2.0], [0.0, -1.0], [2.0, 2.0]])
+    weights, means = (
+        torch.tensor([1.0, 2.0, 3.0, 1.5]),
+        torch.tensor([[1.0, 0.0], [-1.0, 2.0], [0.0, -1.0], [2.0, 2.0]]),
+    )
     variances = torch.tensor([[0.5, 0.2], [0.3, 0.9], [0.4, 0.4], [0.1, 0.6]])
     return GaussianMixture(weights, means, variances, schedule, labels=torch.tensor([0, 1, 2, 0])).double()
 
@@ -36,14 +43,18 @@ def draw(count: int) -> Tensor:
     return torch.randn(count, 5, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
 
-def looked_at(name: str, x0: Tensor, eps: Tensor) -> tuple[Student, GaussianMixture, Tensor]:
+def looked_at(name: str, x0: Tensor, eps: Tensor) -> tuple[TermInputs, GaussianMixture, Tensor]:
     """A student's samples noised, and what the teacher says of them."""
-    schedule, teacher, t = SCHEDULES[name], mixture(SCHEDULES[name]), torch.tensor(T[name], dtype=torch.float64)
-    alpha, sigma = like(schedule.alpha(t), x0), like(schedule.sigma(t), x0)
+    schedule, teacher, t = (
+        SCHEDULES[name],
+        mixture(SCHEDULES[name]),
+        torch.tensor(T[name], dtype=torch.float64),
+    )
+    alpha, sigma = expand_like(schedule.alpha(t), x0), expand_like(schedule.sigma(t), x0)
     x_t = alpha * x0 + sigma * eps
-    sides = Sides(teacher(x_t, t, Condition(LABELS)), teacher(x_t, t, Condition()))
-    scores = Scores(x0, x_t, alpha, sigma, sides.given, sides.given, x0.new_zeros(5))
-    return Student(scores, Condition(LABELS), None, Still(), None, sides), teacher, t
+    sides = CFGPrediction(teacher(x_t, t, Condition(LABELS)), teacher(x_t, t, Condition()))
+    scores = Scores(x0, x_t, alpha, sigma, sides.conditional, sides.conditional, x0.new_zeros(5))
+    return TermInputs(scores, Condition(LABELS), None, Still(), None, sides), teacher, t
 
 
 class Still(Generator):
@@ -59,7 +70,9 @@ def test_its_descent_makes_the_condition_more_likely(name: str) -> None:
     x0, eps = draw(2)
     x0.requires_grad_(True)
     student, teacher, t = looked_at(name, x0, eps)
-    found = torch.autograd.grad(2 * implicit_reward(student, "score").loss.sum(), x0, retain_graph=True)[0]  # per dimension, of which there are two
+    found = torch.autograd.grad(2 * implicit_reward(student, "score").loss.sum(), x0, retain_graph=True)[
+        0
+    ]  # per dimension, of which there are two
     x_t = student.scores.x_t
     posterior = teacher.log_density(x_t, t, Condition(LABELS)) - teacher.log_density(x_t, t, Condition())
     expected = torch.autograd.grad(-posterior.sum(), x0)[0]
@@ -77,14 +90,28 @@ def test_weightings_are_the_objective_s(weighting: Weighting) -> None:
     factor = {
         "score": (student.scores.alpha / student.scores.sigma).square(),
         "prediction": torch.ones(5, 1, dtype=torch.float64),
-        "dmd": 1 / (x0 - student.sides.given).detach().abs().mean(1, keepdim=True),
+        "dmd": 1 / (x0 - student.sides.conditional).detach().abs().mean(1, keepdim=True),
     }[weighting]
-    torch.testing.assert_close(found, (-factor * (student.sides.given - student.sides.none) / 2).detach(), rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(
+        found,
+        (-factor * (student.sides.conditional - student.sides.unconditional) / 2).detach(),
+        rtol=1e-10,
+        atol=1e-12,
+    )
 
 
-def step(weighting: Weighting, guidance: Guidance, weight: float, fake: MLP, cond: Condition) -> tuple[Tensor, dict]:
+def step(
+    weighting: Weighting, guidance: Guidance, weight: float, fake: MLP, cond: Condition
+) -> tuple[Tensor, dict]:
     """Gradient of the whole generator loss with respect to the samples, and the metrics."""
-    term = WeightedTerm("implicit_reward", Settings(weight=1.0, weighting=weighting).build(), weight, 0, False, needs_sides=True)
+    term = WeightedTerm(
+        "implicit_reward",
+        Settings(weight=1.0, weighting=weighting).build(),
+        weight,
+        0,
+        False,
+        needs_sides=True,
+    )
     levels, u = LogNormal(mean=0.0), torch.tensor([0.1, 0.3, 0.5, 0.7, 0.9], dtype=torch.float64)
 
     def objective(scores: Scores):
@@ -93,7 +120,9 @@ def step(weighting: Weighting, guidance: Guidance, weight: float, fake: MLP, con
     method = Method(objective, False, 1.0, None, (term,) if weight else (), levels, levels, guidance)
     x0, eps = draw(2)
     x0.requires_grad_(True)
-    losses, metrics = generator_loss(Networks(mixture(EDM()), fake, Still()), method, Batch(x0, cond, u, eps, u, eps, None, eps), x0, 0)
+    losses, metrics = generator_loss(
+        Networks(mixture(EDM()), fake, Still()), method, Batch(x0, cond, u, eps, u, eps, None, eps), x0, 0
+    )
     return torch.autograd.grad(sum(losses.values()), x0)[0], metrics
 
 
@@ -135,9 +164,14 @@ def test_without_a_label_nothing_is_asked_for() -> None:
 def test_it_needs_a_condition_and_both_sides() -> None:
     unlabelled = Still()
     unlabelled.label_count = 0
-    with pytest.raises(UserError, match="terms: implicit_reward needs a condition; expected a teacher of labels or text"):
+    with pytest.raises(
+        UserError, match="terms: implicit_reward needs a condition; expected a teacher of labels or text"
+    ):
         Settings(weight=1.0).check(unlabelled)
     nothing = torch.zeros(5, 2)
     scores = Scores(nothing, nothing, torch.ones(5, 1), torch.ones(5, 1), nothing, nothing, torch.zeros(5))
-    with pytest.raises(ValueError, match="terms: implicit_reward needs the teacher's predictions with a condition and without one"):
-        implicit_reward(Student(scores, Condition(LABELS), None, Still(), None))
+    with pytest.raises(
+        ValueError,
+        match="terms: implicit_reward needs the teacher's predictions with a condition and without one",
+    ):
+        implicit_reward(TermInputs(scores, Condition(LABELS), None, Still(), None))

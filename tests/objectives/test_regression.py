@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from distill.networks.exact.affine import Affine
-from distill.objectives.term import Student
+from distill.objectives.term import TermInputs
 from distill.objectives.terms.regression import regression
 from distill.types import Condition, Pairs, Scores
 
@@ -14,13 +14,19 @@ Z = torch.tensor([[1.0, 0.0], [0.0, 2.0], [1.0, 1.0]])
 X = torch.tensor([[4.0, 0.0], [1.0, 5.0], [2.0, 1.0]])
 
 
-def student() -> Student:
+def student() -> TermInputs:
     """x = z + 1 for label 0 and z + (0, 3) for label 1; the differences are (-2, 1), (-1, 0), (0, 1)."""
     generator = Affine(2, label_count=2)
     generator.mean.data = torch.tensor([[1.0, 1.0], [0.0, 3.0]])
     nothing = torch.zeros(3, 2)
     scores = Scores(nothing, nothing, torch.ones(3, 1), torch.ones(3, 1), nothing, nothing, torch.zeros(3))
-    return Student(scores, Condition(torch.tensor([1, 1, 1])), None, generator, Pairs(Z, Condition(torch.tensor([0, 1, 0])), X))
+    return TermInputs(
+        scores,
+        Condition(torch.tensor([1, 1, 1])),
+        None,
+        generator,
+        Pairs(Z, Condition(torch.tensor([0, 1, 0])), X),
+    )
 
 
 def test_l2_is_the_mean_squared_difference_of_the_pairs() -> None:
@@ -30,9 +36,19 @@ def test_l2_is_the_mean_squared_difference_of_the_pairs() -> None:
 
 
 def test_pseudo_huber_is_its_root_far_from_c_and_its_half_over_c_near_it() -> None:
-    torch.testing.assert_close(regression(student(), "pseudo_huber", c=1.5).loss, torch.tensor([2.5, 0.5, 0.5]).add(2.25).sqrt() - 1.5)
-    torch.testing.assert_close(regression(student(), "pseudo_huber", c=1e-6).loss, torch.tensor([2.5, 0.5, 0.5]).sqrt())
-    torch.testing.assert_close(regression(student(), "pseudo_huber", c=100.0).loss * 200, torch.tensor([2.5, 0.5, 0.5]), rtol=1e-2, atol=0)
+    torch.testing.assert_close(
+        regression(student(), "pseudo_huber", c=1.5).loss,
+        torch.tensor([2.5, 0.5, 0.5]).add(2.25).sqrt() - 1.5,
+    )
+    torch.testing.assert_close(
+        regression(student(), "pseudo_huber", c=1e-6).loss, torch.tensor([2.5, 0.5, 0.5]).sqrt()
+    )
+    torch.testing.assert_close(
+        regression(student(), "pseudo_huber", c=100.0).loss * 200,
+        torch.tensor([2.5, 0.5, 0.5]),
+        rtol=1e-2,
+        atol=0,
+    )
 
 
 def test_its_gradient_reaches_the_student_alone() -> None:

@@ -37,7 +37,9 @@ REVERSE_KL_ROWS = [row for row in ROWS if row["divergence"] == "reverse_kl"]
 WEIGHTINGS = ["score", "prediction", "dmd"]
 
 
-def objective(distance: Distance = "l2", alpha: float = 1.0, c: float = 0.01, weighting: Weighting = "score") -> functools.partial:
+def objective(
+    distance: Distance = "l2", alpha: float = 1.0, c: float = 0.01, weighting: Weighting = "score"
+) -> functools.partial:
     return functools.partial(score_matching, distance=distance, alpha=alpha, c=c, weighting=weighting)
 
 
@@ -75,7 +77,9 @@ def distance_value(distance: Distance, gap: Tensor, c: float) -> Tensor:
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize(("distance", "c"), [("l2", 0.0), ("pseudo_huber", 0.3), ("pseudo_huber", 2.0)])
 @pytest.mark.parametrize("weighting", ["score", "prediction"])
-def test_gradient_is_that_of_the_distance_at_fixed_samples(level: str, distance: Distance, c: float, weighting: Weighting) -> None:
+def test_gradient_is_that_of_the_distance_at_fixed_samples(
+    level: str, distance: Distance, c: float, weighting: Weighting
+) -> None:
     alpha, sigma = map(tensor, LEVELS[level])
     unit = alpha / sigma**2 if weighting == "score" else tensor(1.0)
 
@@ -83,12 +87,19 @@ def test_gradient_is_that_of_the_distance_at_fixed_samples(level: str, distance:
         student = gaussian(*parameters)
 
         def rho(_q: object, x: Tensor, _u: Tensor) -> Tensor:
-            gap = unit * (TEACHER.prediction(x, alpha[None], sigma[None]) - student.prediction(x, alpha[None], sigma[None]))
+            gap = unit * (
+                TEACHER.prediction(x, alpha[None], sigma[None])
+                - student.prediction(x, alpha[None], sigma[None])
+            )
             return distance_value(distance, gap**2, c)
 
         return integrate(rho, alpha, sigma, STUDENT)
 
-    assert_near(expected_gradient(objective(distance, c=c, weighting=weighting), alpha, sigma), gradient_of(exact), 1e-10)
+    assert_near(
+        expected_gradient(objective(distance, c=c, weighting=weighting), alpha, sigma),
+        gradient_of(exact),
+        1e-10,
+    )
 
 
 @pytest.mark.parametrize(("distance", "c"), [("l2", 0.0), ("pseudo_huber", 1.0)])
@@ -103,10 +114,18 @@ def test_gradient_of_images(distance: Distance, c: float) -> None:
     density = (-grid.square().sum(1) / 2).exp()
 
     def exact(parameters: Tensor) -> Tensor:
-        gap = (IMAGE_TEACHER.score(x, *levels) - gaussian(*parameters).score(x, *levels)).square().sum(dim=[1, 2, 3])
+        gap = (
+            (IMAGE_TEACHER.score(x, *levels) - gaussian(*parameters).score(x, *levels))
+            .square()
+            .sum(dim=[1, 2, 3])
+        )
         return (density * distance_value(distance, gap, c)).sum() / density.sum()
 
-    assert_near(expected_image_gradient(objective(distance, c=c), alpha, sigma), gradient_of(exact, IMAGE_STUDENT), 1e-8)
+    assert_near(
+        expected_image_gradient(objective(distance, c=c), alpha, sigma),
+        gradient_of(exact, IMAGE_STUDENT),
+        1e-8,
+    )
 
 
 def test_samples_agree_with_the_oracle() -> None:
@@ -121,10 +140,14 @@ def test_l2_is_twice_sid(alpha: float) -> None:
     """Zhou et al. 2024, eq. 23: (teacher - fake).((teacher - x_0) - alpha (teacher - fake)) / mean|x_0 - teacher|."""
     scores = observe_images(*(part.requires_grad_() for part in draw(7)))
     gap = scores.teacher - scores.fake
-    published = (gap * (scores.teacher - scores.x0 - alpha * gap)).sum(dim=[1, 2, 3]) / (scores.x0 - scores.teacher).abs().mean(dim=[1, 2, 3])
+    published = (gap * (scores.teacher - scores.x0 - alpha * gap)).sum(dim=[1, 2, 3]) / (
+        scores.x0 - scores.teacher
+    ).abs().mean(dim=[1, 2, 3])
     output = score_matching(scores, alpha=alpha)
     torch.testing.assert_close(output.loss, 2 * published, rtol=1e-12, atol=1e-12)
-    torch.testing.assert_close(output.metrics["score_gap"], gap.detach().square().sum(dim=[1, 2, 3]), rtol=1e-12, atol=0)
+    torch.testing.assert_close(
+        output.metrics["score_gap"], gap.detach().square().sum(dim=[1, 2, 3]), rtol=1e-12, atol=0
+    )
     assert not output.metrics["score_gap"].requires_grad
 
 
@@ -138,11 +161,17 @@ def test_weightings_differ_by_a_constant_per_sample(distance: Distance) -> None:
     k = (sigma[0].square() / alpha[0]).item()
     to_prediction = torch.full((7,), k**2 if distance == "l2" else k, dtype=torch.float64)
     normaliser = (x0 - scores.teacher).detach().abs().mean(dim=[1, 2, 3])
-    losses = {w: objective(distance, 1.2, 0.4 if w == "score" else 0.4 * k, w)(scores).loss for w in WEIGHTINGS}
-    gradients = {w: torch.autograd.grad(loss.sum(), x0, retain_graph=True)[0].flatten(1) for w, loss in losses.items()}
+    losses = {
+        w: objective(distance, 1.2, 0.4 if w == "score" else 0.4 * k, w)(scores).loss for w in WEIGHTINGS
+    }
+    gradients = {
+        w: torch.autograd.grad(loss.sum(), x0, retain_graph=True)[0].flatten(1) for w, loss in losses.items()
+    }
     for weighting, factor in (("prediction", to_prediction), ("dmd", to_prediction / normaliser)):
         torch.testing.assert_close(losses[weighting], factor * losses["score"], rtol=1e-12, atol=1e-12)
-        torch.testing.assert_close(gradients[weighting], factor[:, None] * gradients["score"], rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(
+            gradients[weighting], factor[:, None] * gradients["score"], rtol=1e-12, atol=1e-12
+        )
 
 
 def test_gradient_flows_through_both_networks_and_x0() -> None:
@@ -150,7 +179,11 @@ def test_gradient_flows_through_both_networks_and_x0() -> None:
     found = observe_images(*draw(3))
     x0, teacher, fake = (part.clone().requires_grad_() for part in (found.x0, found.teacher, found.fake))
     loss = score_matching(
-        Scores(x0, found.x_t, found.alpha, found.sigma, teacher, fake, found.log_ratio), "pseudo_huber", 1.0, 0.3, "prediction"
+        Scores(x0, found.x_t, found.alpha, found.sigma, teacher, fake, found.log_ratio),
+        "pseudo_huber",
+        1.0,
+        0.3,
+        "prediction",
     ).loss
     gradients = torch.autograd.grad(loss.sum(), (x0, teacher, fake))
     with torch.no_grad():

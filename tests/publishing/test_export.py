@@ -47,9 +47,24 @@ def test_a_network_of_ours_leaves_as_a_pipeline(kind: str, tmp_path: Path) -> No
     for given in ({"generator": torch.Generator().manual_seed(7)}, {"latents": z}):
         made = pipe(labels, output_type="pt", **given).images
         torch.testing.assert_close(made, expected, rtol=0, atol=1e-5)
-    torch.testing.assert_close(images(load_generator(tmp_path / "there"), z, Condition(torch.tensor(labels))), expected, rtol=0, atol=1e-5)
-    assert np.abs(np.asarray(pipe(labels, latents=z).images[1]).reshape(-1) - 255 * expected[1].permute(1, 2, 0).flatten().numpy()).max() <= 0.5001
-    assert pipe(1, latents=z[:1], output_type="np", return_dict=False)[0].shape == (1, *expected.shape[2:], expected.shape[1])
+    torch.testing.assert_close(
+        images(load_generator(tmp_path / "there"), z, Condition(torch.tensor(labels))),
+        expected,
+        rtol=0,
+        atol=1e-5,
+    )
+    assert (
+        np.abs(
+            np.asarray(pipe(labels, latents=z).images[1]).reshape(-1)
+            - 255 * expected[1].permute(1, 2, 0).flatten().numpy()
+        ).max()
+        <= 0.5001
+    )
+    assert pipe(1, latents=z[:1], output_type="np", return_dict=False)[0].shape == (
+        1,
+        *expected.shape[2:],
+        expected.shape[1],
+    )
     if kind == "edm2":  # one autoencoder, not two
         assert pipe.network.generator.denoiser.autoencoder.vae is pipe.autoencoder
     pipe.save_pretrained(tmp_path / "again")
@@ -77,7 +92,13 @@ def test_an_autoencoder_of_the_hub_is_named(tmp_path: Path) -> None:
     network = EDM2(path=ORACLES / "edm2_tiny.pkl", autoencoder="nobody/nothing").load()
     folder = exported(FewStepGenerator(network, 2.5), tmp_path / "export")
     assert json.loads((folder / "config.json").read_text())["network"]["autoencoder"] == "nobody/nothing"
-    assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors", "model_index.json", "network", "pipeline.py"]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "config.json",
+        "model.safetensors",
+        "model_index.json",
+        "network",
+        "pipeline.py",
+    ]
     assert opened(folder).network.generator.denoiser.autoencoder.source == "nobody/nothing"
 
 
@@ -91,14 +112,21 @@ from diffusers import DiffusionPipeline
 pipe = DiffusionPipeline.from_pretrained("{tmp_path / "export"}", trust_remote_code=True)
 print(pipe(class_labels=[3], generator=torch.Generator().manual_seed(5), output_type="pt").images.flatten().tolist())
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "HF_HOME": str(tmp_path / "hf")})
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "HF_HOME": str(tmp_path / "hf")},
+    )
     assert done.returncode == 0, done.stderr
     z = torch.randn(1, 1, 8, 8, generator=torch.Generator().manual_seed(5))
     expected = images(generator, z, Condition(torch.tensor([3]))).flatten().tolist()
     assert json.loads(done.stdout) == pytest.approx(expected, abs=1e-5)
 
 
-def test_from_the_hub_comes_all_that_a_pipeline_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_from_the_hub_comes_all_that_a_pipeline_needs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its loader fetches the files that it thinks it needs: of a repository with an export, the network and its autoencoder."""
     generator = own_student("edm2", tmp_path)
     stored, fetched = exported(generator, tmp_path / "stored"), tmp_path / "fetched"
@@ -108,10 +136,14 @@ def test_from_the_hub_comes_all_that_a_pipeline_needs(tmp_path: Path, monkeypatc
         (fetched / name).parent.mkdir(parents=True, exist_ok=True)
         return str(shutil.copyfile(stored / name, fetched / name))
 
-    def snapshot(repo: str, allow_patterns: Sequence[str], ignore_patterns: Sequence[str], **settings: Any) -> str:
+    def snapshot(
+        repo: str, allow_patterns: Sequence[str], ignore_patterns: Sequence[str], **settings: Any
+    ) -> str:
         assert repo == "me/student"
         for name in names:
-            if any(fnmatch.fnmatch(name, one) for one in allow_patterns) and not any(fnmatch.fnmatch(name, one) for one in ignore_patterns):
+            if any(fnmatch.fnmatch(name, one) for one in allow_patterns) and not any(
+                fnmatch.fnmatch(name, one) for one in ignore_patterns
+            ):
                 fetch(name)
         return str(fetched)
 
@@ -134,19 +166,25 @@ def test_such_a_folder_is_no_teacher_of_diffusers(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=f"^teacher.path: {complaint}"):
         Diffusers(path=str(folder)).load()
     with pytest.raises(UserError, match=f"^teacher.path: {complaint}"):
-        Diffusers(path=str(folder)).outline()
+        Diffusers(path=str(folder)).meta()
     with pytest.raises(UserError, match=f"^--pipeline: {complaint}"):
-        evaluate(["fid", "--pipeline", str(folder), "--protocol", "fd-pixel", "--reference", "digits", "--n", "8"])
+        evaluate(
+            ["fid", "--pipeline", str(folder), "--protocol", "fd-pixel", "--reference", "digits", "--n", "8"]
+        )
     with pytest.raises(UserError, match=r"export: holds a generator; expected a denoiser$"):
         distill.load_teacher(folder)
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    return run_of(own_student("unet", tmp_path), tmp_path / "run", {"name": "native", "path": str(tmp_path / "teacher")})
+    return run_of(
+        own_student("unet", tmp_path), tmp_path / "run", {"name": "native", "path": str(tmp_path / "teacher")}
+    )
 
 
-def test_an_export_is_written_anew_from_the_newest_checkpoint(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_export_is_written_anew_from_the_newest_checkpoint(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     generator = load_generator(run)
     shutil.rmtree(run / "export")
     for step, factor in ((100, 0.5), (200, 2.0)):
@@ -157,11 +195,20 @@ def test_an_export_is_written_anew_from_the_newest_checkpoint(run: Path, tmp_pat
     main(["--run", str(run), "--out", str(tmp_path / "a" / "student")])
     assert capsys.readouterr().out == f"{tmp_path / 'a' / 'student'} is written\n"
     weights = dict(generator.state_dict())
-    assert all(torch.equal(value, weights[name]) for name, value in load_generator(tmp_path / "a" / "student").state_dict().items())
-    assert f'from_pretrained("{tmp_path / "a" / "student"}", trust_remote_code=True)' in (tmp_path / "a" / "student" / "README.md").read_text()
+    assert all(
+        torch.equal(value, weights[name])
+        for name, value in load_generator(tmp_path / "a" / "student").state_dict().items()
+    )
+    assert (
+        f'from_pretrained("{tmp_path / "a" / "student"}", trust_remote_code=True)'
+        in (tmp_path / "a" / "student" / "README.md").read_text()
+    )
     main(["--run", str(run)])
     main(["--run", str(run), "--out", str(run / "export")])  # one that is there is replaced
-    assert all(torch.equal(value, weights[name]) for name, value in load_generator(run / "export").state_dict().items())
+    assert all(
+        torch.equal(value, weights[name])
+        for name, value in load_generator(run / "export").state_dict().items()
+    )
 
 
 def test_what_is_no_export_is_not_replaced(run: Path, tmp_path: Path) -> None:
@@ -173,13 +220,17 @@ def test_what_is_no_export_is_not_replaced(run: Path, tmp_path: Path) -> None:
     (checkpoint / "manifest.json").write_text("{}")
     assert newest_checkpoint(run) == checkpoint
     for folder in (tmp_path / "notes", tmp_path / "notes" / "thesis.txt", tmp_path / "teacher", checkpoint):
-        with pytest.raises(UserError, match=rf"^--out {folder}: is there and holds no export; expected a new folder$"):
+        with pytest.raises(
+            UserError, match=rf"^--out {folder}: is there and holds no export; expected a new folder$"
+        ):
             main(["--run", str(run), "--out", str(folder)])
     assert (tmp_path / "notes" / "thesis.txt").read_text() == "mine"
     with pytest.raises(UserError, match=r"^--private: goes with --push-to-hub only$"):
         main(["--run", str(run), "--private"])
     for name in ("student", "a/b/c", "/student"):
-        with pytest.raises(UserError, match=rf"^--push-to-hub {name}: expected OWNER/NAME, such as me/my-student$"):
+        with pytest.raises(
+            UserError, match=rf"^--push-to-hub {name}: expected OWNER/NAME, such as me/my-student$"
+        ):
             main(["--run", str(run), "--push-to-hub", name])
     with pytest.raises(UserError, match=r"thesis.txt/student: cannot be made in .*thesis.txt$"):
         main(["--run", str(run), "--out", str(tmp_path / "notes" / "thesis.txt" / "student")])
@@ -205,7 +256,12 @@ class Hub:
 
     def upload_folder(self, repo_id: str, folder_path: Path) -> None:
         self.calls.append((repo_id, folder_path))
-        self.files.update({path.relative_to(folder_path).as_posix(): path.read_text(errors="replace") for path in Path(folder_path).rglob("*.*")})
+        self.files.update(
+            {
+                path.relative_to(folder_path).as_posix(): path.read_text(errors="replace")
+                for path in Path(folder_path).rglob("*.*")
+            }
+        )
 
 
 @pytest.fixture
@@ -216,12 +272,24 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> type[Hub]:
     return hub
 
 
-def test_an_upload_is_the_export_under_its_name(run: Path, hub: type[Hub], capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_upload_is_the_export_under_its_name(
+    run: Path, hub: type[Hub], capsys: pytest.CaptureFixture[str]
+) -> None:
     main(["--run", str(run), "--push-to-hub", "me/student", "--private"])
     assert hub.calls == [("me/student", True, True), ("me/student", run / "export")]
-    assert sorted(hub.files) == ["README.md", "config.json", "model.safetensors", "model_index.json", "network/network.py", "pipeline.py"]
+    assert sorted(hub.files) == [
+        "README.md",
+        "config.json",
+        "model.safetensors",
+        "model_index.json",
+        "network/network.py",
+        "pipeline.py",
+    ]
     assert 'DiffusionPipeline.from_pretrained("me/student", trust_remote_code=True)' in hub.files["README.md"]
-    assert capsys.readouterr().out == f"{run / 'export'} is written\nhttps://huggingface.co/me/student is uploaded\n"
+    assert (
+        capsys.readouterr().out
+        == f"{run / 'export'} is written\nhttps://huggingface.co/me/student is uploaded\n"
+    )
 
 
 @pytest.mark.parametrize(
@@ -231,13 +299,21 @@ def test_an_upload_is_the_export_under_its_name(run: Path, hub: type[Hub], capsy
             HFValidationError("Repo id must use alphanumeric chars: 'me/my student'.\nMore."),
             "cannot be uploaded (Repo id must use alphanumeric chars: 'me/my student'.)",
         ),
-        (HTTPError("[Errno -2] Name or service not known"), "cannot be uploaded ([Errno -2] Name or service not known)"),
+        (
+            HTTPError("[Errno -2] Name or service not known"),
+            "cannot be uploaded ([Errno -2] Name or service not known)",
+        ),
         (ConnectionError(), "cannot be uploaded (ConnectionError)"),
         (None, "there is no token of the hub; expected one from hf auth login, or in HF_TOKEN"),
     ],
 )
 def test_what_cannot_be_uploaded_stays_on_disk(
-    run: Path, hub: type[Hub], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: Exception | None, reason: str
+    run: Path,
+    hub: type[Hub],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    error: Exception | None,
+    reason: str,
 ) -> None:
     """One line, exit code 2."""
     before = load_generator(run)
@@ -248,6 +324,12 @@ def test_what_cannot_be_uploaded_stays_on_disk(
     with pytest.raises(SystemExit) as stopped:
         run_command(main)
     assert stopped.value.code == 2
-    assert capsys.readouterr().err == f"error: --push-to-hub me/my student: {reason}; {run / 'export'} is written\n"
+    assert (
+        capsys.readouterr().err
+        == f"error: --push-to-hub me/my student: {reason}; {run / 'export'} is written\n"
+    )
     z = torch.randn(1, 1, 8, 8)
-    torch.testing.assert_close(opened(run / "export")(2, latents=z, output_type="pt").images, images(before, z, Condition(torch.tensor([2]))))
+    torch.testing.assert_close(
+        opened(run / "export")(2, latents=z, output_type="pt").images,
+        images(before, z, Condition(torch.tensor([2]))),
+    )

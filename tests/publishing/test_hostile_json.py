@@ -19,7 +19,7 @@ from distill.data.archives import open_files
 from distill.data.sources.array import read_array
 from distill.networks.diffusers.pipeline import left_out_parts
 from distill.networks.few_step_generator import FewStepGenerator
-from distill.networks.folder import load_denoiser, load_generator, outline_denoiser, save_generator
+from distill.networks.folder import load_denoiser, load_generator, meta_denoiser, save_generator
 from distill.publishing.model_card import write_card
 from distill.publishing.report.page import write_report
 from distill.rewards.pretrained.classifier import is_own, load_classifier
@@ -39,7 +39,9 @@ ABSENT = object()
 def places(value: Any, above: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
     """The way to every part of nested data, the whole first."""
     yield above
-    for key, inner in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+    for key, inner in (
+        value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    ):
         yield from places(inner, (*above, key))
 
 
@@ -79,18 +81,26 @@ def read_all(path: Path, read: Callable[[], object]) -> int:
 
 @pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
 def test_descriptions_of_networks(tmp_path: Path) -> None:
-    teacher, classifier = (Path(shutil.copytree(f"assets/digits-{name}", tmp_path / name)) for name in ("teacher", "classifier"))
+    teacher, classifier = (
+        Path(shutil.copytree(f"assets/digits-{name}", tmp_path / name)) for name in ("teacher", "classifier")
+    )
     student = tmp_path / "student"
     student.mkdir()
     save_generator(FewStepGenerator(load_denoiser(teacher), 2.5, 0.5), student)
     assert read_all(teacher / "config.json", lambda: load_denoiser(teacher)) > 100
-    assert read_all(teacher / "config.json", lambda: outline_denoiser(teacher)) > 100
+    assert read_all(teacher / "config.json", lambda: meta_denoiser(teacher)) > 100
     assert read_all(student / "config.json", lambda: load_generator(student)) > 100
-    assert read_all(classifier / "config.json", lambda: is_own(classifier) and load_classifier(classifier)) > 50
+    assert (
+        read_all(classifier / "config.json", lambda: is_own(classifier) and load_classifier(classifier)) > 50
+    )
 
 
 def test_the_index_of_a_pipeline(tmp_path: Path) -> None:
-    index = {"_class_name": "StableDiffusion3Pipeline", "text_encoder": ["transformers", "CLIPTextModel"], "text_encoder_3": [None, None]}
+    index = {
+        "_class_name": "StableDiffusion3Pipeline",
+        "text_encoder": ["transformers", "CLIPTextModel"],
+        "text_encoder_3": [None, None],
+    }
     (tmp_path / "model_index.json").write_text(json.dumps(index))
     assert "text_encoder_3" in left_out_parts(tmp_path)
     read_all(tmp_path / "model_index.json", lambda: left_out_parts(tmp_path))
@@ -117,8 +127,21 @@ def test_what_a_report_tells_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     run = finished_run(tmp_path)
     spread = {"mean": 0.5, "std": 0.1, "min": 0.4}
     results = {"summary": {"fd": spread}, "repetitions": [{}, {}]}
-    sweep = {"metric": "FD", "protocol": "fd-pixel", "n": 80, "checkpoints": {"3": {"fd": spread}}, "best": {"step": 3, "results": results}}
-    score = {"title": "PickScore", "sheet": "x.png", "convention": "", "mean": 1.0, "standard_error": 0.1, "also": {}}
+    sweep = {
+        "metric": "FD",
+        "protocol": "fd-pixel",
+        "n": 80,
+        "checkpoints": {"3": {"fd": spread}},
+        "best": {"step": 3, "results": results},
+    }
+    score = {
+        "title": "PickScore",
+        "sheet": "x.png",
+        "convention": "",
+        "mean": 1.0,
+        "standard_error": 0.1,
+        "also": {},
+    }
     preference = {
         "prompts": {"departures": [], "count": 2, "set": "x"}, "per_prompt": 1, "independent": 2, "notes": [],
         "scores": {"pickscore": {**score, "by_category": {"a": {"count": 1, "mean": 1.0, "standard_error": None}}}},
@@ -126,8 +149,14 @@ def test_what_a_report_tells_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     for name, content in {
         "sweep.json": sweep,
         "preference.json": preference,
-        "calibration.json": {"predicted": [0.0, 1.0], "observed": [0.1, 0.9], "real": [5, 6], "student": [6, 5]},
-        "eval.json": json.loads((run / "eval.json").read_text()) | {"warnings": ["few images"], "skipped": {"recall": "no features"}},
+        "calibration.json": {
+            "predicted": [0.0, 1.0],
+            "observed": [0.1, 0.9],
+            "real": [5, 6],
+            "student": [6, 5],
+        },
+        "eval.json": json.loads((run / "eval.json").read_text())
+        | {"warnings": ["few images"], "skipped": {"recall": "no features"}},
     }.items():
         (run / name).write_text(json.dumps(content))
 
@@ -144,8 +173,19 @@ def test_what_a_report_tells_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_a_card_names_the_file_that_it_cannot_tell_of(tmp_path: Path) -> None:
     run, export = finished_run(tmp_path), tmp_path / "export"
     export.mkdir()
-    (export / "config.json").write_text(json.dumps({"format": "distill/1", "kind": "generator", "network": {"class": "UNet", "label_count": 10}}))
-    named = {"source": {"of": "the student"}, "protocol": "clean", "departures": [], "metric": "FID", "summary": {"fd": {"mean": 2.0}}, "n": 9}
+    (export / "config.json").write_text(
+        json.dumps(
+            {"format": "distill/1", "kind": "generator", "network": {"class": "UNet", "label_count": 10}}
+        )
+    )
+    named = {
+        "source": {"of": "the student"},
+        "protocol": "clean",
+        "departures": [],
+        "metric": "FID",
+        "summary": {"fd": {"mean": 2.0}},
+        "n": 9,
+    }
     (run / "fid.json").write_text(json.dumps(named))
 
     def read() -> None:
@@ -165,7 +205,9 @@ def test_results_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     for path in paths:
         assert read_all(path, lambda: evaluate(["compare", *map(str, paths)])) > 100
     paths[0].write_text(json.dumps({**RESULT, "reference": {}}))
-    with pytest.raises(UserError, match=r"a.json: has no reference.sha256; expected what python -m eval fid writes$"):
+    with pytest.raises(
+        UserError, match=r"a.json: has no reference.sha256; expected what python -m eval fid writes$"
+    ):
         read_results(paths[0])
     capsys.readouterr()
 
@@ -173,7 +215,9 @@ def test_results_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 def test_an_earlier_sweep(tmp_path: Path) -> None:
     expected = {"format": "distill-sweep/2", "n": 80, "protocol": "fd-pixel"}
     measured = {"fd": {"mean": 1.0, "std": 0.0, "min": 1.0}}
-    (tmp_path / "sweep.json").write_text(json.dumps({**expected, "checkpoints": {"3": measured}, "best": {"step": 3, "results": {}}}))
+    (tmp_path / "sweep.json").write_text(
+        json.dumps({**expected, "checkpoints": {"3": measured}, "best": {"step": 3, "results": {}}})
+    )
     assert continued(tmp_path / "sweep.json", expected)["checkpoints"] == {"3": measured}
     assert read_all(tmp_path / "sweep.json", lambda: continued(tmp_path / "sweep.json", expected)) > 20
 
@@ -190,7 +234,14 @@ def test_captions_of_coco(tmp_path: Path) -> None:
     read_all(path, lambda: read_prompt_set(str(path)))
 
 
-HEADERS = [b"{'descr': '|u1', 'fortran_order': False, 'shape': (2, 4, 4)", b"{'descr': (", b"\x00\xff\xfe", b"[" * 200, b"{'descr': '|u1'}", b""]
+HEADERS = [
+    b"{'descr': '|u1', 'fortran_order': False, 'shape': (2, 4, 4)",
+    b"{'descr': (",
+    b"\x00\xff\xfe",
+    b"[" * 200,
+    b"{'descr': '|u1'}",
+    b"",
+]
 
 
 @pytest.mark.parametrize("header", HEADERS)

@@ -43,7 +43,11 @@ class Scale(Denoiser):
 
 
 def test_the_readme_s_snippet_makes_images_in_range_and_without_a_graph(tmp_path: Path) -> None:
-    (code,) = [code for code in re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL) if "load_generator" in code]
+    (code,) = [
+        code
+        for code in re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+        if "load_generator" in code
+    ]
     teacher = save_random_teacher(tmp_path / "teacher")
     with torch.no_grad():
         for parameter in teacher.parameters():
@@ -83,7 +87,9 @@ def test_images_are_clamped_and_what_is_not_finite_stays_so() -> None:
 def test_the_bytes_of_an_image_are_those_that_it_had_without_the_clamp() -> None:
     """So that no measured number changes: all that is measured is bytes, whose levels 0 and 255 are where [-1, 1] ends."""
     values = torch.linspace(-3, 3, 24_001).reshape(1, 1, 1, -1)
-    levels = np.floor(np.clip(values.numpy().astype(np.float32) * np.float32(127.5) + 128, 0, 255)).astype(np.uint8)
+    levels = np.floor(np.clip(values.numpy().astype(np.float32) * np.float32(127.5) + 128, 0, 255)).astype(
+        np.uint8
+    )
     shown = to_bytes(ImageGenerator(Scale(1.0, (1, 1, 24_001)), 1.0)(values, Condition()))
     assert np.array_equal(shown.numpy(), levels)
 

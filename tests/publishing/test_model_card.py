@@ -55,7 +55,10 @@ def run_code(folder: Path, seed: int) -> tuple[Any, str]:
 
 def students_of_diffusers(kind: str, folder: Path) -> tuple[FewStepGenerator, dict[str, Any], str]:
     """A student, its teacher's settings, and the call that its card is to show."""
-    make = {"lora": tiny_pipelines.stable_diffusion, "labels": lambda path: tiny_pipelines.ddpm(path, classes=5)}
+    make = {
+        "lora": tiny_pipelines.stable_diffusion,
+        "labels": lambda path: tiny_pipelines.ddpm(path, classes=5),
+    }
     path = make.get(kind, getattr(tiny_pipelines, kind, None))(folder / "teacher")  # type: ignore[misc]
     size = {"resolution": 16} if kind in ("flux", "lora") else {}
     calls = {
@@ -67,7 +70,9 @@ def students_of_diffusers(kind: str, folder: Path) -> tuple[FewStepGenerator, di
         "labels": "sample = generator.decode(generator(torch.randn(1, *generator.noise_shape), Condition(torch.tensor([0]))))[0]",
     }
     teacher = Diffusers(path=str(path), **size).load()
-    generator = LoRA(rank=2).build(teacher, 1e4) if kind in ("lora", "flux") else FewStepGenerator(teacher, 1e4)
+    generator = (
+        LoRA(rank=2).build(teacher, 1e4) if kind in ("lora", "flux") else FewStepGenerator(teacher, 1e4)
+    )
     for name, parameter in generator.named_parameters():
         if kind not in ("lora", "flux") or ".lora_B." in name:
             parameter.data.add_(0.05 * torch.randn_like(parameter))
@@ -85,7 +90,11 @@ def test_the_code_of_a_card_makes_the_student_s_image(kind: str, tmp_path: Path)
     assert line == call
     torch.manual_seed(3)
     z = torch.randn(1, *generator.image_shape)
-    cond = generator.encode_prompts([PROMPT]) if generator.takes_text else Condition(torch.tensor([0]) if generator.label_count else None)
+    cond = (
+        generator.encode_prompts([PROMPT])
+        if generator.takes_text
+        else Condition(torch.tensor([0]) if generator.label_count else None)
+    )
     expected = images(generator, z, cond)[0].permute(1, 2, 0).numpy()
     if kind == "labels":
         made = (made / 2 + 0.5).clamp(0, 1).permute(1, 2, 0).numpy() * 255
@@ -106,46 +115,109 @@ def test_the_code_of_a_card_of_ours(kind: str, tmp_path: Path) -> None:
     z = torch.randn(1, *generator.image_shape)
     card = (run / "export" / "README.md").read_text()
     data = huggingface_hub.ModelCard(card).data
-    assert data.tags == ["one-step", "diffusion-distillation", "distribution_matching", type(getattr(generator, "denoiser", generator)).__name__]
+    assert data.tags == [
+        "one-step",
+        "diffusion-distillation",
+        "distribution_matching",
+        type(getattr(generator, "denoiser", generator)).__name__,
+    ]
     if kind == "unet":
         assert line == "image = pipe(class_labels=[0]).images[0]"
-        assert np.abs(np.asarray(made, dtype=float) - 255 * images(generator, z, Condition(torch.tensor([0])))[0, 0].numpy()).max() <= 0.51
-        assert (data.library_name, data.pipeline_tag, data.base_model) == ("diffusers", "unconditional-image-generation", None)
-        assert "Makes each image in one network evaluation. Distilled from `assets/digits-teacher` by distribution_matching (jensen_shannon)." in card
+        assert (
+            np.abs(
+                np.asarray(made, dtype=float)
+                - 255 * images(generator, z, Condition(torch.tensor([0])))[0, 0].numpy()
+            ).max()
+            <= 0.51
+        )
+        assert (data.library_name, data.pipeline_tag, data.base_model) == (
+            "diffusers",
+            "unconditional-image-generation",
+            None,
+        )
+        assert (
+            "Makes each image in one network evaluation. Distilled from `assets/digits-teacher` by distribution_matching (jensen_shannon)."
+            in card
+        )
     else:
         with torch.no_grad():
             torch.testing.assert_close(made, generator(z, Condition())[0])
-        assert sorted(path.name for path in (run / "export").iterdir()) == ["README.md", "config.json", "model.safetensors"]
+        assert sorted(path.name for path in (run / "export").iterdir()) == [
+            "README.md",
+            "config.json",
+            "model.safetensors",
+        ]
         assert (data.library_name, data.pipeline_tag) == ("distill", None)
-        assert "Makes each sample in one network evaluation. Distilled from a teacher of the kind `gaussian_mixture`" in card
+        assert (
+            "Makes each sample in one network evaluation. Distilled from a teacher of the kind `gaussian_mixture`"
+            in card
+        )
 
 
 def test_a_card_names_teacher_results_and_recipe(tmp_path: Path) -> None:
     generator, teacher, _ = students_of_diffusers("lora", tmp_path)
     run = run_of(generator, tmp_path / "run", teacher)
-    published = {"name": "diffusers", "path": "stabilityai/stable-diffusion-xl-base-1.0", "revision": "main", "variant": "fp16"}
-    config = yaml.safe_load((run / "config.yaml").read_text()) | {"teacher": published, "prompts": {"name": "text_file", "path": "prompts.txt"}}
+    published = {
+        "name": "diffusers",
+        "path": "stabilityai/stable-diffusion-xl-base-1.0",
+        "revision": "main",
+        "variant": "fp16",
+    }
+    config = yaml.safe_load((run / "config.yaml").read_text()) | {
+        "teacher": published,
+        "prompts": {"name": "text_file", "path": "prompts.txt"},
+    }
     (run / "config.yaml").write_text(yaml.safe_dump(config))
     write_card(run / "export", run, "me/student")
     card = (run / "export" / "README.md").read_text()
     assert f"Not measured yet; `python -m eval --run {run}` does" in card
     setup, _ = code_of(card)
     assert setup.splitlines()[0] == "from diffusers import LCMScheduler, DiffusionPipeline"
-    assert 'DiffusionPipeline.from_pretrained("stabilityai/stable-diffusion-xl-base-1.0", revision="main", variant="fp16")' in setup
+    assert (
+        'DiffusionPipeline.from_pretrained("stabilityai/stable-diffusion-xl-base-1.0", revision="main", variant="fp16")'
+        in setup
+    )
     assert 'pipe.load_lora_weights("me/student")' in setup
     assert 'LCMScheduler.from_pretrained("me/student", subfolder="scheduler")' in setup
-    (run / "meta.json").write_text(json.dumps({"versions": {"python": "3.11", "torch": "2.9"}, "commit": "abc1234", "machine": "Linux, 2 cores"}))
+    (run / "meta.json").write_text(
+        json.dumps(
+            {"versions": {"python": "3.11", "torch": "2.9"}, "commit": "abc1234", "machine": "Linux, 2 cores"}
+        )
+    )
     (run / "stats.jsonl").write_text('{"step": 3, "images": 192, "seconds": 12.4}\n')
-    student, real = {"fd_pixel": 0.12345, "precision": 0.9, "held_out": {}}, {"fd_pixel": 0.0381, "recall": 0.5}
-    measured = {"protocol": "fd-pixel", "n": 500, "seed": 3, "student": student, "teacher": real, "sampling": {"teacher_evaluations": 35}}
+    student, real = (
+        {"fd_pixel": 0.12345, "precision": 0.9, "held_out": {}},
+        {"fd_pixel": 0.0381, "recall": 0.5},
+    )
+    measured = {
+        "protocol": "fd-pixel",
+        "n": 500,
+        "seed": 3,
+        "student": student,
+        "teacher": real,
+        "sampling": {"teacher_evaluations": 35},
+    }
     (run / "eval.json").write_text(json.dumps(measured))
-    fid = {"protocol": "edm-50k", "metric": "FID", "departures": ["10 images"], "n": 10, "summary": {"fd": {"mean": 2.34567}}}
+    fid = {
+        "protocol": "edm-50k",
+        "metric": "FID",
+        "departures": ["10 images"],
+        "n": 10,
+        "summary": {"fd": {"mean": 2.34567}},
+    }
     (run / "fid.json").write_text(json.dumps({**fid, "source": {"of": "the student"}}))
     write_card(run / "export", run)
     card = (run / "export" / "README.md").read_text()
     data = huggingface_hub.ModelCard(card).data
-    assert (data.base_model, data.to_dict()["base_model_relation"], data.pipeline_tag) == (published["path"], "adapter", "text-to-image")
-    assert "Distilled from [stabilityai/stable-diffusion-xl-base-1.0](https://huggingface.co/stabilityai/stable-diffusion-xl-base-1.0) by" in card
+    assert (data.base_model, data.to_dict()["base_model_relation"], data.pipeline_tag) == (
+        published["path"],
+        "adapter",
+        "text-to-image",
+    )
+    assert (
+        "Distilled from [stabilityai/stable-diffusion-xl-base-1.0](https://huggingface.co/stabilityai/stable-diffusion-xl-base-1.0) by"
+        in card
+    )
     rows = [line for line in card.splitlines() if line.startswith("|")]
     assert rows == [
         "| | student, one network evaluation | teacher, 35 evaluations |",
@@ -155,7 +227,10 @@ def test_a_card_names_teacher_results_and_recipe(tmp_path: Path) -> None:
     ]
     assert f"Over 500 samples from seed 3, {MADE_BY} {run}`." in card
     assert "FID 2.346 under `edm-50k` and 10 images, 10 images, by `python -m eval fid`." in card
-    assert "3 steps, 192 images of the student, 12 s; Linux, 2 cores; commit abc1234; python 3.11, torch 2.9." in card
+    assert (
+        "3 steps, 192 images of the student, 12 s; Linux, 2 cores; commit abc1234; python 3.11, torch 2.9."
+        in card
+    )
     assert yaml.safe_load(card.split("```yaml\n")[1].split("```")[0]) == config
     assert "This file grants nothing." in card
 
@@ -168,7 +243,15 @@ def test_training_leaves_a_card_and_an_evaluation_rewrites_it(tmp_path: Path) ->
         "data": {"name": "digits"},
         "teacher": {"name": "native", "path": str(tmp_path / "teacher")},
         "objective": {"name": "score_matching"},
-        **{"steps": 2, "batch_size": 2, "log_every": 1, "checkpoint_every": 2, "monitor_every": 2, "monitor_images": 2, "device": "cpu"},
+        **{
+            "steps": 2,
+            "batch_size": 2,
+            "log_every": 1,
+            "checkpoint_every": 2,
+            "monitor_every": 2,
+            "monitor_images": 2,
+            "device": "cpu",
+        },
     }
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
     AcceleratorState._reset_state(reset_partial_state=True)
@@ -176,7 +259,10 @@ def test_training_leaves_a_card_and_an_evaluation_rewrites_it(tmp_path: Path) ->
     launch(read_config(tmp_path / "config.yaml"))
     z = torch.randn(2, 1, 8, 8)
     cond = Condition(torch.tensor([4, 5]))
-    torch.testing.assert_close(opened(run / "export")([4, 5], latents=z, output_type="pt").images, images(load_generator(run), z, cond))
+    torch.testing.assert_close(
+        opened(run / "export")([4, 5], latents=z, output_type="pt").images,
+        images(load_generator(run), z, cond),
+    )
     card = (run / "export" / "README.md").read_text()
     assert "2 steps, 4 images of the student" in card
     assert MADE_BY not in card
@@ -192,4 +278,6 @@ def test_an_exported_pipeline_exported_again_is_the_same(tmp_path: Path) -> None
     run = run_of(generator, tmp_path / "run", teacher)
     main(["--run", str(run)])
     z, cond = torch.randn(2, *generator.image_shape), generator.encode_prompts(["a", "b"])
-    torch.testing.assert_close(images(load_generator(run), z, cond), images(generator, z, cond), rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        images(load_generator(run), z, cond), images(generator, z, cond), rtol=0, atol=1e-5
+    )

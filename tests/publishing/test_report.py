@@ -38,50 +38,95 @@ def report(run_dir: Path) -> str:
 
 def test_report_needs_nothing_outside_itself(page: str, run_dir: Path) -> None:
     sources = re.findall(r'\b(?:src|href)="([^"]*)"', page)
-    assert len(sources) == 3 + 6 + 1 + 4 + 1  # grids, samples, monitor, a curve each of loss, ratio, grad_norm and lr, time
-    assert {source.split(",")[0] for source in sources} == {"data:image/png;base64", "data:image/svg+xml;base64"}
+    assert (
+        len(sources) == 3 + 6 + 1 + 4 + 1
+    )  # grids, samples, monitor, a curve each of loss, ratio, grad_norm and lr, time
+    assert {source.split(",")[0] for source in sources} == {
+        "data:image/png;base64",
+        "data:image/svg+xml;base64",
+    }
     assert not re.search(r"https?://|@import|url\(|<script|<link", page)
-    assert "Content-Security-Policy\" content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'\"" in page
+    assert (
+        "Content-Security-Policy\" content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'\""
+        in page
+    )
     assert page.count('class="grid pixelated"') == 9
     assert base64.b64encode((run_dir / "eval" / "student.png").read_bytes()).decode() in page
 
 
 def test_sections_come_in_the_order_of_the_story(page: str) -> None:
     titles = re.findall(r"<h2>([^<]*)</h2>", page)
-    assert titles[:5] == ["How to read the numbers", "Images", "Results", "Distance during training", "Losses"]
-    assert titles[5:] == ["Density ratio", "Gradient norms", "Learning rates", "Where the time went", "Samples over training", "How to repeat it"]
+    assert titles[:5] == [
+        "How to read the numbers",
+        "Images",
+        "Results",
+        "Distance during training",
+        "Losses",
+    ]
+    assert titles[5:] == [
+        "Density ratio",
+        "Gradient norms",
+        "Learning rates",
+        "Where the time went",
+        "Samples over training",
+        "How to repeat it",
+    ]
 
 
 def test_table_holds_the_numbers_of_the_evaluation(page: str) -> None:
     table = re.findall(r'<tr><th scope="row">([^<]*) <span>(\w+) is better</span></th>(.*?)</tr>', page)
-    values = [[float(value) for value in re.findall(r'<data value="([^"]*)">', cells)] for _, _, cells in table]
+    values = [
+        [float(value) for value in re.findall(r'<data value="([^"]*)">', cells)] for _, _, cells in table
+    ]
     roles = (EVALUATION["student"], EVALUATION["teacher"])
     expected = [[role[key] for role in roles] for key in ("fd_pixel", "precision", "recall")]
     expected += [[role["held_out"][key] for role in roles] for key in ("fd_pixel", "precision", "recall")]
-    expected += [[role[key] for role in roles] for key in ("label_agreement", "memorised")] + [[1, 35], [0.0512, 1.62]]
+    expected += [[role[key] for role in roles] for key in ("label_agreement", "memorised")] + [
+        [1, 35],
+        [0.0512, 1.62],
+    ]
     assert values == expected
-    assert [better for _, better, _ in table] == ["lower", "higher", "higher"] * 2 + ["higher", "lower", "lower", "lower"]
+    assert [better for _, better, _ in table] == ["lower", "higher", "higher"] * 2 + [
+        "higher",
+        "lower",
+        "lower",
+        "lower",
+    ]
     assert re.findall(r"<b><data[^>]*>([^<]*)", table[0][2]) == ["0.412"]  # lower is better: the student
     assert re.findall(r"<b><data[^>]*>([^<]*)", table[2][2]) == ["0.701"]  # higher is better: the teacher
 
 
 def test_summary_in_words_is_built_from_the_numbers(page: str) -> None:
-    assert "distilled a diffusion teacher, runs/some-teacher, that makes an image in 35 network evaluations" in page
+    assert (
+        "distilled a diffusion teacher, runs/some-teacher, that makes an image in 35 network evaluations"
+        in page
+    )
     assert "The method is expanded_divergence (0.4*forward_kl+0.6*reverse_kl) + gan." in page
     assert "Training took 8 min on 2 &lt;cores&gt;: 1\u202f000 steps over 128\u202f000 images." in page
-    assert "is 0.412 and the teacher&#x27;s 0.618: the student is closer to them than its teacher, at 0.67 times the distance." in page
+    assert (
+        "is 0.412 and the teacher&#x27;s 0.618: the student is closer to them than its teacher, at 0.67 times the distance."
+        in page
+    )
     assert "31.6 times faster" in page
     assert page.count(" is better</span></dt>") == 7  # each metric explained once
     assert "Evaluated with protocol fd-pixel, n 10000, seed 0, train_images 1437." in page
 
 
-@pytest.mark.parametrize(("student", "verdict"), [(0.61, "as close to them as its teacher"), (0.7, "further from them than its teacher")])
+@pytest.mark.parametrize(
+    ("student", "verdict"),
+    [(0.61, "as close to them as its teacher"), (0.7, "further from them than its teacher")],
+)
 def test_summary_does_not_flatter(run_dir: Path, student: float, verdict: str) -> None:
     (run_dir / "eval.json").write_text(json.dumps({**EVALUATION, "student": {"fd_pixel": student}}))
     assert verdict in story(read_run(run_dir), summarise(run_dir))
 
 
-CALIBRATION = {"predicted": [-1.0, 0.5], "observed": [-0.4, 0.2], "real": [20.0, 50.0], "student": [60.0, 30.0]}
+CALIBRATION = {
+    "predicted": [-1.0, 0.5],
+    "observed": [-0.4, 0.2],
+    "real": [20.0, 50.0],
+    "student": [60.0, 30.0],
+}
 
 
 @pytest.mark.parametrize("exact", [{}, {"exact": [-0.5, 0.3]}])
@@ -94,7 +139,9 @@ def test_calibration_is_shown_after_the_statistics(run_dir: Path, exact: dict[st
 
 
 @pytest.mark.parametrize("exact", [(), (-0.5, 0.3)])
-def test_a_reliability_diagram_holds_the_points_of_its_table(monkeypatch: pytest.MonkeyPatch, exact: tuple[float, ...]) -> None:
+def test_a_reliability_diagram_holds_the_points_of_its_table(
+    monkeypatch: pytest.MonkeyPatch, exact: tuple[float, ...]
+) -> None:
     drawn = []
     monkeypatch.setattr(charts, "card", lambda figure, *_: drawn.append(figure.axes[0]) or "")
     charts.reliability(**CALIBRATION, exact=exact)
@@ -136,7 +183,10 @@ def test_a_line_without_a_step_is_no_record(run_dir: Path, line: str) -> None:
 
 def test_later_line_of_a_step_wins(run_dir: Path) -> None:
     with (run_dir / "stats.jsonl").open("a") as file:
-        file.write(stats_line(900, **{"loss/generator": 7.0}) + stats_line(1000, **{"loss/generator": 8.0, "seconds": 777.0}))
+        file.write(
+            stats_line(900, **{"loss/generator": 7.0})
+            + stats_line(1000, **{"loss/generator": 8.0, "seconds": 777.0})
+        )
     steps, values = read_run(run_dir).series("loss/")["generator"]
     assert steps == list(range(100, 1100, 100))
     assert values[-3:] == [1 / 800, 7.0, 8.0]
@@ -161,7 +211,10 @@ def test_a_run_that_has_only_begun(tmp_path: Path) -> None:
     page = report(tmp_path)
     assert page.count('class="missing"') == 7  # images, results, monitor, statistics, time, samples, meta
     assert "<img" not in page
-    assert summarise(tmp_path) == {"name": tmp_path.name, "method": "expanded_divergence (0.4*forward_kl+0.6*reverse_kl) + gan"}
+    assert summarise(tmp_path) == {
+        "name": tmp_path.name,
+        "method": "expanded_divergence (0.4*forward_kl+0.6*reverse_kl) + gan",
+    }
 
 
 def test_teacher_run_speaks_of_no_student(run_dir: Path) -> None:
@@ -177,16 +230,22 @@ def test_teacher_run_speaks_of_no_student(run_dir: Path) -> None:
 
 
 def test_values_that_are_not_finite_are_left_out_and_counted() -> None:
-    assert "<b>fake</b> last nan; 1 of 3 values not finite" in charts.curve("fake", [1, 2, 3], [1.0, 2.0, float("nan")])
+    assert "<b>fake</b> last nan; 1 of 3 values not finite" in charts.curve(
+        "fake", [1, 2, 3], [1.0, 2.0, float("nan")]
+    )
 
 
 def test_null_in_the_statistics_was_a_value_that_is_not_finite(run_dir: Path) -> None:
-    (run_dir / "stats.jsonl").write_text(stats_line(1) + stats_line(2).replace('"grad_norm/generator": 0.5', '"grad_norm/generator": null'))
+    (run_dir / "stats.jsonl").write_text(
+        stats_line(1) + stats_line(2).replace('"grad_norm/generator": 0.5', '"grad_norm/generator": null')
+    )
     assert "<b>generator</b> last nan; 1 of 2 values not finite" in report(run_dir)
 
 
 def test_unconditional_evaluation_has_no_label_agreement() -> None:
-    table = results_table({"student": {"fd_pixel": 1.5, "label_agreement": None}, "teacher": {"fd_pixel": 2.25}}, "fd_pixel")
+    table = results_table(
+        {"student": {"fd_pixel": 1.5, "label_agreement": None}, "teacher": {"fd_pixel": 2.25}}, "fd_pixel"
+    )
     assert "Label agreement" not in table
     assert "Sampling" not in table
     assert re.findall(r">([\d.]+)</data>", table) == ["1.50", "2.25"]
@@ -226,7 +285,9 @@ def test_writing_replaces_whole_files_and_is_repeatable(run_dir: Path) -> None:
     assert sorted(run_dir.iterdir()) == before
 
 
-def test_command_writes_both_and_prints_the_summary(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_command_writes_both_and_prints_the_summary(
+    run_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     main([str(run_dir)])
     line, rest = capsys.readouterr().out.split("\n", 1)
     assert line == f"wrote {run_dir / 'report.html'} and {run_dir / 'summary.json'}"
@@ -234,19 +295,34 @@ def test_command_writes_both_and_prints_the_summary(run_dir: Path, capsys: pytes
 
 
 def test_mistakes_take_one_line_and_exit_code_2(tmp_path: Path) -> None:
-    result = subprocess.run([sys.executable, "-m", "distill", "report", str(tmp_path / "absent")], capture_output=True, text=True, check=False)
-    message = f"error: {tmp_path / 'absent'}: no such folder; expected the folder of a run, such as runs/<name>\n"
+    result = subprocess.run(
+        [sys.executable, "-m", "distill", "report", str(tmp_path / "absent")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    message = (
+        f"error: {tmp_path / 'absent'}: no such folder; expected the folder of a run, such as runs/<name>\n"
+    )
     assert (result.returncode, result.stdout, result.stderr) == (2, "", message)
-    with pytest.raises(UserError, match=r"^.*: is not a run; expected a folder with config.yaml or stats.jsonl$"):
+    with pytest.raises(
+        UserError, match=r"^.*: is not a run; expected a folder with config.yaml or stats.jsonl$"
+    ):
         main([str(tmp_path)])
-    with pytest.raises(UserError, match=r"^unrecognized arguments: --fast; see python -m distill report --help$"):
+    with pytest.raises(
+        UserError, match=r"^unrecognized arguments: --fast; see python -m distill report --help$"
+    ):
         main([str(tmp_path), "--fast"])
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
     ("name", "text", "complaint"),
-    [("eval.json", "{", "is not JSON"), ("meta.json", "[]", "expected a mapping, found list"), ("config.yaml", "a: [", "is not YAML")],
+    [
+        ("eval.json", "{", "is not JSON"),
+        ("meta.json", "[]", "expected a mapping, found list"),
+        ("config.yaml", "a: [", "is not YAML"),
+    ],
 )
 def test_a_broken_file_is_named(run_dir: Path, name: str, text: str, complaint: str) -> None:
     (run_dir / name).write_text(text)

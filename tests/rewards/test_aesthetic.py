@@ -38,7 +38,9 @@ def expected(root: Path, images: Tensor) -> Tensor:
     head.load_state_dict(torch.load(root / FILE, weights_only=True))
     network = CLIPModel.from_pretrained(root)
     with torch.no_grad():
-        seen = network.vision_model(torch.stack([published.cropped(published.to_image(image), SIZE) for image in images])).pooler_output
+        seen = network.vision_model(
+            torch.stack([published.crop(published.to_image(image), SIZE) for image in images])
+        ).pooler_output
         features = seen @ network.visual_projection.weight.T
         return head.layers(features / features.norm(dim=1, keepdim=True))[:, 0]
 
@@ -53,7 +55,9 @@ def test_it_is_the_published_predictor(root: Path, reward: Reward) -> None:
 
 
 def test_gradient_is_that_of_finite_differences(root: Path) -> None:
-    error, size = gradient_errors(of_name("aesthetic", path=str(root), clip=str(root)).load(), floats(), Condition())
+    error, size = gradient_errors(
+        of_name("aesthetic", path=str(root), clip=str(root)).load(), floats(), Condition()
+    )
     assert size > 1e-3
     assert error < 1e-6
 
@@ -61,7 +65,9 @@ def test_gradient_is_that_of_finite_differences(root: Path) -> None:
 def test_the_published_names_and_shapes(root: Path, reward: Reward) -> None:
     state = {
         f"layers.{number}.weight": shape
-        for number, shape in zip((0, 2, 4, 6, 7), ((1024, 768), (128, 1024), (64, 128), (16, 64), (1, 16)), strict=True)
+        for number, shape in zip(
+            (0, 2, 4, 6, 7), ((1024, 768), (128, 1024), (64, 128), (16, 64), (1, 16)), strict=True
+        )
     }
     biases = {name.replace("weight", "bias"): shape[:1] for name, shape in state.items()}
     assert {name: tuple(value.shape) for name, value in ScoreHead().state_dict().items()} == state | biases
@@ -75,5 +81,8 @@ def test_another_head_is_refused_by_the_first_name_that_differs(root: Path, tmp_
     complaint = r"weights of another architecture: layers.0.weight is \(1024, 13\); expected \(1024, 12\)$"
     with pytest.raises(UserError, match=complaint):
         of_name("aesthetic", path=str(tmp_path), clip=str(root)).load()
-    with pytest.raises(UserError, match=r"^aesthetic.path: .* cannot be had \(.*\); expected a file, a folder or a name on the hub$"):
+    with pytest.raises(
+        UserError,
+        match=r"^aesthetic.path: .* cannot be had \(.*\); expected a file, a folder or a name on the hub$",
+    ):
         of_name("aesthetic", path="https://127.0.0.1:9/nowhere", clip=str(root)).load()

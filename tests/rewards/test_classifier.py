@@ -38,7 +38,13 @@ def published_classifier(kind: str, folder: Path) -> tuple[Any, Any]:
     torch.manual_seed(0)
     config: Any
     if kind == "ViT":
-        sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32, "patch_size": 8}
+        sizes = {
+            "hidden_size": 16,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "intermediate_size": 32,
+            "patch_size": 8,
+        }
         config = transformers.ViTConfig(**sizes, image_size=24, num_labels=5)
         processor = transformers.ViTImageProcessorPil(size={"height": 24, "width": 24})
     else:
@@ -54,10 +60,14 @@ def published_classifier(kind: str, folder: Path) -> tuple[Any, Any]:
 def test_any_classifier_of_transformers(kind: str, tmp_path: Path) -> None:
     network, processor = published_classifier(kind, tmp_path)
     images, label = pixels(3, 50, 40), torch.tensor([4, 0, 2])
-    seen = processor(images=[published.to_image(image) for image in images], return_tensors="pt")["pixel_values"]
+    seen = processor(images=[published.to_image(image) for image in images], return_tensors="pt")[
+        "pixel_values"
+    ]
     reward = of_name("classifier", path=str(tmp_path)).load()
     with torch.no_grad():
-        probabilities = network(pixel_values=seen).logits.exp() / network(pixel_values=seen).logits.exp().sum(1, keepdim=True)
+        probabilities = network(pixel_values=seen).logits.exp() / network(pixel_values=seen).logits.exp().sum(
+            1, keepdim=True
+        )
         found = reward(from_bytes(images), Condition(label))
     expected = torch.stack([probabilities[row, int(column)].log() for row, column in enumerate(label)])
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
@@ -93,7 +103,9 @@ def test_its_gradient_leads_to_the_digit(digits: Reward) -> None:
     images = data.images[:50].clone()
     for _ in range(60):
         (gradient,) = torch.autograd.grad(digits(images.requires_grad_(), Condition(label)).sum(), images)
-        images = (images.detach() + 0.15 * gradient / gradient.flatten(1).norm(dim=1)[:, None, None, None]).clamp(-1, 1)
+        images = (
+            images.detach() + 0.15 * gradient / gradient.flatten(1).norm(dim=1)[:, None, None, None]
+        ).clamp(-1, 1)
     before = judge.agreement(data.images[:50].flatten(1), label)
     assert before < 0.2
     assert judge.agreement(images.flatten(1), label) > 0.6
@@ -101,7 +113,9 @@ def test_its_gradient_leads_to_the_digit(digits: Reward) -> None:
 
 def test_its_gradient_is_that_of_finite_differences() -> None:
     images = Digits().load().images[:4].double().mul(0.9).requires_grad_()
-    error, size = gradient_errors(of_name("classifier", path=str(ASSET)).load(), images, Condition(torch.tensor([1, 2, 3, 4])))
+    error, size = gradient_errors(
+        of_name("classifier", path=str(ASSET)).load(), images, Condition(torch.tensor([1, 2, 3, 4]))
+    )
     assert size > 1e-2
     assert error < 1e-6
 
@@ -116,8 +130,14 @@ def test_overshoot_gains_nothing(digits: Reward) -> None:
     ("label", "complaint"),
     [
         (None, "classifier: reads labels, and the images come without; expected a model with classes"),
-        (torch.tensor([3, -1]), "classifier: an image has label -1; expected 0 to 9, which are the classifier's"),
-        (torch.tensor([10, 3]), "classifier: an image has label 10; expected 0 to 9, which are the classifier's"),
+        (
+            torch.tensor([3, -1]),
+            "classifier: an image has label -1; expected 0 to 9, which are the classifier's",
+        ),
+        (
+            torch.tensor([10, 3]),
+            "classifier: an image has label 10; expected 0 to 9, which are the classifier's",
+        ),
     ],
 )
 def test_images_need_a_label_that_it_knows(label: Tensor | None, complaint: str, digits: Reward) -> None:
@@ -127,7 +147,9 @@ def test_images_need_a_label_that_it_knows(label: Tensor | None, complaint: str,
 
 
 def test_other_images_and_folders_are_refused(digits: Reward, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"^classifier: images of \(3, 8, 8\); expected \(1, 8, 8\) as the network's$"):
+    with pytest.raises(
+        UserError, match=r"^classifier: images of \(3, 8, 8\); expected \(1, 8, 8\) as the network's$"
+    ):
         digits(torch.zeros(2, 3, 8, 8), Condition(torch.tensor([1, 2])))
     with pytest.raises(UserError, match=r"holds a denoiser; expected a classifier$"):
         of_name("classifier", path="assets/digits-teacher").load()
@@ -137,7 +159,9 @@ def test_other_images_and_folders_are_refused(digits: Reward, tmp_path: Path) ->
         of_name("classifier", path=str(tmp_path)).load()
 
 
-def test_training_repeats_and_its_folder_is_a_reward(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_training_repeats_and_its_folder_is_a_reward(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     main(["digits", "--out", str(tmp_path / "one"), "--steps", "40"])
     assert "38,866 parameters" in capsys.readouterr().out
     torch.manual_seed(7)  # of others, which does not matter
@@ -145,9 +169,17 @@ def test_training_repeats_and_its_folder_is_a_reward(tmp_path: Path, capsys: pyt
     stored = load_tensors(tmp_path / "one" / "model.safetensors")
     assert all(torch.equal(stored[name], value) for name, value in again.items())
     assert accuracy(load_classifier(tmp_path / "one"), Digits().load("held_out")) > 0.8
-    assert math.isfinite(float(of_name("classifier", path=str(tmp_path / "one")).load()(torch.zeros(1, 1, 8, 8), Condition(torch.tensor([3])))))
+    assert math.isfinite(
+        float(
+            of_name("classifier", path=str(tmp_path / "one")).load()(
+                torch.zeros(1, 1, 8, 8), Condition(torch.tensor([3]))
+            )
+        )
+    )
     with pytest.raises(UserError, match=r"exists; expected a new folder$"):
         main(["digits", "--out", str(tmp_path / "one")])
-    with pytest.raises(UserError, match=r"^data: 'digit' is not in distill/data/sources; did you mean 'digits'\?$"):
+    with pytest.raises(
+        UserError, match=r"^data: 'digit' is not in distill/data/sources; did you mean 'digits'\?$"
+    ):
         main(["digit", "--out", str(tmp_path / "two")])
     assert not (tmp_path / "two").exists()

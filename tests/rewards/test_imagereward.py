@@ -14,7 +14,7 @@ from distill.data.images import from_bytes
 from distill.rewards import of_name
 from distill.rewards.pretrained import image_reward
 from distill.rewards.pretrained.image_reward import UNUSED, blip_large, origin
-from distill.rewards.pretrained.weights import load_renamed, outline
+from distill.rewards.pretrained.weights import load_renamed, meta
 from distill.types import Condition, Reward
 from tests.helpers import published_rewards as published
 from tests.helpers import tiny_reward_networks as tiny_networks
@@ -22,7 +22,14 @@ from tests.helpers.tiny_reward_networks import PROMPTS, SIZE, floats, gradient_e
 
 WORDS = 5 + 52 + 2
 TINY = {"vision": (2, 20, 2), "text": (2, 24, 3), "size": SIZE, "patch": 8, "words": WORDS, "length": 40}
-BLIP_LARGE = {"vision": (24, 1024, 16), "text": (12, 768, 12), "size": 224, "patch": 16, "words": 30524, "length": 512}
+BLIP_LARGE = {
+    "vision": (24, 1024, 16),
+    "text": (12, 768, 12),
+    "size": 224,
+    "patch": 16,
+    "words": 30524,
+    "length": 512,
+}
 LETTERS = 33
 """Tokens of a prompt beside the first and the last."""
 
@@ -34,9 +41,24 @@ def tiny_blip(monkeypatch: pytest.MonkeyPatch) -> None:
     def tiny() -> Any:
         from transformers import BlipTextConfig, BlipVisionConfig
 
-        vision = {"hidden_size": 20, "intermediate_size": 80, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": SIZE, "patch_size": 8}
-        text = {"hidden_size": 24, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 3, "encoder_hidden_size": 20}
-        return BlipVisionConfig(**vision, layer_norm_eps=1e-6), BlipTextConfig(**text, vocab_size=WORDS, max_position_embeddings=40)
+        vision = {
+            "hidden_size": 20,
+            "intermediate_size": 80,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "image_size": SIZE,
+            "patch_size": 8,
+        }
+        text = {
+            "hidden_size": 24,
+            "intermediate_size": 96,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 3,
+            "encoder_hidden_size": 20,
+        }
+        return BlipVisionConfig(**vision, layer_norm_eps=1e-6), BlipTextConfig(
+            **text, vocab_size=WORDS, max_position_embeddings=40
+        )
 
     monkeypatch.setattr(image_reward, "blip_large", tiny)
 
@@ -56,19 +78,27 @@ def reward(network: published.ImageReward, tmp_path: Path) -> Reward:
 
 def tokens_of(prompt: str) -> tuple[Tensor, Tensor]:
     """By hand: [CLS], the first letter of each word and the continuations, [SEP], padding to 35; and which of them count."""
-    letters = [5 + ord(letter) - ord("a") + 26 * (place > 0) for word in prompt.split() for place, letter in enumerate(word)]
+    letters = [
+        5 + ord(letter) - ord("a") + 26 * (place > 0)
+        for word in prompt.split()
+        for place, letter in enumerate(word)
+    ]
     tokens = [2, *letters[:LETTERS], 3]
     padding = [0] * (35 - len(tokens))
     return torch.tensor([tokens + padding]), torch.tensor([[1] * len(tokens) + padding])
 
 
 @pytest.mark.parametrize("size", [(45, 40), (31, 64), (24, 24)])
-def test_it_is_the_authors_network(size: tuple[int, int], reward: Reward, network: published.ImageReward) -> None:
+def test_it_is_the_authors_network(
+    size: tuple[int, int], reward: Reward, network: published.ImageReward
+) -> None:
     """In an image of 45x40 three rows are too many, and the middle is that of torchvision."""
     images = pixels(2, *size)
     with torch.no_grad():
-        prepared = [published.cropped(published.to_image(image), SIZE)[None] for image in images]
-        expected = torch.cat([network(image, *tokens_of(prompt)) for image, prompt in zip(prepared, PROMPTS, strict=True)])
+        prepared = [published.crop(published.to_image(image), SIZE)[None] for image in images]
+        expected = torch.cat(
+            [network(image, *tokens_of(prompt)) for image, prompt in zip(prepared, PROMPTS, strict=True)]
+        )
         found = reward(from_bytes(images), prompted(*PROMPTS))
     assert (expected[0] - expected[1]).abs() > 1e-3
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
@@ -84,8 +114,13 @@ def test_long_prompts_still_matter(reward: Reward, network: published.ImageRewar
     """35 tokens are read, [CLS] and [SEP] among them."""
     images, long = pixels(1), "a" * LETTERS
     with torch.no_grad():
-        said, other, later = (float(reward(from_bytes(images), prompted(prompt))) for prompt in (long, f"b{long[1:]}", f"{long} more"))
-        expected = network(published.cropped(published.to_image(images[0]), SIZE)[None], *tokens_of(f"{long} more"))
+        said, other, later = (
+            float(reward(from_bytes(images), prompted(prompt)))
+            for prompt in (long, f"b{long[1:]}", f"{long} more")
+        )
+        expected = network(
+            published.crop(published.to_image(images[0]), SIZE)[None], *tokens_of(f"{long} more")
+        )
     assert abs(said - other) > 1e-3
     assert said == later == pytest.approx(float(expected), abs=1e-5)
 
@@ -110,17 +145,29 @@ def test_the_published_names_of_blip_large() -> None:
     assert state["blip.text_encoder.encoder.layer.11.crossattention.self.key.weight"].shape == (768, 1024)
     assert state["mlp.layers.7.weight"].shape == (1, 16)
     tokenizer = type("Tokenizer", (), {"add_tokens": lambda *_, **__: None})()
-    network = load_renamed(outline(lambda: image_reward.ImageReward(blip_large(), tokenizer)), state, origin, "here", UNUSED)
+    network = load_renamed(
+        meta(lambda: image_reward.ImageReward(blip_large(), tokenizer)), state, origin, "here", UNUSED
+    )
     used = sum(value.numel() for name, value in state.items() if name not in UNUSED)
     assert sum(parameter.numel() for parameter in network.parameters()) == used == 446_206_689
     vision, text = blip_large()
-    assert (vision.layer_norm_eps, text.layer_norm_eps, text.num_attention_heads, text.hidden_act) == (1e-6, 1e-12, 12, "gelu")
+    assert (vision.layer_norm_eps, text.layer_norm_eps, text.num_attention_heads, text.hidden_act) == (
+        1e-6,
+        1e-12,
+        12,
+        "gelu",
+    )
 
 
-def test_another_file_is_refused_by_the_first_name_that_differs(network: published.ImageReward, tmp_path: Path) -> None:
+def test_another_file_is_refused_by_the_first_name_that_differs(
+    network: published.ImageReward, tmp_path: Path
+) -> None:
     tiny_networks.bert_tokenizer(tmp_path)
     state = network.state_dict()
     name = "blip.text_encoder.encoder.layer.1.crossattention.self.query.bias"
     torch.save({key: value for key, value in state.items() if key != name}, tmp_path / "ImageReward.pt")
-    with pytest.raises(UserError, match=rf"^{tmp_path}/ImageReward.pt: weights of another architecture: {name} is nothing; expected \(24,\)$"):
+    with pytest.raises(
+        UserError,
+        match=rf"^{tmp_path}/ImageReward.pt: weights of another architecture: {name} is nothing; expected \(24,\)$",
+    ):
         of_name("imagereward", path=str(tmp_path / "ImageReward.pt"), tokenizer=str(tmp_path)).load()

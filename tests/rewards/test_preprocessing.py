@@ -15,7 +15,14 @@ from torch import Tensor
 
 from distill.config.errors import UserError
 from distill.data.images import from_bytes, to_bytes
-from distill.rewards.pretrained.preprocessing import Filter, Preparation, pillow_weights, read_preparation, resized, resized_by_torch
+from distill.rewards.pretrained.preprocessing import (
+    Filter,
+    Preprocessing,
+    pillow_weights,
+    read_preparation,
+    resized,
+    resized_by_torch,
+)
 
 CODES: dict[Filter, int] = {"bilinear": 2, "bicubic": 3}
 SIZES = [
@@ -44,7 +51,9 @@ def test_resizing_is_pillows(before: tuple[int, int], after: tuple[int, int], ki
     pixels = image(*before)
     picture = Image.fromarray(pixels.permute(1, 2, 0).numpy())
     # Pillow 13 would begin with the columns in the last of the sizes.
-    theirs = np.asarray(picture.resize((after[1], before[0]), CODES[kind]).resize(after[::-1], CODES[kind])).transpose(2, 0, 1)
+    theirs = np.asarray(
+        picture.resize((after[1], before[0]), CODES[kind]).resize(after[::-1], CODES[kind])
+    ).transpose(2, 0, 1)
     if before != (90, 30):
         assert np.array_equal(theirs, np.asarray(picture.resize(after[::-1], CODES[kind])).transpose(2, 0, 1))
     levels = pixels.double()
@@ -54,13 +63,19 @@ def test_resizing_is_pillows(before: tuple[int, int], after: tuple[int, int], ki
     assert explained < 1.13
     assert np.abs(smooth.numpy() - theirs).max() < explained + 1e-4  # Pillow's weights are rounded too
     rows = F.interpolate(levels[None], (before[0], after[1]), mode=kind, antialias=True).clamp(0, 255)
-    torch.testing.assert_close(smooth, F.interpolate(rows, after, mode=kind, antialias=True).clamp(0, 255)[0], rtol=0, atol=1e-10)
+    torch.testing.assert_close(
+        smooth, F.interpolate(rows, after, mode=kind, antialias=True).clamp(0, 255)[0], rtol=0, atol=1e-10
+    )
 
 
 @pytest.mark.parametrize("antialias", [True, False])
 @pytest.mark.parametrize("kind", ["bicubic", "bilinear"])
-@pytest.mark.parametrize(("before", "after"), [*SIZES, ((5, 3), (24, 14)), ((1, 7), (4, 24)), ((200, 150), (24, 18))])
-def test_resizing_of_tensors_is_torchs(before: tuple[int, int], after: tuple[int, int], kind: Filter, antialias: bool) -> None:
+@pytest.mark.parametrize(
+    ("before", "after"), [*SIZES, ((5, 3), (24, 14)), ((1, 7), (4, 24)), ((200, 150), (24, 18))]
+)
+def test_resizing_of_tensors_is_torchs(
+    before: tuple[int, int], after: tuple[int, int], kind: Filter, antialias: bool
+) -> None:
     """Neither rounded nor clipped, value and gradient."""
     levels = image(*before).double()[None].requires_grad_()
     theirs = F.interpolate(levels, after, mode=kind, align_corners=False, antialias=antialias)
@@ -75,22 +90,30 @@ def test_resizing_of_tensors_is_torchs(before: tuple[int, int], after: tuple[int
 @pytest.mark.parametrize("size", [(40, 61), (61, 55), (24, 24), (9, 20)])
 def test_a_letterbox_of_tensors_is_torchs(size: tuple[int, int], antialias: bool) -> None:
     """hpsv2's preparation: a tensor in [0, 1] resized by its longer edge, zeros around it, normalised; at hard edges it overshoots."""
-    squares = torch.randint(0, 2, (3, 9, 9), generator=torch.Generator().manual_seed(0)).mul(255).to(torch.uint8)
+    squares = (
+        torch.randint(0, 2, (3, 9, 9), generator=torch.Generator().manual_seed(0)).mul(255).to(torch.uint8)
+    )
     pixels = squares.repeat_interleave(8, 1).repeat_interleave(8, 2)[:, : size[0], : size[1]]
     scale = 24 / max(size)
     height, width = (round(length * scale) for length in size)
-    inside = F.interpolate(pixels[None].double() / 255, (height, width), mode="bicubic", align_corners=False, antialias=antialias)
+    inside = F.interpolate(
+        pixels[None].double() / 255, (height, width), mode="bicubic", align_corners=False, antialias=antialias
+    )
     expected = torch.zeros(1, 3, 24, 24, dtype=torch.float64)
     top, left = (24 - height) // 2, (24 - width) // 2
     expected[:, :, top : top + height, left : left + width] = inside
-    preparation = Preparation((24, 24), 24, edge="longer", resampler="torch_antialiased" if antialias else "torch")
-    mean, deviation = (torch.tensor(values)[:, None, None] for values in (preparation.mean, preparation.deviation))
+    preparation = Preprocessing(
+        (24, 24), 24, edge="longer", resampler="torch_antialiased" if antialias else "torch"
+    )
+    mean, deviation = (
+        torch.tensor(values)[:, None, None] for values in (preparation.mean, preparation.deviation)
+    )
     images = from_bytes(pixels[None])
     for found in (preparation(images), preparation(images.requires_grad_()).detach()):
         torch.testing.assert_close(found.double(), (expected - mean) / deviation, rtol=0, atol=2e-6)
     if size != (24, 24):
         assert expected.max() > 1.05
-        by_pillow = Preparation((24, 24), 24, edge="longer")(images.detach())
+        by_pillow = Preprocessing((24, 24), 24, edge="longer")(images.detach())
         levels = float(((found - by_pillow).abs() * deviation * 255).max())
         assert levels > (128 if not antialias and max(size) > 48 else 20)
 
@@ -106,11 +129,15 @@ PROCESSORS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("name", PROCESSORS)
 @pytest.mark.parametrize("size", [(40, 61), (61, 55), (20, 20)])
-def test_preparations_are_those_of_the_image_processors(name: str, size: tuple[int, int], tmp_path: Path) -> None:
+def test_preparations_are_those_of_the_image_processors(
+    name: str, size: tuple[int, int], tmp_path: Path
+) -> None:
     processor = getattr(transformers, name)(**PROCESSORS[name])
     processor.save_pretrained(tmp_path)
     pixels = image(*size)
-    theirs = processor(images=Image.fromarray(pixels.permute(1, 2, 0).numpy()), return_tensors="pt")["pixel_values"]
+    theirs = processor(images=Image.fromarray(pixels.permute(1, 2, 0).numpy()), return_tensors="pt")[
+        "pixel_values"
+    ]
     preparation, images = read_preparation(str(tmp_path), "here"), from_bytes(pixels[None])
     ours = preparation(images)
     torch.testing.assert_close(ours, theirs, rtol=0, atol=2e-6)
@@ -124,15 +151,25 @@ def test_a_large_convnext_warps_its_images(tmp_path: Path) -> None:
     processor = transformers.ConvNextImageProcessorPil(size={"shortest_edge": 384})
     processor.save_pretrained(tmp_path)
     pixels = image(40, 61)
-    theirs = processor(images=Image.fromarray(pixels.permute(1, 2, 0).numpy()), return_tensors="pt")["pixel_values"]
-    torch.testing.assert_close(read_preparation(str(tmp_path), "here")(from_bytes(pixels[None])), theirs, rtol=0, atol=2e-6)
+    theirs = processor(images=Image.fromarray(pixels.permute(1, 2, 0).numpy()), return_tensors="pt")[
+        "pixel_values"
+    ]
+    torch.testing.assert_close(
+        read_preparation(str(tmp_path), "here")(from_bytes(pixels[None])), theirs, rtol=0, atol=2e-6
+    )
 
 
 @pytest.mark.parametrize(
     ("description", "complaint"),
     [
-        ('{"image_processor_type": "EfficientNetImageProcessor"}', "image processor EfficientNetImageProcessor of {folder} is unknown"),
-        ('{"image_processor_type": "ViTImageProcessor", "resample": 1}', "expected to resize by Pillow's bicubic or bilinear filter"),
+        (
+            '{"image_processor_type": "EfficientNetImageProcessor"}',
+            "image processor EfficientNetImageProcessor of {folder} is unknown",
+        ),
+        (
+            '{"image_processor_type": "ViTImageProcessor", "resample": 1}',
+            "expected to resize by Pillow's bicubic or bilinear filter",
+        ),
         ('{"image_processor_type": "ViTImageProcessor", "rescale_factor": 1.0}', "and rescale by 1/255"),
         ('{"image_processor_type": "CLIPImageProcessor", "do_center_crop": false}', "expected to resize"),
     ],
@@ -147,7 +184,7 @@ def test_other_image_processors_are_refused(description: str, complaint: str, tm
 
 def test_images_are_read_as_a_file_would_hold_them() -> None:
     """Without a gradient, what is between two levels, or beyond the last, is the level that a file would hold."""
-    preparation = Preparation((30, 30), 30)
+    preparation = Preprocessing((30, 30), 30)
     images = 1.5 * torch.randn(2, 3, 40, 50, generator=torch.Generator().manual_seed(0))
     assert torch.equal(preparation(images), preparation(from_bytes(to_bytes(images))))
     with torch.no_grad():
@@ -157,7 +194,7 @@ def test_images_are_read_as_a_file_would_hold_them() -> None:
 
 def test_overshoot_gains_nothing() -> None:
     """Beyond [-1, 1] the value stands still and the gradient is zero; within it is not."""
-    preparation = Preparation((8, 8), 8)
+    preparation = Preprocessing((8, 8), 8)
     images = torch.linspace(-1.5, 1.5, 3 * 64).reshape(1, 3, 8, 8).requires_grad_()
     prepared = preparation(images)
     assert torch.equal(prepared, preparation(images.detach().clamp(-1, 1).requires_grad_()))
@@ -168,14 +205,14 @@ def test_overshoot_gains_nothing() -> None:
 
 def test_a_score_before_a_gradient() -> None:
     """What is kept between calls is no tensor of `inference_mode`."""
-    preparation, images = Preparation((9, 9), 9), torch.zeros(1, 3, 23, 23)
+    preparation, images = Preprocessing((9, 9), 9), torch.zeros(1, 3, 23, 23)
     with torch.inference_mode():
         preparation(images)
     assert torch.autograd.grad(preparation(images.requires_grad_()).sum(), images)[0].abs().sum() > 0
 
 
 def test_grey_images_and_other_precisions() -> None:
-    preparation, pixels = Preparation((8, 8), 8), image(20, 30)[:1, :, :]
+    preparation, pixels = Preprocessing((8, 8), 8), image(20, 30)[:1, :, :]
     grey = from_bytes(pixels[None])
     assert torch.equal(preparation(grey), preparation(grey.expand(-1, 3, -1, -1)))
     assert preparation(grey.bfloat16()).dtype == torch.float32

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from distill.config.errors import UserError
-from distill.rewards.pretrained.image_reward import MOST_TOKENS, SPECIAL_TOKENS
+from distill.rewards.pretrained.image_reward import MAX_TOKENS, SPECIAL_TOKENS
 from distill.rewards.pretrained.tokens import OpenClipTokens, PublishedTokens
 from tests.helpers import tiny_pipelines
 from tests.helpers import tiny_reward_networks as tiny_networks
@@ -27,15 +27,23 @@ def clip_tokenizer() -> Any:
     """CLIP's tokenizer with every byte, of which the first 188 stand for themselves, and with the merges of these prompts alone."""
     from transformers import CLIPTokenizer
 
-    letters = [chr(code) for first, last in (("!", "~"), ("¡", "¬"), ("®", "ÿ")) for code in range(ord(first), ord(last) + 1)]
+    letters = [
+        chr(code)
+        for first, last in (("!", "~"), ("¡", "¬"), ("®", "ÿ"))
+        for code in range(ord(first), ord(last) + 1)
+    ]
     letters += [chr(256 + number) for number in range(256 - len(letters))]
     words = {word: row for row, word in enumerate([*letters, *(f"{letter}</w>" for letter in letters)])}
     words |= PUBLISHED["words"] | {"<|startoftext|>": 49406, "<|endoftext|>": 49407}
-    return CLIPTokenizer(vocab=words, merges=[tuple(merge.split()) for merge in PUBLISHED["merges"]], model_max_length=77)
+    return CLIPTokenizer(
+        vocab=words, merges=[tuple(merge.split()) for merge in PUBLISHED["merges"]], model_max_length=77
+    )
 
 
 @pytest.mark.parametrize(("prompt", "expected", "of_transformers"), PUBLISHED["prompts"])
-def test_tokens_are_those_of_hpsv2_and_of_transformers(prompt: str, expected: list[int], of_transformers: list[int]) -> None:
+def test_tokens_are_those_of_hpsv2_and_of_transformers(
+    prompt: str, expected: list[int], of_transformers: list[int]
+) -> None:
     tokens, counts = OpenClipTokens(clip_tokenizer(), "hpsv2.tokenizer", "here")([prompt], 77)
     assert tokens.tolist() == [expected]
     assert counts.tolist() == [[1] * len(expected)]
@@ -51,7 +59,9 @@ def test_the_two_differ_for_half_of_odd_prompts() -> None:
 
 
 @pytest.mark.parametrize(("prompt", "expected"), BERT["prompts"])
-def test_imagerewards_tokens_are_those_of_berts_own_tokenizer(prompt: str, expected: list[int], tmp_path: Path) -> None:
+def test_imagerewards_tokens_are_those_of_berts_own_tokenizer(
+    prompt: str, expected: list[int], tmp_path: Path
+) -> None:
     from transformers import AutoTokenizer, BertTokenizer
 
     special, characters = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"], BERT["characters"]
@@ -59,14 +69,18 @@ def test_imagerewards_tokens_are_those_of_berts_own_tokenizer(prompt: str, expec
     BertTokenizer(vocab={word: row for row, word in enumerate(words)}).save_pretrained(tmp_path)
     tokenizer = AutoTokenizer.from_pretrained(tmp_path)
     tokenizer.add_tokens(SPECIAL_TOKENS, special_tokens=True)
-    tokens, counts = PublishedTokens(tokenizer, "max_length")([prompt], MOST_TOKENS)
+    tokens, counts = PublishedTokens(tokenizer, "max_length")([prompt], MAX_TOKENS)
     assert tokens.tolist() == [expected + [0] * (35 - len(expected))]
     assert counts.tolist() == [[1] * len(expected) + [0] * (35 - len(expected))]
 
 
 def test_prompts_of_a_batch_are_padded_and_cut() -> None:
     tokens, counts = OpenClipTokens(clip_tokenizer(), "hpsv2.tokenizer", "here")(["a", "a a a a a", ""], 5)
-    assert tokens.tolist() == [[49406, 320, 49407, 49407, 49407], [49406, 320, 320, 320, 49407], [49406, 49407, 49407, 49407, 49407]]
+    assert tokens.tolist() == [
+        [49406, 320, 49407, 49407, 49407],
+        [49406, 320, 320, 320, 49407],
+        [49406, 49407, 49407, 49407, 49407],
+    ]
     assert counts.tolist() == [[1, 1, 1, 0, 0], [1, 1, 1, 1, 1], [1, 1, 0, 0, 0]]
 
 
@@ -74,7 +88,10 @@ def test_a_tokenizer_of_another_kind_is_refused(tmp_path: Path) -> None:
     from transformers import AutoTokenizer
 
     bert = AutoTokenizer.from_pretrained(tiny_networks.bert_tokenizer(tmp_path))
-    with pytest.raises(UserError, match=r"^hpsv2.tokenizer: here holds a \w+; expected CLIP's tokenizer, of byte pairs ending in </w>$"):
+    with pytest.raises(
+        UserError,
+        match=r"^hpsv2.tokenizer: here holds a \w+; expected CLIP's tokenizer, of byte pairs ending in </w>$",
+    ):
         OpenClipTokens(bert, "hpsv2.tokenizer", "here")
 
 
@@ -83,7 +100,9 @@ def test_the_hash_is_of_the_tokenizer_not_of_its_place_or_calls(tmp_path: Path) 
 
     for folder in ("one", "two"):
         tiny_pipelines.tokenizer().save_pretrained(tmp_path / folder)
-    one, two = (PublishedTokens(AutoTokenizer.from_pretrained(tmp_path / folder)) for folder in ("one", "two"))
+    one, two = (
+        PublishedTokens(AutoTokenizer.from_pretrained(tmp_path / folder)) for folder in ("one", "two")
+    )
     before = one.sha256()
     one(["a cat", "a"], 5)
     assert one.sha256() == before == two.sha256()
@@ -91,6 +110,8 @@ def test_the_hash_is_of_the_tokenizer_not_of_its_place_or_calls(tmp_path: Path) 
     swapped = {**words, "a": words["b"], "b": words["a"]}
     other = CLIPTokenizer(vocab=swapped, merges=[], model_max_length=16)
     assert PublishedTokens(other).sha256() != before
-    hashes = {OpenClipTokens(tokenizer, "", "").sha256() for tokenizer in (one.tokenizer, two.tokenizer, other)}
+    hashes = {
+        OpenClipTokens(tokenizer, "", "").sha256() for tokenizer in (one.tokenizer, two.tokenizer, other)
+    }
     assert len(hashes) == 2
     assert before not in hashes

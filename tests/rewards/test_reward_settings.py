@@ -40,10 +40,10 @@ def test_prompts_are_as_many_as_images() -> None:
 
 def test_settings_are_checked_without_torch() -> None:
     """`train.py --help` lists them in a moment."""
-    program = (
-        "import sys; from distill.config.settings import Choice; rewards = Choice('rewards'); [rewards.settings(name) for name in rewards.names]"
-    )
+    program = "import sys; from distill.config.settings import Choice; rewards = Choice('rewards'); [rewards.settings(name) for name in rewards.names]"
     done = subprocess.run(
-        [sys.executable, "-c", f"{program}; print('torch' in sys.modules, 'transformers' in sys.modules)"], capture_output=True, text=True
+        [sys.executable, "-c", f"{program}; print('torch' in sys.modules, 'transformers' in sys.modules)"],
+        capture_output=True,
+        text=True,
     )
     assert done.stdout.split() == ["False", "False"], done.stderr

@@ -12,7 +12,14 @@ from torch import nn
 
 from distill.config.errors import UserError
 from distill.networks.folder import checkpoints, newest_checkpoint
-from distill.storage.files import check_new_folder, new_file, new_folder, read_json, remove_unfinished, write_json
+from distill.storage.files import (
+    check_new_folder,
+    new_file,
+    new_folder,
+    read_json,
+    remove_unfinished,
+    write_json,
+)
 from distill.storage.tensors import load_tensors, load_weights, save_tensors
 from distill.training.checkpoint import load_checkpoint, save_checkpoint
 
@@ -55,13 +62,17 @@ def test_a_link_stays_a_link_and_what_it_leads_to_is_replaced(tmp_path: Path) ->
     assert (tmp_path / "folder").is_symlink()
 
 
-def test_a_place_that_no_folder_can_take_is_refused_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_place_that_no_folder_can_take_is_refused_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "x" / "y").mkdir(parents=True)
     (tmp_path / "file").write_text("x")
     monkeypatch.chdir(tmp_path / "x" / "y")
     check_new_folder(Path("new/and/newer"), "--out")
     for place in (Path(), tmp_path / "x"):
-        with pytest.raises(UserError, match=rf"^--out {place}: is the folder that this runs in; expected another"):
+        with pytest.raises(
+            UserError, match=rf"^--out {place}: is the folder that this runs in; expected another"
+        ):
             check_new_folder(place, "--out")
     with pytest.raises(UserError, match=rf"^--out {tmp_path}/file/a: cannot be made in {tmp_path}/file$"):
         check_new_folder(tmp_path / "file" / "a", "--out")
@@ -103,9 +114,17 @@ def test_weights_with_something_more_are_refused(tmp_path: Path) -> None:
         load_weights(nn.Linear(2, 4, bias=False), tmp_path / "x.safetensors")
 
 
-def save(run_dir: Path, step: int, network: nn.Module, optimizer: torch.optim.Optimizer, keep: int = 2) -> Path:
+def save(
+    run_dir: Path, step: int, network: nn.Module, optimizer: torch.optim.Optimizer, keep: int = 2
+) -> Path:
     return save_checkpoint(
-        run_dir, step, {"net": network}, {"net": optimizer}, {"seconds": 1.5}, lambda folder: write_json(folder / "config.json", {}), keep
+        run_dir,
+        step,
+        {"net": network},
+        {"net": optimizer},
+        {"seconds": 1.5},
+        lambda folder: write_json(folder / "config.json", {}),
+        keep,
     )
 
 
@@ -138,8 +157,13 @@ def test_only_the_newest_checkpoints_are_kept(tmp_path: Path) -> None:
     assert newest_checkpoint(tmp_path / "nowhere") is None
 
 
-@pytest.mark.parametrize(("damage", "message"), [(lambda file: file.write_bytes(b"x"), "is damaged"), (lambda file: file.unlink(), "is missing")])
-def test_a_damaged_checkpoint_is_refused_before_anything_is_loaded(tmp_path: Path, damage, message: str) -> None:
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [(lambda file: file.write_bytes(b"x"), "is damaged"), (lambda file: file.unlink(), "is missing")],
+)
+def test_a_damaged_checkpoint_is_refused_before_anything_is_loaded(
+    tmp_path: Path, damage, message: str
+) -> None:
     network, optimizer = trained()
     path = save(tmp_path, 7, network, optimizer)
     damage(path / "net.optimizer.safetensors")
@@ -164,10 +188,17 @@ with new_folder(Path(sys.argv[1]) / "step") as folder, new_file(Path(sys.argv[1]
 
 
 def test_what_a_killed_process_left_unfinished_is_removed_and_nothing_else(tmp_path: Path) -> None:
-    killed = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], env={**os.environ, "PYTHONPATH": "."})
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED, str(tmp_path)], env={**os.environ, "PYTHONPATH": "."}
+    )
     assert killed.returncode == -9
     assert len(list(tmp_path.rglob("*.partial"))) == 2
-    for name in (".hidden", f".mine.{HOST}.{os.getpid()}.partial", ".theirs.elsewhere.77.partial", "x.77.partial"):
+    for name in (
+        ".hidden",
+        f".mine.{HOST}.{os.getpid()}.partial",
+        ".theirs.elsewhere.77.partial",
+        "x.77.partial",
+    ):
         (tmp_path / name).write_text("kept")
     assert [path.name.split(".")[1] for path in remove_unfinished(tmp_path)] == ["step", "shard"]
     assert {path.name for path in tmp_path.rglob("*") if path.is_file()} == {

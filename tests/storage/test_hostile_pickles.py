@@ -16,7 +16,17 @@ from distill.publishing.convert import main as convert
 
 ORACLES = Path(__file__).parents[1] / "oracles"
 COMMAND = "touch executed"
-DANGEROUS = {"os.system", "os.exec", "os.posix_spawn", "subprocess.Popen", "exec", "compile", "import", "pickle.find_class", "socket.connect"}
+DANGEROUS = {
+    "os.system",
+    "os.exec",
+    "os.posix_spawn",
+    "subprocess.Popen",
+    "exec",
+    "compile",
+    "import",
+    "pickle.find_class",
+    "socket.connect",
+}
 watched: list[str] | None = None
 
 
@@ -79,28 +89,117 @@ EMPTY_ARRAY = call("numpy.core.multiarray", "_reconstruct", name("numpy", "ndarr
 FLOAT = call("numpy", "dtype", text("f4"), b"\x89\x88")
 SYSTEM = call("os", "system", text(COMMAND))
 PERSISTENT = ("torch_utils.persistence", "_reconstruct_persistent_obj")
-META = text("type") + text("class") + text("version") + b"K\x06" + text("module_src") + text(f"import os; os.system('{COMMAND}')")
-MODULE = text("_init_args") + b")" + text("_parameters") + b"}" + text("_buffers") + b"}" + text("_modules") + b"}"
+META = (
+    text("type")
+    + text("class")
+    + text("version")
+    + b"K\x06"
+    + text("module_src")
+    + text(f"import os; os.system('{COMMAND}')")
+)
+MODULE = (
+    text("_init_args") + b")" + text("_parameters") + b"}" + text("_buffers") + b"}" + text("_modules") + b"}"
+)
 
 
 def network(class_name: str, *arguments: bytes) -> bytes:
     """{"ema": an object of this class, made with these arguments, without weights}."""
     state = text("state") + b"}(" + MODULE + text("_init_kwargs") + b"}(" + b"".join(arguments) + b"uu"
-    return whole(b"}" + text("ema") + call(*PERSISTENT, b"}(" + META + text("class_name") + text(class_name) + state + b"u") + b"s")
+    return whole(
+        b"}"
+        + text("ema")
+        + call(*PERSISTENT, b"}(" + META + text("class_name") + text(class_name) + state + b"u")
+        + b"s"
+    )
 
 
 CALLS = [
-    *["posix.system", "nt.system", "os.system", "os.popen", "os.execv", "subprocess.Popen", "subprocess.check_output", "subprocess.getoutput"],
-    *["pty.spawn", "commands.getoutput", "asyncio.subprocess.create_subprocess_shell", "multiprocessing.util.spawnv_passfds"],
-    *["builtins.eval", "builtins.exec", "builtins.compile", "builtins.open", "builtins.__import__", "builtins.getattr", "builtins.setattr"],
-    *["builtins.map", "builtins.type", "builtins.frozenset", "builtins.bytearray", "__builtin__.eval", "__main__.Reduced", "sys.exit", "sys.modules"],
-    *["importlib.import_module", "runpy.run_path", "code.interact", "timeit.timeit", "cProfile.run", "pdb.run", "types.FunctionType"],
-    *["functools.partial", "operator.attrgetter", "operator.methodcaller", "itertools.starmap", "copyreg._reconstructor", "_codecs.decode"],
-    *["pickle.loads", "_pickle.Unpickler", "marshal.loads", "shutil.rmtree", "webbrowser.open", "ctypes.CDLL", "socket.create_connection"],
-    *["torch.load", "torch.hub.load", "torch.jit.load", "torch.package.PackageImporter", "torch.utils.cpp_extension.load_inline"],
-    *["torch.serialization._load", "torch._utils._rebuild_parameter_with_state", "torch._utils._rebuild_tensor", "torch.FloatStorage"],
-    *["numpy.load", "numpy.testing._private.utils.runstring", "numpy.core.multiarray.frombuffer", "dnnlib.util.call_func_by_name"],
-    *["dnnlib.util.open_url", "torch_utils.persistence._src_to_module", "torch_utils.persistence.import_hook", "training.networks.EDMPrecond"],
+    *[
+        "posix.system",
+        "nt.system",
+        "os.system",
+        "os.popen",
+        "os.execv",
+        "subprocess.Popen",
+        "subprocess.check_output",
+        "subprocess.getoutput",
+    ],
+    *[
+        "pty.spawn",
+        "commands.getoutput",
+        "asyncio.subprocess.create_subprocess_shell",
+        "multiprocessing.util.spawnv_passfds",
+    ],
+    *[
+        "builtins.eval",
+        "builtins.exec",
+        "builtins.compile",
+        "builtins.open",
+        "builtins.__import__",
+        "builtins.getattr",
+        "builtins.setattr",
+    ],
+    *[
+        "builtins.map",
+        "builtins.type",
+        "builtins.frozenset",
+        "builtins.bytearray",
+        "__builtin__.eval",
+        "__main__.Reduced",
+        "sys.exit",
+        "sys.modules",
+    ],
+    *[
+        "importlib.import_module",
+        "runpy.run_path",
+        "code.interact",
+        "timeit.timeit",
+        "cProfile.run",
+        "pdb.run",
+        "types.FunctionType",
+    ],
+    *[
+        "functools.partial",
+        "operator.attrgetter",
+        "operator.methodcaller",
+        "itertools.starmap",
+        "copyreg._reconstructor",
+        "_codecs.decode",
+    ],
+    *[
+        "pickle.loads",
+        "_pickle.Unpickler",
+        "marshal.loads",
+        "shutil.rmtree",
+        "webbrowser.open",
+        "ctypes.CDLL",
+        "socket.create_connection",
+    ],
+    *[
+        "torch.load",
+        "torch.hub.load",
+        "torch.jit.load",
+        "torch.package.PackageImporter",
+        "torch.utils.cpp_extension.load_inline",
+    ],
+    *[
+        "torch.serialization._load",
+        "torch._utils._rebuild_parameter_with_state",
+        "torch._utils._rebuild_tensor",
+        "torch.FloatStorage",
+    ],
+    *[
+        "numpy.load",
+        "numpy.testing._private.utils.runstring",
+        "numpy.core.multiarray.frombuffer",
+        "dnnlib.util.call_func_by_name",
+    ],
+    *[
+        "dnnlib.util.open_url",
+        "torch_utils.persistence._src_to_module",
+        "torch_utils.persistence.import_hook",
+        "training.networks.EDMPrecond",
+    ],
 ]
 """Functions that a pickle may call where Python opens it; some are harmless, none is needed."""
 
@@ -141,7 +240,9 @@ def test_a_call_of_anything_else_is_refused_by_name(refused, function: str) -> N
     for data in (
         whole(call(module, attribute, text(COMMAND))),  # STACK_GLOBAL, REDUCE
         f"c{module}\n{attribute}\n(V{COMMAND}\ntR.".encode(),  # as protocol 0 writes it
-        whole(b"}" + text("ema") + name(module, attribute) + b"\x85\x81s"),  # NEWOBJ, inside what would be a network
+        whole(
+            b"}" + text("ema") + name(module, attribute) + b"\x85\x81s"
+        ),  # NEWOBJ, inside what would be a network
         whole(b"(" + text(COMMAND) + f"i{module}\n{attribute}\n".encode()),  # INST
     ):
         assert refused(data) == f"asks for {function}, which no network pickle does"
@@ -149,7 +250,12 @@ def test_a_call_of_anything_else_is_refused_by_name(refused, function: str) -> N
 
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
 def test_objects_that_say_how_they_are_made_are_refused(refused, protocol: int) -> None:
-    for reduction in ((os.system, (COMMAND,)), (os.system, (COMMAND,), {"state": 1}), (getattr, (os, "system")), (eval, ("1",))):
+    for reduction in (
+        (os.system, (COMMAND,)),
+        (os.system, (COMMAND,), {"state": 1}),
+        (getattr, (os, "system")),
+        (eval, ("1",)),
+    ):
         called = f"{reduction[0].__module__}.{reduction[0].__name__}"
         called = called.replace("builtins", "__builtin__") if protocol < 3 else called
         try:
@@ -169,13 +275,28 @@ BAD = {
         call("numpy", "ndarray.__subclasses__"),
         "asks for numpy.ndarray.__subclasses__, which no network pickle does",
     ),
-    "a name of two lines": (call("os\n", "system\x1b"), "asks for os\\n.system\\x1b, which no network pickle does"),
+    "a name of two lines": (
+        call("os\n", "system\x1b"),
+        "asks for os\\n.system\\x1b, which no network pickle does",
+    ),
     "a long name": (call("x" * 200, "y"), f"asks for {'x' * 120}, which no network pickle does"),
     "a name that is no text": (b"K\x01K\x02\x93", f"{BROKEN} (a name is no text)"),
-    "OBJ of a forbidden class": (b"(" + name("os", "system") + text(COMMAND) + b"o", "asks for os.system, which no network pickle does"),
-    "OBJ of an allowed class": (b"(" + name("collections", "OrderedDict") + b"o", "uses the opcode OBJ, which no network pickle does"),
-    "INST of an allowed class": (b"(icollections\nOrderedDict\n", "uses the opcode INST, which no network pickle does"),
-    "NEWOBJ_EX": (name("dnnlib.util", "EasyDict") + b")}\x92", "uses the opcode NEWOBJ_EX, which no network pickle does"),
+    "OBJ of a forbidden class": (
+        b"(" + name("os", "system") + text(COMMAND) + b"o",
+        "asks for os.system, which no network pickle does",
+    ),
+    "OBJ of an allowed class": (
+        b"(" + name("collections", "OrderedDict") + b"o",
+        "uses the opcode OBJ, which no network pickle does",
+    ),
+    "INST of an allowed class": (
+        b"(icollections\nOrderedDict\n",
+        "uses the opcode INST, which no network pickle does",
+    ),
+    "NEWOBJ_EX": (
+        name("dnnlib.util", "EasyDict") + b")}\x92",
+        "uses the opcode NEWOBJ_EX, which no network pickle does",
+    ),
     "EXT1": (b"\x82\x01", "uses the opcode EXT1, which no network pickle does"),
     "EXT2": (b"\x83\x01\x00", "uses the opcode EXT2, which no network pickle does"),
     "EXT4": (b"\x84\x01\x00\x00\x00", "uses the opcode EXT4, which no network pickle does"),
@@ -184,14 +305,26 @@ BAD = {
     "DUP": (b"]2", "uses the opcode DUP, which no network pickle does"),
     "POP": (b"]0", "uses the opcode POP, which no network pickle does"),
     "a buffer out of band": (b"\x97", "uses the opcode NEXT_BUFFER, which no network pickle does"),
-    "text of protocol 0": (b"S'" + COMMAND.encode() + b"'\n", "uses the opcode STRING, which no network pickle does"),
-    "a call of a string": (text("os.system") + text(COMMAND) + b"\x85R", "calls a str, which no network pickle does"),
+    "text of protocol 0": (
+        b"S'" + COMMAND.encode() + b"'\n",
+        "uses the opcode STRING, which no network pickle does",
+    ),
+    "a call of a string": (
+        text("os.system") + text(COMMAND) + b"\x85R",
+        "calls a str, which no network pickle does",
+    ),
     "a call of an object": (
         call("torch.nn.modules.container", "ModuleDict") + b")R",
         "calls a PickledObject, which no network pickle does",
     ),
-    "a call of a name that is no function": (call("numpy", "ndarray", b"K\x01"), "calls numpy.ndarray, which no network pickle does"),
-    "arguments that are no tuple": (name("dnnlib.util", "EasyDict") + b"]R", f"{BROKEN} (arguments are no tuple)"),
+    "a call of a name that is no function": (
+        call("numpy", "ndarray", b"K\x01"),
+        "calls numpy.ndarray, which no network pickle does",
+    ),
+    "arguments that are no tuple": (
+        name("dnnlib.util", "EasyDict") + b"]R",
+        f"{BROKEN} (arguments are no tuple)",
+    ),
     "a state for a name": (
         name("torch._utils", "_rebuild_parameter") + b"}" + text("__code__") + b"Nsb",
         "gives a state to a Name, which no network pickle does",
@@ -217,8 +350,14 @@ BAD = {
         call(*PERSISTENT, b"}(" + META.replace(b"K\x06", b"K\x07") + b"u"),
         f"{BROKEN} (an object with source is not of version 6)",
     ),
-    "a storage of no class": (storage(3, b"ctorch\nFloatStorage\n", b"X\x01\x00\x00\x00x"), f"{BROKEN} (a str stands where a Name should)"),
-    "an array of objects": (call("numpy", "dtype", text("O8"), b"\x89\x88"), "has an array of O8, which no network pickle does"),
+    "a storage of no class": (
+        storage(3, b"ctorch\nFloatStorage\n", b"X\x01\x00\x00\x00x"),
+        f"{BROKEN} (a str stands where a Name should)",
+    ),
+    "an array of objects": (
+        call("numpy", "dtype", text("O8"), b"\x89\x88"),
+        "has an array of O8, which no network pickle does",
+    ),
     "an array of structures": (
         FLOAT + b"(K\x03" + text("<") + b"N)}t" + b"b",
         "has an array of structures, or not a little-endian one, which no network pickle does",
@@ -265,18 +404,43 @@ BAD = {
         call("_codecs", "encode", text("\u0100"), text("latin1")),
         f"{BROKEN} ('latin-1' codec can't encode character '\\\\u0100' in position 0: ordinal not in range(256))",
     ),
-    "a tensor larger than its storage": (tensor(storage(3), 0, 200, 0), f"{BROKEN} (a tensor has more numbers than its storage)"),
+    "a tensor larger than its storage": (
+        tensor(storage(3), 0, 200, 0),
+        f"{BROKEN} (a tensor has more numbers than its storage)",
+    ),
     "an array of a buffer larger than the buffer": (
-        call("numpy.core.numeric", "_frombuffer", b"C\x04\x00\x00\x00\x00", FLOAT, b"J\xff\xff\xff\x7f\x85", text("C")),
+        call(
+            "numpy.core.numeric",
+            "_frombuffer",
+            b"C\x04\x00\x00\x00\x00",
+            FLOAT,
+            b"J\xff\xff\xff\x7f\x85",
+            text("C"),
+        ),
         f"{BROKEN} (cannot reshape array of size 1 into shape (2147483647,))",
     ),
-    "a tensor beyond its storage": (tensor(storage(3), 1, 3, 1), f"{BROKEN} (a tensor reaches beyond its storage)"),
-    "a tensor without a storage": (tensor(text("x"), 0, 1, 1), f"{BROKEN} (a str stands where a Tensor should)"),
-    "bytes of 4 EiB": (b"\x8e" + struct.pack("<Q", 2**62) + b"x", f"{BROKEN} (expected {2**62} bytes in a bytes8, but only 2 remain)"),
-    "text of 4 GiB": (b"X\xff\xff\xff\xff" + b"x", f"{BROKEN} (expected 4294967295 bytes in a unicodestring4, but only 2 remain)"),
+    "a tensor beyond its storage": (
+        tensor(storage(3), 1, 3, 1),
+        f"{BROKEN} (a tensor reaches beyond its storage)",
+    ),
+    "a tensor without a storage": (
+        tensor(text("x"), 0, 1, 1),
+        f"{BROKEN} (a str stands where a Tensor should)",
+    ),
+    "bytes of 4 EiB": (
+        b"\x8e" + struct.pack("<Q", 2**62) + b"x",
+        f"{BROKEN} (expected {2**62} bytes in a bytes8, but only 2 remain)",
+    ),
+    "text of 4 GiB": (
+        b"X\xff\xff\xff\xff" + b"x",
+        f"{BROKEN} (expected 4294967295 bytes in a unicodestring4, but only 2 remain)",
+    ),
     "a key that is a list": (b"}]Ns", f"{BROKEN} (a list is a key)"),
     "a key of very many levels": (b"})" + b"\x85" * 10_000 + b"Ns", f"{BROKEN} (a tuple is a key)"),
-    "a key without a value": (b"}(" + text("ema") + b"u", f"{BROKEN} (zip() argument 2 is shorter than argument 1)"),
+    "a key without a value": (
+        b"}(" + text("ema") + b"u",
+        f"{BROKEN} (zip() argument 2 is shorter than argument 1)",
+    ),
     "items for what is no list": (b"}(Ne", f"{BROKEN} (a dict stands where a list should)"),
     "a memory that nothing is in": (b"h\x07", f"{BROKEN} (7)"),
     "a mark left over": (b"(N", f"{BROKEN} (a mark is left over)"),
@@ -295,7 +459,10 @@ SIZES = text("img_resolution") + b"K\x08" + text("img_channels") + b"K\x03"
 NOT_A_NETWORK = {
     "an empty file": (b"", f"{BROKEN} (cannot mmap an empty file)"),
     "text": (b"hello\n", f"{BROKEN} (101)"),
-    "a second pickle behind the first": (whole(b"}") + whole(SYSTEM), "goes on after its end, which no network pickle does"),
+    "a second pickle behind the first": (
+        whole(b"}") + whole(SYSTEM),
+        "goes on after its end, which no network pickle does",
+    ),
     "no dict": (whole(b"]"), "holds no network under 'ema'"),
     "a dict without a network": (whole(b"}" + text("ema") + b"Ns"), "holds no network under 'ema'"),
     "a dict that holds itself": (whole(b"}\x94" + text("ema") + b"h\x00s"), "holds no network under 'ema'"),
@@ -304,7 +471,15 @@ NOT_A_NETWORK = {
         "'ModuleDict' under 'ema' is no network with its arguments",
     ),
     "a module within itself": (
-        whole(b"}" + text("ema") + call("torch.nn.modules.container", "ModuleDict") + b"\x94}(" + MODULE + text("x") + b"h\x00subs"),
+        whole(
+            b"}"
+            + text("ema")
+            + call("torch.nn.modules.container", "ModuleDict")
+            + b"\x94}("
+            + MODULE
+            + text("x")
+            + b"h\x00subs"
+        ),
         "'ModuleDict' under 'ema' is no network with its arguments",
     ),
     "an unknown class": (
@@ -316,8 +491,14 @@ NOT_A_NETWORK = {
         network("EDMPrecond", SIZES, text("model_type"), text("os.system")),
         "model_type 'os.system' is unknown; expected one of DhariwalUNet, SongUNet",
     ),
-    "an unknown argument": (network("VEPrecond", SIZES, text("hook"), text("x")), "VEPrecond has an argument 'hook', which is unknown"),
-    "a preconditioning without numbers": (network("EDMPrecond", SIZES, text("sigma_data"), b"]"), "sigma_data: expected numbers"),
+    "an unknown argument": (
+        network("VEPrecond", SIZES, text("hook"), text("x")),
+        "VEPrecond has an argument 'hook', which is unknown",
+    ),
+    "a preconditioning without numbers": (
+        network("EDMPrecond", SIZES, text("sigma_data"), b"]"),
+        "sigma_data: expected numbers",
+    ),
     "a backbone that is no name": (
         network("EDMPrecond", SIZES, text("model_type"), b"]"),
         "model_type 'a list' is unknown; expected one of DhariwalUNet, SongUNet",
@@ -326,7 +507,10 @@ NOT_A_NETWORK = {
         network("VPPrecond", SIZES, text("decoder_type"), text("skip")),
         "decoder_type is not standard, the only one known",
     ),
-    "an unknown filter": (network("Precond", SIZES, text("resample_filter"), b"]"), "resample_filter is not [1, 1], the only one known"),
+    "an unknown filter": (
+        network("Precond", SIZES, text("resample_filter"), b"]"),
+        "resample_filter is not [1, 1], the only one known",
+    ),
     "a network too large to build": (
         network("EDMPrecond", SIZES, text("model_channels"), b"J\xff\xff\xff\x7f"),
         "width: expected whole numbers from 1 to 65536",
@@ -355,7 +539,11 @@ def test_a_file_without_a_network_that_we_know_is_refused(refused, case: str) ->
 @pytest.mark.parametrize("kind", ["a storage", "bytes as text"])
 def test_what_is_held_once_is_not_copied_without_end(refused, kind: str) -> None:
     """64 KiB that are mentioned 60 times would take 4 MiB; of a larger file it would be any amount."""
-    held = long(torch.zeros(16_384)._typed_storage().__reduce__()[1][0]) if kind == "a storage" else b"X" + struct.pack("<I", 65_536) + b"x" * 65_536
+    held = (
+        long(torch.zeros(16_384)._typed_storage().__reduce__()[1][0])
+        if kind == "a storage"
+        else b"X" + struct.pack("<I", 65_536) + b"x" * 65_536
+    )
     called = ("torch.storage", "_load_from_bytes") if kind == "a storage" else ("_codecs", "encode")
     further = b"" if kind == "a storage" else text("latin1")
     body = b"](" + held + b"\x94" + b"".join(call(*called, b"h\x00", further) for _ in range(60)) + b"e"
@@ -363,7 +551,7 @@ def test_what_is_held_once_is_not_copied_without_end(refused, kind: str) -> None
 
 
 def test_a_pickle_of_very_many_steps_is_refused(refused, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("distill.storage.pickles.machine.MOST_STEPS", 1000)
+    monkeypatch.setattr("distill.storage.pickles.machine.MAX_STEPS", 1000)
     assert refused(whole(b"N" * 1000)) == "has more than 1000 steps, which no network pickle does"
 
 
@@ -399,4 +587,8 @@ def test_the_command_refuses_a_network_in_one_line(tmp_path: Path) -> None:
     path.write_bytes(network("Precond", SIZES, text("clip_act"), text("none")))
     command = [sys.executable, "-m", "distill", "convert", str(path), str(tmp_path / "out")]
     run = subprocess.run(command, cwd=ORACLES.parents[1], capture_output=True, text=True, check=False)
-    assert (run.returncode, run.stdout, run.stderr) == (2, "", f"error: {path}: largest_activation: expected a number\n")
+    assert (run.returncode, run.stdout, run.stderr) == (
+        2,
+        "",
+        f"error: {path}: largest_activation: expected a number\n",
+    )

@@ -53,10 +53,19 @@ class Code:
 
 PICKLE = files()["data.pkl"]
 ZIPS: dict[str, tuple[Callable[[], bytes], str]] = {
-    "no pickle": (lambda: zipped(data_dot_pkl=None), f"is a zip archive without one data.pkl, as torch.save writes it, {DOES}"),
-    "code in the pickle": (lambda: zipped(data_dot_pkl=pickle.dumps(Code(), 2)), f"asks for __builtin__.exec, {DOES}"),
+    "no pickle": (
+        lambda: zipped(data_dot_pkl=None),
+        f"is a zip archive without one data.pkl, as torch.save writes it, {DOES}",
+    ),
+    "code in the pickle": (
+        lambda: zipped(data_dot_pkl=pickle.dumps(Code(), 2)),
+        f"asks for __builtin__.exec, {DOES}",
+    ),
     "code in a storage": (lambda: zipped(data__0=pickle.dumps(Code(), 2)[:16]), ""),
-    "numbers of another machine": (lambda: zipped(byteorder=b"big"), f"has numbers that are not little-endian, {DOES}"),
+    "numbers of another machine": (
+        lambda: zipped(byteorder=b"big"),
+        f"has numbers that are not little-endian, {DOES}",
+    ),
     "compressed numbers": (lambda: zipped(zipfile.ZIP_DEFLATED), f"has compressed numbers, {DOES}"),
     "a storage that is not there": (lambda: zipped(data__0=None), f"{BROKEN} (it has no data/0)"),
     "a storage that is shorter": (lambda: zipped(data__0=bytes(12)), WRONG_SIZE),
@@ -69,9 +78,18 @@ ZIPS: dict[str, tuple[Callable[[], bytes], str]] = {
         lambda: zipped(data_dot_pkl=PICKLE.replace(b"ctorch\nFloatStorage", b"ccollections\nOrderedDict")),
         f"has a storage of collections.OrderedDict, {DOES}",
     ),
-    "an id of something else": (lambda: zipped(data_dot_pkl=PICKLE.replace(b"storage", b"modules")), WRONG_SIZE),
-    "a storage of 4 GiB": (lambda: zipped(data_dot_pkl=PICKLE.replace(b"K\x04t", b"J\xff\xff\xff\x7ft")), WRONG_SIZE),
-    "a storage of less than nothing": (lambda: zipped(data_dot_pkl=PICKLE.replace(b"K\x04t", b"J\xff\xff\xff\xfft")), WRONG_SIZE),
+    "an id of something else": (
+        lambda: zipped(data_dot_pkl=PICKLE.replace(b"storage", b"modules")),
+        WRONG_SIZE,
+    ),
+    "a storage of 4 GiB": (
+        lambda: zipped(data_dot_pkl=PICKLE.replace(b"K\x04t", b"J\xff\xff\xff\x7ft")),
+        WRONG_SIZE,
+    ),
+    "a storage of less than nothing": (
+        lambda: zipped(data_dot_pkl=PICKLE.replace(b"K\x04t", b"J\xff\xff\xff\xfft")),
+        WRONG_SIZE,
+    ),
     "a storage outside the folder": (
         lambda: zipped(data_dot_pkl=PICKLE.replace(b"X\x01\x00\x00\x000q", b"X\x09\x00\x00\x00../../x/yq")),
         f"{BROKEN} (it has no data/../../x/y)",
@@ -138,8 +156,14 @@ LEGACY: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "something behind it": (lambda data: data + b"x", WRONG_SIZE),
     "less than its numbers": (lambda data: data[:-1], WRONG_SIZE),
     "a storage of 8 GiB": (lambda data: data.replace(b"K\x04N", b"J\xff\xff\xff\x7fN"), WRONG_SIZE),
-    "another count before the numbers": (lambda data: data.replace(struct.pack("<q", 4), struct.pack("<q", 5)), WRONG_SIZE),
-    "a storage of a hostile class": (lambda data: data.replace(b"ctorch\nFloatStorage", b"cposix\nsystem"), f"asks for posix.system, {DOES}"),
+    "another count before the numbers": (
+        lambda data: data.replace(struct.pack("<q", 4), struct.pack("<q", 5)),
+        WRONG_SIZE,
+    ),
+    "a storage of a hostile class": (
+        lambda data: data.replace(b"ctorch\nFloatStorage", b"cposix\nsystem"),
+        f"asks for posix.system, {DOES}",
+    ),
     "another version": (
         lambda data: data.replace(b"M\xe9\x03", b"M\xe8\x03", 1),
         f"{BROKEN} (a storage is not of torch's legacy format)",
@@ -179,5 +203,8 @@ def test_a_damaged_file_is_refused_or_read_but_never_run(old: bool, tmp_path: Pa
 def test_an_archive_of_images_is_no_network(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "images.zip", "w") as archive:
         archive.writestr("0/0.png", b"x")
-    with pytest.raises(UserError, match=r"images\.zip: is a zip archive without one data\.pkl, as torch\.save writes it, which no network"):
+    with pytest.raises(
+        UserError,
+        match=r"images\.zip: is a zip archive without one data\.pkl, as torch\.save writes it, which no network",
+    ):
         read_network(tmp_path / "images.zip")

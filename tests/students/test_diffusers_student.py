@@ -23,7 +23,18 @@ from distill.teachers.diffusers import Settings
 from eval.__main__ import main as evaluate
 from eval.run.images import Images
 from sample import main as sample
-from tests.helpers.diffusers_runs import FAMILIES, FLOW, OBJECTIVES, PROMPTS, SMALL, SMALL_FLUX, folder_of, image_of_diffusers, image_of_ours, run
+from tests.helpers.diffusers_runs import (
+    FAMILIES,
+    FLOW,
+    OBJECTIVES,
+    PROMPTS,
+    SMALL,
+    SMALL_FLUX,
+    folder_of,
+    image_of_diffusers,
+    image_of_ours,
+    run,
+)
 
 
 @pytest.fixture(scope="module")
@@ -40,18 +51,33 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-ENTRIES = [(family, entry, 1) for family in FAMILIES for entry in (2.5, 1e4) if entry > 80 or family not in FLOW]
+ENTRIES = [
+    (family, entry, 1) for family in FAMILIES for entry in (2.5, 1e4) if entry > 80 or family not in FLOW
+]
 """In the middle of the schedule and at its end; in flow matching at its end."""
-SEVERAL = [pytest.param(family, 1e4, steps, marks=() if family in ("ddpm", "flux") else pytest.mark.slow) for family in FAMILIES for steps in (3, 8)]
-SEVERAL += [("sd15", 2.5, 4), ("sd3", 1e4, 4), ("ddpm", 0.03, 2)]  # the last at t = 5 and 2, where a consistency model would mix its input in
+SEVERAL = [
+    pytest.param(family, 1e4, steps, marks=() if family in ("ddpm", "flux") else pytest.mark.slow)
+    for family in FAMILIES
+    for steps in (3, 8)
+]
+SEVERAL += [
+    ("sd15", 2.5, 4),
+    ("sd3", 1e4, 4),
+    ("ddpm", 0.03, 2),
+]  # the last at t = 5 and 2, where a consistency model would mix its input in
 
 
 @pytest.mark.parametrize(("family", "noise_to_signal", "steps"), [*ENTRIES, *SEVERAL])
-def test_an_export_is_a_pipeline_of_diffusers(family: str, noise_to_signal: float, steps: int, tmp_path: Path) -> None:
-    settings = {"path": str(FAMILIES[family](tmp_path / "teacher")), **(SMALL_FLUX if "flux" in family else {})}
+def test_an_export_is_a_pipeline_of_diffusers(
+    family: str, noise_to_signal: float, steps: int, tmp_path: Path
+) -> None:
+    settings = {
+        "path": str(FAMILIES[family](tmp_path / "teacher")),
+        **(SMALL_FLUX if "flux" in family else {}),
+    }
     settings["embedded_guidance"] = 7.0 if family == "flux" else None
     network = Settings(**settings).load()
-    levels = network.spaced(noise_to_signal, steps)
+    levels = network.student_noise_levels(noise_to_signal, steps)
     generator = FewStepGenerator(network, *levels)
     for parameter in generator.parameters():
         parameter.data.add_(0.02 * torch.randn_like(parameter))
@@ -60,9 +86,11 @@ def test_an_export_is_a_pipeline_of_diffusers(family: str, noise_to_signal: floa
     z = torch.randn(2, *generator.noise_shape)
     ours = image_of_ours(generator, z)
     torch.testing.assert_close(image_of_diffusers(tmp_path / "export", z, steps), ours, rtol=0, atol=1e-5)
-    torch.testing.assert_close(image_of_ours(distill.load_generator(tmp_path / "export"), z), ours, rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        image_of_ours(distill.load_generator(tmp_path / "export"), z), ours, rtol=0, atol=1e-5
+    )
     teacher = Settings(**{**settings, "path": str(tmp_path / "export"), "embedded_guidance": None}).load()
-    assert teacher.schedule.t_max == generator.entries[0].t
+    assert teacher.schedule.t_max == generator.entry_points[0].t
     torch.testing.assert_close(image_of_ours(FewStepGenerator(teacher, *levels), z), ours, rtol=0, atol=1e-5)
 
 
@@ -71,11 +99,13 @@ def test_a_generator_of_random_numbers_makes_the_noise_of_all_steps(root: Path, 
     from diffusers import DiffusionPipeline
 
     teacher = distill.load_teacher(root / "sd15")
-    student = FewStepGenerator(teacher, *teacher.spaced(80.0, 4))
+    student = FewStepGenerator(teacher, *teacher.student_noise_levels(80.0, 4))
     export_generator(student, _made(tmp_path / "export"))
     pipe = DiffusionPipeline.from_pretrained(tmp_path / "export")
     drawn = torch.Generator().manual_seed(5)
-    theirs = pipe(PROMPTS[:1], num_inference_steps=4, guidance_scale=0, generator=drawn, output_type="pt").images
+    theirs = pipe(
+        PROMPTS[:1], num_inference_steps=4, guidance_scale=0, generator=drawn, output_type="pt"
+    ).images
     random = torch.Generator().manual_seed(5)
     z = torch.cat([torch.randn(1, *student.image_shape, generator=random) for _ in range(4)], 1)
     torch.testing.assert_close(theirs, image_of_ours(student, z), rtol=0, atol=1e-5)
@@ -96,14 +126,30 @@ def test_every_objective_moves_the_student(root: Path, family: str, objective: s
     """With a discriminator on stored samples of the teacher; text teachers guided, with prompt dropout and a cache."""
     source = {"path": str(folder_of(root, family)), **(SMALL_FLUX if "flux" in family else {})}
     teacher = FewStepGenerator(Settings(**source).load(), 80.0)
-    text = {"prompts": {"name": "text_file", "path": str(root / "prompts.txt"), "dropout": 0.3, "cache": str(root / "cache" / family)}}
+    text = {
+        "prompts": {
+            "name": "text_file",
+            "path": str(root / "prompts.txt"),
+            "dropout": 0.3,
+            "cache": str(root / "cache" / family),
+        }
+    }
     guidance = {"guidance": {"teacher": 2.0, "fake": 1.5}}
     settings: dict[str, Any] = {
         "teacher": {"name": "diffusers", **source},
-        "generator": {"init_noise_to_signal": 80.0, "ema": 0.0, "noise_levels": {"name": "uniform", "start": 0.02, "stop": 0.98}},
+        "generator": {
+            "init_noise_to_signal": 80.0,
+            "ema": 0.0,
+            "noise_levels": {"name": "uniform", "start": 0.02, "stop": 0.98},
+        },
         "teacher_samples": {"path": str(root / "samples" / family), "count": 4, "sampler": {"steps": 2}},
         "objective": {"name": objective, **OBJECTIVES[objective]},
-        "discriminator": {"reads": "fake", "real": "teacher", "depths": [next(iter(teacher.denoiser.depth_channels)), "bottleneck"], "width": 8},
+        "discriminator": {
+            "reads": "fake",
+            "real": "teacher",
+            "depths": [next(iter(teacher.denoiser.depth_channels)), "bottleneck"],
+            "width": 8,
+        },
         "ratio": {"bins": 2} if "divergence" in OBJECTIVES[objective] else None,
         "terms": [{"name": "gan", "weight": 0.1}, {"name": "regression", "weight": 0.1}],
         **(text if teacher.takes_text else {}),
@@ -117,11 +163,16 @@ def test_every_objective_moves_the_student(root: Path, family: str, objective: s
     checkpoint = newest_checkpoint(run_dir)
     assert checkpoint is not None
     assert not (checkpoint / "model_index.json").exists()
-    torch.testing.assert_close(image_of_ours(distill.load_generator(checkpoint), z), student, rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        image_of_ours(distill.load_generator(checkpoint), z), student, rtol=0, atol=1e-5
+    )
 
 
 def test_flow_matching_begins_with_pure_noise(root: Path) -> None:
-    with pytest.raises(UserError, match=r"init_noise_to_signal: is 2\.5; expected at least 80, for pure noise, with which pipelines of flow"):
+    with pytest.raises(
+        UserError,
+        match=r"init_noise_to_signal: is 2\.5; expected at least 80, for pure noise, with which pipelines of flow",
+    ):
         FewStepGenerator(distill.load_teacher(folder_of(root, "sd3")), 2.5)
 
 
@@ -131,13 +182,17 @@ def test_steps_that_no_pipeline_takes_are_refused(root: Path) -> None:
     refused = [
         (sd15, (80.0, 2.5), r"steps at t = 999, 625; expected 999, 499, or null: pipelines have no others"),
         (sd15, (80.0, 20.0), r"steps at t = 999, 999; expected 999, 499, or null: pipelines have no others"),
-        (sd3, (80.0, 3.0, 1.0, 0.5), r"steps at t = 1, 0\.75, 0\.5, 0\.333333; expected 1, 0\.777778, 0\.555556, 0\.333333, or null"),
+        (
+            sd3,
+            (80.0, 3.0, 1.0, 0.5),
+            r"steps at t = 1, 0\.75, 0\.5, 0\.333333; expected 1, 0\.777778, 0\.555556, 0\.333333, or null",
+        ),
         (sd3, (2.5, 1.0), r"generator\.init_noise_to_signal: is 2\.5; expected at least 80"),
     ]
     for teacher, levels, message in refused:
         with pytest.raises(UserError, match=message):
             FewStepGenerator(teacher, *levels)
-    assert [entry.t for entry in FewStepGenerator(sd3, 80.0, 0.25).entries] == [1.0, pytest.approx(0.2)]
+    assert [entry.t for entry in FewStepGenerator(sd3, 80.0, 0.25).entry_points] == [1.0, pytest.approx(0.2)]
 
 
 def test_a_run_of_several_steps_leaves_as_a_pipeline_or_does_not_begin(root: Path) -> None:
@@ -151,17 +206,21 @@ def test_a_run_of_several_steps_leaves_as_a_pipeline_or_does_not_begin(root: Pat
     run_dir = run(root, "four-steps", {**settings, "generator": full})
     generator = distill.load_generator(run_dir)
     z = torch.randn(2, *generator.noise_shape, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(image_of_diffusers(run_dir / "export", z, 4), image_of_ours(generator, z), rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        image_of_diffusers(run_dir / "export", z, 4), image_of_ours(generator, z), rtol=0, atol=1e-5
+    )
     assert "num_inference_steps=4, guidance_scale=0" in (run_dir / "export" / "README.md").read_text()
     adapters = run(root, "two-steps", {**settings, "generator": student})
-    assert [entry.t for entry in distill.load_generator(adapters).entries] == [999, 499]
+    assert [entry.t for entry in distill.load_generator(adapters).entry_points] == [999, 499]
     with pytest.raises(UserError, match="expected 999, 499, or null: pipelines have no others"):
         run(root, "no-steps", {**settings, "generator": {**student, "further_noise_to_signal": [2.5]}})
     assert not (root / "runs" / "no-steps").exists()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("preset", ["sd15/f_distill", "sd15/sid_lsg", "sd15/dmd2", "sdxl/f_distill", "sdxl/dmd2", "sdxl/dmd2_lora"])
+@pytest.mark.parametrize(
+    "preset", ["sd15/f_distill", "sd15/sid_lsg", "sd15/dmd2", "sdxl/f_distill", "sdxl/dmd2", "sdxl/dmd2_lora"]
+)
 def test_the_papers_presets_run(root: Path, preset: str) -> None:
     """Three steps with a tiny pipeline of the same classes; everything that is not a size, a path or a count stays the preset's."""
     content = yaml.safe_load(Path(f"configs/{preset}.yaml").read_text())
@@ -173,11 +232,17 @@ def test_the_papers_presets_run(root: Path, preset: str) -> None:
         content["prompts"]["path"] = str(root / "prompts.txt")
     content["fake"] |= {"updates": 1, "warmup_steps": 0}
     content["generator"].pop("init_from", None)  # a student of another preset
-    run_dir = run(root, preset.replace("/", "-"), {**content, **SMALL, "micro_batch_size": 1, "run_dir": str(root / "runs" / preset)})
+    run_dir = run(
+        root,
+        preset.replace("/", "-"),
+        {**content, **SMALL, "micro_batch_size": 1, "run_dir": str(root / "runs" / preset)},
+    )
     last = json.loads((run_dir / "stats.jsonl").read_text().splitlines()[-1])
     assert last["step"] == 3
     assert last["grad_norm/generator"] > 0
-    assert distill.load_generator(run_dir).denoiser.entries([content["generator"]["init_noise_to_signal"]])[0].t == {
+    assert distill.load_generator(run_dir).denoiser.entry_points(
+        [content["generator"]["init_noise_to_signal"]]
+    )[0].t == {
         "sd15/sid_lsg": 625.0,
         "sdxl/dmd2": 399.0,
         "sdxl/dmd2_lora": 399.0,
@@ -188,7 +253,16 @@ def test_prompts_from_the_command_line(root: Path, tmp_path: Path) -> None:
     """`sample.py` with an export, and with the teacher: a file of prompts, in turn."""
     (tmp_path / "export").mkdir()
     export_generator(FewStepGenerator(distill.load_teacher(root / "sd15"), 80.0), tmp_path / "export")
-    arguments = ["--run", str(tmp_path / "export"), "--n", "4", "--out", str(tmp_path / "samples"), "--device", "cpu"]
+    arguments = [
+        "--run",
+        str(tmp_path / "export"),
+        "--n",
+        "4",
+        "--out",
+        str(tmp_path / "samples"),
+        "--device",
+        "cpu",
+    ]
     sample([*arguments, "--prompts", str(root / "prompts.txt")])
     written = json.loads((tmp_path / "samples" / "samples.json").read_text())
     records = written["images"]
@@ -197,7 +271,12 @@ def test_prompts_from_the_command_line(root: Path, tmp_path: Path) -> None:
     with Image.open(tmp_path / "samples" / "000001.png") as image:
         assert image.size == (16, 16)
         noted = json.loads(image.text["Comment"])
-        assert (noted["seed"], noted["prompt"], noted["size"], noted["dtype"]) == (1, "two dogs", [16, 16], "float32")
+        assert (noted["seed"], noted["prompt"], noted["size"], noted["dtype"]) == (
+            1,
+            "two dogs",
+            [16, 16],
+            "float32",
+        )
         plain = np.asarray(image).astype(int)
     sample([*arguments, "--prompts", str(root / "prompts.txt"), "--dtype", "bfloat16"])
     with Image.open(tmp_path / "samples" / "000001.png") as image:
@@ -205,19 +284,31 @@ def test_prompts_from_the_command_line(root: Path, tmp_path: Path) -> None:
     sample([*arguments, "--prompts", "a cat", "--resolution", "24"])
     with Image.open(tmp_path / "samples" / "000000.png") as image:
         assert image.size == (24, 24)
-    with pytest.raises(UserError, match="--prompts: the model takes text; expected a text file of prompts, one a line"):
+    with pytest.raises(
+        UserError, match="--prompts: the model takes text; expected a text file of prompts, one a line"
+    ):
         sample(arguments)
 
 
 def test_an_evaluation_draws_prompts(root: Path, tmp_path: Path) -> None:
     """A student and its teacher, with the run's prompts and with others; the captions of real images are no labels."""
-    np.save(tmp_path / "real.npy", np.random.default_rng(0).integers(256, size=(8, 16, 16, 3), dtype=np.uint8))
+    np.save(
+        tmp_path / "real.npy", np.random.default_rng(0).integers(256, size=(8, 16, 16, 3), dtype=np.uint8)
+    )
     (tmp_path / "run" / "export").mkdir(parents=True)
     export_generator(FewStepGenerator(distill.load_teacher(root / "sd15"), 80.0), tmp_path / "run" / "export")
-    config = {"task": "distill", "run_dir": str(tmp_path / "run"), "steps": 1, "objective": {"name": "score_matching"}, "guidance": {"teacher": 2.0}}
+    config = {
+        "task": "distill",
+        "run_dir": str(tmp_path / "run"),
+        "steps": 1,
+        "objective": {"name": "score_matching"},
+        "guidance": {"teacher": 2.0},
+    }
     prompts = {"name": "text_file", "path": str(root / "prompts.txt")}
     teacher = {"name": "diffusers", "path": str(root / "sd15")}
-    (tmp_path / "run" / "config.yaml").write_text(yaml.safe_dump({**config, "teacher": teacher, "prompts": prompts}))
+    (tmp_path / "run" / "config.yaml").write_text(
+        yaml.safe_dump({**config, "teacher": teacher, "prompts": prompts})
+    )
     arguments = ["--run", str(tmp_path / "run"), "--data", f"array:{tmp_path / 'real.npy'}", "--n", "4"]
     evaluate(arguments)
     measured = json.loads((tmp_path / "run" / "eval.json").read_text())
@@ -242,9 +333,14 @@ def test_prompts_belong_to_text(root: Path) -> None:
     prompts = {"prompts": {"name": "text_file", "path": str(root / "prompts.txt")}}
     images = {"data": {"name": "captioned_folder", "path": str(root / "images"), "resolution": 16}}
     assert complaint(text) == "prompts: the teacher takes text; expected a source of prompts"
-    assert complaint({"teacher": {"name": "diffusers", "path": str(root / "ddpm")}, **prompts}) == "prompts: the teacher takes no text; expected null"
+    assert (
+        complaint({"teacher": {"name": "diffusers", "path": str(root / "ddpm")}, **prompts})
+        == "prompts: the teacher takes no text; expected null"
+    )
     shown = complaint({**text, **prompts, **images, "discriminator": {}})
-    assert shown.endswith("prompts: real images are shown with their own; expected captions, or discriminator.real: teacher")
+    assert shown.endswith(
+        "prompts: real images are shown with their own; expected captions, or discriminator.real: teacher"
+    )
     assert "captions needs data that have them" in complaint({**text, "prompts": {"name": "captions"}})
     small = {**images["data"], "resolution": 8}
     wrong_size = complaint({**text, "data": small, "prompts": {"name": "captions"}, "discriminator": {}})

@@ -66,13 +66,18 @@ def test_its_prediction_is_that_of_a_scheduler_s_step(folders: dict[str, Path], 
     x_t, cond = noise(teacher), condition(teacher)
     inputs: dict[str, Any] = {"class_labels": cond.label} if teacher.label_count else {}
     if cond.text is not None:
-        added = {"text_embeds": cond.text.given.get("pooled"), "time_ids": torch.tensor([[16.0, 16, 0, 0, 16, 16]] * 2)}
+        added = {
+            "text_embeds": cond.text.given.get("pooled"),
+            "time_ids": torch.tensor([[16.0, 16, 0, 0, 16, 16]] * 2),
+        }
         inputs = {"encoder_hidden_states": cond.text.given["tokens"], "added_cond_kwargs": added}
     for t in (1, 401, 981):
         output = pipe.unet(x_t, t, **inputs).sample
         x0 = teacher(x_t, torch.full((2,), float(t)), cond)
         for kind in (diffusers.DDIMScheduler, diffusers.DDPMScheduler, diffusers.EulerDiscreteScheduler):
-            scheduler = kind.from_config(pipe.scheduler.config, clip_sample=False, timestep_spacing="trailing", set_alpha_to_one=True)
+            scheduler = kind.from_config(
+                pipe.scheduler.config, clip_sample=False, timestep_spacing="trailing", set_alpha_to_one=True
+            )
             scheduler.set_timesteps(50 if t != 401 else 5)
             scheduler.timesteps = scheduler.timesteps - (scheduler.timesteps[0] - t)
             alpha = teacher.schedule.alpha(torch.tensor(float(t)))
@@ -92,13 +97,17 @@ def test_a_sample_of_ddim_is_the_pipeline_s(folders: dict[str, Path], family: st
 
     teacher = distill.load_teacher(folders[family])
     pipe = DiffusionPipeline.from_pretrained(folders[family])
-    scheduler = DDIMScheduler.from_config(pipe.scheduler.config, timestep_spacing="trailing", set_alpha_to_one=True, clip_sample=False)
+    scheduler = DDIMScheduler.from_config(
+        pipe.scheduler.config, timestep_spacing="trailing", set_alpha_to_one=True, clip_sample=False
+    )
     z, cond = noise(teacher), condition(teacher)
     if teacher.takes_text:
         pipe.scheduler = scheduler
     else:
         pipe = DDIMPipeline(pipe.unet, scheduler)
-    expected = tiny_pipelines.call(pipe, z, PROMPTS, num_inference_steps=5, **({"guidance_scale": 3.0} if teacher.takes_text else {}))
+    expected = tiny_pipelines.call(
+        pipe, z, PROMPTS, num_inference_steps=5, **({"guidance_scale": 3.0} if teacher.takes_text else {})
+    )
 
     x, times = z, pipe.scheduler.timesteps.tolist()
     for t, following in zip(times, [*times[1:], None], strict=True):
@@ -118,12 +127,16 @@ def test_a_guided_sample_of_our_sampler_is_the_pipeline_s(folders: dict[str, Pat
 
     teacher = distill.load_teacher(folders[family])
     pipe = DiffusionPipeline.from_pretrained(folders[family])
-    pipe.scheduler = HeunDiscreteScheduler.from_config(pipe.scheduler.config, use_karras_sigmas=True, timestep_spacing="linspace")
+    pipe.scheduler = HeunDiscreteScheduler.from_config(
+        pipe.scheduler.config, use_karras_sigmas=True, timestep_spacing="linspace"
+    )
     z = noise(teacher)
     expected = tiny_pipelines.call(pipe, z, PROMPTS, num_inference_steps=5, guidance_scale=3.0)
     levels = pipe.scheduler.sigmas
     sampler = Heun(steps=5, sigma_min=levels[-2].item(), guidance=3.0)
-    assert sampler.grid(levels[0].item())[:-1] == pytest.approx([*levels[:1].tolist(), *levels[1:-1:2].tolist()], rel=1e-5)
+    assert sampler.grid(levels[0].item())[:-1] == pytest.approx(
+        [*levels[:1].tolist(), *levels[1:-1:2].tolist()], rel=1e-5
+    )
     x0 = heun(teacher, z, condition(teacher), sampler, lambda step: z)
     torch.testing.assert_close((teacher.decode(x0) / 2 + 0.5).clamp(0, 1), expected, rtol=0, atol=1e-4)
 
@@ -137,7 +150,9 @@ def test_each_step_of_a_transformer_s_pipeline_is_ours(folders: dict[str, Path],
     teacher = transformer(folders, family)
     pipe = diffusers.DiffusionPipeline.from_pretrained(folders[family])
     if isinstance(teacher.schedule, Flow):
-        pipe.scheduler = diffusers.FlowMatchEulerDiscreteScheduler.from_config(pipe.scheduler.config, shift=3.0)
+        pipe.scheduler = diffusers.FlowMatchEulerDiscreteScheduler.from_config(
+            pipe.scheduler.config, shift=3.0
+        )
     else:
         plain = {"timestep_spacing": "trailing", "set_alpha_to_one": True, "clip_sample": False}
         pipe.scheduler = diffusers.DDIMScheduler.from_config(pipe.scheduler.config, **plain)
@@ -151,7 +166,9 @@ def test_each_step_of_a_transformer_s_pipeline_is_ours(folders: dict[str, Path],
     pipe.scheduler.step = step
     guidance = {"true_cfg_scale": 3.0, "negative_prompt": ""} if family == "flux" else {"guidance_scale": 3.0}
     z, cond = noise(teacher), condition(teacher)
-    expected = tiny_pipelines.call(pipe, z, PROMPTS if cond.text else [3, 1], num_inference_steps=4, **guidance)
+    expected = tiny_pipelines.call(
+        pipe, z, PROMPTS if cond.text else [3, 1], num_inference_steps=4, **guidance
+    )
 
     scale = pipe.scheduler.config.num_train_timesteps if isinstance(teacher.schedule, Flow) else 1
 
@@ -183,7 +200,10 @@ def test_features_are_the_encoder_s(folders: dict[str, Path], family: str) -> No
     x_t, t, cond, depths = noise(teacher), torch.tensor([3.0, 700.5]), condition(teacher), ("8", "bottleneck")
     x0, features = teacher(x_t, t, cond, depths)
     torch.testing.assert_close(x0, teacher(x_t, t, cond))
-    assert {depth: tuple(value.shape[1:]) for depth, value in features.items()} == {"8": (8, 8, 8), "bottleneck": (16, 4, 4)}
+    assert {depth: tuple(value.shape[1:]) for depth, value in features.items()} == {
+        "8": (8, 8, 8),
+        "bottleneck": (16, 4, 4),
+    }
     assert teacher.depth_channels == {"8": 8, "4": 16, "bottleneck": 16}
     for depth, value in teacher.features(x_t, t, cond, depths).items():
         torch.testing.assert_close(value, features[depth])
@@ -192,19 +212,24 @@ def test_features_are_the_encoder_s(folders: dict[str, Path], family: str) -> No
 
 @pytest.mark.parametrize("family", ["dit", "sd3", "flux"])
 @torch.no_grad()
-def test_features_of_a_transformer_are_its_blocks_tokens_of_the_image(folders: dict[str, Path], family: str) -> None:
+def test_features_of_a_transformer_are_its_blocks_tokens_of_the_image(
+    folders: dict[str, Path], family: str
+) -> None:
     """Row by row, those of the text left out; the last block's become the prediction through the network's own last layers."""
     teacher = transformer(folders, family)
     blocks = len(teacher.depth_channels) - 1
-    assert teacher.depth_channels == {**{str(number): 16 for number in range(1, blocks + 1)}, "bottleneck": 16}
+    assert teacher.depth_channels == {
+        **{str(number): 16 for number in range(1, blocks + 1)},
+        "bottleneck": 16,
+    }
     x_t, t, cond = noise(teacher), torch.tensor([0.3, 0.7]), condition(teacher)
     depths = ("1", str(blocks), "bottleneck")
     x0, features = teacher(x_t, t, cond, depths)
     torch.testing.assert_close(x0, teacher(x_t, t, cond))
     network, seen = teacher.network, []
-    handle = (network.norm_out.norm if hasattr(network.norm_out, "norm") else network.norm_out).register_forward_pre_hook(
-        lambda module, inputs: seen.append(inputs[0])
-    )
+    handle = (
+        network.norm_out.norm if hasattr(network.norm_out, "norm") else network.norm_out
+    ).register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
     teacher(x_t, t, cond)
     handle.remove()
     assert features["bottleneck"].shape == (2, 16, 4, 4)
@@ -238,7 +263,9 @@ def test_what_a_family_is_told_besides(folders: dict[str, Path]) -> None:
     expected = dit(x_t, t, Condition(torch.tensor([3, 1])))
     for _ in range(20):  # a tenth of them would be dropped
         torch.testing.assert_close(dit.train()(x_t, t, Condition(torch.tensor([3, 1]))), expected)
-    with pytest.raises(UserError, match="resolution: is 32; expected 16 or null: this pipeline makes images of one size"):
+    with pytest.raises(
+        UserError, match="resolution: is 32; expected 16 or null: this pipeline makes images of one size"
+    ):
         Settings(path=str(folders["dit"]), resolution=32).load()
 
 
@@ -248,7 +275,7 @@ def test_no_condition_is_what_the_pipeline_takes_for_none(folders: dict[str, Pat
     for family in ("sd15", "sdxl"):
         teacher = distill.load_teacher(folders[family])
         cond, x_t, t = condition(teacher), noise(teacher), torch.tensor([300.0, 600.0])
-        none = cond.without(torch.ones(2, dtype=torch.bool))
+        none = cond.drop(torch.ones(2, dtype=torch.bool))
         torch.testing.assert_close(teacher(x_t, t, Condition()), teacher(x_t, t, none))
         expected = torch.lerp(teacher(x_t, t, none), teacher(x_t, t, cond), 2.0)
         torch.testing.assert_close(guided(teacher, x_t, t, cond, 2.0)[0], expected, rtol=1e-4, atol=1e-5)
@@ -262,7 +289,9 @@ def test_a_label_for_no_label(folders: dict[str, Path]) -> None:
     assert teacher.label_count == 4
     x_t, t = noise(teacher), torch.tensor([300.0, 600.0])
     torch.testing.assert_close(teacher(x_t, t, Condition()), teacher(x_t, t, Condition(torch.tensor([4, 4]))))
-    with pytest.raises(UserError, match="null_label: is 2; expected null, or the last of the network's 5 classes"):
+    with pytest.raises(
+        UserError, match="null_label: is 2; expected null, or the last of the network's 5 classes"
+    ):
         Settings(path=str(folders["labels"]), null_label=2).load()
     with pytest.raises(UserError, match="null_label: is not given"):
         distill.load_teacher(folders["labels"])(x_t, t, Condition())
@@ -284,7 +313,9 @@ def test_latents_are_scaled_and_shifted_as_the_pipeline_has_them(folders: dict[s
 
 
 @torch.no_grad()
-def test_an_autoencoder_works_on_a_megapixel_at_once(folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_autoencoder_works_on_a_megapixel_at_once(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A megapixel being 600 pixels here, and an image 256: five images are two, two and one."""
     teacher: Any = distill.load_teacher(folders["sd15"])
     images = torch.randn(5, *teacher.pixel_shape)
@@ -309,7 +340,9 @@ def test_another_resolution(folders: dict[str, Path]) -> None:
 def test_schedulers_say_schedule_and_prediction() -> None:
     import diffusers
 
-    schedule, prediction = read_scheduler(diffusers.DPMSolverMultistepScheduler(prediction_type="v_prediction", **tiny_pipelines.BETAS))
+    schedule, prediction = read_scheduler(
+        diffusers.DPMSolverMultistepScheduler(prediction_type="v_prediction", **tiny_pipelines.BETAS)
+    )
     assert isinstance(schedule, DDPM)
     assert (prediction, schedule.t_max) == ("v_prediction", 999.0)
     assert read_scheduler(diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0)) == (Flow(), "flow_prediction")
@@ -326,46 +359,66 @@ def test_other_parts_are_refused_by_name(folders: dict[str, Path], tmp_path: Pat
 
     pipe = DiffusionPipeline.from_pretrained(folders["sd15"])
     pipe.unet.register_to_config(time_cond_proj_dim=8)
-    with pytest.raises(UserError, match="network of StableDiffusionPipeline has time_cond_proj_dim, which is unknown here"):
+    with pytest.raises(
+        UserError, match="network of StableDiffusionPipeline has time_cond_proj_dim, which is unknown here"
+    ):
         check_parts(pipe)
     pipe.vae = pipe.unet
-    with pytest.raises(UserError, match="StableDiffusionPipeline's autoencoder, UNet2DConditionModel, is unknown here"):
+    with pytest.raises(
+        UserError, match="StableDiffusionPipeline's autoencoder, UNet2DConditionModel, is unknown here"
+    ):
         check_parts(pipe)
     pipe.unet = pipe.text_encoder
     with pytest.raises(UserError, match="StableDiffusionPipeline's denoiser, CLIPTextModel, is unknown here"):
         check_parts(pipe)
     other = SimpleNamespace(unet=None, transformer=SimpleNamespace())
-    with pytest.raises(UserError, match=r"SimpleNamespace's denoiser, SimpleNamespace, is unknown here; expected one of: UNet2DModel"):
+    with pytest.raises(
+        UserError,
+        match=r"SimpleNamespace's denoiser, SimpleNamespace, is unknown here; expected one of: UNet2DModel",
+    ):
         check_parts(other)
     pipe = DiffusionPipeline.from_pretrained(folders["flux"])
     pipe.transformer.register_to_config(in_channels=96)
-    with pytest.raises(UserError, match="FluxPipeline's network takes 96 channels; expected 16, as its images have"):
+    with pytest.raises(
+        UserError, match="FluxPipeline's network takes 96 channels; expected 16, as its images have"
+    ):
         check_parts(pipe)
-    with pytest.raises(UserError, match=r"holds no model_index.json; expected the folder of a diffusers pipeline"):
+    with pytest.raises(
+        UserError, match=r"holds no model_index.json; expected the folder of a diffusers pipeline"
+    ):
         Settings(path=str(tmp_path)).load()
-    with pytest.raises(UserError, match=r"holds no model_index.json; expected the folder of a diffusers pipeline"):
-        Settings(path=str(tmp_path)).outline()
+    with pytest.raises(
+        UserError, match=r"holds no model_index.json; expected the folder of a diffusers pipeline"
+    ):
+        Settings(path=str(tmp_path)).meta()
     (tmp_path / "model_index.json").write_text("{}")
     with pytest.raises(UserError, match=r"the configurations of .* cannot be read as a diffusers pipeline's"):
-        Settings(path=str(tmp_path)).outline()
+        Settings(path=str(tmp_path)).meta()
 
 
 @pytest.mark.parametrize("family", ["labels", "sdxl", "pixart-sigma", "sd3", "flux", "sana"])
-def test_an_outline_needs_neither_weights_nor_tokenizers(folders: dict[str, Path], family: str, tmp_path: Path) -> None:
-    shutil.copytree(folders[family], tmp_path / "outline", ignore=shutil.ignore_patterns("*.safetensors", "tokenizer*"))
-    teacher, outline = Settings(path=str(folders[family])).load(), Settings(path=str(tmp_path / "outline")).outline()
+def test_an_outline_needs_neither_weights_nor_tokenizers(
+    folders: dict[str, Path], family: str, tmp_path: Path
+) -> None:
+    shutil.copytree(
+        folders[family], tmp_path / "outline", ignore=shutil.ignore_patterns("*.safetensors", "tokenizer*")
+    )
+    teacher, meta = (
+        Settings(path=str(folders[family])).load(),
+        Settings(path=str(tmp_path / "outline")).meta(),
+    )
     sizes = {name: tuple(value.shape) for name, value in teacher.state_dict().items()}
-    assert {name: tuple(value.shape) for name, value in outline.state_dict().items()} == sizes
-    assert all(parameter.is_meta for parameter in outline.parameters())
-    assert (outline.image_shape, outline.schedule) == (teacher.image_shape, teacher.schedule)
-    assert outline.other_parts().keys() == teacher.other_parts().keys()
+    assert {name: tuple(value.shape) for name, value in meta.state_dict().items()} == sizes
+    assert all(parameter.is_meta for parameter in meta.parameters())
+    assert (meta.image_shape, meta.schedule) == (teacher.image_shape, teacher.schedule)
+    assert meta.frozen_components().keys() == teacher.frozen_components().keys()
     if teacher.takes_text:
         text = teacher.encode_prompts(PROMPTS).text
         assert text is not None
         # A tiny CLIP has 16 tokens, where that of all pipelines has 77.
         clip = 61 if family in ("sdxl", "sd3") else 0
         shapes = {name: tuple(value.shape[1:]) for name, value in text.given.items()}
-        assert outline.text_shapes() == {**shapes, "tokens": (shapes["tokens"][0] + clip, shapes["tokens"][1])}
+        assert meta.text_shapes() == {**shapes, "tokens": (shapes["tokens"][0] + clip, shapes["tokens"][1])}
 
 
 @pytest.mark.parametrize(
@@ -376,8 +429,8 @@ def test_an_outline_needs_neither_weights_nor_tokenizers(folders: dict[str, Path
     ],
 )
 def test_the_published_pipelines_are_of_the_published_sizes(name: str, sizes: list[int]) -> None:
-    outline = Settings(path=name).outline()
-    parts = [outline.network, *outline.other_parts().values()]
+    meta = Settings(path=name).meta()
+    parts = [meta.network, *meta.frozen_components().values()]
     assert [sum(parameter.numel() for parameter in part.parameters()) for part in parts] == sizes
 
 
@@ -385,7 +438,12 @@ def test_the_published_pipelines_are_of_the_published_sizes(name: str, sizes: li
 def test_weights_in_a_pickle_are_refused(tmp_path: Path, part: str) -> None:
     folder = tiny_pipelines.stable_diffusion(tmp_path / "teacher")
     weights = next((folder / part).glob("*.safetensors"))
-    torch.save(load_file(weights), weights.with_name("pytorch_model.bin" if part == "text_encoder" else f"{weights.stem}.bin"))
+    torch.save(
+        load_file(weights),
+        weights.with_name("pytorch_model.bin" if part == "text_encoder" else f"{weights.stem}.bin"),
+    )
     weights.unlink()
-    with pytest.raises(UserError, match=f"cannot be opened as a diffusers pipeline .*no file named {weights.name}"):
+    with pytest.raises(
+        UserError, match=f"cannot be opened as a diffusers pipeline .*no file named {weights.name}"
+    ):
         Settings(path=str(folder)).load()

@@ -29,7 +29,12 @@ def pruned(folder: Path) -> Path:
         "vae": tiny_pipelines.autoencoder(),
         "scheduler": PNDMScheduler(**tiny_pipelines.BETAS, steps_offset=1),
     }
-    return tiny_pipelines.saved(StableDiffusionPipeline(**parts, safety_checker=None, feature_extractor=None, requires_safety_checker=False), folder)
+    return tiny_pipelines.saved(
+        StableDiffusionPipeline(
+            **parts, safety_checker=None, feature_extractor=None, requires_safety_checker=False
+        ),
+        folder,
+    )
 
 
 def test_a_network_without_a_middle_block_offers_no_bottleneck(tmp_path: Path) -> None:
@@ -46,7 +51,9 @@ def test_every_depth_that_is_offered_is_there(tmp_path: Path) -> None:
         folder = getattr(tiny_pipelines, family)(tmp_path / family)
         network = Settings(path=str(folder)).load()
         cond = network.encode_prompts(["a cat"]) if network.takes_text else Condition()
-        features = network.features(torch.zeros(1, *network.image_shape), torch.tensor([0.5]), cond, tuple(network.depth_channels))
+        features = network.features(
+            torch.zeros(1, *network.image_shape), torch.tensor([0.5]), cond, tuple(network.depth_channels)
+        )
         assert {name: value.shape[1] for name, value in features.items()} == network.depth_channels
 
 
@@ -87,7 +94,9 @@ def hot(folder: Path, times: float) -> Path:
 
 
 def test_an_autoencoder_that_half_precision_cannot_hold_decodes_in_float32(tmp_path: Path) -> None:
-    network = Settings(path=str(hot(tiny_pipelines.stable_diffusion_xl(tmp_path / "pipe"), 1e6)), resolution=16).load()
+    network = Settings(
+        path=str(hot(tiny_pipelines.stable_diffusion_xl(tmp_path / "pipe"), 1e6)), resolution=16
+    ).load()
     latents = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     expected = network.decode(latents)
     with computing(network, "float16"):
@@ -99,14 +108,18 @@ def test_an_autoencoder_that_half_precision_cannot_hold_decodes_in_float32(tmp_p
 def test_images_that_are_no_numbers_are_named_and_nothing_is_written(tmp_path: Path) -> None:
     images = torch.zeros(3, 1, 2, 2)
     images[1, 0, 0, 0] = torch.nan
-    with pytest.raises(UserError, match=r"--out .*out: 1 of 3 images have values that are not finite, first image 1"):
+    with pytest.raises(
+        UserError, match=r"--out .*out: 1 of 3 images have values that are not finite, first image 1"
+    ):
         save_samples(images, [0, 1, 2], Condition(), tmp_path / "out", {})
     assert not (tmp_path / "out").exists()
     check_images(images[[0, 2]], "x")
 
 
 def test_a_student_of_a_hot_autoencoder_samples_in_half_precision(tmp_path: Path) -> None:
-    network = Settings(path=str(hot(tiny_pipelines.stable_diffusion_xl(tmp_path / "pipe"), 1e6)), resolution=16).load()
+    network = Settings(
+        path=str(hot(tiny_pipelines.stable_diffusion_xl(tmp_path / "pipe"), 1e6)), resolution=16
+    ).load()
     student = FewStepGenerator(network, 80.0).eval()
     cond = network.encode_prompts(["a cat"])
     with torch.no_grad(), computing(student, "float16"):

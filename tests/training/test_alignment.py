@@ -74,9 +74,17 @@ def state(run: Path) -> dict[str, Tensor]:
     return {f"{file.name} {name}": value for file in files for name, value in load_tensors(file).items()}
 
 
-def test_a_run_with_rewards_resumes_bit_for_bit_and_saves_none_of_their_weights(config, read, tmp_path: Path) -> None:
+def test_a_run_with_rewards_resumes_bit_for_bit_and_saves_none_of_their_weights(
+    config, read, tmp_path: Path
+) -> None:
     assert launch(read(config)) == 0
-    stopped = read(config, "--run_dir", str(tmp_path / "resumed"), "--stop_when", "[{measure: reward/tiny, above: -1e9, start_step: 2}]")
+    stopped = read(
+        config,
+        "--run_dir",
+        str(tmp_path / "resumed"),
+        "--stop_when",
+        "[{measure: reward/tiny, above: -1e9, start_step: 2}]",
+    )
     assert launch(stopped) == 3
     assert launch(read(config, "--run_dir", str(tmp_path / "resumed"))) == 0
     whole, resumed = state(tmp_path / "run"), state(tmp_path / "resumed")
@@ -94,7 +102,13 @@ def test_micro_batches_change_nothing_but_rounding(config, read, tmp_path: Path)
         launch(read(config, "--run_dir", str(tmp_path / size), "--micro_batch_size", size))
     whole, split = lines(tmp_path / "null"), lines(tmp_path / "1")
     for one, other in zip(whole, split, strict=True):
-        for name in ("loss/objective", "loss/reward", "reward/tiny", "reward/tiny_clipped", "grad_norm/generator"):
+        for name in (
+            "loss/objective",
+            "loss/reward",
+            "reward/tiny",
+            "reward/tiny_clipped",
+            "grad_norm/generator",
+        ):
             assert one[name] == pytest.approx(other[name], rel=2e-3), name
     assert "loss/implicit_reward" not in whole[0]
     assert whole[1]["loss/implicit_reward"] != 0
@@ -103,12 +117,27 @@ def test_micro_batches_change_nothing_but_rounding(config, read, tmp_path: Path)
 def test_the_reward_rises(config, read, tmp_path: Path) -> None:
     """By the very images that the student makes of the same seeds, for every label."""
     terms = json.dumps([{**REWARD, "crop": None, "weight": 200.0}])
-    quick = ["--generator.optimizer.lr", "1e-3", "--generator.ema", "0", "--batch_size", "8", "--log_every", "100", "--terms", terms]
+    quick = [
+        "--generator.optimizer.lr",
+        "1e-3",
+        "--generator.ema",
+        "0",
+        "--batch_size",
+        "8",
+        "--log_every",
+        "100",
+        "--terms",
+        terms,
+    ]
     rewards = []
     for steps in ("1", "20"):
         launch(read(config, *quick, "--steps", steps, "--run_dir", str(tmp_path / steps)))
         cond = balanced_labels(40, 10)
-        rewards.append(Likeness()(sample_generator(load_generator(tmp_path / steps), range(40), cond), cond).mean().item())
+        rewards.append(
+            Likeness()(sample_generator(load_generator(tmp_path / steps), range(40), cond), cond)
+            .mean()
+            .item()
+        )
     assert rewards[0] < -0.2
     assert rewards[1] > 0.7 * rewards[0]
 
@@ -122,9 +151,20 @@ def test_the_reward_rises(config, read, tmp_path: Path) -> None:
     ],
     ids=lambda objective: f"{objective['name']}-{objective.get('weight', 1)}",
 )
-def test_any_objective_may_stand_beside_a_reward(config, read, tmp_path: Path, objective: dict[str, Any]) -> None:
+def test_any_objective_may_stand_beside_a_reward(
+    config, read, tmp_path: Path, objective: dict[str, Any]
+) -> None:
     """Also none at all: the reward alone."""
-    launch(read({**config, "objective": objective, "terms": [{**REWARD, "rewards": [{"name": "tiny"}]}], "steps": 1}))
+    launch(
+        read(
+            {
+                **config,
+                "objective": objective,
+                "terms": [{**REWARD, "rewards": [{"name": "tiny"}]}],
+                "steps": 1,
+            }
+        )
+    )
     line = lines(tmp_path / "run")[0]
     assert line["loss/reward"] == pytest.approx(-20 * line["reward/tiny"])
     assert (line["loss/objective"] == 0) == (objective.get("weight") == 0)
@@ -137,25 +177,53 @@ def test_rewards_are_frozen(config, read) -> None:
     assert [parameter.requires_grad for parameter in term.parameters()] == [False]
 
 
-def test_a_dry_run_counts_the_decoder_and_loads_no_reward(config, read, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys) -> None:
+def test_a_dry_run_counts_the_decoder_and_loads_no_reward(
+    config, read, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys
+) -> None:
     monkeypatch.setattr(Likeness, "__init__", lambda self, scale: pytest.fail("a reward was loaded"))
     read(config)
     assert main([str(tmp_path / "run.yaml"), "--dry-run"]) == 0
-    assert "not counted, neither here nor above: the networks of tiny, whose weights say what they are" in capsys.readouterr().out
+    assert (
+        "not counted, neither here nor above: the networks of tiny, whose weights say what they are"
+        in capsys.readouterr().out
+    )
 
 
 @pytest.mark.slow
-def test_a_dry_run_goes_through_an_autoencoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+def test_a_dry_run_goes_through_an_autoencoder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
     """A random crop of the latents, decoded; without the checkpoint its activations are held."""
     tiny_rewards.offer(monkeypatch)
     tiny_pipelines.stable_diffusion_xl(tmp_path / "teacher")
     (tmp_path / "prompts.txt").write_text("a cat")
     reward = {"name": "reward", "weight": 1.0, "rewards": [{"name": "tiny"}], "crop": 12}
-    flags = ["--teacher.path", str(tmp_path / "teacher"), "--teacher.resolution", "16", "--prompts.path", str(tmp_path / "prompts.txt")]
+    flags = [
+        "--teacher.path",
+        str(tmp_path / "teacher"),
+        "--teacher.resolution",
+        "16",
+        "--prompts.path",
+        str(tmp_path / "prompts.txt"),
+    ]
     held = []
     for checkpoint in (True, False):
         terms = ["--terms", json.dumps([{**reward, "checkpoint_decoder": checkpoint}])]
-        assert main(["configs/sdxl/di_star.yaml", "--dry-run", *flags, *terms, "--micro_batch_size", "2", "--batch_size", "512"]) == 0
+        assert (
+            main(
+                [
+                    "configs/sdxl/di_star.yaml",
+                    "--dry-run",
+                    *flags,
+                    *terms,
+                    "--micro_batch_size",
+                    "2",
+                    "--batch_size",
+                    "512",
+                ]
+            )
+            == 0
+        )
         said = capsys.readouterr().out
         line = next(line for line in said.splitlines() if "more for a generator update" in line)
         held.append(float(line.split()[0].replace(",", "")))
@@ -169,7 +237,10 @@ def test_a_dry_run_goes_through_an_autoencoder(tmp_path: Path, monkeypatch: pyte
         ([REWARD, REWARD], "terms: reward stands there twice; expected once"),
         ([{**REWARD, "crop": 9}], "terms: reward's crop is 9; expected a multiple of 1 up to 8"),
         ([{**REWARD, "rewards": []}], "terms.0.rewards"),
-        ([{**REWARD, "rewards": [{"name": "tinny"}]}], "'tinny' is not in distill/rewards; did you mean 'tiny'?"),
+        (
+            [{**REWARD, "rewards": [{"name": "tinny"}]}],
+            "'tinny' is not in distill/rewards; did you mean 'tiny'?",
+        ),
     ],
 )
 def test_what_cannot_be_judged_is_refused(config, read, terms: list[dict[str, Any]], message: str) -> None:
@@ -191,7 +262,12 @@ def test_di_star_goes_all_the_way_on_a_tiny_sdxl(tmp_path: Path) -> None:
     content = yaml.safe_load(Path("configs/sdxl/di_star.yaml").read_text())
     content["teacher"].update(path=str(tmp_path / "teacher"), resolution=16)
     content["prompts"].update(path=str(tmp_path / "prompts.txt"), cache=None)
-    content["terms"][0].update(rewards=[{"name": "pickscore", "path": clip, "processor": clip}], weight=0.1, start_step=2, warmup_steps=5)
+    content["terms"][0].update(
+        rewards=[{"name": "pickscore", "path": clip, "processor": clip}],
+        weight=0.1,
+        start_step=2,
+        warmup_steps=5,
+    )
     content["fake"].update(updates=1, warmup_steps=2)
     content["generator"]["optimizer"]["lr"] = content["fake"]["optimizer"]["lr"] = 2e-3
     content.update(batch_size=8, micro_batch_size=4, log_every=1, precision="fp32", device="cpu")
@@ -205,7 +281,9 @@ def test_di_star_goes_all_the_way_on_a_tiny_sdxl(tmp_path: Path) -> None:
 
     # A student to start from, at the same entry, that has hardly moved from the teacher.
     matching = {"name": "distribution_matching", "divergence": "reverse_kl", "weighting": "dmd"}
-    start = train("dmd2", steps=3, terms=[], objective=matching, generator={**content["generator"], "init_from": None})
+    start = train(
+        "dmd2", steps=3, terms=[], objective=matching, generator={**content["generator"], "init_from": None}
+    )
     aligned = train("di_star", steps=30, generator={**content["generator"], "init_from": str(start)})
     reward = pickscore.Settings(path=clip, processor=clip).load()
     z = torch.randn(24, 4, 8, 8, generator=torch.Generator().manual_seed(0))

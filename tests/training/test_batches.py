@@ -16,12 +16,22 @@ CPU = torch.device("cpu")
 
 def batches(process: int = 0, processes: int = 1, data: bool = True, **changes: Any) -> Batches:
     settings = {"batch_size": 8, "seed": 3, **changes}
-    return Batches((1, 8, 8), 10, Digits().load() if data else None, device=CPU, process=process, processes=processes, **settings)
+    return Batches(
+        (1, 8, 8),
+        10,
+        Digits().load() if data else None,
+        device=CPU,
+        process=process,
+        processes=processes,
+        **settings,
+    )
 
 
 def tensors(batch: Batch) -> dict[str, torch.Tensor]:
     values = {field.name: getattr(batch, field.name) for field in dataclasses.fields(batch)}
-    return {"label": batch.cond.label} | {name: value for name, value in values.items() if isinstance(value, torch.Tensor)}
+    return {"label": batch.cond.label} | {
+        name: value for name, value in values.items() if isinstance(value, torch.Tensor)
+    }
 
 
 def test_batches_started_late_are_those_of_an_uninterrupted_run() -> None:
@@ -44,7 +54,7 @@ def test_batches_of_other_seeds_and_indices_differ() -> None:
     for other in (next(batches().starting_at(1)), next(batches(seed=4).starting_at(0))):
         assert not torch.equal(first.z, other.z)
         assert not torch.equal(first.u, other.u)
-        assert not torch.equal(first.places, other.places)
+        assert not torch.equal(first.crop_positions, other.crop_positions)
         assert first.real is not None
         assert other.real is not None
         assert not torch.equal(first.real, other.real)
@@ -99,7 +109,10 @@ def test_pairs_stay_together_however_a_batch_is_split() -> None:
 def test_a_batch_is_of_images_after_any_number_of_steps_the_same_on_all_processes() -> None:
     taken = []
     for index in range(300):
-        drawn = [next(batches(process, 2, data=False, evaluations=3, batch_size=2).starting_at(index)) for process in (0, 1)]
+        drawn = [
+            next(batches(process, 2, data=False, evaluations=3, batch_size=2).starting_at(index))
+            for process in (0, 1)
+        ]
         assert drawn[0].z.shape == drawn[1].z.shape
         taken.append(drawn[0].z.shape[1])
         assert drawn[0].eps.shape == (1, 1, 8, 8)

@@ -11,7 +11,9 @@ from distill.training.config import read_config
 from distill.training.launch import launch
 from tests.helpers.random_teacher import save_random_teacher
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device, which tests/conftest.py hides")
+pytestmark = pytest.mark.skipif(
+    not torch.cuda.is_available(), reason="needs a CUDA device, which tests/conftest.py hides"
+)
 
 
 def test_a_running_mean_is_the_same_to_the_bit_each_time() -> None:

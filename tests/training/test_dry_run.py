@@ -10,7 +10,7 @@ from torch import nn
 
 from distill import load_teacher
 from distill.config.errors import UserError
-from distill.networks.diffusers.outline import outline_pipeline
+from distill.networks.diffusers.meta import meta_pipeline
 from distill.training.dry_run.meter import Meter
 from train import main
 
@@ -55,9 +55,20 @@ def test_a_preset_takes_the_passes_of_the_documentation(
     assert not (tmp_path / "run").exists()
 
 
-def test_weights_may_be_absent_and_micro_batches_make_the_images_anew(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_weights_may_be_absent_and_micro_batches_make_the_images_anew(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     shutil.copy(TEACHER / "config.json", tmp_path)
-    main(["configs/digits/diff_instruct.yaml", "--dry-run", "--teacher.path", str(tmp_path), "--micro_batch_size", "16"])
+    main(
+        [
+            "configs/digits/diff_instruct.yaml",
+            "--dry-run",
+            "--teacher.path",
+            str(tmp_path),
+            "--micro_batch_size",
+            "16",
+        ]
+    )
     said = capsys.readouterr().out
     assert "9.0 forward passes of the teacher" in said
     assert "makes 128 images" in said
@@ -83,7 +94,10 @@ def test_a_teacher_run_and_the_laboratory_have_one_too(capsys: pytest.CaptureFix
 
 
 def test_it_refuses_what_the_run_would_refuse() -> None:
-    with pytest.raises(UserError, match=r"discriminator\.depths: 'bottelneck' is not a depth of the teacher; did you mean 'bottleneck'"):
+    with pytest.raises(
+        UserError,
+        match=r"discriminator\.depths: 'bottelneck' is not a depth of the teacher; did you mean 'bottleneck'",
+    ):
         main(["configs/digits/uni_instruct.yaml", "--dry-run", "--discriminator.depths", "[bottelneck]"])
 
 
@@ -95,7 +109,9 @@ QUICK = {"cifar10/sida_cond", "sd15/di_star", "pixart/di_plus_plus"}
 @pytest.mark.parametrize(
     "path",
     [
-        pytest.param(path, id=name, marks=pytest.mark.slow if path.parent.name in SLOW and name not in QUICK else ())
+        pytest.param(
+            path, id=name, marks=pytest.mark.slow if path.parent.name in SLOW and name not in QUICK else ()
+        )
         for path in PRESETS
         for name in [f"{path.parent.name}/{path.stem}"]
     ],
@@ -129,8 +145,10 @@ PARAMETERS = {
 
 
 @pytest.mark.parametrize("name", PARAMETERS)
-def test_a_published_pipeline_s_outline_has_the_parameters_of_the_published_one(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_published_pipeline_s_outline_has_the_parameters_of_the_published_one(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    pipe = outline_pipeline(name)
+    pipe = meta_pipeline(name)
     for part, count in PARAMETERS[name].items():
         assert sum(parameter.numel() for parameter in getattr(pipe, part).parameters()) == count

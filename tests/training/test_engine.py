@@ -51,7 +51,9 @@ def build(tmp_path: Path, schedule: str, objective: str, divergence: str):
     student.load_state_dict({"mean": MEAN, "matrix": MATRIX})
     cpu = torch.device("cpu")
     fake = config.fake.network.build(teacher, student)
-    return Networks(teacher, fake, student, build_critic(config, teacher, fake, cpu)), build_method(config, cpu)
+    return Networks(teacher, fake, student, build_critic(config, teacher, fake, cpu)), build_method(
+        config, cpu
+    )
 
 
 def sampled_gradient(networks: Networks, method) -> tuple[Tensor, Tensor]:
@@ -63,7 +65,9 @@ def sampled_gradient(networks: Networks, method) -> tuple[Tensor, Tensor]:
         u = torch.rand(SIZE, generator=random, dtype=torch.float64)
         batch = Batch(z, Condition(), u, eps, u, eps, None, eps)
         loss = generator_loss(networks, method, batch, student(z, Condition()), 0)[0]["objective"]
-        gradients.append(torch.cat([part.flatten() for part in torch.autograd.grad(loss, [student.mean, student.matrix])]))
+        gradients.append(
+            torch.cat([part.flatten() for part in torch.autograd.grad(loss, [student.mean, student.matrix])])
+        )
     each = 2 * torch.stack(gradients)  # a loss is the mean over the two elements of a sample
     return each.mean(0), each.std(0) / BATCHES**0.5
 
@@ -82,7 +86,9 @@ def quadrature_gradient(networks: Networks, divergence: Divergence, integrand: I
     alpha, sigma = teacher.schedule.alpha(t)[0], teacher.schedule.sigma(t)[0]
     x = alpha * x
     matrix = student.matrix[0]
-    q = MultivariateNormal(alpha * student.mean[0], alpha**2 * matrix @ matrix.T + sigma**2 * torch.eye(2, dtype=torch.float64))
+    q = MultivariateNormal(
+        alpha * student.mean[0], alpha**2 * matrix @ matrix.T + sigma**2 * torch.eye(2, dtype=torch.float64)
+    )
     log_q = q.log_prob(x)
     log_ratio = teacher.log_density(x, t, Condition()) - log_q
     total = ((alpha * 18 / 360) ** 2 * log_q.exp() * integrand(divergence, teacher, q, x, t, log_ratio)).sum()
@@ -106,14 +112,22 @@ QUICK = [("reverse_kl", "flow"), ("forward_kl", "edm"), ("jensen_shannon", "ddpm
 CASES = [(name, schedule) for name in NAMES for schedule in ("edm", "ddpm", "flow")]
 
 
-@pytest.mark.parametrize(("name", "schedule"), [pytest.param(*case, marks=[] if case in QUICK else pytest.mark.slow) for case in CASES])
 @pytest.mark.parametrize(
-    ("objective", "integrand"), [("distribution_matching", divergence_itself), ("expanded_divergence", squared_score_difference)]
+    ("name", "schedule"),
+    [pytest.param(*case, marks=[] if case in QUICK else pytest.mark.slow) for case in CASES],
 )
-def test_the_step_takes_the_gradient_of_the_divergence(tmp_path: Path, name: str, schedule: str, objective: str, integrand: Integrand) -> None:
+@pytest.mark.parametrize(
+    ("objective", "integrand"),
+    [("distribution_matching", divergence_itself), ("expanded_divergence", squared_score_difference)],
+)
+def test_the_step_takes_the_gradient_of_the_divergence(
+    tmp_path: Path, name: str, schedule: str, objective: str, integrand: Integrand
+) -> None:
     """A million samples, within four standard errors, each of them at most 2 % of the gradient."""
     networks, method = build(tmp_path, schedule, objective, name)
     expected = quadrature_gradient(networks, parse(name), integrand)
     mean, error = sampled_gradient(networks, method)
-    assert ((mean - expected).abs() / error).max() < 4, f"{mean.tolist()} ± {error.tolist()} is not {expected.tolist()}"
+    assert ((mean - expected).abs() / error).max() < 4, (
+        f"{mean.tolist()} ± {error.tolist()} is not {expected.tolist()}"
+    )
     assert error.max() < 0.02 * expected.abs().max()

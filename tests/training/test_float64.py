@@ -22,7 +22,7 @@ from distill.networks.few_step_generator import FewStepGenerator
 from distill.networks.mlp import MLP, MLPConfig
 from distill.networks.unet import UNet, UNetConfig
 from distill.objectives.gradient_penalty import squared_gradient
-from distill.objectives.reward_loss import Brightness, Judged, RewardTerm
+from distill.objectives.reward_loss import Brightness, RewardTerm, WeightedReward
 from distill.objectives.term import Student
 from distill.types import Condition, Denoiser, Scores
 from tests.helpers.exported import own_student
@@ -69,18 +69,24 @@ def test_a_network_in_float64_predicts_in_float64(kind: str, tmp_path: Path) -> 
 def test_the_noise_level_is_told_in_float64(kind: str, tmp_path: Path) -> None:
     double = denoiser(kind, tmp_path).double()
     x_t = torch.randn(2, *double.image_shape, dtype=torch.float64)
-    central, exact = differences(lambda t: double(x_t, t, LABELS), torch.tensor([0.3, 5.0], dtype=torch.float64))
+    central, exact = differences(
+        lambda t: double(x_t, t, LABELS), torch.tensor([0.3, 5.0], dtype=torch.float64)
+    )
     torch.testing.assert_close(central, exact, rtol=0, atol=1e-4 * exact.abs().max().item())
 
 
 def test_edm2_in_training_normalises_its_weights_in_float64(tmp_path: Path) -> None:
     """The magnitude r of a row becomes r/(r + 1e-4) (eq. 66 of Karras et al. 2024)."""
     double = denoiser("edm2", tmp_path).double().train()
-    before = {name: magnitudes(parameter) for name, parameter in double.unet.named_parameters() if parameter.ndim}
+    before = {
+        name: magnitudes(parameter) for name, parameter in double.unet.named_parameters() if parameter.ndim
+    }
     x_t = torch.randn(2, *double.image_shape, dtype=torch.float64)
     double(x_t, torch.ones(2, dtype=torch.float64), LABELS).square().mean().backward()
     for name, r in before.items():
-        torch.testing.assert_close(magnitudes(double.unet.get_parameter(name)), r / (r + 1e-4), rtol=1e-12, atol=0)
+        torch.testing.assert_close(
+            magnitudes(double.unet.get_parameter(name)), r / (r + 1e-4), rtol=1e-12, atol=0
+        )
 
 
 @pytest.mark.parametrize("kind", ["edm", "edm2"])
@@ -88,7 +94,9 @@ def test_images_are_sampled_from_networks_in_float64(kind: str, tmp_path: Path) 
     single = denoiser(kind, tmp_path)
     double = copy.deepcopy(single).double()
     seeds, sampler = range(2), Heun(steps=3)
-    students = [sample_generator(FewStepGenerator(network, 2.5), seeds, LABELS) for network in (single, double)]
+    students = [
+        sample_generator(FewStepGenerator(network, 2.5), seeds, LABELS) for network in (single, double)
+    ]
     teachers = [sample_teacher(network, seeds, LABELS, sampler) for network in (single, double)]
     for in_single, in_double in (students, teachers):
         torch.testing.assert_close(in_double, in_single, rtol=1e-3, atol=1e-4)
@@ -104,9 +112,12 @@ def test_a_gradient_penalty_in_float64_has_its_digits() -> None:
 
 def test_rewards_see_images_in_float64_where_they_come_in_it() -> None:
     x0 = torch.full((2, 1, 2, 2), 1 / 3, dtype=torch.float64)
-    ones, generator = x0.new_ones(2, 1, 1, 1), FewStepGenerator(UNet(UNetConfig(2, 1, width=8, multipliers=(1,), blocks=1)), 1.0)
+    ones, generator = (
+        x0.new_ones(2, 1, 1, 1),
+        FewStepGenerator(UNet(UNetConfig(2, 1, width=8, multipliers=(1,), blocks=1)), 1.0),
+    )
     student = Student(Scores(x0, x0, ones, ones, x0, x0, x0.new_zeros(2)), Condition(), None, generator, None)
-    loss = RewardTerm([Judged("brightness", Brightness())])(student).loss
+    loss = RewardTerm([WeightedReward("brightness", Brightness())])(student).loss
     assert loss.dtype == torch.float64
     assert (loss + 1 / 3).abs().max() < 1e-15
 

@@ -14,7 +14,10 @@ from distill.training.logging import Averages, append_line, check_finite, cut_li
 def test_a_loss_that_is_not_finite_is_named_with_its_step_and_noise_levels() -> None:
     u = torch.tensor([0.25, 0.75])
     check_finite({"fake": torch.tensor(1.0)}, 7, u)
-    with pytest.raises(TrainingError, match=r"step 7: loss 'gan' is inf; its batch's noise levels are quantiles 0\.2500 to 0\.7500"):
+    with pytest.raises(
+        TrainingError,
+        match=r"step 7: loss 'gan' is inf; its batch's noise levels are quantiles 0\.2500 to 0\.7500",
+    ):
         check_finite({"fake": torch.tensor(1.0), "gan": torch.tensor(torch.inf)}, 7, u)
 
 
@@ -34,7 +37,9 @@ def test_a_line_begins_anew_after_half_a_line_and_is_json_whatever_its_values(tm
     assert json.loads(path.read_text().splitlines()[2]) == {"step": 2, "loss": None}
 
 
-def test_a_line_is_appended_without_reading_what_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_line_is_appended_without_reading_what_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "stats.jsonl"
     path.write_bytes(b"\n" * 50_000_000)
     read = []
@@ -46,7 +51,9 @@ def test_a_line_is_appended_without_reading_what_is_there(tmp_path: Path, monkey
             read.append(len(found))
             return found
 
-    monkeypatch.setattr(Path, "open", lambda self, mode: Counted(io.FileIO(self, "ab+" if "+" in mode else mode)))
+    monkeypatch.setattr(
+        Path, "open", lambda self, mode: Counted(io.FileIO(self, "ab+" if "+" in mode else mode))
+    )
     append_line(path, {"step": 3})
     assert sum(read) <= 1
     assert path.stat().st_size == 50_000_000 + len('{"step": 3}\n')

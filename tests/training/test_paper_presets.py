@@ -36,7 +36,9 @@ def images(tmp_path: Path):
         for index in range(3 * max(1, classes)):
             folder = tmp_path / "images" / (f"class{index % classes}" if classes else "")
             folder.mkdir(parents=True, exist_ok=True)
-            pixels = torch.randint(256, (size, size, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(index))
+            pixels = torch.randint(
+                256, (size, size, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(index)
+            )
             Image.fromarray(pixels.numpy()).save(folder / f"{index}.png")
         return tmp_path / "images"
 
@@ -49,7 +51,10 @@ def test_two_steps_of_it_change_the_student(path: Path, tmp_path: Path, images) 
     assert isinstance(preset, DistillRun)
     # The published network but for its width, its blocks and, if it has any, the number of its labels.
     arguments = PUBLISHED[preset.teacher.path.name]
-    arguments = {**arguments, **{name: value for name, value in TINY.items() if name != "label_dim" or name in arguments}}
+    arguments = {
+        **arguments,
+        **{name: value for name, value in TINY.items() if name != "label_dim" or name in arguments},
+    }
     torch.manual_seed(0)
     teacher = build_network(describe_network("EDMPrecond", arguments), path)
     for parameter in teacher.parameters():
@@ -58,22 +63,60 @@ def test_two_steps_of_it_change_the_student(path: Path, tmp_path: Path, images) 
     save_denoiser(teacher, tmp_path / "teacher")
 
     data = images(arguments["img_resolution"], arguments.get("label_dim", 0))
-    small = ["--teacher.path", str(tmp_path / "teacher"), "--data.path", str(data), "--run_dir", str(tmp_path / "run"), "--device", "cpu"]
-    small += ["--steps", "2", "--batch_size", "2", "--micro_batch_size", "1", "--precision", "fp32", "--fake.warmup_steps", "0", "--log_every", "1"]
+    small = [
+        "--teacher.path",
+        str(tmp_path / "teacher"),
+        "--data.path",
+        str(data),
+        "--run_dir",
+        str(tmp_path / "run"),
+        "--device",
+        "cpu",
+    ]
+    small += [
+        "--steps",
+        "2",
+        "--batch_size",
+        "2",
+        "--micro_batch_size",
+        "1",
+        "--precision",
+        "fp32",
+        "--fake.warmup_steps",
+        "0",
+        "--log_every",
+        "1",
+    ]
     small += ["--terms", json.dumps([{**term.model_dump(), "start_step": 0} for term in preset.terms])]
     launch(read_config(path, [*small, "--generator.init_from", "null"]))
 
     student = load_generator(tmp_path / "run")
-    moved = [(new - old).abs().max().item() for new, old in zip(student.parameters(), teacher.parameters(), strict=True)]
+    moved = [
+        (new - old).abs().max().item()
+        for new, old in zip(student.parameters(), teacher.parameters(), strict=True)
+    ]
     assert 0 < max(moved) < 1
     last = json.loads((tmp_path / "run" / "stats.jsonl").read_text().splitlines()[-1])
     assert last["step"] == 2
-    assert all(torch.isfinite(torch.tensor(value)) for name, value in last.items() if name.startswith("loss/"))
+    assert all(
+        torch.isfinite(torch.tensor(value)) for name, value in last.items() if name.startswith("loss/")
+    )
 
 
 @pytest.mark.parametrize("path", sorted(Path("configs/lab").glob("*.yaml")), ids=lambda path: path.stem)
 def test_two_steps_in_the_laboratory(path: Path, tmp_path: Path) -> None:
-    small = ["--run_dir", str(tmp_path / "run"), "--steps", "2", "--batch_size", "8", "--fake.warmup_steps", "1", "--log_every", "1"]
+    small = [
+        "--run_dir",
+        str(tmp_path / "run"),
+        "--steps",
+        "2",
+        "--batch_size",
+        "8",
+        "--fake.warmup_steps",
+        "1",
+        "--log_every",
+        "1",
+    ]
     preset = read_config(path)
     assert isinstance(preset, DistillRun)
     if preset.teacher_samples is not None:
@@ -82,7 +125,9 @@ def test_two_steps_in_the_laboratory(path: Path, tmp_path: Path) -> None:
     last = json.loads((tmp_path / "run" / "stats.jsonl").read_text().splitlines()[-1])
     assert last["step"] == 2
     assert last["grad_norm/generator"] > 0
-    assert all(torch.isfinite(torch.tensor(value)) for name, value in last.items() if name.startswith("loss/"))
+    assert all(
+        torch.isfinite(torch.tensor(value)) for name, value in last.items() if name.startswith("loss/")
+    )
 
 
 QUICK = ("digits/di_star", "digits/di_plus_plus", "sdxl/di_star")
@@ -91,7 +136,11 @@ QUICK = ("digits/di_star", "digits/di_plus_plus", "sdxl/di_star")
 @pytest.mark.parametrize(
     "path",
     [
-        pytest.param(path, id=f"{path.parent.name}-{path.stem}", marks=() if f"{path.parent.name}/{path.stem}" in QUICK else pytest.mark.slow)
+        pytest.param(
+            path,
+            id=f"{path.parent.name}-{path.stem}",
+            marks=() if f"{path.parent.name}/{path.stem}" in QUICK else pytest.mark.slow,
+        )
         for path in ALIGNMENT
     ],
 )
@@ -113,7 +162,14 @@ def test_two_steps_of_alignment(path: Path, tmp_path: Path, monkeypatch: pytest.
         term["start_step"] = 0
         if term["name"] == "reward":
             term["rewards"] = [{"name": "tiny"}]
-    small: dict[str, Any] = {"steps": 2, "batch_size": 2, "micro_batch_size": 1, "log_every": 1, "device": "cpu", "stop_when": []}
+    small: dict[str, Any] = {
+        "steps": 2,
+        "batch_size": 2,
+        "micro_batch_size": 1,
+        "log_every": 1,
+        "device": "cpu",
+        "stop_when": [],
+    }
     (tmp_path / "run.yaml").write_text(yaml.safe_dump({**content, **small, "run_dir": str(tmp_path / "run")}))
     AcceleratorState._reset_state(reset_partial_state=True)  # the precision of the last run is kept otherwise
     launch(read_config(tmp_path / "run.yaml"))
@@ -122,6 +178,8 @@ def test_two_steps_of_alignment(path: Path, tmp_path: Path, monkeypatch: pytest.
     assert [line["step"] for line in lines] == [1, 2]
     for line in lines:
         assert line["reward/tiny"] < 0
-        assert all(torch.isfinite(torch.tensor(value)) for name, value in line.items() if name.startswith("loss/"))
+        assert all(
+            torch.isfinite(torch.tensor(value)) for name, value in line.items() if name.startswith("loss/")
+        )
         assert ("loss/implicit_reward" in line) == (path.stem == "di_plus_plus")
         assert line["grad_norm/generator"] > 0

@@ -28,27 +28,61 @@ def test_two_processes_learn_what_one_does(tmp_path: Path, steps: int) -> None:
         "batch_size": 6,
         "generator": {"steps": steps},
         "objective": {"name": "expanded_divergence", "divergence": "jensen_shannon"},
-        "discriminator": {"depths": ["4"], "width": 8, "real": "teacher", "r1": {"weight": 0.1, "at": "features"}},
+        "discriminator": {
+            "depths": ["4"],
+            "width": 8,
+            "real": "teacher",
+            "r1": {"weight": 0.1, "at": "features"},
+        },
         "teacher_samples": {"path": "set below", "count": 9, "sampler": {"steps": 2}},
         "ratio": {"bins": 2},
-        "terms": [{"name": "gan", "weight": 0.1}, *([{"name": "regression", "weight": 0.2}] if steps == 1 else [])],
+        "terms": [
+            {"name": "gan", "weight": 0.1},
+            *([{"name": "regression", "weight": 0.2}] if steps == 1 else []),
+        ],
         "device": "cpu",
         "log_every": 1,
         "monitor_images": 8,
     }
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(config))
-    launchers = {"one": [sys.executable], "two": [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]}
+    launchers = {
+        "one": [sys.executable],
+        "two": [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"],
+    }
     lines = {}
     for name, launcher in launchers.items():
-        folders = ["--run_dir", str(tmp_path / name), "--teacher_samples.path", str(tmp_path / f"{name}-samples")]
+        folders = [
+            "--run_dir",
+            str(tmp_path / name),
+            "--teacher_samples.path",
+            str(tmp_path / f"{name}-samples"),
+        ]
         command = [*launcher, "train.py", str(tmp_path / "run.yaml"), *folders]
         done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=300)
         assert done.returncode == 0, done.stderr
-        lines[name] = [json.loads(line) for line in (tmp_path / name / "stats.jsonl").read_text().splitlines()]
+        lines[name] = [
+            json.loads(line) for line in (tmp_path / name / "stats.jsonl").read_text().splitlines()
+        ]
     assert [line["step"] for line in lines["two"]] == [1, 2, 3]
     for one, two in zip(lines["one"], lines["two"], strict=True):
-        losses = [f"loss/{name}" for name in ("objective", "fake", "gan", "discriminator", "r1", *(["regression"] if steps == 1 else []))]
-        for key in (*losses, "grad_norm/generator", "grad_norm/fake", "grad_norm/discriminator", "ratio/scale"):
+        losses = [
+            f"loss/{name}"
+            for name in (
+                "objective",
+                "fake",
+                "gan",
+                "discriminator",
+                "r1",
+                *(["regression"] if steps == 1 else []),
+            )
+        ]
+        for key in (
+            *losses,
+            "grad_norm/generator",
+            "grad_norm/fake",
+            "grad_norm/discriminator",
+            "ratio/scale",
+        ):
             assert one[key] == pytest.approx(two[key], rel=2e-3), key
     for name in launchers:
         counts = load_file(checkpoints(tmp_path / name)[-1] / "calibration.safetensors")
@@ -75,9 +109,20 @@ def test_two_processes_stop_together_where_one_measures(tmp_path: Path) -> None:
         "monitor_images": 8,
     }
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(config))
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "train.py", str(tmp_path / "run.yaml")]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc_per_node",
+        "2",
+        "train.py",
+        str(tmp_path / "run.yaml"),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=120)
-    assert "exitcode  : 3" in done.stderr, done.stderr  # the launcher ends the process that is later, and leaves with a code of its own
+    assert "exitcode  : 3" in done.stderr, (
+        done.stderr
+    )  # the launcher ends the process that is later, and leaves with a code of its own
     assert done.stdout.count("stopped at step 2 by stop_when: monitor/fd_pixel is ") == 1
     assert [path.name for path in checkpoints(tmp_path / "run")] == ["step-00000002"]
     assert (tmp_path / "run" / "export" / "model.safetensors").is_file()

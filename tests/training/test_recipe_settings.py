@@ -52,8 +52,14 @@ def make(tmp_path: Path):
         discriminator = config.discriminator.build(teacher, fake) if config.discriminator else None
         networks = Networks(teacher, fake, build_generator(config.generator, teacher), discriminator)
         noise = {name: torch.randn(4, 1, 8, 8) for name in ("z", "eps", "eps_fake", "eps_real", "real")}
-        own = {name: Noise(torch.full((4,), u), torch.randn(4, 1, 8, 8)) for name, u in CONSTANT.items() if name in config.own_noise}
-        batch = Batch(cond=Condition(torch.tensor([1, 2, 3, 4])), u=torch.rand(4), u_fake=torch.rand(4), **noise, **own)
+        own = {
+            name: Noise(torch.full((4,), u), torch.randn(4, 1, 8, 8))
+            for name, u in CONSTANT.items()
+            if name in config.own_noise
+        }
+        batch = Batch(
+            cond=Condition(torch.tensor([1, 2, 3, 4])), u=torch.rand(4), u_fake=torch.rand(4), **noise, **own
+        )
         return networks, build_method(config, torch.device("cpu")), batch
 
     return build
@@ -61,7 +67,9 @@ def make(tmp_path: Path):
 
 def sigma_at(u: float) -> torch.Tensor:
     """The level of quantile u of log sigma ~ N(-1.2, 1.2^2), for four samples."""
-    return torch.full((4,), math.exp(-1.2 + 1.2 * float(torch.distributions.Normal(0, 1).icdf(torch.tensor(u)))))
+    return torch.full(
+        (4,), math.exp(-1.2 + 1.2 * float(torch.distributions.Normal(0, 1).icdf(torch.tensor(u))))
+    )
 
 
 # The GAN term.
@@ -96,8 +104,8 @@ def test_the_gan_s_own_noise_is_at_the_levels_of_the_fake_score(make) -> None:
     x0 = torch.randn(4, 1, 8, 8, requires_grad=True)
     losses, _ = generator_loss(networks, method, batch, x0, 0)
     sigma = sigma_at(CONSTANT["gan_noise"])
-    noised = x0 + sigma.reshape(4, 1, 1, 1) * batch.gan_noise.eps
-    logits = networks.discriminator(networks.fake.features(noised, sigma, batch.cond, ("bottleneck",)))
+    add_noise = x0 + sigma.reshape(4, 1, 1, 1) * batch.gan_noise.eps
+    logits = networks.discriminator(networks.fake.features(add_noise, sigma, batch.cond, ("bottleneck",)))
     torch.testing.assert_close(losses["gan"], 0.5 * binary_cross_entropy_with_logits(logits, torch.ones(4)))
     (gradient,) = torch.autograd.grad(losses["gan"], x0)
     assert gradient.abs().flatten(1).sum(1).min() > 0
@@ -110,14 +118,20 @@ def test_the_discriminator_s_own_noise_is_one_for_student_and_one_for_real_image
     expected = 0.0
     for name, images, label in (("discriminator_noise", x0, 0.0), ("real_noise", batch.real, 1.0)):
         sigma, noise = sigma_at(CONSTANT[name]), getattr(batch, name)
-        seen = networks.fake.features(images + sigma.reshape(4, 1, 1, 1) * noise.eps, sigma, batch.cond, ("bottleneck",))
-        expected = expected + 3 * binary_cross_entropy_with_logits(networks.discriminator(seen), torch.full((4,), label))
+        seen = networks.fake.features(
+            images + sigma.reshape(4, 1, 1, 1) * noise.eps, sigma, batch.cond, ("bottleneck",)
+        )
+        expected = expected + 3 * binary_cross_entropy_with_logits(
+            networks.discriminator(seen), torch.full((4,), label)
+        )
     torch.testing.assert_close(losses["discriminator"], expected)
 
 
 def test_own_noise_leaves_all_other_random_numbers_as_they_were() -> None:
     sizes = ((1, 8, 8), 10, None, 6, 0, torch.device("cpu"))
-    without, having = (next(Batches(*sizes, own_noise=names).starting_at(3)) for names in ((), tuple(CONSTANT)))
+    without, having = (
+        next(Batches(*sizes, own_noise=names).starting_at(3)) for names in ((), tuple(CONSTANT))
+    )
     for name in ("z", "u", "eps", "u_fake", "eps_fake", "eps_real", "places"):
         assert torch.equal(getattr(without, name), getattr(having, name))
     assert without.gan_noise is None
@@ -137,25 +151,38 @@ def test_the_channel_mean_is_a_logit_for_each_position() -> None:
 
 
 def test_with_the_channel_mean_only_the_fake_score_learns_to_tell_images_apart(make) -> None:
-    networks, method, batch = make('discriminator: {reads: fake, depths: ["4"], heads: channel_mean}\nratio: {}\n')
+    networks, method, batch = make(
+        'discriminator: {reads: fake, depths: ["4"], heads: channel_mean}\nratio: {}\n'
+    )
     assert list(networks.discriminator.parameters()) == []
     x0 = torch.randn(4, 1, 8, 8)
     losses, _ = fake_loss(networks, method, batch, x0)
     sigma = (-1.2 + 1.2 * torch.distributions.Normal(0, 1).icdf(batch.u_fake)).exp()
     expected = 0.0
     for images, eps, label in ((x0, batch.eps_fake, 0.0), (batch.real, batch.eps_real, 1.0)):
-        pixels = networks.fake.features(images + sigma.reshape(4, 1, 1, 1) * eps, sigma, batch.cond, ("4",))["4"].mean(1)
+        pixels = networks.fake.features(images + sigma.reshape(4, 1, 1, 1) * eps, sigma, batch.cond, ("4",))[
+            "4"
+        ].mean(1)
         expected = expected + binary_cross_entropy_with_logits(pixels, torch.full_like(pixels, label))
     torch.testing.assert_close(losses["discriminator"], expected)
     losses["discriminator"].backward()
-    assert any(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in networks.fake.parameters())
+    assert any(
+        parameter.grad is not None and parameter.grad.abs().sum() > 0
+        for parameter in networks.fake.parameters()
+    )
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ("{reads: teacher, heads: channel_mean}", "channel_mean has no weights, and the teacher does not learn; expected reads: fake"),
-        ("{reads: fake, heads: channel_mean, r1: {weight: 1}}", "penalises trained heads; expected r1: null with heads: channel_mean"),
+        (
+            "{reads: teacher, heads: channel_mean}",
+            "channel_mean has no weights, and the teacher does not learn; expected reads: fake",
+        ),
+        (
+            "{reads: fake, heads: channel_mean, r1: {weight: 1}}",
+            "penalises trained heads; expected r1: null with heads: channel_mean",
+        ),
     ],
 )
 def test_heads_that_cannot_learn_are_refused(make, settings: str, message: str) -> None:
@@ -174,7 +201,14 @@ def test_a_smallest_resolution_is_the_end_of_the_encoder_and_bottleneck_what_the
     from distill.networks.edm.edm import DhariwalUNet, DhariwalUNetConfig, SongUNet, SongUNetConfig
 
     torch.manual_seed(0)
-    sizes = {"resolution": 16, "channels": 3, "label_count": 0, "width": 8, "multipliers": (1, 2), "blocks": 2}
+    sizes = {
+        "resolution": 16,
+        "channels": 3,
+        "label_count": 0,
+        "width": 8,
+        "multipliers": (1, 2),
+        "blocks": 2,
+    }
     for network in (SongUNet(SongUNetConfig(**sizes), 3), DhariwalUNet(DhariwalUNetConfig(**sizes), 3)):
         last, middle = outputs_of(network.enc["8x8_block1"]), outputs_of(network.dec["8x8_in1"])
         _, _, features = network.encode(torch.randn(1, 3, 16, 16), network.embed(torch.tensor([0.1]), None))
@@ -193,7 +227,9 @@ def test_the_ratio_of_the_batch_s_loss_is_one_number_for_all_samples() -> None:
     found = ratio(torch.full((4,), 3.0), u, 3072).exp()
     torch.testing.assert_close(found, torch.full((4,), 1.000225655))
     ratio.commit(lambda total: total)
-    assert ratio(torch.zeros(4), u, 3072)[0].exp().item() == pytest.approx(math.exp(math.log(1 + math.exp(-3)) / 3072), rel=1e-7)
+    assert ratio(torch.zeros(4), u, 3072)[0].exp().item() == pytest.approx(
+        math.exp(math.log(1 + math.exp(-3)) / 3072), rel=1e-7
+    )
 
 
 def test_forward_kl_with_the_ratio_of_the_batch_s_loss_trains_as_sida() -> None:
@@ -202,12 +238,25 @@ def test_forward_kl_with_the_ratio_of_the_batch_s_loss_trains_as_sida() -> None:
     sigma = torch.full((3, 1, 1, 1), 0.7, dtype=torch.float64)
     gradients = []
     for log_ratio, objective in (
-        (math.log(2) / 3072, lambda s: expanded_divergence(s, divergence=parse("forward_kl"), parts=PUBLISHED_PARTS, weighting="dmd")),
+        (
+            math.log(2) / 3072,
+            lambda s: expanded_divergence(
+                s, divergence=parse("forward_kl"), parts=PUBLISHED_PARTS, weighting="dmd"
+            ),
+        ),
         (0.0, lambda s: score_matching(s, distance="l2", alpha=1.0, weighting="dmd")),
     ):
         x = x0.clone().requires_grad_(True)
         x_t = x + sigma
-        seen = Scores(x, x_t, torch.ones_like(sigma), sigma, x_t * teacher, x_t.sin() * fake, torch.full((3,), log_ratio, dtype=torch.float64))
+        seen = Scores(
+            x,
+            x_t,
+            torch.ones_like(sigma),
+            sigma,
+            x_t * teacher,
+            x_t.sin() * fake,
+            torch.full((3,), log_ratio, dtype=torch.float64),
+        )
         (gradient,) = torch.autograd.grad(objective(seen).loss.sum(), x)
         gradients.append(gradient)
     ours, sida = gradients

@@ -13,8 +13,22 @@ from distill.training.config import read_config
 
 PAGE = Path("docs/recipes.md")
 FOLDERS = ("cifar10", "imagenet64", "sd15", "sdxl", "pixart")
-PRESETS = {f"{path.parent.name}/{path.stem}": path for folder in FOLDERS for path in sorted(Path("configs", folder).glob("*.yaml"))}
-MACHINE = {"task", "run_dir", "data", "teacher", "prompts", "micro_batch_size", "sample_every", "checkpoint_every", "monitor_every"}
+PRESETS = {
+    f"{path.parent.name}/{path.stem}": path
+    for folder in FOLDERS
+    for path in sorted(Path("configs", folder).glob("*.yaml"))
+}
+MACHINE = {
+    "task",
+    "run_dir",
+    "data",
+    "teacher",
+    "prompts",
+    "micro_batch_size",
+    "sample_every",
+    "checkpoint_every",
+    "monitor_every",
+}
 """Sections that say where things are and how often they are looked at; the page says that they are ours."""
 
 
@@ -59,7 +73,11 @@ def numbers(value: Any) -> Any:
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_value_of_a_preset_is_the_page_s(name: str) -> None:
     expected = {setting: value for preset, setting, value in rows() if preset == name}
-    found = {setting: value for setting, value in settings(yaml.safe_load(PRESETS[name].read_text())) if setting.split(".")[0] not in MACHINE}
+    found = {
+        setting: value
+        for setting, value in settings(yaml.safe_load(PRESETS[name].read_text()))
+        if setting.split(".")[0] not in MACHINE
+    }
     assert numbers(found) == numbers(expected)
 
 
@@ -70,7 +88,9 @@ def test_no_value_of_the_page_is_given_twice() -> None:
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_header_says_source_ours_cost_and_what_was_published_and_measured(name: str) -> None:
-    header = "".join(line for line in PRESETS[name].read_text().splitlines(keepends=True) if line.startswith("#"))
+    header = "".join(
+        line for line in PRESETS[name].read_text().splitlines(keepends=True) if line.startswith("#")
+    )
     for part in ("Source: ", "Ours: ", "Cost: ", "Published result: ", "Measured here: "):
         assert part in header, part
     assert "docs/recipes.md" in header.replace("\n# ", " ")
@@ -80,7 +100,11 @@ def test_sida_s_weights_are_those_of_its_sums() -> None:
     """E[1/sigma^2 + 1/sigma_data^2] for log sigma ~ N(-1.2, 1.2^2), by its moment, over the elements of an image."""
     expected_lambda = 2.718281828459045 ** (2 * 1.2 + 2 * 1.2**2) + 1 / 0.5**2
     for folder, elements in (("cifar10", 3 * 32 * 32), ("imagenet64", 3 * 64 * 64)):
-        for path in (path for name, path in PRESETS.items() if name.startswith((f"{folder}/sida", f"{folder}/uni_instruct"))):
+        for path in (
+            path
+            for name, path in PRESETS.items()
+            if name.startswith((f"{folder}/sida", f"{folder}/uni_instruct"))
+        ):
             run = read_config(path)
             assert run.discriminator.weight == pytest.approx(0.5 * expected_lambda / elements, rel=2e-3)
             assert run.fake.optimizer.clip_grad_value == pytest.approx(1 / elements, rel=2e-3)

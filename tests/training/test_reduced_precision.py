@@ -23,7 +23,15 @@ from distill.teachers.diffusers import Settings
 from distill.training.optimizer import EMA
 from tests.helpers import tiny_pipelines
 from tests.helpers.diffusers_inputs import condition, noise
-from tests.helpers.diffusers_runs import FAMILIES, OBJECTIVES, PROMPTS, SMALL_FLUX, image_of_diffusers, image_of_ours, run
+from tests.helpers.diffusers_runs import (
+    FAMILIES,
+    OBJECTIVES,
+    PROMPTS,
+    SMALL_FLUX,
+    image_of_diffusers,
+    image_of_ours,
+    run,
+)
 
 FLOWS = ("sd3", "flux", "sana")
 """Whose time is from 0 to 1."""
@@ -49,14 +57,22 @@ def differ(a: Tensor, b: Tensor) -> float:
 
 
 @pytest.mark.parametrize(
-    "family", ["ddpm", "sdxl", *(pytest.param(name, marks=pytest.mark.slow) for name in ("sd15", "dit", "pixart-sigma", "sd3", "flux", "sana"))]
+    "family",
+    [
+        "ddpm",
+        "sdxl",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("sd15", "dit", "pixart-sigma", "sd3", "flux", "sana")
+        ),
+    ],
 )
 @torch.no_grad()
 def test_its_prediction_is_that_of_float32_to_bfloat16_s_digits(family: str, tmp_path: Path) -> None:
     """Latents, images, prompts, predictions and features are of float32 all the same."""
     source = {"path": str(FAMILIES[family](tmp_path / family)), **(SMALL_FLUX if family == "flux" else {})}
     whole, reduced = Settings(**source).load(), Settings(**source, dtype="bfloat16").load()
-    parts = [reduced.network, *reduced.other_parts().values()]
+    parts = [reduced.network, *reduced.frozen_components().values()]
     assert types(parameter for part in parts for parameter in part.parameters()) == {torch.bfloat16}
     cond = condition(reduced)
     if cond.text is not None:
@@ -65,7 +81,9 @@ def test_its_prediction_is_that_of_float32_to_bfloat16_s_digits(family: str, tmp
         assert differ(cond.text.given["tokens"], condition(whole).text.given["tokens"]) < TOLERANCE
     depths = list(reduced.depth_channels)[:2]
     x_t, t = noise(reduced), torch.tensor([0.2, 0.7] if family in FLOWS else [200.0, 700.0])
-    (x0, features), (expected, expected_features) = (network(x_t, t, cond, depths) for network in (reduced, whole))
+    (x0, features), (expected, expected_features) = (
+        network(x_t, t, cond, depths) for network in (reduced, whole)
+    )
     assert types([x0, *features.values()]) == {torch.float32}
     assert 0 < differ(x0, expected) < TOLERANCE
     for depth in depths:
@@ -107,7 +125,10 @@ def test_what_learns_in_full_is_float32(root: Path) -> None:
     student = Copy().build(teacher, 80.0)
     assert types(student.parameters()) == {torch.float32}
     assert types(teacher.parameters()) == {torch.bfloat16}
-    assert all(torch.equal(mine, theirs.float()) for mine, theirs in zip(student.parameters(), teacher.parameters(), strict=True))
+    assert all(
+        torch.equal(mine, theirs.float())
+        for mine, theirs in zip(student.parameters(), teacher.parameters(), strict=True)
+    )
     assert student.denoiser.describe()["dtype"] == "float32"
     double = distill.load_teacher("assets/digits-teacher").double()
     assert types(Copy().build(double, 80.0).parameters()) == {torch.float64}
@@ -118,11 +139,17 @@ def test_what_learns_in_full_is_float32(root: Path) -> None:
     ("students", "objective"),
     [
         ("lora", "score_matching"),
-        *(pytest.param("lora", name, marks=pytest.mark.slow) for name in OBJECTIVES if name != "score_matching"),
+        *(
+            pytest.param("lora", name, marks=pytest.mark.slow)
+            for name in OBJECTIVES
+            if name != "score_matching"
+        ),
         *(pytest.param("copy", name, marks=pytest.mark.slow) for name in OBJECTIVES),
     ],
 )
-def test_a_run_resumes_bit_for_bit_and_leaves_float32(root: Path, students: str, objective: str, precision: str) -> None:
+def test_a_run_resumes_bit_for_bit_and_leaves_float32(
+    root: Path, students: str, objective: str, precision: str
+) -> None:
     """With a discriminator on the fake score, real images of the teacher, guidance; stopped after two of three steps."""
     name = f"{students}-{objective}-{precision}"
     config = {
@@ -153,7 +180,9 @@ def test_a_run_resumes_bit_for_bit_and_leaves_float32(root: Path, students: str,
         if file.name not in ("ratio.safetensors", "calibration.safetensors"):  # which count in float64
             assert types(load_tensors(file).values()) == {torch.float32}, file.name
     z = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(image_of_ours(distill.load_generator(whole), z), image_of_ours(distill.load_generator(parts), z))
+    assert torch.equal(
+        image_of_ours(distill.load_generator(whole), z), image_of_ours(distill.load_generator(parts), z)
+    )
 
 
 def test_an_export_is_float32_throughout(root: Path, tmp_path: Path) -> None:
@@ -169,13 +198,20 @@ def test_an_export_is_float32_throughout(root: Path, tmp_path: Path) -> None:
                 assert {tensors.get_slice(key).get_dtype() for key in tensors.keys()} <= {"F32", "I64"}, file  # noqa: SIM118
     assert (tmp_path / "adapters" / ADAPTERS).is_file()
     for part in ("vae", "text_encoder", "text_encoder_2"):
-        mine, theirs = (next((folder / part).glob("*.safetensors")) for folder in (tmp_path / "full", root / "sdxl"))
+        mine, theirs = (
+            next((folder / part).glob("*.safetensors")) for folder in (tmp_path / "full", root / "sdxl")
+        )
         assert mine.read_bytes() == theirs.read_bytes()
     assert json.loads((tmp_path / "full" / "config.json").read_text())["network"]["dtype"] == "float32"
     assert json.loads((tmp_path / "adapters" / "config.json").read_text())["network"]["dtype"] == "bfloat16"
     z = torch.randn(2, *teacher.image_shape)
     whole = FewStepGenerator(Settings(path=str(root / "sdxl")).load(), 80.0)
-    assert (image_of_ours(distill.load_generator(tmp_path / "full"), z) - image_of_ours(whole, z)).abs().max() < 0.02
+    assert (
+        image_of_ours(distill.load_generator(tmp_path / "full"), z) - image_of_ours(whole, z)
+    ).abs().max() < 0.02
     torch.testing.assert_close(
-        image_of_diffusers(tmp_path / "full", z), image_of_ours(distill.load_generator(tmp_path / "full"), z), rtol=0, atol=1e-5
+        image_of_diffusers(tmp_path / "full", z),
+        image_of_ours(distill.load_generator(tmp_path / "full"), z),
+        rtol=0,
+        atol=1e-5,
     )

@@ -39,7 +39,9 @@ DMD = {"name": "distribution_matching", "divergence": "reverse_kl"}
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("rehearsal")
     (root / "unet").mkdir()
-    save_denoiser(UNet(UNetConfig(resolution=16, channels=3, width=16, multipliers=(1, 2), dropout=0.1)), root / "unet")
+    save_denoiser(
+        UNet(UNetConfig(resolution=16, channels=3, width=16, multipliers=(1, 2), dropout=0.1)), root / "unet"
+    )
     tiny_pipelines.stable_diffusion_xl(root / "sdxl")
     (root / "prompts.txt").write_text("\n".join(PROMPTS))
     return root
@@ -87,12 +89,19 @@ def most_allocated(do: Callable[[], Any]) -> int:
     ("teacher", "changes"),
     [
         pytest.param("unet", {}, id="unet"),
-        pytest.param("unet", {"objective": DMD, "micro_batch_size": 16}, id="unet in micro-batches", marks=pytest.mark.slow),
+        pytest.param(
+            "unet",
+            {"objective": DMD, "micro_batch_size": 16},
+            id="unet in micro-batches",
+            marks=pytest.mark.slow,
+        ),
         pytest.param("sdxl", {}, id="sdxl in full", marks=pytest.mark.slow),
         pytest.param("sdxl", {"generator": LORA, "fake": LORA}, id="sdxl lora", marks=pytest.mark.slow),
     ],
 )
-def test_it_predicts_what_a_step_takes(root: Path, teacher: str, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_predicts_what_a_step_takes(
+    root: Path, teacher: str, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The very bytes of what is held throughout; what a step adds to it to 3 %, or to the megabyte that kernels of CPUs take for a moment."""
     # The tiny pipeline's prompts are of 16 tokens, not of CLIP's 77.
     monkeypatch.setattr(Pipeline, "text_shapes", lambda pipeline: {"tokens": (16, 24), "pooled": (16,)})
@@ -102,24 +111,36 @@ def test_it_predicts_what_a_step_takes(root: Path, teacher: str, changes: dict[s
         task = Distillation(config, build_accelerator(config), Clock())
         task.start(0)
         task.update(0, detailed=False)  # after which the optimisers have their states
-        networks = [task.teacher, *task.teacher.other_parts().values(), task.networks.generator, task.networks.fake, task.networks.discriminator]
+        networks = [
+            task.teacher,
+            *task.teacher.frozen_components().values(),
+            task.networks.generator,
+            task.networks.fake,
+            task.networks.discriminator,
+        ]
         held = {
             "weights": {parameter for network in networks for parameter in network.parameters()},
             "optimiser": moments(task),
-            "average": [mine for mine, own in zip(task.ema.average.parameters(), task.generator.parameters(), strict=True) if mine is not own],
+            "average": [
+                mine
+                for mine, own in zip(task.ema.average.parameters(), task.generator.parameters(), strict=True)
+                if mine is not own
+            ],
         }
-        rehearsal = rehearse_distillation(config, config.teacher.outline().eval().requires_grad_(False), META)
+        rehearsal = rehearse_distillation(config, config.teacher.meta().eval().requires_grad_(False), META)
         costs = measure_both("", rehearsal, config)
         cost = costs[max(costs, key=len) if is_checkpointed else ""]
         batch = cost.held.pop("batch")  # which each update draws anew
         assert {name: sum(value.nbytes for value in values) for name, values in held.items()} == cost.held
         predicted = batch + max(value for name, value in cost.added.items() if name in rehearsal.updates)
-        assert predicted == pytest.approx(most_allocated(lambda task=task: task.update(1, detailed=False)), rel=0.03, abs=1.3e6)
+        assert predicted == pytest.approx(
+            most_allocated(lambda task=task: task.update(1, detailed=False)), rel=0.03, abs=1.3e6
+        )
 
 
 def test_a_rehearsal_on_the_cpu_counts_as_on_the_meta_device(root: Path) -> None:
     config = config_of(root, "unet")
-    teachers = (config.teacher.outline(), config.teacher.load())
+    teachers = (config.teacher.meta(), config.teacher.load())
     rehearsals = [
         rehearse_distillation(config, teacher.eval().requires_grad_(False), device)
         for teacher, device in zip(teachers, (META, torch.device("cpu")), strict=True)
@@ -146,11 +167,19 @@ def test_attention_holds_no_weights_of_attention() -> None:
 def test_autocast_on_the_meta_device_has_the_types_of_cuda() -> None:
     """What torch's documentation lists; a weight that learns is cast once, one that does not each time; and gradients are of the weights' type."""
     x = torch.randn(2, 8, 4, 4, device="meta")
-    conv, norm, linear = nn.Conv2d(8, 8, 1, device="meta"), nn.GroupNorm(2, 8, device="meta"), nn.Linear(4, 4, device="meta")
+    conv, norm, linear = (
+        nn.Conv2d(8, 8, 1, device="meta"),
+        nn.GroupNorm(2, 8, device="meta"),
+        nn.Linear(4, 4, device="meta"),
+    )
     with Meter([x]) as meter, MetaKernels(autocast=True):
         assert conv(x).dtype == (x @ x).dtype == linear(x).dtype == torch.bfloat16
         assert (
-            norm(conv(x)).dtype == conv(x).softmax(1).dtype == conv(x).sum().dtype == F.interpolate(conv(x), scale_factor=2.0).dtype == torch.float32
+            norm(conv(x)).dtype
+            == conv(x).softmax(1).dtype
+            == conv(x).sum().dtype
+            == F.interpolate(conv(x), scale_factor=2.0).dtype
+            == torch.float32
         )
         assert F.silu(conv(x)).dtype == torch.bfloat16
         assert (x + conv(x)).dtype == torch.float32
@@ -177,7 +206,11 @@ def test_other_ways_to_run_it_stand_beside_it(root: Path, capsys: pytest.Capture
     train([*arguments, "--activation_checkpointing", "true"])
     said = capsys.readouterr().out
     table = table_of(said)
-    ways = [f"{way}{ending}" for way in ("lora and copy", "in full", "LoRA") for ending in ("", " activation checkpointing")]
+    ways = [
+        f"{way}{ending}"
+        for way in ("lora and copy", "in full", "LoRA")
+        for ending in ("", " activation checkpointing")
+    ]
     assert list(table) == ways
     own = table["lora and copy activation checkpointing"]
     assert own[6:] == [1.0, float("inf")]
@@ -186,7 +219,10 @@ def test_other_ways_to_run_it_stand_beside_it(root: Path, capsys: pytest.Capture
     assert "memory of one process: 8 images at once, computing in bfloat16" in said
     assert "frozen, bfloat16" in said
     for way in ways[::2]:
-        (*held, more, _, work), (*held_too, less, _, more_work) = table[way], table[f"{way} activation checkpointing"][:7]
+        (*held, more, _, work), (*held_too, less, _, more_work) = (
+            table[way],
+            table[f"{way} activation checkpointing"][:7],
+        )
         assert held == held_too
         assert less < 0.9 * more
         assert 1.1 * work < more_work < 1.4 * work

@@ -30,7 +30,9 @@ def source(**changes: float) -> Settings:
 
 def store(path: Path, count: int = 10, teacher: Settings | None = None, **sampler: float) -> TeacherSamples:
     teacher = teacher or source()
-    settings = TeacherSamplesSettings.model_validate({"path": path, "count": count, "sampler": {"steps": 5, **sampler}})
+    settings = TeacherSamplesSettings.model_validate(
+        {"path": path, "count": count, "sampler": {"steps": 5, **sampler}}
+    )
     return TeacherSamples(settings, teacher, teacher.load())
 
 
@@ -58,7 +60,9 @@ def test_a_stored_sample_is_the_end_of_the_ode_from_its_stored_noise(tmp_path: P
 def test_samples_are_those_of_their_seeds_and_serve_as_data(tmp_path: Path, small_shards: None) -> None:
     samples = store(tmp_path / "s")
     samples.draw(source().load())
-    expected = sample_teacher(source().load(), range(FIRST_SEED, FIRST_SEED + 10), balanced_labels(10, 2), samples.sampler)
+    expected = sample_teacher(
+        source().load(), range(FIRST_SEED, FIRST_SEED + 10), balanced_labels(10, 2), samples.sampler
+    )
     assert (len(samples), samples.image_shape, samples.label_count) == (10, (2,), 2)
     for index in range(10):
         image, label = samples[index]
@@ -75,7 +79,9 @@ def test_samples_are_drawn_once(tmp_path: Path, small_shards: None, monkeypatch:
     assert torch.equal(first.stored.z, again.stored.z)
 
 
-def test_an_interrupted_drawing_continues_where_it_stopped(tmp_path: Path, small_shards: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_drawing_continues_where_it_stopped(
+    tmp_path: Path, small_shards: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store(tmp_path / "whole").draw(source().load())
     whole = {file.name: file.read_bytes() for file in (tmp_path / "whole").iterdir()}
     save, written = distill.training.distillation.teacher_samples.save_tensors, []
@@ -89,7 +95,10 @@ def test_an_interrupted_drawing_continues_where_it_stopped(tmp_path: Path, small
     monkeypatch.setattr(distill.training.distillation.teacher_samples, "save_tensors", save_one)
     with pytest.raises(KeyboardInterrupt):
         store(tmp_path / "s").draw(source().load())
-    assert sorted(file.name for file in (tmp_path / "s").iterdir()) == ["00000000.safetensors", "samples.json"]
+    assert sorted(file.name for file in (tmp_path / "s").iterdir()) == [
+        "00000000.safetensors",
+        "samples.json",
+    ]
     store(tmp_path / "s").draw(source().load())
     assert {file.name: file.read_bytes() for file in (tmp_path / "s").iterdir()} == whole
     assert len(written) == 2 + 2  # the first shard stayed
@@ -113,19 +122,32 @@ def test_samples_of_another_teacher_or_another_sampler_are_refused(tmp_path: Pat
     path = tmp_path / "s"
     store(path).draw(source().load())
     said = f"teacher_samples.path: {path} holds other samples: "
-    assert refused(path, teacher=source(std=0.5)) == said + "teacher.components.0.std is 0.4 there and 0.5 here; give another path"
+    assert (
+        refused(path, teacher=source(std=0.5))
+        == said + "teacher.components.0.std is 0.4 there and 0.5 here; give another path"
+    )
     assert refused(path, steps=6) == said + "sampler.steps is 5 there and 6 here; give another path"
     assert refused(path, count=11) == said + "count is 10 there and 11 here; give another path"
     teacher = source().load()
     teacher.means.add_(1)
-    with pytest.raises(UserError, match=r"holds other samples: teacher_sha256 is '[0-9a-f]{64}' there and '[0-9a-f]{64}' here; give another path$"):
-        TeacherSamples(TeacherSamplesSettings.model_validate({"path": path, "count": 10, "sampler": {"steps": 5}}), source(), teacher)
+    with pytest.raises(
+        UserError,
+        match=r"holds other samples: teacher_sha256 is '[0-9a-f]{64}' there and '[0-9a-f]{64}' here; give another path$",
+    ):
+        TeacherSamples(
+            TeacherSamplesSettings.model_validate({"path": path, "count": 10, "sampler": {"steps": 5}}),
+            source(),
+            teacher,
+        )
 
 
 def test_a_folder_of_something_else_is_refused_and_left_alone(tmp_path: Path) -> None:
     (tmp_path / "note").write_text("mine")
     for path in (tmp_path, tmp_path / "note"):
-        assert refused(path) == f"teacher_samples.path: {path} is there and holds no samples; expected a new folder"
+        assert (
+            refused(path)
+            == f"teacher_samples.path: {path} is there and holds no samples; expected a new folder"
+        )
     assert [file.name for file in tmp_path.iterdir()] == ["note"]
 
 
@@ -163,7 +185,13 @@ def test_a_run_without_data_learns_from_the_store_and_continues_bit_for_bit(tmp_
     for _ in range(2):
         assert launch(read_config(tmp_path / "run.yaml")) == 0
         before, last = checkpoints(tmp_path / "run")
-        states.append({f"{file.name}:{name}": value for file in sorted(last.glob("*.safetensors")) for name, value in load_file(file).items()})
+        states.append(
+            {
+                f"{file.name}:{name}": value
+                for file in sorted(last.glob("*.safetensors"))
+                for name, value in load_file(file).items()
+            }
+        )
         assert before.name == "step-00000003"
         shutil.rmtree(last)
     assert len(states[0]) > 100
@@ -174,14 +202,31 @@ def test_a_run_without_data_learns_from_the_store_and_continues_bit_for_bit(tmp_
     assert min(line[f"loss/{name}"] for name in ("regression", "gan", "r1", "discriminator")) > 0
     assert line["ratio/exact_error"] > 0
     assert line["ratio/calibration_error"] > 0
-    assert set(json.loads((tmp_path / "run" / "calibration.json").read_text())) == {"predicted", "observed", "real", "student", "exact"}
+    assert set(json.loads((tmp_path / "run" / "calibration.json").read_text())) == {
+        "predicted",
+        "observed",
+        "real",
+        "student",
+        "exact",
+    }
 
 
 @pytest.mark.parametrize(("reads", "fake"), [("teacher", "mlp"), ("fake", "exact")])
-def test_a_discriminator_over_a_network_without_features_is_refused(tmp_path: Path, reads: str, fake: str) -> None:
+def test_a_discriminator_over_a_network_without_features_is_refused(
+    tmp_path: Path, reads: str, fake: str
+) -> None:
     samples = LABORATORY["teacher_samples"] | {"path": str(tmp_path / "samples")}
-    changed = {"teacher_samples": samples, "fake": {"network": {"name": fake}}, "discriminator": {"reads": reads, "real": "teacher"}}
-    (tmp_path / "run.yaml").write_text(yaml.safe_dump(LABORATORY | changed | {"run_dir": str(tmp_path / "run")}))
-    with pytest.raises(UserError, match=f"^discriminator.reads: the {reads} has no features; expected the other network, or no discriminator$"):
+    changed = {
+        "teacher_samples": samples,
+        "fake": {"network": {"name": fake}},
+        "discriminator": {"reads": reads, "real": "teacher"},
+    }
+    (tmp_path / "run.yaml").write_text(
+        yaml.safe_dump(LABORATORY | changed | {"run_dir": str(tmp_path / "run")})
+    )
+    with pytest.raises(
+        UserError,
+        match=f"^discriminator.reads: the {reads} has no features; expected the other network, or no discriminator$",
+    ):
         launch(read_config(tmp_path / "run.yaml"))
     assert [file.name for file in tmp_path.iterdir()] == ["run.yaml"]

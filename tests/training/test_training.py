@@ -47,7 +47,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "batch_size": 4,
         "objective": {"name": "expanded_divergence", "divergence": "0.4*forward_kl+0.6*reverse_kl"},
         "fake": {"updates": 2},
-        "discriminator": {"reads": "fake", "depths": ["4"], "width": 8, "r1": {"weight": 0.1, "approximate": True}},
+        "discriminator": {
+            "reads": "fake",
+            "depths": ["4"],
+            "width": 8,
+            "r1": {"weight": 0.1, "approximate": True},
+        },
         "teacher_samples": {"path": str(folder / "samples"), "count": 6, "sampler": {"steps": 2}},
         "ratio": {"bins": 2},
         "terms": [{"name": "gan", "weight": 0.1, "start_step": 2}, {"name": "regression", "weight": 0.2}],
@@ -62,7 +67,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def train(folder: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*TRAIN, str(folder / "run.yaml"), *overrides], capture_output=True, text=True, env=ENVIRONMENT, timeout=300)
+    return subprocess.run(
+        [*TRAIN, str(folder / "run.yaml"), *overrides],
+        capture_output=True,
+        text=True,
+        env=ENVIRONMENT,
+        timeout=300,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -106,14 +117,19 @@ def test_a_run_leaves_statistics_samples_checkpoints_and_an_export(whole: Path) 
     assert stats[2]["loss/gan"] > 0
     assert stats[-1]["monitor/n"] == 16
     assert stats[-1]["monitor/fd_pixel"] > 0
-    assert [path.name for path in sorted((whole / "samples").iterdir())] == [f"step-{step:08d}.png" for step in (0, 6, 12)]
+    assert [path.name for path in sorted((whole / "samples").iterdir())] == [
+        f"step-{step:08d}.png" for step in (0, 6, 12)
+    ]
     assert [path.name for path in checkpoints(whole)] == ["step-00000008", "step-00000012"]
     assert not list(whole.rglob("*.partial"))
     assert yaml.safe_load((whole / "config.yaml").read_text())["fake"]["noise_levels"]["std"] == 1.2
 
 
 def test_run_checkpoint_and_export_open_as_the_same_generator(whole: Path) -> None:
-    images = [sample_generator(load_generator(path), range(3), balanced_labels(3, 10)) for path in (whole, whole / "export", checkpoints(whole)[-1])]
+    images = [
+        sample_generator(load_generator(path), range(3), balanced_labels(3, 10))
+        for path in (whole, whole / "export", checkpoints(whole)[-1])
+    ]
     assert torch.equal(images[0], images[1])
     assert torch.equal(images[0], images[2])
     assert images[0].shape == (3, 1, 8, 8)
@@ -122,7 +138,9 @@ def test_run_checkpoint_and_export_open_as_the_same_generator(whole: Path) -> No
 def test_a_run_killed_at_any_moment_continues_bit_for_bit(folder: Path, whole: Path) -> None:
     """SIGKILL while training, at a moment that the machine's speed decides; the same command then ends with the same state."""
     run = folder / "killed"
-    process = subprocess.Popen([*TRAIN, str(folder / "run.yaml"), "--run_dir", str(run)], env=ENVIRONMENT, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [*TRAIN, str(folder / "run.yaml"), "--run_dir", str(run)], env=ENVIRONMENT, stderr=subprocess.DEVNULL
+    )
     deadline = time.monotonic() + 200
     while not checkpoints(run) and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -147,7 +165,11 @@ def test_a_run_killed_at_any_moment_continues_bit_for_bit(folder: Path, whole: P
 def test_a_terminated_run_saves_and_continues_bit_for_bit(folder: Path, whole: Path) -> None:
     run = folder / "terminated"
     process = subprocess.Popen(
-        [*TRAIN, str(folder / "run.yaml"), "--run_dir", str(run)], env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        [*TRAIN, str(folder / "run.yaml"), "--run_dir", str(run)],
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
     )
     while not (run / "stats.jsonl").is_file() and process.poll() is None:
         time.sleep(0.01)
@@ -179,7 +201,16 @@ def test_micro_batches_change_nothing_but_rounding(folder: Path, whole: Path) ->
         description = json.loads((folder / "calm" / "config.json").read_text())
         description["network"]["dropout"] = 0.0
         (folder / "calm" / "config.json").write_text(json.dumps(description))
-        changes = ["--teacher.path", str(folder / "calm"), "--run_dir", str(run), "--steps", "3", "--micro_batch_size", size]
+        changes = [
+            "--teacher.path",
+            str(folder / "calm"),
+            "--run_dir",
+            str(run),
+            "--steps",
+            "3",
+            "--micro_batch_size",
+            size,
+        ]
         done = train(folder, *changes)
         assert done.returncode == 0, done.stderr
         ends.append(lines(run)[-1])
@@ -190,7 +221,9 @@ def test_micro_batches_change_nothing_but_rounding(folder: Path, whole: Path) ->
 
 def test_another_run_s_folder_is_left_alone(folder: Path, whole: Path) -> None:
     before = {path: path.read_bytes() for path in whole.rglob("*") if path.is_file()}
-    assert "holds another run: generator.ema is 0.999 there and 0.5 here" in refused(folder, "--generator.ema", "0.5")
+    assert "holds another run: generator.ema is 0.999 there and 0.5 here" in refused(
+        folder, "--generator.ema", "0.5"
+    )
     assert {path: path.read_bytes() for path in whole.rglob("*") if path.is_file()} == before
 
 
@@ -219,7 +252,10 @@ def test_a_damaged_checkpoint_is_named(folder: Path, whole: Path) -> None:
     ("overrides", "message"),
     [
         (["--teacher.path", "nowhere"], "nowhere: no such folder"),
-        (["--discriminator.depths", "[bottlneck]"], "discriminator.depths: 'bottlneck' is not a depth of the fake; did you mean 'bottleneck'?"),
+        (
+            ["--discriminator.depths", "[bottlneck]"],
+            "discriminator.depths: 'bottlneck' is not a depth of the fake; did you mean 'bottleneck'?",
+        ),
         (
             ["--data", "{name: image_folder, path: nowhere}"],
             "nowhere: cannot be read (No such file or directory); expected a folder, a .zip or a .tar",
@@ -229,24 +265,34 @@ def test_a_damaged_checkpoint_is_named(folder: Path, whole: Path) -> None:
         (["--generator.init_from", "nowhere"], "nowhere: no such folder"),
     ],
 )
-def test_what_cannot_run_is_said_in_one_line_and_nothing_is_written(folder: Path, tmp_path: Path, overrides: list[str], message: str) -> None:
+def test_what_cannot_run_is_said_in_one_line_and_nothing_is_written(
+    folder: Path, tmp_path: Path, overrides: list[str], message: str
+) -> None:
     assert message in refused(folder, "--run_dir", str(tmp_path / "new"), *overrides)
     assert not list(tmp_path.glob("new/*"))
 
 
-def test_a_tracker_that_is_not_installed_is_named(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tracker_that_is_not_installed_is_named(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert "trackers: trackio is not installed" in refused(folder, "--run_dir", str(tmp_path / "new"), "--trackers", "[trackio]")
+    assert "trackers: trackio is not installed" in refused(
+        folder, "--run_dir", str(tmp_path / "new"), "--trackers", "[trackio]"
+    )
     assert not (tmp_path / "new").exists()
 
 
 def test_a_refusal_is_one_line_on_stderr_and_exit_code_two(folder: Path) -> None:
     done = train(folder, "--generator.emma", "1")
     assert done.returncode == 2
-    assert done.stderr == f"error: {folder / 'run.yaml'}: generator: unknown key 'emma'; did you mean 'ema'?\n"
+    assert (
+        done.stderr == f"error: {folder / 'run.yaml'}: generator: unknown key 'emma'; did you mean 'ema'?\n"
+    )
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_spares_the_checkpoint(folder: Path, tmp_path: Path) -> None:
+def test_a_loss_that_is_not_finite_stops_the_run_and_spares_the_checkpoint(
+    folder: Path, tmp_path: Path
+) -> None:
     run = tmp_path / "diverging"
     done = train(folder, "--run_dir", str(run), "--fake.optimizer.lr", "1e30", "--checkpoint_every", "1")
     assert done.returncode == 1
@@ -259,20 +305,50 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_spares_the_checkpoint(folde
 
 def test_a_student_starts_from_another_student(folder: Path, whole: Path) -> None:
     run = folder / "continued"
-    done = train(folder, "--run_dir", str(run), "--steps", "1", "--generator.init_from", str(whole), "--generator.optimizer.lr", "1e-12")
+    done = train(
+        folder,
+        "--run_dir",
+        str(run),
+        "--steps",
+        "1",
+        "--generator.init_from",
+        str(whole),
+        "--generator.optimizer.lr",
+        "1e-12",
+    )
     assert done.returncode == 0, done.stderr
-    start, end = load_file(whole / "export" / "model.safetensors"), load_file(run / "export" / "model.safetensors")
+    start, end = (
+        load_file(whole / "export" / "model.safetensors"),
+        load_file(run / "export" / "model.safetensors"),
+    )
     for name, value in start.items():
         torch.testing.assert_close(end[name], value)
-    message = refused(folder, "--run_dir", str(folder / "other"), "--generator.init_from", str(whole), "--generator.init_noise_to_signal", "2")
+    message = refused(
+        folder,
+        "--run_dir",
+        str(folder / "other"),
+        "--generator.init_from",
+        str(whole),
+        "--generator.init_noise_to_signal",
+        "2",
+    )
     assert "generator.init_noise_to_signal: is 2; expected 80 as in" in message
 
 
 def test_a_teacher_is_trained_and_opens(folder: Path) -> None:
     run = folder / "teacher-run"
-    config = {"task": "train_teacher", "run_dir": str(run), "data": {"name": "digits"}, "steps": 3, "batch_size": 8, "network": {"width": 8}}
+    config = {
+        "task": "train_teacher",
+        "run_dir": str(run),
+        "data": {"name": "digits"},
+        "steps": 3,
+        "batch_size": 8,
+        "network": {"width": 8},
+    }
     (folder / "teacher.yaml").write_text(yaml.safe_dump(config | {"monitor_images": 4}))
-    done = subprocess.run([*TRAIN, str(folder / "teacher.yaml")], capture_output=True, text=True, env=ENVIRONMENT)
+    done = subprocess.run(
+        [*TRAIN, str(folder / "teacher.yaml")], capture_output=True, text=True, env=ENVIRONMENT
+    )
     assert done.returncode == 0, done.stderr
     teacher = load_teacher(run)
     assert teacher.image_shape == (1, 8, 8)
@@ -284,22 +360,37 @@ def test_help_answers_without_importing_torch() -> None:
     code = "import sys, train; train.main(['--help']); assert 'torch' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=ENVIRONMENT)
     assert done.returncode == 0, done.stderr
-    for flag in ("--generator.optimizer.lr float [0.0003]", "--objective.divergence str", "--teacher.path path", "--fake.updates int [1]"):
+    for flag in (
+        "--generator.optimizer.lr float [0.0003]",
+        "--objective.divergence str",
+        "--teacher.path path",
+        "--fake.updates int [1]",
+    ):
         assert flag in done.stdout
 
 
-def test_a_lack_of_memory_is_one_line_that_says_what_was_held_and_what_to_lower(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lack_of_memory_is_one_line_that_says_what_was_held_and_what_to_lower(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def update(self: object, step: int, detailed: bool) -> dict[str, torch.Tensor]:
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 139.80 GiB")
+        raise torch.OutOfMemoryError(
+            "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 139.80 GiB"
+        )
 
     monkeypatch.setattr(Distillation, "update", update)
-    config = read_config(folder / "run.yaml", ["--run_dir", str(folder / "crowded"), "--discriminator.r1", "{weight: 0.1}", "--device", "cpu"])
+    config = read_config(
+        folder / "run.yaml",
+        ["--run_dir", str(folder / "crowded"), "--discriminator.r1", "{weight: 0.1}", "--device", "cpu"],
+    )
     with pytest.raises(TrainingError) as error:
         launch(config)
     message = str(error.value)
     assert message.startswith("out of memory on cpu: weights 0.0")
     assert "gradients 0.00 GiB, optimisers 0.00 GiB, average 0.00 GiB were held" in message
-    assert "lower micro_batch_size to 2 (now 4), or set activation_checkpointing: true, or set precision: bf16" in message
+    assert (
+        "lower micro_batch_size to 2 (now 4), or set activation_checkpointing: true, or set precision: bf16"
+        in message
+    )
     assert "set discriminator.r1.at: features; the last checkpoint is untouched" in message
     assert "\n" not in message
 
@@ -323,13 +414,20 @@ def test_what_a_run_holds_is_counted_once(folder: Path) -> None:
     [
         (MemoryError(), "error: out of memory (the machine has no more); lower --batch-size"),
         (
-            RuntimeError("[enforce fail at alloc_cpu.cpp:118] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."),
+            RuntimeError(
+                "[enforce fail at alloc_cpu.cpp:118] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."
+            ),
             "error: out of memory ([enforce fail at alloc_cpu.cpp:118] err == 0); lower --batch-size",
         ),
-        (torch.OutOfMemoryError("CUDA out of memory. Tried"), "error: out of memory (CUDA out of memory); lower --batch-size"),
+        (
+            torch.OutOfMemoryError("CUDA out of memory. Tried"),
+            "error: out of memory (CUDA out of memory); lower --batch-size",
+        ),
     ],
 )
-def test_any_command_ends_in_one_line_where_memory_lacks(error: Exception, expected: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_any_command_ends_in_one_line_where_memory_lacks(
+    error: Exception, expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     def main(arguments: list[str]) -> None:
         raise error
 

@@ -20,5 +20,7 @@ class Settings(PromptSettings):
         """All captions of the images, in the data's order. Raises UserError where the data have none."""
         captions = getattr(data, "captions", None)
         if captions is None:
-            raise UserError("prompts: captions needs data that have them; expected data: {name: captioned_folder, ...}")
+            raise UserError(
+                "prompts: captions needs data that have them; expected data: {name: captioned_folder, ...}"
+            )
         return captions.texts

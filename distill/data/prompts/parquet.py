@@ -32,10 +32,14 @@ class Settings(PromptSettings):
         try:
             names = parquet.ParquetDataset(self.path).schema.names
             if self.column not in names:
-                raise UserError(f"prompts.column: {self.path} has no '{self.column}'; expected one of {', '.join(names)}")
+                raise UserError(
+                    f"prompts.column: {self.path} has no '{self.column}'; expected one of {', '.join(names)}"
+                )
             column = parquet.read_table(self.path, columns=[self.column])[self.column]
         except (OSError, lib.ArrowException) as error:
-            raise UserError(f"prompts.path: {self.path} cannot be read as Parquet ({str(error).splitlines()[0]})") from error
+            raise UserError(
+                f"prompts.path: {self.path} cannot be read as Parquet ({str(error).splitlines()[0]})"
+            ) from error
         prompts = column.to_pylist()
         wrong = next((prompt for prompt in prompts if not isinstance(prompt, str | None)), None)
         if wrong is not None:

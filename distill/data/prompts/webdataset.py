@@ -29,7 +29,9 @@ class Settings(PromptSettings):
 
         ending = ".txt" if self.key is None else ".json"
         if self.path.is_dir() and not any(self.path.glob("*.tar")):
-            raise UserError(f"prompts.path: {self.path} holds no .tar; expected a folder of webdataset's shards")
+            raise UserError(
+                f"prompts.path: {self.path} holds no .tar; expected a folder of webdataset's shards"
+            )
         with open_files(self.path) as files:
             names = sorted(name for name in files.stamps() if name.endswith(ending))
             prompts = [self._read(files.read(name), name) for name in names]

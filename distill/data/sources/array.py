@@ -61,7 +61,9 @@ def read_array(path: Path) -> InBytes:
     images, labels = _load(path)
     if images is None or images.dtype != np.uint8 or images.ndim not in (3, 4) or not len(images):
         found = "not there" if images is None else f"{images.dtype} {images.shape}"
-        raise UserError(f"{path}: 'images' is {found}; expected uint8 of (n, h, w), (n, h, w, c) or (n, c, h, w)")
+        raise UserError(
+            f"{path}: 'images' is {found}; expected uint8 of (n, h, w), (n, h, w, c) or (n, c, h, w)"
+        )
     pixels = torch.from_numpy(images[:, None] if images.ndim == 3 else images)
     if pixels.shape[1] not in (1, 3):
         pixels = pixels.permute(0, 3, 1, 2)
@@ -70,7 +72,9 @@ def read_array(path: Path) -> InBytes:
     if labels is None:
         return InBytes(pixels, None)
     if labels.shape != (len(images),) or not np.issubdtype(labels.dtype, np.integer) or labels.min() < 0:
-        raise UserError(f"{path}: 'labels' is {labels.dtype} {labels.shape}; expected {len(images)} integers, none below 0")
+        raise UserError(
+            f"{path}: 'labels' is {labels.dtype} {labels.shape}; expected {len(images)} integers, none below 0"
+        )
     return InBytes(pixels, torch.from_numpy(labels.astype(np.int64)), int(labels.max()) + 1)
 
 
@@ -85,8 +89,13 @@ def _load(path: Path) -> tuple[Any, Any]:
             loaded = np.load(handle, allow_pickle=False)
             if isinstance(loaded, np.ndarray):
                 return loaded, None
-            names = [next((name for name in known if name in loaded.files), None) for known in (("images", "arr_0"), ("labels", "arr_1"))]
+            names = [
+                next((name for name in known if name in loaded.files), None)
+                for known in (("images", "arr_0"), ("labels", "arr_1"))
+            ]
             images, labels = (None if name is None else loaded[name] for name in names)
             return images, labels
     except UNREADABLE_ARRAYS as error:
-        raise UserError(f"{path}: cannot be read as a NumPy file ({str(error) or 'it is larger than the memory'})") from error
+        raise UserError(
+            f"{path}: cannot be read as a NumPy file ({str(error) or 'it is larger than the memory'})"
+        ) from error

@@ -30,7 +30,9 @@ class Settings(DataSettings):
         from sklearn.model_selection import train_test_split
 
         digits = load_digits()
-        rows = train_test_split(np.arange(len(digits.target)), test_size=HELD_OUT, stratify=digits.target, random_state=0)
+        rows = train_test_split(
+            np.arange(len(digits.target)), test_size=HELD_OUT, stratify=digits.target, random_state=0
+        )
         chosen = dict(zip(("train", "held_out"), rows, strict=True))[split]
         images = torch.from_numpy(digits.images[chosen]).float().unsqueeze(1) / 8 - 1
         return InMemory(images, torch.from_numpy(digits.target[chosen]), label_count=10)

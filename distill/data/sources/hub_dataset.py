@@ -55,7 +55,9 @@ class Settings(DataSettings):
         chosen = self.split if split == "train" else self.held_out_split
         if chosen is None:
             raise UserError("data.held_out_split: no held-out split is given")
-        words = () if split == "train" or self.label is None else HubDataset(self._open(self.split), self).words
+        words = (
+            () if split == "train" or self.label is None else HubDataset(self._open(self.split), self).words
+        )
         return HubDataset(self._open(chosen), self, words)
 
     def _open(self, split: str) -> Any:
@@ -64,12 +66,17 @@ class Settings(DataSettings):
         except ImportError as error:
             raise UserError("data: hub_dataset needs the package datasets; pip install '.[data]'") from error
         try:
-            if not (Path(self.path) / "dataset_dict.json").is_file() and not (Path(self.path) / "state.json").is_file():
+            if (
+                not (Path(self.path) / "dataset_dict.json").is_file()
+                and not (Path(self.path) / "state.json").is_file()
+            ):
                 return datasets.load_dataset(self.path, revision=self.revision, split=split)
             saved = datasets.load_from_disk(self.path)
             return saved[split] if isinstance(saved, datasets.DatasetDict) else saved
         except (OSError, ValueError, KeyError) as error:
-            raise UserError(f"data.path: split '{split}' of {self.path} cannot be opened ({str(error).splitlines()[0]})") from error
+            raise UserError(
+                f"data.path: split '{split}' of {self.path} cannot be opened ({str(error).splitlines()[0]})"
+            ) from error
 
 
 class HubDataset:
@@ -82,13 +89,19 @@ class HubDataset:
         for field in ("image", "label", "caption"):
             column = getattr(settings, field)
             if column is not None and column not in dataset.column_names:
-                raise UserError(f"data.{field}: no column '{column}' in {settings.path}{did_you_mean(column, dataset.column_names)}")
+                raise UserError(
+                    f"data.{field}: no column '{column}' in {settings.path}{did_you_mean(column, dataset.column_names)}"
+                )
         if settings.label is not None:
-            self.labels, self.words = read_labels(dataset[settings.label], f"data.label: column '{settings.label}' of {settings.path}", words)
+            self.labels, self.words = read_labels(
+                dataset[settings.label], f"data.label: column '{settings.label}' of {settings.path}", words
+            )
             self.label_count = len(self.words) or max(self.labels) + 1
         if settings.caption is not None:
             place = f"data.caption: column '{settings.caption}' of {settings.path}, row"
-            self.captions = Captions([captions_of(value, f"{place} {row}") for row, value in enumerate(dataset[settings.caption])])
+            self.captions = Captions(
+                [captions_of(value, f"{place} {row}") for row, value in enumerate(dataset[settings.caption])]
+            )
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -98,17 +111,23 @@ class HubDataset:
 
         image = self.dataset[index][self.settings.image]
         if not hasattr(image, "convert"):
-            raise UserError(f"data.image: '{self.settings.image}' of {self.settings.path} holds a {type(image).__name__}; expected images")
+            raise UserError(
+                f"data.image: '{self.settings.image}' of {self.settings.path} holds a {type(image).__name__}; expected images"
+            )
         try:
             pixels = covering(pixels_of(image, "RGB"), self.settings.resolution)
         except (ValueError, OSError) as error:
-            raise UserError(f"data.image: row {index} of {self.settings.path} cannot be read as an image ({error})") from error
+            raise UserError(
+                f"data.image: row {index} of {self.settings.path} cannot be read as an image ({error})"
+            ) from error
         if self.settings.label is not None:
             return pixels, self.labels[index]
         return pixels, self.captions.first[index] if self.settings.caption is not None else 0
 
 
-def read_labels(values: Iterable[Any], place: str, words: tuple[str, ...] = ()) -> tuple[list[int], tuple[str, ...]]:
+def read_labels(
+    values: Iterable[Any], place: str, words: tuple[str, ...] = ()
+) -> tuple[list[int], tuple[str, ...]]:
     """Labels from 0, and their words: numbers as they are, words by their places among `words`, or else in their order.
 
     Raises UserError, which begins with `place`, for anything else.
@@ -124,7 +143,9 @@ def read_labels(values: Iterable[Any], place: str, words: tuple[str, ...] = ()) 
     for row, value in enumerate(values):
         if not isinstance(value, int) or isinstance(value, bool) or value < 0:
             hidden = "; a split whose labels are hidden has -1" if value == -1 else ""
-            raise UserError(f"{place}, row {row}, is {value!r}; expected a number from 0, or words in all rows{hidden}")
+            raise UserError(
+                f"{place}, row {row}, is {value!r}; expected a number from 0, or words in all rows{hidden}"
+            )
     if not values:
         raise UserError(f"{place} is empty; expected a label for each image")
     return values, ()

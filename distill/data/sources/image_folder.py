@@ -42,7 +42,11 @@ class ImageFolder:
 
     def __init__(self, path: Path, grey: bool = False, classes: tuple[str, ...] = ()) -> None:
         self.files, self.mode = ImageFiles(path), "L" if grey else "RGB"
-        self.labels, self.label_count, self.classes = self.files.labels, self.files.label_count, self.files.classes
+        self.labels, self.label_count, self.classes = (
+            self.files.labels,
+            self.files.label_count,
+            self.files.classes,
+        )
         if self.files.doubt is not None:
             raise UserError(f"{path}: {self.files.doubt}")
         if classes and self.classes:
@@ -60,7 +64,9 @@ class ImageFolder:
         image = self._read(index)
         if tuple(image.shape) != self.image_shape:
             first, name = self.files.names[0], self.files.path / self.files.names[index]
-            raise UserError(f"{name}: an image of {tuple(image.shape)}; expected {self.image_shape} as in {Path(first).name}")
+            raise UserError(
+                f"{name}: an image of {tuple(image.shape)}; expected {self.image_shape} as in {Path(first).name}"
+            )
         return image, self.labels[index] if self.labels else 0
 
     def _read(self, index: int) -> Tensor:

@@ -33,12 +33,16 @@ def open_backend(backend: Backend) -> Attend | None:
         try:
             from xformers.ops import memory_efficient_attention
         except ImportError as error:
-            raise UserError("teacher.attention: xformers is not installed; expected it from pip install '.[xformers]'") from error
+            raise UserError(
+                "teacher.attention: xformers is not installed; expected it from pip install '.[xformers]'"
+            ) from error
         attend = functools.partial(attend_by_xformers, memory_efficient_attention)
     if not torch.cuda.is_available():
         raise UserError(f"teacher.attention: {backend} needs a CUDA device; expected sdpa")
     if backend == "flash" and torch.cuda.get_device_capability() < (8, 0):
-        raise UserError("teacher.attention: flash needs a CUDA device of compute capability 8.0 or more; expected sdpa or xformers")
+        raise UserError(
+            "teacher.attention: flash needs a CUDA device of compute capability 8.0 or more; expected sdpa or xformers"
+        )
     return attend
 
 
@@ -50,7 +54,11 @@ def route_attention(network: nn.Module, attend: Attend | None) -> None:
     """
     if attend is None:
         return
-    layers: list[Any] = [module for module in network.modules() if hasattr(module, "processor") and hasattr(module, "set_processor")]
+    layers: list[Any] = [
+        module
+        for module in network.modules()
+        if hasattr(module, "processor") and hasattr(module, "set_processor")
+    ]
     for layer in layers:
         kind: Any = type(layer.processor)
         layer.set_processor(_within(kind, attend)())
@@ -72,7 +80,11 @@ def attend_by_xformers(
         raise ValueError("attention of images is neither causal nor of grouped queries")
     bias = None
     if attn_mask is not None:
-        added = attn_mask if attn_mask.dtype != torch.bool else torch.zeros_like(attn_mask, dtype=value.dtype).masked_fill(~attn_mask, -torch.inf)
+        added = (
+            attn_mask
+            if attn_mask.dtype != torch.bool
+            else torch.zeros_like(attn_mask, dtype=value.dtype).masked_fill(~attn_mask, -torch.inf)
+        )
         count = key.shape[2]
         rows = value.new_zeros(*added.shape[:3], -(-count // ALIGNED) * ALIGNED)
         rows[..., :count] = added
@@ -82,7 +94,9 @@ def attend_by_xformers(
     return compute(*parts, attn_bias=bias, p=dropout_p, scale=scale).transpose(1, 2)
 
 
-def attend_by_flash(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, **settings: Any) -> Tensor:
+def attend_by_flash(
+    query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, **settings: Any
+) -> Tensor:
     """By PyTorch's FlashAttention alone in half precision without a mask; other calls, which it cannot take, by what PyTorch chooses."""
     if attn_mask is not None or value.dtype not in HALF:
         return scaled_dot_product_attention(query, key, value, attn_mask=attn_mask, **settings)

@@ -29,20 +29,31 @@ class Latents:
     def encode(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b ..."]:
         """The latents' mean."""
         shift, scale = self._units(images)
-        return torch.cat([(self._encode(some.to(self.dtype)).to(images.dtype) - shift) / scale for some in self._parts(images, 1)])
+        return torch.cat(
+            [
+                (self._encode(some.to(self.dtype)).to(images.dtype) - shift) / scale
+                for some in self._parts(images, 1)
+            ]
+        )
 
     def decode(self, latents: Float[Tensor, "b ..."]) -> Float[Tensor, "b c h w"]:
         """Images."""
         shift, scale = self._units(latents)
         parts = self._parts((latents * scale + shift).to(self.dtype), self.factor)
         with self._upcast(latents.device):
-            return torch.cat([self.vae.decode(some, return_dict=False)[0] for some in parts]).to(latents.dtype)
+            return torch.cat([self.vae.decode(some, return_dict=False)[0] for some in parts]).to(
+                latents.dtype
+            )
 
     def _upcast(self, device: torch.device) -> AbstractContextManager[object]:
         """Without float16, where that is too small for this autoencoder."""
         kind = device.type
         known = torch.amp.autocast_mode.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
-        if not known or torch.get_autocast_dtype(kind) != torch.float16 or not self.vae.config.get("force_upcast", False):
+        if (
+            not known
+            or torch.get_autocast_dtype(kind) != torch.float16
+            or not self.vae.config.get("force_upcast", False)
+        ):
             return nullcontext()
         return torch.autocast(kind, enabled=False)
 
@@ -58,7 +69,9 @@ class Latents:
         """Mean and standard deviation of the autoencoder's latents, which for the network are 0 and 1."""
         config = self.vae.config
         if config.get("latents_mean") is not None and config.get("latents_std") is not None:
-            mean, std = (x.new_tensor(config[name]).reshape(1, -1, 1, 1) for name in ("latents_mean", "latents_std"))
+            mean, std = (
+                x.new_tensor(config[name]).reshape(1, -1, 1, 1) for name in ("latents_mean", "latents_std")
+            )
         else:
             mean, std = x.new_tensor(config.get("shift_factor") or 0.0), x.new_tensor(1.0)
         return mean, std / config.scaling_factor

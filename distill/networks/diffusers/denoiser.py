@@ -19,7 +19,7 @@ from distill.diffusion.schedules import Flow
 from distill.networks.diffusers.families import Depths
 from distill.networks.diffusers.pipeline import Pipeline, open_pipeline
 from distill.networks.diffusers.source import PipelineSource
-from distill.types import Condition, Denoiser, Entry, Features, like
+from distill.types import Condition, Denoiser, EntryPoint, Features, expand_like
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -43,7 +43,9 @@ class DiffusersNetwork(Denoiser):
         self.network, self.pipeline = network, pipeline
         self.schedule, self.image_shape = pipeline.schedule, pipeline.image_shape
         self.label_count, self.takes_text = pipeline.label_count, pipeline.takes_text
-        labels: list[Any] = [module for module in network.modules() if type(module).__name__ == "LabelEmbedding"]
+        labels: list[Any] = [
+            module for module in network.modules() if type(module).__name__ == "LabelEmbedding"
+        ]
         for module in labels:
             module.dropout_prob = 0  # in training it would drop labels by itself
 
@@ -70,10 +72,20 @@ class DiffusersNetwork(Denoiser):
         known = inspect.signature(type(self.pipeline.pipe).__call__).parameters
         if self.label_count and "class_labels" not in known:
             return None
-        call: dict[str, Any] = {"prompt": "a cat in a hat"} if self.takes_text else {"class_labels": [0]} if self.label_count else {}
+        call: dict[str, Any] = (
+            {"prompt": "a cat in a hat"}
+            if self.takes_text
+            else {"class_labels": [0]}
+            if self.label_count
+            else {}
+        )
         call |= {"num_inference_steps": steps, "guidance_scale": 0}
         if self.pipeline.source.resolution is not None and not self.leaves_with_its_size:
-            call |= {"height": self.pixel_shape[1], "width": self.pixel_shape[2], "use_resolution_binning": False}
+            call |= {
+                "height": self.pixel_shape[1],
+                "width": self.pixel_shape[2],
+                "use_resolution_binning": False,
+            }
         return {name: value for name, value in call.items() if name in known}
 
     @property
@@ -132,10 +144,10 @@ class DiffusersNetwork(Denoiser):
     def components(self) -> dict[str, Any]:
         return self.pipeline.components()
 
-    def other_parts(self) -> dict[str, nn.Module]:
-        return self.pipeline.other_parts()
+    def frozen_components(self) -> dict[str, nn.Module]:
+        return self.pipeline.frozen_components()
 
-    def entries(self, noise_to_signal: Sequence[float]) -> list[Entry]:
+    def entry_points(self, noise_to_signal: Sequence[float]) -> list[EntryPoint]:
         """The nearest that its pipeline can enter at, first with unit noise: whole steps from 1, in flow matching t = 1 and then any time.
 
         Raises UserError where the student is to begin with less than pure noise in flow matching, or to take steps that a pipeline cannot.
@@ -151,7 +163,7 @@ class DiffusersNetwork(Denoiser):
         alpha, sigma = self._levels(t)
         sigma[0] = 1.0
         self.pipeline.check_steps(t.tolist())
-        return [Entry(*row) for row in torch.stack([t, alpha, sigma], 1).tolist()]
+        return [EntryPoint(*row) for row in torch.stack([t, alpha, sigma], 1).tolist()]
 
     @property
     def depth_channels(self) -> dict[str, int]:
@@ -161,15 +173,26 @@ class DiffusersNetwork(Denoiser):
     @overload
     def forward(self, x_t: Tensor, t: Tensor, cond: Condition) -> Tensor: ...
     @overload
-    def forward(self, x_t: Tensor, t: Tensor, cond: Condition, depths: Sequence[str]) -> tuple[Tensor, Features]: ...
+    def forward(
+        self, x_t: Tensor, t: Tensor, cond: Condition, depths: Sequence[str]
+    ) -> tuple[Tensor, Features]: ...
 
     def forward(
-        self, x_t: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], cond: Condition, depths: Sequence[str] = ()
+        self,
+        x_t: Float[Tensor, "b c h w"],
+        t: Float[Tensor, " b"],
+        cond: Condition,
+        depths: Sequence[str] = (),
     ) -> Tensor | tuple[Tensor, Features]:
         """Predict x_0 from x_t at time t; with `depths`, also return the features at those depths."""
         with self._observed(depths, x_t) as features:
             output = self._run(x_t, t, cond)[:, : x_t.shape[1]]  # what may follow is a learned variance
-        x0 = parameterization.to_x0(self.pipeline.prediction, output.to(x_t.dtype), x_t, *(like(value, x_t) for value in self._levels(t)))
+        x0 = parameterization.to_x0(
+            self.pipeline.prediction,
+            output.to(x_t.dtype),
+            x_t,
+            *(expand_like(value, x_t) for value in self._levels(t)),
+        )
         return (x0, features) if depths else x0
 
     def features(self, x_t: Tensor, t: Tensor, cond: Condition, depths: Sequence[str]) -> Features:
@@ -190,7 +213,12 @@ class DiffusersNetwork(Denoiser):
         packing = self.pipeline.family.packing
         x = x_t.to(self.dtype)
         inputs = x if packing == 1 else pixel_unshuffle(x, packing).flatten(2).mT
-        output = self.network(inputs, timestep=self.pipeline.told_time(t), **self._condition(cond, len(x_t)), return_dict=False)[0]
+        output = self.network(
+            inputs,
+            timestep=self.pipeline.model_timestep(t),
+            **self._condition(cond, len(x_t)),
+            return_dict=False,
+        )[0]
         if packing == 1:
             return output
         return pixel_shuffle(output.mT.unflatten(2, (x_t.shape[2] // packing, -1)), packing)
@@ -198,16 +226,25 @@ class DiffusersNetwork(Denoiser):
     def _condition(self, cond: Condition, count: int) -> dict[str, Any]:
         """The condition as the network takes it."""
         if self.pipeline.family.inputs is not None:
-            text = cond.text or self.pipeline.no_text(count)
-            given = {name: value.to(self.dtype) if value.is_floating_point() else value for name, value in text.given.items()}
+            text = cond.text or self.pipeline.unconditional_text(count)
+            given = {
+                name: value.to(self.dtype) if value.is_floating_point() else value
+                for name, value in text.given.items()
+            }
             return self.pipeline.family.inputs(self.pipeline, given)
         if not self.label_count:
             return {}
-        label = torch.full((count,), -1, device=next(self.parameters()).device) if cond.label is None else cond.label
+        label = (
+            torch.full((count,), -1, device=next(self.parameters()).device)
+            if cond.label is None
+            else cond.label
+        )
         if self.pipeline.null_label is not None:
             label = label.where(label >= 0, self.pipeline.null_label)
         elif not label.is_meta and (label < 0).any():
-            raise UserError("teacher.null_label: is not given; expected the class that means no label, without which there is no guidance")
+            raise UserError(
+                "teacher.null_label: is not given; expected the class that means no label, without which there is no guidance"
+            )
         return {"class_labels": label}
 
     def _depths(self) -> Depths:

@@ -62,7 +62,10 @@ def encoder_levels(unet: Any, height: int) -> Depths:
     makes of them, its bottleneck."""
     channels = unet.config.block_out_channels
     last = [(getattr(block, "attentions", None) or block.resnets)[-1] for block in unet.down_blocks]
-    levels = {str(height >> level): (layer, count) for level, (layer, count) in enumerate(zip(last, channels, strict=True))}
+    levels = {
+        str(height >> level): (layer, count)
+        for level, (layer, count) in enumerate(zip(last, channels, strict=True))
+    }
     return levels if unet.mid_block is None else levels | {"bottleneck": (unet.mid_block, channels[-1])}
 
 
@@ -95,7 +98,10 @@ def pixart_inputs(pipeline: PipelineFacts, text: Tensors) -> dict[str, Any]:
     if pipeline.config.sample_size == 128:
         height, width = pipeline.pixel_shape[1:]
         numbers = {"resolution": [float(height), float(width)], "aspect_ratio": [height / width]}
-        added = {name: text["tokens"].new_tensor(value).expand(len(text["tokens"]), -1) for name, value in numbers.items()}
+        added = {
+            name: text["tokens"].new_tensor(value).expand(len(text["tokens"]), -1)
+            for name, value in numbers.items()
+        }
     return {**masked_inputs(pipeline, text), "added_cond_kwargs": added}
 
 
@@ -106,10 +112,16 @@ def pooled_inputs(pipeline: PipelineFacts, text: Tensors) -> dict[str, Any]:
 def flux_inputs(pipeline: PipelineFacts, text: Tensors) -> dict[str, Any]:
     """Positions of text and image, and the guidance that a guidance-distilled network is told."""
     tokens, (height, width) = text["tokens"], pipeline.image_shape[1:]
-    guidance = None if pipeline.embedded_guidance is None else tokens.new_full((len(tokens),), pipeline.embedded_guidance)
+    guidance = (
+        None
+        if pipeline.embedded_guidance is None
+        else tokens.new_full((len(tokens),), pipeline.embedded_guidance)
+    )
     positions = {
         "txt_ids": tokens.new_zeros(tokens.shape[1], 3),
-        "img_ids": pipeline.pipe._prepare_latent_image_ids(1, height // 2, width // 2, tokens.device, tokens.dtype),
+        "img_ids": pipeline.pipe._prepare_latent_image_ids(
+            1, height // 2, width // 2, tokens.device, tokens.dtype
+        ),
     }
     return {**pooled_inputs(pipeline, text), **positions, "guidance": guidance}
 
@@ -134,7 +146,9 @@ MASKED = ("tokens", "mask", "no tokens", "no mask")
 FAMILIES = {
     "UNet2DModel": Family(encoder_levels, "unet", labels="num_class_embeds"),
     "UNet2DConditionModel": Family(encoder_levels, "unet", unet_inputs, PAIRS),
-    "DiTTransformer2DModel": Family(blocks, labels="num_embeds_ada_norm", has_null_label=True, fixed_size=True),
+    "DiTTransformer2DModel": Family(
+        blocks, labels="num_embeds_ada_norm", has_null_label=True, fixed_size=True
+    ),
     "PixArtTransformer2DModel": Family(blocks, inputs=pixart_inputs, encoded=MASKED),
     "SD3Transformer2DModel": Family(blocks, inputs=pooled_inputs, encoded=PAIRS),
     "FluxTransformer2DModel": Family(
@@ -146,6 +160,8 @@ FAMILIES = {
         default_size=128,
         exported=flux_exported,
     ),
-    "SanaTransformer2DModel": Family(blocks, inputs=masked_inputs, encoded=MASKED, time_factor=lambda config: config.timestep_scale),
+    "SanaTransformer2DModel": Family(
+        blocks, inputs=masked_inputs, encoded=MASKED, time_factor=lambda config: config.timestep_scale
+    ),
 }
 """By their names in diffusers."""

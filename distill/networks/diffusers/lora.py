@@ -26,11 +26,21 @@ class LoRANetwork(DiffusersNetwork):
     UserError for targets that are no layers.
     """
 
-    def __init__(self, base: DiffusersNetwork, rank: int, alpha: float | None = None, targets: Sequence[str] | None = None) -> None:
+    def __init__(
+        self,
+        base: DiffusersNetwork,
+        rank: int,
+        alpha: float | None = None,
+        targets: Sequence[str] | None = None,
+    ) -> None:
         import peft
 
         super().__init__(copy.deepcopy(base.network, shared(base.network)), base.pipeline)
-        self.sizes: dict[str, Any] = {"rank": rank, "alpha": rank if alpha is None else alpha, "targets": targets}
+        self.sizes: dict[str, Any] = {
+            "rank": rank,
+            "alpha": rank if alpha is None else alpha,
+            "targets": targets,
+        }
         layers = choose_layers(self.network, targets)
         config = peft.LoraConfig(r=rank, lora_alpha=self.sizes["alpha"], target_modules=layers)
         peft.inject_adapter_in_model(config, self.network, ADAPTER)
@@ -64,7 +74,10 @@ class LoRANetwork(DiffusersNetwork):
         if not hasattr(self.pipeline.pipe, "save_lora_weights"):
             return self.merged()
         other = copy.deepcopy(self)
-        scale, other.sizes = self.sizes["alpha"] / self.sizes["rank"], {**self.sizes, "alpha": self.sizes["rank"]}
+        scale, other.sizes = (
+            self.sizes["alpha"] / self.sizes["rank"],
+            {**self.sizes, "alpha": self.sizes["rank"]},
+        )
         for name, module in other.network.named_modules():
             if name.endswith(f".lora_B.{ADAPTER}"):
                 module.weight.data.mul_(scale)
@@ -129,8 +142,12 @@ def choose_layers(network: nn.Module, targets: Sequence[str] | None) -> list[str
         return [name for name, module in layers.items() if isinstance(module, nn.Linear) and "block" in name]
     for target in targets:
         if not any(name == target or name.endswith(f".{target}") for name in layers):
-            raise UserError(f"lora.targets: '{target}' is no layer of the network{did_you_mean(target, {_short(name) for name in layers})}")
-    return [name for name in layers if any(name == target or name.endswith(f".{target}") for target in targets)]
+            raise UserError(
+                f"lora.targets: '{target}' is no layer of the network{did_you_mean(target, {_short(name) for name in layers})}"
+            )
+    return [
+        name for name in layers if any(name == target or name.endswith(f".{target}") for target in targets)
+    ]
 
 
 def _short(name: str) -> str:

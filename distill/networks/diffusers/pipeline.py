@@ -49,13 +49,19 @@ def left_out_parts(folder: Path) -> dict[str, None]:
     index = read_mapping(folder / PIPELINE)
     kind = getattr(diffusers, str(index.get("_class_name")), None)
     parts = inspect.signature(kind).parameters if isinstance(kind, type) else {}
-    return {name: None for name in parts if name.startswith(("text_encoder", "tokenizer")) and index.get(name) in (None, [None, None])}
+    return {
+        name: None
+        for name in parts
+        if name.startswith(("text_encoder", "tokenizer")) and index.get(name) in (None, [None, None])
+    }
 
 
 def check_folder(folder: Path, flag: str) -> None:
     """Raises UserError, naming the flag, where a folder is no pipeline whose classes diffusers has."""
     if is_own_pipeline(folder):
-        raise UserError(f"{flag}: {folder} is a student's export of a network that diffusers does not have; expected a pipeline that it has")
+        raise UserError(
+            f"{flag}: {folder} is a student's export of a network that diffusers does not have; expected a pipeline that it has"
+        )
     if not (folder / PIPELINE).is_file():
         raise UserError(f"{flag}: {folder} holds no {PIPELINE}; expected the folder of a diffusers pipeline")
 
@@ -85,7 +91,11 @@ class Pipeline:
         self.takes_text = self.family.inputs is not None
         factor = 1 if self.latents is None else self.latents.factor
         height, width = self._choose_size(source.resolution, factor)
-        self.image_shape: tuple[int, ...] = (self.config.in_channels if self.latents is None else self.latents.channels, height, width)
+        self.image_shape: tuple[int, ...] = (
+            self.config.in_channels if self.latents is None else self.latents.channels,
+            height,
+            width,
+        )
         self.pixel_shape: tuple[int, ...] = (
             self.config.in_channels if self.latents is None else self.latents.image_channels,
             height * factor,
@@ -98,24 +108,32 @@ class Pipeline:
             self.time_factor *= pipe.scheduler.config.num_train_timesteps
         for part in pipe.components.values():
             if isinstance(part, nn.Module):
-                hold(part.eval().requires_grad_(False), dtype)
+                cast_weights(part.eval().requires_grad_(False), dtype)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Pipeline:
         return self
 
     def to(self, device: torch.device) -> None:
         """Move the autoencoder and the text encoders."""
-        for part in self.other_parts().values():
+        for part in self.frozen_components().values():
             part.to(device)
 
     def components(self) -> dict[str, Any]:
         """The pipeline's parts, its settings, and of the denoiser, whose weights copies hold, the settings alone."""
-        parts = {name: part for name, part in self.pipe.components.items() if part is not None and name != self.family.part}
+        parts = {
+            name: part
+            for name, part in self.pipe.components.items()
+            if part is not None and name != self.family.part
+        }
         return {**parts, self.family.part: _Settings(self.config), "pipeline": _Settings(self.pipe.config)}
 
-    def other_parts(self) -> dict[str, nn.Module]:
+    def frozen_components(self) -> dict[str, nn.Module]:
         """The autoencoder and the text encoders."""
-        return {name: part for name, part in self.pipe.components.items() if isinstance(part, nn.Module) and name.startswith(("vae", "text_encoder"))}
+        return {
+            name: part
+            for name, part in self.pipe.components.items()
+            if isinstance(part, nn.Module) and name.startswith(("vae", "text_encoder"))
+        }
 
     def encode(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b ..."]:
         """The latents' mean, in the units in which the network has them; the images themselves where there are no latents."""
@@ -125,7 +143,7 @@ class Pipeline:
         """Images of latents."""
         return x0 if self.latents is None else self.latents.decode(x0)
 
-    def told_time(self, t: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
+    def model_timestep(self, t: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
         """A time of the schedule as the network is told it."""
         return t * self.time_factor
 
@@ -138,23 +156,41 @@ class Pipeline:
         for name, shape in self.text_shapes().items():
             found = given[name].shape[-1] if name != "mask" and name in given else shape[-1]
             if found != shape[-1]:
-                raise UserError(f"teacher.path: its text encoders give {name} of {found} numbers; expected {shape[-1]}: a text encoder is missing")
-        none = {name: encoded[f"no {name}"][:1] for name in given} if "no tokens" in encoded else self._encode([""])
-        return Condition(text=Text(given, none))
+                raise UserError(
+                    f"teacher.path: its text encoders give {name} of {found} numbers; expected {shape[-1]}: a text encoder is missing"
+                )
+        unconditional = (
+            {name: encoded[f"no {name}"][:1] for name in given}
+            if "no tokens" in encoded
+            else self._encode([""])
+        )
+        return Condition(text=Text(given, unconditional))
 
     @torch.no_grad()
     def _encode(self, prompts: Sequence[str]) -> dict[str, Tensor]:
         """Everything that the pipeline's `encode_prompt` returns, by our names, numbers as float32."""
-        device = next(part.device for name, part in self.pipe.components.items() if name.startswith("text_encoder") and part is not None)
-        encoded = self.pipe.encode_prompt(**{**self._prompt_settings(), "prompt": list(prompts), "device": device})
+        device = next(
+            part.device
+            for name, part in self.pipe.components.items()
+            if name.startswith("text_encoder") and part is not None
+        )
+        encoded = self.pipe.encode_prompt(
+            **{**self._prompt_settings(), "prompt": list(prompts), "device": device}
+        )
         parts = zip(self.family.encoded, encoded, strict=False)
-        return {name: value.float() if isinstance(value, Tensor) and value.is_floating_point() else value for name, value in parts}
+        return {
+            name: value.float() if isinstance(value, Tensor) and value.is_floating_point() else value
+            for name, value in parts
+        }
 
     def _prompt_settings(self) -> dict[str, Any]:
         """What the pipeline's `encode_prompt` is given besides prompts: as in a call of the pipeline with nothing but a prompt, guided."""
         from diffusers.utils import is_bs4_available, is_ftfy_available
 
-        own, call = (inspect.signature(function).parameters for function in (self.pipe.encode_prompt, type(self.pipe).__call__))
+        own, call = (
+            inspect.signature(function).parameters
+            for function in (self.pipe.encode_prompt, type(self.pipe).__call__)
+        )
         settings = {name: call[name].default for name in own if name in call}
         if "do_classifier_free_guidance" in own:
             settings["do_classifier_free_guidance"] = True
@@ -165,7 +201,9 @@ class Pipeline:
     def prompt_encoder_sha256(self) -> str:
         """Hash of the encoders' weights and settings, the tokenizers' words and rules, and what the pipeline's class does with them."""
         pipe = self.pipe
-        digest = hashlib.sha256(f"{type(pipe).__name__} {pipe.config.get('force_zeros_for_empty_prompt')} {self._prompt_settings()}".encode())
+        digest = hashlib.sha256(
+            f"{type(pipe).__name__} {pipe.config.get('force_zeros_for_empty_prompt')} {self._prompt_settings()}".encode()
+        )
         for name, part in sorted(pipe.components.items()):
             if name.startswith(("tokenizer", "text_encoder")) and part is not None:
                 digest.update(f"{name} {part_sha256(part)}".encode())
@@ -174,20 +212,24 @@ class Pipeline:
     def text_shapes(self) -> dict[str, tuple[int, ...]]:
         """Shapes of one encoded prompt, by the network's configuration: CLIP's 77 tokens, and as many of T5's or Gemma's as the pipeline asks for."""
         config, tokens = self.config, self._prompt_settings().get("max_sequence_length", 0)
-        width = config.get("caption_channels") or config.get("joint_attention_dim") or config.cross_attention_dim
+        width = (
+            config.get("caption_channels") or config.get("joint_attention_dim") or config.cross_attention_dim
+        )
         pooled = config.get("pooled_projection_dim") or 0
         if config.get("addition_embed_type"):
             pooled = config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim
-        if "mask" not in self.family.encoded and self.family.packing == 1:  # of U-Nets and SD 3, whose T5's tokens follow CLIP's
+        if (
+            "mask" not in self.family.encoded and self.family.packing == 1
+        ):  # of U-Nets and SD 3, whose T5's tokens follow CLIP's
             tokens += 77
         shapes = {"tokens": (tokens, width), "mask": (tokens,), "pooled": (pooled,)}
         return {name: shape for name, shape in shapes.items() if name in self.family.encoded and all(shape)}
 
-    def no_text(self, count: int) -> Text:
+    def unconditional_text(self, count: int) -> Text:
         """What stands for no prompt, (count, ...)."""
         text = self.encode_prompts([""] * count).text
         assert text is not None
-        return text.without(torch.ones(count, dtype=torch.bool, device=text.device))
+        return text.drop(torch.ones(count, dtype=torch.bool, device=text.device))
 
     def save(self, network: nn.Module, times: Sequence[float], folder: Path) -> None:
         """Write a pipeline with this network, whose call with as many steps enters it at these times."""
@@ -211,7 +253,9 @@ class Pipeline:
         scheduler = self.pipe.scheduler
         if isinstance(self.schedule, Flow):
             last = times[-1] if len(times) > 1 else None
-            return FlowMatchEulerDiscreteScheduler(scheduler.config.num_train_timesteps, shift_terminal=last, stochastic_sampling=True)
+            return FlowMatchEulerDiscreteScheduler(
+                scheduler.config.num_train_timesteps, shift_terminal=last, stochastic_sampling=True
+            )
         betas, count = scheduler.betas.clone(), int(times[0]) + 1
         if betas[-1] >= 1:
             signal = read_signal(scheduler)
@@ -229,10 +273,14 @@ class Pipeline:
         """Raises UserError where no scheduler of diffusers takes a student's steps at these times, so that it could not be exported."""
         scheduler = self.student_scheduler(times)
         scheduler.set_timesteps(len(times))
-        taken = scheduler.timesteps / (scheduler.config.num_train_timesteps if isinstance(self.schedule, Flow) else 1)
+        taken = scheduler.timesteps / (
+            scheduler.config.num_train_timesteps if isinstance(self.schedule, Flow) else 1
+        )
         if not torch.allclose(taken.double(), torch.tensor(times, dtype=torch.float64), rtol=0, atol=1e-5):
             listed = [", ".join(f"{t:g}" for t in some) for some in (times, taken.tolist())]
-            raise UserError(f"generator.further_noise_to_signal: steps at t = {listed[0]}; expected {listed[1]}, or null: pipelines have no others")
+            raise UserError(
+                f"generator.further_noise_to_signal: steps at t = {listed[0]}; expected {listed[1]}, or null: pipelines have no others"
+            )
 
     def _choose_size(self, resolution: int | None, factor: int) -> tuple[int, int]:
         """Height and width as the network has them. Another than its own is written into a U-Net's configuration, for the pipeline's default call;
@@ -243,9 +291,13 @@ class Pipeline:
             levels = len(self.config.block_out_channels) - 1 if is_unet else 0
             smallest = factor << levels if is_unet else factor * self.config.patch_size * self.family.packing
             if resolution % smallest:
-                raise UserError(f"teacher.resolution: {resolution} is not divisible by {smallest}, which the network needs")
+                raise UserError(
+                    f"teacher.resolution: {resolution} is not divisible by {smallest}, which the network needs"
+                )
             if self.family.fixed_size and resolution // factor != size:
-                raise UserError(f"teacher.resolution: is {resolution}; expected {size * factor} or null: this pipeline makes images of one size")
+                raise UserError(
+                    f"teacher.resolution: is {resolution}; expected {size * factor} or null: this pipeline makes images of one size"
+                )
             size = resolution // factor
             if is_unet:
                 self.pipe.unet.register_to_config(sample_size=size)
@@ -261,7 +313,9 @@ class Pipeline:
             classes, known = classes + 1, classes
             null_label = known if null_label is None else null_label
         if null_label is not None and null_label != classes - 1:
-            raise UserError(f"teacher.null_label: is {null_label}; expected null, or the last of the network's {classes} classes")
+            raise UserError(
+                f"teacher.null_label: is {null_label}; expected null, or the last of the network's {classes} classes"
+            )
         return (classes if null_label is None else null_label), null_label
 
     def _choose_guidance(self, scale: float | None) -> float | None:
@@ -270,10 +324,14 @@ class Pipeline:
             if scale is not None:
                 raise UserError("teacher.embedded_guidance: the network is told no guidance; expected null")
             return None
-        return inspect.signature(type(self.pipe).__call__).parameters["guidance_scale"].default if scale is None else scale
+        return (
+            inspect.signature(type(self.pipe).__call__).parameters["guidance_scale"].default
+            if scale is None
+            else scale
+        )
 
 
-def hold(network: nn.Module, dtype: torch.dtype) -> None:
+def cast_weights(network: nn.Module, dtype: torch.dtype) -> None:
     """Hold a network's weights in `dtype`, and in float32 what else it has, since rounded frequencies would tell other positions and times."""
     for tensors, kind in ((network.parameters(), dtype), (network.buffers(), torch.float32)):
         for tensor in tensors:
@@ -286,21 +344,33 @@ def check_parts(pipe: Any) -> Family:
     network: Any = next((part for part in parts if part is not None), None)
     kind = "none" if network is None else type(network).__name__
     if kind not in FAMILIES:
-        raise UserError(f"teacher.path: {name}'s denoiser, {kind}, is unknown here; expected one of: {', '.join(FAMILIES)}")
+        raise UserError(
+            f"teacher.path: {name}'s denoiser, {kind}, is unknown here; expected one of: {', '.join(FAMILIES)}"
+        )
     family, config = FAMILIES[kind], network.config
     vae: Any = getattr(pipe, "vae", None) or getattr(pipe, "vqvae", None)
     if vae is not None and type(vae).__name__ not in AUTOENCODERS:
-        raise UserError(f"teacher.path: {name}'s autoencoder, {type(vae).__name__}, is unknown here; expected one of: {', '.join(AUTOENCODERS)}")
+        raise UserError(
+            f"teacher.path: {name}'s autoencoder, {type(vae).__name__}, is unknown here; expected one of: {', '.join(AUTOENCODERS)}"
+        )
     latents = config.in_channels if vae is None else vae.config.latent_channels * family.packing**2
     if config.in_channels != latents:
-        raise UserError(f"teacher.path: {name}'s network takes {config.in_channels} channels; expected {latents}, as its images have")
+        raise UserError(
+            f"teacher.path: {name}'s network takes {config.in_channels} channels; expected {latents}, as its images have"
+        )
     if family.inputs is not None and not hasattr(pipe, "encode_prompt"):
         raise UserError(f"teacher.path: {name} encodes no prompts, which its {kind} needs")
     if config.get("addition_embed_type") not in (None, "text_time"):
-        raise UserError(f"teacher.path: addition_embed_type '{config.addition_embed_type}' of {name} is unknown here; expected none or text_time")
+        raise UserError(
+            f"teacher.path: addition_embed_type '{config.addition_embed_type}' of {name} is unknown here; expected none or text_time"
+        )
     for key in ("class_embed_type", "num_class_embeds") if family.inputs is not None else ():
         _refuse_setting(name, config, key)
-    for key in ("encoder_hid_dim_type", "time_cond_proj_dim", *(("guidance_embeds",) if family.packing == 1 else ())):
+    for key in (
+        "encoder_hid_dim_type",
+        "time_cond_proj_dim",
+        *(("guidance_embeds",) if family.packing == 1 else ()),
+    ):
         _refuse_setting(name, config, key)
     return family
 

@@ -85,14 +85,22 @@ def sd21(size: int, prediction: str) -> tuple[str, Parts]:
         "unet": ("diffusers", "UNet2DConditionModel", {**SD21_UNET, "sample_size": size}),
         "vae": ("diffusers", "AutoencoderKL", {**VAE, "sample_size": 768}),
         "text_encoder": ("transformers", "CLIPTextModel", OPEN_CLIP_H),
-        "scheduler": ("diffusers", "DDIMScheduler", {**BETAS, "prediction_type": prediction, "clip_sample": False, "set_alpha_to_one": False}),
+        "scheduler": (
+            "diffusers",
+            "DDIMScheduler",
+            {**BETAS, "prediction_type": prediction, "clip_sample": False, "set_alpha_to_one": False},
+        ),
     }
 
 
 def pixart_alpha(size: int) -> tuple[str, Parts]:
     """PixArt-alpha XL/2 for latents of this height."""
     return "PixArtAlphaPipeline", {
-        "transformer": ("diffusers", "PixArtTransformer2DModel", {"sample_size": size, "caption_channels": 4096}),
+        "transformer": (
+            "diffusers",
+            "PixArtTransformer2DModel",
+            {"sample_size": size, "caption_channels": 4096},
+        ),
         "vae": ("diffusers", "AutoencoderKL", VAE),
         "text_encoder": ("transformers", "T5EncoderModel", T5_XXL),
         "scheduler": ("diffusers", "DPMSolverMultistepScheduler", LINEAR),
@@ -122,7 +130,12 @@ def flux(guided: bool) -> tuple[str, Parts]:
 
 def sd3_medium() -> tuple[str, Parts]:
     """Stable Diffusion 3 medium, with all three text encoders."""
-    sizes = {"num_layers": 24, "num_attention_heads": 24, "caption_projection_dim": 1536, "pos_embed_max_size": 192}
+    sizes = {
+        "num_layers": 24,
+        "num_attention_heads": 24,
+        "caption_projection_dim": 1536,
+        "pos_embed_max_size": 192,
+    }
     return "StableDiffusion3Pipeline", {
         "transformer": ("diffusers", "SD3Transformer2DModel", sizes),
         "vae": ("diffusers", "AutoencoderKL", SD3_VAE),
@@ -149,7 +162,11 @@ PUBLISHED: dict[str, tuple[str, Parts]] = {
             "unet": ("diffusers", "UNet2DConditionModel", SDXL_UNET),
             "vae": ("diffusers", "AutoencoderKL", {**VAE, "scaling_factor": 0.13025, "sample_size": 1024}),
             "text_encoder": ("transformers", "CLIPTextModel", CLIP_L),
-            "text_encoder_2": ("transformers", "CLIPTextModelWithProjection", {**CLIP_G, "hidden_act": "gelu"}),
+            "text_encoder_2": (
+                "transformers",
+                "CLIPTextModelWithProjection",
+                {**CLIP_G, "hidden_act": "gelu"},
+            ),
             "scheduler": ("diffusers", "EulerDiscreteScheduler", {**BETAS, "timestep_spacing": "leading"}),
         },
     ),

@@ -77,9 +77,13 @@ class StabilityAutoencoder:
             # Weights in pickles are refused: opening them could run code.
             vae = AutoencoderKL.from_pretrained(self.source, use_safetensors=True)
         except (OSError, ValueError) as error:
-            raise UserError(f"teacher.autoencoder: {self.source} cannot be opened as an AutoencoderKL ({error})") from error
+            raise UserError(
+                f"teacher.autoencoder: {self.source} cannot be opened as an AutoencoderKL ({error})"
+            ) from error
         if vae.config.latent_channels != CHANNELS or 2 ** (len(vae.config.block_out_channels) - 1) != FACTOR:
-            raise UserError(f"teacher.autoencoder: {self.source} has other latents; expected {CHANNELS} channels for {FACTOR}x{FACTOR} pixels")
+            raise UserError(
+                f"teacher.autoencoder: {self.source} has other latents; expected {CHANNELS} channels for {FACTOR}x{FACTOR} pixels"
+            )
         self._vae = vae.float().eval().requires_grad_(False).to(self.device)
         return self._vae
 

@@ -14,7 +14,7 @@ from distill.types import Features
 
 
 @dataclasses.dataclass(frozen=True)
-class Place:
+class LayerSpec:
     """Where a layer stands in a U-Net: at which resolution, as what ("conv", "down", "up", "in0", "block2"), and its channels."""
 
     resolution: int
@@ -31,12 +31,12 @@ class Place:
         return self.kind == "in0" or (self.kind.startswith("block") and self.resolution in resolutions)
 
 
-MOST_BLOCKS, LARGEST_MULTIPLIER, LARGEST_SIZE = 64, 64, 65536
+MAX_BLOCKS, MAX_MULTIPLIER, MAX_SIZE = 64, 64, 65536
 """Beyond these a network is taken for a mistake: sizes may come from a file, and cost time and memory."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Sizes:
+class BackboneConfig:
     """What the sizes of the U-Nets have in common.
 
     The resolution halves at each of `multipliers`, times which `width` is the channels; `attention` holds the resolutions that have it. Raises
@@ -56,7 +56,13 @@ class Sizes:
         for field in dataclasses.fields(self):
             value, kind = getattr(self, field.name), str(field.type)
             least = int(not field.name.endswith("_count"))
-            most = MOST_BLOCKS if field.name == "blocks" else LARGEST_MULTIPLIER if "multiplier" in field.name else LARGEST_SIZE
+            most = (
+                MAX_BLOCKS
+                if field.name == "blocks"
+                else MAX_MULTIPLIER
+                if "multiplier" in field.name
+                else MAX_SIZE
+            )
             for one in value if isinstance(value, tuple) else (value,):
                 if one is None and "None" in kind:
                     continue
@@ -66,26 +72,31 @@ class Sizes:
                     raise ValueError(f"{field.name}: expected a number")
         levels = len(self.multipliers)
         if not levels or self.resolution % 2 ** (levels - 1):
-            raise ValueError(f"resolution {self.resolution} does not halve {levels - 1} times, as {levels} multipliers say")
+            raise ValueError(
+                f"resolution {self.resolution} does not halve {levels - 1} times, as {levels} multipliers say"
+            )
 
 
-def plan(sizes: Sizes, inputs: int, stem: int) -> tuple[list[Place], list[Place]]:
+def plan(sizes: BackboneConfig, inputs: int, stem: int) -> tuple[list[LayerSpec], list[LayerSpec]]:
     """The layers of encoder and decoder in the order in which they run; `inputs` channels enter, `stem` leave the first convolution."""
-    levels = [(sizes.resolution >> level, sizes.width * multiplier) for level, multiplier in enumerate(sizes.multipliers)]
-    encoder = [Place(sizes.resolution, "conv", inputs, stem)]
+    levels = [
+        (sizes.resolution >> level, sizes.width * multiplier)
+        for level, multiplier in enumerate(sizes.multipliers)
+    ]
+    encoder = [LayerSpec(sizes.resolution, "conv", inputs, stem)]
     for resolution, width in levels:
         current = encoder[-1].outputs
         if resolution != sizes.resolution:
-            encoder.append(Place(resolution, "down", current, current))
+            encoder.append(LayerSpec(resolution, "down", current, current))
         for index in range(sizes.blocks):
-            encoder.append(Place(resolution, f"block{index}", encoder[-1].outputs, width))
+            encoder.append(LayerSpec(resolution, f"block{index}", encoder[-1].outputs, width))
     skips, current = [place.outputs for place in encoder], encoder[-1].outputs
-    decoder = [Place(levels[-1][0], kind, current, current) for kind in ("in0", "in1")]
+    decoder = [LayerSpec(levels[-1][0], kind, current, current) for kind in ("in0", "in1")]
     for resolution, width in reversed(levels):
         if resolution != levels[-1][0]:
-            decoder.append(Place(resolution, "up", current, current))
+            decoder.append(LayerSpec(resolution, "up", current, current))
         for index in range(sizes.blocks + 1):
-            decoder.append(Place(resolution, f"block{index}", current + skips.pop(), width))
+            decoder.append(LayerSpec(resolution, f"block{index}", current + skips.pop(), width))
             current = width
     return encoder, decoder
 
@@ -117,7 +128,9 @@ class Backbone(nn.Module):
         skips: list[Tensor] = []
         features: Features = {}
         for name, layer in self.enc.items():
-            if name.endswith("_aux_residual"):  # NCSN++: a pyramid of the input is mixed in at each resolution
+            if name.endswith(
+                "_aux_residual"
+            ):  # NCSN++: a pyramid of the input is mixed in at each resolution
                 hidden = pyramid = skips[-1] = (hidden + layer(pyramid)) * math.sqrt(0.5)
             else:
                 hidden = layer(hidden) if name.endswith("_conv") else layer(hidden, embedding)
@@ -140,4 +153,6 @@ class Backbone(nn.Module):
 
 def read_plain(kind: Any, values: dict[str, Any]) -> Any:
     """A frozen dataclass from plain data, whose lists become tuples. Raises TypeError for other fields than its own."""
-    return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+    return kind(
+        **{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    )

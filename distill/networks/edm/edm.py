@@ -15,13 +15,21 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from distill.networks.edm.backbone import Backbone, Place, Sizes, plan, read_plain
+from distill.networks.edm.backbone import Backbone, BackboneConfig, LayerSpec, plan, read_plain
 from distill.networks.edm.layers import Block, FourierAngles, PositionalAngles, ResampledConv, group_norm
-from distill.networks.edm.preconditioning import EDMPrecond, IDDPMPrecond, Levels, Preconditioned, Preconditioning, VEPrecond, VPPrecond
+from distill.networks.edm.preconditioning import (
+    EDMPrecond,
+    IDDPMPrecond,
+    Levels,
+    Preconditioned,
+    Preconditioning,
+    VEPrecond,
+    VPPrecond,
+)
 
 
 @dataclasses.dataclass(frozen=True)
-class SongUNetConfig(Sizes):
+class SongUNetConfig(BackboneConfig):
     """Sizes of a `SongUNet`: DDPM++ as it stands; NCSN++ has fourier noise features, twice as many, a residual encoder and the filter 1 3 3 1.
 
     `embedding_multiplier` times `width` is the length of the embedding, `augment_count` that of the augmentation vector of its training.
@@ -41,13 +49,16 @@ class SongUNetConfig(Sizes):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, known in (("noise_embedding", ("positional", "fourier")), ("encoder", ("standard", "residual"))):
+        for name, known in (
+            ("noise_embedding", ("positional", "fourier")),
+            ("encoder", ("standard", "residual")),
+        ):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name}: expected {' or '.join(known)}")
 
 
 @dataclasses.dataclass(frozen=True)
-class DhariwalUNetConfig(Sizes):
+class DhariwalUNetConfig(BackboneConfig):
     """Sizes of a `DhariwalUNet`; the fields mean what those of `SongUNetConfig` mean."""
 
     attention: tuple[int, ...] = (32, 16, 8)
@@ -63,7 +74,11 @@ class SongUNet(Backbone):
         super().__init__()
         self.config = c = config
         noise, self.embedding = c.width * c.noise_multiplier, c.width * c.embedding_multiplier
-        self.map_noise = PositionalAngles(noise // 2, endpoint=True) if c.noise_embedding == "positional" else FourierAngles(noise // 2)
+        self.map_noise = (
+            PositionalAngles(noise // 2, endpoint=True)
+            if c.noise_embedding == "positional"
+            else FourierAngles(noise // 2)
+        )
         self.map_label = nn.Linear(c.label_count, noise) if c.label_count else None
         # A distilled image is not augmented: the weight is there to be loaded and saved.
         self.map_augment = nn.Linear(c.augment_count, noise, bias=False) if c.augment_count else None
@@ -80,10 +95,14 @@ class SongUNet(Backbone):
             self.enc[place.name] = self._block(place, place.attends(c.attention))
             if place.kind == "down" and c.encoder == "residual":
                 name = f"{place.resolution}x{place.resolution}_aux_residual"
-                self.enc[name] = ResampledConv(pyramid, place.outputs, 3, c.resample_filter, up=False, filter_last=True)
+                self.enc[name] = ResampledConv(
+                    pyramid, place.outputs, 3, c.resample_filter, up=False, filter_last=True
+                )
                 pyramid = place.outputs
         for place in decoder:  # of the blocks at a resolution, the last alone attends
-            self.dec[place.name] = self._block(place, place.attends(c.attention) and place.kind in ("in0", f"block{c.blocks}"))
+            self.dec[place.name] = self._block(
+                place, place.attends(c.attention) and place.kind in ("in0", f"block{c.blocks}")
+            )
         self.dec[self._head("norm")] = group_norm(decoder[-1].outputs, 1e-6)
         self.dec[self._head("conv")] = nn.Conv2d(decoder[-1].outputs, output_channels, 3, padding=1)
 
@@ -100,7 +119,7 @@ class SongUNet(Backbone):
     def _head(self, part: str) -> str:
         return f"{self.config.resolution}x{self.config.resolution}_aux_{part}"
 
-    def _block(self, place: Place, attention: bool) -> Block:
+    def _block(self, place: LayerSpec, attention: bool) -> Block:
         return Block(
             place,
             self.embedding,
@@ -122,7 +141,9 @@ class DhariwalUNet(Backbone):
         self.config = c = config
         self.embedding = c.width * c.embedding_multiplier
         self.map_noise = PositionalAngles(c.width // 2, endpoint=False)
-        self.map_augment = nn.Linear(c.augment_count, c.width, bias=False) if c.augment_count else None  # not used, as in SongUNet
+        self.map_augment = (
+            nn.Linear(c.augment_count, c.width, bias=False) if c.augment_count else None
+        )  # not used, as in SongUNet
         self.map_layer0 = nn.Linear(c.width, self.embedding)
         self.map_layer1 = nn.Linear(self.embedding, self.embedding)
         self.map_label = nn.Linear(c.label_count, self.embedding, bias=False) if c.label_count else None
@@ -144,7 +165,7 @@ class DhariwalUNet(Backbone):
     def head(self, hidden: Tensor) -> Tensor:
         return self.out_conv(F.silu(self.out_norm(hidden)))
 
-    def _block(self, place: Place) -> Block:
+    def _block(self, place: LayerSpec) -> Block:
         return Block(
             place,
             self.embedding,
@@ -159,7 +180,9 @@ class DhariwalUNet(Backbone):
 
 
 SIZES: dict[str, Any] = {"SongUNet": SongUNetConfig, "DhariwalUNet": DhariwalUNetConfig}
-PRECONDITIONINGS: dict[str, Any] = {kind.__name__: kind for kind in (EDMPrecond, VPPrecond, VEPrecond, IDDPMPrecond)}
+PRECONDITIONINGS: dict[str, Any] = {
+    kind.__name__: kind for kind in (EDMPrecond, VPPrecond, VEPrecond, IDDPMPrecond)
+}
 
 
 class EDMNetwork(Preconditioned):
@@ -168,7 +191,9 @@ class EDMNetwork(Preconditioned):
     def __init__(self, config: SongUNetConfig | DhariwalUNetConfig, precond: Preconditioning) -> None:
         super().__init__(config, precond)
         outputs = config.channels * (2 if precond.learns_variance else 1)
-        self.model: Backbone = SongUNet(config, outputs) if isinstance(config, SongUNetConfig) else DhariwalUNet(config, outputs)
+        self.model: Backbone = (
+            SongUNet(config, outputs) if isinstance(config, SongUNetConfig) else DhariwalUNet(config, outputs)
+        )
         self.u: Tensor | None
         self.register_buffer("u", precond.levels() if isinstance(precond, IDDPMPrecond) else None)
 
@@ -192,7 +217,10 @@ class EDMNetwork(Preconditioned):
     def describe(self) -> dict[str, Any]:
         """Its preconditioning and its sizes, as plain data."""
         parts = {"precond": (self.precond, type(self.precond)), "model": (self.sizes, type(self.model))}
-        return {name: {"class": kind.__name__, **dataclasses.asdict(values)} for name, (values, kind) in parts.items()}  # type: ignore[call-overload]
+        return {
+            name: {"class": kind.__name__, **dataclasses.asdict(values)}
+            for name, (values, kind) in parts.items()
+        }  # type: ignore[call-overload]
 
     @classmethod
     def from_description(cls, description: dict[str, Any]) -> EDMNetwork:

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from distill.networks.activation_checkpointing import CheckpointedBlock
 from distill.networks.edm.autoencoder import FACTOR, StabilityAutoencoder
-from distill.networks.edm.backbone import Backbone, Place, Sizes, plan, read_plain
+from distill.networks.edm.backbone import Backbone, BackboneConfig, LayerSpec, plan, read_plain
 from distill.networks.edm.layers import attend, split_heads
 from distill.networks.edm.preconditioning import EDMPrecond, Preconditioned
 from distill.networks.folder import AUTOENCODER
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 @dataclasses.dataclass(frozen=True)
-class EDM2Config(Sizes):
+class EDM2Config(BackboneConfig):
     """Sizes of an `EDM2Network`. A balance is the share of the second of two summands: the label, the skip, the residual branch, attention.
 
     `noise_multiplier` times `width` is the length of the noise features; None takes the channels of the finest level, and where it stands for
@@ -88,10 +88,10 @@ class EDM2Network(Preconditioned):
     def decode(self, x0: Tensor) -> Tensor:
         return x0 if self.autoencoder is None else self.autoencoder.decode(x0)
 
-    def other_parts(self) -> dict[str, nn.Module]:
+    def frozen_components(self) -> dict[str, nn.Module]:
         return {} if self.autoencoder is None else {"autoencoder": self.autoencoder.vae}
 
-    def carried_parts(self) -> dict[str, nn.Module]:
+    def components_to_bundle(self) -> dict[str, nn.Module]:
         if self.autoencoder is None or not Path(self.autoencoder.source).is_dir():
             return {}
         return {AUTOENCODER: self.autoencoder.vae}
@@ -105,7 +105,10 @@ class EDM2Network(Preconditioned):
 
     def describe(self) -> dict[str, Any]:
         """Its sizes, and where its autoencoder is from, as plain data."""
-        return {**dataclasses.asdict(self.sizes), "autoencoder": None if self.autoencoder is None else self.autoencoder.source}
+        return {
+            **dataclasses.asdict(self.sizes),
+            "autoencoder": None if self.autoencoder is None else self.autoencoder.source,
+        }
 
     @classmethod
     def from_description(cls, description: dict[str, Any]) -> EDM2Network:
@@ -130,14 +133,18 @@ class EDM2UNet(Backbone):
         encoder, decoder = plan(c, c.channels + 1, widths[0])
         self.enc = nn.ModuleDict({encoder[0].name: MPConv(encoder[0].inputs, encoder[0].outputs, 3)})
         self.enc.update({place.name: EDM2Block(place, embedding, c, decodes=False) for place in encoder[1:]})
-        self.dec = nn.ModuleDict({place.name: EDM2Block(place, embedding, c, decodes=True) for place in decoder})
+        self.dec = nn.ModuleDict(
+            {place.name: EDM2Block(place, embedding, c, decodes=True) for place in decoder}
+        )
         self.out_conv = MPConv(decoder[-1].outputs, c.channels, 3)
         self.out_gain = nn.Parameter(torch.zeros([]))
 
     def embed(self, noise: Float[Tensor, " b"], label: Float[Tensor, "b n"] | None) -> Tensor:
         embedding = self.emb_noise(self.emb_fourier(noise))
         if self.emb_label is not None and label is not None:
-            embedding = mp_sum(embedding, self.emb_label(label * math.sqrt(label.shape[1])), self.config.label_balance)
+            embedding = mp_sum(
+                embedding, self.emb_label(label * math.sqrt(label.shape[1])), self.config.label_balance
+            )
         return mp_silu(embedding)
 
     def encode(self, x: Tensor, embedding: Tensor) -> tuple[Tensor, list[Tensor], dict[str, Tensor]]:
@@ -158,7 +165,7 @@ class EDM2UNet(Backbone):
 class EDM2Block(CheckpointedBlock):
     """A residual block (figure 21). The encoder's projects and normalises each pixel first; the decoder's projects its main path last."""
 
-    def __init__(self, place: Place, embedding: int, config: EDM2Config, decodes: bool) -> None:
+    def __init__(self, place: LayerSpec, embedding: int, config: EDM2Config, decodes: bool) -> None:
         super().__init__()
         self.config, self.change, self.decodes = config, place.kind, decodes
         self.heads = place.outputs // config.channels_per_head if place.attends(config.attention) else 0

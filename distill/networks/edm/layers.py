@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from distill.networks.activation_checkpointing import CheckpointedBlock
-from distill.networks.edm.backbone import Place
+from distill.networks.edm.backbone import LayerSpec
 
 
 class PositionalAngles(nn.Module):
@@ -21,7 +21,9 @@ class PositionalAngles(nn.Module):
         self.count, self.endpoint = count, endpoint
 
     def forward(self, noise: Float[Tensor, " b"]) -> Float[Tensor, "b count"]:
-        exponents = torch.arange(self.count, dtype=noise.dtype, device=noise.device) / (self.count - self.endpoint)
+        exponents = torch.arange(self.count, dtype=noise.dtype, device=noise.device) / (
+            self.count - self.endpoint
+        )
         return noise[:, None] * (1 / 10000) ** exponents
 
 
@@ -53,7 +55,15 @@ class Resample(nn.Module):
 class ResampledConv(nn.Conv2d):
     """A convolution at a new resolution. `filter_last` convolves first and filters what left the borders too, as NCSN++'s pyramid does."""
 
-    def __init__(self, inputs: int, outputs: int, kernel: int, taps: tuple[int, ...], up: bool, filter_last: bool = False) -> None:
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int,
+        taps: tuple[int, ...],
+        up: bool,
+        filter_last: bool = False,
+    ) -> None:
         padding = (len(taps) - 1) // 2
         super().__init__(inputs, outputs, kernel, padding=kernel // 2 + padding * filter_last)
         self.up, self.filter_last, self.filter_padding = up, filter_last, padding
@@ -90,7 +100,7 @@ class Block(CheckpointedBlock):
 
     def __init__(
         self,
-        place: Place,
+        place: LayerSpec,
         embedding: int,
         *,
         heads: int,
@@ -137,7 +147,9 @@ class Block(CheckpointedBlock):
         return hidden
 
 
-def convolution(inputs: int, outputs: int, kernel: int, taps: tuple[int, ...], change: str | None) -> nn.Conv2d:
+def convolution(
+    inputs: int, outputs: int, kernel: int, taps: tuple[int, ...], change: str | None
+) -> nn.Conv2d:
     if change is None:
         return nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2)
     return ResampledConv(inputs, outputs, kernel, taps, change == "up")
@@ -152,7 +164,9 @@ def split_heads(qkv: Float[Tensor, "b c h w"], heads: int) -> Float[Tensor, "b h
     return qkv.reshape(len(qkv), heads, -1, 3, qkv.shape[2] * qkv.shape[3])
 
 
-def attend(q: Float[Tensor, "b heads d n"], k: Float[Tensor, "b heads d n"], v: Float[Tensor, "b heads d n"]) -> Float[Tensor, "b heads d n"]:
+def attend(
+    q: Float[Tensor, "b heads d n"], k: Float[Tensor, "b heads d n"], v: Float[Tensor, "b heads d n"]
+) -> Float[Tensor, "b heads d n"]:
     """Self-attention over positions, which are the last axis."""
     q, k, v = (part.transpose(2, 3) for part in (q, k, v))
     return F.scaled_dot_product_attention(q, k, v).transpose(2, 3)

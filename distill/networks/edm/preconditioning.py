@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from distill.diffusion.schedules import EDM
-from distill.networks.edm.backbone import Backbone, Sizes
-from distill.types import Condition, Denoiser, Features, like
+from distill.networks.edm.backbone import Backbone, BackboneConfig
+from distill.types import Condition, Denoiser, Features, expand_like
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +56,12 @@ class EDMPrecond:
 
     def __call__(self, sigma: Float[Tensor, " b"], levels: Levels | None = None) -> Coefficients:
         variance = sigma**2 + self.sigma_data**2
-        return Coefficients(self.sigma_data**2 / variance, sigma * self.sigma_data / variance.sqrt(), 1 / variance.sqrt(), sigma.log() / 4)
+        return Coefficients(
+            self.sigma_data**2 / variance,
+            sigma * self.sigma_data / variance.sqrt(),
+            1 / variance.sqrt(),
+            sigma.log() / 4,
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +90,7 @@ class VEPrecond:
         return Coefficients(one, sigma, one, (0.5 * sigma).log())
 
 
-MOST_STEPS = 100_000
+MAX_STEPS = 100_000
 """More discrete levels than this are taken for a mistake: their number may come from a file."""
 
 
@@ -104,8 +109,8 @@ class IDDPMPrecond:
     steps: int = 1000
 
     def __post_init__(self) -> None:
-        if not (isinstance(self.steps, int) and 1 <= self.steps <= MOST_STEPS):
-            raise ValueError(f"steps: expected a whole number from 1 to {MOST_STEPS}")
+        if not (isinstance(self.steps, int) and 1 <= self.steps <= MAX_STEPS):
+            raise ValueError(f"steps: expected a whole number from 1 to {MAX_STEPS}")
         if not (0 < self.c_1 < 1 and 0 <= self.c_2 < math.inf):
             raise ValueError("c_1, c_2: expected numbers in (0, 1) and from 0")
 
@@ -135,7 +140,7 @@ class Preconditioned(Denoiser):
     condition's out; one with labels takes none as zeros in place of the one-hot vector.
     """
 
-    def __init__(self, sizes: Sizes, precond: Preconditioning) -> None:
+    def __init__(self, sizes: BackboneConfig, precond: Preconditioning) -> None:
         super().__init__()
         self.sizes, self.precond = sizes, precond
         self.schedule = EDM()
@@ -153,22 +158,31 @@ class Preconditioned(Denoiser):
 
     @property
     def depth_channels(self) -> dict[str, int]:
-        widths = {str(self.sizes.resolution >> level): self.sizes.width * multiplier for level, multiplier in enumerate(self.sizes.multipliers)}
+        widths = {
+            str(self.sizes.resolution >> level): self.sizes.width * multiplier
+            for level, multiplier in enumerate(self.sizes.multipliers)
+        }
         return widths | {"bottleneck": self.sizes.width * self.sizes.multipliers[-1]}
 
     @overload
     def forward(self, x_t: Tensor, t: Tensor, cond: Condition) -> Tensor: ...
     @overload
-    def forward(self, x_t: Tensor, t: Tensor, cond: Condition, depths: Sequence[str]) -> tuple[Tensor, Features]: ...
+    def forward(
+        self, x_t: Tensor, t: Tensor, cond: Condition, depths: Sequence[str]
+    ) -> tuple[Tensor, Features]: ...
 
     def forward(
-        self, x_t: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], cond: Condition, depths: Sequence[str] = ()
+        self,
+        x_t: Float[Tensor, "b c h w"],
+        t: Float[Tensor, " b"],
+        cond: Condition,
+        depths: Sequence[str] = (),
     ) -> Tensor | tuple[Tensor, Features]:
         """Predict x_0 from x_t at noise level t = sigma; with `depths`, also return the features at those depths."""
         c = self.precond(t, self.levels)
         embedding, hidden, skips, features = self._encode(x_t, c, cond)
         output = self.backbone.decode(hidden, skips, embedding)[:, : self.sizes.channels]
-        x0 = like(c.skip, x_t) * x_t + like(c.out, x_t) * output
+        x0 = expand_like(c.skip, x_t) * x_t + expand_like(c.out, x_t) * output
         return (x0, {depth: features[depth] for depth in depths}) if depths else x0
 
     def features(self, x_t: Tensor, t: Tensor, cond: Condition, depths: Sequence[str]) -> Features:
@@ -180,7 +194,9 @@ class Preconditioned(Denoiser):
         """1/c_out^2, under which F's own error has unit weight (Karras et al. 2022, eq. 8)."""
         return self.precond(t, self.levels).out ** -2
 
-    def _encode(self, x_t: Tensor, c: Coefficients, cond: Condition) -> tuple[Tensor, Tensor, list[Tensor], Features]:
+    def _encode(
+        self, x_t: Tensor, c: Coefficients, cond: Condition
+    ) -> tuple[Tensor, Tensor, list[Tensor], Features]:
         one_hot = None
         if self.label_count:
             one_hot = x_t.new_zeros(len(x_t), self.label_count)
@@ -188,4 +204,4 @@ class Preconditioned(Denoiser):
                 rows = cond.label.remainder(self.label_count + 1)  # the last, of -1, is no label
                 one_hot = F.one_hot(rows, self.label_count + 1)[:, :-1].to(x_t.dtype)
         embedding = self.backbone.embed(c.noise, one_hot)
-        return embedding, *self.backbone.encode(like(c.inner, x_t) * x_t, embedding)
+        return embedding, *self.backbone.encode(expand_like(c.inner, x_t) * x_t, embedding)

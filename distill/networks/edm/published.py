@@ -11,7 +11,7 @@ from torch import Tensor
 
 from distill.config.errors import UserError
 from distill.networks.edm import autoencoder as stability_autoencoder
-from distill.networks.folder import build_network, load_denoiser, outline_denoiser
+from distill.networks.folder import build_network, load_denoiser, meta_denoiser
 from distill.storage.pickles.machine import one_line
 from distill.storage.pickles.reader import PickledObject, read_pickle
 from distill.storage.tensors import check_weights
@@ -67,15 +67,35 @@ ENCODER_DECODER = "_EncoderDecoder"
 """Ends the names of SiDA's and Uni-Instruct's networks: EDM's, which can return their discriminator's logits too."""
 EDM2_PRECONDITIONINGS = ("Precond", "EDM_2_Precond_EncoderDecoder", "EDM_2_Precond_Generator")
 """EDM2's network, and SiDA's of the same weights. The last is a student, without the uncertainty."""
-ELSEWHERE = ("use_fp16", "sigma_min", "sigma_max", "epsilon_t", "label_dropout", "force_normalization", "use_gan")
+ELSEWHERE = (
+    "use_fp16",
+    "sigma_min",
+    "sigma_max",
+    "epsilon_t",
+    "label_dropout",
+    "force_normalization",
+    "use_gan",
+)
 """Arguments that say how to train or to sample the network, or in which precision: here that is for the configuration to say."""
 NETWORK_KEYS = ("ema", "net")
 """Where a file has its network: snapshots the average, EDM's training states the network that is being trained."""
 
 
-CIFAR10 = {"img_resolution": 32, "img_channels": 3, "model_type": "SongUNet", "model_channels": 128, "channel_mult": [2, 2, 2], "augment_dim": 9}
+CIFAR10 = {
+    "img_resolution": 32,
+    "img_channels": 3,
+    "model_type": "SongUNet",
+    "model_channels": 128,
+    "channel_mult": [2, 2, 2],
+    "augment_dim": 9,
+}
 FACES = CIFAR10 | {"img_resolution": 64, "channel_mult": [1, 2, 2, 2]}
-NCSNPP = {"embedding_type": "fourier", "encoder_type": "residual", "channel_mult_noise": 2, "resample_filter": [1, 3, 3, 1]}
+NCSNPP = {
+    "embedding_type": "fourier",
+    "encoder_type": "residual",
+    "channel_mult_noise": 2,
+    "resample_filter": [1, 3, 3, 1],
+}
 PUBLISHED = {
     "edm-cifar10-32x32-uncond-vp.pkl": CIFAR10,
     "edm-cifar10-32x32-uncond-ve.pkl": CIFAR10 | NCSNPP,
@@ -85,15 +105,20 @@ PUBLISHED = {
     "edm-ffhq-64x64-uncond-ve.pkl": FACES | NCSNPP,
     "edm-afhqv2-64x64-uncond-vp.pkl": FACES,
     "edm-afhqv2-64x64-uncond-ve.pkl": FACES | NCSNPP,
-    "edm-imagenet-64x64-cond-adm.pkl": {"img_resolution": 64, "img_channels": 3, "label_dim": 1000, "model_type": "DhariwalUNet"},
+    "edm-imagenet-64x64-cond-adm.pkl": {
+        "img_resolution": 64,
+        "img_channels": 3,
+        "label_dim": 1000,
+        "model_type": "DhariwalUNet",
+    },
 }
 """Arguments of `EDMPrecond` in EDM's files, for what can be known of a network before its file is there."""
 
 
-def outline_network(path: Path, kind: str) -> Denoiser:
+def meta_network(path: Path, kind: str) -> Denoiser:
     """What `open_network` would open, on the meta device: without its weights, and of a file of `PUBLISHED` without the file."""
     if path.is_dir():
-        return outline_denoiser(path)
+        return meta_denoiser(path)
     if path.is_file() or path.name not in PUBLISHED:
         return open_network(path, kind).to("meta")
     with torch.device("meta"):
@@ -119,9 +144,13 @@ def read_network(path: Path) -> Denoiser:
         tensors = weights(found)
         if len(found.state["_init_args"]) > len(POSITIONAL):
             raise TypeError("too many arguments without names")
-        arguments = dict(zip(POSITIONAL, found.state["_init_args"], strict=False)) | found.state["_init_kwargs"]
+        arguments = (
+            dict(zip(POSITIONAL, found.state["_init_args"], strict=False)) | found.state["_init_kwargs"]
+        )
     except (AttributeError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: '{one_line(found.class_name)}' under 'ema' is no network with its arguments") from error
+        raise UserError(
+            f"{path}: '{one_line(found.class_name)}' under 'ema' is no network with its arguments"
+        ) from error
     check_memory(tensors, path)
     try:
         description = describe_network(found.class_name, arguments)
@@ -146,13 +175,17 @@ def find_network(data: Any, path: Path) -> PickledObject:
     alone = [key for key, value in entries.items() if _are_weights(value)]
     if alone or _are_weights(entries):
         where = f" under '{one_line(str(alone[0]))}'" if alone else ""
-        raise UserError(f"{path}: holds weights alone{where}, without the network's class and sizes; expected a snapshot with a network under 'ema'")
+        raise UserError(
+            f"{path}: holds weights alone{where}, without the network's class and sizes; expected a snapshot with a network under 'ema'"
+        )
     raise UserError(f"{path}: holds no network under 'ema'")
 
 
 def check_memory(tensors: dict[str, Tensor], path: Path) -> None:
     """Raises UserError where weights lie over one another: copied apart, they would take more memory than the file has."""
-    held = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors.values()}
+    held = {
+        tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors.values()
+    }
     if sum(tensor.numel() * tensor.element_size() for tensor in tensors.values()) > sum(held.values()):
         raise UserError(f"{path}: has weights that share their numbers, which no network has")
 
@@ -162,12 +195,23 @@ def describe_encoder(encoder: PickledObject) -> str | None:
     if encoder.class_name == "StandardRGBEncoder":
         return None
     if encoder.class_name != "StabilityVAEEncoder":
-        raise ValueError(f"encoder class '{one_line(encoder.class_name)}' is unknown; expected StandardRGBEncoder, StabilityVAEEncoder")
+        raise ValueError(
+            f"encoder class '{one_line(encoder.class_name)}' is unknown; expected StandardRGBEncoder, StabilityVAEEncoder"
+        )
     name, deviation = encoder.state.get("vae_name"), np.array(stability_autoencoder.DEVIATION)
     scale = stability_autoencoder.SIGMA_DATA / deviation
-    for found, expected in ((encoder.state.get("scale"), scale), (encoder.state.get("bias"), -np.array(stability_autoencoder.MEAN) * scale)):
-        if not isinstance(found, np.ndarray) or found.shape != expected.shape or not np.allclose(found, expected, rtol=1e-3):
-            raise ValueError("its latents are in other units than those of EDM2's published encoder, the only ones known")
+    for found, expected in (
+        (encoder.state.get("scale"), scale),
+        (encoder.state.get("bias"), -np.array(stability_autoencoder.MEAN) * scale),
+    ):
+        if (
+            not isinstance(found, np.ndarray)
+            or found.shape != expected.shape
+            or not np.allclose(found, expected, rtol=1e-3)
+        ):
+            raise ValueError(
+                "its latents are in other units than those of EDM2's published encoder, the only ones known"
+            )
     if not isinstance(name, str):
         raise ValueError("its encoder names no autoencoder")
     return name
@@ -181,24 +225,36 @@ def describe_network(class_name: str, arguments: dict[str, Any]) -> dict[str, An
         description = {"class": "EDM2Network", **_take(remaining, EDM2)}
         if class_name == "EDM_2_Precond_Generator":
             description["logvar_channels"] = None
-        description["autoencoder"] = stability_autoencoder.PUBLISHED if description["channels"] == stability_autoencoder.CHANNELS else None
+        description["autoencoder"] = (
+            stability_autoencoder.PUBLISHED
+            if description["channels"] == stability_autoencoder.CHANNELS
+            else None
+        )
     elif class_name in PRECONDITIONINGS:
         ours, names, backbone = PRECONDITIONINGS[class_name]
         backbone = remaining.pop("model_type", backbone)
         if isinstance(backbone, str):
             backbone = backbone.removesuffix(ENCODER_DECODER)
         if not isinstance(backbone, str) or backbone not in BACKBONES:
-            raise ValueError(f"model_type '{one_line(backbone)}' is unknown; expected one of {', '.join(BACKBONES)}")
+            raise ValueError(
+                f"model_type '{one_line(backbone)}' is unknown; expected one of {', '.join(BACKBONES)}"
+            )
         _expect(remaining, "decoder_type", "standard")
         precond, model = _take(remaining, names), _take(remaining, BACKBONES[backbone])
         if not all(isinstance(value, (int, float)) for value in precond.values()):
             raise ValueError(f"{', '.join(names)}: expected numbers")
-        description = {"class": "EDMNetwork", "precond": {"class": ours, **precond}, "model": {"class": backbone, **model}}
+        description = {
+            "class": "EDMNetwork",
+            "precond": {"class": ours, **precond},
+            "model": {"class": backbone, **model},
+        }
     else:
         known = ", ".join([*PRECONDITIONINGS, *EDM2_PRECONDITIONINGS])
         raise ValueError(f"network class '{one_line(class_name)}' is unknown; expected one of {known}")
     if remaining:
-        raise ValueError(f"{class_name} has an argument '{one_line(next(iter(remaining)))}', which is unknown")
+        raise ValueError(
+            f"{class_name} has an argument '{one_line(next(iter(remaining)))}', which is unknown"
+        )
     return description
 
 
@@ -213,7 +269,11 @@ def weights(module: PickledObject) -> dict[str, Tensor]:
         seen.add(id(current))
         own = current.state["_parameters"] | current.state["_buffers"]
         tensors |= {f"{prefix}{name}": value for name, value in own.items() if value is not None}
-        waiting += [(f"{prefix}{name}.", child) for name, child in current.state["_modules"].items() if child is not None]
+        waiting += [
+            (f"{prefix}{name}.", child)
+            for name, child in current.state["_modules"].items()
+            if child is not None
+        ]
     if not all(isinstance(value, Tensor) and name.isprintable() for name, value in tensors.items()):
         raise TypeError("a weight has no name or is no tensor")
     return tensors

@@ -31,5 +31,7 @@ class Affine(Generator):
         return cls(**description)
 
     def forward(self, z: Float[Tensor, "b d"], cond: Condition) -> Float[Tensor, "b d"]:
-        row = cond.label if cond.label is not None else torch.zeros(len(z), dtype=torch.int64, device=z.device)
+        row = (
+            cond.label if cond.label is not None else torch.zeros(len(z), dtype=torch.int64, device=z.device)
+        )
         return self.mean[row] + torch.einsum("bde,be->bd", self.matrix[row], z)

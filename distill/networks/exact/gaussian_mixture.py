@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from distill.types import Condition, Denoiser, NoiseSchedule, like
+from distill.types import Condition, Denoiser, NoiseSchedule, expand_like
 
 
 class GaussianMixture(Denoiser):
@@ -48,17 +48,23 @@ class GaussianMixture(Denoiser):
         """None: it has no features."""
         return {}
 
-    def forward(self, x_t: Float[Tensor, "b d"], t: Float[Tensor, " b"], cond: Condition) -> Float[Tensor, "b d"]:
+    def forward(
+        self, x_t: Float[Tensor, "b d"], t: Float[Tensor, " b"], cond: Condition
+    ) -> Float[Tensor, "b d"]:
         """E[x_0 | x_t]: the components' own, weighted by their responsibilities."""
         seen = self._look(x_t, t, cond)
         own = self.means + self._from_axes(seen.alpha * self.variances / seen.variance * seen.centred)
         return torch.einsum("bk,bkd->bd", seen.log_joint.softmax(1), own)
 
-    def log_density(self, x_t: Float[Tensor, "b d"], t: Float[Tensor, " b"], cond: Condition) -> Float[Tensor, " b"]:
+    def log_density(
+        self, x_t: Float[Tensor, "b d"], t: Float[Tensor, " b"], cond: Condition
+    ) -> Float[Tensor, " b"]:
         """log p_t(x_t), in nats."""
         return self._look(x_t, t, cond).log_joint.logsumexp(1)
 
-    def responsibilities(self, x_t: Float[Tensor, "b d"], t: Float[Tensor, " b"], cond: Condition) -> Float[Tensor, "b k"]:
+    def responsibilities(
+        self, x_t: Float[Tensor, "b d"], t: Float[Tensor, " b"], cond: Condition
+    ) -> Float[Tensor, "b k"]:
         """Posterior probability of each component."""
         return self._look(x_t, t, cond).log_joint.softmax(1)
 
@@ -67,10 +73,14 @@ class GaussianMixture(Denoiser):
         component = torch.multinomial(self._log_weights(cond, count).exp(), 1, generator=random)[:, 0]
         noise = torch.randn(count, *self.image_shape, generator=random, dtype=self.means.dtype)
         stretched = self.variances[component].sqrt() * noise
-        return self.means[component] + (stretched if self.axes is None else torch.einsum("bde,be->bd", self.axes[component], stretched))
+        return self.means[component] + (
+            stretched if self.axes is None else torch.einsum("bde,be->bd", self.axes[component], stretched)
+        )
 
     def _look(self, x_t: Tensor, t: Tensor, cond: Condition) -> _Seen:
-        alpha, sigma = (like(part, x_t[:, None]) for part in (self.schedule.alpha(t), self.schedule.sigma(t)))
+        alpha, sigma = (
+            expand_like(part, x_t[:, None]) for part in (self.schedule.alpha(t), self.schedule.sigma(t))
+        )
         variance = alpha**2 * self.variances + sigma**2
         centred = self._to_axes(x_t[:, None] - alpha * self.means)
         log_density = -(centred.square() / variance + (2 * math.pi * variance).log()).sum(2) / 2

@@ -18,7 +18,7 @@ from distill.types import Condition, Critic, Denoiser, Features, Generator, Nois
 
 REACH = 6.0
 """Quadrature over z goes this many standard deviations out: what is left has mass 2e-9 in each dimension."""
-LARGEST_DIMENSION = 2
+MAX_DIMENSION = 2
 
 
 @runtime_checkable
@@ -30,7 +30,7 @@ class KnownMarginal(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
-class Atoms:
+class PointMasses:
     """Weighted points, noised: a `KnownMarginal`. `labels` (k,) selects points by condition; without a condition all count.
 
     It is a `GaussianMixture` of variances zero, for thousands of components: nothing of size b k d is ever held.
@@ -41,10 +41,14 @@ class Atoms:
     schedule: NoiseSchedule
     labels: Int64[Tensor, " k"] | None = None
 
-    def __call__(self, x_t: Float[Tensor, "b d"], t: Float[Tensor, " b"], cond: Condition) -> Float[Tensor, "b d"]:
+    def __call__(
+        self, x_t: Float[Tensor, "b d"], t: Float[Tensor, " b"], cond: Condition
+    ) -> Float[Tensor, "b d"]:
         return self._log_joint(x_t, t, cond).softmax(1) @ self.points
 
-    def log_density(self, x_t: Float[Tensor, "b d"], t: Float[Tensor, " b"], cond: Condition) -> Float[Tensor, " b"]:
+    def log_density(
+        self, x_t: Float[Tensor, "b d"], t: Float[Tensor, " b"], cond: Condition
+    ) -> Float[Tensor, " b"]:
         variance = self.schedule.sigma(t).square()
         normaliser = (x_t.square().sum(1) / variance + x_t.shape[1] * (2 * math.pi * variance).log()) / 2
         return self._log_joint(x_t, t, cond).logsumexp(1) - normaliser
@@ -54,7 +58,12 @@ class Atoms:
         alpha, variance = self.schedule.alpha(t)[:, None], self.schedule.sigma(t)[:, None].square()
         # One product of matrices: with thousands of points, every further operation on (b, k) is felt.
         samples = torch.cat([alpha / variance * x_t, alpha**2 / (-2 * variance), torch.ones_like(alpha)], 1)
-        log_joint = samples @ torch.cat([self.points, self.points.square().sum(1, keepdim=True), self.log_weights[:, None]], 1).T
+        log_joint = (
+            samples
+            @ torch.cat(
+                [self.points, self.points.square().sum(1, keepdim=True), self.log_weights[:, None]], 1
+            ).T
+        )
         if self.labels is None or cond.label is None:
             return log_joint - self.log_weights.logsumexp(0)
         others = excluded(self.labels, cond.label)
@@ -73,17 +82,28 @@ def marginal(generator: Generator, schedule: NoiseSchedule, points: int = 64) ->
     labels = torch.arange(generator.label_count) if generator.label_count else None
     if isinstance(generator, Affine):
         axes, scales, _ = torch.linalg.svd(generator.matrix)
-        return GaussianMixture(torch.ones(len(axes)), generator.mean.clone(), scales.square(), schedule, axes, labels).to(axes)
+        return GaussianMixture(
+            torch.ones(len(axes)), generator.mean.clone(), scales.square(), schedule, axes, labels
+        ).to(axes)
     if generator.evaluations > 1:
-        raise ValueError(f"the student takes {generator.evaluations} steps; expected 1, of which alone the distribution is known exactly")
+        raise ValueError(
+            f"the student takes {generator.evaluations} steps; expected 1, of which alone the distribution is known exactly"
+        )
     dimension = math.prod(generator.image_shape)
-    if dimension > LARGEST_DIMENSION:
-        raise ValueError(f"the student makes vectors of {dimension} elements; expected at most {LARGEST_DIMENSION} for quadrature, or affine")
+    if dimension > MAX_DIMENSION:
+        raise ValueError(
+            f"the student makes vectors of {dimension} elements; expected at most {MAX_DIMENSION} for quadrature, or affine"
+        )
     z, log_weights = (part.to(next(generator.parameters())) for part in grid(dimension, points))
     if labels is None:
-        return Atoms(generator(z, Condition()), log_weights, schedule)
+        return PointMasses(generator(z, Condition()), log_weights, schedule)
     labels = labels.to(z.device).repeat_interleave(len(z))
-    return Atoms(generator(z.repeat(generator.label_count, 1), Condition(labels)), log_weights.repeat(generator.label_count), schedule, labels)
+    return PointMasses(
+        generator(z.repeat(generator.label_count, 1), Condition(labels)),
+        log_weights.repeat(generator.label_count),
+        schedule,
+        labels,
+    )
 
 
 @functools.cache
@@ -102,7 +122,11 @@ class ExactFakeScore(Denoiser):
 
     def __init__(self, teacher: GaussianMixture, generator: Generator, points: int) -> None:
         super().__init__()
-        self.schedule, self.image_shape, self.label_count = teacher.schedule, teacher.image_shape, teacher.label_count
+        self.schedule, self.image_shape, self.label_count = (
+            teacher.schedule,
+            teacher.image_shape,
+            teacher.label_count,
+        )
         self.points = points
         self._others = (teacher, generator)  # in a tuple: their weights are not this module's
 
@@ -111,7 +135,9 @@ class ExactFakeScore(Denoiser):
         """None that heads could read: its one feature is the answer."""
         return {}
 
-    def forward(self, x_t: Tensor, t: Tensor, cond: Condition, depths: Sequence[str] = ()) -> Tensor | tuple[Tensor, Features]:
+    def forward(
+        self, x_t: Tensor, t: Tensor, cond: Condition, depths: Sequence[str] = ()
+    ) -> Tensor | tuple[Tensor, Features]:
         q = self._marginal()
         return (q(x_t, t, cond), self._features(q, x_t, t, cond, depths)) if depths else q(x_t, t, cond)
 
@@ -126,7 +152,9 @@ class ExactFakeScore(Denoiser):
         return marginal(self._others[1], self.schedule, self.points)
 
     @torch.no_grad()
-    def _features(self, q: KnownMarginal, x_t: Tensor, t: Tensor, cond: Condition, depths: Sequence[str]) -> Features:
+    def _features(
+        self, q: KnownMarginal, x_t: Tensor, t: Tensor, cond: Condition, depths: Sequence[str]
+    ) -> Features:
         known = {"log_ratio": self._others[0].log_density(x_t, t, cond) - q.log_density(x_t, t, cond)}
         return {depth: known[depth] for depth in depths}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from distill.objectives.term import Student, Term, TermSettings
+from distill.objectives.term import Term, TermInputs, TermSettings
 
 if TYPE_CHECKING:
     from distill.types import LossOutput
@@ -38,17 +38,17 @@ class Gan:
 
     weighting: Literal["none", "dmd"] = "none"
 
-    def __call__(self, student: Student) -> LossOutput:
+    def __call__(self, inputs: TermInputs) -> LossOutput:
         """softplus(-logit) per sample, the mean over positions where there is a logit for each. Raises ValueError without a discriminator."""
         from torch.nn.functional import softplus
 
         from distill.objectives.weighting import sample_weight
         from distill.types import LossOutput, per_sample
 
-        if student.logits is None:
+        if inputs.logits is None:
             raise ValueError("terms: gan needs a discriminator")
-        loss = per_sample(softplus(-student.logits))
+        loss = per_sample(softplus(-inputs.logits))
         if self.weighting == "none":
             return LossOutput(loss)
-        factor = sample_weight(student.scores, "dmd")
+        factor = sample_weight(inputs.scores, "dmd")
         return LossOutput(factor * loss, {"factor": factor})

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from distill.config.errors import UserError
 from distill.objectives.settings import Weighting
-from distill.objectives.term import Student, Term, TermSettings
+from distill.objectives.term import Term, TermInputs, TermSettings
 
 if TYPE_CHECKING:
     from distill.types import ImageModel, LossOutput
@@ -36,7 +36,7 @@ class Settings(TermSettings):
         return partial(implicit_reward, weighting=self.weighting)
 
 
-def implicit_reward(student: Student, weighting: Weighting = "dmd") -> LossOutput:
+def implicit_reward(inputs: TermInputs, weighting: Weighting = "dmd") -> LossOutput:
     """-sg[s_p(x_t|c) - s_p(x_t)] . x_t per sample and per dimension, (b,), in the units of the objective's weighting.
 
     It is zero for samples without a condition. Raises ValueError where the teacher's sides are not there.
@@ -44,8 +44,10 @@ def implicit_reward(student: Student, weighting: Weighting = "dmd") -> LossOutpu
     from distill.objectives.weighting import descent
     from distill.types import LossOutput
 
-    if student.sides is None:
-        raise ValueError("terms: implicit_reward needs the teacher's predictions with a condition and without one")
-    difference = student.sides.given - student.sides.none
-    loss = descent(student.scores, difference, weighting) / difference[0].numel()
+    if inputs.sides is None:
+        raise ValueError(
+            "terms: implicit_reward needs the teacher's predictions with a condition and without one"
+        )
+    difference = inputs.sides.conditional - inputs.sides.unconditional
+    loss = descent(inputs.scores, difference, weighting) / difference[0].numel()
     return LossOutput(loss, {"side_gap": difference.square().flatten(1).mean(1)})

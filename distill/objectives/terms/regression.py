@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from distill.objectives.term import Student, Term, TermSettings
+from distill.objectives.term import Term, TermInputs, TermSettings
 
 if TYPE_CHECKING:
     from distill.types import LossOutput
@@ -33,15 +33,15 @@ class Settings(TermSettings):
         return partial(regression, distance=self.distance, c=self.c)
 
 
-def regression(student: Student, distance: Distance = "l2", c: float = 0.00054) -> LossOutput:
+def regression(inputs: TermInputs, distance: Distance = "l2", c: float = 0.00054) -> LossOutput:
     """With m the mean square difference of G(z) and x over a pair's dimensions: m, or sqrt(m + c^2) - c; (b,).
 
     Raises ValueError where there are no pairs.
     """
     from distill.types import LossOutput
 
-    if student.pairs is None:
+    if inputs.pairs is None:
         raise ValueError("terms: regression needs pairs")
-    z, cond, x = student.pairs.z, student.pairs.cond, student.pairs.x
-    squared = (student.generator(z, cond) - x).square().flatten(1).mean(1)
+    z, cond, x = inputs.pairs.z, inputs.pairs.cond, inputs.pairs.x
+    squared = (inputs.generator(z, cond) - x).square().flatten(1).mean(1)
     return LossOutput(squared if distance == "l2" else (squared + c**2).sqrt() - c)

@@ -38,23 +38,32 @@ class Settings(TermSettings):
         factor = model.pixel_shape[1] // model.image_shape[1]
         for side in model.image_shape[1:]:
             if side % self.downscale:
-                raise UserError(f"terms: reward's downscale is {self.downscale}; expected a divisor of {side}, the samples' own size")
+                raise UserError(
+                    f"terms: reward's downscale is {self.downscale}; expected a divisor of {side}, the samples' own size"
+                )
             pixels = side // self.downscale * factor
             if self.crop is not None and (self.crop % factor or self.crop > pixels):
-                raise UserError(f"terms: reward's crop is {self.crop}; expected a multiple of {factor} up to {pixels}")
+                raise UserError(
+                    f"terms: reward's crop is {self.crop}; expected a multiple of {factor} up to {pixels}"
+                )
 
     def build(self) -> Term:
         """The term, with its rewards loaded. Raises UserError where the weights of one cannot be had."""
-        from distill.objectives.reward_loss import Judged, RewardTerm
+        from distill.objectives.reward_loss import RewardTerm, WeightedReward
 
-        judged = [Judged(reward.name, reward.load(), reward.weight, reward.bounds) for reward in self.rewards]
+        judged = [
+            WeightedReward(reward.name, reward.load(), reward.weight, reward.bounds)
+            for reward in self.rewards
+        ]
         return RewardTerm(judged, self.downscale, self.crop, self.checkpoint_decoder)
 
-    def outline(self) -> Term:
+    def meta(self) -> Term:
         """The term without its rewards' networks: what is left to count is the decoder."""
-        from distill.objectives.reward_loss import Brightness, Judged, RewardTerm
+        from distill.objectives.reward_loss import Brightness, RewardTerm, WeightedReward
 
-        return RewardTerm([Judged("brightness", Brightness())], self.downscale, self.crop, self.checkpoint_decoder)
+        return RewardTerm(
+            [WeightedReward("brightness", Brightness())], self.downscale, self.crop, self.checkpoint_decoder
+        )
 
     @property
     def left_out(self) -> tuple[str, ...]:

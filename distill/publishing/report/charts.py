@@ -85,13 +85,21 @@ summary { cursor: pointer } pre { max-height: 40rem; overflow: auto; padding: 1r
 def short(value: float, digits: int = 3) -> str:
     """A number as it reads in text and on axes: 1 234 567, 0.0412, 3e-5."""
     if abs(value) >= 10 ** (digits - 1) and math.isfinite(value):
-        return f"{value:,.0f}".replace(",", "\u202f")  # narrow no-break space: a comma is a decimal sign to half the readers
+        return f"{value:,.0f}".replace(
+            ",", "\u202f"
+        )  # narrow no-break space: a comma is a decimal sign to half the readers
     return f"{value + 0.0:.{digits}g}".replace("e-0", "e-")  # + 0.0 takes the sign off a zero
 
 
 def short_count(value: float, _: object = None) -> str:
     """A step or image count on an axis: 500, 20k, 1.5M."""
-    return f"{value / 1e6:g}M" if abs(value) >= 1e6 else f"{value / 1e3:g}k" if abs(value) >= 1e3 else f"{value:g}"
+    return (
+        f"{value / 1e6:g}M"
+        if abs(value) >= 1e6
+        else f"{value / 1e3:g}k"
+        if abs(value) >= 1e3
+        else f"{value:g}"
+    )
 
 
 def duration(seconds: float) -> str:
@@ -174,7 +182,9 @@ def curve(name: str, steps: Sequence[int], values: Sequence[float], smooth: bool
         axes = figure.add_subplot()
         if y.size:
             few = y.size < 6
-            faint: dict[str, Any] = {"alpha": 0.25, "linewidth": 0.9} if smooth and not few else {"linewidth": 1.7}
+            faint: dict[str, Any] = (
+                {"alpha": 0.25, "linewidth": 0.9} if smooth and not few else {"linewidth": 1.7}
+            )
             axes.plot(x, y, color=BLUE, marker="o" if few else "", markersize=3, **faint)
             set_axes(axes, y, log_from=10 if smooth else math.inf)
             if smooth and not few:
@@ -184,7 +194,9 @@ def curve(name: str, steps: Sequence[int], values: Sequence[float], smooth: bool
         return card(figure, f"curve of {name} over training", f"{name}|last {short(everything[-1])}{lost}")
 
 
-def monitored(text: str, steps: Sequence[int], values: Sequence[float], teacher: float | None, label: str) -> str:
+def monitored(
+    text: str, steps: Sequence[int], values: Sequence[float], teacher: float | None, label: str
+) -> str:
     """A distance measured during training, wide, with the teacher's as a dashed line where it is known."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(7.6, 2.9), layout="constrained")
@@ -192,17 +204,27 @@ def monitored(text: str, steps: Sequence[int], values: Sequence[float], teacher:
         axes.plot(steps, values, color=BLUE, linewidth=1.7, marker="o", markersize=3)
         if teacher is not None:
             axes.axhline(teacher, color=ORANGE, linewidth=1.2, linestyle=(0, (5, 3)))
-            axes.annotate(label, (0.01, teacher), (0, 4), ("axes fraction", "data"), "offset points", color=ORANGE)  # the curve starts far above
-        shown = np.asarray([value for value in [*values, teacher] if value is not None and math.isfinite(value)])
+            axes.annotate(
+                label, (0.01, teacher), (0, 4), ("axes fraction", "data"), "offset points", color=ORANGE
+            )  # the curve starts far above
+        shown = np.asarray(
+            [value for value in [*values, teacher] if value is not None and math.isfinite(value)]
+        )
         if shown.size:
             set_axes(axes, shown, log_from=4)
             low, high = axes.get_ylim()
-            axes.set_ylim(min(low, shown.min() / 1.15), max(high, shown.max() * 1.05))  # few points: none may fall outside
+            axes.set_ylim(
+                min(low, shown.min() / 1.15), max(high, shown.max() * 1.05)
+            )  # few points: none may fall outside
         return card(figure, "the distance over training", text, "wide")
 
 
 def reliability(
-    predicted: Sequence[float], observed: Sequence[float], real: Sequence[float], student: Sequence[float], exact: Sequence[float] = ()
+    predicted: Sequence[float],
+    observed: Sequence[float],
+    real: Sequence[float],
+    student: Sequence[float],
+    exact: Sequence[float] = (),
 ) -> str:
     """Predicted against observed log-ratio by bin, a point's area by the bin's samples, with the diagonal on which both agree, and the exact
     log-ratio where it is known."""
@@ -218,7 +240,12 @@ def reliability(
             axes.scatter(predicted, exact, 60, color=ORANGE, marker="x", zorder=4, label="exact")
             axes.legend(loc="upper left")
         alt = "the log-ratio observed over the one predicted"
-        return card(figure, alt, f"Predicted and observed|log-ratio in {len(predicted)} bins of the discriminator's logit", "wide")
+        return card(
+            figure,
+            alt,
+            f"Predicted and observed|log-ratio in {len(predicted)} bins of the discriminator's logit",
+            "wide",
+        )
 
 
 def time_bars(parts: Mapping[str, float]) -> str:
@@ -228,8 +255,15 @@ def time_bars(parts: Mapping[str, float]) -> str:
     with matplotlib.rc_context({**STYLE, "axes.grid": False, "ytick.color": INK}):
         figure = Figure(figsize=(7.6, 0.45 + 0.27 * len(ordered)), layout="constrained")
         axes = figure.add_subplot()
-        bars = axes.barh([name for name, _ in ordered], [seconds for _, seconds in ordered], color=BLUE, height=0.62)
-        axes.bar_label(bars, [f"{short(seconds)} s · {seconds / total:.1%}" for _, seconds in ordered], padding=5, color=GREY)
+        bars = axes.barh(
+            [name for name, _ in ordered], [seconds for _, seconds in ordered], color=BLUE, height=0.62
+        )
+        axes.bar_label(
+            bars,
+            [f"{short(seconds)} s · {seconds / total:.1%}" for _, seconds in ordered],
+            padding=5,
+            color=GREY,
+        )
         axes.set_xlim(0, 1.22 * max(parts.values()) or 1.0)
         axes.spines[["bottom", "left"]].set_visible(False)
         axes.xaxis.set_visible(False)

@@ -18,10 +18,22 @@ from distill.publishing.run_record import Run, numbers, read_run, student_cost, 
 from distill.storage.files import write_json, write_text
 
 STATS = {  # families of keys in stats.jsonl: the title of their section, and what to look for
-    "loss/": ("Losses", "Thick: running mean; faint: logged values. A distillation's losses need not fall; look for sudden jumps."),
-    "reward/": ("Rewards", "Means of the rewards that the student is aligned with; a steady rise that other scores do not share is hacking."),
-    "ratio/": ("Density ratio", "How the discriminator weighs student samples against the teacher's, as the objective uses it."),
-    "grad_norm/": ("Gradient norms", "Length of each network's gradient; a lasting rise announces divergence."),
+    "loss/": (
+        "Losses",
+        "Thick: running mean; faint: logged values. A distillation's losses need not fall; look for sudden jumps.",
+    ),
+    "reward/": (
+        "Rewards",
+        "Means of the rewards that the student is aligned with; a steady rise that other scores do not share is hacking.",
+    ),
+    "ratio/": (
+        "Density ratio",
+        "How the discriminator weighs student samples against the teacher's, as the objective uses it.",
+    ),
+    "grad_norm/": (
+        "Gradient norms",
+        "Length of each network's gradient; a lasting rise announces divergence.",
+    ),
     "lr/": ("Learning rates", "As the optimisers used them."),
 }
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"  # the browser fetches and runs nothing, whatever a run's files contain
@@ -29,29 +41,51 @@ POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"  # the b
 
 def story(run: Run, summary: dict[str, Any]) -> str:
     """The run in a paragraph of plain text, for a reader who was not there: only what its numbers support."""
-    train, student, teacher, sampling = (summary.get(key, {}) for key in ("train", "student", "teacher", "sampling"))
-    many = f"{short(sampling['teacher_evaluations'])} network evaluations" if "teacher_evaluations" in sampling else "many network evaluations"
+    train, student, teacher, sampling = (
+        summary.get(key, {}) for key in ("train", "student", "teacher", "sampling")
+    )
+    many = (
+        f"{short(sampling['teacher_evaluations'])} network evaluations"
+        if "teacher_evaluations" in sampling
+        else "many network evaluations"
+    )
     said = [f"This run trained a diffusion teacher: a network that makes an image in {many}."]
     if run.config.get("task") != "train_teacher":
         source = run.config.get("teacher")
         path = f", {source['path']}," if isinstance(source, dict) and "path" in source else ""
-        said = [f"This run distilled a diffusion teacher{path} that makes an image in {many} into a student that makes one in {student_cost(run)}."]
+        said = [
+            f"This run distilled a diffusion teacher{path} that makes an image in {many} into a student that makes one in {student_cost(run)}."
+        ]
         said += [f"The method is {summary['method']}."] if "method" in summary else []
     if "seconds" in train and "steps" in train:
         machine = f" on {run.meta['machine']}" if run.meta.get("machine") else ""
         images = f" over {short(train['images'])} images" if train.get("images") else ""
-        said.append(f"Training took {duration(train['seconds'])}{machine}: {short(train['steps'])} steps{images}.")
-    count = f"Over {short(run.evaluation['n'])} images" if numbers(run.evaluation).get("n") else "In the evaluation"
+        said.append(
+            f"Training took {duration(train['seconds'])}{machine}: {short(train['steps'])} steps{images}."
+        )
+    count = (
+        f"Over {short(run.evaluation['n'])} images"
+        if numbers(run.evaluation).get("n")
+        else "In the evaluation"
+    )
     ratio = student.get("fd_over_teacher")
     if ratio is not None:
-        verdict = "closer to them than" if ratio < 0.98 else "further from them than" if ratio > 1.02 else "as close to them as"
+        verdict = (
+            "closer to them than"
+            if ratio < 0.98
+            else "further from them than"
+            if ratio > 1.02
+            else "as close to them as"
+        )
         said.append(
             f"{count}, the student's Fréchet distance to the training images is {short(student[run.distance])} and the teacher's "
             f"{short(teacher[run.distance])}: the student is {verdict} its teacher, at {ratio:.2f} times the distance."
         )
     elif run.distance in student or run.distance in teacher:
         who = "student" if run.distance in student else "teacher"
-        said.append(f"{count}, the {who}'s Fréchet distance to the training images is {short(summary[who][run.distance])}.")
+        said.append(
+            f"{count}, the {who}'s Fréchet distance to the training images is {short(summary[who][run.distance])}."
+        )
     if "speedup" in sampling:
         said.append(f"The student makes images {short(sampling['speedup'])} times faster than the teacher.")
     return " ".join(said)
@@ -79,13 +113,22 @@ def images_of(run: Run) -> str:
     """Real, teacher and student grids side by side."""
     evaluations = numbers(run.evaluation.get("sampling")).get("teacher_evaluations")
     cost = f"{short(evaluations)} evaluations an image" if evaluations else "many evaluations an image"
-    captions = {"real": "Real|training images", "teacher": f"Teacher|{cost}", "student": f"Student|{student_cost(run)} an image"}
+    captions = {
+        "real": "Real|training images",
+        "teacher": f"Teacher|{cost}",
+        "student": f"Student|{student_cost(run)} an image",
+    }
     if run.config.get("task") == "train_teacher":
         del captions["student"]
-    found = {f"eval/{name}.png": charts.image(run.folder / "eval" / f"{name}.png", caption) for name, caption in captions.items()}
+    found = {
+        f"eval/{name}.png": charts.image(run.folder / "eval" / f"{name}.png", caption)
+        for name, caption in captions.items()
+    }
     absent = ", ".join(name for name, figure in found.items() if figure is None)
     row = "".join(figure for figure in found.values() if figure)
-    return (f'<div class="row">{row}</div>' if row else "") + (missing(f"There is no readable {absent}.", run.eval_command) if absent else "")
+    return (f'<div class="row">{row}</div>' if row else "") + (
+        missing(f"There is no readable {absent}.", run.eval_command) if absent else ""
+    )
 
 
 def monitor_of(run: Run) -> str:
@@ -103,7 +146,11 @@ def monitor_of(run: Run) -> str:
             teacher, label = series[f"teacher_{name}"][1][-1], "teacher, as many images"
         figures += charts.monitored(f"{name}|small-sample estimate, {size}", *series[name], teacher, label)
     note = "Few images bias a Fréchet distance upwards: read the course of this curve, and do not compare its height with the final results."
-    return f'<p class="note">{note}</p>{figures}' if figures else missing("No distance was measured during training.", run.train_command)
+    return (
+        f'<p class="note">{note}</p>{figures}'
+        if figures
+        else missing("No distance was measured during training.", run.train_command)
+    )
 
 
 def sweep_of(run: Run) -> str:
@@ -128,9 +175,17 @@ def statistics_of(run: Run) -> str:
     """A section of small multiples for each family of statistics."""
     sections = ""
     for prefix, (title, note) in STATS.items():
-        panels = "".join(charts.curve(name, *points, smooth=prefix != "lr/") for name, points in run.series(prefix).items())
-        sections += section(title, f'<p class="note">{note}</p><div class="row small">{panels}</div>') if panels else ""
-    return sections or section("Statistics", missing("There are no statistics in stats.jsonl.", run.train_command))
+        panels = "".join(
+            charts.curve(name, *points, smooth=prefix != "lr/") for name, points in run.series(prefix).items()
+        )
+        sections += (
+            section(title, f'<p class="note">{note}</p><div class="row small">{panels}</div>')
+            if panels
+            else ""
+        )
+    return sections or section(
+        "Statistics", missing("There are no statistics in stats.jsonl.", run.train_command)
+    )
 
 
 def calibration_of(run: Run) -> str:
@@ -138,7 +193,10 @@ def calibration_of(run: Run) -> str:
     if not run.calibration.get("predicted"):
         return ""
     note = "Points on the dashed line are right; a flatter course means a discriminator that is too sure. The larger a point, the more samples."
-    return section("Calibration of the density ratio", f'<p class="note">{note}</p>{charts.reliability(**run.calibration)}')
+    return section(
+        "Calibration of the density ratio",
+        f'<p class="note">{note}</p>{charts.reliability(**run.calibration)}',
+    )
 
 
 def time_of(run: Run) -> str:
@@ -147,7 +205,9 @@ def time_of(run: Run) -> str:
     rest = run.series("seconds").get("", ([], [0.0]))[1][-1] - sum(parts.values())
     if not parts:
         return missing("No times were logged.", run.train_command)
-    return charts.time_bars({**parts, "not accounted for": rest} if rest > 0.005 * sum(parts.values()) else parts)
+    return charts.time_bars(
+        {**parts, "not accounted for": rest} if rest > 0.005 * sum(parts.values()) else parts
+    )
 
 
 def samples_of(run: Run) -> str:
@@ -155,9 +215,15 @@ def samples_of(run: Run) -> str:
     paths = sorted((run.folder / "samples").glob("step-*.png"))
     count = min(6, len(paths))
     chosen = [paths[round(place * (len(paths) - 1) / max(1, count - 1))] for place in range(count)]
-    figures = [charts.image(path, f"Step {path.stem.removeprefix('step-').lstrip('0') or '0'}|") for path in chosen]
+    figures = [
+        charts.image(path, f"Step {path.stem.removeprefix('step-').lstrip('0') or '0'}|") for path in chosen
+    ]
     strip = "".join(figure for figure in figures if figure)
-    return f'<div class="row">{strip}</div>' if strip else missing("There are no sample grids in samples/.", run.train_command)
+    return (
+        f'<div class="row">{strip}</div>'
+        if strip
+        else missing("There are no sample grids in samples/.", run.train_command)
+    )
 
 
 def provenance_of(run: Run) -> str:
@@ -169,28 +235,44 @@ def provenance_of(run: Run) -> str:
     versions = run.meta.get("versions")
     facts = {key: run.meta[key] for key in ("command", "commit", "machine", "started") if run.meta.get(key)}
     facts |= versions if isinstance(versions, dict) else {}
-    rows = "".join(f"<dt>{escape(str(key))}</dt><dd>{escape(str(value))}</dd>" for key, value in facts.items())
+    rows = "".join(
+        f"<dt>{escape(str(key))}</dt><dd>{escape(str(value))}</dd>" for key, value in facts.items()
+    )
     absent = missing("There is no meta.json: versions, commit and machine are not known.", run.train_command)
     return config + (f'<dl class="facts">{rows}</dl>' if rows else absent)
 
 
 def glossary_of(run: Run) -> str:
     """What each number is; empty where none was measured."""
-    return section("How to read the numbers", glossary(run.evaluation, run.distance)) if results_table(run.evaluation, run.distance) else ""
+    return (
+        section("How to read the numbers", glossary(run.evaluation, run.distance))
+        if results_table(run.evaluation, run.distance)
+        else ""
+    )
 
 
 def results_of(run: Run) -> str:
     """What was measured at the end, and under which conditions."""
     table = results_table(run.evaluation, run.distance)
     if not table:
-        return section("Results", missing("There is no eval.json: this run has not been evaluated.", run.eval_command))
+        return section(
+            "Results", missing("There is no eval.json: this run has not been evaluated.", run.eval_command)
+        )
     reference = run.evaluation.get("reference")
     # Without its conditions a number cannot be compared.
     known = reference if isinstance(reference, dict) else {}
-    conditions = run.evaluation | {key: known[key] for key in ("train_images", "held_out_images", "classifier_accuracy") if key in known}
+    conditions = run.evaluation | {
+        key: known[key] for key in ("train_images", "held_out_images", "classifier_accuracy") if key in known
+    }
     conditions |= {"memorised by real images": known["memorised"]} if "memorised" in known else {}
-    stated = ", ".join(f"{key} {value}" for key, value in conditions.items() if key != run.distance and isinstance(value, str | int | float))
-    return section("Results", f'{table}{doubts(run.evaluation)}<p class="note">Evaluated with {escape(stated)}.</p>')
+    stated = ", ".join(
+        f"{key} {value}"
+        for key, value in conditions.items()
+        if key != run.distance and isinstance(value, str | int | float)
+    )
+    return section(
+        "Results", f'{table}{doubts(run.evaluation)}<p class="note">Evaluated with {escape(stated)}.</p>'
+    )
 
 
 def page(run: Run, summary: dict[str, Any]) -> str:
@@ -198,7 +280,9 @@ def page(run: Run, summary: dict[str, Any]) -> str:
     title = escape(summary["name"])
     lost = f"Line {', '.join(map(str, run.unreadable))} of stats.jsonl is not a whole record and was skipped; a run killed while writing leaves one."
     preferred = told(run.folder / "preference.json", lambda: preference_of(run.folder, run.preference))
-    lead = told(run.folder, lambda: f'<p class="lead">{escape(story(run, summary))}</p>{tiles(summary, run.distance)}')
+    lead = told(
+        run.folder, lambda: f'<p class="lead">{escape(story(run, summary))}</p>{tiles(summary, run.distance)}'
+    )
     body = [
         f"<header><h1>{title}</h1>{lead}</header>",
         f'<p class="missing">{lost}</p>' if run.unreadable else "",
@@ -240,7 +324,11 @@ class Parser(argparse.ArgumentParser):
 
 def main(arguments: list[str]) -> None:
     """Write both files of a run and print its summary."""
-    parser = Parser(prog="python -m distill report", description="Write report.html and summary.json of a run.", allow_abbrev=False)
+    parser = Parser(
+        prog="python -m distill report",
+        description="Write report.html and summary.json of a run.",
+        allow_abbrev=False,
+    )
     parser.add_argument("run", type=Path, help="folder of the run, such as runs/<name>")
     run_dir = parser.parse_args(arguments).run
     print(f"wrote {write_report(run_dir)} and {write_summary(run_dir)}")

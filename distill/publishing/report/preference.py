@@ -17,7 +17,10 @@ def preference_of(folder: Path, preference: Mapping[str, Any]) -> str:
     if not isinstance(scores, Mapping) or not scores:
         return ""
     sheets = [
-        charts.image(folder / Path(str(score.get("sheet"))).name, f"{score['title']}|best, median and worst prompts") for score in scores.values()
+        charts.image(
+            folder / Path(str(score.get("sheet"))).name, f"{score['title']}|best, median and worst prompts"
+        )
+        for score in scores.values()
     ]
     figures = "".join(figure.replace("<figure>", '<figure class="wide">', 1) for figure in sheets if figure)
     return f'<p class="note">{escape(_conditions(preference))}</p>{_totals(preference)}{_by_category(preference)}{figures}'
@@ -28,10 +31,14 @@ def _conditions(preference: Mapping[str, Any]) -> str:
     prompts = preference["prompts"]
     departures = f", {'; '.join(prompts['departures'])}" if prompts["departures"] else ""
     each = "an image each" if preference["per_prompt"] == 1 else f"{preference['per_prompt']} images each"
-    against = f", against {preference['against']['of']} on the same prompts" if "against" in preference else ""
+    against = (
+        f", against {preference['against']['of']} on the same prompts" if "against" in preference else ""
+    )
     conventions = " ".join(dict.fromkeys(str(score["convention"]) for score in preference["scores"].values()))
     error = f"± is the standard error, of {preference['independent']} independent draws"
-    stated = f"Means over {prompts['count']} prompts of {prompts['set']}{departures}, {each}{against}; {error}."
+    stated = (
+        f"Means over {prompts['count']} prompts of {prompts['set']}{departures}, {each}{against}; {error}."
+    )
     return f"{stated} {conventions} {' '.join(f'Note: {note}.' for note in preference['notes'])}".strip()
 
 
@@ -44,7 +51,10 @@ def _totals(preference: Mapping[str, Any]) -> str:
             cells = [_with_error(score["mean"], score["standard_error"], scale)]
             if paired:
                 second = score["against"]
-                cells += [_with_error(second["mean"], second["standard_error"], scale), _wins(second) if scale == 1 else ""]
+                cells += [
+                    _with_error(second["mean"], second["standard_error"], scale),
+                    _wins(second) if scale == 1 else "",
+                ]
             rows.append((name, cells))
     return _table("Score", ["This run", *(["The other", "Wins [95 %]"] if paired else [])], rows)
 
@@ -55,15 +65,29 @@ def _by_category(preference: Mapping[str, Any]) -> str:
     categories = scores[0]["by_category"]
     if len(categories) < 2:
         return ""
-    write = (lambda one: _wins(one["against"])) if "against" in preference else (lambda one: _with_error(one["mean"], one["standard_error"]))
-    rows = [(f"{name} ({one['count']})", [write(score["by_category"][name]) for score in scores]) for name, one in categories.items()]
-    return _table("Wins by category" if "against" in preference else "Mean by category", [score["title"] for score in scores], rows)
+    write = (
+        (lambda one: _wins(one["against"]))
+        if "against" in preference
+        else (lambda one: _with_error(one["mean"], one["standard_error"]))
+    )
+    rows = [
+        (f"{name} ({one['count']})", [write(score["by_category"][name]) for score in scores])
+        for name, one in categories.items()
+    ]
+    return _table(
+        "Wins by category" if "against" in preference else "Mean by category",
+        [score["title"] for score in scores],
+        rows,
+    )
 
 
 def _table(title: str, heads: list[str], rows: list[tuple[str, list[str]]]) -> str:
     head = f'<th scope="col" style="padding-left: 0; text-align: left">{escape(title)}</th>'
     head += "".join(f'<th scope="col">{escape(name)}</th>' for name in heads)
-    body = "".join(f'<tr><th scope="row">{escape(name)}</th>{"".join(f"<td>{escape(cell)}</td>" for cell in cells)}</tr>' for name, cells in rows)
+    body = "".join(
+        f'<tr><th scope="row">{escape(name)}</th>{"".join(f"<td>{escape(cell)}</td>" for cell in cells)}</tr>'
+        for name, cells in rows
+    )
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table><p></p>"
 
 

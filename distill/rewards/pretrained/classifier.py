@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from distill.config.errors import UserError
 from distill.networks.folder import CONFIG, FORMAT, WEIGHTS, build_network, read_description
 from distill.rewards import labels_of
-from distill.rewards.pretrained.preprocessing import Preparation
+from distill.rewards.pretrained.preprocessing import Preprocessing
 from distill.rewards.pretrained.weights import describe_config
 from distill.storage.files import read_mapping, write_json
 from distill.storage.tensors import load_weights, save_tensors
@@ -33,7 +33,9 @@ class ClassifierConfig:
 
     def __post_init__(self) -> None:
         if self.resolution % 2 ** len(self.widths):
-            raise ValueError(f"resolution {self.resolution} does not halve {len(self.widths)} times, as {len(self.widths)} widths say")
+            raise ValueError(
+                f"resolution {self.resolution} does not halve {len(self.widths)} times, as {len(self.widths)} widths say"
+            )
 
 
 class Classifier(nn.Module):
@@ -64,14 +66,16 @@ class Classifier(nn.Module):
     def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k"]:
         """The logits. Raises UserError for images of another shape."""
         if images.shape[1:] != self.image_shape:
-            raise UserError(f"classifier: images of {tuple(images.shape[1:])}; expected {self.image_shape} as the network's")
+            raise UserError(
+                f"classifier: images of {tuple(images.shape[1:])}; expected {self.image_shape} as the network's"
+            )
         return self.head(self.body(images.clamp(-1, 1)).flatten(1))
 
 
 class PublishedClassifier(nn.Module):
     """Images (b, c, h, w) in [-1, 1] -> logits (b, k), by an image classifier of transformers with its own preparation."""
 
-    def __init__(self, network: Any, preparation: Preparation) -> None:
+    def __init__(self, network: Any, preparation: Preprocessing) -> None:
         super().__init__()
         self.network, self.preparation = network, preparation
 
@@ -80,7 +84,10 @@ class PublishedClassifier(nn.Module):
 
     def describe(self) -> dict[str, Any]:
         """Return its sizes and the preparation, as plain data."""
-        return {"vision": describe_config(self.network.config), "preparation": dataclasses.asdict(self.preparation)}
+        return {
+            "vision": describe_config(self.network.config),
+            "preparation": dataclasses.asdict(self.preparation),
+        }
 
 
 class LabelLogProbability(Reward):
@@ -108,12 +115,22 @@ def is_own(folder: Path) -> bool:
 
 def save_classifier(network: Classifier, folder: Path, made: dict[str, Any]) -> None:
     """Write a classifier into an existing folder, with how it was `made` and what it is worth."""
-    write_json(folder / CONFIG, {"format": FORMAT, "kind": KIND, "network": {"class": "Classifier", **network.describe()}, "made": made})
+    write_json(
+        folder / CONFIG,
+        {
+            "format": FORMAT,
+            "kind": KIND,
+            "network": {"class": "Classifier", **network.describe()},
+            "made": made,
+        },
+    )
     save_tensors(folder / WEIGHTS, network.state_dict())
 
 
 def load_classifier(folder: Path) -> Classifier:
     """Open a classifier of our own. Raises UserError where the folder holds something else."""
-    network = build_network(read_description(folder, KIND)["network"], folder / CONFIG, {Classifier.__name__: __name__})
+    network = build_network(
+        read_description(folder, KIND)["network"], folder / CONFIG, {Classifier.__name__: __name__}
+    )
     load_weights(network, folder / WEIGHTS)
     return network

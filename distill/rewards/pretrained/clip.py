@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from distill.rewards import prompts_of
-from distill.rewards.pretrained.preprocessing import Preparation
+from distill.rewards.pretrained.preprocessing import Preprocessing
 from distill.rewards.pretrained.tokens import PromptTokens
 from distill.rewards.pretrained.weights import describe_config
 from distill.types import Condition, Reward
@@ -21,16 +21,25 @@ from distill.types import Condition, Reward
 class ImageEmbedding(nn.Module):
     """Images (b, c, h, w) in [-1, 1] -> unit vectors (b, d), by the vision half of a `CLIPModel`."""
 
-    def __init__(self, clip: Any, preparation: Preparation) -> None:
+    def __init__(self, clip: Any, preparation: Preprocessing) -> None:
         super().__init__()
-        self.network, self.projection, self.preparation = clip.vision_model, clip.visual_projection, preparation
+        self.network, self.projection, self.preparation = (
+            clip.vision_model,
+            clip.visual_projection,
+            preparation,
+        )
 
     def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d"]:
-        return F.normalize(self.projection(self.network(pixel_values=self.preparation(images)).pooler_output), dim=1)
+        return F.normalize(
+            self.projection(self.network(pixel_values=self.preparation(images)).pooler_output), dim=1
+        )
 
     def describe(self) -> dict[str, Any]:
         """Return the network's sizes and the preparation, as plain data."""
-        return {"vision": describe_config(self.network.config), "preparation": dataclasses.asdict(self.preparation)}
+        return {
+            "vision": describe_config(self.network.config),
+            "preparation": dataclasses.asdict(self.preparation),
+        }
 
 
 class PromptEmbedding(nn.Module):
@@ -43,8 +52,12 @@ class PromptEmbedding(nn.Module):
 
     @torch.no_grad()
     def forward(self, prompts: Sequence[str]) -> Float[Tensor, "b d"]:
-        tokens, counts = (part.to(self.projection.weight.device) for part in self.tokens(prompts, self.most_tokens))
-        return F.normalize(self.projection(self.network(input_ids=tokens, attention_mask=counts).pooler_output), dim=1)
+        tokens, counts = (
+            part.to(self.projection.weight.device) for part in self.tokens(prompts, self.most_tokens)
+        )
+        return F.normalize(
+            self.projection(self.network(input_ids=tokens, attention_mask=counts).pooler_output), dim=1
+        )
 
     def describe(self) -> dict[str, Any]:
         """Return the network's sizes and the hash of the tokenizer, as plain data."""
@@ -63,7 +76,7 @@ class Similarity(Reward):
         name: str,
         clip: Any,
         tokens: PromptTokens,
-        preparation: Preparation,
+        preparation: Preprocessing,
         scale: float | None,
         least: float | None = None,
         prefix: str = "",
@@ -81,4 +94,10 @@ class Similarity(Reward):
 
     def describe(self) -> dict[str, Any]:
         """Return what decides the reward besides the weights of the two halves; the scale may be a weight that belongs to neither."""
-        return {**self.image.describe(), **self.text.describe(), "scale": self.scale, "least": self.least, "prefix": self.prefix}
+        return {
+            **self.image.describe(),
+            **self.text.describe(),
+            "scale": self.scale,
+            "least": self.least,
+            "prefix": self.prefix,
+        }

@@ -13,15 +13,21 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from distill.rewards import prompts_of
-from distill.rewards.pretrained.preprocessing import Preparation
+from distill.rewards.pretrained.preprocessing import Preprocessing
 from distill.rewards.pretrained.score_head import ScoreHead
 from distill.rewards.pretrained.tokens import PublishedTokens
-from distill.rewards.pretrained.weights import Origin, describe_config, load_renamed, outline, read_state
+from distill.rewards.pretrained.weights import (
+    PublishedWeight,
+    describe_config,
+    load_renamed,
+    meta,
+    read_state,
+)
 from distill.types import Condition, Reward
 
 MEAN, DEVIATION = 0.16717362830052426, 1.0333394966054072
 """Of the head's output over the authors' data."""
-MOST_TOKENS = 35
+MAX_TOKENS = 35
 SPECIAL_TOKENS = ["[DEC]", "[ENC]"]
 """What BLIP adds to BERT's words, in this order. ImageReward's own prompts begin with [CLS] all the same."""
 VISION = {
@@ -37,7 +43,10 @@ VISION = {
     "mlp.fc2": "mlp.fc2",
 }
 LAYER = re.compile(r"(?:encoder\.layers\.(?P<number>\d+)\.)?(?P<layer>.+?)(?P<kind>\.weight|\.bias)?")
-UNUSED = ("blip.text_encoder.embeddings.position_ids", *(f"blip.{half}_proj.{kind}" for half in ("vision", "text") for kind in ("weight", "bias")))
+UNUSED = (
+    "blip.text_encoder.embeddings.position_ids",
+    *(f"blip.{half}_proj.{kind}" for half in ("vision", "text") for kind in ("weight", "bias")),
+)
 """What the published file holds besides: counted positions, and the projections of BLIP's contrastive loss."""
 
 
@@ -45,7 +54,12 @@ def blip_large() -> tuple[Any, Any]:
     """Sizes of BLIP-large as ImageReward has it: of its vision, with timm's epsilon, and of its text, with BERT's twelve heads."""
     from transformers import BlipTextConfig, BlipVisionConfig
 
-    width = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16}
+    width = {
+        "hidden_size": 1024,
+        "intermediate_size": 4096,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 16,
+    }
     vision = BlipVisionConfig(**width, image_size=224, patch_size=16, layer_norm_eps=1e-6)
     text = BlipTextConfig(encoder_hidden_size=1024, num_attention_heads=12, vocab_size=30524)
     return vision, text
@@ -66,41 +80,52 @@ class ImageReward(Reward):
         self.head = ScoreHead(text.hidden_size)
         tokenizer.add_tokens(SPECIAL_TOKENS, special_tokens=True)
         self.prompt_tokens = PublishedTokens(tokenizer, "max_length")
-        self.preparation = Preparation((vision.image_size,) * 2, vision.image_size, rounds_middle=True)
+        self.preparation = Preprocessing((vision.image_size,) * 2, vision.image_size, rounds_middle=True)
 
     def forward(self, images: Float[Tensor, "b c h w"], cond: Condition) -> Float[Tensor, " b"]:
         """The reward. Raises UserError where the condition has no prompts."""
-        tokens, mask = (part.to(images.device) for part in self.tokens(prompts_of(cond, len(images), "imagereward")))
+        tokens, mask = (
+            part.to(images.device) for part in self.tokens(prompts_of(cond, len(images), "imagereward"))
+        )
         seen = self.vision(pixel_values=self.preparation(images)).last_hidden_state
         everywhere = torch.ones(seen.shape[:2], dtype=torch.long, device=seen.device)
-        read = self.text(input_ids=tokens, attention_mask=mask, encoder_hidden_states=seen, encoder_attention_mask=everywhere)
+        read = self.text(
+            input_ids=tokens,
+            attention_mask=mask,
+            encoder_hidden_states=seen,
+            encoder_attention_mask=everywhere,
+        )
         return (self.head(read.last_hidden_state[:, 0]) - MEAN) / DEVIATION
 
     def tokens(self, prompts: Sequence[str]) -> tuple[Int64[Tensor, "b n"], Int64[Tensor, "b n"]]:
         """The prompts' tokens, [CLS] first, padded and truncated to 35, and which of them count."""
-        return self.prompt_tokens(prompts, MOST_TOKENS)
+        return self.prompt_tokens(prompts, MAX_TOKENS)
 
     def describe(self) -> dict[str, Any]:
         """Return what decides the reward besides its weights."""
         sizes = {"vision": describe_config(self.vision.config), "text": describe_config(self.text.config)}
-        return {**sizes, "preparation": dataclasses.asdict(self.preparation), "tokenizer_sha256": self.prompt_tokens.sha256()}
+        return {
+            **sizes,
+            "preparation": dataclasses.asdict(self.preparation),
+            "tokenizer_sha256": self.prompt_tokens.sha256(),
+        }
 
 
 def read_image_reward(path: Path, tokenizer: Any) -> ImageReward:
     """ImageReward with the weights of the authors' file. Raises UserError, naming the first weight that differs, where it is another network's."""
-    network = outline(lambda: ImageReward(blip_large(), tokenizer))
+    network = meta(lambda: ImageReward(blip_large(), tokenizer))
     return load_renamed(network, read_state(path), origin, path, UNUSED)
 
 
-def origin(name: str) -> Origin:
+def origin(name: str) -> PublishedWeight:
     """Where a weight stands in the authors' file: BLIP's own names, of which those of the text half are transformers' too."""
     half, _, rest = name.partition(".")
     if half == "head":
-        return Origin(f"mlp.{rest}")
+        return PublishedWeight(f"mlp.{rest}")
     if half == "text":
-        return Origin(f"blip.text_encoder.{rest}")
+        return PublishedWeight(f"blip.text_encoder.{rest}")
     found = LAYER.fullmatch(rest)
     if found is None:
         raise ValueError(f"{name} is no weight of ImageReward")
     block = "" if found["number"] is None else f"blocks.{found['number']}."
-    return Origin(f"blip.visual_encoder.{block}{VISION[found['layer']]}{found['kind'] or ''}")
+    return PublishedWeight(f"blip.visual_encoder.{block}{VISION[found['layer']]}{found['kind'] or ''}")

@@ -6,22 +6,32 @@ import re
 from pathlib import Path
 from typing import Any
 
-from distill.rewards.pretrained.weights import Origin, load_renamed, outline, read_state
+from distill.rewards.pretrained.weights import PublishedWeight, load_renamed, meta, read_state
 
 WHOLE = {
-    "logit_scale": Origin("logit_scale"),
-    "visual_projection.weight": Origin("visual.proj", transposed=True),
-    "text_projection.weight": Origin("text_projection", transposed=True),
-    "vision_model.embeddings.class_embedding": Origin("visual.class_embedding"),
-    "vision_model.embeddings.patch_embedding.weight": Origin("visual.conv1.weight"),
-    "vision_model.embeddings.position_embedding.weight": Origin("visual.positional_embedding"),
-    "text_model.embeddings.token_embedding.weight": Origin("token_embedding.weight"),
-    "text_model.embeddings.position_embedding.weight": Origin("positional_embedding"),
+    "logit_scale": PublishedWeight("logit_scale"),
+    "visual_projection.weight": PublishedWeight("visual.proj", transposed=True),
+    "text_projection.weight": PublishedWeight("text_projection", transposed=True),
+    "vision_model.embeddings.class_embedding": PublishedWeight("visual.class_embedding"),
+    "vision_model.embeddings.patch_embedding.weight": PublishedWeight("visual.conv1.weight"),
+    "vision_model.embeddings.position_embedding.weight": PublishedWeight("visual.positional_embedding"),
+    "text_model.embeddings.token_embedding.weight": PublishedWeight("token_embedding.weight"),
+    "text_model.embeddings.position_embedding.weight": PublishedWeight("positional_embedding"),
 }
 """Names of transformers that stand for themselves."""
-NORMS = {"vision_model.pre_layrnorm": "visual.ln_pre", "vision_model.post_layernorm": "visual.ln_post", "text_model.final_layer_norm": "ln_final"}
+NORMS = {
+    "vision_model.pre_layrnorm": "visual.ln_pre",
+    "vision_model.post_layernorm": "visual.ln_post",
+    "text_model.final_layer_norm": "ln_final",
+}
 BLOCKS = {"vision_model": "visual.transformer.resblocks", "text_model": "transformer.resblocks"}
-LAYERS = {"layer_norm1": "ln_1", "layer_norm2": "ln_2", "mlp.fc1": "mlp.c_fc", "mlp.fc2": "mlp.c_proj", "self_attn.out_proj": "attn.out_proj"}
+LAYERS = {
+    "layer_norm1": "ln_1",
+    "layer_norm2": "ln_2",
+    "mlp.fc1": "mlp.c_fc",
+    "mlp.fc2": "mlp.c_proj",
+    "self_attn.out_proj": "attn.out_proj",
+}
 LAYER = re.compile(r"(?P<half>\w+)\.encoder\.layers\.(?P<number>\d+)\.(?P<layer>.+)\.(?P<kind>weight|bias)")
 
 
@@ -30,8 +40,22 @@ def vit_h_14() -> Any:
     from transformers import CLIPConfig
 
     shared = {"num_attention_heads": 16, "hidden_act": "gelu", "projection_dim": 1024}
-    text = {**shared, "hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "vocab_size": 49408, "max_position_embeddings": 77}
-    vision = {**shared, "hidden_size": 1280, "intermediate_size": 5120, "num_hidden_layers": 32, "image_size": 224, "patch_size": 14}
+    text = {
+        **shared,
+        "hidden_size": 1024,
+        "intermediate_size": 4096,
+        "num_hidden_layers": 24,
+        "vocab_size": 49408,
+        "max_position_embeddings": 77,
+    }
+    vision = {
+        **shared,
+        "hidden_size": 1280,
+        "intermediate_size": 5120,
+        "num_hidden_layers": 32,
+        "image_size": 224,
+        "patch_size": 14,
+    }
     ends = {"bos_token_id": 49406, "eos_token_id": 49407, "pad_token_id": 49407}
     return CLIPConfig(text_config={**text, **ends}, vision_config=vision, projection_dim=1024)
 
@@ -40,20 +64,23 @@ def read_open_clip(path: Path) -> Any:
     """A ViT-H/14 with the weights of open_clip's file. Raises UserError, naming the first weight that differs, where it is another network's."""
     from transformers import CLIPModel
 
-    return load_renamed(outline(lambda: CLIPModel(vit_h_14())), read_state(path), origin, path)
+    return load_renamed(meta(lambda: CLIPModel(vit_h_14())), read_state(path), origin, path)
 
 
-def origin(name: str) -> Origin:
+def origin(name: str) -> PublishedWeight:
     """Where a weight of a `CLIPModel` stands in a file of open_clip's: queries, keys and values are one matrix there."""
     if name in WHOLE:
         return WHOLE[name]
     module, _, kind = name.rpartition(".")
     if module in NORMS:
-        return Origin(f"{NORMS[module]}.{kind}")
+        return PublishedWeight(f"{NORMS[module]}.{kind}")
     found = LAYER.fullmatch(name)
     if found is None:
         raise ValueError(f"{name} is no weight of a CLIPModel")
     block, layer = f"{BLOCKS[found['half']]}.{found['number']}", found["layer"]
     if layer in LAYERS:
-        return Origin(f"{block}.{LAYERS[layer]}.{kind}")
-    return Origin(f"{block}.attn.in_proj_{kind}", third=["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"].index(layer))
+        return PublishedWeight(f"{block}.{LAYERS[layer]}.{kind}")
+    return PublishedWeight(
+        f"{block}.attn.in_proj_{kind}",
+        third=["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"].index(layer),
+    )

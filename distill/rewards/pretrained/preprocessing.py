@@ -40,14 +40,20 @@ FILTERS: dict[int, Filter] = {2: "bilinear", 3: "bicubic"}
 UNIT = 2**22
 """Pillow's weights are whole multiples of 1/UNIT."""
 CLIP_MEAN, CLIP_DEVIATION = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-PROCESSORS = ("BitImageProcessor", "CLIPImageProcessor", "ConvNextImageProcessor", "DeiTImageProcessor", "ViTImageProcessor")
+PROCESSORS = (
+    "BitImageProcessor",
+    "CLIPImageProcessor",
+    "ConvNextImageProcessor",
+    "DeiTImageProcessor",
+    "ViTImageProcessor",
+)
 """Of transformers: those that resize, crop and normalise, and do nothing else."""
 WARPED_FROM = 384
 """Size from which ConvNeXt's images are warped into a square instead of cropped."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Preparation:
+class Preprocessing:
     """Resizes by Pillow's `filter`, crops or fills to `size` around the middle, and normalises.
 
     `resize` is (height, width), whatever the proportions, or the length that the `edge` gets, which keeps them. What is then larger than `size`,
@@ -72,13 +78,17 @@ class Preparation:
         exact = not (torch.is_grad_enabled() and images.requires_grad)
         with torch.autocast(images.device.type, enabled=False):
             x = images.to(dtype).expand(-1, 3, -1, -1)
-            levels = (to_levels(x) if exact else ((x + 1) * 127.5).clamp(0, 255)).double()  # in which sums of whole numbers are exact everywhere
+            levels = (
+                to_levels(x) if exact else ((x + 1) * 127.5).clamp(0, 255)
+            ).double()  # in which sums of whole numbers are exact everywhere
             size = self._resized_size(*images.shape[2:])
             if self.resampler == "pillow":
                 levels = resized(levels, size, self.filter, exact)
             else:
                 levels = resized_by_torch(levels, size, self.filter, self.resampler == "torch_antialiased")
-            mean, deviation = (levels.new_tensor(values)[:, None, None] for values in (self.mean, self.deviation))
+            mean, deviation = (
+                levels.new_tensor(values)[:, None, None] for values in (self.mean, self.deviation)
+            )
             return ((self._framed(levels) / 255 - mean) / deviation).to(dtype)
 
     def _resized_size(self, height: int, width: int) -> tuple[int, int]:
@@ -103,7 +113,9 @@ class Preparation:
         return levels
 
 
-def resized(levels: Float[Tensor, "*n h w"], size: tuple[int, int], kind: Filter, exact: bool) -> Float[Tensor, "*n s t"]:
+def resized(
+    levels: Float[Tensor, "*n h w"], size: tuple[int, int], kind: Filter, exact: bool
+) -> Float[Tensor, "*n s t"]:
     """Levels in 0..255 at (height, width) `size`: along the rows and then along the columns, clipped after each, as Pillow does.
 
     `exact` also rounds each to whole levels, as Pillow does with bytes; it expects whole levels in float64.
@@ -119,14 +131,20 @@ def resized(levels: Float[Tensor, "*n h w"], size: tuple[int, int], kind: Filter
     return levels
 
 
-def resized_by_torch(levels: Float[Tensor, "*n h w"], size: tuple[int, int], kind: Filter, antialias: bool) -> Float[Tensor, "*n s t"]:
+def resized_by_torch(
+    levels: Float[Tensor, "*n h w"], size: tuple[int, int], kind: Filter, antialias: bool
+) -> Float[Tensor, "*n s t"]:
     """Values at (height, width) `size` as `torch.nn.functional.interpolate` has them, `align_corners` false: neither rounded nor clipped.
 
     The sums are matrix products, whose gradient does not depend on the order in which a GPU adds, as that of `interpolate` does.
     """
     for dim, target in ((-1, size[1]), (-2, size[0])):
         if levels.shape[dim] != target:
-            weights = pillow_weights(levels.shape[dim], target, kind) if antialias else torch_weights(levels.shape[dim], target, kind)
+            weights = (
+                pillow_weights(levels.shape[dim], target, kind)
+                if antialias
+                else torch_weights(levels.shape[dim], target, kind)
+            )
             weights = weights.to(levels)
             levels = levels @ weights.T if dim == -1 else weights @ levels
     return levels
@@ -144,7 +162,9 @@ def _torch_weights(length: int, size: int, kind: Filter) -> np.ndarray:
     for place in range(size):
         centre = (place + 0.5) * length / size - 0.5
         taps = math.floor(centre) + np.arange(1 - reach, 1 + reach)
-        np.add.at(weights[place], taps.clip(0, length - 1), _kernel(np.abs(taps - centre), kind, CUBIC["torch"]))
+        np.add.at(
+            weights[place], taps.clip(0, length - 1), _kernel(np.abs(taps - centre), kind, CUBIC["torch"])
+        )
     return weights
 
 
@@ -176,10 +196,10 @@ def _kernel(x: np.ndarray, kind: Filter, a: float) -> np.ndarray:
     return np.where(x < 1, near, np.where(x < 2, far, 0))
 
 
-def read_preparation(source: str, flag: str) -> Preparation:
+def read_preparation(source: str, flag: str) -> Preprocessing:
     """The preparation that a published image processor stands for; `source` is a folder or a name on the hub.
 
-    Raises UserError, naming the flag, where there is none, or one that does more than a `Preparation` can.
+    Raises UserError, naming the flag, where there is none, or one that does more than a `Preprocessing` can.
     """
     import transformers
     from transformers.image_processing_base import ImageProcessingMixin
@@ -191,26 +211,47 @@ def read_preparation(source: str, flag: str) -> Preparation:
     named = str(described.get("image_processor_type") or described.get("feature_extractor_type"))
     name = named.removesuffix("Fast").removesuffix("Pil").replace("FeatureExtractor", "ImageProcessor")
     if name not in PROCESSORS:
-        raise UserError(f"{flag}: the image processor {named} of {source} is unknown; expected one of {', '.join(PROCESSORS)}")
+        raise UserError(
+            f"{flag}: the image processor {named} of {source} is unknown; expected one of {', '.join(PROCESSORS)}"
+        )
     kind = getattr(transformers, f"{name}Pil", None) or getattr(transformers, name)  # transformers 5 and 4
     processor = kind.from_dict(described)
-    plain = processor.do_resize and processor.do_rescale and abs(processor.rescale_factor * 255 - 1) < 1e-6 and processor.resample in FILTERS
+    plain = (
+        processor.do_resize
+        and processor.do_rescale
+        and abs(processor.rescale_factor * 255 - 1) < 1e-6
+        and processor.resample in FILTERS
+    )
     preparation = _of_processor(processor, name) if plain else None
     if preparation is None:
-        raise UserError(f"{flag}: the image processor of {source} is expected to resize by Pillow's bicubic or bilinear filter and rescale by 1/255")
+        raise UserError(
+            f"{flag}: the image processor of {source} is expected to resize by Pillow's bicubic or bilinear filter and rescale by 1/255"
+        )
     return preparation
 
 
-def _of_processor(processor: Any, name: str) -> Preparation | None:
+def _of_processor(processor: Any, name: str) -> Preprocessing | None:
     """None where the size of what comes out depends on what comes in."""
     given: Any = processor.size
     edge, exact = given.get("shortest_edge"), (given.get("height"), given.get("width"))
-    crop = (processor.crop_size["height"], processor.crop_size["width"]) if getattr(processor, "do_center_crop", False) else None
+    crop = (
+        (processor.crop_size["height"], processor.crop_size["width"])
+        if getattr(processor, "do_center_crop", False)
+        else None
+    )
     resize: int | tuple[int, int] = edge or exact
     if name == "ConvNextImageProcessor":
         crop = (edge, edge)
         resize = crop if edge >= WARPED_FROM else int(edge / processor.crop_pct)
     if crop is None and isinstance(resize, int):
         return None
-    mean, deviation = (processor.image_mean, processor.image_std) if processor.do_normalize else ((0.0,) * 3, (1.0,) * 3)
-    return Preparation(crop or exact, resize, filter=FILTERS[int(processor.resample)], mean=tuple(mean), deviation=tuple(deviation))
+    mean, deviation = (
+        (processor.image_mean, processor.image_std) if processor.do_normalize else ((0.0,) * 3, (1.0,) * 3)
+    )
+    return Preprocessing(
+        crop or exact,
+        resize,
+        filter=FILTERS[int(processor.resample)],
+        mean=tuple(mean),
+        deviation=tuple(deviation),
+    )

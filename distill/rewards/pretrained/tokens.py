@@ -28,7 +28,9 @@ anything else but white space."""
 class PromptTokens(Protocol):
     """Prompts -> their tokens (b, n), at most `most`, both ends among them, padded to one length; and which count."""
 
-    def __call__(self, prompts: Sequence[str], most: int) -> tuple[Int64[Tensor, "b n"], Int64[Tensor, "b n"]]: ...
+    def __call__(
+        self, prompts: Sequence[str], most: int
+    ) -> tuple[Int64[Tensor, "b n"], Int64[Tensor, "b n"]]: ...
 
     def sha256(self) -> str:
         """Hash of everything that decides the tokens."""
@@ -44,7 +46,9 @@ class PublishedTokens:
     def __init__(self, tokenizer: Any, padding: Literal[True, "max_length"] = True) -> None:
         self.tokenizer, self.padding = tokenizer, padding
 
-    def __call__(self, prompts: Sequence[str], most: int) -> tuple[Int64[Tensor, "b n"], Int64[Tensor, "b n"]]:
+    def __call__(
+        self, prompts: Sequence[str], most: int
+    ) -> tuple[Int64[Tensor, "b n"], Int64[Tensor, "b n"]]:
         # The tokenizer truncates: cut afterwards, a long prompt loses its end token, and every long prompt gets the
         # same embedding.
         settings = {"padding": self.padding, "truncation": True, "max_length": most, "return_tensors": "pt"}
@@ -76,7 +80,9 @@ class OpenClipTokens:
             raise UserError(f"{flag}: {source} holds a {type(tokenizer).__name__}; {expected}")
         self.words = _sha256([_rules(tokenizer), self.start, self.end])
 
-    def __call__(self, prompts: Sequence[str], most: int) -> tuple[Int64[Tensor, "b n"], Int64[Tensor, "b n"]]:
+    def __call__(
+        self, prompts: Sequence[str], most: int
+    ) -> tuple[Int64[Tensor, "b n"], Int64[Tensor, "b n"]]:
         rows = [[self.start, *self._within(prompt)[: most - 2], self.end] for prompt in prompts]
         longest = max(len(row) for row in rows)
         tokens = torch.tensor([row + [self.end] * (longest - len(row)) for row in rows])

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from distill.rewards.pretrained.classifier import Classifier
     from distill.types import DataSource
 
-MOST_NOISE = 0.4
+MAX_NOISE = 0.4
 """Standard deviation of the strongest noise that is added."""
 LEARNING_RATE, WEIGHT_DECAY = 2e-3, 1e-2
 BATCH_SIZE = 128
@@ -36,7 +36,9 @@ def train(data: DataSource, steps: int, seed: int = 0) -> Classifier:
 
     channels, height, width = data.image_shape
     if height != width or data.label_count < 2:
-        raise UserError(f"data: images of {height}x{width} with {data.label_count} labels; expected square ones with at least 2")
+        raise UserError(
+            f"data: images of {height}x{width} with {data.label_count} labels; expected square ones with at least 2"
+        )
     try:
         config = ClassifierConfig(height, channels, data.label_count)
     except ValueError as error:
@@ -45,10 +47,12 @@ def train(data: DataSource, steps: int, seed: int = 0) -> Classifier:
         torch.manual_seed(seed)
         network = Classifier(config)
         optimizer = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.5 + 0.5 * math.cos(math.pi * step / steps))
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: 0.5 + 0.5 * math.cos(math.pi * step / steps)
+        )
         for _ in range(steps):
             images, labels = _batch(data, torch.randint(len(data), (BATCH_SIZE,)).tolist())
-            noise = MOST_NOISE * torch.rand(BATCH_SIZE, 1, 1, 1) * torch.randn_like(images)
+            noise = MAX_NOISE * torch.rand(BATCH_SIZE, 1, 1, 1) * torch.randn_like(images)
             optimizer.zero_grad()
             cross_entropy(network(images + noise), labels).backward()
             optimizer.step()
@@ -97,11 +101,26 @@ def _data_settings(text: str) -> DataSettings:
 
 def main(arguments: list[str]) -> None:
     """Train a classifier, measure it on held-out images, and write it as a folder."""
-    parser = ArgumentParser("python -m distill train-classifier", "Train a small image classifier, for the reward `classifier`.")
-    parser.add_argument("data", help="labelled images, as under `data` in a run's file: digits, or '{name: image_folder, path: ..., ...}'")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new folder for config.json and model.safetensors")
-    parser.add_argument("--steps", type=int, default=800, help="updates, of 128 images each (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of everything random (default: %(default)s)")
+    parser = ArgumentParser(
+        "python -m distill train-classifier", "Train a small image classifier, for the reward `classifier`."
+    )
+    parser.add_argument(
+        "data",
+        help="labelled images, as under `data` in a run's file: digits, or '{name: image_folder, path: ..., ...}'",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="a new folder for config.json and model.safetensors",
+    )
+    parser.add_argument(
+        "--steps", type=int, default=800, help="updates, of 128 images each (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="seed of everything random (default: %(default)s)"
+    )
     options = parser.parse_args(arguments)
     at_least(options, steps=1, seed=0)
     if options.out.exists():
@@ -116,6 +135,8 @@ def main(arguments: list[str]) -> None:
     share = accuracy(network, held_out)
     made = {"data": settings.model_dump(mode="json"), "steps": options.steps, "seed": options.seed}
     with new_folder(options.out) as folder:
-        save_classifier(network, folder, {**made, "held_out_images": len(held_out), "held_out_accuracy": share})
+        save_classifier(
+            network, folder, {**made, "held_out_images": len(held_out), "held_out_accuracy": share}
+        )
     count = sum(parameter.numel() for parameter in network.parameters())
     print(f"{options.out}: {count:,} parameters, {share:.4f} of {len(held_out)} held-out images right")

@@ -44,7 +44,9 @@ def find_file(source: str, name: str, flag: str) -> Path:
             return _downloaded(f"{source}/{quote(name)}", name)
         return Path(hf_hub_download(source, name))
     except (OSError, ValueError, HfHubHTTPError) as error:
-        raise UserError(f"{flag}: {name} of {source} cannot be had ({first_line(error)}); expected a file, a folder or a name on the hub") from error
+        raise UserError(
+            f"{flag}: {name} of {source} cannot be had ({first_line(error)}); expected a file, a folder or a name on the hub"
+        ) from error
 
 
 def _downloaded(url: str, name: str) -> Path:
@@ -75,17 +77,23 @@ def read_pretrained(kind: Any, source: str, flag: str) -> Any:
         raise UserError(f"{flag}: {source} holds weights of another architecture: it has no {missing[0]}")
     if report["mismatched_keys"]:
         name, found, expected = min(report["mismatched_keys"])
-        raise UserError(f"{flag}: {source} holds weights of another architecture: {name} is {tuple(found)}; expected {tuple(expected)}")
+        raise UserError(
+            f"{flag}: {source} holds weights of another architecture: {name} is {tuple(found)}; expected {tuple(expected)}"
+        )
     return network
 
 
 def describe_config(config: Any) -> dict[str, Any]:
     """A configuration of transformers as plain data, without what says where it came from or which version wrote it."""
-    return {name: value for name, value in json.loads(config.to_json_string(use_diff=False)).items() if name not in PROVENANCE}
+    return {
+        name: value
+        for name, value in json.loads(config.to_json_string(use_diff=False)).items()
+        if name not in PROVENANCE
+    }
 
 
 @dataclasses.dataclass(frozen=True)
-class Origin:
+class PublishedWeight:
     """Where a weight stands in a published file: under which name, as which third of its rows, and whether transposed."""
 
     name: str
@@ -103,7 +111,7 @@ class Origin:
         return whole if self.third is None else (3 * whole[0], *whole[1:])
 
 
-def outline(build: Callable[[], Network]) -> Network:
+def meta(build: Callable[[], Network]) -> Network:
     """A network whose weights are on the meta device and whose other buffers are there: what `load_renamed` fills."""
     from accelerate import init_empty_weights
 
@@ -112,7 +120,11 @@ def outline(build: Callable[[], Network]) -> Network:
 
 
 def load_renamed(
-    network: Network, tensors: dict[str, Tensor], origin: Callable[[str], Origin], source: Path | str, unused: Collection[str] = ()
+    network: Network,
+    tensors: dict[str, Tensor],
+    origin: Callable[[str], PublishedWeight],
+    source: Path | str,
+    unused: Collection[str] = (),
 ) -> Network:
     """Give a network the published weights, in float32: `origin` of each of its names says where they stand. Those named `unused` may be there.
 
@@ -124,12 +136,19 @@ def load_renamed(
         published, shape = origins[name].name, origins[name].published_shape(weight.shape)
         found = tuple(tensors[published].shape) if published in tensors else "nothing"
         if found != shape:
-            raise UserError(f"{source}: weights of another architecture: {published} is {found}; expected {shape}")
+            raise UserError(
+                f"{source}: weights of another architecture: {published} is {found}; expected {shape}"
+            )
     known = {origin.name for origin in origins.values()} | set(unused)
     for published in tensors:
         if published not in known:
-            raise UserError(f"{source}: weights of another architecture: it has {published}, which the network has not")
-    network.load_state_dict({name: origin.of(tensors[origin.name]).float().contiguous() for name, origin in origins.items()}, assign=True)
+            raise UserError(
+                f"{source}: weights of another architecture: it has {published}, which the network has not"
+            )
+    network.load_state_dict(
+        {name: origin.of(tensors[origin.name]).float().contiguous() for name, origin in origins.items()},
+        assign=True,
+    )
     return network
 
 
@@ -140,6 +159,10 @@ def read_state(path: Path) -> dict[str, Tensor]:
     """
     content = read_weights(path)
     tensors = content.get("state_dict", content) if isinstance(content, dict) else content
-    if not isinstance(tensors, dict) or not tensors or not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
+    if (
+        not isinstance(tensors, dict)
+        or not tensors
+        or not all(isinstance(tensor, Tensor) for tensor in tensors.values())
+    ):
         raise UserError(f"{path}: holds a {type(content).__name__}; expected weights by name")
     return {name.removeprefix("module."): tensor for name, tensor in tensors.items()}

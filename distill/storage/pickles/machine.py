@@ -13,7 +13,7 @@ import pickletools
 from collections.abc import Callable, Mapping
 from typing import IO, Any, cast
 
-MOST_STEPS = 2_000_000
+MAX_STEPS = 2_000_000
 """Opcodes that a pickle may have. A network's has a few hundred for each of its layers; each may cost 200 bytes, of an empty set."""
 
 
@@ -46,7 +46,12 @@ class Machine:
         give_state: Callable[[Any, Any], None],
         persistent: Callable[[Any], Any] | None = None,
     ) -> None:
-        self.source, self.constructors, self.give_state, self.persistent = source, constructors, give_state, persistent
+        self.source, self.constructors, self.give_state, self.persistent = (
+            source,
+            constructors,
+            give_state,
+            persistent,
+        )
         self.stack: list[Any] = []
         self.below: list[list[Any]] = []  # what stood on the stack under each mark
         self.memo: dict[int, Any] = {}
@@ -54,8 +59,8 @@ class Machine:
     def run(self) -> Any:
         """The value that the pickle builds. Raises Refused, or one of the errors that broken data leads to."""
         for step, (opcode, argument, _) in enumerate(pickletools.genops(cast(IO[bytes], self.source))):
-            if step == MOST_STEPS:
-                raise Refused(f"has more than {MOST_STEPS} steps")
+            if step == MAX_STEPS:
+                raise Refused(f"has more than {MAX_STEPS} steps")
             name = opcode.name
             if name in ("GLOBAL", "INST"):
                 self._look_up(*str(argument).split(" ", 1))
@@ -90,7 +95,9 @@ class Machine:
         arguments, called = self.stack.pop(), self.stack.pop()
         constructor = self.constructors[called.text] if isinstance(called, Name) else None
         if constructor is None:
-            raise Refused(f"calls {called.text if isinstance(called, Name) else f'a {type(called).__name__}'}")
+            raise Refused(
+                f"calls {called.text if isinstance(called, Name) else f'a {type(called).__name__}'}"
+            )
         if not isinstance(arguments, tuple):
             raise TypeError("arguments are no tuple")
         self.stack.append(constructor(*arguments))
@@ -140,7 +147,9 @@ class Machine:
 
 def one_line(value: object) -> str:
     """Text of unknown origin, or an error about it, fit for a message; of any other value its kind."""
-    return ascii(str(value) if isinstance(value, (str, Exception)) else f"a {type(value).__name__}")[1:-1][:120]
+    return ascii(str(value) if isinstance(value, (str, Exception)) else f"a {type(value).__name__}")[1:-1][
+        :120
+    ]
 
 
 def keys(items: Any) -> set[str | int]:
@@ -159,7 +168,16 @@ def _key(value: Any) -> str | int:
 
 LITERALS = frozenset(
     [
-        *["BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"],
+        *[
+            "BININT",
+            "BININT1",
+            "BININT2",
+            "LONG1",
+            "BINFLOAT",
+            "BINUNICODE",
+            "SHORT_BINUNICODE",
+            "BINUNICODE8",
+        ],
         *["BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"],
     ]
 )

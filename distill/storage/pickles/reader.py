@@ -150,7 +150,9 @@ def give_state(target: Any, state: Any) -> None:
         raise Refused(f"gives a state to a {type(target).__name__}")
 
 
-def _tensor(storage: Any, offset: Any, size: Any, stride: Any, requires_grad: Any, hooks: Any, metadata: Any = None) -> Tensor:
+def _tensor(
+    storage: Any, offset: Any, size: Any, stride: Any, requires_grad: Any, hooks: Any, metadata: Any = None
+) -> Tensor:
     try:
         tensor = torch.as_strided(_a(Tensor, storage), size, stride, offset)
     except RuntimeError as error:
@@ -167,5 +169,7 @@ def _parameter(data: Any, requires_grad: Any, hooks: Any) -> Tensor:
 def _a(kind: Any, value: Any) -> Any:
     """The value, which is to be of this kind. Raises TypeError."""
     if not isinstance(value, kind):
-        raise TypeError(f"a {type(value).__name__} stands where a {getattr(kind, '__name__', 'bytes')} should")
+        raise TypeError(
+            f"a {type(value).__name__} stands where a {getattr(kind, '__name__', 'bytes')} should"
+        )
     return value

@@ -162,7 +162,12 @@ class _LegacyStorages:
 
 def _is_class(identity: Any) -> bool:
     """True for the id of a module's class, which the older format writes with the class's source; the source is not looked at."""
-    return isinstance(identity, tuple) and len(identity) == 4 and identity[0] == "module" and isinstance(identity[1], Name)
+    return (
+        isinstance(identity, tuple)
+        and len(identity) == 4
+        and identity[0] == "module"
+        and isinstance(identity[1], Name)
+    )
 
 
 def _describe(identity: Any, size: int) -> tuple[str, torch.dtype, int]:

@@ -29,7 +29,9 @@ def read_prompts(config: DistillRun, teacher: ImageModel) -> EncodedPrompts | No
             raise UserError("prompts: the teacher takes no text; expected null")
         return None
     prompts = settings.load(config.data.load("train") if config.data is not None else None)
-    return EncodedPrompts(prompts, teacher.encode_prompts, teacher.prompt_encoder_sha256(), settings.cache, settings.dropout)
+    return EncodedPrompts(
+        prompts, teacher.encode_prompts, teacher.prompt_encoder_sha256(), settings.cache, settings.dropout
+    )
 
 
 def build_networks(config: DistillRun, teacher: Denoiser, device: torch.device) -> Networks:
@@ -48,21 +50,30 @@ def build_networks(config: DistillRun, teacher: Denoiser, device: torch.device) 
 def build_generator(settings: GeneratorSettings, teacher: Denoiser) -> Generator:
     """The student before its first step: untrained, or `generator.init_from`. Raises UserError where the weights of that do not fit."""
     first, further = settings.init_noise_to_signal, settings.further_noise_to_signal
-    generator = settings.network.build(teacher, *((first, *further) if further is not None else teacher.spaced(first, settings.steps)))
+    generator = settings.network.build(
+        teacher,
+        *((first, *further) if further is not None else teacher.student_noise_levels(first, settings.steps)),
+    )
     if settings.init_from is None:
         return generator
     start = load_generator(settings.init_from)
     mine, theirs = first, getattr(start, "noise_to_signal", (first,))[0]
     if mine != theirs:
-        raise UserError(f"generator.init_noise_to_signal: is {mine:g}; expected {theirs:g} as in {settings.init_from}")
+        raise UserError(
+            f"generator.init_noise_to_signal: is {mine:g}; expected {theirs:g} as in {settings.init_from}"
+        )
     shapes = {name: tuple(value.shape) for name, value in generator.state_dict().items()}
     if shapes != {name: tuple(value.shape) for name, value in start.state_dict().items()}:
-        raise UserError(f"generator.init_from: {settings.init_from} holds a generator of another architecture than generator.network")
+        raise UserError(
+            f"generator.init_from: {settings.init_from} holds a generator of another architecture than generator.network"
+        )
     generator.load_state_dict(start.state_dict())
     return generator
 
 
-def build_critic(config: DistillRun, teacher: Denoiser, fake: Denoiser, device: torch.device) -> Critic | None:
+def build_critic(
+    config: DistillRun, teacher: Denoiser, fake: Denoiser, device: torch.device
+) -> Critic | None:
     """What gives the logits of the density ratio and of the adversarial term: a discriminator, the exact one, or none."""
     if config.ratio is not None and config.ratio.source == "exact":
         return ExactDiscriminator()
@@ -78,16 +89,18 @@ def exact_log_ratio(teacher: Denoiser, generator: Generator) -> LogRatio | None:
     return lambda x_t, t, cond: score.features(x_t, t, cond, ("log_ratio",))["log_ratio"]
 
 
-def build_method(config: DistillRun, device: torch.device, exact: LogRatio | None = None, outline: bool = False) -> Method:
+def build_method(
+    config: DistillRun, device: torch.device, exact: LogRatio | None = None, meta: bool = False
+) -> Method:
     """The mathematics that the configuration asks for. The exact log-ratio, where it is known, is what a discriminator's is compared with;
-    `outline` reads no weights for the terms."""
+    `meta` reads no weights for the terms."""
     return Method(
         objective=config.objective.build(),
         needs_graph=config.objective.needs_graph,
         objective_weight=config.objective.weight,
         ratio=config.ratio.build(config.objective).to(device) if config.ratio else None,
         ratio_start_step=config.ratio.start_step if config.ratio else 0,
-        terms=tuple(build_term(settings, device, outline) for settings in config.terms),
+        terms=tuple(build_term(settings, device, meta) for settings in config.terms),
         levels=config.generator.noise_levels,
         fake_levels=config.fake.noise_levels,
         guidance=Guidance(**config.guidance.model_dump()),
@@ -97,10 +110,18 @@ def build_method(config: DistillRun, device: torch.device, exact: LogRatio | Non
     )
 
 
-def build_term(settings: TermSettings, device: torch.device, outline: bool) -> WeightedTerm:
+def build_term(settings: TermSettings, device: torch.device, meta: bool) -> WeightedTerm:
     """A term of the generator's loss; the networks that it holds, if any, are frozen."""
-    term = settings.outline() if outline else settings.build()
+    term = settings.meta() if meta else settings.build()
     if isinstance(term, nn.Module):
         term.to(device).eval().requires_grad_(False)
     flags = (settings.needs_discriminator, settings.needs_sides)
-    return WeightedTerm(settings.name, term, settings.weight, settings.start_step, *flags, settings.warmup_steps, settings.noises_anew)
+    return WeightedTerm(
+        settings.name,
+        term,
+        settings.weight,
+        settings.start_step,
+        *flags,
+        settings.warmup_steps,
+        settings.noises_anew,
+    )

@@ -12,14 +12,24 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from distill.diffusion.guidance import Guidance, Sides, guided
+from distill.diffusion.guidance import CFGPrediction, Guidance, guided
 from distill.diffusion.noise_levels import NoiseLevels
 from distill.objectives.calibration import Calibration
 from distill.objectives.density_ratio import BatchLossRatio, DensityRatio
 from distill.objectives.gradient_penalty import GradientPenalty
-from distill.objectives.term import Student, Term
+from distill.objectives.term import Term, TermInputs
 from distill.training.batches import Batch, Noise
-from distill.types import Condition, Critic, Denoiser, Features, Generator, Objective, Scores, like, per_sample
+from distill.types import (
+    Condition,
+    Critic,
+    Denoiser,
+    Features,
+    Generator,
+    Objective,
+    Scores,
+    expand_like,
+    per_sample,
+)
 
 
 class Prediction(NamedTuple):
@@ -27,7 +37,7 @@ class Prediction(NamedTuple):
 
     x0: Tensor
     logits: Tensor | None
-    sides: Sides | None
+    sides: CFGPrediction | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,13 +49,31 @@ class Networks:
     generator: Generator
     discriminator: Critic | None = None
 
-    def predict(self, name: str, x_t: Tensor, t: Tensor, cond: Condition, guidance: float, both_sides: bool = False) -> Prediction:
+    def predict(
+        self, name: str, x_t: Tensor, t: Tensor, cond: Condition, guidance: float, both_sides: bool = False
+    ) -> Prediction:
         """What the network of that name makes of x_t."""
-        discriminator = self.discriminator if self.discriminator is not None and self.discriminator.reads == name else None
-        found = guided(getattr(self, name), x_t, t, cond, guidance, discriminator.depths if discriminator else (), both_sides)
+        discriminator = (
+            self.discriminator
+            if self.discriminator is not None and self.discriminator.reads == name
+            else None
+        )
+        found = guided(
+            getattr(self, name),
+            x_t,
+            t,
+            cond,
+            guidance,
+            discriminator.depths if discriminator else (),
+            both_sides,
+        )
         # Under mixed precision the networks answer in less than the losses are computed in.
         logits = discriminator(found.features).to(x_t.dtype) if discriminator else None
-        sides = None if found.sides is None else Sides(*(side.detach().to(x_t.dtype) for side in found.sides))
+        sides = (
+            None
+            if found.sides is None
+            else CFGPrediction(*(side.detach().to(x_t.dtype) for side in found.sides))
+        )
         return Prediction(found.x0.to(x_t.dtype), logits, sides)
 
     def features(self, discriminator: Critic, x_t: Tensor, t: Tensor, cond: Condition) -> Features:
@@ -116,7 +144,9 @@ Metrics = dict[str, Tensor]
 def frozen(*networks: nn.Module) -> Iterator[None]:
     """Within, the networks are in evaluation mode and their parameters need no gradient; their inputs still may."""
     modes = [(module, module.training) for network in networks for module in network.modules()]
-    trained = [parameter for network in networks for parameter in network.parameters() if parameter.requires_grad]
+    trained = [
+        parameter for network in networks for parameter in network.parameters() if parameter.requires_grad
+    ]
     for network in networks:
         network.eval().requires_grad_(False)
     try:
@@ -128,15 +158,19 @@ def frozen(*networks: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(True)
 
 
-def noised(networks: Networks, levels: NoiseLevels, x0: Tensor, u: Tensor, eps: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def add_noise(
+    networks: Networks, levels: NoiseLevels, x0: Tensor, u: Tensor, eps: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Noise x0 to the quantiles u: (x_t, t, alpha, sigma), the last two broadcasting against x0."""
     schedule = networks.teacher.schedule
     t = levels.t(u, schedule)
-    alpha, sigma = like(schedule.alpha(t), x0), like(schedule.sigma(t), x0)
+    alpha, sigma = expand_like(schedule.alpha(t), x0), expand_like(schedule.sigma(t), x0)
     return alpha * x0 + sigma * eps, t, alpha, sigma
 
 
-def fake_loss(networks: Networks, method: Method, batch: Batch, x0: Tensor, detailed: bool = False) -> tuple[Losses, Metrics]:
+def fake_loss(
+    networks: Networks, method: Method, batch: Batch, x0: Tensor, detailed: bool = False
+) -> tuple[Losses, Metrics]:
     """Denoising score matching on student samples x0 (b, ...), and the discriminator's loss, with its gradient penalty, if there is one.
 
     The score is weighted as the network's own prediction target implies. The discriminator tells real images from student samples, both noised
@@ -144,28 +178,34 @@ def fake_loss(networks: Networks, method: Method, batch: Batch, x0: Tensor, deta
     the exact one where that is known.
     """
     x0 = x0.detach()
-    x_t, t, _, _ = noised(networks, method.fake_levels, x0, batch.u_fake, batch.eps_fake)
+    x_t, t, _, _ = add_noise(networks, method.fake_levels, x0, batch.u_fake, batch.eps_fake)
     prediction, logits, _ = networks.predict("fake", x_t, t, batch.cond, method.guidance.fake_training)
-    weight = like(networks.fake.target_weight(t), x0)
+    weight = expand_like(networks.fake.target_weight(t), x0)
     losses = {"fake": (weight * (prediction - x0).square()).mean()}
     discriminator, real = networks.discriminator, batch.real
     if discriminator is None or real is None:
         return losses, {}
 
     if batch.discriminator_noise is not None:
-        x_t, t, _, _ = noised(networks, method.fake_levels, x0, batch.discriminator_noise.u, batch.discriminator_noise.eps)
+        x_t, t, _, _ = add_noise(
+            networks, method.fake_levels, x0, batch.discriminator_noise.u, batch.discriminator_noise.eps
+        )
         logits = None
     if logits is None:
         logits = networks.logits(discriminator, x_t, t, batch.cond)
     real_noise = batch.real_noise or Noise(batch.u_fake, batch.eps_real)
-    real_t, t_real, _, _ = noised(networks, method.fake_levels, real, real_noise.u, real_noise.eps)
+    real_t, t_real, _, _ = add_noise(networks, method.fake_levels, real, real_noise.u, real_noise.eps)
     if method.r1 is None:
         real_logits = networks.logits(discriminator, real_t, t_real, batch.cond)
     else:
         features = partial(networks.features, discriminator, t=t_real, cond=batch.cond)
-        real_logits, penalty = method.r1(features, discriminator, real_t, batch.eps)  # eps noises no image here: it is free to be the direction
+        real_logits, penalty = method.r1(
+            features, discriminator, real_t, batch.eps
+        )  # eps noises no image here: it is free to be the direction
         losses["r1"] = method.discriminator_weight * penalty.mean()
-    losses["discriminator"] = method.discriminator_weight * (F.softplus(logits) + F.softplus(-real_logits)).mean()
+    losses["discriminator"] = (
+        method.discriminator_weight * (F.softplus(logits) + F.softplus(-real_logits)).mean()
+    )
     metrics = {
         "discriminator/accuracy": torch.cat([logits < 0, real_logits > 0]).float().mean(),
         "discriminator/logit_real": real_logits.detach().mean(),
@@ -177,19 +217,27 @@ def fake_loss(networks: Networks, method: Method, batch: Batch, x0: Tensor, deta
     return losses, metrics
 
 
-def generator_loss(networks: Networks, method: Method, batch: Batch, x0: Tensor, step: int) -> tuple[Losses, Metrics]:
+def generator_loss(
+    networks: Networks, method: Method, batch: Batch, x0: Tensor, step: int
+) -> tuple[Losses, Metrics]:
     """The objective per image dimension plus the weighted terms, on student samples x0 (b, ...) with their graph.
 
     Both denoisers are to be frozen. They run without a graph unless the objective, or a term that reads the discriminator's logits, needs one.
     """
-    x_t, t, alpha, sigma = noised(networks, method.levels, x0, batch.u, batch.eps)
+    x_t, t, alpha, sigma = add_noise(networks, method.levels, x0, batch.u, batch.eps)
     terms = method.terms_at(step)
-    reads = networks.discriminator.reads if networks.discriminator and any(weighted.differentiates_logits for weighted in terms) else None
+    reads = (
+        networks.discriminator.reads
+        if networks.discriminator and any(weighted.differentiates_logits for weighted in terms)
+        else None
+    )
     both_sides = ("teacher",) if any(weighted.needs_sides for weighted in terms) else ()
     seen: dict[str, Prediction] = {}
     for name in ("teacher", "fake"):
         with torch.set_grad_enabled(method.needs_graph or reads == name):
-            prediction = networks.predict(name, x_t, t, batch.cond, getattr(method.guidance, name), name in both_sides)
+            prediction = networks.predict(
+                name, x_t, t, batch.cond, getattr(method.guidance, name), name in both_sides
+            )
         # A decoder's graph that nothing will differentiate is let go at once.
         seen[name] = prediction if method.needs_graph else prediction._replace(x0=prediction.x0.detach())
 
@@ -205,7 +253,15 @@ def generator_loss(networks: Networks, method: Method, batch: Batch, x0: Tensor,
     scale = method.objective_weight * ratio_scale
     losses = {"objective": scale * output.loss.mean() / x0[0].numel()}
     metrics = {name: value.mean() for name, value in output.metrics.items()}
-    student = Student(scores, batch.cond, logits, networks.generator, batch.pairs, seen["teacher"].sides, batch.places)
+    student = TermInputs(
+        scores,
+        batch.cond,
+        logits,
+        networks.generator,
+        batch.pairs,
+        seen["teacher"].sides,
+        batch.crop_positions,
+    )
     for weighted in terms:
         seen_by = student
         if weighted.noises_anew:
@@ -214,7 +270,11 @@ def generator_loss(networks: Networks, method: Method, batch: Batch, x0: Tensor,
         losses[weighted.name] = weighted.weight_at(step) * term.loss.mean()
         metrics |= {f"{weighted.name}/{name}": value.mean() for name, value in term.metrics.items()}
     if ratio is not None:
-        metrics |= {"ratio/log_ratio_mean": log_ratio.mean(), "ratio/log_ratio_std": log_ratio.std(correction=0), "ratio/scale": ratio.scale}
+        metrics |= {
+            "ratio/log_ratio_mean": log_ratio.mean(),
+            "ratio/log_ratio_std": log_ratio.std(correction=0),
+            "ratio/scale": ratio.scale,
+        }
     return losses, metrics
 
 
@@ -223,5 +283,5 @@ def _logits_of_own_noise(networks: Networks, method: Method, batch: Batch, x0: T
     discriminator, noise = networks.discriminator, batch.gan_noise
     if discriminator is None or noise is None:
         raise ValueError("terms: gan with own_noise needs a discriminator and noise for it")
-    x_t, t, _, _ = noised(networks, method.fake_levels, x0, noise.u, noise.eps)
+    x_t, t, _, _ = add_noise(networks, method.fake_levels, x0, noise.u, noise.eps)
     return networks.logits(discriminator, x_t, t, batch.cond)

@@ -44,9 +44,18 @@ class Distillation:
 
         parts = {"generator": config.generator, "fake": config.fake, "discriminator": config.discriminator}
         networks: dict[str, nn.Module | None] = {name: getattr(self.networks, name) for name in parts}
-        self.modules = {name: network for name, network in networks.items() if network is not None and any(True for _ in network.parameters())}
-        optimizers: dict[str, OptimizerSettings] = {name: part.optimizer for name, part in parts.items() if part is not None}
-        self.updaters = {name: Updater(name, network, optimizers[name], config.steps, accelerator) for name, network in self.modules.items()}
+        self.modules = {
+            name: network
+            for name, network in networks.items()
+            if network is not None and any(True for _ in network.parameters())
+        }
+        optimizers: dict[str, OptimizerSettings] = {
+            name: part.optimizer for name, part in parts.items() if part is not None
+        }
+        self.updaters = {
+            name: Updater(name, network, optimizers[name], config.steps, accelerator)
+            for name, network in self.modules.items()
+        }
         self.image_shape, self.label_count = self.teacher.pixel_shape, self.teacher.label_count
         if self.method.calibration is not None:
             self.modules["calibration"] = self.method.calibration
@@ -77,13 +86,19 @@ class Distillation:
         if self.method.calibration is not None:
             self.method.calibration.commit(self._sum)
             error = self.method.calibration.error() if detailed else None
-            metrics |= {"ratio/calibration_error": torch.tensor(error, device=self.accelerator.device)} if error is not None else {}
+            metrics |= (
+                {"ratio/calibration_error": torch.tensor(error, device=self.accelerator.device)}
+                if error is not None
+                else {}
+            )
         return metrics
 
     def sample(self, count: int, first_seed: int = 0) -> Tensor:
         """Images of the averaged generator, (count, c, h, w) on the CPU."""
         seeds = range(first_seed, first_seed + count)
-        cond = balanced_labels(count, self.label_count) if self.prompts is None else self.prompts.balanced(count)
+        cond = (
+            balanced_labels(count, self.label_count) if self.prompts is None else self.prompts.balanced(count)
+        )
         return sample_generator(self.ema.average, seeds, cond)
 
     def save(self, folder: Path) -> None:
@@ -98,7 +113,7 @@ class Distillation:
     def frozen_networks(self) -> list[nn.Module]:
         """The teacher and its parts, and what the terms hold."""
         terms = [term.term for term in self.method.terms if isinstance(term.term, nn.Module)]
-        return [self.teacher, *self.teacher.other_parts().values(), *terms]
+        return [self.teacher, *self.teacher.frozen_components().values(), *terms]
 
     def tables(self) -> dict[str, Any]:
         """The calibration of the discriminator, if there is one."""
@@ -112,7 +127,9 @@ class Distillation:
         settings = self.config.discriminator
         if settings is not None and settings.real == "teacher":
             return self.teacher_samples
-        if self.prompts is not None and settings is None:  # measured by, but not learnt from: their labels are no prompts
+        if (
+            self.prompts is not None and settings is None
+        ):  # measured by, but not learnt from: their labels are no prompts
             return None
         return self.config.data.load("train") if self.config.data is not None else None
 
@@ -120,7 +137,9 @@ class Distillation:
         """Over all processes."""
         return self.accelerator.reduce(total, reduction="sum")
 
-    def _update_fake(self, step: int, chunks: Sequence[Batch], keep_graph: bool, detailed: bool) -> tuple[Tensor, Metrics]:
+    def _update_fake(
+        self, step: int, chunks: Sequence[Batch], keep_graph: bool, detailed: bool
+    ) -> tuple[Tensor, Metrics]:
         metrics: Metrics = {}
         for chunk in chunks:
             with self.accelerator.autocast():
@@ -136,7 +155,9 @@ class Distillation:
                 metrics[f"grad_norm/{name}"] = self.updaters[name].update(step)
         return x0, metrics
 
-    def _update_generator(self, step: int, chunks: Sequence[Batch], x0: Tensor | None, detailed: bool) -> Metrics:
+    def _update_generator(
+        self, step: int, chunks: Sequence[Batch], x0: Tensor | None, detailed: bool
+    ) -> Metrics:
         metrics: Metrics = {}
         for chunk in chunks:
             with frozen(*[self.modules[name] for name in self.modules if name != "generator"]):
@@ -165,7 +186,11 @@ def gradient_sizes(losses: Losses, x0: Tensor) -> Metrics:
     """Norm of each loss's gradient with respect to the student's samples, for the losses that look at them."""
     grad = lambda loss: torch.autograd.grad(loss, x0, retain_graph=True, allow_unused=True)[0]  # noqa: E731
     gradients = {name: grad(loss) for name, loss in losses.items() if loss.requires_grad}
-    return {f"gradient_at_sample/{name}": gradient.norm() for name, gradient in gradients.items() if gradient is not None}
+    return {
+        f"gradient_at_sample/{name}": gradient.norm()
+        for name, gradient in gradients.items()
+        if gradient is not None
+    }
 
 
 def add_metrics(metrics: Metrics, losses: Losses, extra: Metrics, share: float) -> None:

@@ -42,33 +42,55 @@ class TeacherSamples:
     With `prompts` a label is the number of a prompt.
     """
 
-    def __init__(self, settings: TeacherSamplesSettings, source: Settings, teacher: Denoiser, prompts: EncodedPrompts | None = None) -> None:
-        self.path, self.count, self.sampler, self.prompts = settings.path, settings.count, settings.sampler, prompts
+    def __init__(
+        self,
+        settings: TeacherSamplesSettings,
+        source: Settings,
+        teacher: Denoiser,
+        prompts: EncodedPrompts | None = None,
+    ) -> None:
+        self.path, self.count, self.sampler, self.prompts = (
+            settings.path,
+            settings.count,
+            settings.sampler,
+            prompts,
+        )
         self.image_shape, self.label_count = teacher.image_shape, teacher.label_count
         self.description = {
             "format": FORMAT,
             "count": settings.count,
             "first_seed": FIRST_SEED,
             "sampler": settings.sampler.model_dump(mode="json"),
-            "teacher": source.model_dump(mode="json", exclude={"path", "attention"}),  # the same teacher may have moved
+            "teacher": source.model_dump(
+                mode="json", exclude={"path", "attention"}
+            ),  # the same teacher may have moved
             "teacher_sha256": weights_sha256(teacher),
         }
         if prompts is not None:
-            self.description["prompts_sha256"] = hashlib.sha256("\n".join([prompts.encoder, *prompts.prompts]).encode()).hexdigest()
+            self.description["prompts_sha256"] = hashlib.sha256(
+                "\n".join([prompts.encoder, *prompts.prompts]).encode()
+            ).hexdigest()
         self._refuse_other_samples()
 
     def draw(self, teacher: Denoiser) -> None:
         """Draw and store the shards that are not there yet, then hold all samples in memory. Raises UserError where they cannot be stored."""
         starts = range(0, self.count, SHARD)
-        shards = {self.path / f"{start:08d}.safetensors": range(start, min(start + SHARD, self.count)) for start in starts}
+        shards = {
+            self.path / f"{start:08d}.safetensors": range(start, min(start + SHARD, self.count))
+            for start in starts
+        }
         absent = {path: rows for path, rows in shards.items() if not path.is_file()}
         try:
             if absent:
                 write_json(self.path / INDEX, self.description)
-            for path, rows in tqdm(absent.items(), desc="teacher samples", unit="shard", disable=not sys.stderr.isatty()):
+            for path, rows in tqdm(
+                absent.items(), desc="teacher samples", unit="shard", disable=not sys.stderr.isatty()
+            ):
                 self._draw_shard(teacher, path, rows)
         except OSError as error:
-            raise UserError(f"teacher_samples.path: {self.path} cannot be written ({error.strerror})") from error
+            raise UserError(
+                f"teacher_samples.path: {self.path} cannot be written ({error.strerror})"
+            ) from error
         loaded = [load_sealed_tensors(path) for path in shards]
         stored = {name: torch.cat([shard[name] for shard in loaded]) for name in loaded[0]}
         self.stored = Pairs(stored["z"], Condition(stored.get("label")), stored["x"])
@@ -90,7 +112,9 @@ class TeacherSamples:
 
     def _draw_shard(self, teacher: Denoiser, path: Path, rows: range) -> None:
         seeds = [FIRST_SEED + row for row in rows]
-        label = balanced_labels(self.count, self.label_count if self.prompts is None else len(self.prompts)).label
+        label = balanced_labels(
+            self.count, self.label_count if self.prompts is None else len(self.prompts)
+        ).label
         label = None if label is None else label[rows.start : rows.stop]
         x = sample_teacher(teacher, seeds, self._condition(label), self.sampler, decode=False)
         tensors = {"z": seeded_noise(seeds, self.image_shape), "x": x}
@@ -101,7 +125,11 @@ class TeacherSamples:
         index = self.path / INDEX
         if not index.is_file():
             if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
-                raise UserError(f"teacher_samples.path: {self.path} is there and holds no samples; expected a new folder")
+                raise UserError(
+                    f"teacher_samples.path: {self.path} is there and holds no samples; expected a new folder"
+                )
             return
         for key, there, here in differences(read_mapping(index), self.description):
-            raise UserError(f"teacher_samples.path: {self.path} holds other samples: {key} is {there!r} there and {here!r} here; give another path")
+            raise UserError(
+                f"teacher_samples.path: {self.path} holds other samples: {key} is {there!r} there and {here!r} here; give another path"
+            )

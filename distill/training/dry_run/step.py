@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from distill.data.images import shown_count
-from distill.diffusion.sampling import most_at_once
+from distill.data.images import preview_count
+from distill.diffusion.sampling import max_batch_size
 from distill.networks.activation_checkpointing import CheckpointedBlock, Recompute, recompute
 from distill.training.batches import Batch, Noise
 from distill.training.distillation.build import build_method, build_networks
@@ -49,18 +49,23 @@ class Rehearsal:
 
 def rehearse_distillation(config: DistillRun, teacher: Denoiser, device: torch.device) -> Rehearsal:
     """Of a run whose teacher is on the device. Raises UserError as the run would."""
-    config = config.model_copy(update={"generator": config.generator.model_copy(update={"init_from": None})})  # the same sizes
-    networks, method = build_networks(config, teacher, device), build_method(config, device, outline=True)
+    config = config.model_copy(
+        update={"generator": config.generator.model_copy(update={"init_from": None})}
+    )  # the same sizes
+    networks, method = build_networks(config, teacher, device), build_method(config, device, meta=True)
     for term in method.terms if device.type == "meta" else ():
         for block in checkpointed_blocks(term.term):
             block.recompute = recompute_on_meta(config.precision == "bf16")
     batch = invent_batch(config, teacher, device, config.discriminator is not None, config.needs_pairs)
     own: dict[str, Any] = {name: Noise(batch.u, batch.eps) for name in config.own_noise}
     batch = dataclasses.replace(batch, **own)
-    z, autocast = torch.randn(len(batch), *networks.generator.noise_shape, device=device), config.precision == "bf16"
+    z, autocast = (
+        torch.randn(len(batch), *networks.generator.noise_shape, device=device),
+        config.precision == "bf16",
+    )
     parts: dict[str, nn.Module | None] = {
         "teacher": teacher,
-        **teacher.other_parts(),
+        **teacher.frozen_components(),
         "generator": networks.generator,
         "fake": networks.fake,
         "discriminator": networks.discriminator,
@@ -90,14 +95,28 @@ def rehearse_distillation(config: DistillRun, teacher: Denoiser, device: torch.d
         del updates["a fake update"]
     besides: dict[str, Callable[[], None]] = {"samples to look at": partial(look, networks.generator, batch)}
     if batch.real is not None and teacher.pixel_shape != teacher.image_shape:
-        besides["encoding real images"] = partial(encode, teacher, min(config.batch_size, most_at_once(teacher.pixel_shape)), device)
+        besides["encoding real images"] = partial(
+            encode, teacher, min(config.batch_size, max_batch_size(teacher.pixel_shape)), device
+        )
     models = (teacher, networks.generator, networks.fake)
     repeats = {name: config.fake.updates if "fake" in name else 1 for name in updates}
     # Micro-batches' samples are made anew for the generator's update.
     generations = repeats.get("a fake update", 0) + (len(batch) < config.batch_size or len(updates) == 1)
     passes = (partial(predict, teacher, batch), partial(generate, networks.generator, batch))
     untaken = generations * (networks.generator.evaluations - 1) / 2
-    return Rehearsal(built, models, learners, networks.generator, batch, updates, repeats, besides, *passes, generations, untaken)
+    return Rehearsal(
+        built,
+        models,
+        learners,
+        networks.generator,
+        batch,
+        updates,
+        repeats,
+        besides,
+        *passes,
+        generations,
+        untaken,
+    )
 
 
 def rehearse_teacher_training(config: TrainTeacherRun, network: Denoiser) -> Rehearsal:
@@ -111,31 +130,58 @@ def rehearse_teacher_training(config: TrainTeacherRun, network: Denoiser) -> Reh
             loss = denoising_loss(network, batch, config.noise_levels, config.label_dropout)
         differentiate({"teacher": loss}, [network])
 
-    return Rehearsal({"teacher": network}, [network], [network], network, batch, {"an update": update}, {"an update": 1}, {})
+    return Rehearsal(
+        {"teacher": network},
+        [network],
+        [network],
+        network,
+        batch,
+        {"an update": update},
+        {"an update": 1},
+        {},
+    )
 
 
-def invent_batch(config: RunSettings, network: Denoiser, device: torch.device, real: bool, pairs: bool) -> Batch:
+def invent_batch(
+    config: RunSettings, network: Denoiser, device: torch.device, real: bool, pairs: bool
+) -> Batch:
     """As many samples as one process would hold at once."""
     count = min(config.batch_size, config.micro_batch_size or config.batch_size)
-    image, u, cond = torch.randn(count, *network.image_shape, device=device), torch.full((count,), 0.5, device=device), Condition()
+    image, u, cond = (
+        torch.randn(count, *network.image_shape, device=device),
+        torch.full((count,), 0.5, device=device),
+        Condition(),
+    )
     if network.label_count:
         cond = Condition(torch.zeros(count, dtype=torch.int64, device=device))
     if network.takes_text:
-        given, none = ({name: torch.randn(rows, *shape, device=device) for name, shape in network.text_shapes().items()} for rows in (count, 1))
-        cond = Condition(text=Text(given, none))
-    made, places = Pairs(image, cond, image) if pairs else None, torch.full((count, 2), 0.5, device=device)
-    return Batch(image, cond, u, image, u, image, image if real else None, image, made, places)
+        given, unconditional = (
+            {name: torch.randn(rows, *shape, device=device) for name, shape in network.text_shapes().items()}
+            for rows in (count, 1)
+        )
+        cond = Condition(text=Text(given, unconditional))
+    made, crop_positions = (
+        Pairs(image, cond, image) if pairs else None,
+        torch.full((count, 2), 0.5, device=device),
+    )
+    return Batch(image, cond, u, image, u, image, image if real else None, image, made, crop_positions)
 
 
 def kernels(device: torch.device, autocast: bool) -> AbstractContextManager[object]:
     """Within, networks compute as they would, with or without bfloat16; on the meta device as they would on CUDA."""
-    return MetaKernels(autocast) if device.type == "meta" else torch.autocast(device.type, torch.bfloat16, enabled=autocast)
+    return (
+        MetaKernels(autocast)
+        if device.type == "meta"
+        else torch.autocast(device.type, torch.bfloat16, enabled=autocast)
+    )
 
 
 def checkpointed_blocks(term: object) -> Iterator[CheckpointedBlock]:
     """The blocks of a term that run again in the backward pass, whatever the run's activation checkpointing is."""
     modules = term.modules() if isinstance(term, nn.Module) else ()
-    return (module for module in modules if isinstance(module, CheckpointedBlock) and module.recompute is not None)
+    return (
+        module for module in modules if isinstance(module, CheckpointedBlock) and module.recompute is not None
+    )
 
 
 def recompute_on_meta(autocast: bool) -> Recompute:
@@ -169,10 +215,12 @@ def generate(generator: Generator, batch: Batch) -> None:
 @torch.no_grad()
 def look(generator: Generator, batch: Batch) -> None:
     """Make as many samples as a run makes at once for its grids."""
-    count = min(most_at_once(generator.pixel_shape), shown_count(generator.pixel_shape))
+    count = min(max_batch_size(generator.pixel_shape), preview_count(generator.pixel_shape))
     rows = torch.zeros(count, dtype=torch.int64, device=batch.z.device)
     with kernels(batch.z.device, autocast=False):
-        generator.decode(generator(torch.randn(count, *generator.noise_shape, device=batch.z.device), batch.cond[rows]))
+        generator.decode(
+            generator(torch.randn(count, *generator.noise_shape, device=batch.z.device), batch.cond[rows])
+        )
 
 
 @torch.no_grad()

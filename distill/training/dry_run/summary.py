@@ -14,7 +14,12 @@ from distill.networks.activation_checkpointing import checkpoint_activations, ch
 from distill.networks.diffusers.denoiser import DiffusersNetwork
 from distill.students import copy, lora
 from distill.training.dry_run.meter import Meter
-from distill.training.dry_run.step import Rehearsal, recompute_on_meta, rehearse_distillation, rehearse_teacher_training
+from distill.training.dry_run.step import (
+    Rehearsal,
+    recompute_on_meta,
+    rehearse_distillation,
+    rehearse_teacher_training,
+)
 from distill.training.settings import DistillRun, RunConfig, TrainTeacherRun
 from distill.training.teacher_training import build_teacher
 from distill.types import Denoiser
@@ -40,12 +45,16 @@ class Cost:
 
 def describe_run(config: RunConfig) -> str:
     """The networks of a run, its memory on one process and the work of one step, as text. Raises UserError as the run itself would."""
-    lines = _describe_teacher_run(config) if isinstance(config, TrainTeacherRun) else _describe_distillation(config)
+    lines = (
+        _describe_teacher_run(config)
+        if isinstance(config, TrainTeacherRun)
+        else _describe_distillation(config)
+    )
     return "\n".join([f"{config.task}: nothing is loaded, trained or written", "", *lines])
 
 
 def _describe_distillation(config: DistillRun) -> list[str]:
-    teacher = config.teacher.outline().eval().requires_grad_(False)
+    teacher = config.teacher.meta().eval().requires_grad_(False)
     costs: dict[str, Cost] = {}
     for way, variant in ways(config, teacher).items():
         rehearsal = rehearse_distillation(variant, teacher, META)
@@ -60,19 +69,40 @@ def _describe_distillation(config: DistillRun) -> list[str]:
     lines = [f"a generator step makes {made} images of the student and looks at {real} real ones", work]
     steps = config.generator.steps
     if steps > 1:
-        lines.append(f"an image of the student takes {steps} evaluations, one for training {(steps + 1) / 2:g} on average")
+        lines.append(
+            f"an image of the student takes {steps} evaluations, one for training {(steps + 1) / 2:g} on average"
+        )
     if left_out := [name for term in config.terms for name in term.left_out]:
-        lines.append(f"not counted, neither here nor above: the networks of {', '.join(left_out)}, whose weights say what they are")
-    return [*_describe_networks(own), "", *_describe_memory(config, cost), "", *_compare(costs, chosen), *lines]
+        lines.append(
+            f"not counted, neither here nor above: the networks of {', '.join(left_out)}, whose weights say what they are"
+        )
+    return [
+        *_describe_networks(own),
+        "",
+        *_describe_memory(config, cost),
+        "",
+        *_compare(costs, chosen),
+        *lines,
+    ]
 
 
 def _describe_teacher_run(config: TrainTeacherRun) -> list[str]:
     data = config.data.load("train")
     network = build_teacher(config.network, data.image_shape, data.label_count).to(META).train()
     rehearsal = rehearse_teacher_training(config, network)
-    costs, chosen = measure_both("in full", rehearsal, config), "in full" + CHECKPOINTED * config.activation_checkpointing
+    costs, chosen = (
+        measure_both("in full", rehearsal, config),
+        "in full" + CHECKPOINTED * config.activation_checkpointing,
+    )
     work = [f"a step looks at {config.batch_size} images", _work(config, costs[chosen])]
-    return [*_describe_networks(rehearsal), "", *_describe_memory(config, costs[chosen]), "", *_compare(costs, chosen), *work]
+    return [
+        *_describe_networks(rehearsal),
+        "",
+        *_describe_memory(config, costs[chosen]),
+        "",
+        *_compare(costs, chosen),
+        *work,
+    ]
 
 
 def ways(config: DistillRun, teacher: Denoiser) -> dict[str, DistillRun]:
@@ -83,7 +113,10 @@ def ways(config: DistillRun, teacher: Denoiser) -> dict[str, DistillRun]:
     for way, kinds in {"in full": copy, "LoRA": lora}.items():
         network = own[0] if isinstance(own[0], kinds.Student) else kinds.Student()
         fake = own[1] if isinstance(own[1], kinds.FakeScore) else kinds.FakeScore()
-        parts = {"generator": config.generator.model_copy(update={"network": network}), "fake": config.fake.model_copy(update={"network": fake})}
+        parts = {
+            "generator": config.generator.model_copy(update={"network": network}),
+            "fake": config.fake.model_copy(update={"network": fake}),
+        }
         known[way] = config.model_copy(update=parts)
     return known if config in known.values() else {f"{own[0].name} and {own[1].name}": config, **known}
 
@@ -98,9 +131,15 @@ def measure_both(way: str, rehearsal: Rehearsal, config: RunConfig) -> dict[str,
             checkpoint_activations(model, recompute_on_meta(config.precision == "bf16") if is_on else None)
         cost = measure(rehearsal, rehearsal.updates)
         if rehearsal.step_of_the_student is not None:
-            cost = dataclasses.replace(cost, flops=cost.flops - round(rehearsal.untaken_steps * meter_flops(rehearsal.step_of_the_student)))
+            cost = dataclasses.replace(
+                cost,
+                flops=cost.flops
+                - round(rehearsal.untaken_steps * meter_flops(rehearsal.step_of_the_student)),
+            )
         held = {**cost.held, "batch": cost.held["batch"] * config.batch_size // images_at_once(config)}
-        costs[way + CHECKPOINTED * is_on] = dataclasses.replace(cost, held=held, added=cost.added | besides.added)
+        costs[way + CHECKPOINTED * is_on] = dataclasses.replace(
+            cost, held=held, added=cost.added | besides.added
+        )
     return costs
 
 
@@ -109,7 +148,11 @@ def measure(rehearsal: Rehearsal, what: Mapping[str, Callable[[], None]]) -> Cos
     networks = rehearsal.networks.values()
     learnt = FLOAT * _learnt(*rehearsal.learners)
     weights = {parameter: parameter.nbytes for network in networks for parameter in network.parameters()}
-    held = {"weights": sum(weights.values()), "optimiser": 2 * learnt, "average": FLOAT * _learnt(rehearsal.averaged)}
+    held = {
+        "weights": sum(weights.values()),
+        "optimiser": 2 * learnt,
+        "average": FLOAT * _learnt(rehearsal.averaged),
+    }
     held["batch"] = sum(tensor.nbytes for tensor in tensors_of(rehearsal.batch))
     added, flops = {}, 0
     with Meter([*weights, *(buffer for network in networks for buffer in network.buffers())]) as meter:
@@ -133,7 +176,9 @@ def tensors_of(value: Any) -> Iterator[torch.Tensor]:
     if isinstance(value, torch.Tensor):
         yield value
     elif dataclasses.is_dataclass(value):
-        yield from itertools.chain.from_iterable(tensors_of(getattr(value, field.name)) for field in dataclasses.fields(value))
+        yield from itertools.chain.from_iterable(
+            tensors_of(getattr(value, field.name)) for field in dataclasses.fields(value)
+        )
     elif isinstance(value, dict):
         yield from itertools.chain.from_iterable(map(tensors_of, value.values()))
 
@@ -154,7 +199,9 @@ def _describe_networks(rehearsal: Rehearsal) -> list[str]:
 def _describe_memory(config: RunConfig, cost: Cost) -> list[str]:
     rows = images_at_once(config)
     precision = "bfloat16, as CUDA's autocast does" if config.precision == "bf16" else "float32"
-    lines = [f"memory of one process: {rows} {'images' if rows > 1 else 'image'} at once, computing in {precision}"]
+    lines = [
+        f"memory of one process: {rows} {'images' if rows > 1 else 'image'} at once, computing in {precision}"
+    ]
     lines += [f"{value / MIB:>12,.1f} MiB  {name}" for name, value in cost.held.items()]
     lines += [f"{value / MIB:>12,.1f} MiB  more for {name}" for name, value in cost.added.items()]
     return [*lines, f"{cost.most / MIB:>12,.1f} MiB  at most, without what the library itself takes"]
@@ -182,16 +229,26 @@ def _compare(costs: Mapping[str, Cost], chosen: str) -> list[str]:
 def _what_learns(network: nn.Module, is_learner: bool) -> str:
     learnt = _learnt(network) if is_learner else 0
     if learnt == 0:
-        types = {str(parameter.dtype).removeprefix("torch.") for parameter in network.parameters()} - {"float32"}
+        types = {str(parameter.dtype).removeprefix("torch.") for parameter in network.parameters()} - {
+            "float32"
+        }
         return ", ".join(["frozen", *sorted(types)])
     return "learns" if learnt == _size(network) else f"{learnt:,} of them learn, the others are the teacher's"
 
 
 def _size(*networks: nn.Module) -> int:
     """Parameters, those that networks share counted once."""
-    return sum(parameter.numel() for parameter in {parameter for network in networks for parameter in network.parameters()})
+    return sum(
+        parameter.numel()
+        for parameter in {parameter for network in networks for parameter in network.parameters()}
+    )
 
 
 def _learnt(*networks: nn.Module) -> int:
     """Parameters that learn."""
-    return sum(parameter.numel() for network in networks for parameter in network.parameters() if parameter.requires_grad)
+    return sum(
+        parameter.numel()
+        for network in networks
+        for parameter in network.parameters()
+        if parameter.requires_grad
+    )
