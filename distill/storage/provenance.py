@@ -27,13 +27,14 @@ def machine() -> str:
 
 def commit() -> str | None:
     """The commit of the source tree, with `+` where files differ from it; None outside a checkout."""
-    source = Path(__file__).parent
-    run = lambda *words: subprocess.run(
-        ["git", "-C", str(source), *words], capture_output=True, text=True, check=True
-    ).stdout.strip()
     try:
-        return run("rev-parse", "--short", "HEAD") + (
-            "+" if run("status", "--porcelain", "--untracked-files=no") else ""
-        )
+        head = _git("rev-parse", "--short", "HEAD")
+        is_changed = bool(_git("status", "--porcelain", "--untracked-files=no"))
     except (OSError, subprocess.CalledProcessError):
         return None
+    return f"{head}+" if is_changed else head
+
+
+def _git(*words: str) -> str:
+    command = ["git", "-C", str(Path(__file__).parent), *words]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()

@@ -145,9 +145,10 @@ def draw_student(
     generator: Generator, seeds: range, batch_size: int, prompts: EncodedPrompts | None = None
 ) -> Images:
     """Images of a student, label i % label_count for image i, or prompt i % len(prompts). Raises UserError where one is not finite."""
-    sample = lambda rows, cond: sample_generator(
-        generator, rows, cond, batch_size, progress=sys.stderr.isatty()
-    )
+
+    def sample(rows: Sequence[int], cond: Condition) -> Tensor:
+        return sample_generator(generator, rows, cond, batch_size, progress=sys.stderr.isatty())
+
     return _draw(generator, seeds, batch_size, generator.evaluations, sample, "student", prompts)
 
 
@@ -160,9 +161,10 @@ def draw_teacher(
 ) -> Images:
     """Images of a teacher's sampler, from the noise and the labels or prompts that a student is given for the same seeds. Raises as for a student."""
     heun = Heun(guidance=guidance)
-    sample = lambda rows, cond: sample_teacher(
-        teacher, rows, cond, heun, batch_size, progress=sys.stderr.isatty()
-    )
+
+    def sample(rows: Sequence[int], cond: Condition) -> Tensor:
+        return sample_teacher(teacher, rows, cond, heun, batch_size, progress=sys.stderr.isatty())
+
     return _draw(teacher, seeds, batch_size, heun.evaluations, sample, "teacher", prompts)
 
 

@@ -6,6 +6,7 @@ import base64
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -45,9 +46,9 @@ def test_images_as_they_are_shown() -> None:
 
 
 def test_a_sheet_holds_every_image_in_its_place() -> None:
-    tile = lambda *colours: Tile(
-        [plain(colour) for colour in colours], "1.234", "a " + "very " * 60 + "long prompt"
-    )
+    def tile(*colours: Any) -> Tile:
+        return Tile([plain(colour) for colour in colours], "1.234", "a " + "very " * 60 + "long prompt")
+
     sheet = draw_sheet("a title", {"Best": [tile(RED, GREEN), tile(GREEN, BLUE)], "Worst": [tile(BLUE, RED)]})
     pixels = np.asarray(sheet)
     pair = 2 * SIDE + 4

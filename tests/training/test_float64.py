@@ -23,7 +23,7 @@ from distill.networks.mlp import MLP, MLPConfig
 from distill.networks.unet import UNet, UNetConfig
 from distill.objectives.gradient_penalty import squared_gradient
 from distill.objectives.reward_loss import Brightness, RewardTerm, WeightedReward
-from distill.objectives.term import Student
+from distill.objectives.term import TermInputs
 from distill.types import Condition, Denoiser, Scores
 from tests.helpers.exported import own_student
 
@@ -116,7 +116,9 @@ def test_rewards_see_images_in_float64_where_they_come_in_it() -> None:
         x0.new_ones(2, 1, 1, 1),
         FewStepGenerator(UNet(UNetConfig(2, 1, width=8, multipliers=(1,), blocks=1)), 1.0),
     )
-    student = Student(Scores(x0, x0, ones, ones, x0, x0, x0.new_zeros(2)), Condition(), None, generator, None)
+    student = TermInputs(
+        Scores(x0, x0, ones, ones, x0, x0, x0.new_zeros(2)), Condition(), None, generator, None
+    )
     loss = RewardTerm([WeightedReward("brightness", Brightness())])(student).loss
     assert loss.dtype == torch.float64
     assert (loss + 1 / 3).abs().max() < 1e-15

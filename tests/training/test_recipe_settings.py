@@ -16,7 +16,7 @@ from distill.networks.discriminator import ChannelMean
 from distill.networks.unet import UNet, UNetConfig
 from distill.objectives import PUBLISHED_PARTS, expanded_divergence, score_matching
 from distill.objectives.density_ratio import BatchLossRatio, DensityRatio
-from distill.objectives.term import Student
+from distill.objectives.term import TermInputs
 from distill.objectives.terms.gan import Gan
 from distill.training.batches import Batch, Batches, Noise
 from distill.training.config import read_config
@@ -75,10 +75,10 @@ def sigma_at(u: float) -> torch.Tensor:
 # The GAN term.
 
 
-def seen(x0: torch.Tensor, teacher: torch.Tensor, logits: torch.Tensor) -> Student:
+def seen(x0: torch.Tensor, teacher: torch.Tensor, logits: torch.Tensor) -> TermInputs:
     one = torch.ones(len(x0), 1, 1, 1)
     scores = Scores(x0, x0, one, one, teacher, teacher, torch.zeros(len(x0)))
-    return Student(scores, Condition(), logits, torch.nn.Identity(), None)
+    return TermInputs(scores, Condition(), logits, torch.nn.Identity(), None)
 
 
 def test_the_gan_term_weighted_as_dmd_is_divided_by_each_sample_s_distance_from_the_teacher() -> None:

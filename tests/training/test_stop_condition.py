@@ -25,7 +25,7 @@ LINE = {"step": 40, "loss/objective": 0.1, "score_gap": 2.0, "monitor/n": 16, "m
 
 
 @pytest.mark.parametrize(
-    ("guard", "verdict"),
+    ("guard", "violation"),
     [
         ({"measure": "monitor/fd_pixel", "above": 0.5}, "monitor/fd_pixel is 0.6; expected at most 0.5"),
         ({"measure": "monitor/fd_pixel", "above": 0.6}, None),

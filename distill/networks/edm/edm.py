@@ -216,11 +216,7 @@ class EDMNetwork(Preconditioned):
 
     def describe(self) -> dict[str, Any]:
         """Its preconditioning and its sizes, as plain data."""
-        parts = {"precond": (self.precond, type(self.precond)), "model": (self.sizes, type(self.model))}
-        return {
-            name: {"class": kind.__name__, **dataclasses.asdict(values)}
-            for name, (values, kind) in parts.items()
-        }  # type: ignore[call-overload]
+        return {"precond": _describe(self.precond, self.precond), "model": _describe(self.sizes, self.model)}
 
     @classmethod
     def from_description(cls, description: dict[str, Any]) -> EDMNetwork:
@@ -228,3 +224,8 @@ class EDMNetwork(Preconditioned):
         precond, model = dict(description["precond"]), dict(description["model"])
         sizes = read_plain(SIZES[model.pop("class")], model)
         return cls(sizes, read_plain(PRECONDITIONINGS[precond.pop("class")], precond))
+
+
+def _describe(settings: Any, built: object) -> dict[str, Any]:
+    """Return a dataclass as plain data under the class that was built of it."""
+    return {"class": type(built).__name__, **dataclasses.asdict(settings)}
