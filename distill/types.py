@@ -262,6 +262,16 @@ class Denoiser(ImageModel):
         raise NotImplementedError
 
 
+class Prediction(NamedTuple):
+    """Output of one network at x_t: the guided x_0, discriminator logits, (b,) or (b, n), if the discriminator reads this
+    network, and the detached conditional and unconditional predictions of x_0, if both were computed."""
+
+    x0: Float[Tensor, "b ..."]
+    logits: Tensor | None = None
+    conditional: Float[Tensor, "b ..."] | None = None
+    unconditional: Float[Tensor, "b ..."] | None = None
+
+
 def per_sample(values: Tensor) -> Tensor:
     """Values (b,) as they are, or the mean over the positions of values (b, n): (b,)."""
     return values if values.ndim == 1 else values.flatten(1).mean(1)

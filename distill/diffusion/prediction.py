@@ -16,11 +16,11 @@ from typing import Literal
 from jaxtyping import Float
 from torch import Tensor
 
-Prediction = Literal["epsilon", "v_prediction", "flow_prediction", "score", "sample"]
+PredictionType = Literal["epsilon", "v_prediction", "flow_prediction", "score", "sample"]
 
 
 def to_x0(
-    prediction: Prediction,
+    prediction: PredictionType,
     output: Float[Tensor, "b ..."],
     x_t: Float[Tensor, "b ..."],
     alpha: Float[Tensor, "b ..."],
@@ -41,7 +41,7 @@ def to_x0(
 
 
 def from_x0(
-    prediction: Prediction,
+    prediction: PredictionType,
     x0: Float[Tensor, "b ..."],
     x_t: Float[Tensor, "b ..."],
     alpha: Float[Tensor, "b ..."],
@@ -63,7 +63,7 @@ def from_x0(
 
 
 def target_weight(
-    prediction: Prediction, alpha: Float[Tensor, " b"], sigma: Float[Tensor, " b"]
+    prediction: PredictionType, alpha: Float[Tensor, " b"], sigma: Float[Tensor, " b"]
 ) -> Float[Tensor, " b"]:
     """Weight of the squared error of x_0, (b,), that makes it the squared error of what the network predicts."""
     match prediction:

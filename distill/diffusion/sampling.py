@@ -80,7 +80,7 @@ def heun(
     def slope(x: Tensor, level: float) -> Tensor:
         t = schedule.t(x.new_full((len(x),), level))
         return (
-            x - guided(teacher, x * expand_like(schedule.alpha(t), x), t, cond, sampler.guidance)[0]
+            x - guided(teacher, x * expand_like(schedule.alpha(t), x), t, cond, sampler.guidance).x0
         ) / level
 
     quietest, max_noise_to_signal = teacher.level_range()

@@ -1,4 +1,4 @@
-"""What may be added to an objective, one file each; the file's name is its name in the config."""
+"""Terms added to the objective: the inputs they read, and the settings they share. The terms are the files of `distill/objectives/terms`."""
 
 from __future__ import annotations
 
@@ -12,23 +12,25 @@ from distill.config.settings import Settings
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from distill.diffusion.guidance import CFGPrediction
-    from distill.types import Condition, Generator, ImageModel, LossOutput, Pairs, Scores
+    from distill.diffusion.samplers import Heun
+    from distill.types import Condition, Generator, ImageModel, LossOutput, Pairs, Prediction, Scores
 
 
 @dataclasses.dataclass(frozen=True)
 class TermInputs:
-    """What a term may look at: the scores of a batch of student samples, its condition, the discriminator's logits, (b,) or (b, n), if there is
-    one, the student itself, as many pairs of noise and the teacher's image, and the teacher's two sides at x_t, constants, if a term needs them; and
-    `crop_positions` (b, 2), uniform in (0, 1), for a term that looks at a random place of each sample."""
+    """Everything that a term may read, for a batch of student samples."""
 
     scores: Scores
     cond: Condition
-    logits: Tensor | None
     generator: Generator
-    pairs: Pairs | None
-    sides: CFGPrediction | None = None
+    teacher: Prediction
+    """The teacher's prediction at x_t, with its conditional and unconditional sides if a term needs them."""
+    logits: Tensor | None = None
+    """The discriminator's logits at x_t, (b,) or (b, n), if there is a discriminator."""
+    pairs: Pairs | None = None
+    """As many pairs of noise and the teacher's image as there are samples, if a term needs them."""
     crop_positions: Tensor | None = None
+    """Where to crop each sample, (b, 2), uniform in (0, 1)."""
 
 
 @runtime_checkable
@@ -38,35 +40,66 @@ class Term(Protocol):
     def __call__(self, inputs: TermInputs) -> LossOutput: ...
 
 
-class TermSettings(Settings):
-    """Settings of a term. `needs_discriminator` says that its gradient flows through the discriminator, `needs_pairs` that it looks at pairs,
-    `needs_sides` that it looks at the teacher's predictions with the condition and without one."""
-
-    needs_discriminator: ClassVar[bool] = False
-    needs_pairs: ClassVar[bool] = False
-    needs_sides: ClassVar[bool] = False
-    name: str
-    weight: float = Field(ge=0)
-    """Weight of the term in the generator's loss, relative to the objective per image dimension."""
-    start_step: int = Field(0, ge=0)
-    """Generator step from which the term counts."""
-    warmup_steps: int = Field(0, ge=0)
-    """Steps from there over which its weight rises linearly from zero."""
+@runtime_checkable
+class TermContext(Protocol):
+    """The settings of a run that decide whether a term can be part of it."""
 
     @property
-    def noises_anew(self) -> bool:
-        """The discriminator sees the sample under noise of its own, not under that of the scores."""
+    def has_discriminator(self) -> bool: ...
+    @property
+    def pair_sampler(self) -> Heun | None:
+        """The sampler of the stored teacher samples, None if there are none."""
+        ...
+
+    @property
+    def student_steps(self) -> int:
+        """Network evaluations of the student."""
+        ...
+
+
+class TermSettings(Settings):
+    """Settings that all terms share, and the inputs that a term needs."""
+
+    needs_discriminator: ClassVar[bool] = False
+    """Its gradient flows through the discriminator's logits."""
+    needs_pairs: ClassVar[bool] = False
+    """It reads pairs of noise and the teacher's image."""
+    needs_both_sides: ClassVar[bool] = False
+    """It reads the teacher's conditional and unconditional predictions."""
+    name: str
+    weight: float = Field(ge=0)
+    """Weight of the term in the generator's loss, relative to the objective per image dimension. 0 switches it off."""
+    start_step: int = Field(0, ge=0)
+    """Generator step from which the term counts; 0 is from the first."""
+    warmup_steps: int = Field(0, ge=0)
+    """Steps after `start_step` over which the weight rises linearly from zero; 0 starts with the full weight."""
+
+    @property
+    def adds_own_noise(self) -> bool:
+        """Whether the discriminator sees the sample under noise of its own, and not under that of the scores."""
         return False
 
-    def check(self, model: ImageModel) -> None:
-        """Raise UserError where the term cannot be for this model."""
+    @property
+    def differentiates_logits(self) -> bool:
+        """Whether its gradient flows through the logits at x_t."""
+        return self.needs_discriminator and not self.adds_own_noise
+
+    def weight_at(self, step: int) -> float:
+        """Return the weight at a step from `start_step` on."""
+        return self.weight * min(1.0, (step - self.start_step + 1) / (self.warmup_steps + 1))
+
+    def check(self, run: TermContext) -> None:
+        """Raise ValueError if a run with these settings cannot have this term."""
+
+    def check_model(self, model: ImageModel) -> None:
+        """Raise UserError if this teacher cannot have this term."""
 
     def build(self) -> Term:
-        """The term as a function. One that holds networks is a module; they are never trained, nor saved with a run."""
+        """Return the term as a function. A term that holds networks is a module; they are never trained, nor saved with a run."""
         raise TypeError(f"{type(self).__name__} is not a term")
 
     def meta(self) -> Term:
-        """The term for a dry run, without anything that must be read; `left_out` names what that is."""
+        """Return the term for a dry run, without the networks named in `left_out`."""
         return self.build()
 
     @property

@@ -19,6 +19,7 @@ from typing import Any
 from pydantic import BeforeValidator, TypeAdapter
 
 from distill.config.settings import choice_of
+from distill.diffusion.guidance_scales import GuidanceScales
 from distill.diffusion.noise_levels import Karras, LogNormal, NoiseLevels
 from distill.diffusion.samplers import Heun
 from distill.objectives.settings import ObjectiveSettings, R1Settings, RatioSettings
@@ -155,17 +156,6 @@ class DiscriminatorSettings(Settings):
         return Discriminator(self.reads, {depth: known[depth] for depth in self.depths}, self.width)
 
 
-class GuidanceSettings(Settings):
-    """Classifier-free guidance: D(no label) + scale (D(label) - D(no label)); a scale of 1 is none."""
-
-    teacher: float = 1.0
-    """Scale of the teacher: kappa_4 of SiD-LSG."""
-    fake: float = 1.0
-    """Scale of the fake score where the student learns from it: kappa_2 and kappa_3."""
-    fake_training: float = 1.0
-    """Scale of the fake score where it learns itself: kappa_1."""
-
-
 class RunSettings(Settings):
     """What every run has."""
 
@@ -233,7 +223,7 @@ class DistillRun(RunSettings):
     """The fake score."""
     objective: ObjectiveSettings
     """What the generator minimises."""
-    guidance: GuidanceSettings = GuidanceSettings()
+    guidance: GuidanceScales = GuidanceScales()
     """Classifier-free guidance of teacher and fake score."""
     discriminator: DiscriminatorSettings | None = None
     """Tells real images from student samples; null does without."""
@@ -244,8 +234,8 @@ class DistillRun(RunSettings):
 
     @model_validator(mode="after")
     def _fits_together(self) -> DistillRun:
-        if self.discriminator is None and any(term.needs_discriminator for term in self.terms):
-            raise ValueError("terms: gan needs a discriminator; expected settings under 'discriminator'")
+        for term in self.terms:
+            term.check(self)
         if getattr(self.teacher, "attention", None) == "flash" and self.precision == "fp32":
             raise ValueError(
                 "teacher.attention: flash computes in half precision; expected precision: bf16, or attention: sdpa or xformers"
@@ -292,28 +282,30 @@ class DistillRun(RunSettings):
                 raise ValueError(
                     "discriminator.real: teacher needs stored samples; expected settings under 'teacher_samples'"
                 )
-            if self.needs_pairs:
-                raise ValueError(
-                    "terms: regression needs the teacher's samples; expected settings under 'teacher_samples'"
-                )
         elif not (as_real or self.needs_pairs):
             raise ValueError(
                 "teacher_samples: are used by nothing; expected discriminator.real: teacher, or a regression term"
             )
-        elif self.needs_pairs and self.teacher_samples.sampler.churn > 0:
-            raise ValueError(
-                "teacher_samples.sampler.churn: regression needs the deterministic sampler; expected 0"
-            )
-        elif self.needs_pairs and self.generator.steps > 1:
-            raise ValueError(
-                f"terms: regression pairs an image with one noise, and {self.generator.steps} steps take as many; expected generator.steps: 1"
-            )
         return self
+
+    @property
+    def has_discriminator(self) -> bool:
+        return self.discriminator is not None
+
+    @property
+    def pair_sampler(self) -> Heun | None:
+        """The sampler of the stored teacher samples, None if there are none."""
+        return None if self.teacher_samples is None else self.teacher_samples.sampler
+
+    @property
+    def student_steps(self) -> int:
+        """Network evaluations of the student."""
+        return self.generator.steps
 
     @property
     def own_noise(self) -> tuple[str, ...]:
         """Fields of a batch with the noise that the discriminator alone sees."""
-        anew = any(term.noises_anew for term in self.terms)
+        anew = any(term.adds_own_noise for term in self.terms)
         own = self.discriminator is not None and self.discriminator.own_noise
         return ("gan_noise",) * anew + ("discriminator_noise", "real_noise") * own
 

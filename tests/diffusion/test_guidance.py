@@ -4,9 +4,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from distill.diffusion.guidance import Guidance, guided
+from distill.diffusion.guidance import guided
+from distill.diffusion.guidance_scales import GuidanceScales
 from distill.diffusion.noise_levels import LogNormal
 from distill.diffusion.schedules import EDM
+from distill.networks.discriminator import ChannelMean
 from distill.networks.exact.gaussian_mixture import GaussianMixture
 from distill.networks.mlp import MLP, MLPConfig
 from distill.networks.unet import UNet, UNetConfig
@@ -45,17 +47,16 @@ def test_it_extrapolates_from_no_label_through_the_label(network: Denoiser, shap
     for scale in (0.0, 1.0, 3.0):
         expected = unconditional + scale * (conditional - unconditional)
         torch.testing.assert_close(
-            guided(network, x_t, t, Condition(LABELS), scale)[0], expected, rtol=1e-4, atol=1e-5
+            guided(network, x_t, t, Condition(LABELS), scale).x0, expected, rtol=1e-4, atol=1e-5
         )
 
 
 def test_features_are_the_conditional_ones() -> None:
     network = randomised(UNet(UNetConfig(8, 1, 3, width=8, blocks=1)))
     x_t, t = torch.randn(3, 1, 8, 8, generator=torch.Generator().manual_seed(0)), torch.ones(3)
-    features = guided(network, x_t, t, Condition(LABELS), 3.0, ("bottleneck",))[1]
-    torch.testing.assert_close(
-        features["bottleneck"], network.features(x_t, t, Condition(LABELS), ("bottleneck",))["bottleneck"]
-    )
+    critic = ChannelMean(["bottleneck"])
+    logits = guided(network, x_t, t, Condition(LABELS), 3.0, critic).logits
+    torch.testing.assert_close(logits, critic(network.features(x_t, t, Condition(LABELS), critic.depths)))
 
 
 def test_without_a_condition_there_is_nothing_to_guide() -> None:
@@ -96,7 +97,14 @@ def test_each_network_of_a_step_has_its_scale() -> None:
 
     levels = LogNormal()
     method = Method(
-        objective, False, 1.0, None, (), levels, levels, Guidance(teacher=2.0, fake=3.0, fake_training=5.0)
+        objective,
+        False,
+        1.0,
+        None,
+        (),
+        levels,
+        levels,
+        GuidanceScales(teacher=2.0, fake=3.0, fake_training=5.0),
     )
     networks = Networks(Constant(1.0), Constant(10.0), Still())
     x0, u = torch.zeros(3, 2, requires_grad=True), torch.full((3,), 0.5)

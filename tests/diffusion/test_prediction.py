@@ -5,9 +5,9 @@ from typing import get_args
 import pytest
 import torch
 
-from distill.diffusion.prediction import Prediction, from_x0, target_weight, to_x0
+from distill.diffusion.prediction import PredictionType, from_x0, target_weight, to_x0
 
-KINDS = get_args(Prediction)
+KINDS = get_args(PredictionType)
 
 
 def case() -> tuple[torch.Tensor, ...]:
@@ -43,7 +43,7 @@ def test_the_score_is_that_of_a_point() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_weight_turns_one_squared_error_into_the_other(kind: Prediction) -> None:
+def test_the_weight_turns_one_squared_error_into_the_other(kind: PredictionType) -> None:
     x0, eps, alpha, sigma = case()
     x_t, wrong = alpha * x0 + sigma * eps, x0 + 0.3
     error = (from_x0(kind, wrong, x_t, alpha, sigma) - from_x0(kind, x0, x_t, alpha, sigma)).square()

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from distill.config.errors import UserError
-from distill.diffusion.guidance import CFGPrediction, Guidance
+from distill.diffusion.guidance_scales import GuidanceScales
 from distill.diffusion.noise_levels import LogNormal
 from distill.diffusion.schedules import DDPM, EDM, Flow
 from distill.divergences import parse
@@ -19,7 +19,7 @@ from distill.objectives.terms.implicit_reward import Settings, implicit_reward
 from distill.objectives.weighting import Weighting
 from distill.training.batches import Batch
 from distill.training.distillation.losses import Method, Networks, WeightedTerm, generator_loss
-from distill.types import Condition, Generator, NoiseSchedule, Scores, expand_like
+from distill.types import Condition, Generator, NoiseSchedule, Prediction, Scores, expand_like
 
 SCHEDULES = {"edm": EDM(), "ddpm": DDPM.linear(), "flow": Flow()}
 LABELS = torch.tensor([0, 1, 2, 1, 0])
@@ -52,9 +52,10 @@ def looked_at(name: str, x0: Tensor, eps: Tensor) -> tuple[TermInputs, GaussianM
     )
     alpha, sigma = expand_like(schedule.alpha(t), x0), expand_like(schedule.sigma(t), x0)
     x_t = alpha * x0 + sigma * eps
-    sides = CFGPrediction(teacher(x_t, t, Condition(LABELS)), teacher(x_t, t, Condition()))
-    scores = Scores(x0, x_t, alpha, sigma, sides.conditional, sides.conditional, x0.new_zeros(5))
-    return TermInputs(scores, Condition(LABELS), None, Still(), None, sides), teacher, t
+    conditional, unconditional = teacher(x_t, t, Condition(LABELS)), teacher(x_t, t, Condition())
+    scores = Scores(x0, x_t, alpha, sigma, conditional, conditional, x0.new_zeros(5))
+    prediction = Prediction(conditional, None, conditional.detach(), unconditional.detach())
+    return TermInputs(scores, Condition(LABELS), Still(), prediction), teacher, t
 
 
 class Still(Generator):
@@ -85,33 +86,30 @@ def test_weightings_are_the_objective_s(weighting: Weighting) -> None:
     x0, eps = draw(2)
     x0.requires_grad_(True)
     student, _, _ = looked_at("ddpm", x0, eps)
-    assert student.sides is not None
+    conditional, unconditional = student.teacher.conditional, student.teacher.unconditional
+    assert conditional is not None
+    assert unconditional is not None
     found = torch.autograd.grad(implicit_reward(student, weighting).loss.sum(), x0, retain_graph=True)[0]
     factor = {
         "score": (student.scores.alpha / student.scores.sigma).square(),
         "prediction": torch.ones(5, 1, dtype=torch.float64),
-        "dmd": 1 / (x0 - student.sides.conditional).detach().abs().mean(1, keepdim=True),
+        "dmd": 1 / (x0 - conditional).detach().abs().mean(1, keepdim=True),
     }[weighting]
     torch.testing.assert_close(
         found,
-        (-factor * (student.sides.conditional - student.sides.unconditional) / 2).detach(),
+        (-factor * (conditional - unconditional) / 2).detach(),
         rtol=1e-10,
         atol=1e-12,
     )
 
 
 def step(
-    weighting: Weighting, guidance: Guidance, weight: float, fake: MLP, cond: Condition
+    weighting: Weighting, guidance: GuidanceScales, weight: float, fake: MLP, cond: Condition
 ) -> tuple[Tensor, dict]:
     """Gradient of the whole generator loss with respect to the samples, and the metrics."""
-    term = WeightedTerm(
-        "implicit_reward",
-        Settings(weight=1.0, weighting=weighting).build(),
-        weight,
-        0,
-        False,
-        needs_sides=True,
-    )
+    # The theorem holds for negative weights too, which the settings refuse.
+    settings = Settings(weight=1.0, weighting=weighting).model_copy(update={"weight": weight})
+    term = WeightedTerm(settings, settings.build())
     levels, u = LogNormal(mean=0.0), torch.tensor([0.1, 0.3, 0.5, 0.7, 0.9], dtype=torch.float64)
 
     def objective(scores: Scores):
@@ -139,9 +137,9 @@ def network() -> MLP:
 def test_guidance_inside_is_the_implicit_reward_outside(weighting: Weighting, scale: float) -> None:
     """Reverse KL to a teacher guided by s is reverse KL to the unguided one and s - 1 times the implicit reward: the same gradient."""
     fake = network()
-    inside, _ = step(weighting, Guidance(teacher=scale), 0.0, fake, Condition(LABELS))
-    plain, _ = step(weighting, Guidance(), 0.0, fake, Condition(LABELS))
-    outside, metrics = step(weighting, Guidance(), scale - 1, fake, Condition(LABELS))
+    inside, _ = step(weighting, GuidanceScales(teacher=scale), 0.0, fake, Condition(LABELS))
+    plain, _ = step(weighting, GuidanceScales(), 0.0, fake, Condition(LABELS))
+    outside, metrics = step(weighting, GuidanceScales(), scale - 1, fake, Condition(LABELS))
     assert (inside - plain).abs().max() > 0.01
     torch.testing.assert_close(outside, inside, rtol=1e-10, atol=1e-12)
     assert metrics["implicit_reward/side_gap"] > 0
@@ -149,14 +147,14 @@ def test_guidance_inside_is_the_implicit_reward_outside(weighting: Weighting, sc
 
 def test_beside_a_guided_fake_score_it_is_the_teacher_s_sides_that_count() -> None:
     fake = network()
-    inside, _ = step("prediction", Guidance(teacher=3.0, fake=2.0), 0.0, fake, Condition(LABELS))
-    outside, _ = step("prediction", Guidance(fake=2.0), 2.0, fake, Condition(LABELS))
+    inside, _ = step("prediction", GuidanceScales(teacher=3.0, fake=2.0), 0.0, fake, Condition(LABELS))
+    outside, _ = step("prediction", GuidanceScales(fake=2.0), 2.0, fake, Condition(LABELS))
     torch.testing.assert_close(outside, inside, rtol=1e-10, atol=1e-12)
 
 
 def test_without_a_label_nothing_is_asked_for() -> None:
     fake, cond = network(), Condition(torch.tensor([0, -1, 2, -1, 0]))
-    plain, outside = (step("score", Guidance(), weight, fake, cond)[0] for weight in (0.0, 3.0))
+    plain, outside = (step("score", GuidanceScales(), weight, fake, cond)[0] for weight in (0.0, 3.0))
     torch.testing.assert_close(outside[[1, 3]], plain[[1, 3]], rtol=0, atol=0)
     assert (outside - plain)[[0, 2, 4]].abs().min() > 0
 
@@ -167,11 +165,11 @@ def test_it_needs_a_condition_and_both_sides() -> None:
     with pytest.raises(
         UserError, match="terms: implicit_reward needs a condition; expected a teacher of labels or text"
     ):
-        Settings(weight=1.0).check(unlabelled)
+        Settings(weight=1.0).check_model(unlabelled)
     nothing = torch.zeros(5, 2)
     scores = Scores(nothing, nothing, torch.ones(5, 1), torch.ones(5, 1), nothing, nothing, torch.zeros(5))
     with pytest.raises(
         ValueError,
         match="terms: implicit_reward needs the teacher's predictions with a condition and without one",
     ):
-        implicit_reward(TermInputs(scores, Condition(LABELS), None, Still(), None))
+        implicit_reward(TermInputs(scores, Condition(LABELS), Still(), Prediction(nothing)))

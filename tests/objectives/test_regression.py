@@ -8,7 +8,7 @@ import torch
 from distill.networks.exact.affine import Affine
 from distill.objectives.term import TermInputs
 from distill.objectives.terms.regression import regression
-from distill.types import Condition, Pairs, Scores
+from distill.types import Condition, Pairs, Prediction, Scores
 
 Z = torch.tensor([[1.0, 0.0], [0.0, 2.0], [1.0, 1.0]])
 X = torch.tensor([[4.0, 0.0], [1.0, 5.0], [2.0, 1.0]])
@@ -23,9 +23,9 @@ def student() -> TermInputs:
     return TermInputs(
         scores,
         Condition(torch.tensor([1, 1, 1])),
-        None,
         generator,
-        Pairs(Z, Condition(torch.tensor([0, 1, 0])), X),
+        Prediction(nothing),
+        pairs=Pairs(Z, Condition(torch.tensor([0, 1, 0])), X),
     )
 
 

@@ -11,7 +11,7 @@ from distill.config.errors import UserError
 from distill.objectives.reward_loss import RewardTerm, WeightedReward, crop
 from distill.objectives.term import TermInputs
 from distill.objectives.terms.reward import Settings
-from distill.types import Condition, Generator, Reward, Scores, Text
+from distill.types import Condition, Generator, Prediction, Reward, Scores, Text
 from tests.helpers import tiny_rewards
 from tests.helpers.tiny_rewards import Likeness
 
@@ -51,11 +51,9 @@ def student(
     return TermInputs(
         Scores(x0, x0, ones, ones, x0, x0, x0.new_zeros(len(x0))),
         cond,
-        None,
         generator,
-        None,
-        None,
-        crop_positions,
+        Prediction(x0),
+        crop_positions=crop_positions,
     )
 
 
@@ -232,7 +230,7 @@ def test_what_does_not_fit_the_samples_is_refused(
 ) -> None:
     tiny_rewards.offer(monkeypatch)
     with pytest.raises(UserError) as error:
-        Settings(weight=1, rewards=({"name": "tiny"},), **settings).check(Latent())
+        Settings(weight=1, rewards=({"name": "tiny"},), **settings).check_model(Latent())
     assert str(error.value) == message
 
 
@@ -241,4 +239,4 @@ def test_vectors_are_no_images(monkeypatch: pytest.MonkeyPatch) -> None:
     vectors = Plain()
     vectors.image_shape = (2,)
     with pytest.raises(UserError, match="terms: reward judges images; expected a teacher of images"):
-        Settings(weight=1, rewards=({"name": "tiny"},)).check(vectors)
+        Settings(weight=1, rewards=({"name": "tiny"},)).check_model(vectors)

@@ -112,7 +112,7 @@ def test_a_sample_of_ddim_is_the_pipeline_s(folders: dict[str, Path], family: st
     x, times = z, pipe.scheduler.timesteps.tolist()
     for t, following in zip(times, [*times[1:], None], strict=True):
         time = torch.full((2,), float(t))
-        x0 = guided(teacher, x, time, cond, 3.0 if teacher.takes_text else 1.0)[0]
+        x0 = guided(teacher, x, time, cond, 3.0 if teacher.takes_text else 1.0).x0
         eps = (x - teacher.schedule.alpha(time[0]) * x0) / teacher.schedule.sigma(time[0])
         after = torch.tensor(float(following)) if following is not None else None
         x = x0 if after is None else teacher.schedule.alpha(after) * x0 + teacher.schedule.sigma(after) * eps
@@ -174,7 +174,7 @@ def test_each_step_of_a_transformer_s_pipeline_is_ours(folders: dict[str, Path],
 
     def ours(x: Tensor, row: int) -> Tensor:
         time = (steps[row][0] / scale).expand(2).float()
-        x0 = guided(teacher, x, time, cond, 3.0)[0]
+        x0 = guided(teacher, x, time, cond, 3.0).x0
         if row == 3:
             return x0
         following = steps[row + 1][0].float() / scale
@@ -278,7 +278,7 @@ def test_no_condition_is_what_the_pipeline_takes_for_none(folders: dict[str, Pat
         none = cond.drop(torch.ones(2, dtype=torch.bool))
         torch.testing.assert_close(teacher(x_t, t, Condition()), teacher(x_t, t, none))
         expected = torch.lerp(teacher(x_t, t, none), teacher(x_t, t, cond), 2.0)
-        torch.testing.assert_close(guided(teacher, x_t, t, cond, 2.0)[0], expected, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(guided(teacher, x_t, t, cond, 2.0).x0, expected, rtol=1e-4, atol=1e-5)
         assert none.text is not None
         assert (none.text.given["tokens"].abs().max() == 0) == (family == "sdxl")
 

@@ -24,7 +24,7 @@ from distill.networks.unet import UNet, UNetConfig
 from distill.objectives.gradient_penalty import squared_gradient
 from distill.objectives.reward_loss import Brightness, RewardTerm, WeightedReward
 from distill.objectives.term import TermInputs
-from distill.types import Condition, Denoiser, Scores
+from distill.types import Condition, Denoiser, Prediction, Scores
 from tests.helpers.exported import own_student
 
 LABELS = Condition(torch.tensor([0, 1]))
@@ -117,7 +117,7 @@ def test_rewards_see_images_in_float64_where_they_come_in_it() -> None:
         FewStepGenerator(UNet(UNetConfig(2, 1, width=8, multipliers=(1,), blocks=1)), 1.0),
     )
     student = TermInputs(
-        Scores(x0, x0, ones, ones, x0, x0, x0.new_zeros(2)), Condition(), None, generator, None
+        Scores(x0, x0, ones, ones, x0, x0, x0.new_zeros(2)), Condition(), generator, Prediction(x0)
     )
     loss = RewardTerm([WeightedReward("brightness", Brightness())])(student).loss
     assert loss.dtype == torch.float64

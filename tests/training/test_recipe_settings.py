@@ -23,7 +23,7 @@ from distill.training.config import read_config
 from distill.training.distillation.build import build_generator, build_method
 from distill.training.distillation.losses import Networks, fake_loss, generator_loss
 from distill.training.optimizer import EMA, OptimizerSettings, Updater
-from distill.types import Condition, Scores
+from distill.types import Condition, Prediction, Scores
 
 BASE = """
 task: distill
@@ -78,7 +78,7 @@ def sigma_at(u: float) -> torch.Tensor:
 def seen(x0: torch.Tensor, teacher: torch.Tensor, logits: torch.Tensor) -> TermInputs:
     one = torch.ones(len(x0), 1, 1, 1)
     scores = Scores(x0, x0, one, one, teacher, teacher, torch.zeros(len(x0)))
-    return TermInputs(scores, Condition(), logits, torch.nn.Identity(), None)
+    return TermInputs(scores, Condition(), torch.nn.Identity(), Prediction(teacher), logits)
 
 
 def test_the_gan_term_weighted_as_dmd_is_divided_by_each_sample_s_distance_from_the_teacher() -> None:

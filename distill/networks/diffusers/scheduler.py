@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from distill.config.errors import UserError
-from distill.diffusion.prediction import Prediction
+from distill.diffusion.prediction import PredictionType
 from distill.diffusion.schedules import DDPM, Flow
 from distill.types import NoiseSchedule
 
@@ -18,7 +18,7 @@ MIN_SIGNAL = 2.0**-24
 """alpha^2 where a schedule of zero terminal signal-to-noise ratio ends, as diffusers' Euler scheduler has it: with 0 one would divide by it."""
 
 
-def read_scheduler(scheduler: Any) -> tuple[NoiseSchedule, Prediction]:
+def read_scheduler(scheduler: Any) -> tuple[NoiseSchedule, PredictionType]:
     """Schedule and kind of prediction of a diffusers scheduler. Raises UserError, naming it, where either is unknown here."""
     name, prediction = type(scheduler).__name__, scheduler.config.get("prediction_type", "epsilon")
     if (
@@ -31,9 +31,9 @@ def read_scheduler(scheduler: Any) -> tuple[NoiseSchedule, Prediction]:
         raise UserError(
             f"teacher.path: scheduler {name} is unknown here; expected one of DDPM's kind, with alphas_cumprod, or of flow matching"
         )
-    if prediction not in get_args(Prediction):
+    if prediction not in get_args(PredictionType):
         raise UserError(
-            f"teacher.path: {name}'s prediction_type '{prediction}' is unknown here; expected one of: {', '.join(get_args(Prediction))}"
+            f"teacher.path: {name}'s prediction_type '{prediction}' is unknown here; expected one of: {', '.join(get_args(PredictionType))}"
         )
     return DDPM.of(read_signal(scheduler)), prediction
 

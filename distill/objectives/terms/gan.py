@@ -1,11 +1,11 @@
-"""The generator's side of the adversarial game: softplus(-logit), the non-saturating loss (Goodfellow et al. 2014)."""
+"""The generator's adversarial loss: softplus(-logit), the non-saturating loss (Goodfellow et al. 2014)."""
 
 from __future__ import annotations
 
 import dataclasses
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from distill.objectives.term import Term, TermInputs, TermSettings
+from distill.objectives.term import Term, TermContext, TermInputs, TermSettings
 
 if TYPE_CHECKING:
     from distill.types import LossOutput
@@ -17,29 +17,33 @@ class Settings(TermSettings):
     needs_discriminator: ClassVar[bool] = True
     name: Literal["gan"] = "gan"
     weighting: Literal["none", "dmd"] = "none"
-    """`dmd` divides each sample's loss by its mean |x - teacher|, as SiDA and Uni-Instruct do; the run logs the mean factor as gan/factor."""
+    """How each sample's loss is weighted. `none` leaves it as it is; `dmd` divides it by the sample's mean |x - teacher|, as
+    SiDA and Uni-Instruct do, and logs the mean factor as gan/factor."""
     own_noise: bool = False
-    """Show the discriminator the sample under noise of its own, at levels of `fake.noise_levels`, as DMD2 does; false shows it what the
-    scores see. Costs another pass of the network that the discriminator reads, forward and back."""
+    """Add fresh noise to the sample for the discriminator, at levels of `fake.noise_levels`, as DMD2 does. `false` shows the
+    discriminator the same x_t as the scores; `true` costs another forward and backward pass of the network that it reads."""
 
     @property
-    def noises_anew(self) -> bool:
-        """The discriminator sees the sample under noise of its own."""
+    def adds_own_noise(self) -> bool:
         return self.own_noise
 
+    def check(self, run: TermContext) -> None:
+        if not run.has_discriminator:
+            raise ValueError("terms: gan needs a discriminator; expected settings under 'discriminator'")
+
     def build(self) -> Term:
-        """The term as a function of the discriminator's logits."""
+        """Return the term as a function of the discriminator's logits."""
         return Gan(self.weighting)
 
 
 @dataclasses.dataclass(frozen=True)
 class Gan:
-    """The loss under its weighting."""
+    """The adversarial loss with its weighting."""
 
     weighting: Literal["none", "dmd"] = "none"
 
     def __call__(self, inputs: TermInputs) -> LossOutput:
-        """softplus(-logit) per sample, the mean over positions where there is a logit for each. Raises ValueError without a discriminator."""
+        """Return softplus(-logit) per sample, (b,): the mean over positions if there is a logit for each."""
         from torch.nn.functional import softplus
 
         from distill.objectives.weighting import sample_weight

@@ -1,9 +1,10 @@
-"""Guidance outside the reference score: the implicit reward of Diff-Instruct++ (Luo 2024) and Diff-Instruct*.
+"""The implicit reward of Diff-Instruct++ (Luo 2024) and Diff-Instruct*: guidance outside the reference score.
 
     L = alpha_cfg sg[s_p(x_t) - s_p(x_t|c)] . x_t,     whose gradient with respect to x_t is that of -alpha_cfg log p_t(c|x_t)
 
-It asks the sample to be recognised by the teacher as what the condition says. With the reverse KL of `distribution_matching`, a teacher guided by s
-inside the objective, and this term with weight s - 1 beside an objective without guidance, have the same gradient (docs/mathematics.md).
+The term rewards samples in which the teacher recognises the condition. With the reverse KL of `distribution_matching`,
+a teacher guided by s inside the objective has the same gradient as an objective without guidance and this term with
+weight s - 1 (docs/mathematics.md).
 """
 
 from __future__ import annotations
@@ -20,34 +21,34 @@ if TYPE_CHECKING:
 
 
 class Settings(TermSettings):
-    """Moves samples to where the teacher's conditional score is higher than its unconditional one; `weight` is alpha_cfg, as is."""
+    """Moves samples to where the teacher's conditional score is higher than its unconditional one; `weight` is alpha_cfg."""
 
-    needs_sides: ClassVar[bool] = True
+    needs_both_sides: ClassVar[bool] = True
     name: Literal["implicit_reward"] = "implicit_reward"
     weighting: Weighting = "dmd"
 
-    def check(self, model: ImageModel) -> None:
-        """Raise UserError for a model without a condition."""
+    def check_model(self, model: ImageModel) -> None:
         if not (model.label_count or model.takes_text):
             raise UserError("terms: implicit_reward needs a condition; expected a teacher of labels or text")
 
     def build(self) -> Term:
-        """The term as a function of the teacher's two sides."""
+        """Return the term as a function of the teacher's two predictions."""
         return partial(implicit_reward, weighting=self.weighting)
 
 
 def implicit_reward(inputs: TermInputs, weighting: Weighting = "dmd") -> LossOutput:
-    """-sg[s_p(x_t|c) - s_p(x_t)] . x_t per sample and per dimension, (b,), in the units of the objective's weighting.
+    """Return -sg[s_p(x_t|c) - s_p(x_t)] . x_t per sample and per dimension, (b,), in the units of the objective's weighting.
 
-    It is zero for samples without a condition. Raises ValueError where the teacher's sides are not there.
+    It is zero for samples without a condition.
     """
     from distill.objectives.weighting import descent
     from distill.types import LossOutput
 
-    if inputs.sides is None:
+    conditional, unconditional = inputs.teacher.conditional, inputs.teacher.unconditional
+    if conditional is None or unconditional is None:
         raise ValueError(
             "terms: implicit_reward needs the teacher's predictions with a condition and without one"
         )
-    difference = inputs.sides.conditional - inputs.sides.unconditional
+    difference = conditional - unconditional
     loss = descent(inputs.scores, difference, weighting) / difference[0].numel()
     return LossOutput(loss, {"side_gap": difference.square().flatten(1).mean(1)})

@@ -1,6 +1,6 @@
-"""DMD's regression (Yin et al. 2024, eq. 9): the student's image of a noise against the teacher's ODE endpoint from the same noise.
+"""DMD's regression (Yin et al. 2024, eq. 9): the distance of the student's image to the teacher's ODE endpoint from the same noise.
 
-The teacher's ODE starts at sigma_max z and the student at its own entry, init_noise_to_signal z: the unit noise z is what they share.
+Student and teacher share the unit noise z: the teacher's ODE starts at sigma_max z, the student at init_noise_to_signal z.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from distill.objectives.term import Term, TermInputs, TermSettings
+from distill.objectives.term import Term, TermContext, TermInputs, TermSettings
 
 if TYPE_CHECKING:
     from distill.types import LossOutput
@@ -24,20 +24,34 @@ class Settings(TermSettings):
     needs_pairs: ClassVar[bool] = True
     name: Literal["regression"] = "regression"
     distance: Distance = "l2"
-    """`l2`: mean squared difference; `pseudo_huber`: nearly its root, which outliers move less."""
+    """Distance between the images: `l2` is the mean squared difference; `pseudo_huber` is nearly its root, which outliers
+    change less."""
     c: float = Field(0.00054, gt=0)
-    """Root mean square difference at which pseudo-Huber turns from squared to linear (Song and Dhariwal 2023)."""
+    """Root mean square difference at which pseudo-Huber turns from squared to linear; the default is that of Song and Dhariwal
+    (2023). A smaller value makes it linear sooner."""
+
+    def check(self, run: TermContext) -> None:
+        if run.pair_sampler is None:
+            raise ValueError(
+                "terms: regression needs the teacher's samples; expected settings under 'teacher_samples'"
+            )
+        if run.pair_sampler.churn > 0:
+            raise ValueError(
+                "teacher_samples.sampler.churn: regression needs the deterministic sampler; expected 0"
+            )
+        if run.student_steps > 1:
+            raise ValueError(
+                f"terms: regression pairs an image with one noise, and {run.student_steps} steps take as many; "
+                "expected generator.steps: 1"
+            )
 
     def build(self) -> Term:
-        """The term as a function of the student and the pairs."""
+        """Return the term as a function of the student and the pairs."""
         return partial(regression, distance=self.distance, c=self.c)
 
 
 def regression(inputs: TermInputs, distance: Distance = "l2", c: float = 0.00054) -> LossOutput:
-    """With m the mean square difference of G(z) and x over a pair's dimensions: m, or sqrt(m + c^2) - c; (b,).
-
-    Raises ValueError where there are no pairs.
-    """
+    """Return m, or sqrt(m + c^2) - c, (b,), where m is the mean square difference of G(z) and x over a pair's dimensions."""
     from distill.types import LossOutput
 
     if inputs.pairs is None:

@@ -1,7 +1,8 @@
 """The explicit reward of Diff-Instruct++ and Diff-Instruct*: -alpha_rew R(decode(x_0), c), differentiated through the decoder and the reward.
 
-The papers add alpha_rew R to an objective that sums over the dimensions of a sample; this engine's objective is their mean. So alpha_rew is this
-term's `weight` times the number of dimensions: 100 on SDXL's 4 x 128 x 128 latents is a weight of 1.5e-3.
+The papers add alpha_rew R to an objective that sums over the dimensions of a sample; this engine's objective is their
+mean. So alpha_rew is this term's `weight` times the number of dimensions: 100 on SDXL's 4 x 128 x 128 latents is a
+weight of 1.5e-3.
 """
 
 from __future__ import annotations
@@ -19,20 +20,22 @@ if TYPE_CHECKING:
 
 
 class Settings(TermSettings):
-    """Rewards of the decoded sample, maximised; `weight` is alpha_rew over the number of a sample's dimensions."""
+    """Maximises rewards of the decoded sample; `weight` is alpha_rew divided by the number of a sample's dimensions."""
 
     name: Literal["reward"] = "reward"
     rewards: tuple[choice_of("rewards"), ...] = Field(min_length=1)  # type: ignore[valid-type]
-    """The rewards; each has its own weight, and its bounds."""
+    """The rewards to add up. Each has a weight and bounds of its own."""
     downscale: int = Field(1, ge=1)
-    """Whole factor by which a sample is shrunk, in the model's own space, before it is decoded."""
+    """Whole factor by which to shrink a sample, in the model's own space, before it is decoded. 1 keeps its size; 2 takes a
+    quarter of the decoder's memory, and the reward sees a smaller image."""
     crop: int | None = Field(None, ge=1)
-    """Height and width in pixels of a random part of each sample, after shrinking, that is decoded and judged; null decodes all of it."""
+    """Height and width in pixels of a random crop of each sample, after shrinking, that is decoded and scored. null takes the
+    whole sample; a smaller crop needs less memory."""
     checkpoint_decoder: bool = True
-    """Decode one sample at a time and once more on the way back, so that the decoder's activations are held for one sample alone."""
+    """Decode one sample at a time, and recompute it in the backward pass, so that the decoder's activations are held for one
+    sample only. `false` is faster and needs more memory."""
 
-    def check(self, model: ImageModel) -> None:
-        """Raise UserError where the model makes no images, or its samples cannot be shrunk or cropped so."""
+    def check_model(self, model: ImageModel) -> None:
         if len(model.image_shape) != 3:
             raise UserError("terms: reward judges images; expected a teacher of images")
         factor = model.pixel_shape[1] // model.image_shape[1]
@@ -48,17 +51,17 @@ class Settings(TermSettings):
                 )
 
     def build(self) -> Term:
-        """The term, with its rewards loaded. Raises UserError where the weights of one cannot be had."""
+        """Return the term with its rewards loaded."""
         from distill.objectives.reward_loss import RewardTerm, WeightedReward
 
-        judged = [
+        rewards = [
             WeightedReward(reward.name, reward.load(), reward.weight, reward.bounds)
             for reward in self.rewards
         ]
-        return RewardTerm(judged, self.downscale, self.crop, self.checkpoint_decoder)
+        return RewardTerm(rewards, self.downscale, self.crop, self.checkpoint_decoder)
 
     def meta(self) -> Term:
-        """The term without its rewards' networks: what is left to count is the decoder."""
+        """Return the term without the networks of its rewards, so that the decoder alone is counted."""
         from distill.objectives.reward_loss import Brightness, RewardTerm, WeightedReward
 
         return RewardTerm(
@@ -67,5 +70,4 @@ class Settings(TermSettings):
 
     @property
     def left_out(self) -> tuple[str, ...]:
-        """The rewards."""
         return tuple(reward.name for reward in self.rewards)

@@ -7,7 +7,7 @@ from torch import nn
 
 from distill.config.errors import UserError
 from distill.data.encoded_prompts import EncodedPrompts
-from distill.diffusion.guidance import Guidance
+from distill.diffusion.guidance_scales import GuidanceScales
 from distill.networks.activation_checkpointing import checkpoint_activations
 from distill.networks.exact.marginal import ExactDiscriminator
 from distill.networks.folder import load_generator
@@ -15,7 +15,7 @@ from distill.objectives.calibration import Calibration, LogRatio
 from distill.objectives.term import TermSettings
 from distill.students.exact import FakeScore as ExactFakeScore
 from distill.training.distillation.losses import Method, Networks, WeightedTerm
-from distill.training.settings import DistillRun, GeneratorSettings, GuidanceSettings
+from distill.training.settings import DistillRun, GeneratorSettings
 from distill.types import Critic, Denoiser, Generator, ImageModel
 
 
@@ -36,10 +36,10 @@ def read_prompts(config: DistillRun, teacher: ImageModel) -> EncodedPrompts | No
 
 def build_networks(config: DistillRun, teacher: Denoiser, device: torch.device) -> Networks:
     """The networks of a run before its first step. Raises UserError where settings do not fit the teacher."""
-    if config.guidance != GuidanceSettings() and not (teacher.label_count or teacher.takes_text):
+    if config.guidance != GuidanceScales() and not (teacher.label_count or teacher.takes_text):
         raise UserError("guidance: the teacher has no condition; expected scales of 1")
     for term in config.terms:
-        term.check(teacher)
+        term.check_model(teacher)
     generator = build_generator(config.generator, teacher).to(device).train()
     fake = config.fake.network.build(teacher, generator).to(device).train()
     for network in (teacher, generator, fake) if config.activation_checkpointing else ():
@@ -103,7 +103,7 @@ def build_method(
         terms=tuple(build_term(settings, device, meta) for settings in config.terms),
         levels=config.generator.noise_levels,
         fake_levels=config.fake.noise_levels,
-        guidance=Guidance(**config.guidance.model_dump()),
+        guidance=config.guidance,
         discriminator_weight=config.discriminator.weight if config.discriminator else 0.0,
         r1=config.discriminator.r1.build() if config.discriminator and config.discriminator.r1 else None,
         calibration=Calibration(exact).to(device) if config.discriminator else None,
@@ -111,17 +111,8 @@ def build_method(
 
 
 def build_term(settings: TermSettings, device: torch.device, meta: bool) -> WeightedTerm:
-    """A term of the generator's loss; the networks that it holds, if any, are frozen."""
+    """Return a term of the generator's loss; the networks that it holds, if any, are frozen."""
     term = settings.meta() if meta else settings.build()
     if isinstance(term, nn.Module):
         term.to(device).eval().requires_grad_(False)
-    flags = (settings.needs_discriminator, settings.needs_sides)
-    return WeightedTerm(
-        settings.name,
-        term,
-        settings.weight,
-        settings.start_step,
-        *flags,
-        settings.warmup_steps,
-        settings.noises_anew,
-    )
+    return WeightedTerm(settings, term)

@@ -1,0 +1,20 @@
+"""The scales of classifier-free guidance, as settings."""
+
+from __future__ import annotations
+
+from distill.config.settings import Settings
+
+
+class GuidanceScales(Settings):
+    """Classifier-free guidance of teacher and fake score: D(no condition) + scale (D(condition) - D(no condition)).
+
+    A scale of 1 is no guidance. A larger one gives clearer and less diverse images, and costs a forward pass of twice
+    the batch. SiD-LSG (Zhou et al. 2024) names the scales kappa.
+    """
+
+    teacher: float = 1.0
+    """Guidance scale of the teacher: kappa_4 of SiD-LSG."""
+    fake: float = 1.0
+    """Guidance scale of the fake score in the generator's update: kappa_2 and kappa_3 of SiD-LSG."""
+    fake_training: float = 1.0
+    """Guidance scale of the fake score in its own updates: kappa_1 of SiD-LSG."""
