@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,7 @@ from distill.training.dry_run.summary import META, measure_both  # noqa: E402
 from distill.training.launch import build_accelerator  # noqa: E402
 from distill.training.logging import Clock  # noqa: E402
 from distill.training.settings import DistillRun  # noqa: E402
-from distill.types import Condition, Text  # noqa: E402
+from distill.types import Condition, PromptEncoder, Text  # noqa: E402
 
 RESULTS, DOCUMENT = ROOT / "benchmarks" / "results" / "memory.json", ROOT / "docs" / "diffusers.md"
 BEGIN, END = "<!-- memory: begin -->", "<!-- memory: end -->"
@@ -110,19 +110,35 @@ class RandomTeacher(diffusers.Settings):
             if isinstance(part, nn.Module):
                 cast_weights(part, getattr(torch, self.dtype))
                 draw_weights(part.to_empty(device="cpu"))
-        network = self._around(pipe)
-        pipeline = network.pipeline
-        shapes = pipeline.text_shapes()
-
-        def encode_prompts(prompts: list[str]) -> Condition:
-            given, unconditional = (
-                {name: torch.randn(rows, *shape) for name, shape in shapes.items()}
-                for rows in (len(prompts), 1)
-            )
-            return Condition(text=Text(given, unconditional))
-
-        pipeline.encode_prompts, pipeline.prompt_encoder_sha256 = encode_prompts, lambda: "random"  # type: ignore[method-assign,assignment]
+        network = DiffusersNetwork.around(pipe, self)
+        if network.prompt_encoder is not None:
+            network.prompt_encoder = RandomPromptEncoder(network.prompt_encoder)
         return network
+
+
+class RandomPromptEncoder:
+    """Gives random numbers for prompts, of the shapes of a prompt encoder without a tokenizer."""
+
+    def __init__(self, encoder: PromptEncoder) -> None:
+        self.encoder = encoder
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> RandomPromptEncoder:
+        return self
+
+    def encode(self, prompts: Sequence[str]) -> Condition:
+        return Condition(text=Text(self._draw(len(prompts)), self._draw(1)))
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        return self.encoder.shapes()
+
+    def sha256(self) -> str:
+        return "random"
+
+    def components(self) -> dict[str, nn.Module]:
+        return self.encoder.components()
+
+    def _draw(self, count: int) -> dict[str, torch.Tensor]:
+        return {name: torch.randn(count, *shape) for name, shape in self.shapes().items()}
 
 
 def draw_weights(network: nn.Module) -> None:

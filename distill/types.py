@@ -155,57 +155,97 @@ class Pairs:
         return Pairs(self.z.to(device), self.cond.to(device), self.x.to(device))
 
 
-class ImageModel(nn.Module):
-    """What denoisers and generators share: the space in which they work, (b, *image_shape), and how it shows as images.
+@runtime_checkable
+class ImageCodec(Protocol):
+    """The autoencoder of a latent model: frozen, and shared by the copies of its network."""
 
-    That space is the images' own unless the model is latent, which overrides all of these but the counts.
+    def pixel_shape(self, latent_shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the shape of the images of latents of this shape."""
+        ...
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Encode images in [-1, 1], (b, *pixel_shape), as latents, (b, *latent_shape)."""
+        ...
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Decode latents, (b, *latent_shape), to images in [-1, 1] up to overshoot, (b, *pixel_shape)."""
+        ...
+
+    def components(self) -> dict[str, nn.Module]:
+        """Return its networks by name."""
+        ...
+
+    def components_to_bundle(self) -> dict[str, nn.Module]:
+        """Return those of its networks that an export must carry, since they lie on this machine only."""
+        ...
+
+
+@runtime_checkable
+class PromptEncoder(Protocol):
+    """The text encoders of a text-to-image model: frozen, and shared by the copies of its network."""
+
+    def encode(self, prompts: Sequence[str]) -> Condition:
+        """Encode prompts as a condition, (b,)."""
+        ...
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return the shapes of one encoded prompt by name, without encoding any."""
+        ...
+
+    def sha256(self) -> str:
+        """Hash everything that an encoded prompt depends on besides the prompt."""
+        ...
+
+    def components(self) -> dict[str, nn.Module]:
+        """Return its networks by name."""
+        ...
+
+
+class ImageModel(nn.Module):
+    """Base of denoisers and generators: the space in which they work, (b, *image_shape), and the images that it stands for.
+
+    That space is the images' own unless the model holds a codec; its conditions are labels unless it holds a prompt encoder.
     """
 
     image_shape: tuple[int, ...]
     label_count: int
-    takes_text: bool = False
-
-    @property
-    def is_latent(self) -> bool:
-        """True for a model that works on latents, which `decode` turns into images."""
-        return False
+    codec: ImageCodec | None = None
+    prompt_encoder: PromptEncoder | None = None
 
     @property
     def pixel_shape(self) -> tuple[int, ...]:
-        """Shape of its images as one looks at them."""
-        return self.image_shape
+        """Shape of its images."""
+        return self.image_shape if self.codec is None else self.codec.pixel_shape(self.image_shape)
 
     def encode(self, images: Tensor) -> Tensor:
-        """Images in [-1, 1], (b, *pixel_shape), as the model has them, (b, *image_shape)."""
-        return images
+        """Bring images in [-1, 1], (b, *pixel_shape), into the model's own space, (b, *image_shape)."""
+        return images if self.codec is None else self.codec.encode(images)
 
     def decode(self, x0: Tensor) -> Tensor:
-        """What the model makes, (b, *image_shape), as images in [-1, 1] up to overshoot, (b, *pixel_shape)."""
-        return x0
+        """Turn the model's output, (b, *image_shape), into images in [-1, 1] up to overshoot, (b, *pixel_shape)."""
+        return x0 if self.codec is None else self.codec.decode(x0)
 
     def encode_prompts(self, prompts: Sequence[str]) -> Condition:
-        """Prompts as a condition. Raises ValueError for a model that takes none."""
-        raise ValueError(f"{type(self).__name__} takes no prompts")
+        """Encode prompts as a condition. Raises ValueError for a model without a prompt encoder."""
+        if self.prompt_encoder is None:
+            raise ValueError(f"{type(self).__name__} takes no prompts")
+        return self.prompt_encoder.encode(prompts)
 
-    def text_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shapes of one encoded prompt, by name, known without encoding any. Raises as `encode_prompts`."""
-        raise ValueError(f"{type(self).__name__} takes no prompts")
+    @property
+    def takes_text(self) -> bool:
+        return self.prompt_encoder is not None
 
     def frozen_components(self) -> dict[str, nn.Module]:
-        """What it holds besides its network, frozen and shared by its copies: an autoencoder of images, encoders of text."""
-        return {}
+        """Return the networks of its codec and of its prompt encoder, which its copies share."""
+        codec = {} if self.codec is None else self.codec.components()
+        return codec if self.prompt_encoder is None else {**codec, **self.prompt_encoder.components()}
 
     def components(self) -> dict[str, Any]:
-        """Everything besides its own weights that its images are made with: its other parts, and a pipeline's scheduler, tokenizers and settings."""
+        """Return everything besides its own weights that decides its images.
+
+        These are its frozen components, and a pipeline's scheduler, tokenizers and settings.
+        """
         return dict(self.frozen_components())
-
-    def components_to_bundle(self) -> dict[str, nn.Module]:
-        """Of its other parts those, of diffusers, that an export must carry since they lie on this machine alone."""
-        return {}
-
-    def prompt_encoder_sha256(self) -> str:
-        """Hash of all that a prompt's condition depends on besides the prompt. Raises as `encode_prompts`."""
-        raise ValueError(f"{type(self).__name__} takes no prompts")
 
 
 class EntryPoint(NamedTuple):

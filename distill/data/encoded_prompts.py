@@ -14,7 +14,7 @@ from torch import Tensor
 from distill.config.errors import UserError
 from distill.storage.files import new_file
 from distill.storage.tensors import load_sealed_tensors, save_tensors
-from distill.types import Condition, Text
+from distill.types import Condition, PromptEncoder, Text
 
 Encode = Callable[[Sequence[str]], Condition]
 """Prompts -> their condition, (b,)."""
@@ -42,6 +42,17 @@ class EncodedPrompts:
             cache,
             dropout,
         )
+
+    @classmethod
+    def by(
+        cls,
+        encoder: PromptEncoder,
+        prompts: Sequence[str],
+        cache: Path | None = None,
+        dropout: float = 0.0,
+    ) -> EncodedPrompts:
+        """Return the prompts as a model's prompt encoder encodes them."""
+        return cls(prompts, encoder.encode, encoder.sha256(), cache, dropout)
 
     def __len__(self) -> int:
         return len(self.prompts)

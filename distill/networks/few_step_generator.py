@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from distill.config.errors import UserError
 from distill.types import Condition, Denoiser, Generator
@@ -25,11 +24,8 @@ class FewStepGenerator(Generator):
         super().__init__()
         self.denoiser, self.noise_to_signal = denoiser, noise_to_signal
         self.entry_points, self.evaluations = denoiser.entry_points(noise_to_signal), len(noise_to_signal)
-        self.image_shape, self.label_count, self.takes_text = (
-            denoiser.image_shape,
-            denoiser.label_count,
-            denoiser.takes_text,
-        )
+        self.image_shape, self.label_count = denoiser.image_shape, denoiser.label_count
+        self.codec, self.prompt_encoder = denoiser.codec, denoiser.prompt_encoder
         for level, before, entry in zip(
             noise_to_signal[1:], self.entry_points, self.entry_points[1:], strict=False
         ):
@@ -54,34 +50,8 @@ class FewStepGenerator(Generator):
     def _denoise(self, x_t: Tensor, t: float, cond: Condition) -> Tensor:
         return self.denoiser(x_t, x_t.new_full((len(x_t),), t), cond)
 
-    @property
-    def is_latent(self) -> bool:
-        return self.denoiser.is_latent
-
-    @property
-    def pixel_shape(self) -> tuple[int, ...]:
-        return self.denoiser.pixel_shape
-
-    def encode(self, images: Tensor) -> Tensor:
-        return self.denoiser.encode(images)
-
-    def decode(self, x0: Tensor) -> Tensor:
-        return self.denoiser.decode(x0)
-
-    def encode_prompts(self, prompts: Sequence[str]) -> Condition:
-        return self.denoiser.encode_prompts(prompts)
-
     def components(self) -> dict[str, Any]:
         return self.denoiser.components()
-
-    def frozen_components(self) -> dict[str, nn.Module]:
-        return self.denoiser.frozen_components()
-
-    def components_to_bundle(self) -> dict[str, nn.Module]:
-        return self.denoiser.components_to_bundle()
-
-    def prompt_encoder_sha256(self) -> str:
-        return self.denoiser.prompt_encoder_sha256()
 
 
 class ImageGenerator(FewStepGenerator):
@@ -93,7 +63,7 @@ class ImageGenerator(FewStepGenerator):
     def forward(self, z: Float[Tensor, "b ..."], cond: Condition) -> Float[Tensor, "b ..."]:
         """Images in [-1, 1], (b, *image_shape); of a model of latents, the latents that `decode` takes. Raises as `FewStepGenerator` does."""
         x0 = super().forward(z, cond)
-        return x0 if self.is_latent else self._clamp(x0)
+        return x0 if self.codec is not None else self._clamp(x0)
 
     def decode(self, x0: Tensor) -> Tensor:
         """Images in [-1, 1], (b, *pixel_shape), of what `forward` returns."""

@@ -51,7 +51,7 @@ class OneStepPipeline(DiffusionPipeline):
         self.register_modules(network=network, autoencoder=autoencoder)
         denoiser: Any = network.generator.denoiser
         if autoencoder is not None:
-            denoiser.autoencoder.use(autoencoder)
+            denoiser.codec.use(autoencoder)
 
     @torch.no_grad()
     def __call__(

@@ -9,7 +9,7 @@ import argparse
 import importlib
 import importlib.metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from distill.config.command_line import ArgumentParser
 from distill.config.errors import UserError
@@ -59,8 +59,9 @@ def export_generator(generator: Generator, folder: Path) -> None:
 
 def _save_own_pipeline(generator: Generator, folder: Path) -> dict[str, Any]:
     """Make a folder of a network that diffusers does not have a pipeline; returns what it is called with."""
-    parts, carried = {"network": OWN_NETWORK}, cast(dict[str, Any], generator.components_to_bundle())
-    for name, part in carried.items():
+    parts = {"network": OWN_NETWORK}
+    bundled: dict[str, Any] = {} if generator.codec is None else generator.codec.components_to_bundle()
+    for name, part in bundled.items():
         part.save_pretrained(folder / name)
         parts[name] = ("diffusers", type(part).__name__)
     for place, (module, name) in {folder: OWN_PIPELINE, folder / "network": OWN_NETWORK}.items():

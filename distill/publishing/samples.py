@@ -105,7 +105,7 @@ def choose_prompts(given: str | Path | None, network: ImageModel) -> EncodedProm
 
     Raises UserError where they are needed and not given, or given and not needed.
     """
-    if not network.takes_text:
+    if network.prompt_encoder is None:
         if given is not None:
             raise UserError("--prompts: the model takes no text; leave the prompts out")
         return None
@@ -113,7 +113,7 @@ def choose_prompts(given: str | Path | None, network: ImageModel) -> EncodedProm
         raise UserError("--prompts: the model takes text; expected a text file of prompts, one a line")
     is_file = isinstance(given, Path) or Path(given).is_file()
     prompts = text_file.Settings(path=Path(given)).load() if is_file else [str(given)]
-    return EncodedPrompts(prompts, network.encode_prompts, network.prompt_encoder_sha256())
+    return EncodedPrompts.by(network.prompt_encoder, prompts)
 
 
 def check_out(out: Path) -> None:

@@ -39,9 +39,9 @@ class Settings(TeacherSettings):
 
         assert isinstance(network, EDM2Network)
         if self.autoencoder is not None:
-            if network.autoencoder is None:
+            if network.codec is None:
                 raise UserError(
                     f"teacher.autoencoder: is {self.autoencoder}; expected null: {self.path} is of pixels"
                 )
-            network.autoencoder = StabilityAutoencoder(self.autoencoder)
+            network.codec = StabilityAutoencoder(self.autoencoder)
         return network

@@ -61,11 +61,8 @@ def open_subject(
             else distill.load_teacher(asked.path).eval()
         )
     check_takes(asked, prompts, network.takes_text, network.label_count)
-    encoded = (
-        EncodedPrompts(prompts.texts, network.encode_prompts, network.prompt_encoder_sha256())
-        if network.takes_text
-        else None
-    )
+    encoder = network.prompt_encoder
+    encoded = None if encoder is None else EncodedPrompts.by(encoder, prompts.texts)
     stream = NetworkImages(network.to(device), len(seeds), seeds[0], sampler, encoded, batch_size, asked.path)
     identity: dict[str, Any] = {
         "kind": "network",

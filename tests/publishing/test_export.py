@@ -66,7 +66,7 @@ def test_a_network_of_ours_leaves_as_a_pipeline(kind: str, tmp_path: Path) -> No
         expected.shape[1],
     )
     if kind == "edm2":  # one autoencoder, not two
-        assert pipe.network.generator.denoiser.autoencoder.vae is pipe.autoencoder
+        assert pipe.network.generator.denoiser.codec.vae is pipe.autoencoder
     pipe.save_pretrained(tmp_path / "again")
     pipe = opened(tmp_path / "again").to(torch.bfloat16)
     assert pipe.dtype == torch.bfloat16
@@ -99,7 +99,7 @@ def test_an_autoencoder_of_the_hub_is_named(tmp_path: Path) -> None:
         "network",
         "pipeline.py",
     ]
-    assert opened(folder).network.generator.denoiser.autoencoder.source == "nobody/nothing"
+    assert opened(folder).network.generator.denoiser.codec.source == "nobody/nothing"
 
 
 @pytest.mark.slow

@@ -23,23 +23,36 @@ from tests.helpers.random_teacher import save_random_teacher
 README = Path(__file__).parents[2] / "README.md"
 
 
+class Halved:
+    """A codec whose images are half its latents."""
+
+    def pixel_shape(self, latent_shape: tuple[int, ...]) -> tuple[int, ...]:
+        return latent_shape
+
+    def encode(self, images: Tensor) -> Tensor:
+        return 2 * images
+
+    def decode(self, latents: Tensor) -> Tensor:
+        return latents / 2
+
+    def components(self) -> dict[str, nn.Module]:
+        return {}
+
+    def components_to_bundle(self) -> dict[str, nn.Module]:
+        return {}
+
+
 class Scale(Denoiser):
     """Predicts `factor` x_t, so that what leaves a generator is known."""
 
     def __init__(self, factor: float, image_shape: tuple[int, ...], latent: bool = False) -> None:
         super().__init__()
         self.factor = nn.Parameter(torch.tensor(factor))
-        self.schedule, self.image_shape, self.label_count, self.latent = EDM(), image_shape, 0, latent
-
-    @property
-    def is_latent(self) -> bool:
-        return self.latent
+        self.schedule, self.image_shape, self.label_count = EDM(), image_shape, 0
+        self.codec = Halved() if latent else None
 
     def forward(self, x_t: Tensor, t: Tensor, cond: Condition) -> Tensor:
         return self.factor * x_t
-
-    def decode(self, x0: Tensor) -> Tensor:
-        return x0 / 2 if self.latent else x0
 
 
 def test_the_readme_s_snippet_makes_images_in_range_and_without_a_graph(tmp_path: Path) -> None:

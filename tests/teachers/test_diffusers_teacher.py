@@ -321,7 +321,7 @@ def test_an_autoencoder_works_on_a_megapixel_at_once(
     images = torch.randn(5, *teacher.pixel_shape)
     latents = teacher.encode(images)
     pictures = teacher.decode(latents)
-    monkeypatch.setattr("distill.networks.diffusers.autoencoder.MEGAPIXEL", 600)
+    monkeypatch.setattr("distill.networks.diffusers.codec.MEGAPIXEL", 600)
     seen: list[int] = []
     for part in (teacher.pipeline.pipe.vae.encoder, teacher.pipeline.pipe.vae.decoder):
         part.register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])))
@@ -418,7 +418,10 @@ def test_an_outline_needs_neither_weights_nor_tokenizers(
         # A tiny CLIP has 16 tokens, where that of all pipelines has 77.
         clip = 61 if family in ("sdxl", "sd3") else 0
         shapes = {name: tuple(value.shape[1:]) for name, value in text.given.items()}
-        assert meta.text_shapes() == {**shapes, "tokens": (shapes["tokens"][0] + clip, shapes["tokens"][1])}
+        assert meta.prompt_encoder.shapes() == {
+            **shapes,
+            "tokens": (shapes["tokens"][0] + clip, shapes["tokens"][1]),
+        }
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,7 @@ def test_stable_diffusion_3_is_read_without_its_t5(tmp_path: Path) -> None:
     network = Settings(path=str(folder)).load()
     cond = network.encode_prompts(["a cat", "two dogs"])
     assert cond.text is not None
-    assert cond.text.given["tokens"].shape[-1] == network.text_shapes()["tokens"][-1]
+    assert cond.text.given["tokens"].shape[-1] == network.prompt_encoder.shapes()["tokens"][-1]
     x0 = network(torch.zeros(2, *network.image_shape), torch.full((2,), 0.5), cond)
     assert x0.isfinite().all()
     assert not torch.equal(x0[0], x0[1])

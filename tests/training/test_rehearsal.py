@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.profiler import ProfilerActivity, profile
 
-from distill.networks.diffusers.pipeline import Pipeline
+from distill.networks.diffusers.prompt_encoder import PipelinePromptEncoder
 from distill.networks.folder import save_denoiser
 from distill.networks.unet import UNet, UNetConfig
 from distill.training.config import read_config
@@ -104,7 +104,9 @@ def test_it_predicts_what_a_step_takes(
 ) -> None:
     """The very bytes of what is held throughout; what a step adds to it to 3 %, or to the megabyte that kernels of CPUs take for a moment."""
     # The tiny pipeline's prompts are of 16 tokens, not of CLIP's 77.
-    monkeypatch.setattr(Pipeline, "text_shapes", lambda pipeline: {"tokens": (16, 24), "pooled": (16,)})
+    monkeypatch.setattr(
+        PipelinePromptEncoder, "shapes", lambda encoder: {"tokens": (16, 24), "pooled": (16,)}
+    )
     for is_checkpointed in (False, True):
         config = config_of(root, teacher, **changes, activation_checkpointing=is_checkpointed)
         AcceleratorState._reset_state(reset_partial_state=True)

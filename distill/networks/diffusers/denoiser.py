@@ -42,7 +42,8 @@ class DiffusersNetwork(Denoiser):
         super().__init__()
         self.network, self.pipeline = network, pipeline
         self.schedule, self.image_shape = pipeline.schedule, pipeline.image_shape
-        self.label_count, self.takes_text = pipeline.label_count, pipeline.takes_text
+        self.label_count = pipeline.label_count
+        self.codec, self.prompt_encoder = pipeline.codec, pipeline.prompt_encoder
         labels: list[Any] = [
             module for module in network.modules() if type(module).__name__ == "LabelEmbedding"
         ]
@@ -118,34 +119,8 @@ class DiffusersNetwork(Denoiser):
         self.pipeline.to(next(self.parameters()).device)
         return self
 
-    @property
-    def is_latent(self) -> bool:
-        return self.pipeline.latents is not None
-
-    @property
-    def pixel_shape(self) -> tuple[int, ...]:
-        return self.pipeline.pixel_shape
-
-    def encode(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b ..."]:
-        return self.pipeline.encode(images)
-
-    def decode(self, x0: Float[Tensor, "b ..."]) -> Float[Tensor, "b c h w"]:
-        return self.pipeline.decode(x0)
-
-    def encode_prompts(self, prompts: Sequence[str]) -> Condition:
-        return self.pipeline.encode_prompts(prompts)
-
-    def prompt_encoder_sha256(self) -> str:
-        return self.pipeline.prompt_encoder_sha256()
-
-    def text_shapes(self) -> dict[str, tuple[int, ...]]:
-        return self.pipeline.text_shapes()
-
     def components(self) -> dict[str, Any]:
         return self.pipeline.components()
-
-    def frozen_components(self) -> dict[str, nn.Module]:
-        return self.pipeline.frozen_components()
 
     def entry_points(self, noise_to_signal: Sequence[float]) -> list[EntryPoint]:
         """The nearest that its pipeline can enter at, first with unit noise: whole steps from 1, in flow matching t = 1 and then any time.
@@ -225,8 +200,8 @@ class DiffusersNetwork(Denoiser):
 
     def _condition(self, cond: Condition, count: int) -> dict[str, Any]:
         """The condition as the network takes it."""
-        if self.pipeline.family.inputs is not None:
-            text = cond.text or self.pipeline.unconditional_text(count)
+        if self.pipeline.prompt_encoder is not None and self.pipeline.family.inputs is not None:
+            text = cond.text or self.pipeline.prompt_encoder.unconditional(count)
             given = {
                 name: value.to(self.dtype) if value.is_floating_point() else value
                 for name, value in text.given.items()

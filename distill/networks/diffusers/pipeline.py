@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import hashlib
 import inspect
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,14 +15,13 @@ from torch import Tensor, nn
 
 from distill.config.errors import UserError
 from distill.diffusion.schedules import Flow
-from distill.networks.diffusers.autoencoder import Latents
+from distill.networks.diffusers.codec import PipelineCodec
 from distill.networks.diffusers.families import FAMILIES, Family
-from distill.networks.diffusers.scheduler import ALL_PREDICTION, read_scheduler, read_signal
+from distill.networks.diffusers.prompt_encoder import PipelinePromptEncoder
+from distill.networks.diffusers.scheduler import check_steps, read_scheduler, student_scheduler
 from distill.networks.diffusers.source import PipelineSource
 from distill.networks.folder import PIPELINE, is_own_pipeline
-from distill.networks.identity import part_sha256
 from distill.storage.files import read_mapping
-from distill.types import Condition, Text
 
 AUTOENCODERS = ("AutoencoderKL", "AutoencoderDC")
 
@@ -74,52 +72,45 @@ class _Settings:
 
 
 class Pipeline:
-    """A diffusers pipeline, opened for the denoisers that share it: a copy of one of them copies its network alone.
+    """A diffusers pipeline, opened for the denoisers that share it: copies of one of them copy its network alone.
 
-    `source` are the settings that open it. All its weights are held in `dtype`; what passes in and out of its encoders is of float32. Raises
-    UserError for kinds of parts that are unknown here, and for settings that do not fit it.
+    All its weights are held in the type that `source` asks for; its encoders take and return float32.
     """
 
     def __init__(self, pipe: Any, source: PipelineSource) -> None:
-        dtype = getattr(torch, source.dtype)
-        self.pipe, self.source, self.dtype = pipe, source, dtype
+        self.pipe, self.source, self.dtype = pipe, source, getattr(torch, source.dtype)
         self.family = check_parts(pipe)
         self.schedule, self.prediction = read_scheduler(pipe.scheduler)
         self.config: Any = getattr(pipe, self.family.part).config
         vae = getattr(pipe, "vae", None)
-        self.latents = None if vae is None else Latents(vae, dtype)
-        self.takes_text = self.family.inputs is not None
-        factor = 1 if self.latents is None else self.latents.factor
-        height, width = self._choose_size(source.resolution, factor)
-        self.image_shape: tuple[int, ...] = (
-            self.config.in_channels if self.latents is None else self.latents.channels,
-            height,
-            width,
-        )
-        self.pixel_shape: tuple[int, ...] = (
-            self.config.in_channels if self.latents is None else self.latents.image_channels,
-            height * factor,
-            width * factor,
+        self.codec = None if vae is None else PipelineCodec(vae, self.dtype)
+        height, width = self._choose_size(source.resolution)
+        self.prompt_encoder = None if self.family.inputs is None else PipelinePromptEncoder(pipe, self.family)
+        channels = self.config.in_channels if self.codec is None else self.codec.channels
+        self.image_shape: tuple[int, ...] = (channels, height, width)
+        self.pixel_shape = (
+            self.image_shape if self.codec is None else self.codec.pixel_shape(self.image_shape)
         )
         self.label_count, self.null_label = self._choose_labels(source.null_label)
         self.embedded_guidance = self._choose_guidance(source.embedded_guidance)
         self.time_factor = self.family.time_factor(self.config)
-        if isinstance(self.schedule, Flow):  # whose t is 1 at the last of them
+        if isinstance(self.schedule, Flow):  # t is 1 at the scheduler's last step
             self.time_factor *= pipe.scheduler.config.num_train_timesteps
         for part in pipe.components.values():
             if isinstance(part, nn.Module):
-                cast_weights(part.eval().requires_grad_(False), dtype)
+                cast_weights(part.eval().requires_grad_(False), self.dtype)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Pipeline:
         return self
 
     def to(self, device: torch.device) -> None:
         """Move the autoencoder and the text encoders."""
-        for part in self.frozen_components().values():
-            part.to(device)
+        for held in (self.codec, self.prompt_encoder):
+            for part in held.components().values() if held is not None else ():
+                part.to(device)
 
     def components(self) -> dict[str, Any]:
-        """The pipeline's parts, its settings, and of the denoiser, whose weights copies hold, the settings alone."""
+        """Return the pipeline's parts and settings; of the denoiser, whose weights copies hold, the settings only."""
         parts = {
             name: part
             for name, part in self.pipe.components.items()
@@ -127,164 +118,34 @@ class Pipeline:
         }
         return {**parts, self.family.part: _Settings(self.config), "pipeline": _Settings(self.pipe.config)}
 
-    def frozen_components(self) -> dict[str, nn.Module]:
-        """The autoencoder and the text encoders."""
-        return {
-            name: part
-            for name, part in self.pipe.components.items()
-            if isinstance(part, nn.Module) and name.startswith(("vae", "text_encoder"))
-        }
-
-    def encode(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b ..."]:
-        """The latents' mean, in the units in which the network has them; the images themselves where there are no latents."""
-        return images if self.latents is None else self.latents.encode(images)
-
-    def decode(self, x0: Float[Tensor, "b ..."]) -> Float[Tensor, "b c h w"]:
-        """Images of latents."""
-        return x0 if self.latents is None else self.latents.decode(x0)
-
     def model_timestep(self, t: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
-        """A time of the schedule as the network is told it."""
+        """Return a time of the schedule in the network's units."""
         return t * self.time_factor
 
-    def encode_prompts(self, prompts: Sequence[str]) -> Condition:
-        """Prompts by all text encoders of the pipeline, and what it takes for none."""
-        if not self.takes_text:
-            raise ValueError(f"{type(self.pipe).__name__} takes no prompts")
-        encoded = self._encode(prompts)
-        given = {name: value for name, value in encoded.items() if not name.startswith("no ")}
-        for name, shape in self.text_shapes().items():
-            found = given[name].shape[-1] if name != "mask" and name in given else shape[-1]
-            if found != shape[-1]:
-                raise UserError(
-                    f"teacher.path: its text encoders give {name} of {found} numbers; expected {shape[-1]}: a text encoder is missing"
-                )
-        unconditional = (
-            {name: encoded[f"no {name}"][:1] for name in given}
-            if "no tokens" in encoded
-            else self._encode([""])
-        )
-        return Condition(text=Text(given, unconditional))
+    def student_scheduler(self, times: Sequence[float]) -> Any:
+        """Return a scheduler whose steps are at these times, as far as it can take them."""
+        return student_scheduler(self.pipe.scheduler, self.schedule, self.prediction, times)
 
-    @torch.no_grad()
-    def _encode(self, prompts: Sequence[str]) -> dict[str, Tensor]:
-        """Everything that the pipeline's `encode_prompt` returns, by our names, numbers as float32."""
-        device = next(
-            part.device
-            for name, part in self.pipe.components.items()
-            if name.startswith("text_encoder") and part is not None
-        )
-        encoded = self.pipe.encode_prompt(
-            **{**self._prompt_settings(), "prompt": list(prompts), "device": device}
-        )
-        parts = zip(self.family.encoded, encoded, strict=False)
-        return {
-            name: value.float() if isinstance(value, Tensor) and value.is_floating_point() else value
-            for name, value in parts
-        }
-
-    def _prompt_settings(self) -> dict[str, Any]:
-        """What the pipeline's `encode_prompt` is given besides prompts: as in a call of the pipeline with nothing but a prompt, guided."""
-        from diffusers.utils import is_bs4_available, is_ftfy_available
-
-        own, call = (
-            inspect.signature(function).parameters
-            for function in (self.pipe.encode_prompt, type(self.pipe).__call__)
-        )
-        settings = {name: call[name].default for name in own if name in call}
-        if "do_classifier_free_guidance" in own:
-            settings["do_classifier_free_guidance"] = True
-        if settings.get("clean_caption"):  # as the pipeline does it, but for a warning with each prompt
-            settings["clean_caption"] = is_bs4_available() and is_ftfy_available()
-        return settings
-
-    def prompt_encoder_sha256(self) -> str:
-        """Hash of the encoders' weights and settings, the tokenizers' words and rules, and what the pipeline's class does with them."""
-        pipe = self.pipe
-        digest = hashlib.sha256(
-            f"{type(pipe).__name__} {pipe.config.get('force_zeros_for_empty_prompt')} {self._prompt_settings()}".encode()
-        )
-        for name, part in sorted(pipe.components.items()):
-            if name.startswith(("tokenizer", "text_encoder")) and part is not None:
-                digest.update(f"{name} {part_sha256(part)}".encode())
-        return digest.hexdigest()
-
-    def text_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shapes of one encoded prompt, by the network's configuration: CLIP's 77 tokens, and as many of T5's or Gemma's as the pipeline asks for."""
-        config, tokens = self.config, self._prompt_settings().get("max_sequence_length", 0)
-        width = (
-            config.get("caption_channels") or config.get("joint_attention_dim") or config.cross_attention_dim
-        )
-        pooled = config.get("pooled_projection_dim") or 0
-        if config.get("addition_embed_type"):
-            pooled = config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim
-        if (
-            "mask" not in self.family.encoded and self.family.packing == 1
-        ):  # of U-Nets and SD 3, whose T5's tokens follow CLIP's
-            tokens += 77
-        shapes = {"tokens": (tokens, width), "mask": (tokens,), "pooled": (pooled,)}
-        return {name: shape for name, shape in shapes.items() if name in self.family.encoded and all(shape)}
-
-    def unconditional_text(self, count: int) -> Text:
-        """What stands for no prompt, (count, ...)."""
-        text = self.encode_prompts([""] * count).text
-        assert text is not None
-        return text.drop(torch.ones(count, dtype=torch.bool, device=text.device))
+    def check_steps(self, times: Sequence[float]) -> None:
+        """Raise UserError if no scheduler of diffusers takes a student's steps at these times."""
+        check_steps(self.student_scheduler(times), self.schedule, times)
 
     def save(self, network: nn.Module, times: Sequence[float], folder: Path) -> None:
         """Write a pipeline with this network, whose call with as many steps enters it at these times."""
         network = self.family.exported(network, self.embedded_guidance)
-        pipe = copy.copy(self.pipe) if self.dtype == torch.float32 else self._as_read(network)
+        pipe = copy.copy(self.pipe) if self.dtype == torch.float32 else self._reopen(network)
         pipe.register_modules(**{self.family.part: network}, scheduler=self.student_scheduler(times))
         pipe.save_pretrained(folder)
 
-    def _as_read(self, network: nn.Module) -> Any:
-        """The pipeline opened once more with this network: its other parts as they are before they are held in less than float32."""
+    def _reopen(self, network: nn.Module) -> Any:
+        """Open the pipeline again around this network, with its other parts in the precision of their files."""
         place = {"revision": self.source.revision, "variant": self.source.variant}
         return open_pipeline(self.source.path, "teacher.path", **place, **{self.family.part: network})
 
-    def student_scheduler(self, times: Sequence[float]) -> Any:
-        """One that, asked for as many steps, takes them at these times, as far as it can, and between them noises what the network predicts anew.
-
-        In flow matching the times are evenly spaced from 1 to the last. Else the teacher's schedule is cut off at the first, and divided evenly.
-        """
-        from diffusers import FlowMatchEulerDiscreteScheduler, LCMScheduler
-
-        scheduler = self.pipe.scheduler
-        if isinstance(self.schedule, Flow):
-            last = times[-1] if len(times) > 1 else None
-            return FlowMatchEulerDiscreteScheduler(
-                scheduler.config.num_train_timesteps, shift_terminal=last, stochastic_sampling=True
-            )
-        betas, count = scheduler.betas.clone(), int(times[0]) + 1
-        if betas[-1] >= 1:
-            signal = read_signal(scheduler)
-            betas[-1] = 1 - signal[-1] / signal[-2]
-        return LCMScheduler(
-            num_train_timesteps=count,
-            trained_betas=betas[:count].tolist(),
-            original_inference_steps=count,
-            prediction_type=self.prediction,
-            timestep_scaling=ALL_PREDICTION,
-            steps_offset=1,  # of no effect; pipelines ask for it
-        )
-
-    def check_steps(self, times: Sequence[float]) -> None:
-        """Raises UserError where no scheduler of diffusers takes a student's steps at these times, so that it could not be exported."""
-        scheduler = self.student_scheduler(times)
-        scheduler.set_timesteps(len(times))
-        taken = scheduler.timesteps / (
-            scheduler.config.num_train_timesteps if isinstance(self.schedule, Flow) else 1
-        )
-        if not torch.allclose(taken.double(), torch.tensor(times, dtype=torch.float64), rtol=0, atol=1e-5):
-            listed = [", ".join(f"{t:g}" for t in some) for some in (times, taken.tolist())]
-            raise UserError(
-                f"generator.further_noise_to_signal: steps at t = {listed[0]}; expected {listed[1]}, or null: pipelines have no others"
-            )
-
-    def _choose_size(self, resolution: int | None, factor: int) -> tuple[int, int]:
+    def _choose_size(self, resolution: int | None) -> tuple[int, int]:
         """Height and width as the network has them. Another than its own is written into a U-Net's configuration, for the pipeline's default call;
         a transformer's positions depend on what stands there, so that its pipeline is to be called with height and width."""
+        factor = 1 if self.codec is None else self.codec.factor
         is_unet = self.family.part == "unet"
         size: Any = self.config.get("sample_size") or self.family.default_size
         if resolution is not None:

@@ -1,9 +1,11 @@
-"""Noise schedules as the schedulers of diffusers have them."""
+"""Noise schedules in the form of diffusers' schedulers: read from a teacher's, written for a student's."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, get_args
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -13,34 +15,76 @@ from distill.diffusion.schedules import DDPM, Flow
 from distill.types import NoiseSchedule
 
 ALL_PREDICTION = 1e10
-"""`timestep_scaling` under which what a consistency model's scheduler takes of its input is nothing, and of its prediction of x_0 all."""
+"""`timestep_scaling` under which a consistency model's scheduler takes all of its prediction of x_0 and nothing of its input."""
 MIN_SIGNAL = 2.0**-24
-"""alpha^2 where a schedule of zero terminal signal-to-noise ratio ends, as diffusers' Euler scheduler has it: with 0 one would divide by it."""
+"""alpha^2 at the end of a schedule of zero terminal signal-to-noise ratio, as in diffusers' Euler scheduler: 0 would be a
+division by zero."""
 
 
 def read_scheduler(scheduler: Any) -> tuple[NoiseSchedule, PredictionType]:
-    """Schedule and kind of prediction of a diffusers scheduler. Raises UserError, naming it, where either is unknown here."""
+    """Return the noise schedule and the prediction type of a diffusers scheduler."""
     name, prediction = type(scheduler).__name__, scheduler.config.get("prediction_type", "epsilon")
-    if (
-        name.startswith("FlowMatch")
-        or prediction == "flow_prediction"
-        or scheduler.config.get("use_flow_sigmas")
-    ):
+    is_flow = name.startswith("FlowMatch") or prediction == "flow_prediction"
+    if is_flow or scheduler.config.get("use_flow_sigmas"):
         return Flow(), "flow_prediction"
     if not hasattr(scheduler, "alphas_cumprod"):
         raise UserError(
-            f"teacher.path: scheduler {name} is unknown here; expected one of DDPM's kind, with alphas_cumprod, or of flow matching"
+            f"teacher.path: scheduler {name} is unknown here; expected one of DDPM's kind, with alphas_cumprod, "
+            "or of flow matching"
         )
     if prediction not in get_args(PredictionType):
+        known = ", ".join(get_args(PredictionType))
         raise UserError(
-            f"teacher.path: {name}'s prediction_type '{prediction}' is unknown here; expected one of: {', '.join(get_args(PredictionType))}"
+            f"teacher.path: {name}'s prediction_type '{prediction}' is unknown here; expected one of: {known}"
         )
     return DDPM.of(read_signal(scheduler)), prediction
 
 
 def read_signal(scheduler: Any) -> Float[Tensor, " n"]:
-    """alpha^2 at every step, never 0."""
+    """Return alpha^2 at every step, never 0."""
     signal = scheduler.alphas_cumprod.double()
     if signal[-1] == 0:
         signal[-1] = min(MIN_SIGNAL, signal[-2].item() / 2)
     return signal
+
+
+def student_scheduler(
+    scheduler: Any, schedule: NoiseSchedule, prediction: PredictionType, times: Sequence[float]
+) -> Any:
+    """Return a scheduler that takes as many steps at these times, as far as it can, and adds fresh noise between them.
+
+    In flow matching the times are evenly spaced from 1 to the last. Otherwise the teacher's schedule is cut off at the
+    first time, and divided evenly.
+    """
+    from diffusers import FlowMatchEulerDiscreteScheduler, LCMScheduler
+
+    if isinstance(schedule, Flow):
+        last = times[-1] if len(times) > 1 else None
+        return FlowMatchEulerDiscreteScheduler(
+            scheduler.config.num_train_timesteps, shift_terminal=last, stochastic_sampling=True
+        )
+    betas, count = scheduler.betas.clone(), int(times[0]) + 1
+    if betas[-1] >= 1:
+        signal = read_signal(scheduler)
+        betas[-1] = 1 - signal[-1] / signal[-2]
+    return LCMScheduler(
+        num_train_timesteps=count,
+        trained_betas=betas[:count].tolist(),
+        original_inference_steps=count,
+        prediction_type=prediction,
+        timestep_scaling=ALL_PREDICTION,
+        steps_offset=1,  # of no effect; pipelines ask for it
+    )
+
+
+def check_steps(scheduler: Any, schedule: NoiseSchedule, times: Sequence[float]) -> None:
+    """Raise UserError if a student's scheduler does not take its steps at these times, so that it could not be exported."""
+    scheduler.set_timesteps(len(times))
+    unit = scheduler.config.num_train_timesteps if isinstance(schedule, Flow) else 1
+    taken = scheduler.timesteps / unit
+    if not torch.allclose(taken.double(), torch.tensor(times, dtype=torch.float64), rtol=0, atol=1e-5):
+        asked, found = (", ".join(f"{t:g}" for t in some) for some in (times, taken.tolist()))
+        raise UserError(
+            f"generator.further_noise_to_signal: steps at t = {asked}; expected {found}, or null: "
+            "pipelines have no others"
+        )

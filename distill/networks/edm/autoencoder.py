@@ -6,13 +6,15 @@ EDM2 gives it images in [0, 1], though it was trained on [-1, 1], and takes its 
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from distill.config.errors import UserError
+from distill.networks.folder import AUTOENCODER
 
 PUBLISHED = "stabilityai/sd-vae-ft-mse"
 CHANNELS, FACTOR = 4, 8
@@ -36,6 +38,16 @@ class StabilityAutoencoder:
         self.device = device
         if self._vae is not None:
             self._vae.to(device)
+
+    def pixel_shape(self, latent_shape: tuple[int, ...]) -> tuple[int, ...]:
+        return (3, *(FACTOR * side for side in latent_shape[1:]))
+
+    def components(self) -> dict[str, nn.Module]:
+        return {"autoencoder": self.vae}
+
+    def components_to_bundle(self) -> dict[str, nn.Module]:
+        """Return the autoencoder if it lies on this machine only, so that an export must carry it."""
+        return {AUTOENCODER: self.vae} if Path(self.source).is_dir() else {}
 
     def use(self, vae: Any) -> None:
         """Have this one, an `AutoencoderKL`, instead of opening the source."""

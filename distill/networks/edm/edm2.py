@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,11 +17,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from distill.networks.activation_checkpointing import CheckpointedBlock
-from distill.networks.edm.autoencoder import FACTOR, StabilityAutoencoder
+from distill.networks.edm.autoencoder import StabilityAutoencoder
 from distill.networks.edm.backbone import Backbone, BackboneConfig, LayerSpec, plan, read_plain
 from distill.networks.edm.layers import attend, split_heads
 from distill.networks.edm.preconditioning import EDMPrecond, Preconditioned
-from distill.networks.folder import AUTOENCODER
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -54,9 +52,11 @@ class EDM2Network(Preconditioned):
     `autoencoder` makes images of latents; without one the network's arrays are the images.
     """
 
+    codec: StabilityAutoencoder | None
+
     def __init__(self, config: EDM2Config, autoencoder: StabilityAutoencoder | None = None) -> None:
         super().__init__(config, EDMPrecond(config.sigma_data))
-        self.autoencoder = autoencoder
+        self.codec = autoencoder
         self.unet = EDM2UNet(config)
         count = config.logvar_channels
         self.logvar_fourier = None if count is None else MPFourier(count)
@@ -72,42 +72,18 @@ class EDM2Network(Preconditioned):
             raise ValueError("logvar: the network was saved without its uncertainty")
         return self.logvar_linear(self.logvar_fourier(self.precond(t).noise))[:, 0]
 
-    @property
-    def is_latent(self) -> bool:
-        return self.autoencoder is not None
-
-    @property
-    def pixel_shape(self) -> tuple[int, ...]:
-        if self.autoencoder is None:
-            return self.image_shape
-        return (3, *(FACTOR * side for side in self.image_shape[1:]))
-
-    def encode(self, images: Tensor) -> Tensor:
-        return images if self.autoencoder is None else self.autoencoder.encode(images)
-
-    def decode(self, x0: Tensor) -> Tensor:
-        return x0 if self.autoencoder is None else self.autoencoder.decode(x0)
-
-    def frozen_components(self) -> dict[str, nn.Module]:
-        return {} if self.autoencoder is None else {"autoencoder": self.autoencoder.vae}
-
-    def components_to_bundle(self) -> dict[str, nn.Module]:
-        if self.autoencoder is None or not Path(self.autoencoder.source).is_dir():
-            return {}
-        return {AUTOENCODER: self.autoencoder.vae}
-
     def _apply(self, *args: Any, **kwargs: Any) -> Self:
         """What every move of a module goes through: the autoencoder goes with it."""
         super()._apply(*args, **kwargs)
-        if self.autoencoder is not None:
-            self.autoencoder.to(self.unet.out_gain.device)
+        if self.codec is not None:
+            self.codec.to(self.unet.out_gain.device)
         return self
 
     def describe(self) -> dict[str, Any]:
         """Its sizes, and where its autoencoder is from, as plain data."""
         return {
             **dataclasses.asdict(self.sizes),
-            "autoencoder": None if self.autoencoder is None else self.autoencoder.source,
+            "autoencoder": None if self.codec is None else self.codec.source,
         }
 
     @classmethod

@@ -20,18 +20,16 @@ from distill.types import Critic, Denoiser, Generator, ImageModel
 
 
 def read_prompts(config: DistillRun, teacher: ImageModel) -> EncodedPrompts | None:
-    """What the teacher's prompts are drawn from, None for one that takes none. Raises UserError where the configuration has them otherwise."""
-    settings = config.prompts
-    if settings is None or not teacher.takes_text:
-        if settings is None and teacher.takes_text:
-            raise UserError("prompts: the teacher takes text; expected a source of prompts")
+    """Return the prompts of a run, None for a teacher that takes none."""
+    encoder, settings = teacher.prompt_encoder, config.prompts
+    if encoder is None:
         if settings is not None:
             raise UserError("prompts: the teacher takes no text; expected null")
         return None
+    if settings is None:
+        raise UserError("prompts: the teacher takes text; expected a source of prompts")
     prompts = settings.load(config.data.load("train") if config.data is not None else None)
-    return EncodedPrompts(
-        prompts, teacher.encode_prompts, teacher.prompt_encoder_sha256(), settings.cache, settings.dropout
-    )
+    return EncodedPrompts.by(encoder, prompts, settings.cache, settings.dropout)
 
 
 def build_networks(config: DistillRun, teacher: Denoiser, device: torch.device) -> Networks:

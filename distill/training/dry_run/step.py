@@ -154,9 +154,10 @@ def invent_batch(
     )
     if network.label_count:
         cond = Condition(torch.zeros(count, dtype=torch.int64, device=device))
-    if network.takes_text:
+    if network.prompt_encoder is not None:
+        shapes = network.prompt_encoder.shapes()
         given, unconditional = (
-            {name: torch.randn(rows, *shape, device=device) for name, shape in network.text_shapes().items()}
+            {name: torch.randn(rows, *shape, device=device) for name, shape in shapes.items()}
             for rows in (count, 1)
         )
         cond = Condition(text=Text(given, unconditional))

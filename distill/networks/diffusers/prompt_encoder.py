@@ -1,0 +1,116 @@
+"""The text encoders of a diffusers pipeline."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from distill.config.errors import UserError
+from distill.networks.diffusers.families import Family
+from distill.networks.identity import part_sha256
+from distill.types import Condition, Text
+
+CLIP_TOKENS = 77
+
+
+class PipelinePromptEncoder:
+    """Encodes prompts as the pipeline's own `encode_prompt` does, with all of its text encoders."""
+
+    def __init__(self, pipe: Any, family: Family) -> None:
+        self.pipe, self.family = pipe, family
+        self.config: Any = getattr(pipe, family.part).config
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> PipelinePromptEncoder:
+        """Copies of a network share their text encoders."""
+        return self
+
+    def encode(self, prompts: Sequence[str]) -> Condition:
+        """Encode prompts, and the pipeline's own stand-in for no prompt, in float32."""
+        encoded = self._encode(prompts)
+        given = {name: value for name, value in encoded.items() if not name.startswith("no ")}
+        for name, shape in self.shapes().items():
+            found = given[name].shape[-1] if name != "mask" and name in given else shape[-1]
+            if found != shape[-1]:
+                raise UserError(
+                    f"teacher.path: its text encoders give {name} of {found} numbers; expected {shape[-1]}: "
+                    "a text encoder is missing"
+                )
+        if "no tokens" in encoded:
+            unconditional = {name: encoded[f"no {name}"][:1] for name in given}
+        else:
+            unconditional = self._encode([""])
+        return Condition(text=Text(given, unconditional))
+
+    def unconditional(self, count: int) -> Text:
+        """Return what stands for no prompt, (count, ...)."""
+        text = self.encode([""] * count).text
+        assert text is not None
+        return text.drop(torch.ones(count, dtype=torch.bool, device=text.device))
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return the shapes of one encoded prompt, from the network's configuration alone.
+
+        They hold CLIP's 77 tokens, and as many of T5's or Gemma's as the pipeline asks for.
+        """
+        config, tokens = self.config, self._settings().get("max_sequence_length", 0)
+        width = (
+            config.get("caption_channels") or config.get("joint_attention_dim") or config.cross_attention_dim
+        )
+        pooled = config.get("pooled_projection_dim") or 0
+        if config.get("addition_embed_type"):
+            pooled = config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim
+        has_clip_tokens = "mask" not in self.family.encoded and self.family.packing == 1
+        if has_clip_tokens:  # U-Nets, and SD 3, whose T5's tokens follow CLIP's
+            tokens += CLIP_TOKENS
+        shapes = {"tokens": (tokens, width), "mask": (tokens,), "pooled": (pooled,)}
+        return {name: shape for name, shape in shapes.items() if name in self.family.encoded and all(shape)}
+
+    def sha256(self) -> str:
+        """Hash everything that an encoded prompt depends on besides the prompt.
+
+        That is the encoders' weights and settings, the tokenizers' words and rules, and the pipeline's class and defaults.
+        """
+        pipe = self.pipe
+        zeros = pipe.config.get("force_zeros_for_empty_prompt")
+        digest = hashlib.sha256(f"{type(pipe).__name__} {zeros} {self._settings()}".encode())
+        for name, part in sorted(pipe.components.items()):
+            if name.startswith(("tokenizer", "text_encoder")) and part is not None:
+                digest.update(f"{name} {part_sha256(part)}".encode())
+        return digest.hexdigest()
+
+    def components(self) -> dict[str, nn.Module]:
+        return {
+            name: part
+            for name, part in self.pipe.components.items()
+            if name.startswith("text_encoder") and isinstance(part, nn.Module)
+        }
+
+    @torch.no_grad()
+    def _encode(self, prompts: Sequence[str]) -> dict[str, Tensor]:
+        """Return everything that the pipeline's `encode_prompt` returns, by our names, floating-point numbers as float32."""
+        device = next(iter(self.components().values())).device
+        encoded = self.pipe.encode_prompt(**{**self._settings(), "prompt": list(prompts), "device": device})
+        named = dict(zip(self.family.encoded, encoded, strict=False))
+        return {name: _in_float32(value) for name, value in named.items()}
+
+    def _settings(self) -> dict[str, Any]:
+        """Return the other arguments of `encode_prompt`: those of a guided call of the pipeline with nothing but a prompt."""
+        from diffusers.utils import is_bs4_available, is_ftfy_available
+
+        own = inspect.signature(self.pipe.encode_prompt).parameters
+        call = inspect.signature(type(self.pipe).__call__).parameters
+        settings = {name: call[name].default for name in own if name in call}
+        if "do_classifier_free_guidance" in own:
+            settings["do_classifier_free_guidance"] = True
+        if settings.get("clean_caption"):  # as the pipeline does it, without its warning at each prompt
+            settings["clean_caption"] = is_bs4_available() and is_ftfy_available()
+        return settings
+
+
+def _in_float32(value: Any) -> Any:
+    return value.float() if isinstance(value, Tensor) and value.is_floating_point() else value
