@@ -178,7 +178,7 @@ HOST = socket.gethostname()
 KILLED = """
 import os, sys
 from pathlib import Path
-from distill.files import new_file, new_folder
+from distill.storage.files import new_file, new_folder
 
 with new_folder(Path(sys.argv[1]) / "step") as folder, new_file(Path(sys.argv[1]) / "x" / "shard") as partial:
     (folder / "weights").write_bytes(bytes(1000))
