@@ -1,4 +1,4 @@
-"""The types at the boundaries of the rooms: conditions, denoisers, generators, scores and losses."""
+"""The types that cross rooms: noise schedules, conditions, denoisers, generators, rewards, scores and losses."""
 
 from __future__ import annotations
 
@@ -14,23 +14,28 @@ from torch import Tensor, nn
 
 @runtime_checkable
 class NoiseSchedule(Protocol):
-    """alpha, sigma and the inverse of sigma/alpha, elementwise on tensors of times. `t_max` is the noisiest time, None where there is none."""
+    """A noise schedule: x_t = alpha(t) x_0 + sigma(t) eps. All functions work elementwise on tensors of
+    times."""
 
     @property
-    def t_max(self) -> float | None: ...
+    def t_max(self) -> float | None:
+        """The noisiest time, None if there is no bound."""
+        ...
+
     def alpha(self, t: Tensor) -> Tensor: ...
     def sigma(self, t: Tensor) -> Tensor: ...
     def t(self, noise_to_signal: Tensor) -> Tensor:
-        """The time at which sigma/alpha equals `noise_to_signal`."""
+        """Return the time at which sigma/alpha equals `noise_to_signal`."""
         ...
 
     def step_times(self, t: float, count: int) -> list[float]:
-        """Where `count` steps begin, the first at t, evenly on the way to no noise."""
+        """Return the times at which `count` steps begin: the first at t, the others evenly on the way to no
+        noise."""
         ...
 
 
 def max_noise_to_signal(schedule: NoiseSchedule) -> float:
-    """The greatest sigma/alpha of a schedule."""
+    """Return the largest sigma/alpha of a schedule."""
     if schedule.t_max is None:
         return math.inf
     t = torch.tensor(schedule.t_max, dtype=torch.float64)
@@ -44,7 +49,8 @@ def expand_like(value: Tensor, x: Tensor) -> Tensor:
 
 @runtime_checkable
 class DataSource(Protocol):
-    """Images by index: `source[i]` is (image in [-1, 1] as (c, h, w) float32, label as int; 0 where there are none)."""
+    """A source of images by index: `source[i]` is an image (c, h, w) in [-1, 1], float32, and its label, 0 if
+    it has none."""
 
     @property
     def image_shape(self) -> tuple[int, ...]: ...
@@ -60,14 +66,15 @@ Features = dict[str, Tensor]
 
 @dataclasses.dataclass(frozen=True)
 class Text:
-    """Encoded prompts, tensors by name: `tokens` (b, n, width), `pooled` (b, width), `mask` (b, n), 0 for tokens that do not count. `unconditional` holds one
-    row, (1, ...), of what stands for no prompt; what is not in it is the same without a prompt. `prompts` are the prompts themselves, "" where there
-    is none, for rewards that read them; empty where nobody needs to know.
-    """
+    """Encoded prompts, as tensors by name: `tokens` (b, n, width), `pooled` (b, width), `mask` (b, n), 0 for
+    padding."""
 
     given: dict[str, Tensor]
     unconditional: dict[str, Tensor]
+    """One row, (1, ...), that stands for no prompt; a tensor that is absent here is the same without a
+    prompt."""
     prompts: tuple[str, ...] = ()
+    """The prompts themselves, "" for none, for rewards that read them; empty if no reward does."""
 
     def __len__(self) -> int:
         return len(next(iter(self.given.values())))
@@ -85,37 +92,37 @@ class Text:
         return Text({name: value[rows] for name, value in self.given.items()}, self.unconditional, prompts)
 
     def to(self, device: torch.device | str) -> Text:
-        given, unconditional = (
-            {name: value.to(device) for name, value in tensors.items()}
-            for tensors in (self.given, self.unconditional)
-        )
+        given = {name: value.to(device) for name, value in self.given.items()}
+        unconditional = {name: value.to(device) for name, value in self.unconditional.items()}
         return Text(given, unconditional, self.prompts)
 
     def drop(self, rows: Bool[Tensor, " b"]) -> Text:
-        """No prompt in these rows."""
+        """Remove the prompt in these rows."""
         replaced = {
             name: torch.where(expand_like(rows, value), value, self.given[name])
             for name, value in self.unconditional.items()
         }
-        prompts = (
-            tuple(
-                "" if dropped else prompt for prompt, dropped in zip(self.prompts, rows.tolist(), strict=True)
-            )
-            if self.prompts
-            else ()
-        )
+        prompts = self.prompts
+        if prompts:
+            kept = zip(prompts, rows.tolist(), strict=True)
+            prompts = tuple("" if dropped else prompt for prompt, dropped in kept)
         return Text({**self.given, **replaced}, self.unconditional, prompts)
 
 
 @dataclasses.dataclass(frozen=True)
 class Condition:
-    """What a batch is conditioned on. `label` holds class indices in [0, label_count); -1, or None for a whole batch, means unconditional."""
+    """The condition of a batch: labels, or encoded prompts, or neither."""
 
     label: Int64[Tensor, " b"] | None = None
+    """Class indices in [0, label_count); -1, or None for a whole batch, means unconditional."""
     text: Text | None = None
 
     def with_unconditional(self) -> Condition:
-        """The batch's condition, and then as many rows without one: both sides of a guided prediction. Raises ValueError where there is none."""
+        """Return the rows of this condition, followed by as many unconditional rows: both sides of a guided
+        prediction.
+
+        Raises ValueError if there is no condition.
+        """
         given = self.label if self.text is None else self.text
         if given is None:
             raise ValueError("guidance: needs a condition; found none")
@@ -124,7 +131,7 @@ class Condition:
         return twice.drop(torch.cat([rows < 0, rows >= 0]))
 
     def drop(self, rows: Bool[Tensor, " b"]) -> Condition:
-        """No condition in these rows."""
+        """Make these rows unconditional."""
         label = None if self.label is None else self.label.masked_fill(rows, -1)
         return Condition(label, None if self.text is None else self.text.drop(rows))
 
@@ -142,7 +149,8 @@ class Condition:
 
 @dataclasses.dataclass(frozen=True)
 class Pairs:
-    """Unit noise z, (b, *image_shape), and the image x of the same shape that the teacher's many-step sampler makes of it under `cond`."""
+    """Pairs of unit noise z, (b, *image_shape), and the image x, of the same shape, that the teacher's
+    many-step sampler makes of z under `cond`."""
 
     z: Float[Tensor, "b ..."]
     cond: Condition
@@ -202,9 +210,11 @@ class PromptEncoder(Protocol):
 
 
 class ImageModel(nn.Module):
-    """Base of denoisers and generators: the space in which they work, (b, *image_shape), and the images that it stands for.
+    """Base of denoisers and generators: the space in which they work, (b, *image_shape), and the images that
+    it stands for.
 
-    That space is the images' own unless the model holds a codec; its conditions are labels unless it holds a prompt encoder.
+    That space is the images' own unless the model holds a codec; its conditions are labels unless it holds a
+    prompt encoder.
     """
 
     image_shape: tuple[int, ...]
@@ -222,7 +232,8 @@ class ImageModel(nn.Module):
         return images if self.codec is None else self.codec.encode(images)
 
     def decode(self, x0: Tensor) -> Tensor:
-        """Turn the model's output, (b, *image_shape), into images in [-1, 1] up to overshoot, (b, *pixel_shape)."""
+        """Turn the model's output, (b, *image_shape), into images in [-1, 1] up to overshoot, (b,
+        *pixel_shape)."""
         return x0 if self.codec is None else self.codec.decode(x0)
 
     def encode_prompts(self, prompts: Sequence[str]) -> Condition:
@@ -249,7 +260,8 @@ class ImageModel(nn.Module):
 
 
 class EntryPoint(NamedTuple):
-    """Where a step of a generator enters a denoiser: with alpha times the image so far plus sigma times unit noise, at time t."""
+    """The point at which a step of a generator enters a denoiser: alpha times the image so far plus sigma
+    times unit noise, at time t."""
 
     t: float
     alpha: float
@@ -257,15 +269,17 @@ class EntryPoint(NamedTuple):
 
 
 class Denoiser(ImageModel):
-    """A network that predicts x_0 from x_t = alpha(t) x_0 + sigma(t) eps. Teacher and fake score are two, and a generator is one at its entry.
+    """A network that predicts x_0 from x_t = alpha(t) x_0 + sigma(t) eps: teacher, fake score, and the
+    network in a generator.
 
-    Called with x_t (b, *image_shape), t (b,) and a condition. With `depths` it also returns its features at the depths of those names.
+    It is called with x_t (b, *image_shape), t (b,) and a condition. With `depths` it also returns its
+    features at these depths.
     """
 
     schedule: NoiseSchedule
 
     def entry_points(self, noise_to_signal: Sequence[float]) -> list[EntryPoint]:
-        """Where the steps of a generator enter it that are to do so at these sigma/alpha."""
+        """Return the entry points of a generator's steps at these sigma/alpha."""
         t = self.schedule.t(torch.tensor(noise_to_signal, dtype=torch.float64))
         return [
             EntryPoint(*row)
@@ -273,7 +287,8 @@ class Denoiser(ImageModel):
         ]
 
     def student_noise_levels(self, noise_to_signal: float, count: int) -> tuple[float, ...]:
-        """sigma/alpha of `count` steps of a generator, the first given, evenly spaced in the schedule's time."""
+        """Return sigma/alpha of `count` steps of a generator: the first is given, the others are spaced
+        evenly in the schedule's time."""
         t = torch.tensor(
             self.schedule.step_times(self.entry_points([noise_to_signal])[0].t, count)[1:],
             dtype=torch.float64,
@@ -285,26 +300,29 @@ class Denoiser(ImageModel):
         return 0.0, max_noise_to_signal(self.schedule)
 
     def nearest_level(self, noise_to_signal: float) -> float:
-        """Return the sigma/alpha at which a sampler evaluates it instead of this one: the nearest of its training, of most networks this one."""
+        """Return the sigma/alpha of its training that is nearest to this one: this one itself, for most
+        networks."""
         return noise_to_signal
 
     @property
     def depth_channels(self) -> dict[str, int]:
-        """Names of the depths that features may be asked for, and the channels of each."""
+        """The depths at which it returns features, by name, and the channels of each."""
         raise NotImplementedError
 
     def features(self, x_t: Tensor, t: Tensor, cond: Condition, depths: Sequence[str]) -> Features:
-        """The features at these depths alone, at less cost than a prediction."""
+        """Return the features at these depths, at less cost than a prediction."""
         raise NotImplementedError
 
     def target_weight(self, t: Tensor) -> Tensor:
-        """Weight of the squared error of x_0, (b,), under which the network's own training target counts equally at every level."""
+        """Return the weight of the squared error of x_0, (b,), under which the network's own training target
+        counts equally at every level."""
         raise NotImplementedError
 
 
 class Prediction(NamedTuple):
-    """Output of one network at x_t: the guided x_0, discriminator logits, (b,) or (b, n), if the discriminator reads this
-    network, and the detached conditional and unconditional predictions of x_0, if both were computed."""
+    """Output of one network at x_t: the guided x_0, discriminator logits, (b,) or (b, n), if the
+    discriminator reads this network, and the detached conditional and unconditional predictions of x_0, if
+    both were computed."""
 
     x0: Float[Tensor, "b ..."]
     logits: Tensor | None = None
@@ -313,70 +331,77 @@ class Prediction(NamedTuple):
 
 
 def per_sample(values: Tensor) -> Tensor:
-    """Values (b,) as they are, or the mean over the positions of values (b, n): (b,)."""
+    """Return values (b,) unchanged, and values (b, n) averaged over positions: (b,)."""
     return values if values.ndim == 1 else values.flatten(1).mean(1)
 
 
 class Critic(nn.Module):
-    """Features -> logit of log p_t/q_t, (b,), or one for each of n positions, (b, n). `reads` names the network whose features it takes,
-    "teacher" or "fake", at `depths`."""
+    """A discriminator on another network's features: it returns the logit of log p_t/q_t, (b,), or one for
+    each of n positions, (b, n)."""
 
     reads: str
+    """The network whose features it takes: "teacher" or "fake"."""
 
     @property
     def depths(self) -> Sequence[str]:
+        """The depths of the features that it takes."""
         raise NotImplementedError
 
 
 class Reward(nn.Module):
-    """Images (b, c, h, w) in [-1, 1] up to overshoot, and their condition -> how good each is, (b,), differentiable in the images.
+    """A score of images: from images (b, c, h, w) in [-1, 1] up to overshoot, and their condition, to (b,),
+    differentiable in the images.
 
-    One that reads text takes `cond.text.prompts`, one that reads labels `cond.label`; each raises UserError where it is not there.
+    A reward of text reads `cond.text.prompts`, a reward of labels `cond.label`.
     """
 
     def forward(self, images: Tensor, cond: Condition) -> Tensor:
         raise NotImplementedError
 
     def describe(self) -> dict[str, Any]:
-        """Return, as plain data, what decides a reward besides its weights: sizes, preparation of images, tokenizer. Scores are stored by it."""
+        """Return everything that decides a score besides weights, as plain data: sizes, preprocessing,
+        tokenizer. Scores are stored by it."""
         return {}
 
 
 class Generator(ImageModel):
-    """(z, cond) -> x_0 in as many network evaluations as z holds noises, z ~ N(0, I) of shape (b, *noise_shape).
+    """A generator: from noise z ~ N(0, I), (b, *noise_shape), and a condition to x_0, with one network
+    evaluation for each noise in z.
 
-    Those noises, each of `image_shape`, follow one another along its first axis. With fewer than `evaluations` of them the generator stops early.
+    The noises, each of `image_shape`, follow one another along the first axis after the batch. With fewer
+    noises than `evaluations` the generator stops early.
     """
 
     evaluations: int = 1
-    """Network evaluations of an image."""
+    """Network evaluations per image."""
 
     @property
     def noise_shape(self) -> tuple[int, ...]:
-        """Shape of the noise of an image."""
+        """Shape of the noise for one image."""
         return (self.evaluations * self.image_shape[0], *self.image_shape[1:])
 
 
 @dataclasses.dataclass(frozen=True)
 class Scores:
-    """Everything an objective may look at, for a batch of student samples noised to levels t.
-
-    `x0` and `x_t` are (b, ...); `alpha` and `sigma` are (b, 1, ...) and broadcast against them; `teacher` and `fake` are the two
-    predictions of x_0 at x_t; `log_ratio` is log p_t/q_t at x_t, (b,), zero where the objective needs none.
-    """
+    """Everything that an objective may read, for a batch of student samples x0 with noise of level t."""
 
     x0: Float[Tensor, "b ..."]
     x_t: Float[Tensor, "b ..."]
     alpha: Float[Tensor, "b ..."]
+    """(b, 1, ...), broadcasts against x0."""
     sigma: Float[Tensor, "b ..."]
+    """(b, 1, ...), broadcasts against x0."""
     teacher: Float[Tensor, "b ..."]
+    """The teacher's prediction of x_0 at x_t."""
     fake: Float[Tensor, "b ..."]
+    """The fake score's prediction of x_0 at x_t."""
     log_ratio: Float[Tensor, " b"]
+    """log p_t/q_t at x_t; zero if the objective needs none."""
 
 
 @dataclasses.dataclass(frozen=True)
 class LossOutput:
-    """A loss per sample, and detached tensors worth logging (their means are logged)."""
+    """A loss per sample, and detached tensors whose means are logged."""
 
     loss: Float[Tensor, " b"]
     metrics: dict[str, Tensor] = dataclasses.field(default_factory=dict)

@@ -1,11 +1,14 @@
-"""Everything random about a step, drawn as a pure function of (seed, index), so that a resumed run repeats an uninterrupted one.
+"""Everything random about a step, drawn as a pure function of (seed, index), so that a resumed run repeats an
+uninterrupted one.
 
-The whole batch is drawn on every process, which then keeps its own rows: the run does not depend on how the batch is split.
+Every process draws the whole batch and keeps its own rows: a run does not depend on how its batches are
+split.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import enum
 import operator
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol, cast, runtime_checkable
@@ -25,7 +28,7 @@ from distill.types import Condition, DataSource, ImageModel, Pairs
 
 @runtime_checkable
 class PairSource(Protocol):
-    """Pairs of noise and the teacher's image, by their numbers (b,) in [0, len)."""
+    """A source of pairs of noise and the teacher's image, by their numbers (b,) in [0, len)."""
 
     def __len__(self) -> int: ...
     def pairs(self, rows: Tensor) -> Pairs: ...
@@ -33,7 +36,8 @@ class PairSource(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Noise:
-    """Noise of b samples: quantiles `u` of its level, (b,), uniform in (0, 1), and `eps`, (b, *image_shape), N(0, I)."""
+    """Noise for b samples: quantiles `u` of the noise level, (b,), uniform in (0, 1), and `eps`, (b,
+    *image_shape), N(0, I)."""
 
     u: Tensor
     eps: Tensor
@@ -45,42 +49,69 @@ class Noise:
         return Noise(self.u.to(device), self.eps.to(device))
 
 
-OWN_NOISE = {"gan_noise": 7, "discriminator_noise": 8, "real_noise": 9}
-"""Fields of a batch that are drawn only where a run asks for them, and the purpose of each one's random numbers."""
+class Purpose(enum.IntEnum):
+    """Independent streams of random numbers within one batch. The numbers are part of every run: they never
+    change."""
+
+    NOISE = 0
+    DATA = 1
+    DROPOUT = 2
+    PAIRS = 3
+    PROMPT_DROPOUT = 4
+    GENERATOR_STEPS = 5
+    CROPS = 6
+    GAN_NOISE = 7
+    DISCRIMINATOR_NOISE = 8
+    REAL_NOISE = 9
+    CAPTIONS = 10
+
+
+OWN_NOISE = {
+    "gan_noise": Purpose.GAN_NOISE,
+    "discriminator_noise": Purpose.DISCRIMINATOR_NOISE,
+    "real_noise": Purpose.REAL_NOISE,
+}
+"""Fields of a batch that are drawn only if a run asks for them."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Batch:
-    """One process's part of a batch of b samples.
-
-    `z`: noise of the generator, (b, *image_shape), N(0, I); where it takes several steps, one such noise after another along the first axis, for as
-    many of them as count in this batch. `eps`: that of the noising, (b, *image_shape). `u`: quantiles of the noise level, (b,), uniform in (0, 1).
-    `u_fake`, `eps_fake`: the same for the fake score's and discriminator's training; `eps_real` noises `real`, images of the data in [-1, 1]
-    conditioned on `cond` like the student's samples, or None where there are no data. `pairs` are b pairs of other noise and the teacher's image, or
-    None where no term needs them. `crop_positions`, (b, 2) uniform in (0, 1), say where a term looks that looks at a part of each sample. `gan_noise`,
-    `discriminator_noise` and `real_noise` noise what the discriminator sees: the student's samples in the generator's update, the student's and the
-    real ones in its own. They are None where it sees what the scores see.
-    """
+    """One process's part of a batch of b samples."""
 
     z: Tensor
+    """Noise of the generator, (b, *noise_shape), N(0, I); for fewer steps than the generator has, the noises
+    of those alone."""
     cond: Condition
     u: Tensor
+    """Quantiles of the noise level in the generator's update, (b,), uniform in (0, 1)."""
     eps: Tensor
+    """Noise added to the samples in the generator's update, (b, *image_shape), N(0, I)."""
     u_fake: Tensor
+    """Quantiles of the noise level in the updates of fake score and discriminator, (b,)."""
     eps_fake: Tensor
+    """Noise added to the samples in those updates, (b, *image_shape)."""
     real: Tensor | None
+    """Images of the data in [-1, 1], under the same conditions as the samples; None without data."""
     eps_real: Tensor
+    """Noise added to `real`, (b, *image_shape)."""
     pairs: Pairs | None = None
+    """b pairs of other noise and the teacher's image; None if no term needs them."""
     crop_positions: Tensor | None = None
+    """Where a term crops each sample, (b, 2), uniform in (0, 1)."""
     gan_noise: Noise | None = None
+    """Noise for the discriminator's view of the samples in the generator's update; None for that of the
+    scores."""
     discriminator_noise: Noise | None = None
+    """Noise for the discriminator's view of the samples in its own update; None for that of the fake score.
+    """
     real_noise: Noise | None = None
+    """Noise for the discriminator's view of real images; None for `u_fake` and `eps_real`."""
 
     def __len__(self) -> int:
         return len(self.z)
 
     def split(self, size: int | None) -> list[Batch]:
-        """Micro-batches of at most `size` samples."""
+        """Split into micro-batches of at most `size` samples; None keeps the batch whole."""
         size = size or len(self)
         rows = [slice(start, start + size) for start in range(0, len(self), size)]
         return [self._map(operator.itemgetter(part)) for part in rows]
@@ -99,7 +130,7 @@ class Batch:
 
 @dataclasses.dataclass(frozen=True)
 class Batches:
-    """Batch number `index` of a run, for every index, on process `process` of `processes`."""
+    """The batches of a run by their number, on process `process` of `processes`."""
 
     image_shape: tuple[int, ...]
     label_count: int
@@ -113,11 +144,13 @@ class Batches:
     paired: PairSource | None = None
     prompts: EncodedPrompts | None = None
     evaluations: int = 1
-    """Most steps of the generator: each batch is of its images after a number of them, drawn evenly, as DMD2 trains on all."""
+    """Steps of the generator. Each batch takes a number of them, drawn uniformly, so that all are trained, as
+    in DMD2."""
     own_noise: tuple[str, ...] = ()
     """Fields of `OWN_NOISE` to draw."""
     encode: Callable[[Tensor], Tensor] | None = None
-    """Real images as the network has them; None where the source has them so already. With prompts, their labels are the prompts' numbers."""
+    """Brings real images into the network's own space; None if the data are there already. With prompts, the
+    labels of the data are the numbers of their prompts."""
 
     @classmethod
     def of(
@@ -131,51 +164,43 @@ class Batches:
         evaluations: int = 1,
         own_noise: tuple[str, ...] = (),
     ) -> Batches:
-        """The batches of a run. Raises UserError where the data do not fit the network, or the batch does not split over the processes."""
-        shape, label_count = network.image_shape, network.label_count
-        encode = None
-        if data is not None and data.image_shape != shape:
-            if data.image_shape != network.pixel_shape:
-                raise UserError(
-                    f"data: images of {data.image_shape}; expected {network.pixel_shape} as the network's"
-                )
-            encode = network.encode
-        if data is not None and label_count not in (0, data.label_count):
-            raise UserError(f"data: {data.label_count} labels; expected {label_count} as the network's")
+        """Return the batches of a run on this process."""
+        if data is not None:
+            check_data(data, network)
         if config.batch_size % accelerator.num_processes:
             raise UserError(
                 f"batch_size: {config.batch_size} does not split over {accelerator.num_processes} processes"
             )
-        place = {
-            "device": accelerator.device,
-            "process": accelerator.process_index,
-            "processes": accelerator.num_processes,
-        }
-        place |= {"workers": config.data_workers, "evaluations": evaluations, "own_noise": own_noise}
+        in_pixels = data is not None and data.image_shape != network.image_shape
         return cls(
-            shape,
-            label_count,
+            network.image_shape,
+            network.label_count,
             data,
             config.batch_size,
             config.seed,
-            paired=paired,
-            prompts=prompts,
-            encode=encode,
-            **place,
+            accelerator.device,
+            accelerator.process_index,
+            accelerator.num_processes,
+            config.data_workers,
+            paired,
+            prompts,
+            evaluations,
+            own_noise,
+            network.encode if in_pixels else None,
         )
 
     def starting_at(self, index: int) -> Iterator[Batch]:
-        """Batches `index`, `index + 1`, ... without end."""
+        """Yield batches `index`, `index + 1`, ... without end."""
         if self.data is None:
             while True:
                 yield self._draw(index, None, None)
                 index += 1
         source = cast(Dataset[tuple[Tensor, int]], self.data)
-        # A generator of its own: without one, a loader that starts takes a number from the global one, which is the dropout's.
         indices = _Indices(self, index, len(self.data))
-        loader = DataLoader(
-            source, batch_sampler=indices, num_workers=self.workers, generator=torch.Generator()
-        )
+        # Without a generator of its own the loader would take a number from the global one, which belongs to
+        # dropout.
+        own = torch.Generator()
+        loader = DataLoader(source, batch_sampler=indices, num_workers=self.workers, generator=own)
         for images, labels in loader:
             yield self._draw(index, images, labels)
             index += 1
@@ -186,58 +211,93 @@ class Batches:
         share = self.batch_size // self.processes
         return slice(self.process * share, (self.process + 1) * share)
 
-    def random(self, index: int, purpose: int) -> torch.Generator:
-        """The random numbers of one batch, apart for each purpose."""
+    def random(self, index: int, purpose: Purpose) -> torch.Generator:
+        """Return the random numbers of one batch for one purpose."""
         return seeded(self.seed, index, purpose)
 
     def _draw(self, index: int, real: Tensor | None, labels: Tensor | None) -> Batch:
-        """Real images come as this process's rows already; everything else is drawn whole."""
-        random, count = self.random(index, purpose=0), self.batch_size
-        taken = 1 + int(torch.randint(self.evaluations, (), generator=self.random(index, purpose=5)))
-        shapes = [(count, noises * self.image_shape[0], *self.image_shape[1:]) for noises in (taken, 1, 1, 1)]
-        z, eps, eps_fake, eps_real = (torch.randn(shape, generator=random)[self.rows] for shape in shapes)
-        u, u_fake = (open_uniform(count, random)[self.rows] for _ in range(2))
+        """Draw a batch. Real images are this process's rows already; everything else is drawn whole."""
+        random = self.random(index, Purpose.NOISE)
+        z = self._randn(random, self._draw_steps(index))
+        eps, eps_fake, eps_real = (self._randn(random) for _ in range(3))
+        u, u_fake = (open_uniform(self.batch_size, random)[self.rows] for _ in range(2))
+        label = self._draw_label(index, random, labels)
+        own = {name: self._draw_noise(index, OWN_NOISE[name]) for name in self.own_noise}
+        batch = Batch(
+            z,
+            self._condition(index, label),
+            u,
+            eps,
+            u_fake,
+            eps_fake,
+            self._encoded(real),
+            eps_real,
+            self._draw_pairs(index),
+            self._draw_crops(index),
+            **own,
+        )
+        return batch.to(self.device)
+
+    def _randn(self, random: torch.Generator, steps: int = 1) -> Tensor:
+        channels, *size = self.image_shape
+        return torch.randn((self.batch_size, steps * channels, *size), generator=random)[self.rows]
+
+    def _draw_steps(self, index: int) -> int:
+        """Draw how many steps the generator takes in this batch."""
+        random = self.random(index, Purpose.GENERATOR_STEPS)
+        return 1 + int(torch.randint(self.evaluations, (), generator=random))
+
+    def _draw_label(self, index: int, random: torch.Generator, labels: Tensor | None) -> Tensor | None:
+        """Return the labels, or the numbers of the prompts: those of the real images, else drawn uniformly."""
         captions = getattr(self.data, "captions", None) if self.prompts is not None else None
         if captions is not None and labels is not None:
-            labels = captions.draw(labels, open_uniform(count, self.random(index, purpose=10))[self.rows])
-        label, choices = None, self.label_count if self.prompts is None else len(self.prompts)
-        if choices:
-            drawn = torch.randint(choices, (count,), generator=random)[self.rows]
-            label = drawn if labels is None else labels
-        if real is not None and self.encode is not None:
-            with torch.no_grad():
-                real = torch.cat(
-                    [
-                        self.encode(some.to(self.device))
-                        for some in real.split(max_batch_size(tuple(real.shape[1:])))
-                    ]
-                )
-        crop_positions = open_uniform(2 * count, self.random(index, purpose=6)).reshape(count, 2)[self.rows]
-        own = {name: self._draw_noise(index, OWN_NOISE[name]) for name in self.own_noise}
-        cond, pairs = self._condition(index, label), self._draw_pairs(index)
-        return Batch(z, cond, u, eps, u_fake, eps_fake, real, eps_real, pairs, crop_positions, **own).to(
-            self.device
-        )
+            u = open_uniform(self.batch_size, self.random(index, Purpose.CAPTIONS))
+            labels = captions.draw(labels, u[self.rows])
+        choices = self.label_count if self.prompts is None else len(self.prompts)
+        if not choices:
+            return None
+        drawn = torch.randint(choices, (self.batch_size,), generator=random)[self.rows]
+        return drawn if labels is None else labels
 
-    def _draw_noise(self, index: int, purpose: int) -> Noise:
-        random, count = self.random(index, purpose), self.batch_size
-        eps = torch.randn((count, *self.image_shape), generator=random)[self.rows]
-        return Noise(open_uniform(count, random)[self.rows], eps)
+    @torch.no_grad()
+    def _encoded(self, real: Tensor | None) -> Tensor | None:
+        """Return real images in the network's own space."""
+        if real is None or self.encode is None:
+            return real
+        parts = real.split(max_batch_size(tuple(real.shape[1:])))
+        return torch.cat([self.encode(part.to(self.device)) for part in parts])
+
+    def _draw_crops(self, index: int) -> Tensor:
+        u = open_uniform(2 * self.batch_size, self.random(index, Purpose.CROPS))
+        return u.reshape(self.batch_size, 2)[self.rows]
+
+    def _draw_noise(self, index: int, purpose: Purpose) -> Noise:
+        random = self.random(index, purpose)
+        eps = self._randn(random)
+        return Noise(open_uniform(self.batch_size, random)[self.rows], eps)
 
     def _condition(self, index: int, label: Tensor | None) -> Condition:
         if self.prompts is None or label is None:
             return Condition(label)
-        dropped = (
-            torch.rand(self.batch_size, generator=self.random(index, purpose=4))[self.rows]
-            < self.prompts.dropout
-        )
-        return self.prompts(label).drop(dropped)
+        u = torch.rand(self.batch_size, generator=self.random(index, Purpose.PROMPT_DROPOUT))
+        return self.prompts(label).drop(u[self.rows] < self.prompts.dropout)
 
     def _draw_pairs(self, index: int) -> Pairs | None:
         if self.paired is None:
             return None
-        drawn = torch.randint(len(self.paired), (self.batch_size,), generator=self.random(index, purpose=3))
+        random = self.random(index, Purpose.PAIRS)
+        drawn = torch.randint(len(self.paired), (self.batch_size,), generator=random)
         return self.paired.pairs(drawn[self.rows])
+
+
+def check_data(data: DataSource, network: ImageModel) -> None:
+    """Raise UserError if a network cannot be trained on these data."""
+    if data.image_shape not in (network.image_shape, network.pixel_shape):
+        raise UserError(
+            f"data: images of {data.image_shape}; expected {network.pixel_shape} as the network's"
+        )
+    if network.label_count not in (0, data.label_count):
+        raise UserError(f"data: {data.label_count} labels; expected {network.label_count} as the network's")
 
 
 class _Indices:
@@ -249,7 +309,7 @@ class _Indices:
     def __iter__(self) -> Iterator[list[int]]:
         index = self.start
         while True:
-            random = self.batches.random(index, purpose=1)
+            random = self.batches.random(index, Purpose.DATA)
             drawn = torch.randint(self.images, (self.batches.batch_size,), generator=random)
             yield drawn[self.batches.rows].tolist()
             index += 1

@@ -1,4 +1,5 @@
-"""Checkpoints: folders `checkpoints/step-00001000`, whole or absent, with a manifest of hashes, and nothing in them that could run code."""
+"""Checkpoints: folders `checkpoints/step-00001000` of safetensors and JSON, whole or absent, with a manifest
+of hashes."""
 
 from __future__ import annotations
 
@@ -26,9 +27,9 @@ def save_checkpoint(
     export: Callable[[Path], None],
     keep: int,
 ) -> Path:
-    """Write the checkpoint of `step` finished steps, then remove all but the newest `keep`.
+    """Write the checkpoint after `step` steps, then remove all but the newest `keep` checkpoints.
 
-    `export` writes the network that users load; `modules` and `optimizers` are the state of training.
+    `export` writes the network that users load; `modules` and `optimizers` hold the state of training.
     """
     path = run_dir / "checkpoints" / f"step-{step:08d}"
     with new_folder(path) as folder:
@@ -48,16 +49,15 @@ def save_checkpoint(
 def load_checkpoint(
     path: Path, modules: Mapping[str, nn.Module], optimizers: Mapping[str, Optimizer]
 ) -> dict[str, Any]:
-    """Restore the state of training; returns the progress. Raises UserError where a file is missing, changed, or of another architecture."""
+    """Restore the state of training, and return its progress."""
     if not path.is_dir():
         raise UserError(f"{path}: no such checkpoint")
     manifest = read_mapping(path / MANIFEST)
     for name, expected in {PROGRESS: None, **manifest}.items():
         file = path / name
         if not file.is_file() or file_sha256(file) != expected:
-            raise UserError(
-                f"{file}: is {'damaged' if file.is_file() else 'missing'}; remove {path} to continue from an earlier checkpoint"
-            )
+            state = "damaged" if file.is_file() else "missing"
+            raise UserError(f"{file}: is {state}; remove {path} to continue from an earlier checkpoint")
     for name, module in modules.items():
         load_weights(module, path / f"{name}.safetensors")
     for name, optimizer in optimizers.items():
@@ -66,7 +66,7 @@ def load_checkpoint(
 
 
 def optimizer_tensors(optimizer: Optimizer) -> dict[str, Tensor]:
-    """An optimiser's state as flat tensors, `3.exp_avg` for the fourth parameter."""
+    """Return an optimiser's state as flat tensors, such as `3.exp_avg` for the fourth parameter."""
     return {
         f"{index}.{key}": value
         for index, state in optimizer.state_dict()["state"].items()
@@ -75,7 +75,7 @@ def optimizer_tensors(optimizer: Optimizer) -> dict[str, Tensor]:
 
 
 def restore_optimizer(optimizer: Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Put flat tensors back as an optimiser's state; its hyper-parameters stay those of the configuration."""
+    """Load an optimiser's state from flat tensors; its hyper-parameters stay those of the configuration."""
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         index, key = name.split(".", 1)

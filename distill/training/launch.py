@@ -1,4 +1,4 @@
-"""From a checked configuration to a finished run: builds the parts and puts them together."""
+"""The way from a checked configuration to a finished run."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from distill.training.trainer import STATS, Monitor, Task, Trainer
 
 
 def launch(config: RunConfig, monitor: Monitor | None = None) -> int:
-    """Run a configuration from where its folder stands; returns the exit code. Raises UserError before anything is written."""
+    """Run a configuration from the state of its folder, and return the exit code. Bad input is refused before
+    anything is written."""
     accelerator = build_accelerator(config)
     clock = Clock()
     task: Task
-    task = (
-        TeacherTraining(config, accelerator, clock)
-        if isinstance(config, TrainTeacherRun)
-        else Distillation(config, accelerator, clock)
-    )
+    if isinstance(config, TrainTeacherRun):
+        task = TeacherTraining(config, accelerator, clock)
+    else:
+        task = Distillation(config, accelerator, clock)
     trainer = Trainer(config, task, accelerator, clock, monitor)
     checkpoint = open_run_folder(config)
-    accelerator.wait_for_everyone()  # no process may look at the folder once another has begun to write to it
+    accelerator.wait_for_everyone()  # every process has read the folder before one writes to it
     if checkpoint is not None:
         trainer.restore(checkpoint)
     if accelerator.is_main_process:
@@ -51,7 +51,7 @@ def launch(config: RunConfig, monitor: Monitor | None = None) -> int:
 
 
 def build_accelerator(config: RunConfig) -> Accelerator:
-    """accelerate's process group, device, precision and trackers. Raises UserError where the device or a tracker is not there."""
+    """Set up accelerate's process group, device, precision and trackers."""
     import torch
 
     if config.device == "cuda" and not torch.cuda.is_available():

@@ -1,4 +1,4 @@
-"""What a run writes about itself: stats.jsonl always, trackers by setting, and where its time went."""
+"""The statistics of a run: means of metrics, the time of each part of a step, and the lines of stats.jsonl."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from distill.storage.files import write_text
 
 
 class Clock:
-    """Seconds spent in each named part since the last `take`."""
+    """Measures the seconds spent in each named part since the last `take`."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
@@ -32,13 +32,13 @@ class Clock:
             self.seconds[part] = self.seconds.get(part, 0.0) + time.perf_counter() - start
 
     def take(self) -> dict[str, float]:
-        """The seconds as `time/<part>`, and start anew."""
+        """Return the seconds as `time/<part>`, and start again from zero."""
         taken, self.seconds = {f"time/{part}": round(value, 4) for part, value in self.seconds.items()}, {}
         return taken
 
 
 class Averages:
-    """Means of metrics over the steps between two lines; a step without a metric does not count for it."""
+    """Averages metrics over the steps between two lines; a step without a metric does not count for it."""
 
     def __init__(self) -> None:
         self.sums: dict[str, Tensor] = {}
@@ -50,7 +50,7 @@ class Averages:
             self.counts[name] = self.counts.get(name, 0) + 1
 
     def take(self, average: Callable[[Tensor], Tensor]) -> dict[str, float]:
-        """The means, and start anew; `average` takes the mean of a tensor over processes."""
+        """Return the means, and start again; `average` takes the mean of a tensor over processes."""
         if not self.sums:
             return {}
         means = average(torch.stack([total.float() / self.counts[name] for name, total in self.sums.items()]))
@@ -60,17 +60,19 @@ class Averages:
 
 
 def append_line(path: Path, values: Mapping[str, float]) -> None:
-    """Append one line of statistics. A value that is not finite stands as null, so that every line is JSON."""
+    """Append one line of statistics. A value that is not finite is written as null, so that every line is
+    JSON."""
     clean = {name: value if math.isfinite(value) else None for name, value in values.items()}
     with path.open("ab+") as file:
-        # A crash may have left half a line: begin on a new one.
+        # A crash may have left half a line: start a new one.
         if file.seek(0, os.SEEK_END) and file.seek(-1, os.SEEK_END) >= 0 and file.read(1) != b"\n":
             file.write(b"\n")
         file.write(json.dumps(clean).encode() + b"\n")
 
 
 def cut_lines(path: Path, step: int) -> None:
-    """Drop the lines after `step`, and what is no line of JSON: a run that continues from a checkpoint writes them again."""
+    """Remove the lines after `step`, which a run that continues from a checkpoint writes again, and lines
+    that are not JSON."""
     if not path.is_file():
         return
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -89,10 +91,10 @@ def _step_of(line: str) -> float | None:
 
 
 def check_finite(losses: Mapping[str, Tensor], step: int, u: Tensor) -> None:
-    """Raise TrainingError, naming step, loss and noise levels, where a loss is not finite."""
+    """Raise TrainingError, with step, loss and noise levels, if a loss is not finite."""
     for name, loss in losses.items():
         if not loss.isfinite():
             raise TrainingError(
-                f"step {step}: loss '{name}' is {loss.item()}; its batch's noise levels are quantiles {u.min():.4f} to {u.max():.4f}; "
-                "the last checkpoint is untouched"
+                f"step {step}: loss '{name}' is {loss.item()}; its batch's noise levels are quantiles "
+                f"{u.min():.4f} to {u.max():.4f}; the last checkpoint is untouched"
             )

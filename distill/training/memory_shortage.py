@@ -17,7 +17,8 @@ GIB = 1 << 30
 
 
 def describe_shortage(config: RunConfig, task: Task, device: torch.device) -> str:
-    """The line for a run whose device had no more memory: what it held, which setting to lower to what, and that no checkpoint is lost."""
+    """The line for a run whose device had no more memory: what it held, which setting to lower to what, and
+    that no checkpoint is lost."""
     held = held_parts(task)
     total = _allocated(device)
     if total is not None:

@@ -38,7 +38,8 @@ class OptimizerSettings(Settings):
     clip_grad_norm: float | None = Field(None, gt=0)
     """Largest norm of the gradient of all parameters together; null does not clip."""
     clip_grad_value: float | None = Field(None, gt=0)
-    """Largest magnitude of each element of the gradient, after `clip_grad_norm`; null does not clip. SiDA clips its fake score so."""
+    """Largest magnitude of each element of the gradient, after `clip_grad_norm`; null does not clip. SiDA
+    clips its fake score so."""
 
     def learning_rate(self, step: int, steps: int) -> float:
         """Learning rate of update `step` (from 0) of `steps`."""
@@ -49,7 +50,7 @@ class OptimizerSettings(Settings):
 
 
 class Updater:
-    """One network's optimiser: turns accumulated gradients into an update, the same on every process."""
+    """The optimiser of one network: it turns accumulated gradients into an update, the same on every process."""
 
     def __init__(
         self, name: str, network: nn.Module, settings: OptimizerSettings, steps: int, accelerator: Accelerator
@@ -58,9 +59,8 @@ class Updater:
 
         self.name, self.settings, self.steps, self.accelerator = name, settings, steps, accelerator
         self.parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
-        kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[
-            settings.name
-        ]  # fused: one kernel instead of a loop over tensors
+        kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.name]
+        # fused: one kernel instead of a loop over tensors
         self.optimizer = kind(
             self.parameters,
             lr=settings.lr,
@@ -73,7 +73,7 @@ class Updater:
     def update(self, step: int) -> Tensor:
         """Average the gradients over processes, clip and apply them; returns their norm before clipping.
 
-        Raises TrainingError, before anything is changed, where the norm is not finite.
+        Raises TrainingError if the norm is not finite, before anything is changed.
         """
         import torch
 
@@ -83,7 +83,8 @@ class Updater:
         if not norm.isfinite():
             self.optimizer.zero_grad()
             raise TrainingError(
-                f"step {step}: the norm of the {self.name}'s gradient is {norm.item()}; the last checkpoint is untouched"
+                f"step {step}: the norm of the {self.name}'s gradient is {norm.item()}; "
+                "the last checkpoint is untouched"
             )
         if self.settings.clip_grad_value is not None:
             torch.nn.utils.clip_grad_value_(self.parameters, self.settings.clip_grad_value)
@@ -94,15 +95,16 @@ class Updater:
         return norm
 
     def _average_gradients(self) -> None:
-        """One flat reduction. Gradients are averaged here rather than by a wrapper of the network, because a step calls the network several
-        ways (features alone, frozen, under no_grad), which wrappers that hook `forward` do not follow."""
+        """Average the gradients over processes in one flat reduction.
+
+        A wrapper of the network could not do it: a step calls a network in several ways (features alone,
+        frozen, under no_grad), which wrappers that hook `forward` do not follow.
+        """
         import torch
 
-        flat = torch.cat(
-            [(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in self.parameters]
-        )
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.parameters]
+        flat = torch.cat([gradient.flatten() for gradient in gradients])
         flat = self.accelerator.reduce(flat, reduction="mean")
-        for parameter, gradient in zip(
-            self.parameters, flat.split([p.numel() for p in self.parameters]), strict=True
-        ):
+        parts = flat.split([parameter.numel() for parameter in self.parameters])
+        for parameter, gradient in zip(self.parameters, parts, strict=True):
             parameter.grad = gradient.view_as(parameter)

@@ -1,4 +1,4 @@
-"""A run's folder: refuses what does not belong to the run, and records what it was run with."""
+"""The folder of a run: which one a configuration may continue, and the record of what it was run with."""
 
 from __future__ import annotations
 
@@ -19,17 +19,31 @@ from distill.training.settings import RunConfig
 from distill.types import Denoiser
 
 MAY_CHANGE = {
-    "run_dir", "resume", "micro_batch_size", "data_workers", "device", "log_every", "sample_every", "checkpoint_every", "keep_checkpoints",
-    "monitor_every", "monitor_images", "monitor_protocol", "trackers", "stop_when", "teacher.attention", "activation_checkpointing",
-}  # fmt: skip
-"""Settings that a continued run may have otherwise: they do not change what is learned, but for rounding."""
+    "activation_checkpointing",
+    "checkpoint_every",
+    "data_workers",
+    "device",
+    "keep_checkpoints",
+    "log_every",
+    "micro_batch_size",
+    "monitor_every",
+    "monitor_images",
+    "monitor_protocol",
+    "resume",
+    "run_dir",
+    "sample_every",
+    "stop_when",
+    "teacher.attention",
+    "trackers",
+}
+"""Settings that may differ when a run continues: they change what is learned by rounding at most."""
 PACKAGES = ("torch", "accelerate", "diffusers", "numpy", "safetensors", "pydantic", "transformers")
 
 
 def open_run_folder(config: RunConfig) -> Path | None:
-    """Make or check the folder; returns the checkpoint to continue from, or None for a new run.
+    """Make or check the folder, and return the checkpoint to continue from, or None for a new run.
 
-    Raises UserError, and changes nothing, where the folder cannot be written, holds another run, or holds something that is no run.
+    A folder that cannot be written, or holds something other than this run, is refused and left unchanged.
     """
     folder = config.run_dir
     if (folder / CONFIG).is_file():
@@ -49,24 +63,23 @@ def open_run_folder(config: RunConfig) -> Path | None:
 
 
 def load_run_teacher(run_dir: Path, resolution: int | None = None) -> Denoiser:
-    """Open the teacher that a run distils, at a resolution in pixels if one is given.
-
-    Raises UserError where the run has none, or one of a single size.
-    """
+    """Open the teacher that a run distils, at a resolution in pixels if one is given."""
     settings = getattr(read_run(run_dir), "teacher", None)
     if settings is None:
         raise UserError(f"--teacher: {run_dir} trained a teacher; expected a run that distils one")
     if resolution is not None:
         if "resolution" not in type(settings).model_fields:
             raise UserError(
-                f"--resolution {resolution}: teachers of '{settings.name}' make images of one size; leave it out"
+                f"--resolution {resolution}: teachers of '{settings.name}' make images of one size; "
+                "leave it out"
             )
         settings = settings.model_copy(update={"resolution": resolution})
     return settings.load()
 
 
 def record_run(config: RunConfig) -> None:
-    """Write the resolved configuration, the versions, the commit and the machine."""
+    """Write the resolved configuration into the folder, and the versions, the commit and the machine into
+    meta.json."""
     write_text(config.run_dir / CONFIG, to_yaml(config))
     write_json(
         config.run_dir / "meta.json",
@@ -85,7 +98,8 @@ def _refuse_another_run(recorded: Path, config: RunConfig) -> None:
     for key, theirs, ours in differences(there, config.model_dump(mode="json")):
         if MAY_CHANGE.isdisjoint((key, key.split(".")[0])):
             raise UserError(
-                f"run_dir: {config.run_dir} holds another run: {key} is {theirs!r} there and {ours!r} here; give another run_dir"
+                f"run_dir: {config.run_dir} holds another run: {key} is {theirs!r} there and {ours!r} here; "
+                "give another run_dir"
             )
 
 
@@ -99,6 +113,7 @@ def _checkpoint_to_continue(config: RunConfig) -> Path | None:
     path = Path(config.resume)
     if not path.is_dir():
         raise UserError(
-            f"resume: {path} is no checkpoint; expected auto, never, or a folder such as checkpoints/step-00001000"
+            f"resume: {path} is no checkpoint; expected auto, never, or a folder such as "
+            "checkpoints/step-00001000"
         )
     return path

@@ -15,7 +15,8 @@ STOPPED = 3
 
 
 class StopCondition(Settings):
-    """Stops a run, saved and exported, with exit code 3, at the first line of stats.jsonl in which a measurement is beyond a bound."""
+    """Stops a run, saved and exported, with exit code 3, at the first line of stats.jsonl in which a
+    measurement is beyond a bound."""
 
     measure: str = Field(min_length=1)
     """Key of stats.jsonl, such as monitor/fd_pixel, score_gap or reward/pickscore."""
@@ -35,7 +36,8 @@ class StopCondition(Settings):
         return self
 
     def violation(self, line: Mapping[str, float]) -> str | None:
-        """What is beyond the bounds in a line of stats.jsonl, in words; None where nothing is, the measurement is not there, or it is too early."""
+        """What is beyond the bounds in a line of stats.jsonl, in words; None where nothing is, the
+        measurement is not there, or it is too early."""
         value = line.get(self.measure) if line.get("step", 0) >= self.start_step else None
         if value is not None and self.above is not None and not value <= self.above:
             return f"{self.measure} is {value:.4g}; expected at most {self.above:g}"
@@ -44,8 +46,8 @@ class StopCondition(Settings):
         return None
 
     def check(self, line: Mapping[str, float]) -> str | None:
-        """The verdict on a line of stats.jsonl. Raises UserError where it should hold the measurement and does not; those of the monitor are in the
-        lines of its steps alone."""
+        """The verdict on a line of stats.jsonl. Raises UserError where it should hold the measurement and
+        does not; those of the monitor are in the lines of its steps alone."""
         missing = self.measure not in line and line["step"] >= self.start_step
         if missing and (not self.measure.startswith(MONITOR) or any(key.startswith(MONITOR) for key in line)):
             place = (

@@ -25,7 +25,7 @@ from distill.types import Denoiser, expand_like
 
 
 class TeacherTraining:
-    """A diffusion model of our own and its optimiser. A `Task` of the trainer."""
+    """A diffusion model of our own and its optimiser: a `Task` of the trainer."""
 
     def __init__(self, config: TrainTeacherRun, accelerator: Accelerator, clock: Clock) -> None:
         self.config, self.accelerator, self.clock = config, accelerator, clock
@@ -45,11 +45,11 @@ class TeacherTraining:
         self.modules: dict[str, nn.Module] = {"teacher": self.network}
 
     def start(self, step: int) -> None:
-        """Begin with the batch of this step."""
+        """Start with the batch of this step."""
         self.stream = self.batches.starting_at(step)
 
     def update(self, step: int, detailed: bool) -> Metrics:
-        """One update of the network."""
+        """Make one update of the network."""
         with self.clock("data"):
             chunks = next(self.stream).split(self.config.micro_batch_size)
         metrics: Metrics = {"loss/teacher": torch.zeros((), device=self.accelerator.device)}
@@ -68,7 +68,7 @@ class TeacherTraining:
         return metrics
 
     def sample(self, count: int, first_seed: int = 0) -> Tensor:
-        """Images of the averaged network's sampler, (count, c, h, w) on the CPU."""
+        """Return images of the averaged network's sampler, (count, c, h, w), on the CPU."""
         seeds = range(first_seed, first_seed + count)
         return sample_teacher(self.ema.average, seeds, balanced_labels(count, self.label_count))
 
@@ -79,16 +79,14 @@ class TeacherTraining:
     save = export
 
     def frozen_networks(self) -> list[nn.Module]:
-        """None: all learns."""
         return []
 
     def tables(self) -> dict[str, Any]:
-        """None."""
         return {}
 
 
 def build_teacher(settings: NetworkSettings, image_shape: tuple[int, ...], label_count: int) -> UNet:
-    """The untrained network for such images. Raises UserError where it cannot be for them."""
+    """Build the untrained network for images of this shape."""
     channels, resolution, width = image_shape
     if resolution != width:
         raise UserError(f"data: images of {resolution}x{width}; expected square ones")
@@ -102,17 +100,18 @@ def build_teacher(settings: NetworkSettings, image_shape: tuple[int, ...], label
 def denoising_loss(
     network: Denoiser, batch: Batch, levels: NoiseLevels, label_dropout: float = 0.0
 ) -> Tensor:
-    """Weighted squared error of the prediction of the batch's real images, noised to its quantiles of the levels; a scalar, per dimension.
+    """Return the weighted squared error per dimension of the prediction of the batch's real images: a scalar.
 
-    A share `label_dropout` of them is shown without its label.
+    Noise is added at the batch's quantiles of `levels`. A fraction `label_dropout` of the images loses its
+    label.
     """
     x0 = batch.real
     if x0 is None:
         raise ValueError("training a teacher needs real images")
-    cond = batch.cond.drop(batch.u_fake < label_dropout)  # u_fake is free: no fake score learns here
+    # No fake score is trained here, so that u_fake is free to decide.
+    cond = batch.cond.drop(batch.u_fake < label_dropout)
     t = levels.t(batch.u, network.schedule)
-    x_t = (
-        expand_like(network.schedule.alpha(t), x0) * x0
-        + expand_like(network.schedule.sigma(t), x0) * batch.eps
-    )
-    return (expand_like(network.target_weight(t), x0) * (network(x_t, t, cond) - x0).square()).mean()
+    alpha, sigma = expand_like(network.schedule.alpha(t), x0), expand_like(network.schedule.sigma(t), x0)
+    x_t = alpha * x0 + sigma * batch.eps
+    weight = expand_like(network.target_weight(t), x0)
+    return (weight * (network(x_t, t, cond) - x0).square()).mean()

@@ -1,4 +1,4 @@
-"""The loop of every run: steps, statistics, samples, checkpoints, interruptions. No mathematics."""
+"""The loop of every run: steps, statistics, samples, checkpoints and interruptions."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from distill.config.errors import UserError, reading
 from distill.data.images import preview_count, save_samples_picture
 from distill.diffusion.random import seeded
 from distill.storage.files import new_folder, write_json
+from distill.training.batches import Purpose
 from distill.training.checkpoint import load_checkpoint, save_checkpoint
 from distill.training.ema import EMA
 from distill.training.logging import Averages, Clock, append_line
@@ -28,32 +29,52 @@ from distill.training.stop_condition import MONITOR, STOPPED, StopCondition
 
 STATS = "stats.jsonl"
 Monitor = Callable[[Tensor], Mapping[str, float]]
-"""Images (n, c, h, w) in [-1, 1] -> measurements by name."""
+"""A function of images (n, c, h, w) in [-1, 1] that returns measurements by name."""
 
 
 @runtime_checkable
 class Task(Protocol):
-    """What a run does in each step. `modules` and `updaters` are the state of training besides the average; `tables` are for the report, each a
-    JSON file of the run's folder, as of its newest checkpoint. `save` writes the network into a checkpoint, `export` as others open it; samples and
-    `image_shape` are images to look at. `frozen_networks` hold memory and do not learn."""
+    """The part of a run that the trainer does not know: how to make a step, and what to save."""
 
     modules: dict[str, nn.Module]
+    """Everything that checkpoints hold by name, besides the average and the optimisers."""
     updaters: dict[str, Updater]
     ema: EMA[Any]
     image_shape: tuple[int, ...]
+    """Shape of the images that `sample` returns."""
     label_count: int
 
-    def start(self, step: int) -> None: ...
-    def update(self, step: int, detailed: bool) -> Mapping[str, Tensor]: ...
-    def sample(self, count: int, first_seed: int = 0) -> Tensor: ...
-    def save(self, folder: Path) -> None: ...
-    def export(self, folder: Path) -> None: ...
-    def tables(self) -> dict[str, Any]: ...
-    def frozen_networks(self) -> list[nn.Module]: ...
+    def start(self, step: int) -> None:
+        """Prepare the batches from this step on."""
+        ...
+
+    def update(self, step: int, detailed: bool) -> Mapping[str, Tensor]:
+        """Make one step and return its metrics; `detailed` adds those that cost time."""
+        ...
+
+    def sample(self, count: int, first_seed: int = 0) -> Tensor:
+        """Return images of the averaged network, on the CPU."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Write the averaged network for a checkpoint."""
+        ...
+
+    def export(self, folder: Path) -> None:
+        """Write the averaged network for others to use."""
+        ...
+
+    def tables(self) -> dict[str, Any]:
+        """Return the JSON files for the report, by name; they are written with each checkpoint."""
+        ...
+
+    def frozen_networks(self) -> list[nn.Module]:
+        """Return the networks that take memory and are not trained."""
+        ...
 
 
 class Trainer:
-    """Runs a task to its last step, from its newest checkpoint on."""
+    """Runs a task from its newest checkpoint to its last step."""
 
     def __init__(
         self,
@@ -63,13 +84,8 @@ class Trainer:
         clock: Clock,
         monitor: Monitor | None = None,
     ) -> None:
-        self.config, self.task, self.accelerator, self.clock, self.monitor = (
-            config,
-            task,
-            accelerator,
-            clock,
-            monitor,
-        )
+        self.config, self.task, self.accelerator = config, task, accelerator
+        self.clock, self.monitor = clock, monitor
         self.step = 0
         self.seconds_before = 0.0
         self.saved_step: int | None = None
@@ -77,14 +93,15 @@ class Trainer:
         self.line: dict[str, float] = {}
         self.violation: str | None = None
         self.main = accelerator.is_main_process
-        for guard in config.stop_when:
-            if monitor is None and guard.measure.startswith(MONITOR):
+        for condition in config.stop_when:
+            if monitor is None and condition.measure.startswith(MONITOR):
                 raise UserError(
-                    f"stop_when: nothing measures '{guard.measure}' in this run; expected data, or monitor_reference"
+                    f"stop_when: nothing measures '{condition.measure}' in this run; "
+                    "expected data, or monitor_reference"
                 )
 
     def restore(self, checkpoint: Path) -> None:
-        """Continue from a checkpoint. Raises UserError where it is damaged or of another architecture."""
+        """Continue from a checkpoint."""
         optimizers = {name: updater.optimizer for name, updater in self.task.updaters.items()}
         progress = load_checkpoint(
             checkpoint, {**self.task.modules, "model": self.task.ema.average}, optimizers
@@ -93,52 +110,60 @@ class Trainer:
             self.step = self.saved_step = progress["step"]
             self.seconds_before, self.task.ema.updates = progress["seconds"], progress["ema_updates"]
             self.line = progress.get("line", {})
-        self.violation = self._judge(lambda guard: guard.violation(self.line))
+        self.violation = self._violation(lambda condition: condition.violation(self.line))
 
     def run(self) -> int:
-        """Train to the end; returns 0, or, where the run was stopped and saved before it, 128 + the signal's number, or `STOPPED` for a guard."""
-        config = self.config
+        """Train to the last step and return 0.
+
+        A run that is stopped earlier is saved: it returns 128 + the signal's number, or `STOPPED` if a stop
+        condition ended it.
+        """
         self.started = time.perf_counter()
         self.task.start(self.step)
-        pace = 0.5 if sys.stderr.isatty() else 30.0
-        bar = tqdm(
-            total=config.steps,
-            initial=self.step,
-            disable=not self.main,
-            dynamic_ncols=True,
-            unit="step",
-            mininterval=pace,
-        )
-        with interruptions() as caught, bar:
+        with interruptions() as caught, self._progress_bar() as bar:
             if self.step == 0:
-                self._look()
-            while not self._agreed(caught) and self.step < config.steps:
-                # Dropout is the only user of the global generator: its masks, too, depend on the step alone.
-                torch.manual_seed(
-                    seeded(config.seed, self.step, 2, self.accelerator.process_index).initial_seed()
-                )
-                detailed = (self.step + 1) % config.log_every == 0
-                self.averages.add(self.task.update(self.step, detailed))
-                self.step += 1
+                self._save_samples()
+            while not self._must_stop(caught) and self.step < self.config.steps:
+                self._make_step()
                 bar.update()
                 self._after_step(bar)
         if caught:
             self._save()
-            self._say(
-                f"{signal.Signals(caught[0]).name}: saved at step {self.step}; the same command continues from there"
-            )
+            name = signal.Signals(caught[0]).name
+            self._say(f"{name}: saved at step {self.step}; the same command continues from there")
             return 128 + caught[0]
         if self.violation is not None:
             self._save()
             self._finish(
-                f"stopped at step {self.step} by stop_when: {self.violation}; the same command with another bound continues"
+                f"stopped at step {self.step} by stop_when: {self.violation}; "
+                "the same command with another bound continues"
             )
             return STOPPED
         self._finish(f"finished {self.step} steps in {self._seconds():.0f} s")
         return 0
 
-    def _agreed(self, caught: list[int]) -> bool:
-        """Whether any process was asked to stop, by a signal or by a guard: all must leave the loop at the same step."""
+    def _progress_bar(self) -> tqdm:
+        return tqdm(
+            total=self.config.steps,
+            initial=self.step,
+            disable=not self.main,
+            dynamic_ncols=True,
+            unit="step",
+            mininterval=0.5 if sys.stderr.isatty() else 30.0,
+        )
+
+    def _make_step(self) -> None:
+        # Dropout alone uses the global generator: its masks depend on the step and the process, as all random
+        # numbers do.
+        random = seeded(self.config.seed, self.step, Purpose.DROPOUT, self.accelerator.process_index)
+        torch.manual_seed(random.initial_seed())
+        detailed = (self.step + 1) % self.config.log_every == 0
+        self.averages.add(self.task.update(self.step, detailed))
+        self.step += 1
+
+    def _must_stop(self, caught: list[int]) -> bool:
+        """Return whether a signal or a stop condition ended any process: all must leave the loop at the same
+        step."""
         if self.accelerator.num_processes > 1:
             mine = torch.tensor(
                 [[caught[0] if caught else 0, self.violation is not None]], device=self.accelerator.device
@@ -148,15 +173,19 @@ class Trainer:
             self.violation = self.violation or ("another process's measurement" if stopped else None)
         return bool(caught) or self.violation is not None
 
-    def _judge(self, judge: Callable[[StopCondition], str | None]) -> str | None:
-        """The first guard's verdict, if any has one."""
-        return next(filter(None, map(judge, self.config.stop_when)), None)
+    def _violation(self, find: Callable[[StopCondition], str | None]) -> str | None:
+        """Return the first violation of a stop condition, if there is one."""
+        for condition in self.config.stop_when:
+            found = find(condition)
+            if found:
+                return found
+        return None
 
     def _after_step(self, bar: tqdm) -> None:
         config, step = self.config, self.step
         last = step == config.steps
         if step % config.sample_every == 0 or last:
-            self._look()
+            self._save_samples()
         measured = self._measure() if step % config.monitor_every == 0 or last else {}
         if step % config.log_every == 0 or last or measured:
             self._log(bar, measured)
@@ -178,16 +207,20 @@ class Trainer:
         self.line = line
         if self.main:
             append_line(self.config.run_dir / STATS, line)
-            self.violation = self._judge(lambda guard: guard.check(line))
+            self.violation = self._violation(lambda condition: condition.check(line))
         self.accelerator.log(line, step=self.step)
+        self._show(bar, line)
+
+    def _show(self, bar: tqdm, line: Mapping[str, float]) -> None:
+        """Write losses and measurements behind the progress bar."""
         shown = {
-            name.partition("/")[2]: value
+            name.partition("/")[2]: f"{value:.3g}"
             for name, value in line.items()
             if name.startswith(("loss/", MONITOR)) and name != f"{MONITOR}n"
         }
-        bar.set_postfix({name: f"{value:.3g}" for name, value in shown.items()}, refresh=False)
+        bar.set_postfix(shown, refresh=False)
 
-    def _look(self) -> None:
+    def _save_samples(self) -> None:
         """Save a grid of samples, of the same seeds each time."""
         if self.main:
             with self.clock("sample"):
@@ -229,16 +262,17 @@ class Trainer:
         self.saved_step = self.step
         self.accelerator.wait_for_everyone()
 
-    def _finish(self, said: str) -> None:
+    def _finish(self, message: str) -> None:
         if self.main:
             with new_folder(self.config.run_dir / "export") as folder:
                 self.task.export(folder)
-        self._say(f"{said}; the network is in {self.config.run_dir / 'export'}")
-        self.accelerator.wait_for_everyone()  # launchers end the other processes where one leaves with a code that is not 0
+        self._say(f"{message}; the network is in {self.config.run_dir / 'export'}")
+        # A launcher ends the other processes if one leaves with a code that is not 0.
+        self.accelerator.wait_for_everyone()
         self.accelerator.end_training()
 
     def _seconds(self) -> float:
-        """Seconds of training, over all resumptions."""
+        """Return the seconds of training over all resumptions."""
         return self.seconds_before + time.perf_counter() - self.started
 
     def _say(self, text: str) -> None:
@@ -249,7 +283,8 @@ class Trainer:
 
 @contextmanager
 def interruptions() -> Iterator[list[int]]:
-    """A list that SIGINT and SIGTERM append to instead of stopping the process; a second signal stops it at once."""
+    """Yield a list that SIGINT and SIGTERM append to instead of stopping the process; a second signal stops
+    it at once."""
     caught: list[int] = []
 
     def note(number: int, frame: object) -> None:

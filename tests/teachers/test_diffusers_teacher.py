@@ -254,7 +254,10 @@ def test_what_a_family_is_told_besides(folders: dict[str, Path]) -> None:
     with pytest.raises(UserError, match="embedded_guidance: the network is told no guidance; expected null"):
         Settings(path=str(folders["sd3"]), embedded_guidance=3.0).load()
 
-    assert len(transformer(folders, "sana").pipeline._prompt_settings()["complex_human_instruction"]) == 8
+    assert (
+        len(transformer(folders, "sana").pipeline.prompt_encoder._settings()["complex_human_instruction"])
+        == 8
+    )
 
     dit = transformer(folders, "dit")
     x_t, t = noise(dit), torch.tensor([300.0, 600.0])

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from distill.config.errors import UserError
 from distill.data.encoded_prompts import EncodedPrompts
 from distill.diffusion.guidance_scales import GuidanceScales
 from distill.networks.activation_checkpointing import checkpoint_activations
 from distill.networks.exact.marginal import ExactDiscriminator
+from distill.networks.few_step_generator import FewStepGenerator
 from distill.networks.folder import load_generator
 from distill.objectives.calibration import Calibration, LogRatio
 from distill.objectives.term import TermSettings
 from distill.students.exact import FakeScore as ExactFakeScore
 from distill.training.distillation.losses import Method, Networks, WeightedTerm
 from distill.training.settings import DistillRun, GeneratorSettings
-from distill.types import Critic, Denoiser, Generator, ImageModel
+from distill.types import Condition, Critic, Denoiser, Generator, ImageModel
 
 
 def read_prompts(config: DistillRun, teacher: ImageModel) -> EncodedPrompts | None:
@@ -33,78 +36,100 @@ def read_prompts(config: DistillRun, teacher: ImageModel) -> EncodedPrompts | No
 
 
 def build_networks(config: DistillRun, teacher: Denoiser, device: torch.device) -> Networks:
-    """The networks of a run before its first step. Raises UserError where settings do not fit the teacher."""
-    if config.guidance != GuidanceScales() and not (teacher.label_count or teacher.takes_text):
+    """Build the networks of a run as they are before its first step."""
+    is_conditional = teacher.label_count > 0 or teacher.prompt_encoder is not None
+    if config.guidance != GuidanceScales() and not is_conditional:
         raise UserError("guidance: the teacher has no condition; expected scales of 1")
     for term in config.terms:
         term.check_model(teacher)
     generator = build_generator(config.generator, teacher).to(device).train()
     fake = config.fake.network.build(teacher, generator).to(device).train()
-    for network in (teacher, generator, fake) if config.activation_checkpointing else ():
-        checkpoint_activations(network)
+    if config.activation_checkpointing:
+        for network in (teacher, generator, fake):
+            checkpoint_activations(network)
     return Networks(teacher, fake, generator, build_critic(config, teacher, fake, device))
 
 
 def build_generator(settings: GeneratorSettings, teacher: Denoiser) -> Generator:
-    """The student before its first step: untrained, or `generator.init_from`. Raises UserError where the weights of that do not fit."""
+    """Build the student as it is before its first step: untrained, or with the weights of
+    `generator.init_from`."""
     first, further = settings.init_noise_to_signal, settings.further_noise_to_signal
-    generator = settings.network.build(
-        teacher,
-        *((first, *further) if further is not None else teacher.student_noise_levels(first, settings.steps)),
-    )
-    if settings.init_from is None:
-        return generator
-    start = load_generator(settings.init_from)
-    mine, theirs = first, getattr(start, "noise_to_signal", (first,))[0]
-    if mine != theirs:
+    if further is None:
+        levels = teacher.student_noise_levels(first, settings.steps)
+    else:
+        levels = (first, *further)
+    generator = settings.network.build(teacher, *levels)
+    if settings.init_from is not None:
+        _start_from(generator, settings.init_from, first)
+    return generator
+
+
+def _start_from(generator: Generator, source: Path, init_noise_to_signal: float) -> None:
+    """Load the weights of another run's generator of the same architecture and entry noise level."""
+    start = load_generator(source)
+    theirs = start.noise_to_signal[0] if isinstance(start, FewStepGenerator) else init_noise_to_signal
+    if init_noise_to_signal != theirs:
         raise UserError(
-            f"generator.init_noise_to_signal: is {mine:g}; expected {theirs:g} as in {settings.init_from}"
+            f"generator.init_noise_to_signal: is {init_noise_to_signal:g}; expected {theirs:g} as in {source}"
         )
-    shapes = {name: tuple(value.shape) for name, value in generator.state_dict().items()}
-    if shapes != {name: tuple(value.shape) for name, value in start.state_dict().items()}:
+    if _shapes(generator) != _shapes(start):
         raise UserError(
-            f"generator.init_from: {settings.init_from} holds a generator of another architecture than generator.network"
+            f"generator.init_from: {source} holds a generator of another architecture than generator.network"
         )
     generator.load_state_dict(start.state_dict())
-    return generator
+
+
+def _shapes(network: nn.Module) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(value.shape) for name, value in network.state_dict().items()}
 
 
 def build_critic(
     config: DistillRun, teacher: Denoiser, fake: Denoiser, device: torch.device
 ) -> Critic | None:
-    """What gives the logits of the density ratio and of the adversarial term: a discriminator, the exact one, or none."""
+    """Build what gives the logits of density ratio and adversarial term: a discriminator, the exact one, or
+    nothing."""
     if config.ratio is not None and config.ratio.source == "exact":
         return ExactDiscriminator()
-    return config.discriminator.build(teacher, fake).to(device) if config.discriminator else None
+    if config.discriminator is None:
+        return None
+    return config.discriminator.build(teacher, fake).to(device)
 
 
 def exact_log_ratio(teacher: Denoiser, generator: Generator) -> LogRatio | None:
-    """log p_t/q_t of the student as it is when asked, where teacher and student are known exactly."""
+    """Return log p_t/q_t of the present student as a function, if teacher and student are known exactly."""
     try:
         score = ExactFakeScore().build(teacher, generator)
     except UserError:
         return None
-    return lambda x_t, t, cond: score.features(x_t, t, cond, ("log_ratio",))["log_ratio"]
+
+    def log_ratio(x_t: Tensor, t: Tensor, cond: Condition) -> Tensor:
+        return score.features(x_t, t, cond, ("log_ratio",))["log_ratio"]
+
+    return log_ratio
 
 
 def build_method(
     config: DistillRun, device: torch.device, exact: LogRatio | None = None, meta: bool = False
 ) -> Method:
-    """The mathematics that the configuration asks for. The exact log-ratio, where it is known, is what a discriminator's is compared with;
-    `meta` reads no weights for the terms."""
+    """Build the objective, the terms and their schedule.
+
+    `exact` is the exact log-ratio, if it is known, to compare the discriminator's with. `meta` reads no
+    weights for terms.
+    """
+    discriminator, ratio = config.discriminator, config.ratio
     return Method(
         objective=config.objective.build(),
         needs_graph=config.objective.needs_graph,
         objective_weight=config.objective.weight,
-        ratio=config.ratio.build(config.objective).to(device) if config.ratio else None,
-        ratio_start_step=config.ratio.start_step if config.ratio else 0,
+        ratio=None if ratio is None else ratio.build(config.objective).to(device),
+        ratio_start_step=0 if ratio is None else ratio.start_step,
         terms=tuple(build_term(settings, device, meta) for settings in config.terms),
         levels=config.generator.noise_levels,
         fake_levels=config.fake.noise_levels,
         guidance=config.guidance,
-        discriminator_weight=config.discriminator.weight if config.discriminator else 0.0,
-        r1=config.discriminator.r1.build() if config.discriminator and config.discriminator.r1 else None,
-        calibration=Calibration(exact).to(device) if config.discriminator else None,
+        discriminator_weight=0.0 if discriminator is None else discriminator.weight,
+        r1=None if discriminator is None or discriminator.r1 is None else discriminator.r1.build(),
+        calibration=None if discriminator is None else Calibration(exact).to(device),
     )
 
 

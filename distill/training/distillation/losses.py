@@ -1,4 +1,5 @@
-"""The losses of one batch: of fake score and discriminator, and of the generator. Pure functions without optimisers."""
+"""The losses of one batch: of fake score and discriminator, and of the generator. Pure functions without
+optimisers."""
 
 from __future__ import annotations
 
@@ -35,7 +36,8 @@ from distill.types import (
 
 @dataclasses.dataclass(frozen=True)
 class Networks:
-    """The networks of a distillation. The discriminator reads the features of the teacher or of the fake score."""
+    """The networks of a distillation. The discriminator reads the features of the teacher or of the fake
+    score."""
 
     teacher: Denoiser
     fake: Denoiser
@@ -80,7 +82,8 @@ class WeightedTerm:
 
 @dataclasses.dataclass(frozen=True)
 class Method:
-    """Everything that a run minimises: the objective, the terms added to it, and the noise levels of each update."""
+    """Everything that a run minimises: the objective, the terms added to it, and the noise levels of each
+    update."""
 
     objective: Objective
     needs_graph: bool
@@ -111,7 +114,8 @@ Metrics = dict[str, Tensor]
 
 @contextmanager
 def frozen(*networks: nn.Module) -> Iterator[None]:
-    """Put networks into evaluation mode and freeze their parameters inside the block; their inputs may still need gradients."""
+    """Put networks into evaluation mode and freeze their parameters inside the block; their inputs may still
+    need gradients."""
     modes = [(module, module.training) for network in networks for module in network.modules()]
     trained = [
         parameter for network in networks for parameter in network.parameters() if parameter.requires_grad
@@ -130,7 +134,8 @@ def frozen(*networks: nn.Module) -> Iterator[None]:
 def add_noise(
     networks: Networks, levels: NoiseLevels, x0: Tensor, noise: Noise
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Add noise to x0 at the quantiles `noise.u`: returns x_t, t, alpha and sigma; the last two broadcast against x0."""
+    """Add noise to x0 at the quantiles `noise.u`: returns x_t, t, alpha and sigma; the last two broadcast
+    against x0."""
     schedule = networks.teacher.schedule
     t = levels.t(noise.u, schedule)
     alpha, sigma = expand_like(schedule.alpha(t), x0), expand_like(schedule.sigma(t), x0)
@@ -140,10 +145,11 @@ def add_noise(
 def fake_loss(
     networks: Networks, method: Method, batch: Batch, x0: Tensor, detailed: bool = False
 ) -> tuple[Losses, Metrics]:
-    """Return the denoising loss of the fake score on student samples x0 (b, ...), and the discriminator's loss, if there is one.
+    """Return the denoising loss of the fake score on student samples x0 (b, ...), and the discriminator's
+    loss, if there is one.
 
-    The squared error is weighted as the network's own training target implies. `detailed` adds metrics that compare the
-    discriminator with the exact log-ratio, if that is known.
+    The squared error is weighted as the network's own training target implies. `detailed` adds metrics that
+    compare the discriminator with the exact log-ratio, if that is known.
     """
     x0 = x0.detach()
     noise = Noise(batch.u_fake, batch.eps_fake)
@@ -182,8 +188,8 @@ def _real_losses(
 ) -> tuple[Losses, Tensor]:
     """Return the gradient penalty on real images, if there is one, and the discriminator's logits of them.
 
-    The discriminator tells real images from student samples by binary cross-entropy, both with noise of the same levels
-    and under the same conditions, so that its logit tends to log p_t/q_t.
+    The discriminator tells real images from student samples by binary cross-entropy, both with noise of the
+    same levels and under the same conditions, so that its logit tends to log p_t/q_t.
     """
     noise = batch.real_noise or Noise(batch.u_fake, batch.eps_real)
     x_t, t, _, _ = add_noise(networks, method.fake_levels, real, noise)
@@ -198,10 +204,11 @@ def _real_losses(
 def generator_loss(
     networks: Networks, method: Method, batch: Batch, x0: Tensor, step: int
 ) -> tuple[Losses, Metrics]:
-    """Return the objective per image dimension and the weighted terms, on student samples x0 (b, ...) with their graph.
+    """Return the objective per image dimension and the weighted terms, on student samples x0 (b, ...) with
+    their graph.
 
-    Teacher and fake score must be frozen. They record no graph unless the objective, or a term that differentiates the
-    discriminator's logits, needs one.
+    Teacher and fake score must be frozen. They record no graph unless the objective, or a term that
+    differentiates the discriminator's logits, needs one.
     """
     noise = Noise(batch.u, batch.eps)
     x_t, t, alpha, sigma = add_noise(networks, method.levels, x0, noise)
@@ -244,7 +251,8 @@ def generator_loss(
 def _weigh_by_ratio(
     method: Method, batch: Batch, x0: Tensor, logits: Tensor | None, step: int
 ) -> tuple[Tensor, Tensor | float, Metrics]:
-    """Return the log-ratio of each sample, (b,), the scale of the objective's weights, and metrics of the ratio."""
+    """Return the log-ratio of each sample, (b,), the scale of the objective's weights, and metrics of the
+    ratio."""
     ratio, counts = method.ratio, step >= method.ratio_start_step
     log_ratio = x0.new_zeros(len(x0))
     if ratio is None:
@@ -263,7 +271,8 @@ def _weigh_by_ratio(
 
 
 def _logits_under_own_noise(networks: Networks, method: Method, batch: Batch, x0: Tensor) -> Tensor:
-    """Return the discriminator's logits, with a graph to x0 (b, ...), under `batch.gan_noise` at the levels of its training."""
+    """Return the discriminator's logits, with a graph to x0 (b, ...), under `batch.gan_noise` at the levels
+    of its training."""
     discriminator, noise = networks.discriminator, batch.gan_noise
     if discriminator is None or noise is None:
         raise ValueError("terms: gan with own_noise needs a discriminator and noise for it")

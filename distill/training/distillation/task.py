@@ -1,4 +1,4 @@
-"""The task `distill`: fake score and generator in turn, as `distill.training.distillation.losses` says. No mathematics here."""
+"""The task `distill`: updates of fake score, discriminator and generator. The mathematics is in `losses`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from distill.types import DataSource
 
 
 class Distillation:
-    """A teacher, its fake score and the student, with their optimisers. A `Task` of the trainer."""
+    """A teacher, its fake score and the student, with their optimisers: a `Task` of the trainer."""
 
     def __init__(self, config: DistillRun, accelerator: Accelerator, clock: Clock) -> None:
         self.config, self.accelerator, self.clock = config, accelerator, clock
@@ -43,41 +43,43 @@ class Distillation:
         drawn = (paired, self.prompts, self.generator.evaluations, config.own_noise)
         self.batches = Batches.of(config, self.teacher, self._real_images(), accelerator, *drawn)
 
-        parts = {"generator": config.generator, "fake": config.fake, "discriminator": config.discriminator}
-        networks: dict[str, nn.Module | None] = {name: getattr(self.networks, name) for name in parts}
-        self.modules = {
-            name: network
-            for name, network in networks.items()
-            if network is not None and any(True for _ in network.parameters())
-        }
-        optimizers: dict[str, OptimizerSettings] = {
-            name: part.optimizer for name, part in parts.items() if part is not None
-        }
-        self.updaters = {
-            name: Updater(name, network, optimizers[name], config.steps, accelerator)
-            for name, network in self.modules.items()
-        }
+        self.modules: dict[str, nn.Module] = {}
+        self.updaters: dict[str, Updater] = {}
+        self._train("generator", self.networks.generator, config.generator.optimizer)
+        self._train("fake", self.networks.fake, config.fake.optimizer)
+        if config.discriminator is not None and self.networks.discriminator is not None:
+            self._train("discriminator", self.networks.discriminator, config.discriminator.optimizer)
         self.image_shape, self.label_count = self.teacher.pixel_shape, self.teacher.label_count
         if self.method.calibration is not None:
             self.modules["calibration"] = self.method.calibration
         if self.method.ratio is not None:
             self.modules["ratio"] = self.method.ratio
 
+    def _train(self, name: str, network: nn.Module, settings: OptimizerSettings) -> None:
+        """Add a network's optimiser; a network without parameters, such as an exact score, has none."""
+        if not list(network.parameters()):
+            return
+        self.modules[name] = network
+        self.updaters[name] = Updater(name, network, settings, self.config.steps, self.accelerator)
+
     def start(self, step: int) -> None:
-        """Begin with the batches of this step, once the main process has drawn what is missing of the teacher's samples."""
+        """Start with the batches of this step, after the main process has drawn the teacher's samples that
+        are missing."""
         if self.teacher_samples is not None:
             with self.accelerator.main_process_first():
                 self.teacher_samples.draw(self.teacher)
         self.stream = self.batches.starting_at(step * self.config.fake.updates)
 
     def update(self, step: int, detailed: bool) -> Metrics:
-        """One step: the fake score's updates, then the generator's. `detailed` adds what is worth logging but costs time."""
+        """Make one step: the fake score's updates, then the generator's. `detailed` adds metrics that cost
+        time."""
         metrics: Metrics = {}
         for update in range(self.config.fake.updates):
             with self.clock("data"):
                 chunks = next(self.stream).split(self.config.micro_batch_size)
             last = update == self.config.fake.updates - 1
-            # The student's samples of the last fake update serve the generator's too, unless they come in micro-batches.
+            # The student's samples of the last fake update serve the generator's too, unless they come in
+            # micro-batches.
             keep_graph = last and len(chunks) == 1 and step >= self.config.fake.warmup_steps
             with self.clock("fake"):
                 x0, metrics = self._update_fake(step, chunks, keep_graph, detailed)
@@ -87,19 +89,17 @@ class Distillation:
         if self.method.calibration is not None:
             self.method.calibration.commit(self._sum)
             error = self.method.calibration.error() if detailed else None
-            metrics |= (
-                {"ratio/calibration_error": torch.tensor(error, device=self.accelerator.device)}
-                if error is not None
-                else {}
-            )
+            if error is not None:
+                metrics["ratio/calibration_error"] = torch.tensor(error, device=self.accelerator.device)
         return metrics
 
     def sample(self, count: int, first_seed: int = 0) -> Tensor:
-        """Images of the averaged generator, (count, c, h, w) on the CPU."""
+        """Return images of the averaged generator, (count, c, h, w), on the CPU."""
         seeds = range(first_seed, first_seed + count)
-        cond = (
-            balanced_labels(count, self.label_count) if self.prompts is None else self.prompts.balanced(count)
-        )
+        if self.prompts is None:
+            cond = balanced_labels(count, self.label_count)
+        else:
+            cond = self.prompts.balanced(count)
         return sample_generator(self.ema.average, seeds, cond)
 
     def save(self, folder: Path) -> None:
@@ -112,12 +112,12 @@ class Distillation:
         write_card(folder, self.config.run_dir)
 
     def frozen_networks(self) -> list[nn.Module]:
-        """The teacher and its parts, and what the terms hold."""
+        """Return the teacher, its autoencoder and text encoders, and the networks that terms hold."""
         terms = [term.term for term in self.method.terms if isinstance(term.term, nn.Module)]
         return [self.teacher, *self.teacher.frozen_components().values(), *terms]
 
     def tables(self) -> dict[str, Any]:
-        """The calibration of the discriminator, if there is one."""
+        """Return the calibration of the discriminator, if there is one."""
         return {"calibration": self.method.calibration.table()} if self.method.calibration is not None else {}
 
     def _teacher_samples(self) -> TeacherSamples | None:
@@ -128,14 +128,12 @@ class Distillation:
         settings = self.config.discriminator
         if settings is not None and settings.real == "teacher":
             return self.teacher_samples
-        if (
-            self.prompts is not None and settings is None
-        ):  # measured by, but not learnt from: their labels are no prompts
-            return None
+        if self.prompts is not None and settings is None:
+            return None  # the data are measured against and not trained on: their labels are no prompts
         return self.config.data.load("train") if self.config.data is not None else None
 
     def _sum(self, total: Tensor) -> Tensor:
-        """Over all processes."""
+        """Add up a tensor over all processes."""
         return self.accelerator.reduce(total, reduction="sum")
 
     def _update_fake(
@@ -176,7 +174,7 @@ class Distillation:
         return metrics
 
     def _backward(self, losses: Losses, chunk: Batch, step: int, u: Tensor) -> float:
-        """Accumulate a micro-batch's gradient; returns its share of this process's batch."""
+        """Accumulate a micro-batch's gradient, and return its share of this process's batch."""
         check_finite(losses, step, u)
         share = len(chunk) / (self.config.batch_size // self.accelerator.num_processes)
         self.accelerator.backward(share * sum(losses.values()))
@@ -184,17 +182,20 @@ class Distillation:
 
 
 def gradient_sizes(losses: Losses, x0: Tensor) -> Metrics:
-    """Norm of each loss's gradient with respect to the student's samples, for the losses that look at them."""
-    grad = lambda loss: torch.autograd.grad(loss, x0, retain_graph=True, allow_unused=True)[0]  # noqa: E731
-    gradients = {name: grad(loss) for name, loss in losses.items() if loss.requires_grad}
-    return {
-        f"gradient_at_sample/{name}": gradient.norm()
-        for name, gradient in gradients.items()
-        if gradient is not None
-    }
+    """Return the norm of each loss's gradient with respect to the student's samples, for the losses that
+    depend on them."""
+    sizes: Metrics = {}
+    for name, loss in losses.items():
+        if not loss.requires_grad:
+            continue
+        (gradient,) = torch.autograd.grad(loss, x0, retain_graph=True, allow_unused=True)
+        if gradient is not None:
+            sizes[f"gradient_at_sample/{name}"] = gradient.norm()
+    return sizes
 
 
 def add_metrics(metrics: Metrics, losses: Losses, extra: Metrics, share: float) -> None:
     """Average losses and metrics over micro-batches."""
-    for name, value in {**{f"loss/{name}": loss.detach() for name, loss in losses.items()}, **extra}.items():
+    detached = {f"loss/{name}": loss.detach() for name, loss in losses.items()}
+    for name, value in {**detached, **extra}.items():
         metrics[name] = metrics.get(name, 0) + share * value

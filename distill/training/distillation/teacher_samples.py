@@ -1,7 +1,7 @@
-"""The teacher's many-step samples with the noise they came from, drawn once and stored.
+"""The teacher's many-step samples with the noise that they came from, drawn once and stored.
 
-They are the real images of a run without data, whose density ratio is then that of teacher to student, and the pairs of DMD's regression
-(Yin et al. 2024, section 3.3).
+They replace real images in a run without data, so that the density ratio is that of teacher to student, and
+they are the pairs of DMD's regression (Yin et al. 2024, section 3.3).
 """
 
 from __future__ import annotations
@@ -30,16 +30,15 @@ FORMAT, INDEX = "distill-teacher-samples/1", "samples.json"
 SHARD = 256
 """Samples in a file."""
 FIRST_SEED = 2**32
-"""Evaluations count their seeds from 0: a student is not to be trained on the noise that it will be judged by."""
+"""Evaluations count their seeds from 0: a student must not train on the noise that it is evaluated with."""
 
 
 class TeacherSamples:
-    """A `DataSource` of the teacher's images, and `Pairs` of noise and image. Sample i is that of seed FIRST_SEED + i and label i % label_count.
+    """A `DataSource` of the teacher's images, and a source of pairs of noise and image.
 
-    The folder holds `samples.json`, which says how they were drawn, and shards of `z`, `x` and, if there are any, `label`, each whole or absent.
-    Raises UserError, before anything is written, where the folder holds something else. `draw` must be called before a sample is read.
-
-    With `prompts` a label is the number of a prompt.
+    Sample i has the seed FIRST_SEED + i and the label i % label_count; with `prompts` a label is the number
+    of a prompt. The folder holds `samples.json`, which says how they were drawn, and shards of `z`, `x` and,
+    if there are any, `label`, each whole or absent. Call `draw` before a sample is read.
     """
 
     def __init__(
@@ -49,43 +48,35 @@ class TeacherSamples:
         teacher: Denoiser,
         prompts: EncodedPrompts | None = None,
     ) -> None:
-        self.path, self.count, self.sampler, self.prompts = (
-            settings.path,
-            settings.count,
-            settings.sampler,
-            prompts,
-        )
+        self.path, self.count, self.sampler = settings.path, settings.count, settings.sampler
+        self.prompts = prompts
         self.image_shape, self.label_count = teacher.image_shape, teacher.label_count
         self.description = {
             "format": FORMAT,
             "count": settings.count,
             "first_seed": FIRST_SEED,
             "sampler": settings.sampler.model_dump(mode="json"),
-            "teacher": source.model_dump(
-                mode="json", exclude={"path", "attention"}
-            ),  # the same teacher may have moved
+            # without its path: the same teacher may have moved
+            "teacher": source.model_dump(mode="json", exclude={"path", "attention"}),
             "teacher_sha256": weights_sha256(teacher),
         }
         if prompts is not None:
-            self.description["prompts_sha256"] = hashlib.sha256(
-                "\n".join([prompts.encoder, *prompts.prompts]).encode()
-            ).hexdigest()
+            words = "\n".join([prompts.encoder, *prompts.prompts])
+            self.description["prompts_sha256"] = hashlib.sha256(words.encode()).hexdigest()
         self._refuse_other_samples()
 
     def draw(self, teacher: Denoiser) -> None:
-        """Draw and store the shards that are not there yet, then hold all samples in memory. Raises UserError where they cannot be stored."""
-        starts = range(0, self.count, SHARD)
+        """Draw and store the shards that are missing, then hold all samples in memory."""
         shards = {
             self.path / f"{start:08d}.safetensors": range(start, min(start + SHARD, self.count))
-            for start in starts
+            for start in range(0, self.count, SHARD)
         }
         absent = {path: rows for path, rows in shards.items() if not path.is_file()}
         try:
             if absent:
                 write_json(self.path / INDEX, self.description)
-            for path, rows in tqdm(
-                absent.items(), desc="teacher samples", unit="shard", disable=not sys.stderr.isatty()
-            ):
+            is_quiet = not sys.stderr.isatty()
+            for path, rows in tqdm(absent.items(), "teacher samples", unit="shard", disable=is_quiet):
                 self._draw_shard(teacher, path, rows)
         except OSError as error:
             raise UserError(
@@ -96,7 +87,7 @@ class TeacherSamples:
         self.stored = Pairs(stored["z"], Condition(stored.get("label")), stored["x"])
 
     def pairs(self, rows: Int64[Tensor, " b"]) -> Pairs:
-        """The pairs of these numbers."""
+        """Return the pairs of these numbers, (b,)."""
         pairs = self.stored[rows]
         return dataclasses.replace(pairs, cond=self._condition(pairs.cond.label))
 
@@ -112,10 +103,10 @@ class TeacherSamples:
 
     def _draw_shard(self, teacher: Denoiser, path: Path, rows: range) -> None:
         seeds = [FIRST_SEED + row for row in rows]
-        label = balanced_labels(
-            self.count, self.label_count if self.prompts is None else len(self.prompts)
-        ).label
-        label = None if label is None else label[rows.start : rows.stop]
+        choices = self.label_count if self.prompts is None else len(self.prompts)
+        label = balanced_labels(self.count, choices).label
+        if label is not None:
+            label = label[rows.start : rows.stop]
         x = sample_teacher(teacher, seeds, self._condition(label), self.sampler, decode=False)
         tensors = {"z": seeded_noise(seeds, self.image_shape), "x": x}
         with new_file(path) as partial:
@@ -131,5 +122,6 @@ class TeacherSamples:
             return
         for key, there, here in differences(read_mapping(index), self.description):
             raise UserError(
-                f"teacher_samples.path: {self.path} holds other samples: {key} is {there!r} there and {here!r} here; give another path"
+                f"teacher_samples.path: {self.path} holds other samples: {key} is {there!r} there "
+                f"and {here!r} here; give another path"
             )
