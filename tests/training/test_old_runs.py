@@ -1,0 +1,36 @@
+"""A run begun by version 0.1, before its modules moved into rooms, resumes and ends as it would have ended then."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import torch
+from accelerate.state import AcceleratorState
+
+from distill import load_generator
+from distill.storage.tensors import load_tensors
+from distill.training.config import read_config
+from distill.training.launch import launch
+
+OLD = Path(__file__).parents[1] / "oracles" / "run_before_the_rooms"
+"""SIM on the ring with tiny networks: the checkpoint after step 2 of 4, and the weights after step 4, both by version 0.1."""
+
+
+def test_an_old_run_resumes_and_ends_with_the_same_weights(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(OLD, run, ignore=shutil.ignore_patterns("finished"))
+    AcceleratorState._reset_state(reset_partial_state=True)
+    assert launch(read_config(run / "config.yaml", ["--run_dir", str(run), "--device", "cpu"])) == 0
+    for name in ("generator", "fake", "model"):
+        found = load_tensors(run / "checkpoints" / "step-00000004" / f"{name}.safetensors")
+        expected = load_tensors(OLD / "finished" / f"{name}.safetensors")
+        assert found.keys() == expected.keys()
+        for key, value in expected.items():
+            torch.testing.assert_close(found[key], value, rtol=1e-5, atol=1e-6)
+
+
+def test_an_old_checkpoint_opens_as_a_generator() -> None:
+    generator = load_generator(OLD / "checkpoints" / "step-00000002")
+    assert generator.evaluations == 1
+    assert generator.image_shape == (2,)
