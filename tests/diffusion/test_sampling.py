@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from distill.diffusion.samplers import Heun
-from distill.diffusion.sampling import balanced_labels, heun, sample_generator, sample_teacher, seeded_noise
+from distill.diffusion.sampling import balanced_labels, sample_generator, sample_teacher, seeded_noise
 from distill.types import Condition, Generator, expand_like
 from tests.helpers.gaussian_teacher import GaussianTeacher
 
@@ -28,7 +28,7 @@ def test_heun_solves_the_ode_of_gaussian_data() -> None:
     exact = 0.5 + 0.4 * (80 * z - 0.5) / math.sqrt(0.4**2 + 80**2)
     errors = []
     for steps in (40, 80, 160):
-        found = heun(teacher, z, Condition(), Heun(steps=steps), lambda step: torch.zeros(()))
+        found = Heun(steps=steps).solve(teacher, z, Condition(), lambda step: torch.zeros(()))
         errors.append((found - exact).abs().max().item())
     assert errors[2] < 1e-3
     assert 3 < errors[0] / errors[1] < 5
