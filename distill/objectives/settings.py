@@ -29,8 +29,8 @@ Weighting = Annotated[
     Literal["score", "prediction", "dmd"],
     Field(
         description="Units of the comparison. `score` is the textbook's, in which low noise levels outweigh "
-        "all others; `prediction` compares predictions of x_0, which puts all levels on one scale; `dmd` also "
-        "divides by each sample's mean |x_0 - teacher|, as DMD and SiD do, and is the choice for images."
+        "all others; `prediction` compares predictions of x_0, which puts all levels on one scale; `dmd` "
+        "also divides by each sample's mean |x_0 - teacher|, as DMD and SiD do, and is the choice for images."
     ),
 ]
 
