@@ -1,4 +1,4 @@
-"""Every divergence against autograd of its f(r) as the literature writes it, in float64 and in float32, and the reader of names."""
+"""Divergences against autograd of f(r) as the literature writes it, their precision, and their names."""
 
 from __future__ import annotations
 
@@ -30,6 +30,8 @@ F_OF_R: dict[str, Callable[[Tensor], Tensor]] = {
     "0.4*forward_kl+0.6*reverse_kl": lambda r: 0.4 * r * r.log() - 0.6 * r.log(),
 }
 U = torch.linspace(-30, 30, 2401, dtype=torch.float32)
+CHOICES = ", ".join(sorted([*TABLE, "alpha:A"]))
+FINITE = "expected a finite number of at least 0"
 
 
 def test_every_divergence_of_the_table_is_tested() -> None:
@@ -95,7 +97,7 @@ def test_float32_keeps_the_answer(name: str) -> None:
     ],
 )
 def test_alpha_family_contains_the_named(alpha: float, name: str, factor: float) -> None:
-    """Up to a multiple of r - 1 in f, which adds nothing to E_q[f(r)]."""
+    """They agree up to a multiple of r - 1 in f, which adds nothing to E_q[f(r)]."""
     member, named = alpha_divergence(alpha), factor * TABLE[name]
     u = torch.linspace(-4, 4, 81, dtype=DOUBLE)
     for part in ("h", "r_h1", "r2_h2"):
@@ -122,9 +124,10 @@ def test_combinations_add_part_by_part() -> None:
     mixed = 0.4 * TABLE["forward_kl"] + TABLE["jensen_shannon"] * 0.6
     u = torch.linspace(-4, 4, 81, dtype=DOUBLE)
     for part in ("f", "h", "r_h1", "r2_h2"):
-        expected = 0.4 * getattr(TABLE["forward_kl"], part)(u) + 0.6 * getattr(TABLE["jensen_shannon"], part)(
-            u
+        forward_kl, jensen_shannon = (
+            getattr(TABLE[name], part)(u) for name in ("forward_kl", "jensen_shannon")
         )
+        expected = 0.4 * forward_kl + 0.6 * jensen_shannon
         torch.testing.assert_close(getattr(mixed, part)(u), expected, rtol=1e-14, atol=0)
     assert mixed.name == "0.4*forward_kl+0.6*jensen_shannon"
     assert_same(parse(mixed.name), mixed)
@@ -169,21 +172,15 @@ def test_parse_reads(text: str, same: Divergence) -> None:
         ("forwrd_kl", "'forwrd_kl' is not a divergence; did you mean 'forward_kl'?"),
         ("0.4*forward_kl+0.6*revers_kl", "'revers_kl' is not a divergence; did you mean 'reverse_kl'?"),
         ("alpha1.5", "'alpha1.5' is not a divergence; did you mean 'alpha:A'?"),
-        ("", f"'' is not a divergence; expected one of: {', '.join(sorted([*TABLE, 'alpha:A']))}"),
-        ("reverse_kl+", f"'' is not a divergence; expected one of: {', '.join(sorted([*TABLE, 'alpha:A']))}"),
+        ("", f"'' is not a divergence; expected one of: {CHOICES}"),
+        ("reverse_kl+", f"'' is not a divergence; expected one of: {CHOICES}"),
         ("half*forward_kl", "'half' in 'half*forward_kl' is not a number"),
         ("2*3*forward_kl", "'2*3' in '2*3*forward_kl' is not a number"),
         ("*forward_kl", "'' in '*forward_kl' is not a number"),
         ("alpha:two", "'two' in 'alpha:two' is not a number"),
         ("alpha:nan", "alpha:nan: expected a finite number"),
-        (
-            "-0.5*forward_kl",
-            "a divergence cannot be multiplied by -0.5: expected a finite number of at least 0",
-        ),
-        (
-            "nan*forward_kl",
-            "a divergence cannot be multiplied by nan: expected a finite number of at least 0",
-        ),
+        ("-0.5*forward_kl", f"a divergence cannot be multiplied by -0.5: {FINITE}"),
+        ("nan*forward_kl", f"a divergence cannot be multiplied by nan: {FINITE}"),
     ],
 )
 def test_parse_says_what_is_wrong(text: str, message: str) -> None:

@@ -1,1 +1,1 @@
-"""Noise levels, schedules, guidance and samplers: how a denoiser is used."""
+"""Diffusion: noise levels, noise schedules, types of prediction, guidance and samplers."""

@@ -1,6 +1,7 @@
-"""Distributions of the noise level, as quantile functions: u uniform in (0, 1) -> the schedule's time t.
+"""Distributions of the noise level, as quantile functions from u, uniform in (0, 1), to the schedule's time
+t.
 
-Because the level is a function of u, u itself bins samples into quantiles of whatever distribution was chosen.
+Because the level is a function of u, u itself bins samples into quantiles of the distribution.
 """
 
 from __future__ import annotations
@@ -19,76 +20,87 @@ if TYPE_CHECKING:
 
 
 class Karras(Settings):
-    """The rho-grid of Karras et al. 2022 (eq. 5), read between two fractions of its length: f-distill (0.002 to 0.998), SiD and SiDA (0.2 to 1)."""
+    """Noise levels spread evenly over the rho-grid of Karras et al. 2022 (eq. 5), or over a part of it.
+
+    f-distill takes the part from 0.002 to 0.998, SiD and SiDA that from 0.2 to 1.
+    """
 
     name: Literal["karras"] = "karras"
     sigma_min: float = Field(0.002, gt=0)
-    """Noise level at the clean end of the grid."""
+    """Minimum noise level of the grid, as sigma/alpha. The default is EDM's."""
     sigma_max: float = Field(80.0, gt=0)
-    """Noise level at the noisy end of the grid."""
+    """Maximum noise level of the grid, as sigma/alpha. The default is EDM's."""
     rho: float = Field(7.0, gt=0)
-    """Curvature of the grid: larger puts more levels near sigma_min."""
+    """Curvature of the grid: a larger one puts more levels near `sigma_min`. The default is EDM's."""
     start: float = Field(0.0, ge=0, le=1)
-    """Fraction of the grid, counted from sigma_max, at which the range begins."""
+    """Fraction of the grid at which the range begins, counted from `sigma_max`. A larger one leaves out the
+    highest noise levels."""
     stop: float = Field(1.0, ge=0, le=1)
-    """Fraction of the grid, counted from sigma_max, at which the range ends."""
+    """Fraction of the grid at which the range ends, counted from `sigma_max`. A smaller one leaves out the
+    lowest noise levels."""
 
     @model_validator(mode="after")
-    def _rises(self) -> Karras:
+    def _check_ranges(self) -> Karras:
         check_order("sigma_min", self.sigma_min, "sigma_max", self.sigma_max)
         check_order("start", self.start, "stop", self.stop)
         return self
 
     def t(self, u: Tensor, schedule: NoiseSchedule) -> Tensor:
-        """The time at each quantile u, noisiest first."""
+        """Return the time at each quantile u. u = 0 is the highest noise level."""
         fraction = self.start + u * (self.stop - self.start)
         high, low = self.sigma_max ** (1 / self.rho), self.sigma_min ** (1 / self.rho)
         return schedule.t((high + fraction * (low - high)) ** self.rho)
 
 
 class LogNormal(Settings):
-    """log(sigma/alpha) ~ N(mean, std^2): EDM's training distribution, and the fake score's in SiD."""
+    """Noise levels with log(sigma/alpha) ~ N(mean, std^2): those of EDM's training and of SiD's fake
+    score."""
 
     name: Literal["lognormal"] = "lognormal"
     mean: float = -1.2
-    """Mean of log(sigma/alpha)."""
+    """Mean of log(sigma/alpha), a natural logarithm. A larger one trains at higher noise levels. The default
+    is EDM's."""
     std: float = Field(1.2, gt=0)
-    """Standard deviation of log(sigma/alpha)."""
+    """Standard deviation of log(sigma/alpha). A larger one covers a wider range of noise levels. The default
+    is EDM's."""
 
     def t(self, u: Tensor, schedule: NoiseSchedule) -> Tensor:
-        """The time at each quantile u."""
+        """Return the time at each quantile u. u = 0 is the lowest noise level."""
         import torch
 
         return schedule.t((self.mean + self.std * torch.special.ndtri(u)).exp())
 
 
 class Uniform(Settings):
-    """Uniform in the schedule's own time, between two fractions of its noisiest: DMD, f-distill on SD, SiD-LSG."""
+    """Noise levels uniform in the schedule's time: those of DMD, of f-distill on Stable Diffusion and of
+    SiD-LSG."""
 
     name: Literal["uniform"] = "uniform"
     start: float = Field(0.0, ge=0, le=1)
-    """Least time, as a fraction of the schedule's noisiest."""
+    """Minimum time, as a fraction of the schedule's last. A larger one leaves out the lowest noise levels."""
     stop: float = Field(1.0, ge=0, le=1)
-    """Greatest time, as a fraction of the schedule's noisiest."""
+    """Maximum time, as a fraction of the schedule's last. A smaller one leaves out the highest noise
+    levels."""
 
     @model_validator(mode="after")
-    def _rises(self) -> Uniform:
+    def _check_range(self) -> Uniform:
         check_order("start", self.start, "stop", self.stop)
         return self
 
     def t(self, u: Tensor, schedule: NoiseSchedule) -> Tensor:
-        """The time at each quantile u. Raises UserError for a schedule without a noisiest time."""
+        """Return the time at each quantile u. u = 0 is the lowest noise level."""
         if schedule.t_max is None:
             raise UserError(
-                f"noise_levels: uniform needs a schedule that ends; expected karras or lognormal for {type(schedule).__name__}"
+                "noise_levels: uniform needs a schedule that ends; "
+                f"expected karras or lognormal for {type(schedule).__name__}"
             )
         return schedule.t_max * (self.start + u * (self.stop - self.start))
 
 
-def check_order(low: str, least: float, high: str, most: float) -> None:
-    """Raises ValueError where a range is upside down."""
-    if least > most:
-        raise ValueError(f"{low}: {least:g} is above {high}, {most:g}; expected at most as much")
+def check_order(low_name: str, low: float, high_name: str, high: float) -> None:
+    """Raise ValueError if the lower end of a range is above the upper one."""
+    if low > high:
+        raise ValueError(f"{low_name}: {low:g} is above {high_name}, {high:g}; expected at most as much")
 
 
 NoiseLevels = Annotated[Karras | LogNormal | Uniform, Field(discriminator="name")]

@@ -1,10 +1,11 @@
-"""What networks predict, and x_0 from it: pure functions of x_t = alpha x_0 + sigma eps, for any alpha and sigma.
+"""Types of prediction and their conversion to x_0, for x_t = alpha x_0 + sigma eps with any alpha and sigma.
 
-    epsilon          eps                         x_0 = (x_t - sigma eps)/alpha                       Ho et al. 2020
-    v_prediction     v = alpha eps - sigma x_0   x_0 = (alpha x_t - sigma v)/(alpha^2 + sigma^2)     Salimans and Ho 2022
-    flow_prediction  u = eps - x_0               x_0 = (x_t - sigma u)/(alpha + sigma)               Liu et al. 2022
-    score            s = -eps/sigma              x_0 = (x_t + sigma^2 s)/alpha                       Song et al. 2021
-    sample           x_0
+    type              output                     x_0                                       source
+    epsilon           eps                        (x_t - sigma eps)/alpha                   Ho et al. 2020
+    v_prediction      v = alpha eps - sigma x_0  (alpha x_t - sigma v)/(alpha^2 + sigma^2) Salimans and Ho 2022
+    flow_prediction   u = eps - x_0              (x_t - sigma u)/(alpha + sigma)           Liu et al. 2022
+    score             s = -eps/sigma             (x_t + sigma^2 s)/alpha                   Song et al. 2021
+    sample            x_0                        x_0
 
 The names are those of diffusers' schedulers, where they have one.
 """
@@ -26,7 +27,7 @@ def to_x0(
     alpha: Float[Tensor, "b ..."],
     sigma: Float[Tensor, "b ..."],
 ) -> Float[Tensor, "b ..."]:
-    """x_0 from what a network predicts at x_t; alpha and sigma broadcast against it."""
+    """Convert a network's output at x_t to x_0; alpha and sigma broadcast against x_t."""
     match prediction:
         case "epsilon":
             return (x_t - sigma * output) / alpha
@@ -47,7 +48,8 @@ def from_x0(
     alpha: Float[Tensor, "b ..."],
     sigma: Float[Tensor, "b ..."],
 ) -> Float[Tensor, "b ..."]:
-    """What a network of this kind predicts where its x_0 is this one: the inverse of `to_x0`. sigma must not be 0, but for `sample`."""
+    """Convert x_0 to a network's output at x_t, the inverse of `to_x0`. sigma must not be 0, except for
+    `sample`."""
     if prediction == "sample":
         return x0
     eps = (x_t - alpha * x0) / sigma
@@ -65,7 +67,7 @@ def from_x0(
 def target_weight(
     prediction: PredictionType, alpha: Float[Tensor, " b"], sigma: Float[Tensor, " b"]
 ) -> Float[Tensor, " b"]:
-    """Weight of the squared error of x_0, (b,), that makes it the squared error of what the network predicts."""
+    """Return the weight, (b,), that turns the squared error of x_0 into that of the network's output."""
     match prediction:
         case "epsilon":
             return (alpha / sigma) ** 2

@@ -1,4 +1,4 @@
-"""The generator's objectives: pure functions from `Scores` to a loss per sample, whose gradient is the divergence's."""
+"""Objectives of the generator: pure functions from `Scores` to a loss per sample."""
 
 from distill.objectives.distribution_matching import distribution_matching
 from distill.objectives.expanded_divergence import EXACT_PARTS, PUBLISHED_PARTS, Parts, expanded_divergence

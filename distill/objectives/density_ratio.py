@@ -1,4 +1,9 @@
-"""The density ratio r = p_t/q_t of teacher to student: clamping and running normalisation of its logarithm."""
+"""The density ratio r = p_t/q_t of teacher to student, from a discriminator's logits.
+
+`ratio(logits, u)` returns the log-ratio of each sample and remembers nothing; `ratio.observe(logits, u)`
+records a micro-batch, and `ratio.commit(reduce)` takes what was recorded into the running means at the end of
+a step.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +22,11 @@ Reduce = Callable[[Tensor], Tensor]
 
 
 class RunningMean(nn.Module):
-    """Exponentially weighted means in bins, the same however a batch is split into processes or micro-batches.
+    """Exponentially weighted means in bins.
 
-    Values only count after `commit`, so every sample of a step is normalised by the means of the steps before it. An empty bin's mean is 1.
+    They do not depend on how a batch is split into processes or micro-batches. Values only count after
+    `commit`, so every sample of a step is normalised by the means of the steps before it. The mean of an
+    empty bin is 1.
     """
 
     def __init__(self, bins: int, decay: float) -> None:
@@ -32,29 +39,33 @@ class RunningMean(nn.Module):
         self.register_buffer("pending", torch.zeros(2, bins, dtype=torch.float64), persistent=False)
 
     def add(self, values: Float[Tensor, " b"], bins: Int64[Tensor, " b"]) -> None:
-        """Remember a micro-batch until `commit`."""
-        # A sum over rows, which CUDA adds in a fixed order; index_add_ adds there in whatever order the threads come.
+        """Record a micro-batch until `commit`."""
+        # A sum over rows, because CUDA adds rows in a fixed order; the order of index_add_ depends on its
+        # threads.
         member = one_hot(bins, self.pending.shape[1]).double()
-        # Selected, not multiplied: 0 times an infinite value would not be 0.
+        # where instead of a product, because 0 times an infinite value is not 0.
         self.pending[0] += torch.where(member > 0, values.detach().double()[:, None], 0.0).sum(0)
         self.pending[1] += member.sum(0)
 
     def commit(self, reduce: Reduce) -> None:
-        """Fold what was added, summed over processes, into the means."""
+        """Take what was added, summed over processes, into the means."""
         self.total.mul_(self.decay).add_(reduce(self.pending))
         self.pending.zero_()
 
     def mean(self) -> Float[Tensor, " bins"]:
+        """Return the mean of each bin, in float64."""
         total, count = self.total
         return torch.where(count > 0, total / count.clamp_min(torch.finfo(count.dtype).tiny), 1.0)
 
 
 class BatchLossRatio(nn.Module):
-    """The density ratio of Uni-Instruct's published code: one constant for all samples, exp(GAN loss / elements of an image).
+    """The density ratio of Uni-Instruct's published code: one constant, exp(GAN loss / elements of an image).
 
-    The GAN loss softplus(-logit), about ln 2 where the discriminator cannot tell, is averaged over the batch and divided by the elements of an
-    image, as every loss of that code is; at 32x32 the ratio is then 1.000226 at most times. It is that of the step before, so that it does not
-    depend on how a batch is split. Inferred from the range in which the code's ratio was observed, 1.000001 to 1.0002.
+    The GAN loss softplus(-logit), about ln 2 if the discriminator cannot tell real from student samples, is
+    averaged over the batch and divided by the elements of an image, as every loss of that code is. At 32x32
+    the ratio is then 1.000226 most of the time. The loss is that of the step before, so that it does not
+    depend on how a batch is split. The formula is inferred from the range in which the code's ratio was
+    observed, 1.000001 to 1.0002.
     """
 
     def __init__(self) -> None:
@@ -64,33 +75,37 @@ class BatchLossRatio(nn.Module):
     def forward(
         self, logit: Float[Tensor, "b ..."], u: Float[Tensor, " b"], elements: int
     ) -> Float[Tensor, " b"]:
-        """The same log-ratio for each sample of `elements` elements; 0 in the first step."""
+        """Return the log-ratio of samples with `elements` elements, (b,), all equal; 0 in the first step."""
         known = self.loss.total[1, 0] > 0
         log_ratio = torch.where(known, self.loss.mean()[0] / elements, 0.0)
-        self.loss.add(per_sample(softplus(-logit.detach())), torch.zeros_like(u, dtype=torch.int64))
         return log_ratio.to(u).expand(len(u))
+
+    def observe(self, logit: Float[Tensor, "b ..."], u: Float[Tensor, " b"]) -> None:
+        """Record the GAN loss of a micro-batch until `commit`."""
+        self.loss.add(per_sample(softplus(-logit.detach())), torch.zeros_like(u, dtype=torch.int64))
 
     @property
     def scale(self) -> Tensor:
-        """1: the weights are not normalised."""
+        """The factor of the objective's weights: 1, because they are not normalised."""
         return self.loss.total.new_ones((), dtype=torch.float32)
 
     @property
     def scale_of_one(self) -> float:
-        """1, as `scale`."""
+        """The factor if all ratios are 1: also 1."""
         return 1.0
 
     def commit(self, reduce: Reduce) -> None:
-        """Take the step's loss for the next."""
+        """Make the recorded loss that of the next step."""
         self.loss.commit(reduce)
 
 
 class DensityRatio(nn.Module):
-    """Turns a discriminator's logits into a clamped log-ratio whose r has mean one in every noise-level bin.
+    """Turns logits into a clamped log-ratio whose r has mean one in every bin of noise levels.
 
-    E_q[r] = 1 holds for the true ratio at every level; dividing by the running mean restores it. Bins are quantiles of the noise level, so
-    each sees the same number of samples. `scale` is one over the running mean of h(r), which keeps the objective's size, and with it the
-    balance with other terms, the same for all divergences.
+    E_q[r] = 1 holds for the true ratio at every level; dividing by the running mean restores it. Bins are
+    quantiles of the noise level, so each receives the same number of samples. `scale` is one over the running
+    mean of h(r), which gives the objective the same size for all divergences, and so the same balance with
+    other terms.
     """
 
     def __init__(
@@ -103,41 +118,50 @@ class DensityRatio(nn.Module):
         normalise: bool = True,
     ) -> None:
         super().__init__()
-        self.divergence, self.low, self.high, self.bins, self.normalise = (
-            divergence,
-            low,
-            high,
-            bins,
-            normalise,
-        )
+        self.divergence = divergence
+        self.low, self.high = low, high
+        self.bins = bins
+        self.normalise = normalise
         self.r_mean = RunningMean(bins, decay)
         self.h_mean = RunningMean(1, decay)
 
     def forward(
         self, logit: Float[Tensor, "b ..."], u: Float[Tensor, " b"], elements: int = 1
     ) -> Float[Tensor, " b"]:
-        """The log-ratio of samples whose noise levels are the quantiles u, detached from the discriminator. Where a sample has a logit for each
-        position, its own is their mean. `elements` of an image do not matter here."""
-        r = per_sample(logit.detach()).exp().clamp(self.low, self.high)
+        """Return the log-ratio of samples at the noise levels of quantiles u, (b,), without a graph.
+
+        A sample with a logit for each position has their mean as its logit. `elements` does not matter here.
+        """
+        r = self._clamped(logit)
         if not self.normalise:
             return r.log()
-        bins = (u * self.bins).long().clamp_max(self.bins - 1)
-        self.r_mean.add(r, bins)
-        log_ratio = (r / self.r_mean.mean()[bins].to(r.dtype)).log()
-        self.h_mean.add(self.divergence.h(log_ratio), torch.zeros_like(bins))
-        return log_ratio
+        return (r / self.r_mean.mean()[self._bins_of(u)].to(r.dtype)).log()
+
+    def observe(self, logit: Float[Tensor, "b ..."], u: Float[Tensor, " b"]) -> None:
+        """Record the ratios of a micro-batch and their h until `commit`."""
+        if not self.normalise:
+            return
+        bins = self._bins_of(u)
+        self.r_mean.add(self._clamped(logit), bins)
+        self.h_mean.add(self.divergence.h(self(logit, u)), torch.zeros_like(bins))
 
     @property
     def scale(self) -> Tensor:
-        """One over the running mean of h, a scalar."""
+        """The factor of the objective's weights: one over the running mean of h, a scalar."""
         return 1 / self.h_mean.mean()[0].float()
 
     @property
     def scale_of_one(self) -> float:
-        """The scale where all ratios are 1: 1/h(1)."""
+        """The factor if all ratios are 1: 1/h(1)."""
         return 1 / float(self.divergence.h(torch.zeros(())))
 
     def commit(self, reduce: Reduce) -> None:
-        """Take the step's samples into the running means."""
+        """Take the recorded samples, summed over processes, into the running means."""
         self.r_mean.commit(reduce)
         self.h_mean.commit(reduce)
+
+    def _clamped(self, logit: Float[Tensor, "b ..."]) -> Float[Tensor, " b"]:
+        return per_sample(logit.detach()).exp().clamp(self.low, self.high)
+
+    def _bins_of(self, u: Float[Tensor, " b"]) -> Int64[Tensor, " b"]:
+        return (u * self.bins).long().clamp_max(self.bins - 1)

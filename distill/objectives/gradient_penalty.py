@@ -1,10 +1,12 @@
-"""R1: the discriminator's gradient at noised real images is kept small (Mescheder et al. 2018, eq. 9).
+"""R1, a penalty on the discriminator's gradient at noised real images (Mescheder et al. 2018, eq. 9).
 
-    exact          weight/2 |grad D|^2, with respect to the noised image x_t, or to the features that the heads read (Sauer et al. 2023, ADD)
+    exact          weight/2 |grad D|^2
     approximate    weight/2 ((D(x_t + step eps, t) - D(x_t, t))/step)^2,  eps ~ N(0, I)
 
-E[(eps . grad D)^2] = |grad D|^2, so the approximate one tends to the exact one at the image, in expectation, as step -> 0. It needs no second
-derivatives: APT (Lin et al. 2025, eq. 5) weighs the squared difference itself, by what is weight/(2 step^2) here.
+The exact gradient is with respect to the noised image x_t, or to the features that the heads read (Sauer et
+al. 2023, ADD). Because E[(eps . grad D)^2] = |grad D|^2, the approximate penalty tends in expectation to the
+exact one at the image as step -> 0. It needs no second derivatives. APT (Lin et al. 2025, eq. 5) weights the
+squared difference itself; its coefficient is weight/(2 step^2).
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from distill.types import Features
 
 @dataclasses.dataclass(frozen=True)
 class GradientPenalty:
-    """R1 on a discriminator's logit; `step` is in the units of x_t."""
+    """R1 on a discriminator's logit. `step` is in the units of x_t."""
 
     weight: float
     at: Literal["image", "features"] = "image"
@@ -37,27 +39,30 @@ class GradientPenalty:
         x_t: Float[Tensor, "b ..."],
         eps: Float[Tensor, "b ..."],
     ) -> tuple[Float[Tensor, " b"], Float[Tensor, " b"]]:
-        """The logits of noised real images x_t and their weighted penalties, both with a graph. The directions eps are N(0, I), of neither the
-        image nor its noise."""
+        """Return the logits of noised real images x_t and their weighted penalties, both with a graph.
+
+        The directions eps are N(0, I), independent of the images and of their noise.
+        """
         if self.approximate:
             logits, squared = self._finite_difference(
                 lambda x: discriminator(features(x)).to(x.dtype), x_t, eps
             )
         elif self.at == "image":
             x_t = x_t.detach().requires_grad_(True)
-            with sdpa_kernel(SDPBackend.MATH):  # no other attention can be differentiated twice
+            with sdpa_kernel(SDPBackend.MATH):  # only this attention can be differentiated twice
                 logits = discriminator(features(x_t)).to(x_t.dtype)
                 squared = squared_gradient(logits, [x_t])
         else:
-            seen = {depth: value.requires_grad_(True) for depth, value in features(x_t).items()}
-            logits = discriminator(seen).to(x_t.dtype)
-            squared = squared_gradient(logits, list(seen.values()))
+            inputs = {depth: value.requires_grad_(True) for depth, value in features(x_t).items()}
+            logits = discriminator(inputs).to(x_t.dtype)
+            squared = squared_gradient(logits, list(inputs.values()))
         return logits, self.weight / 2 * squared
 
     def _finite_difference(
         self, logit: Callable[[Tensor], Tensor], x_t: Tensor, eps: Tensor
     ) -> tuple[Tensor, Tensor]:
-        # The random state is put back after the first, so that both have the same dropout masks: other masks would drown the difference.
+        # The random state is restored after the first pass, so that both passes have the same dropout masks:
+        # the change of the masks would otherwise outweigh that of the image.
         with torch.random.fork_rng([x_t.device] if x_t.is_cuda else []):
             moved = logit(x_t + self.step * eps)
         logits = logit(x_t)
@@ -67,10 +72,13 @@ class GradientPenalty:
 def squared_gradient(
     logits: Float[Tensor, " b"], inputs: Sequence[Float[Tensor, "b ..."]]
 ) -> Float[Tensor, " b"]:
-    """Squared norm, over all inputs together, of each logit's gradient with respect to its own sample, with a graph."""
+    """Return the squared norm of each logit's gradient with respect to its own sample, (b,), with a graph.
+
+    The norm is over all inputs together.
+    """
     gradients = torch.autograd.grad(logits.sum(), inputs, create_graph=True)
     squared = []
     for gradient in gradients:
-        at_least_single = gradient.to(torch.promote_types(gradient.dtype, torch.float32))
-        squared.append(at_least_single.square().flatten(1).sum(1))
+        float32_or_wider = gradient.to(torch.promote_types(gradient.dtype, torch.float32))
+        squared.append(float32_or_wider.square().flatten(1).sum(1))
     return torch.stack(squared).sum(0)

@@ -1,4 +1,4 @@
-"""The explicit reward as a term of the generator's loss: a part of each sample, decoded, judged by frozen rewards."""
+"""The explicit reward as a term of the generator's loss: frozen rewards score the decoded samples."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from distill.types import Condition, Generator, LossOutput, Reward
 
 @dataclasses.dataclass(frozen=True)
 class WeightedReward:
-    """A reward, its weight among several, and the lowest and highest value that count, None for no bound."""
+    """A reward, its weight among several, and the minimum and maximum of its value; None is no bound."""
 
     name: str
     reward: Reward
@@ -27,16 +27,18 @@ class WeightedReward:
     bounds: tuple[float | None, float | None] | None = None
 
     def clipped(self, value: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
-        """The value within the bounds, without gradient beyond them."""
+        """Clamp a value to the bounds; beyond them it has no gradient."""
         low, high = self.bounds or (None, None)
         return value.clamp(-math.inf if low is None else low, math.inf if high is None else high)
 
 
 class RewardTerm(nn.Module):
-    """A `Term`: minus the weighted sum of the clipped rewards of each sample, (b,); zero for a sample whose label or prompt was dropped.
+    """A `Term`: minus the weighted sum of each sample's clipped rewards, (b,).
 
-    Rewards see images in float32 whatever the networks compute in: bfloat16 has three digits, and preferences lie closer together. Logged are each
-    reward's mean, which counts a sample without a condition as 0, the share of those that have one, and the share beyond the bounds.
+    A sample whose label or prompt was dropped has a loss of zero. Rewards read images in float32 whatever the
+    networks compute in, because bfloat16 has three digits and preferences differ by less. The metrics are
+    each reward's mean, which counts a sample without a condition as 0, the share of samples with one, and the
+    share beyond the bounds.
     """
 
     def __init__(
@@ -49,19 +51,20 @@ class RewardTerm(nn.Module):
         super().__init__()
         self.judged = dict(zip(distinct([one.name for one in judged]), judged, strict=True))
         self.rewards = nn.ModuleList([one.reward for one in judged])  # so that they move with this module
-        self.downscale, self.crop, self.checkpoint_decoder = downscale, crop, checkpoint_decoder
+        self.downscale = downscale
+        self.crop = crop
+        self.checkpoint_decoder = checkpoint_decoder
         self.decoder = CheckpointedDecoder()
 
     def forward(self, inputs: TermInputs) -> LossOutput:
-        """Raises ValueError where a random part is to be judged and there are no places."""
+        """Return the loss of each sample, (b,), and the metrics."""
         images = self.images(inputs)
         given = has_condition(inputs.cond, images)
-        cond = (
-            inputs.cond
-            if inputs.cond.label is None
-            else Condition(inputs.cond.label.clamp_min(0), inputs.cond.text)
-        )
-        loss, metrics = images.new_zeros(len(images)), {"share_judged": given.float()}
+        cond = inputs.cond
+        if cond.label is not None:  # a dropped label is -1, which no reward knows
+            cond = Condition(cond.label.clamp_min(0), cond.text)
+        loss = images.new_zeros(len(images))
+        metrics = {"share_judged": given.float()}
         with full_precision(images.device):
             for name, one in self.judged.items():
                 value = torch.where(given, one.reward(images, cond), 0.0)
@@ -73,25 +76,24 @@ class RewardTerm(nn.Module):
         return LossOutput(loss, metrics)
 
     def images(self, inputs: TermInputs) -> Float[Tensor, "b c h w"]:
-        """The images that are judged, in float32 or, where they come in it, float64, with their graph."""
+        """Return the images for the rewards, with their graph: float64 if the samples are, else float32."""
         generator, x0 = inputs.generator, inputs.scores.x0
         if self.downscale > 1:
             x0 = F.avg_pool2d(x0, self.downscale)
         if self.crop is not None:
             if inputs.crop_positions is None:
-                raise ValueError("terms: reward needs places to crop at")
-            x0 = crop(
-                x0, self.crop * generator.image_shape[1] // generator.pixel_shape[1], inputs.crop_positions
-            )
+                raise ValueError("terms: reward needs crop positions; found none in the batch")
+            size = self.crop * generator.image_shape[1] // generator.pixel_shape[1]
+            x0 = crop(x0, size, inputs.crop_positions)
         if not self.checkpoint_decoder or generator.pixel_shape == generator.image_shape:
             images = generator.decode(x0)
         else:
-            images = torch.cat([self.decoder(generator, sample) for sample in x0.split(1)])
+            images = torch.cat([self.decoder(generator, sample) for sample in torch.split(x0, 1)])
         return images.to(torch.promote_types(images.dtype, torch.float32))
 
 
 class Brightness(Reward):
-    """The mean of an image: stands in where a reward's network is not to be loaded."""
+    """The mean of an image, which stands for a reward whose network is not loaded."""
 
     def forward(self, images: Float[Tensor, "b c h w"], cond: Condition) -> Float[Tensor, " b"]:
         return images.flatten(1).mean(1)
@@ -100,7 +102,11 @@ class Brightness(Reward):
 def crop(
     x: Float[Tensor, "b c h w"], size: int, crop_positions: Float[Tensor, "b 2"]
 ) -> Float[Tensor, "b c s s"]:
-    """A square of each sample, all equally likely: `crop_positions` in (0, 1) are its row and column among those that there are."""
+    """Cut a square of `size` from each sample.
+
+    `crop_positions`, uniform in (0, 1), choose its row and its column, so that all squares are equally
+    likely.
+    """
     across = torch.arange(size, device=x.device)
     rows, columns = (
         (crop_positions[:, axis] * (x.shape[2 + axis] - size + 1)).long()[:, None] + across for axis in (0, 1)
@@ -115,17 +121,20 @@ def crop(
 
 
 class CheckpointedDecoder(CheckpointedBlock):
-    """A generator's decoder, whose activations are computed anew in the backward pass instead of being held."""
+    """A generator's decoder whose activations are recomputed in the backward pass instead of being stored."""
 
     recompute = staticmethod(recompute)
 
     def forward(self, generator: Generator, x0: Float[Tensor, "1 ..."]) -> Float[Tensor, "1 c h w"]:
-        """decode(x0)."""
+        """Return the generator's decode(x0)."""
         return generator.decode(x0)
 
 
 def has_condition(cond: Condition, images: Float[Tensor, "b ..."]) -> Bool[Tensor, " b"]:
-    """Which samples have a label or a prompt; all of them where the model knows neither, or the prompts are not remembered."""
+    """Return a mask of the samples with a label or a prompt.
+
+    All samples count as having one if the model takes neither, or if the batch does not carry its prompts.
+    """
     given = torch.ones(len(images), dtype=torch.bool, device=images.device)
     if cond.label is not None:
         given = given & (cond.label >= 0)
@@ -135,12 +144,13 @@ def has_condition(cond: Condition, images: Float[Tensor, "b ..."]) -> Bool[Tenso
 
 
 def full_precision(device: torch.device) -> contextlib.AbstractContextManager[object]:
-    """Within, a run's mixed precision is off."""
-    known = torch.amp.autocast_mode.is_autocast_available(device.type)
-    return torch.autocast(device.type, enabled=False) if known else contextlib.nullcontext()
+    """Switch a run's mixed precision off inside the block."""
+    if torch.amp.autocast_mode.is_autocast_available(device.type):
+        return torch.autocast(device.type, enabled=False)
+    return contextlib.nullcontext()
 
 
 def distinct(names: Sequence[str]) -> list[str]:
-    """The names, a number behind each that stood before: clipscore, clipscore_2."""
+    """Number the names that repeat an earlier one: clipscore, clipscore_2."""
     counts = [names[: row + 1].count(name) for row, name in enumerate(names)]
     return [name if count == 1 else f"{name}_{count}" for name, count in zip(names, counts, strict=True)]

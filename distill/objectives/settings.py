@@ -1,4 +1,5 @@
-"""Settings of the method: objective, density ratio, discriminator. Every published method is a choice of these."""
+"""Settings of the objective, the density ratio and the R1 penalty, whose choices are the published
+methods."""
 
 from __future__ import annotations
 
@@ -16,47 +17,56 @@ if TYPE_CHECKING:
     from distill.types import Objective
 
 
-def _known_divergence(text: str) -> str:
+def _check_divergence(text: str) -> str:
     from distill.divergences import parse
 
     parse(text)
     return text
 
 
-DivergenceName = Annotated[str, AfterValidator(_known_divergence)]
-WEIGHTING = "Units of the comparison: `score`, `prediction`, or `dmd` (prediction over each sample's mean |x - teacher|)."
-Weighting = Annotated[Literal["score", "prediction", "dmd"], Field(description=WEIGHTING)]
+DivergenceName = Annotated[str, AfterValidator(_check_divergence)]
+Weighting = Annotated[
+    Literal["score", "prediction", "dmd"],
+    Field(
+        description="Units of the comparison. `score` is the textbook's, in which low noise levels outweigh "
+        "all others; `prediction` compares predictions of x_0, which puts all levels on one scale; `dmd` "
+        "also divides by each sample's mean |x_0 - teacher|, as DMD and SiD do, and is the choice for images."
+    ),
+]
 
 
 class DivergenceObjective(Settings):
-    """What objectives of an f-divergence share."""
+    """Settings that the objectives of an f-divergence share."""
 
     divergence: DivergenceName
-    """The f-divergence: a name, `alpha:1.5`, or a sum such as `0.4*forward_kl+0.6*reverse_kl`."""
+    """f-divergence from teacher to student: a name such as `jensen_shannon`, a member of the alpha family
+    such as `alpha:1.5`, or a sum such as `0.4*forward_kl+0.6*reverse_kl`. `reverse_kl` needs no density ratio
+    and may drop modes; `forward_kl` covers modes, with noisier gradients."""
     weighting: Weighting = "dmd"
     weight: float = Field(1.0, ge=0)
-    """Weight of the objective against the added terms."""
+    """Weight of the objective in the generator's loss, relative to the terms. 0 trains with the terms
+    alone."""
 
     @property
     def uses_ratio(self) -> bool:
-        """The divergence weighs samples by a density ratio."""
+        """True if the divergence weights samples by a density ratio."""
         from distill.divergences import parse
 
         return parse(self.divergence).uses_ratio
 
 
 class DistributionMatching(DivergenceObjective):
-    """(a) The divergence at each noise level: Diff-Instruct, DMD, DMD2, f-distill."""
+    """Distribution matching, a divergence at each noise level: Diff-Instruct, DMD, DMD2, f-distill."""
 
     name: Literal["distribution_matching"]
 
     @property
     def needs_graph(self) -> bool:
-        """Neither network is differentiated."""
+        """False: no gradient flows through teacher and fake score."""
         return False
 
     def build(self) -> Objective:
-        """The objective as a function of `Scores`."""
+        """Return the objective as a function of `Scores`."""
         from distill.divergences import parse
         from distill.objectives import distribution_matching
 
@@ -64,68 +74,75 @@ class DistributionMatching(DivergenceObjective):
 
 
 class ExpandedDivergence(DivergenceObjective):
-    """(c) The diffusion expansion of the divergence: Uni-Instruct."""
+    """Diffusion expansion of the divergence over all noise levels: Uni-Instruct."""
 
     name: Literal["expanded_divergence"]
     estimator: Literal["exact", "published"] = "exact"
-    """`exact` is the gradient; `published` has the weights of Uni-Instruct's authors, without the Fisher and the ratio part. Their results
-    need `ratio.source: batch_loss` beside it: the ratio of their code is one constant for the batch, so that forward KL trains as SiDA does."""
+    """`exact` is the gradient of the expansion. `published` has the weights of the code of Uni-Instruct's
+    authors, which leave out the parts `fisher` and `ratio`; reproducing their results also needs
+    `ratio.source: batch_loss`."""
     sim: float | None = None
-    """Coefficient of the part 2 h delta.e; null leaves it to the estimator."""
+    """Coefficient of the part 2 h delta.e, the change of the student's score. null takes the estimator's,
+    which is 1."""
     fisher: float | None = None
-    """Coefficient of the part (h - r h') |delta|^2; null leaves it to the estimator."""
+    """Coefficient of the part (h - r h') |delta|^2, the movement of the samples at constant weight. null
+    takes the estimator's: 1 if exact, 0 if published."""
     di: float | None = None
-    """Coefficient of the part r^2 h'' |delta|^2; null leaves it to the estimator."""
+    """Coefficient of the part r^2 h'' |delta|^2, the movement of the samples through their weight. null takes
+    the estimator's, which is 1."""
     ratio: float | None = None
-    """Coefficient of the part 2 r h' delta.e; null leaves it to the estimator."""
+    """Coefficient of the part 2 r h' delta.e, the change of the weight of `sim`. null takes the estimator's:
+    1 if exact, 0 if published."""
 
     @property
     def needs_graph(self) -> bool:
-        """Both networks are differentiated with respect to their inputs."""
+        """True: gradients flow through teacher and fake score to their inputs."""
         return True
 
     def build(self) -> Objective:
-        """The objective as a function of `Scores`."""
+        """Return the objective as a function of `Scores`."""
         from distill.divergences import parse
         from distill.objectives import EXACT_PARTS, PUBLISHED_PARTS, expanded_divergence
 
-        chosen = {
-            name: value
-            for name in ("sim", "fisher", "di", "ratio")
-            if (value := getattr(self, name)) is not None
-        }
-        parts = dataclasses.replace(EXACT_PARTS if self.estimator == "exact" else PUBLISHED_PARTS, **chosen)
+        parts = EXACT_PARTS if self.estimator == "exact" else PUBLISHED_PARTS
+        chosen = self.model_dump(include={"sim", "fisher", "di", "ratio"}, exclude_none=True)
+        parts = dataclasses.replace(parts, **chosen)
         return partial(
             expanded_divergence, divergence=parse(self.divergence), parts=parts, weighting=self.weighting
         )
 
 
 class ScoreMatching(Settings):
-    """(b) A score-based divergence: SIM, SiD, SiDA, Diff-Instruct*."""
+    """Score matching, the gradient of a distance between the two scores: SIM, SiD, SiDA, Diff-Instruct*."""
 
     name: Literal["score_matching"]
     distance: Literal["l2", "pseudo_huber"] = "l2"
-    """Distance between the scores."""
+    """Distance between the scores. `l2` is the squared distance of SiD; `pseudo_huber` limits the gradient of
+    samples with a large difference, as in SIM and Diff-Instruct*."""
     alpha: float = 1.0
-    """1 is SIM; 1/2 with `l2` the exact Fisher gradient; SiD found 1.2 best."""
+    """Coefficient of SiD's correction. 1 leaves the correction out, as SIM and SiDA do; 1/2 with `l2` is the
+    exact gradient of the Fisher divergence; SiD found 1.2 best."""
     c: float = Field(0.01, gt=0)
-    """Constant of the pseudo-Huber distance, in the units of the weighting."""
+    """Constant of the pseudo-Huber distance, in the units of the weighting, compared with the norm over all
+    elements of a sample. A smaller one gives every sample a gradient of the same length; a larger one
+    approaches `l2`."""
     weighting: Weighting = "dmd"
     weight: float = Field(1.0, ge=0)
-    """Weight of the objective against the added terms."""
+    """Weight of the objective in the generator's loss, relative to the terms. 0 trains with the terms
+    alone."""
 
     @property
     def needs_graph(self) -> bool:
-        """Both networks are differentiated with respect to their inputs."""
+        """True: gradients flow through teacher and fake score to their inputs."""
         return True
 
     @property
     def uses_ratio(self) -> bool:
-        """Never."""
+        """False: no density ratio weights the samples."""
         return False
 
     def build(self) -> Objective:
-        """The objective as a function of `Scores`."""
+        """Return the objective as a function of `Scores`."""
         from distill.objectives import score_matching
 
         return partial(
@@ -139,58 +156,66 @@ ObjectiveSettings = Annotated[
 
 
 class RatioSettings(Settings):
-    """Density ratio of teacher to student, one per sample."""
+    """Density ratio of teacher to student, by which the divergence weights samples."""
 
     source: Literal["discriminator", "exact", "batch_loss"] = "discriminator"
-    """Where its logarithm comes from: the discriminator's logit for each sample; in the laboratory with an exact fake score, the densities
-    themselves (`exact`); or one constant for all samples, the mean GAN loss of the step before over the elements of an image (`batch_loss`), about
-    1.0002 at 32x32: what Uni-Instruct's published code trains with. It takes no clamping and no normalisation."""
+    """Source of the ratio. `discriminator` takes each sample's logit. `exact` takes the known densities, in
+    the laboratory with an exact fake score. `batch_loss` takes one constant for all samples, exp(mean GAN
+    loss of the step before / elements of an image), about 1.0002 at 32x32, as Uni-Instruct's published code
+    does, without clamping and normalisation."""
     low: float = Field(0.1, gt=0)
-    """Smallest ratio."""
+    """Minimum of the ratio, by default f-distill's. A larger one limits how little a sample can count."""
     high: float = Field(20.0, gt=0)
-    """Largest ratio."""
+    """Maximum of the ratio, by default f-distill's. A smaller one limits how much a sample can count."""
     normalise: bool = True
-    """Divide the ratio by its running mean within each bin of noise levels, and the objective by the running mean of its weight h."""
+    """Divide the ratio by its running mean within each bin of noise levels, which is 1 for the true ratio,
+    and the objective by the running mean of its weight h, which keeps the objective's size the same for all
+    divergences."""
     bins: int = Field(10, ge=1)
-    """Bins of noise levels, each a quantile of the generator's."""
+    """Number of bins, each with the same share of the generator's noise levels. More bins follow the noise
+    level more closely, with fewer samples each."""
     decay: float = Field(0.99, ge=0, lt=1)
-    """Decay of the running means, per generator step."""
+    """Decay of the running means, per generator step. A larger one averages over more steps: 0.99 over about
+    100."""
     start_step: int = Field(0, ge=0)
-    """Generator step from which samples are weighted by it; before, all weights are that of r = 1. The running means are kept from the start."""
+    """Generator step from which samples are weighted by the ratio; before, all have the weight of r = 1. The
+    running means are kept from the first step on."""
 
     def build(self, objective: ObjectiveSettings) -> DensityRatio | BatchLossRatio:
-        """The ratio that this objective weighs by."""
+        """Return the density ratio by which this objective weights samples."""
         from distill.divergences import parse
         from distill.objectives.density_ratio import BatchLossRatio, DensityRatio
 
         if self.source == "batch_loss":
             return BatchLossRatio()
-        divergence = parse(
-            objective.divergence if isinstance(objective, DivergenceObjective) else "reverse_kl"
-        )
-        return DensityRatio(divergence, **self.model_dump(exclude={"source", "start_step"}))
+        name = objective.divergence if isinstance(objective, DivergenceObjective) else "reverse_kl"
+        return DensityRatio(parse(name), **self.model_dump(exclude={"source", "start_step"}))
 
 
 class R1Settings(Settings):
-    """R1 gradient penalty of the discriminator on noised real images."""
+    """R1 penalty on the discriminator's gradient at noised real images, which keeps its logit smooth."""
 
     weight: float = Field(gt=0)
-    """weight/2 times the squared norm of the logit's gradient, over all dimensions, is added to the discriminator's loss."""
+    """weight/2 times the squared norm of the logit's gradient, over all dimensions, is added to the
+    discriminator's loss. A larger weight makes the logit smoother and the discriminator weaker."""
     at: Literal["image", "features"] = "image"
-    """What the gradient is with respect to: the noised image, or, cheaper and blind to the network that is read, its features."""
+    """Variable of the gradient: the noised image, or the features that the heads read. `features` is cheaper,
+    but ignores the network below them."""
     approximate: bool = False
-    """Take a difference along a random direction of the image for the gradient, as APT does: no second derivatives."""
+    """Replace the gradient with a finite difference along a random direction of the image, as APT does. It
+    needs no second derivatives."""
     step: float = Field(0.1, gt=0)
-    """Standard deviation of that direction, in the units of the noised image. APT's coefficient is weight/(2 step^2)."""
+    """Standard deviation of that direction, in the units of the noised image. A smaller one is nearer to the
+    exact gradient until rounding dominates. APT's coefficient is weight/(2 step^2)."""
 
     @model_validator(mode="after")
-    def _fits_together(self) -> R1Settings:
+    def _check_variable(self) -> R1Settings:
         if self.approximate and self.at == "features":
             raise ValueError("approximate: moves the image; expected at: image")
         return self
 
     def build(self) -> GradientPenalty:
-        """The penalty as a function of features, heads and images."""
+        """Return the penalty as a function of features, heads and images."""
         from distill.objectives.gradient_penalty import GradientPenalty
 
         return GradientPenalty(**self.model_dump())

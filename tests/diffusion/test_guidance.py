@@ -1,4 +1,4 @@
-"""Classifier-free guidance: one pass of twice the batch against two passes, and where a step uses which scale."""
+"""Classifier-free guidance: one pass of twice the batch against two, and the scale of each network in a step."""
 
 import pytest
 import torch

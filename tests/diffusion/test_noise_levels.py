@@ -1,4 +1,4 @@
-"""Noise levels as quantile functions."""
+"""Distributions of the noise level against their quantile functions."""
 
 import math
 
@@ -18,7 +18,10 @@ def test_karras_runs_from_sigma_max_to_sigma_min() -> None:
 
 
 def test_karras_reads_a_part_of_the_grid() -> None:
-    """At a quarter and three quarters of the way from 80^(1/7) = 1.8701223 to 0.002^(1/7) = 0.4115597: 1.5054816^7 and 0.7762003^7."""
+    """A quarter and three quarters of the way from 80^(1/7) = 1.8701223 to 0.002^(1/7) = 0.4115597.
+
+    These are 1.5054816 and 0.7762003, and the noise levels are their seventh powers.
+    """
     part = Karras(start=0.25, stop=0.75).t(torch.tensor([0.0, 1.0]), EDM())
     torch.testing.assert_close(part, torch.tensor([17.527832, 0.169753]), rtol=1e-5, atol=0)
 
@@ -29,9 +32,9 @@ def test_lognormal_has_its_mean_and_standard_deviation() -> None:
     assert logs.mean().item() == pytest.approx(-1.2, abs=1e-6)
     assert logs.std().item() == pytest.approx(1.2, abs=1e-3)
     assert LogNormal(mean=0.0, std=1.0).t(torch.tensor([0.5]), EDM()).item() == 1.0
-    assert LogNormal(mean=0.0, std=2.0).t(torch.tensor([0.841344746]), EDM()).log().item() == pytest.approx(
-        2.0, abs=1e-5
-    )
+    one_std_above = torch.tensor([0.841344746])
+    log_level = LogNormal(mean=0.0, std=2.0).t(one_std_above, EDM()).log().item()
+    assert log_level == pytest.approx(2.0, abs=1e-5)
     assert math.isfinite(LogNormal().t(torch.tensor([1 - 1e-7]), EDM()).item())
 
 
@@ -46,7 +49,6 @@ def test_uniform_is_uniform_in_time() -> None:
 
 
 def test_uniform_refuses_a_schedule_without_end() -> None:
-    with pytest.raises(
-        UserError, match="uniform needs a schedule that ends; expected karras or lognormal for EDM"
-    ):
+    message = "uniform needs a schedule that ends; expected karras or lognormal for EDM"
+    with pytest.raises(UserError, match=message):
         Uniform().t(torch.tensor([0.5]), EDM())

@@ -1,4 +1,4 @@
-"""Every kind of prediction against its definition, its inverse, and the error that it implies."""
+"""Every type of prediction against its definition, its inverse and the squared error of its target."""
 
 from typing import get_args
 
@@ -11,14 +11,14 @@ KINDS = get_args(PredictionType)
 
 
 def case() -> tuple[torch.Tensor, ...]:
-    """x_0, eps, alpha and sigma that are of no common schedule."""
+    """Draw x_0, eps, alpha and sigma that belong to no schedule."""
     random = torch.Generator().manual_seed(0)
     x0, eps = (torch.randn(5, 3, generator=random, dtype=torch.float64) for _ in range(2))
     alpha, sigma = (0.1 + torch.rand(5, 1, generator=random, dtype=torch.float64) for _ in range(2))
     return x0, eps, alpha, sigma
 
 
-def test_what_is_predicted() -> None:
+def test_each_type_is_its_definition() -> None:
     x0, eps, alpha, sigma = case()
     x_t = alpha * x0 + sigma * eps
     defined = {

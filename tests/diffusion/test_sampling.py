@@ -1,4 +1,4 @@
-"""Samplers against closed forms, and images that depend on their own seed alone."""
+"""Samplers against closed forms, and that an image depends on its own seed alone."""
 
 import math
 
@@ -6,12 +6,14 @@ import pytest
 import torch
 
 from distill.diffusion.samplers import Heun
-from distill.diffusion.sampling import balanced_labels, heun, sample_generator, sample_teacher, seeded_noise
+from distill.diffusion.sampling import balanced_labels, sample_generator, sample_teacher, seeded_noise
 from distill.types import Condition, Generator, expand_like
 from tests.helpers.gaussian_teacher import GaussianTeacher
 
 
 class Scaled(Generator):
+    """x_0 = 2 z + label."""
+
     def __init__(self) -> None:
         super().__init__()
         self.image_shape, self.label_count = (1, 2, 2), 3
@@ -22,13 +24,16 @@ class Scaled(Generator):
 
 
 def test_heun_solves_the_ode_of_gaussian_data() -> None:
-    """The flow maps sigma_max z to mean + std (sigma_max z - mean) / sqrt(std^2 + sigma_max^2); the error falls as the square of the step."""
+    """The ODE maps sigma_max z to mean + std (sigma_max z - mean) / sqrt(std^2 + sigma_max^2).
+
+    The error falls with the square of the step.
+    """
     z = torch.randn(16, 1, 2, 2, dtype=torch.float64)
     teacher = GaussianTeacher()
     exact = 0.5 + 0.4 * (80 * z - 0.5) / math.sqrt(0.4**2 + 80**2)
     errors = []
     for steps in (40, 80, 160):
-        found = heun(teacher, z, Condition(), Heun(steps=steps), lambda step: torch.zeros(()))
+        found = Heun(steps=steps).solve(teacher, z, Condition(), lambda step: torch.zeros(()))
         errors.append((found - exact).abs().max().item())
     assert errors[2] < 1e-3
     assert 3 < errors[0] / errors[1] < 5
@@ -48,13 +53,8 @@ def test_heun_s_grid_is_that_of_karras() -> None:
 
 @pytest.mark.parametrize("churn", [0.0, 20.0])
 def test_samples_of_gaussian_data_have_its_moments(churn: float) -> None:
-    images = sample_teacher(
-        GaussianTeacher(),
-        range(1000),
-        Condition(),
-        Heun(steps=128, churn=churn, churn_max=50.0),
-        batch_size=1000,
-    )
+    sampler = Heun(steps=128, churn=churn, churn_max=50.0)
+    images = sample_teacher(GaussianTeacher(), range(1000), Condition(), sampler, batch_size=1000)
     assert images.mean().item() == pytest.approx(0.5, abs=0.015)
     assert images.std().item() == pytest.approx(0.4, abs=0.015)
 

@@ -1,4 +1,4 @@
-"""Noise schedules against their definitions."""
+"""Noise schedules against the definitions of their papers."""
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ def test_time_inverts_noise_to_signal(schedule: EDM | Flow | DDPM, times: tuple[
 
 
 def test_ddpm_is_the_cumulative_product_of_one_minus_beta() -> None:
-    """Ho et al. 2020: alpha_t^2 = prod (1 - beta_s), and variance is preserved, also between the steps."""
+    """Ho et al. 2020: alpha_t^2 = prod (1 - beta_s). The variance is preserved, also between the steps."""
     schedule = DDPM.linear()
     t = torch.arange(1000, dtype=torch.float64)
     torch.testing.assert_close(schedule.alpha(t) ** 2, DDPM_STEPS)

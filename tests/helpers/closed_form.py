@@ -1,8 +1,10 @@
-"""Teachers and students whose noised marginals, scores, posterior means and density ratios are known exactly, and quadrature over them.
+"""Teachers and students in closed form, and quadrature over them.
 
-The teacher is a Gaussian mixture, the student x_0 = mean + std z. `ORACLE` holds values computed once, by other code than this, in
-float64: D_f, the expansion E_q[h |delta|^2], their gradients with respect to (mean, std) and each part of the latter. What is here is
-independent of `distill.objectives`: gradients come from autograd through the exact densities.
+Their noised marginals, scores, posterior means and density ratios are known exactly. The teacher is a
+Gaussian mixture, the student x_0 = mean + std z. `ORACLE` holds values computed once, in float64, by other
+code than this: D_f, the expansion E_q[h |delta|^2], the gradients of both with respect to (mean, std), and
+each part of the latter gradient. This module does not depend on `distill.objectives`: its gradients are
+autograd's through the exact densities.
 """
 
 from __future__ import annotations
@@ -29,7 +31,8 @@ LEVELS = {
     "flow-early": (1 - 0.45, 0.45),
     "flow-late": (1 - 0.8, 0.8),
 }
-"""(alpha, sigma) of the schedules in use; high enough for the Neyman chi^2 of the oracle's teacher and student to be finite."""
+"""(alpha, sigma) of the usual schedules, at levels where Neyman's chi^2 of the oracle's teacher and student
+is finite."""
 
 
 def tensor(values: float | list) -> Tensor:
@@ -38,9 +41,9 @@ def tensor(values: float | list) -> Tensor:
 
 @dataclasses.dataclass(frozen=True)
 class Mixture:
-    """Independent 1-D Gaussian mixtures, one per element of x: parameters are (..., k) for x of shape (b, ...), k components.
+    """Independent 1-D Gaussian mixtures of k components, one for each element of x.
 
-    alpha and sigma broadcast against x.
+    The parameters are (..., k) for x of shape (b, ...). alpha and sigma broadcast against x.
     """
 
     weights: Tensor
@@ -48,29 +51,28 @@ class Mixture:
     stds: Tensor
 
     def _components(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Log joint density of (x_t, component), x_t - alpha mean, and the variance of x_t, each with a last axis of components."""
+        """Return the log joint density of x_t and component, x_t - alpha mean, and the variance of x_t.
+
+        Each has a last axis of components.
+        """
         alpha, sigma = alpha[..., None], sigma[..., None]
         variance = (alpha * self.stds) ** 2 + sigma**2
         centred = x[..., None] - alpha * self.means
-        return (
-            self.weights.log() - centred**2 / (2 * variance) - (2 * math.pi * variance).log() / 2,
-            centred,
-            variance,
-        )
+        log_joint = self.weights.log() - centred**2 / (2 * variance) - (2 * math.pi * variance).log() / 2
+        return log_joint, centred, variance
 
     def log_density(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        """log of the density of each element of x_t."""
+        """Return the log density of each element of x_t."""
         return self._components(x, alpha, sigma)[0].logsumexp(-1)
 
     def prediction(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        """E[x_0 | x_t], what a perfect denoiser predicts."""
+        """Return E[x_0 | x_t], the prediction of a perfect denoiser."""
         log_joint, centred, variance = self._components(x, alpha, sigma)
-        return (
-            log_joint.softmax(-1) * (self.means + alpha[..., None] * self.stds**2 * centred / variance)
-        ).sum(-1)
+        means_given_x = self.means + alpha[..., None] * self.stds**2 * centred / variance
+        return (log_joint.softmax(-1) * means_given_x).sum(-1)
 
     def score(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        """grad log density of x_t, by Tweedie's formula."""
+        """Return the gradient of the log density at x_t, by Tweedie's formula."""
         return (alpha * self.prediction(x, alpha, sigma) - x) / sigma**2
 
     def detach(self) -> Mixture:
@@ -78,25 +80,27 @@ class Mixture:
 
 
 def gaussian(mean: Tensor, std: Tensor) -> Mixture:
+    """Return a mixture of one component."""
     return Mixture(torch.ones(1, dtype=DOUBLE), mean[..., None], std[..., None])
 
 
 TEACHER = Mixture(*(tensor(ORACLE["teacher"][name]) for name in ("weights", "means", "stds")))
 STUDENT = tensor([ORACLE["student"]["mean"], ORACLE["student"]["std"]])
-"""The oracle's (mean, std)."""
+"""(mean, std) of the oracle's student."""
 
 IMAGE_SHAPE = (2, 1, 1)
 IMAGE_TEACHER = gaussian(tensor([0.5, -0.2]).reshape(IMAGE_SHAPE), tensor([0.6, 0.8]).reshape(IMAGE_SHAPE))
 IMAGE_STUDENT = tensor([[0.1, 0.3], [0.9, 1.1]]).reshape(2, *IMAGE_SHAPE)
-"""(mean, std) of a student of (b, c, h, w), two elements each."""
+"""(mean, std) of a student whose samples are (b, c, h, w), with two elements each."""
 
 
 def observe(
     x0: Tensor, eps: Tensor, alpha: Tensor, sigma: Tensor, teacher: Mixture, student: Mixture
 ) -> Scores:
-    """What an objective sees in training: x_0 noised, and both networks, their parameters frozen but their inputs in the graph.
+    """Return the `Scores` that an objective gets in training.
 
-    log_ratio is in the graph too: an objective that forgets to detach it gets another gradient.
+    The parameters of both networks are constants, but their inputs are in the graph. log_ratio is in the
+    graph too: an objective that forgets to detach it gets another gradient.
     """
     student = student.detach()
     x_t = alpha * x0 + sigma * eps
@@ -106,7 +110,7 @@ def observe(
 
 
 def draw(count: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Random x_0 of `IMAGE_STUDENT`, eps, and a noise level per sample; the same at each call."""
+    """Draw x_0 of `IMAGE_STUDENT`, eps, and alpha and sigma of each sample; the same at each call."""
     generator = torch.Generator().manual_seed(0)
     z, eps = torch.randn(2, count, *IMAGE_SHAPE, generator=generator, dtype=DOUBLE)
     level = torch.rand(2, count, 1, 1, 1, generator=generator, dtype=DOUBLE)
@@ -115,10 +119,12 @@ def draw(count: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 def observe_images(x0: Tensor, eps: Tensor, alpha: Tensor, sigma: Tensor) -> Scores:
+    """Return the `Scores` of samples of `IMAGE_STUDENT`."""
     return observe(x0, eps, alpha, sigma, IMAGE_TEACHER, gaussian(*IMAGE_STUDENT))
 
 
 def _trapezoid(reach: float, count: int) -> tuple[Tensor, Tensor]:
+    """Return nodes and weights of the trapezoid rule on [-reach, reach]."""
     nodes = torch.linspace(-reach, reach, count, dtype=DOUBLE)
     return nodes, torch.full_like(nodes, 2 * reach / (count - 1))
 
@@ -126,10 +132,12 @@ def _trapezoid(reach: float, count: int) -> tuple[Tensor, Tensor]:
 def turned_nodes(
     std: Tensor, alpha: Tensor, sigma: Tensor, reach: float = 25.0, count: int = 2001
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Nodes z, eps and weights of E over N(0, I), turned so that one axis is x_t's. Each gets two more axes than alpha.
+    """Return nodes z, eps and weights of an expectation over N(0, I), rotated so that one axis is that of
+    x_t.
 
-    Along x_t the trapezoid rule is spectrally exact; across it every loss is a polynomial of x_0 of low degree and so is its gradient,
-    and three Gauss-Hermite nodes integrate degree five.
+    Each has two more axes than alpha. Along x_t the trapezoid rule is spectrally exact. Across x_t every loss
+    and its gradient are polynomials of x_0 of low degree, and three Gauss-Hermite nodes integrate degree
+    five.
     """
     along, along_weight = _trapezoid(reach, count)
     across, across_weight = (torch.from_numpy(part) for part in np.polynomial.hermite_e.hermegauss(3))
@@ -147,7 +155,10 @@ def turned_nodes(
 def expected_gradient(
     objective: Callable[[Scores], LossOutput], alpha: Tensor, sigma: Tensor, weight: Tensor | None = None
 ) -> Tensor:
-    """Gradient of E[loss] with respect to the oracle student's (mean, std), (2,), as training takes it; `weight`ed sum over levels."""
+    """Return the gradient of E[loss] with respect to the oracle student's (mean, std), (2,), as in training.
+
+    With several levels it is the sum over them, weighted by `weight`.
+    """
     z, eps, node_weight = turned_nodes(STUDENT[1], alpha, sigma)
     if weight is not None:
         node_weight = node_weight * weight[..., None, None]
@@ -161,18 +172,16 @@ def expected_gradient(
 def expected_image_gradient(
     objective: Callable[[Scores], LossOutput], alpha: Tensor, sigma: Tensor
 ) -> Tensor:
-    """The same for `IMAGE_STUDENT`, (2, *IMAGE_SHAPE): the product of the quadratures of its two elements."""
+    """Return the gradient of E[loss] with respect to `IMAGE_STUDENT`, (2, *IMAGE_SHAPE).
+
+    The quadrature is the product of those of the two elements.
+    """
     std = IMAGE_STUDENT[1].flatten()
-    elements = [
+    first, second = (
         [part.flatten() for part in turned_nodes(one, alpha, sigma, reach=12.0, count=61)] for one in std
-    ]
-    z, eps = (
-        torch.stack(torch.meshgrid(elements[0][i], elements[1][i], indexing="ij"), -1).reshape(
-            -1, *IMAGE_SHAPE
-        )
-        for i in (0, 1)
     )
-    weight = torch.outer(elements[0][2], elements[1][2]).flatten()
+    z, eps = (torch.cartesian_prod(first[i], second[i]).reshape(-1, *IMAGE_SHAPE) for i in (0, 1))
+    weight = torch.outer(first[2], second[2]).flatten()
     parameters = IMAGE_STUDENT.clone().requires_grad_()
     per_node = (level.expand(len(z), 1, 1, 1) for level in (alpha, sigma))
     loss = objective(observe_images(parameters[0] + parameters[1] * z, eps, *per_node)).loss
@@ -182,7 +191,8 @@ def expected_image_gradient(
 def integrate(
     integrand: Callable[[Mixture, Tensor, Tensor], Tensor], alpha: Tensor, sigma: Tensor, parameters: Tensor
 ) -> Tensor:
-    """int q(x) integrand(q, x, log r) dx at each level, on nodes of x that do not move with the parameters."""
+    """Return int q(x) integrand(q, x, log r) dx at each level, on nodes of x that do not depend on the
+    parameters."""
     q = gaussian(*parameters)
     nodes, node_weight = _trapezoid(25.0, 2001)
     mean, std = parameters.detach()
@@ -197,14 +207,15 @@ def integrate(
 def divergence_value(
     divergence: Divergence, alpha: Tensor, sigma: Tensor, parameters: Tensor = STUDENT
 ) -> Tensor:
-    """D_f(p_t||q_t) between the oracle's teacher and a student, differentiable with respect to its (mean, std)."""
+    """Return D_f(p_t||q_t) of the oracle's teacher and a student, differentiable in the student's (mean,
+    std)."""
     return integrate(lambda _q, _x, u: divergence.f(u), alpha, sigma, parameters)
 
 
 def expansion_value(
     divergence: Divergence, alpha: Tensor, sigma: Tensor, parameters: Tensor = STUDENT
 ) -> Tensor:
-    """E_q[h(r) |s_p - s_q|^2], likewise."""
+    """Return E_q[h(r) |s_p - s_q|^2] of the oracle's teacher and a student, differentiable in the student."""
 
     def integrand(q: Mixture, x: Tensor, u: Tensor) -> Tensor:
         levels = (alpha[..., None], sigma[..., None])
@@ -214,6 +225,7 @@ def expansion_value(
 
 
 def gradient_of(function: Callable[[Tensor], Tensor], at: Tensor = STUDENT) -> Tensor:
+    """Return the gradient of a function of a student's (mean, std)."""
     parameters = at.clone().requires_grad_()
     return torch.autograd.grad(function(parameters), parameters)[0]
 
@@ -221,7 +233,8 @@ def gradient_of(function: Callable[[Tensor], Tensor], at: Tensor = STUDENT) -> T
 def sampled_gradient(
     objective: Callable[[Scores], LossOutput], alpha: float, sigma: float, count: int = 1_000_000
 ) -> tuple[Tensor, Tensor]:
-    """The gradient with respect to the oracle student's (mean, std) by sampling, and its standard error, (2,) each."""
+    """Return a sampled gradient with respect to the oracle student's (mean, std) and its standard error, (2,)
+    each."""
     generator = torch.Generator().manual_seed(0)
     z, eps = torch.randn(2, count, 1, generator=generator, dtype=DOUBLE)
     x0 = (STUDENT[0] + STUDENT[1] * z).requires_grad_()
@@ -235,7 +248,8 @@ def sampled_gradient(
 def assert_near(
     actual: Tensor, expected: Tensor | list, tolerance: float, scale: float | None = None
 ) -> None:
-    """The largest error is at most `tolerance` times the largest expected value (or `scale`)."""
+    """Assert that the largest error is at most `tolerance` times the largest expected value, or times
+    `scale`."""
     expected = torch.as_tensor(expected, dtype=DOUBLE)
     assert actual.shape == expected.shape
     error = (actual - expected).abs().max().item()

@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from distill.diffusion.samplers import Heun
-from distill.diffusion.sampling import heun
 from distill.networks.edm.edm import DhariwalUNetConfig, EDMNetwork, SongUNetConfig
 from distill.networks.edm.preconditioning import EDMPrecond, IDDPMPrecond
 from distill.networks.edm.published import describe_network, read_network
@@ -107,9 +106,9 @@ def test_the_sampler_stays_on_the_levels() -> None:
     net.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[1][0].item()))
     z, cond = normal("z", (1, 3, 8, 8)), Condition(torch.tensor([1]))
     with torch.no_grad():
-        heun(net, z, cond, Heun(steps=6, churn=2.0), lambda step: torch.randn_like(z))
+        Heun(steps=6, churn=2.0).solve(net, z, cond, lambda step: torch.randn_like(z))
         assert len(seen) == 11
-        heun(net, z, cond, Heun(steps=2, sigma_max=1e9), lambda step: z)
+        Heun(steps=2, sigma_max=1e9).solve(net, z, cond, lambda step: z)
     assert np.abs(np.array(seen)[:, None] / levels[:-1] - 1).min(1).max() < 1e-4
     assert seen[11:] == pytest.approx([levels[0], levels[999], levels[999]], rel=1e-4)
 

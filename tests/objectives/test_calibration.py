@@ -1,4 +1,4 @@
-"""The discriminator's log-ratio as predicted, as observed, and, in the laboratory, as it is."""
+"""Calibration of the discriminator: the predicted, the observed and the exact log-ratio."""
 
 import math
 
@@ -14,7 +14,7 @@ from distill.training.distillation.build import exact_log_ratio
 from distill.types import Condition
 
 MEAN = 1.0
-"""Real samples are N(MEAN, 1), student samples N(0, 1): the log-ratio at x is MEAN x - MEAN^2/2."""
+"""Mean of the real samples, which are N(MEAN, 1) against N(0, 1): the log-ratio at x is MEAN x - MEAN^2/2."""
 
 
 def identity(total: torch.Tensor) -> torch.Tensor:
@@ -26,9 +26,10 @@ def log_ratio(x: torch.Tensor) -> torch.Tensor:
 
 
 def measured(slope: float, shift: float = 0.0, count: int = 200_000) -> Calibration:
-    """Calibration of a discriminator that answers slope times the truth, and a shift."""
+    """Return the calibration of a discriminator whose logit is slope times the log-ratio, plus a shift."""
     random = torch.Generator().manual_seed(0)
-    student, real = torch.randn(count, generator=random), MEAN + torch.randn(count, generator=random)
+    student = torch.randn(count, generator=random)
+    real = MEAN + torch.randn(count, generator=random)
     calibration = Calibration()
     calibration.add(slope * log_ratio(real) + shift, slope * log_ratio(student) + shift)
     calibration.commit(identity)
@@ -36,7 +37,7 @@ def measured(slope: float, shift: float = 0.0, count: int = 200_000) -> Calibrat
 
 
 def test_counts_and_shares_by_hand() -> None:
-    """Of 20 real and 20 student samples, 15 and 10 have logit 1.1; 5 and 10 have another, the former too few."""
+    """15 of 20 real and 10 of 20 student samples have logit 1.1; the other bin has too few real ones, 5."""
     calibration = Calibration()
     calibration.add(torch.tensor([1.1] * 15 + [-0.7] * 5), torch.tensor([1.1] * 10 + [-0.7] * 10))
     calibration.commit(identity)
@@ -51,18 +52,17 @@ def test_a_perfect_discriminator_is_calibrated() -> None:
     assert measured(1.0).error() < 0.02
 
 
-def test_one_that_is_too_sure_is_told_by_how_much() -> None:
+def test_twice_the_log_ratio_is_observed_at_half_of_it() -> None:
     table = measured(2.0).table()
-    assert table["observed"][2:-2] == pytest.approx(
-        [value / 2 for value in table["predicted"]][2:-2], abs=0.1
-    )
+    halved = [value / 2 for value in table["predicted"]]
+    assert table["observed"][2:-2] == pytest.approx(halved[2:-2], abs=0.1)
 
 
-def test_one_that_is_off_by_a_constant_is_told_it() -> None:
+def test_a_constant_shift_is_the_error() -> None:
     assert measured(1.0, shift=0.4).error() == pytest.approx(0.4, abs=0.02)
 
 
-def test_without_enough_samples_there_is_no_verdict() -> None:
+def test_without_enough_samples_there_is_no_error() -> None:
     calibration = Calibration()
     assert calibration.error() is None
     calibration.add(torch.zeros(9), torch.zeros(9))
@@ -72,9 +72,9 @@ def test_without_enough_samples_there_is_no_verdict() -> None:
 
 
 @pytest.mark.parametrize("split", [[1] * 64, [40, 24]])
-def test_a_split_batch_and_two_processes_count_the_same(split: list[int]) -> None:
+def test_a_split_batch_counts_the_same(split: list[int]) -> None:
     real, student = torch.randn(2, 64, generator=torch.Generator().manual_seed(0))
-    whole, parts, other = Calibration(), Calibration(), Calibration()
+    whole, parts = Calibration(), Calibration()
     for _ in range(3):
         whole.add(real, student)
         for one, two in zip(real.split(split), student.split(split), strict=True):
@@ -83,12 +83,16 @@ def test_a_split_batch_and_two_processes_count_the_same(split: list[int]) -> Non
         parts.commit(identity)
     torch.testing.assert_close(parts.real.total, whole.real.total)
     torch.testing.assert_close(parts.student.total, whole.student.total)
-    other.add(torch.cat([real, real]), torch.cat([student, student]))
-    other.commit(identity)
-    first = Calibration()
-    first.add(real, student)
-    first.commit(lambda pending: 2 * pending)  # another process has the same
-    torch.testing.assert_close(first.table(), other.table())
+
+
+def test_two_processes_count_as_one_with_both_batches() -> None:
+    real, student = torch.randn(2, 64, generator=torch.Generator().manual_seed(0))
+    one, first_of_two = Calibration(), Calibration()
+    one.add(torch.cat([real, real]), torch.cat([student, student]))
+    one.commit(identity)
+    first_of_two.add(real, student)
+    first_of_two.commit(lambda pending: 2 * pending)  # the other process has the same batch
+    torch.testing.assert_close(first_of_two.table(), one.table())
 
 
 def test_logits_beyond_the_bins_are_counted_in_the_last() -> None:
@@ -99,35 +103,30 @@ def test_logits_beyond_the_bins_are_counted_in_the_last() -> None:
 
 
 def test_a_logit_that_is_not_a_number_has_a_bin() -> None:
-    """So that it is the check of the losses that stops the run, and says where."""
+    """The calibration does not fail, so that the check of the losses stops the run with its own message."""
     assert bins_of(torch.tensor([float("nan"), float("inf"), 0.0, -float("inf")])).tolist() == [24, 24, 12, 0]
 
 
 def laboratory() -> tuple[GaussianMixture, Affine]:
-    """Teacher N((1, 0), diag(1, 1/4)), student N(0, I)."""
-    return GaussianMixture(
-        torch.ones(1), torch.tensor([[1.0, 0.0]]), torch.tensor([[1.0, 0.25]]), EDM()
-    ), Affine(2)
+    """Return the teacher N((1, 0), diag(1, 1/4)) and the student N(0, I)."""
+    mean, variance = torch.tensor([[1.0, 0.0]]), torch.tensor([[1.0, 0.25]])
+    return GaussianMixture(torch.ones(1), mean, variance, EDM()), Affine(2)
 
 
-def test_the_exact_log_ratio_is_that_of_the_student_as_it_is_now() -> None:
+def test_the_exact_log_ratio_is_that_of_the_current_student() -> None:
     teacher, student = laboratory()
     exact = exact_log_ratio(teacher, student)
-    x_t, t = (
-        torch.randn(5, 2, generator=torch.Generator().manual_seed(0)),
-        torch.tensor([0.1, 0.3, 1.0, 2.0, 5.0]),
-    )
+    x_t = torch.randn(5, 2, generator=torch.Generator().manual_seed(0))
+    t = torch.tensor([0.1, 0.3, 1.0, 2.0, 5.0])
+
+    def log_density(mean: torch.Tensor | float, variance: torch.Tensor | float) -> torch.Tensor:
+        noised = variance + t[:, None] ** 2
+        return -((x_t - mean) ** 2 / noised + noised.log()).sum(1) / 2
+
     for mean in (0.0, 0.7):
         student.mean.data.fill_(mean)
-        log_p = (
-            -(
-                (x_t - teacher.means) ** 2 / (teacher.variances + t[:, None] ** 2)
-                + (teacher.variances + t[:, None] ** 2).log()
-            ).sum(1)
-            / 2
-        )
-        log_q = -((x_t - mean) ** 2 / (1 + t[:, None] ** 2) + (1 + t[:, None] ** 2).log()).sum(1) / 2
-        torch.testing.assert_close(exact(x_t, t, Condition()), log_p - log_q)
+        expected = log_density(teacher.means, teacher.variances) - log_density(mean, 1.0)
+        torch.testing.assert_close(exact(x_t, t, Condition()), expected)
 
 
 def test_networks_that_are_not_known_exactly_have_no_exact_log_ratio() -> None:
@@ -135,18 +134,16 @@ def test_networks_that_are_not_known_exactly_have_no_exact_log_ratio() -> None:
     assert exact_log_ratio(laboratory()[0], Affine(2)) is not None
 
 
-def test_what_is_observed_tends_to_the_exact_ratio_whatever_the_discriminator_says() -> None:
-    """A discriminator of a third of the true log-ratio: its bins' observed log-ratio is the exact one, three times what it predicts."""
+def test_the_observed_log_ratio_tends_to_the_exact_one_for_any_discriminator() -> None:
+    """A logit of a third of the exact log-ratio: the observed one is exact, three times the predicted one."""
     teacher, student = laboratory()
     exact = exact_log_ratio(teacher, student)
     random = torch.Generator().manual_seed(0)
     count = 100_000
     t = 0.2 + torch.rand(count, generator=random)
     noise = t[:, None] * torch.randn(2, count, 2, generator=random)
-    real_t, x_t = (
-        teacher.draw(count, random, Condition()) + noise[0],
-        torch.randn(count, 2, generator=random) + noise[1],
-    )
+    real_t = teacher.draw(count, random, Condition()) + noise[0]
+    x_t = torch.randn(count, 2, generator=random) + noise[1]
     calibration = Calibration(exact)
     real, logits = (exact(x, t, Condition()) / 3 for x in (real_t, x_t))
     calibration.add(real, logits)

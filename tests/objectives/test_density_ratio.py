@@ -1,4 +1,4 @@
-"""The density ratio's clamping and running normalisation."""
+"""Clamping and running normalisation of the density ratio."""
 
 import pytest
 import torch
@@ -11,6 +11,13 @@ def identity(total: torch.Tensor) -> torch.Tensor:
     return total
 
 
+def weigh(ratio: DensityRatio, logits: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
+    """Return the log-ratio of a micro-batch and record it, as a generator update does."""
+    log_ratio = ratio(logits, u)
+    ratio.observe(logits, u)
+    return log_ratio
+
+
 def test_a_ratio_without_normalisation_is_the_clamped_logit() -> None:
     ratio = DensityRatio(parse("forward_kl"), low=0.1, high=20.0, normalise=False)
     logits = torch.tensor([-9.0, 0.5, 9.0])
@@ -20,13 +27,13 @@ def test_a_ratio_without_normalisation_is_the_clamped_logit() -> None:
 
 @pytest.mark.parametrize("split", [[1] * 8, [8], [3, 5], [2, 2, 4]])
 def test_the_normalisation_does_not_depend_on_how_a_batch_is_split(split: list[int]) -> None:
-    """The values of `[8]` are worked out by hand in the next test; every split must give the same."""
     torch.manual_seed(0)
     whole, parts = (DensityRatio(parse("forward_kl"), bins=4, decay=0.9) for _ in range(2))
     for _ in range(5):
         logits, u = torch.randn(8), torch.rand(8)
-        expected = whole(logits, u)
-        found = torch.cat([parts(a, b) for a, b in zip(logits.split(split), u.split(split), strict=True)])
+        expected = weigh(whole, logits, u)
+        micro_batches = zip(logits.split(split), u.split(split), strict=True)
+        found = torch.cat([weigh(parts, *micro_batch) for micro_batch in micro_batches])
         torch.testing.assert_close(found, expected)
         whole.commit(identity)
         parts.commit(identity)
@@ -48,13 +55,24 @@ def test_two_processes_that_sum_their_halves_agree_with_one() -> None:
 def test_a_batch_of_one_is_weighed_by_the_past_and_not_by_itself() -> None:
     ratio = DensityRatio(parse("forward_kl"), bins=1, decay=0.0)
     u = torch.tensor([0.3])
-    assert ratio(torch.tensor([2.0]).log(), u).exp().item() == pytest.approx(
-        2.0
-    )  # nothing seen yet: the mean is one
+    # Before the first commit the running mean is one.
+    for r, expected in ((2.0, 2.0), (6.0, 3.0), (6.0, 1.0)):
+        assert weigh(ratio, torch.tensor([r]).log(), u).exp().item() == pytest.approx(expected)
+        ratio.commit(identity)
+
+
+def test_a_ratio_that_is_only_asked_for_is_not_recorded() -> None:
+    ratio = DensityRatio(parse("forward_kl"), bins=1)
+    before = {name: value.clone() for name, value in ratio.named_buffers()}
+    logits, u = torch.tensor([3.0]), torch.tensor([0.3])
+    first = ratio(logits, u)
     ratio.commit(identity)
-    assert ratio(torch.tensor([6.0]).log(), u).exp().item() == pytest.approx(3.0)
-    ratio.commit(identity)
-    assert ratio(torch.tensor([6.0]).log(), u).exp().item() == pytest.approx(1.0)
+    assert torch.equal(ratio(logits, u), first)
+    assert all(torch.equal(value, before[name]) for name, value in ratio.named_buffers())
+
+
+def test_the_state_of_a_ratio_is_its_running_means() -> None:
+    assert list(DensityRatio(parse("forward_kl"), bins=3).state_dict()) == ["r_mean.total", "h_mean.total"]
 
 
 def test_the_mean_ratio_of_every_bin_tends_to_one() -> None:
@@ -62,7 +80,7 @@ def test_the_mean_ratio_of_every_bin_tends_to_one() -> None:
     ratio = DensityRatio(parse("reverse_kl"), bins=5, decay=0.9)
     for _ in range(60):
         u = torch.rand(2000, generator=random)
-        log_ratio = ratio(3 * u - 1 + 0.3 * torch.randn(2000, generator=random), u)
+        log_ratio = weigh(ratio, 3 * u - 1 + 0.3 * torch.randn(2000, generator=random), u)
         ratio.commit(identity)
     means = [log_ratio[(u * 5).long() == k].exp().mean().item() for k in range(5)]
     assert means == pytest.approx([1.0] * 5, abs=0.05)
@@ -70,7 +88,7 @@ def test_the_mean_ratio_of_every_bin_tends_to_one() -> None:
 
 def test_scale_is_one_over_the_mean_weight() -> None:
     ratio = DensityRatio(parse("2*reverse_kl"), decay=0.0)
-    ratio(torch.randn(16), torch.rand(16))
+    ratio.observe(torch.randn(16), torch.rand(16))
     ratio.commit(identity)
     assert ratio.scale.item() == 0.5
 

@@ -1,7 +1,8 @@
-"""(a) against the exact gradient of D_f at one noise level."""
+"""(a) Distribution matching against the exact gradient of D_f at one noise level."""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 
 import pytest
@@ -44,7 +45,7 @@ def test_gradient_is_the_oracles(row: dict) -> None:
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row["id"])
 def test_closed_form_is_the_oracles(row: dict) -> None:
-    """The quadrature that the other tests differentiate, against values from elsewhere."""
+    """The quadrature that the other tests differentiate agrees with values of other code."""
     value = functools.partial(
         divergence_value, parse(row["divergence"]), tensor(row["alpha"]), tensor(row["sigma"])
     )
@@ -63,22 +64,18 @@ def test_gradient_is_that_of_the_divergence(name: str, level: str) -> None:
 @pytest.mark.parametrize("alpha_sigma", LEVELS.values(), ids=LEVELS)
 @pytest.mark.parametrize("name", ["reverse_kl", "forward_kl"])
 def test_gradient_of_images(name: str, alpha_sigma: tuple[float, float]) -> None:
-    """Against Kullback and Leibler's formula for Gaussians, for samples of (b, c, h, w)."""
+    """Samples of (b, c, h, w), against the formula of the KL divergence of Gaussians."""
     alpha, sigma = map(tensor, alpha_sigma)
 
     def exact(parameters: torch.Tensor) -> torch.Tensor:
         teacher = (alpha * IMAGE_TEACHER.means[..., 0], (alpha * IMAGE_TEACHER.stds[..., 0]) ** 2 + sigma**2)
         student = (alpha * parameters[0], (alpha * parameters[1]) ** 2 + sigma**2)
-        (mean_a, variance_a), (mean_b, variance_b) = (
-            (teacher, student) if name == "forward_kl" else (student, teacher)
-        )
-        return (
-            (variance_a + (mean_a - mean_b) ** 2) / variance_b - 1 - (variance_a / variance_b).log()
-        ).sum() / 2
+        of, to = (teacher, student) if name == "forward_kl" else (student, teacher)
+        squared = of[1] + (of[0] - to[0]) ** 2
+        return (squared / to[1] - 1 - (of[1] / to[1]).log()).sum() / 2
 
-    assert_near(
-        expected_image_gradient(objective(name), alpha, sigma), gradient_of(exact, IMAGE_STUDENT), 1e-11
-    )
+    actual = expected_image_gradient(objective(name), alpha, sigma)
+    assert_near(actual, gradient_of(exact, IMAGE_STUDENT), 1e-11)
 
 
 def test_samples_agree_with_the_divergence() -> None:
@@ -92,11 +89,10 @@ def test_samples_agree_with_the_divergence() -> None:
 
 
 def test_reverse_kl_is_dmd() -> None:
-    """Yin et al. 2024, eq. 7 and 8: the gradient with respect to x_0 is (fake - teacher) / mean|x_0 - teacher|."""
+    """Yin et al. 2024, eq. 7 and 8: the gradient at x_0 is (fake - teacher) / mean|x_0 - teacher|."""
     _, _, alpha, sigma = draw(7)
-    x0, eps, teacher, fake = torch.randn(
-        4, 7, 3, 4, 5, generator=torch.Generator().manual_seed(0), dtype=DOUBLE
-    )
+    random = torch.Generator().manual_seed(0)
+    x0, eps, teacher, fake = torch.randn(4, 7, 3, 4, 5, generator=random, dtype=DOUBLE)
     x0.requires_grad_()
     scores = Scores(x0, alpha * x0 + sigma * eps, alpha, sigma, teacher, fake, eps[:, 0, 0, 0])
     loss = distribution_matching(scores, TABLE["reverse_kl"], "dmd").loss
@@ -124,16 +120,15 @@ def test_f_weights_dmd_per_sample() -> None:
 @pytest.mark.parametrize("weighting", ["score", "prediction", "dmd"])
 def test_equal_divergences_give_equal_losses(one: str, other: str, weighting: Weighting) -> None:
     scores = observe_images(*draw(7))
-    torch.testing.assert_close(
-        objective(one, weighting)(scores).loss,
-        objective(other, weighting)(scores).loss,
-        rtol=1e-13,
-        atol=1e-13,
-    )
+    losses = [objective(name, weighting)(scores).loss for name in (one, other)]
+    torch.testing.assert_close(*losses, rtol=1e-13, atol=1e-13)
 
 
 def test_the_gradients_of_the_weightings_differ_by_a_constant_per_sample() -> None:
-    """sigma^2/alpha^2 to units of the prediction, and DMD's 1/mean|x_0 - teacher|. (The losses are surrogates: their values mean nothing.)"""
+    """The constants are sigma^2/alpha^2 for the prediction, and with DMD's 1/mean|x_0 - teacher|.
+
+    Only gradients are compared, because the losses are surrogates whose values mean nothing.
+    """
     x0, eps, alpha, sigma = draw(7)
     x0.requires_grad_()
     scores = observe_images(x0, eps, alpha, sigma)
@@ -148,16 +143,13 @@ def test_the_gradients_of_the_weightings_differ_by_a_constant_per_sample() -> No
         for weighting, loss in losses.items()
     }
     for weighting, factor in (("prediction", to_prediction), ("dmd", to_prediction / normaliser)):
-        torch.testing.assert_close(
-            gradients[weighting], factor[:, None] * gradients["score"], rtol=1e-12, atol=1e-12
-        )
+        expected = factor[:, None] * gradients["score"]
+        torch.testing.assert_close(gradients[weighting], expected, rtol=1e-12, atol=1e-12)
 
 
 def test_normaliser_has_a_floor() -> None:
     scores = observe_images(*draw(3))
-    agreeing = Scores(
-        scores.teacher, scores.x_t, scores.alpha, scores.sigma, scores.teacher, scores.fake, scores.log_ratio
-    )
+    agreeing = dataclasses.replace(scores, x0=scores.teacher)
     floored, plain = (
         objective("reverse_kl", weighting)(agreeing).loss for weighting in ("dmd", "prediction")
     )
@@ -166,34 +158,36 @@ def test_normaliser_has_a_floor() -> None:
 
 
 def test_networks_and_ratio_are_left_out_of_the_graph() -> None:
-    leaves = observe_images(*draw(3))
-    teacher, fake, log_ratio, x0 = (
-        part.clone().requires_grad_() for part in (leaves.teacher, leaves.fake, leaves.log_ratio, leaves.x0)
-    )
-    output = distribution_matching(
-        Scores(x0, leaves.x_t, leaves.alpha, leaves.sigma, teacher, fake, log_ratio), TABLE["jeffreys"]
-    )
-    gradients = torch.autograd.grad(output.loss.sum(), (x0, teacher, fake, log_ratio), allow_unused=True)
+    scores = observe_images(*draw(3))
+    leaves = {
+        name: getattr(scores, name).clone().requires_grad_()
+        for name in ("x0", "teacher", "fake", "log_ratio")
+    }
+    output = distribution_matching(dataclasses.replace(scores, **leaves), TABLE["jeffreys"])
+    gradients = torch.autograd.grad(output.loss.sum(), leaves.values(), allow_unused=True)
     assert gradients[0].abs().min() > 0
     assert gradients[1:] == (None, None, None)
-    torch.testing.assert_close(output.metrics["h"], 1 + log_ratio.detach().exp())
-    torch.testing.assert_close(
-        output.metrics["prediction_gap"], (teacher - fake).detach().square().mean(dim=[1, 2, 3])
-    )
+
+
+def test_metrics_are_the_weight_and_the_gap_of_the_predictions() -> None:
+    scores = observe_images(*(part.requires_grad_() for part in draw(3)))
+    metrics = distribution_matching(scores, TABLE["jeffreys"]).metrics
+    gap = (scores.teacher - scores.fake).square().mean(dim=[1, 2, 3])
+    assert not any(metric.requires_grad for metric in metrics.values())
+    torch.testing.assert_close(metrics["h"], 1 + scores.log_ratio.detach().exp())
+    torch.testing.assert_close(metrics["prediction_gap"], gap.detach())
 
 
 @pytest.mark.parametrize("weighting", ["score", "prediction", "dmd"])
 def test_samples_of_a_batch_are_independent(weighting: Weighting) -> None:
     x0, eps, alpha, sigma = draw(5)
-    together = objective("jeffreys", weighting)(observe_images(x0, eps, alpha, sigma)).loss
+    loss_of = objective("jeffreys", weighting)
+    together = loss_of(observe_images(x0, eps, alpha, sigma)).loss
     for i in range(5):
         row = slice(i, i + 1)
-        alone = objective("jeffreys", weighting)(
-            observe_images(x0[row], eps[row], alpha[row], sigma[row])
-        ).loss
+        alone = loss_of(observe_images(x0[row], eps[row], alpha[row], sigma[row])).loss
         torch.testing.assert_close(together[row], alone, rtol=1e-13, atol=1e-13)
     x0.requires_grad_()
-    loss = objective("jeffreys", weighting)(observe_images(x0, eps, alpha, sigma)).loss
-    gradient = torch.autograd.grad(loss[2], x0)[0]
+    gradient = torch.autograd.grad(loss_of(observe_images(x0, eps, alpha, sigma)).loss[2], x0)[0]
     assert gradient.shape == (5, *IMAGE_SHAPE)
     assert [bool(row.any()) for row in gradient] == [False, False, True, False, False]

@@ -1,4 +1,4 @@
-"""(c) against the exact gradient of E_q[h |delta|^2], part by part, and its integral over noise levels against D_f itself."""
+"""(c) The expanded divergence against the gradient of E_q[h |delta|^2], and its integral against D_f."""
 
 from __future__ import annotations
 
@@ -40,6 +40,7 @@ def objective(name: str, parts: Parts = EXACT_PARTS, weighting: Weighting = "sco
 
 
 def only(part: str) -> Parts:
+    """Return the coefficients that keep one part of the gradient."""
     return Parts(**{name: float(name == part) for name in PART_NAMES})
 
 
@@ -51,21 +52,18 @@ def test_gradient_is_the_oracles(row: dict) -> None:
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row["id"])
 def test_each_part_is_the_oracles(row: dict) -> None:
-    levels, scale = (tensor(row["alpha"]), tensor(row["sigma"])), max(map(abs, row["grad_expansion"]))
+    levels = (tensor(row["alpha"]), tensor(row["sigma"]))
+    scale = max(map(abs, row["grad_expansion"]))
     for part in PART_NAMES:
-        assert_near(
-            expected_gradient(objective(row["divergence"], only(part)), *levels),
-            row["grad_parts"][part],
-            1e-9,
-            scale,
-        )
+        gradient = expected_gradient(objective(row["divergence"], only(part)), *levels)
+        assert_near(gradient, row["grad_parts"][part], 1e-9, scale)
     published = tensor(row["grad_parts"]["sim"]) + tensor(row["grad_parts"]["di"])
     assert_near(expected_gradient(objective(row["divergence"], PUBLISHED_PARTS), *levels), published, 1e-9)
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row["id"])
 def test_closed_form_is_the_oracles(row: dict) -> None:
-    """The quadrature that the other tests differentiate, against values from elsewhere."""
+    """The quadrature that the other tests differentiate agrees with values of other code."""
     value = functools.partial(
         expansion_value, parse(row["divergence"]), tensor(row["alpha"]), tensor(row["sigma"])
     )
@@ -84,29 +82,26 @@ def test_gradient_is_that_of_the_expansion(name: str, level: str) -> None:
 @pytest.mark.parametrize("alpha_sigma", LEVELS.values(), ids=LEVELS)
 @pytest.mark.parametrize("name", ["reverse_kl", "forward_kl", "0.4*forward_kl+0.6*reverse_kl"])
 def test_gradient_of_images(name: str, alpha_sigma: tuple[float, float]) -> None:
-    """Against E_q|delta|^2 and E_q[r |delta|^2] = E_p|delta|^2 of Gaussians written out, for samples of (b, c, h, w)."""
+    """Samples of (b, c, h, w), against E_q|delta|^2 and E_q[r |delta|^2] = E_p|delta|^2 of Gaussians."""
     alpha, sigma = map(tensor, alpha_sigma)
 
     def exact(parameters: Tensor) -> Tensor:
-        mean_p, variance_p = (
-            alpha * IMAGE_TEACHER.means[..., 0],
-            (alpha * IMAGE_TEACHER.stds[..., 0]) ** 2 + sigma**2,
-        )
-        mean_q, variance_q = alpha * parameters[0], (alpha * parameters[1]) ** 2 + sigma**2
-        # delta is linear in x_t: its mean square under a Gaussian is slope^2 variance + (delta at the mean)^2.
+        mean_p, mean_q = alpha * IMAGE_TEACHER.means[..., 0], alpha * parameters[0]
+        variance_p = (alpha * IMAGE_TEACHER.stds[..., 0]) ** 2 + sigma**2
+        variance_q = (alpha * parameters[1]) ** 2 + sigma**2
+        # delta is linear in x_t: its mean square under a Gaussian is slope^2 variance + (delta at the mean)^2
         slope, apart = 1 / variance_q - 1 / variance_p, mean_p - mean_q
         under_q = (slope**2 * variance_q + (apart / variance_p) ** 2).sum()
         under_p = (slope**2 * variance_p + (apart / variance_q) ** 2).sum()
         return {"reverse_kl": under_q, "forward_kl": under_p}.get(name, 0.4 * under_p + 0.6 * under_q)
 
-    assert_near(
-        expected_image_gradient(objective(name), alpha, sigma), gradient_of(exact, IMAGE_STUDENT), 1e-11
-    )
+    actual = expected_image_gradient(objective(name), alpha, sigma)
+    assert_near(actual, gradient_of(exact, IMAGE_STUDENT), 1e-11)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_ratio_is_differentiated_through_the_scores(name: str) -> None:
-    """Pointwise: the detached form equals autograd of 2 h(r) delta.e + (h - r h')|delta|^2 with the exact log r in the graph."""
+    """The gradient is autograd's of 2 h(r) delta.e + (h - r h')|delta|^2 with the exact log r in the graph."""
     x0, eps, alpha, sigma = draw(9)
     x0.requires_grad_()
     scores = observe_images(x0, eps, alpha, sigma)
@@ -121,10 +116,12 @@ def test_ratio_is_differentiated_through_the_scores(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_levels_add_up_to_the_divergence(name: str) -> None:
-    """Wang et al. 2025, theorem 3.1: 1/2 int E_q[h |delta|^2] d(sigma^2) = D_f at the low end less D_f at the high, and its gradient."""
-    low = (
-        0.7 if name == "neyman_chi2" else 0.05
-    )  # below 0.6 Neyman's chi^2 of this teacher and student is infinite
+    """Wang et al. 2025, theorem 3.1, and its gradient.
+
+    1/2 int E_q[h |delta|^2] d(sigma^2) is D_f at the low end less D_f at the high end.
+    """
+    # Below 0.6 Neyman's chi^2 of this teacher and student is infinite.
+    low = 0.7 if name == "neyman_chi2" else 0.05
     nodes, node_weight = (torch.from_numpy(part) for part in np.polynomial.legendre.leggauss(48))
     middle, half = np.log(low * 30) / 2, np.log(30 / low) / 2
     sigma = (middle + half * nodes).exp()
@@ -135,14 +132,13 @@ def test_levels_add_up_to_the_divergence(name: str) -> None:
         at_low, at_high = divergence_value(parse(name), torch.ones_like(ends), ends, parameters)
         return at_low - at_high
 
-    assert_near(
-        (weight * expansion_value(parse(name), alpha, sigma)).sum(), difference(tensor([0.3, 0.9])), 1e-8
-    )
+    integral = (weight * expansion_value(parse(name), alpha, sigma)).sum()
+    assert_near(integral, difference(tensor([0.3, 0.9])), 1e-8)
     assert_near(expected_gradient(objective(name), alpha, sigma, weight), gradient_of(difference), 1e-8)
 
 
 def test_levels_of_flow_matching_add_up() -> None:
-    """The same along alpha = 1 - t, sigma = t, where g^2 dt = alpha^2 d(sigma^2/alpha^2)."""
+    """Along alpha = 1 - t, sigma = t the theorem holds with g^2 dt = alpha^2 d(sigma^2/alpha^2)."""
     nodes, node_weight = (torch.from_numpy(part) for part in np.polynomial.legendre.leggauss(64))
     low, high = 0.05, 0.95
     t = (low + high) / 2 + (high - low) / 2 * nodes
@@ -153,9 +149,8 @@ def test_levels_of_flow_matching_add_up() -> None:
         at_low, at_high = divergence_value(parse("jensen_shannon"), 1 - ends, ends, parameters)
         return at_low - at_high
 
-    assert_near(
-        expected_gradient(objective("jensen_shannon"), 1 - t, t, weight), gradient_of(difference), 1e-8
-    )
+    actual = expected_gradient(objective("jensen_shannon"), 1 - t, t, weight)
+    assert_near(actual, gradient_of(difference), 1e-8)
 
 
 def test_samples_agree_with_the_expansion() -> None:
@@ -193,7 +188,7 @@ def test_equal_divergences_give_equal_losses(one: str, other: str, weighting: We
 
 @pytest.mark.parametrize("parts", [EXACT_PARTS, *map(only, PART_NAMES)], ids=["exact", *PART_NAMES])
 def test_weightings_differ_by_a_constant_per_sample(parts: Parts) -> None:
-    """sigma^4/alpha^2 to units of the prediction, and DMD's 1/mean|x_0 - teacher|."""
+    """The constants are sigma^4/alpha^2 for the prediction, and with DMD's 1/mean|x_0 - teacher|."""
     x0, eps, alpha, sigma = draw(7)
     x0.requires_grad_()
     scores = observe_images(x0, eps, alpha, sigma)
@@ -208,9 +203,8 @@ def test_weightings_differ_by_a_constant_per_sample(parts: Parts) -> None:
     }
     for weighting, factor in (("prediction", to_prediction), ("dmd", to_prediction / normaliser)):
         torch.testing.assert_close(losses[weighting], factor * losses["score"], rtol=1e-12, atol=1e-12)
-        torch.testing.assert_close(
-            gradients[weighting], factor[:, None] * gradients["score"], rtol=1e-12, atol=1e-12
-        )
+        expected = factor[:, None] * gradients["score"]
+        torch.testing.assert_close(gradients[weighting], expected, rtol=1e-12, atol=1e-12)
 
 
 def test_metrics_are_detached_numbers() -> None:

@@ -1,5 +1,6 @@
-"""R1 against gradients worked out by hand."""
+"""The R1 penalty against gradients worked out by hand."""
 
+from collections.abc import Callable
 from itertools import pairwise
 
 import pytest
@@ -18,8 +19,8 @@ def squares(x: torch.Tensor) -> Features:
     return {"fine": x.square(), "coarse": 2 * x[:, :1]}
 
 
-def weigh(slope: torch.Tensor):
-    """D = slope . x^2 + 6 x_0, whose gradient is 2 slope x + (6, 0, 0)."""
+def weigh(slope: torch.Tensor) -> Callable[[Features], torch.Tensor]:
+    """Return D = slope . x^2 + 6 x_0, whose gradient is 2 slope x + (6, 0, 0), as a function of features."""
     return lambda features: (features["fine"] * slope).sum(1) + 3 * features["coarse"].sum(1)
 
 
@@ -35,7 +36,7 @@ def test_exact_r1_is_half_the_squared_gradient_at_the_image_and_can_be_learned_f
 
 @pytest.mark.parametrize("trained", [False, True])
 def test_r1_at_the_features_is_blind_to_the_network_below(trained: bool) -> None:
-    """The gradient with respect to all features together is (slope, 3), whether the features have a graph of their own or not."""
+    """The gradient with respect to all features is (slope, 3), with or without a graph of the features."""
     slope, x = SLOPE.clone().requires_grad_(True), X.clone().requires_grad_(trained)
     logits, penalty = GradientPenalty(weight=0.5, at="features")(squares, weigh(slope), x, EPS)
     torch.testing.assert_close(logits, (SLOPE * X**2).sum(1) + 6 * X[:, 0])
@@ -52,7 +53,7 @@ def test_the_approximate_r1_is_the_squared_difference_over_the_step(step: float)
 
 
 def test_the_approximate_r1_tends_to_the_exact_one() -> None:
-    """By the square of the step: at step s the mean over directions of a quadratic is |gradient|^2 + s^2 ((sum slope)^2 + 2 |slope|^2)."""
+    """For a quadratic D the mean over directions is |gradient|^2 + step^2 ((sum slope)^2 + 2 |slope|^2)."""
     x = X[:1].double().expand(400_000, 3)
     eps = torch.randn(x.shape, generator=torch.Generator().manual_seed(0), dtype=x.dtype)
     exact = (2 * SLOPE * X[0] + torch.tensor([6.0, 0.0, 0.0])).square().sum().item()

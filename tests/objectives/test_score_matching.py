@@ -1,7 +1,8 @@
-"""(b) against the gradient of E[rho(delta)] with the sampling of x_t held fixed, and SiD's and SIM's published losses."""
+"""(b) Score matching against the gradient of E[rho(delta)] at fixed samples, and SiD's published loss."""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 
 import pytest
@@ -12,7 +13,6 @@ from distill.divergences import TABLE
 from distill.objectives import expanded_divergence, score_matching
 from distill.objectives.score_matching import Distance
 from distill.objectives.weighting import Weighting
-from distill.types import Scores
 from tests.helpers.closed_form import (
     IMAGE_SHAPE,
     IMAGE_STUDENT,
@@ -46,7 +46,7 @@ def objective(
 @pytest.mark.parametrize("row", REVERSE_KL_ROWS, ids=lambda row: row["id"])
 @pytest.mark.parametrize("alpha", [0.5, 1.0, 1.2])
 def test_alpha_trades_the_fisher_part(row: dict, alpha: float) -> None:
-    """1/2 is the exact gradient of E|delta|^2, 1 only its part through the fake score."""
+    """alpha = 1/2 gives the exact gradient of E|delta|^2, alpha = 1 only its part through the fake score."""
     sim, fisher = tensor(row["grad_parts"]["sim"]), tensor(row["grad_parts"]["fisher"])
     expected = sim + 2 * (1 - alpha) * fisher
     actual = expected_gradient(objective(alpha=alpha), tensor(row["alpha"]), tensor(row["sigma"]))
@@ -70,7 +70,7 @@ def test_alpha_one_half_is_expanded_reverse_kl(weighting: Weighting) -> None:
 
 
 def distance_value(distance: Distance, gap: Tensor, c: float) -> Tensor:
-    """rho of |delta|^2."""
+    """Return rho as a function of the gap |delta|^2."""
     return gap if distance == "l2" else (gap + c**2).sqrt() - c
 
 
@@ -87,24 +87,18 @@ def test_gradient_is_that_of_the_distance_at_fixed_samples(
         student = gaussian(*parameters)
 
         def rho(_q: object, x: Tensor, _u: Tensor) -> Tensor:
-            gap = unit * (
-                TEACHER.prediction(x, alpha[None], sigma[None])
-                - student.prediction(x, alpha[None], sigma[None])
-            )
-            return distance_value(distance, gap**2, c)
+            teacher_x0, student_x0 = (p.prediction(x, alpha[None], sigma[None]) for p in (TEACHER, student))
+            return distance_value(distance, (unit * (teacher_x0 - student_x0)) ** 2, c)
 
         return integrate(rho, alpha, sigma, STUDENT)
 
-    assert_near(
-        expected_gradient(objective(distance, c=c, weighting=weighting), alpha, sigma),
-        gradient_of(exact),
-        1e-10,
-    )
+    actual = expected_gradient(objective(distance, c=c, weighting=weighting), alpha, sigma)
+    assert_near(actual, gradient_of(exact), 1e-10)
 
 
 @pytest.mark.parametrize(("distance", "c"), [("l2", 0.0), ("pseudo_huber", 1.0)])
 def test_gradient_of_images(distance: Distance, c: float) -> None:
-    """The same where delta has several elements: rho is of its length."""
+    """Samples of (b, c, h, w): rho is a function of the length of delta over all elements."""
     alpha, sigma = map(tensor, LEVELS["vp"])
     levels = (alpha.reshape(1, 1, 1, 1), sigma.reshape(1, 1, 1, 1))
     mean, std = IMAGE_STUDENT
@@ -114,18 +108,12 @@ def test_gradient_of_images(distance: Distance, c: float) -> None:
     density = (-grid.square().sum(1) / 2).exp()
 
     def exact(parameters: Tensor) -> Tensor:
-        gap = (
-            (IMAGE_TEACHER.score(x, *levels) - gaussian(*parameters).score(x, *levels))
-            .square()
-            .sum(dim=[1, 2, 3])
-        )
+        delta = IMAGE_TEACHER.score(x, *levels) - gaussian(*parameters).score(x, *levels)
+        gap = delta.square().sum(dim=[1, 2, 3])
         return (density * distance_value(distance, gap, c)).sum() / density.sum()
 
-    assert_near(
-        expected_image_gradient(objective(distance, c=c), alpha, sigma),
-        gradient_of(exact, IMAGE_STUDENT),
-        1e-8,
-    )
+    actual = expected_image_gradient(objective(distance, c=c), alpha, sigma)
+    assert_near(actual, gradient_of(exact, IMAGE_STUDENT), 1e-8)
 
 
 def test_samples_agree_with_the_oracle() -> None:
@@ -137,23 +125,29 @@ def test_samples_agree_with_the_oracle() -> None:
 
 @pytest.mark.parametrize("alpha", [0.5, 1.0, 1.2])
 def test_l2_is_twice_sid(alpha: float) -> None:
-    """Zhou et al. 2024, eq. 23: (teacher - fake).((teacher - x_0) - alpha (teacher - fake)) / mean|x_0 - teacher|."""
-    scores = observe_images(*(part.requires_grad_() for part in draw(7)))
+    """Zhou et al. 2024, eq. 23: gap.((teacher - x_0) - alpha gap)/mean|x_0 - teacher|, gap = teacher - fake."""
+    scores = observe_images(*draw(7))
     gap = scores.teacher - scores.fake
-    published = (gap * (scores.teacher - scores.x0 - alpha * gap)).sum(dim=[1, 2, 3]) / (
-        scores.x0 - scores.teacher
-    ).abs().mean(dim=[1, 2, 3])
-    output = score_matching(scores, alpha=alpha)
-    torch.testing.assert_close(output.loss, 2 * published, rtol=1e-12, atol=1e-12)
-    torch.testing.assert_close(
-        output.metrics["score_gap"], gap.detach().square().sum(dim=[1, 2, 3]), rtol=1e-12, atol=0
-    )
-    assert not output.metrics["score_gap"].requires_grad
+    normaliser = (scores.x0 - scores.teacher).abs().mean(dim=[1, 2, 3])
+    published = (gap * (scores.teacher - scores.x0 - alpha * gap)).sum(dim=[1, 2, 3]) / normaliser
+    loss = score_matching(scores, alpha=alpha).loss
+    torch.testing.assert_close(loss, 2 * published, rtol=1e-12, atol=1e-12)
+
+
+def test_the_metric_is_the_detached_squared_gap() -> None:
+    scores = observe_images(*(part.requires_grad_() for part in draw(7)))
+    score_gap = score_matching(scores).metrics["score_gap"]
+    gap = (scores.teacher - scores.fake).detach()
+    assert not score_gap.requires_grad
+    torch.testing.assert_close(score_gap, gap.square().sum(dim=[1, 2, 3]), rtol=1e-12, atol=0)
 
 
 @pytest.mark.parametrize("distance", ["l2", "pseudo_huber"])
 def test_weightings_differ_by_a_constant_per_sample(distance: Distance) -> None:
-    """With k = sigma^2/alpha to units of the prediction: k^2 for L2, k for pseudo-Huber of k c; then DMD's 1/mean|x_0 - teacher|."""
+    """With k = sigma^2/alpha, the constant of `prediction` is k^2 for L2 and k for pseudo-Huber of k c.
+
+    `dmd` multiplies it by 1/mean|x_0 - teacher|.
+    """
     x0, eps, alpha, sigma = draw(7)
     alpha, sigma = alpha[:1].expand_as(alpha), sigma[:1].expand_as(sigma)
     x0.requires_grad_()
@@ -169,22 +163,16 @@ def test_weightings_differ_by_a_constant_per_sample(distance: Distance) -> None:
     }
     for weighting, factor in (("prediction", to_prediction), ("dmd", to_prediction / normaliser)):
         torch.testing.assert_close(losses[weighting], factor * losses["score"], rtol=1e-12, atol=1e-12)
-        torch.testing.assert_close(
-            gradients[weighting], factor[:, None] * gradients["score"], rtol=1e-12, atol=1e-12
-        )
+        expected = factor[:, None] * gradients["score"]
+        torch.testing.assert_close(gradients[weighting], expected, rtol=1e-12, atol=1e-12)
 
 
 def test_gradient_flows_through_both_networks_and_x0() -> None:
-    """Pseudo-Huber's by hand: with s = sqrt(|d|^2 + c^2), L = d.(fake - x_0) / s."""
-    found = observe_images(*draw(3))
-    x0, teacher, fake = (part.clone().requires_grad_() for part in (found.x0, found.teacher, found.fake))
-    loss = score_matching(
-        Scores(x0, found.x_t, found.alpha, found.sigma, teacher, fake, found.log_ratio),
-        "pseudo_huber",
-        1.0,
-        0.3,
-        "prediction",
-    ).loss
+    """The gradients of pseudo-Huber by hand: L = d.(fake - x_0) / s with s = sqrt(|d|^2 + c^2)."""
+    scores = observe_images(*draw(3))
+    x0, teacher, fake = (part.clone().requires_grad_() for part in (scores.x0, scores.teacher, scores.fake))
+    scores = dataclasses.replace(scores, x0=x0, teacher=teacher, fake=fake)
+    loss = score_matching(scores, "pseudo_huber", 1.0, 0.3, "prediction").loss
     gradients = torch.autograd.grad(loss.sum(), (x0, teacher, fake))
     with torch.no_grad():
         d, e = teacher - fake, fake - x0

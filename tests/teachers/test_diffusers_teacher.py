@@ -17,7 +17,6 @@ import distill
 from distill.config.errors import UserError
 from distill.diffusion.guidance import guided
 from distill.diffusion.samplers import Heun
-from distill.diffusion.sampling import heun
 from distill.diffusion.schedules import DDPM, Flow
 from distill.networks.diffusers.denoiser import DiffusersNetwork
 from distill.networks.diffusers.pipeline import check_parts
@@ -137,7 +136,7 @@ def test_a_guided_sample_of_our_sampler_is_the_pipeline_s(folders: dict[str, Pat
     assert sampler.grid(levels[0].item())[:-1] == pytest.approx(
         [*levels[:1].tolist(), *levels[1:-1:2].tolist()], rel=1e-5
     )
-    x0 = heun(teacher, z, condition(teacher), sampler, lambda step: z)
+    x0 = sampler.solve(teacher, z, condition(teacher), lambda step: z)
     torch.testing.assert_close((teacher.decode(x0) / 2 + 0.5).clamp(0, 1), expected, rtol=0, atol=1e-4)
 
 

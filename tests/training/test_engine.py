@@ -1,4 +1,4 @@
-"""The whole engine in the laboratory: the gradient that a step takes is the divergence's own, in two dimensions, with full covariances."""
+"""The generator's step in the laboratory, in two dimensions: its gradient is that of the divergence."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from distill.networks.exact.gaussian_mixture import GaussianMixture
 from distill.training.batches import Batch
 from distill.training.config import read_config
 from distill.training.distillation.build import build_critic, build_generator, build_method
-from distill.training.distillation.losses import Networks, generator_loss
+from distill.training.distillation.losses import Method, Networks, generator_loss
 from distill.training.settings import DistillRun
 from distill.types import Condition
 
@@ -38,11 +38,12 @@ fake: {{network: {{name: exact}}}}
 ratio: {{source: exact, low: 1e-12, high: 1e12, normalise: false}}
 objective: {{name: %s, divergence: %s, weighting: score}}
 """
-MEAN, MATRIX = torch.tensor([[0.2, -0.1]]), torch.tensor([[[0.8, 0.2], [0.1, 0.9]]])
+MEAN = torch.tensor([[0.2, -0.1]])
+MATRIX = torch.tensor([[[0.8, 0.2], [0.1, 0.9]]])
 BATCHES, SIZE = 50, 20_000
 
 
-def build(tmp_path: Path, schedule: str, objective: str, divergence: str):
+def build(tmp_path: Path, schedule: str, objective: str, divergence: str) -> tuple[Networks, Method]:
     (tmp_path / "run.yaml").write_text(RUN % (schedule, objective, divergence))
     config = read_config(tmp_path / "run.yaml")
     assert isinstance(config, DistillRun)
@@ -51,23 +52,25 @@ def build(tmp_path: Path, schedule: str, objective: str, divergence: str):
     student.load_state_dict({"mean": MEAN, "matrix": MATRIX})
     cpu = torch.device("cpu")
     fake = config.fake.network.build(teacher, student)
-    return Networks(teacher, fake, student, build_critic(config, teacher, fake, cpu)), build_method(
-        config, cpu
-    )
+    networks = Networks(teacher, fake, student, build_critic(config, teacher, fake, cpu))
+    return networks, build_method(config, cpu)
 
 
-def sampled_gradient(networks: Networks, method) -> tuple[Tensor, Tensor]:
-    """Mean and standard error of the step's gradient over `BATCHES`, (6,) each: of the mean's two elements and the matrix's four."""
-    random, student = torch.Generator().manual_seed(0), networks.generator
+def sampled_gradient(networks: Networks, method: Method) -> tuple[Tensor, Tensor]:
+    """Return mean and standard error of the step's gradient over `BATCHES` batches.
+
+    Both are (6,): two elements for the student's mean, four for its matrix.
+    """
+    random = torch.Generator().manual_seed(0)
+    student = networks.generator
     gradients = []
     for _ in range(BATCHES):
         z, eps = torch.randn(2, SIZE, 2, generator=random, dtype=torch.float64)
         u = torch.rand(SIZE, generator=random, dtype=torch.float64)
         batch = Batch(z, Condition(), u, eps, u, eps, None, eps)
         loss = generator_loss(networks, method, batch, student(z, Condition()), 0)[0]["objective"]
-        gradients.append(
-            torch.cat([part.flatten() for part in torch.autograd.grad(loss, [student.mean, student.matrix])])
-        )
+        gradient = torch.autograd.grad(loss, [student.mean, student.matrix])
+        gradients.append(torch.cat([part.flatten() for part in gradient]))
     each = 2 * torch.stack(gradients)  # a loss is the mean over the two elements of a sample
     return each.mean(0), each.std(0) / BATCHES**0.5
 
@@ -76,7 +79,7 @@ Integrand = Callable[[Divergence, GaussianMixture, MultivariateNormal, Tensor, T
 
 
 def quadrature_gradient(networks: Networks, divergence: Divergence, integrand: Integrand) -> Tensor:
-    """Gradient of int q integrand dx by autograd through the student's density, (6,)."""
+    """Return the gradient of int q integrand dx, (6,), by autograd through the student's density."""
     teacher, student = networks.teacher, networks.generator
     assert isinstance(teacher, GaussianMixture)
     assert isinstance(student, Affine)
@@ -86,21 +89,35 @@ def quadrature_gradient(networks: Networks, divergence: Divergence, integrand: I
     alpha, sigma = teacher.schedule.alpha(t)[0], teacher.schedule.sigma(t)[0]
     x = alpha * x
     matrix = student.matrix[0]
-    q = MultivariateNormal(
-        alpha * student.mean[0], alpha**2 * matrix @ matrix.T + sigma**2 * torch.eye(2, dtype=torch.float64)
-    )
+    covariance = alpha**2 * matrix @ matrix.T + sigma**2 * torch.eye(2, dtype=torch.float64)
+    q = MultivariateNormal(alpha * student.mean[0], covariance)
     log_q = q.log_prob(x)
     log_ratio = teacher.log_density(x, t, Condition()) - log_q
-    total = ((alpha * 18 / 360) ** 2 * log_q.exp() * integrand(divergence, teacher, q, x, t, log_ratio)).sum()
+    cell = (alpha * 18 / 360) ** 2
+    total = (cell * log_q.exp() * integrand(divergence, teacher, q, x, t, log_ratio)).sum()
     return torch.cat([part.flatten() for part in torch.autograd.grad(total, [student.mean, student.matrix])])
 
 
-def divergence_itself(divergence, teacher, q, x, t, log_ratio) -> Tensor:
+def divergence_itself(
+    divergence: Divergence,
+    teacher: GaussianMixture,
+    q: MultivariateNormal,
+    x: Tensor,
+    t: Tensor,
+    log_ratio: Tensor,
+) -> Tensor:
     return divergence.f(log_ratio)
 
 
-def squared_score_difference(divergence, teacher, q, x, t, log_ratio) -> Tensor:
-    """h |s_p - s_q|^2, the expansion's rate."""
+def squared_score_difference(
+    divergence: Divergence,
+    teacher: GaussianMixture,
+    q: MultivariateNormal,
+    x: Tensor,
+    t: Tensor,
+    log_ratio: Tensor,
+) -> Tensor:
+    """Return h |s_p - s_q|^2, the integrand of the expansion."""
     alpha, sigma = teacher.schedule.alpha(t)[:, None], teacher.schedule.sigma(t)[:, None]
     s_p = (alpha * teacher(x, t, Condition()) - x) / sigma**2
     s_q = torch.linalg.solve(q.covariance_matrix, (q.mean - x).T).T
@@ -123,7 +140,7 @@ CASES = [(name, schedule) for name in NAMES for schedule in ("edm", "ddpm", "flo
 def test_the_step_takes_the_gradient_of_the_divergence(
     tmp_path: Path, name: str, schedule: str, objective: str, integrand: Integrand
 ) -> None:
-    """A million samples, within four standard errors, each of them at most 2 % of the gradient."""
+    """A million samples agree within four standard errors, each at most 2 % of the largest gradient."""
     networks, method = build(tmp_path, schedule, objective, name)
     expected = quadrature_gradient(networks, parse(name), integrand)
     mean, error = sampled_gradient(networks, method)

@@ -224,9 +224,11 @@ def test_the_ratio_of_the_batch_s_loss_is_one_number_for_all_samples() -> None:
     """ln 2, the loss of a discriminator that cannot tell, over the 3072 elements of a CIFAR image: 1.000226."""
     ratio, u = BatchLossRatio(), torch.rand(4)
     assert ratio(torch.zeros(4), u, 3072).tolist() == [0.0] * 4
+    ratio.observe(torch.zeros(4), u)
     ratio.commit(lambda total: total)
     found = ratio(torch.full((4,), 3.0), u, 3072).exp()
     torch.testing.assert_close(found, torch.full((4,), 1.000225655))
+    ratio.observe(torch.full((4,), 3.0), u)
     ratio.commit(lambda total: total)
     assert ratio(torch.zeros(4), u, 3072)[0].exp().item() == pytest.approx(
         math.exp(math.log(1 + math.exp(-3)) / 3072), rel=1e-7

@@ -69,7 +69,8 @@ class Networks:
 
     def logits(self, discriminator: Critic, x_t: Tensor, t: Tensor, cond: Condition) -> Tensor:
         """Return the discriminator's logits at x_t, (b,), or (b, n) for n positions."""
-        return discriminator(self.features(discriminator, x_t, t, cond)).to(x_t.dtype)
+        logits: Tensor = discriminator(self.features(discriminator, x_t, t, cond))
+        return logits.to(x_t.dtype)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -258,10 +259,10 @@ def _weigh_by_ratio(
     if ratio is None:
         return log_ratio, 1.0, {}
     if logits is not None:
-        observed = ratio(
-            logits, batch.u, x0[0].numel()
-        )  # before the ratio counts, its running means are kept
-        log_ratio = observed if counts else log_ratio
+        # The running means are kept from the first step on, before the ratio counts.
+        ratio.observe(logits, batch.u)
+        if counts:
+            log_ratio = ratio(logits, batch.u, x0[0].numel())
     metrics = {
         "ratio/log_ratio_mean": log_ratio.mean(),
         "ratio/log_ratio_std": log_ratio.std(correction=0),
