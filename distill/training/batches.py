@@ -110,6 +110,21 @@ class Batch:
     def __len__(self) -> int:
         return len(self.z)
 
+    @property
+    def noise(self) -> Noise:
+        """Noise of the samples in the generator's update."""
+        return Noise(self.u, self.eps)
+
+    @property
+    def fake_noise(self) -> Noise:
+        """Noise of the samples in the updates of fake score and discriminator."""
+        return Noise(self.u_fake, self.eps_fake)
+
+    @property
+    def noise_of_real(self) -> Noise:
+        """Noise of the real images."""
+        return self.real_noise or Noise(self.u_fake, self.eps_real)
+
     def split(self, size: int | None) -> list[Batch]:
         """Split into micro-batches of at most `size` samples; None keeps the batch whole."""
         size = size or len(self)

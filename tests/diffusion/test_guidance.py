@@ -13,7 +13,8 @@ from distill.networks.exact.gaussian_mixture import GaussianMixture
 from distill.networks.mlp import MLP, MLPConfig
 from distill.networks.unet import UNet, UNetConfig
 from distill.training.batches import Batch
-from distill.training.distillation.losses import Method, Networks, fake_loss, generator_loss
+from distill.training.distillation.losses import fake_loss, generator_loss
+from distill.training.distillation.method import Method, Networks
 from distill.types import Condition, Denoiser, Generator, LossOutput, Scores
 
 LABELS = torch.tensor([2, 0, 1])

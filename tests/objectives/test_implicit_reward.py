@@ -18,7 +18,8 @@ from distill.objectives.term import TermInputs
 from distill.objectives.terms.implicit_reward import Settings, implicit_reward
 from distill.objectives.weighting import Weighting
 from distill.training.batches import Batch
-from distill.training.distillation.losses import Method, Networks, WeightedTerm, generator_loss
+from distill.training.distillation.losses import generator_loss
+from distill.training.distillation.method import Method, Networks, WeightedTerm
 from distill.types import Condition, Generator, NoiseSchedule, Prediction, Scores, expand_like
 
 SCHEDULES = {"edm": EDM(), "ddpm": DDPM.linear(), "flow": Flow()}

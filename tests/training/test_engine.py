@@ -16,7 +16,8 @@ from distill.networks.exact.gaussian_mixture import GaussianMixture
 from distill.training.batches import Batch
 from distill.training.config import read_config
 from distill.training.distillation.build import build_critic, build_generator, build_method
-from distill.training.distillation.losses import Method, Networks, generator_loss
+from distill.training.distillation.losses import generator_loss
+from distill.training.distillation.method import Method, Networks
 from distill.training.settings import DistillRun
 from distill.types import Condition
 

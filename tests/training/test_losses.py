@@ -13,7 +13,8 @@ from distill.objectives.density_ratio import DensityRatio
 from distill.training.batches import Batch
 from distill.training.config import read_config
 from distill.training.distillation.build import build_generator, build_method
-from distill.training.distillation.losses import Networks, fake_loss, frozen, generator_loss
+from distill.training.distillation.losses import fake_loss, frozen, generator_loss
+from distill.training.distillation.method import Networks
 from distill.training.settings import DistillRun
 from distill.types import Condition, Pairs
 
@@ -205,9 +206,18 @@ def test_distribution_matching_moves_samples_by_dmd_s_gradient(make) -> None:
     torch.testing.assert_close(found, expected)
 
 
+def with_term(method: Method, **changed: int) -> Method:
+    """The method with other settings of its first term."""
+    first = method.terms[0]
+    return dataclasses.replace(
+        method,
+        terms=(dataclasses.replace(first, settings=first.settings.model_copy(update=changed)),),
+    )
+
+
 def test_a_term_counts_from_its_first_step_on(make) -> None:
     networks, method, batch = make(MATCHING % "forward_kl" + GAN % "teacher")
-    late = dataclasses.replace(method, terms=(dataclasses.replace(method.terms[0], start_step=3),))
+    late = with_term(method, start_step=3)
     assert set(generator_step(networks, late, batch, step=2)) == {"objective"}
     losses = generator_step(networks, late, batch, step=3)
     assert set(losses) == {"objective", "gan"}
@@ -219,7 +229,7 @@ def test_a_term_s_weight_warms_up(make) -> None:
     )
     full = generator_step(
         networks,
-        dataclasses.replace(method, terms=(dataclasses.replace(method.terms[0], warmup_steps=0),)),
+        with_term(method, warmup_steps=0),
         batch,
         step=2,
     )["gan"]

@@ -21,7 +21,8 @@ from distill.objectives.terms.gan import Gan
 from distill.training.batches import Batch, Batches, Noise
 from distill.training.config import read_config
 from distill.training.distillation.build import build_generator, build_method
-from distill.training.distillation.losses import Networks, fake_loss, generator_loss
+from distill.training.distillation.losses import fake_loss, generator_loss
+from distill.training.distillation.method import Networks
 from distill.training.ema import EMA
 from distill.training.optimizer import OptimizerSettings, Updater
 from distill.types import Condition, Prediction, Scores

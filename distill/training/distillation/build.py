@@ -17,7 +17,7 @@ from distill.networks.folder import load_generator
 from distill.objectives.calibration import Calibration, LogRatio
 from distill.objectives.term import TermSettings
 from distill.students.exact import FakeScore as ExactFakeScore
-from distill.training.distillation.losses import Method, Networks, WeightedTerm
+from distill.training.distillation.method import Method, Networks, WeightedTerm
 from distill.training.settings import DistillRun, GeneratorSettings
 from distill.types import Condition, Critic, Denoiser, Generator, ImageModel
 

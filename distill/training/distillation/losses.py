@@ -1,5 +1,4 @@
-"""The losses of one batch: of fake score and discriminator, and of the generator. Pure functions without
-optimisers."""
+"""The losses of one batch: of fake score and discriminator, and of the generator. Pure functions without optimisers."""
 
 from __future__ import annotations
 
@@ -12,100 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from distill.diffusion.guidance import guided
-from distill.diffusion.guidance_scales import GuidanceScales
 from distill.diffusion.noise_levels import NoiseLevels
-from distill.objectives.calibration import Calibration
-from distill.objectives.density_ratio import BatchLossRatio, DensityRatio
-from distill.objectives.gradient_penalty import GradientPenalty
-from distill.objectives.term import Term, TermInputs, TermSettings
+from distill.objectives.term import TermInputs
 from distill.training.batches import Batch, Noise
-from distill.types import (
-    Condition,
-    Critic,
-    Denoiser,
-    Features,
-    Generator,
-    Objective,
-    Prediction,
-    Scores,
-    expand_like,
-    per_sample,
-)
-
-
-@dataclasses.dataclass(frozen=True)
-class Networks:
-    """The networks of a distillation. The discriminator reads the features of the teacher or of the fake
-    score."""
-
-    teacher: Denoiser
-    fake: Denoiser
-    generator: Generator
-    discriminator: Critic | None = None
-
-    def read_by(self, discriminator: Critic) -> Denoiser:
-        """Return the network whose features the discriminator reads."""
-        return self.teacher if discriminator.reads == "teacher" else self.fake
-
-    def predict(
-        self,
-        network: Denoiser,
-        x_t: Tensor,
-        t: Tensor,
-        cond: Condition,
-        scale: float,
-        with_both_sides: bool = False,
-    ) -> Prediction:
-        """Return a network's guided prediction, with the discriminator's logits if it reads this network."""
-        critic = self.discriminator
-        if critic is not None and self.read_by(critic) is not network:
-            critic = None
-        return guided(network, x_t, t, cond, scale, critic, with_both_sides)
-
-    def features(self, discriminator: Critic, x_t: Tensor, t: Tensor, cond: Condition) -> Features:
-        """Return the features that the discriminator reads at x_t."""
-        return self.read_by(discriminator).features(x_t, t, cond, discriminator.depths)
-
-    def logits(self, discriminator: Critic, x_t: Tensor, t: Tensor, cond: Condition) -> Tensor:
-        """Return the discriminator's logits at x_t, (b,), or (b, n) for n positions."""
-        logits: Tensor = discriminator(self.features(discriminator, x_t, t, cond))
-        return logits.to(x_t.dtype)
-
-
-@dataclasses.dataclass(frozen=True)
-class WeightedTerm:
-    """A term of the generator's loss with its settings, which hold its name, its weight and its inputs."""
-
-    settings: TermSettings
-    term: Term
-
-
-@dataclasses.dataclass(frozen=True)
-class Method:
-    """Everything that a run minimises: the objective, the terms added to it, and the noise levels of each
-    update."""
-
-    objective: Objective
-    needs_graph: bool
-    """Whether the objective differentiates teacher and fake score with respect to their inputs."""
-    objective_weight: float
-    ratio: DensityRatio | BatchLossRatio | None
-    terms: tuple[WeightedTerm, ...]
-    levels: NoiseLevels
-    fake_levels: NoiseLevels
-    guidance: GuidanceScales = dataclasses.field(default_factory=GuidanceScales)
-    discriminator_weight: float = 1.0
-    r1: GradientPenalty | None = None
-    calibration: Calibration | None = None
-    """Counts how often the discriminator is right; nothing is trained with it."""
-    ratio_start_step: int = 0
-    """Generator step from which the density ratio counts; before, it is 1."""
-
-    def terms_at(self, step: int) -> tuple[WeightedTerm, ...]:
-        """Return the terms that count at this step."""
-        return tuple(weighted for weighted in self.terms if step >= weighted.settings.start_step)
-
+from distill.training.distillation.method import Method, Networks
+from distill.types import Critic, Denoiser, Prediction, Scores, expand_like, per_sample
 
 Losses = dict[str, Tensor]
 """Weighted losses by name, scalars with a graph; their sum is minimised."""
@@ -146,15 +56,13 @@ def add_noise(
 def fake_loss(
     networks: Networks, method: Method, batch: Batch, x0: Tensor, detailed: bool = False
 ) -> tuple[Losses, Metrics]:
-    """Return the denoising loss of the fake score on student samples x0 (b, ...), and the discriminator's
-    loss, if there is one.
+    """Return the losses of the fake score and of the discriminator on student samples x0 (b, ...).
 
-    The squared error is weighted as the network's own training target implies. `detailed` adds metrics that
-    compare the discriminator with the exact log-ratio, if that is known.
+    The fake score's is the squared error of denoising, weighted as the network's own training target implies.
+    `detailed` adds metrics that compare the discriminator with the exact log-ratio, if that is known.
     """
     x0 = x0.detach()
-    noise = Noise(batch.u_fake, batch.eps_fake)
-    x_t, t, _, _ = add_noise(networks, method.fake_levels, x0, noise)
+    x_t, t, _, _ = add_noise(networks, method.fake_levels, x0, batch.fake_noise)
     prediction = networks.predict(networks.fake, x_t, t, batch.cond, method.guidance.fake_training)
     weight = expand_like(networks.fake.target_weight(t), x0)
     losses = {"fake": (weight * (prediction.x0 - x0).square()).mean()}
@@ -167,39 +75,41 @@ def fake_loss(
         logits = None
     if logits is None:
         logits = networks.logits(networks.discriminator, x_t, t, batch.cond)
-    more, real_logits = _real_losses(networks, method, batch, networks.discriminator, batch.real)
-    losses |= more
-    losses["discriminator"] = (
-        method.discriminator_weight * (F.softplus(logits) + F.softplus(-real_logits)).mean()
-    )
-    metrics = {
+    more, metrics = discriminator_loss(networks, method, batch, networks.discriminator, logits)
+    if method.calibration is not None and detailed:
+        metrics |= method.calibration.compare(per_sample(logits), x_t, t, batch.cond)
+    return losses | more, metrics
+
+
+def discriminator_loss(
+    networks: Networks, method: Method, batch: Batch, discriminator: Critic, logits: Tensor
+) -> tuple[Losses, Metrics]:
+    """Return the binary cross-entropy of real images and student samples, and the gradient penalty, if there is one.
+
+    `logits` are those of the student samples. Both sides get noise of the same levels and the same conditions, so
+    that the logit tends to log p_t/q_t.
+    """
+    real = batch.real
+    if real is None:
+        raise ValueError("a discriminator needs real images")
+    x_t, t, _, _ = add_noise(networks, method.fake_levels, real, batch.noise_of_real)
+    losses: Losses = {}
+    if method.r1 is None:
+        real_logits = networks.logits(discriminator, x_t, t, batch.cond)
+    else:
+        features = partial(networks.features, discriminator, t=t, cond=batch.cond)
+        # eps adds noise to nothing in this update, so it can be the random direction of the penalty
+        real_logits, penalty = method.r1(features, discriminator, x_t, batch.eps)
+        losses["r1"] = method.discriminator_weight * penalty.mean()
+    cross_entropy = (F.softplus(logits) + F.softplus(-real_logits)).mean()
+    losses["discriminator"] = method.discriminator_weight * cross_entropy
+    if method.calibration is not None:
+        method.calibration.add(per_sample(real_logits), per_sample(logits))
+    return losses, {
         "discriminator/accuracy": torch.cat([logits < 0, real_logits > 0]).float().mean(),
         "discriminator/logit_real": real_logits.detach().mean(),
         "discriminator/logit_fake": logits.detach().mean(),
     }
-    if method.calibration is not None:
-        method.calibration.add(per_sample(real_logits), per_sample(logits))
-        if detailed:
-            metrics |= method.calibration.compare(per_sample(logits), x_t, t, batch.cond)
-    return losses, metrics
-
-
-def _real_losses(
-    networks: Networks, method: Method, batch: Batch, discriminator: Critic, real: Tensor
-) -> tuple[Losses, Tensor]:
-    """Return the gradient penalty on real images, if there is one, and the discriminator's logits of them.
-
-    The discriminator tells real images from student samples by binary cross-entropy, both with noise of the
-    same levels and under the same conditions, so that its logit tends to log p_t/q_t.
-    """
-    noise = batch.real_noise or Noise(batch.u_fake, batch.eps_real)
-    x_t, t, _, _ = add_noise(networks, method.fake_levels, real, noise)
-    if method.r1 is None:
-        return {}, networks.logits(discriminator, x_t, t, batch.cond)
-    features = partial(networks.features, discriminator, t=t, cond=batch.cond)
-    # eps adds noise to no image in this update, so it can serve as the random direction of the penalty
-    logits, penalty = method.r1(features, discriminator, x_t, batch.eps)
-    return {"r1": method.discriminator_weight * penalty.mean()}, logits
 
 
 def generator_loss(
@@ -211,8 +121,7 @@ def generator_loss(
     Teacher and fake score must be frozen. They record no graph unless the objective, or a term that
     differentiates the discriminator's logits, needs one.
     """
-    noise = Noise(batch.u, batch.eps)
-    x_t, t, alpha, sigma = add_noise(networks, method.levels, x0, noise)
+    x_t, t, alpha, sigma = add_noise(networks, method.levels, x0, batch.noise)
     terms = method.terms_at(step)
     read = None
     if networks.discriminator is not None and any(term.settings.differentiates_logits for term in terms):

@@ -1,0 +1,89 @@
+"""The networks of a distillation, and everything that it minimises."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from torch import Tensor
+
+from distill.diffusion.guidance import guided
+from distill.diffusion.guidance_scales import GuidanceScales
+from distill.diffusion.noise_levels import NoiseLevels
+from distill.objectives.calibration import Calibration
+from distill.objectives.density_ratio import BatchLossRatio, DensityRatio
+from distill.objectives.gradient_penalty import GradientPenalty
+from distill.objectives.term import Term, TermSettings
+from distill.types import Condition, Critic, Denoiser, Features, Generator, Objective, Prediction
+
+
+@dataclasses.dataclass(frozen=True)
+class Networks:
+    """The networks of a distillation. The discriminator reads the features of the teacher or of the fake
+    score."""
+
+    teacher: Denoiser
+    fake: Denoiser
+    generator: Generator
+    discriminator: Critic | None = None
+
+    def read_by(self, discriminator: Critic) -> Denoiser:
+        """Return the network whose features the discriminator reads."""
+        return self.teacher if discriminator.reads == "teacher" else self.fake
+
+    def predict(
+        self,
+        network: Denoiser,
+        x_t: Tensor,
+        t: Tensor,
+        cond: Condition,
+        scale: float,
+        with_both_sides: bool = False,
+    ) -> Prediction:
+        """Return a network's guided prediction, with the discriminator's logits if it reads this network."""
+        critic = self.discriminator
+        if critic is not None and self.read_by(critic) is not network:
+            critic = None
+        return guided(network, x_t, t, cond, scale, critic, with_both_sides)
+
+    def features(self, discriminator: Critic, x_t: Tensor, t: Tensor, cond: Condition) -> Features:
+        """Return the features that the discriminator reads at x_t."""
+        return self.read_by(discriminator).features(x_t, t, cond, discriminator.depths)
+
+    def logits(self, discriminator: Critic, x_t: Tensor, t: Tensor, cond: Condition) -> Tensor:
+        """Return the discriminator's logits at x_t, (b,), or (b, n) for n positions."""
+        logits: Tensor = discriminator(self.features(discriminator, x_t, t, cond))
+        return logits.to(x_t.dtype)
+
+
+@dataclasses.dataclass(frozen=True)
+class WeightedTerm:
+    """A term of the generator's loss with its settings, which hold its name, its weight and its inputs."""
+
+    settings: TermSettings
+    term: Term
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """Everything that a run minimises: the objective, the terms added to it, and the noise levels of each
+    update."""
+
+    objective: Objective
+    needs_graph: bool
+    """Whether the objective differentiates teacher and fake score with respect to their inputs."""
+    objective_weight: float
+    ratio: DensityRatio | BatchLossRatio | None
+    terms: tuple[WeightedTerm, ...]
+    levels: NoiseLevels
+    fake_levels: NoiseLevels
+    guidance: GuidanceScales = dataclasses.field(default_factory=GuidanceScales)
+    discriminator_weight: float = 1.0
+    r1: GradientPenalty | None = None
+    calibration: Calibration | None = None
+    """Counts how often the discriminator is right; nothing is trained with it."""
+    ratio_start_step: int = 0
+    """Generator step from which the density ratio counts; before, it is 1."""
+
+    def terms_at(self, step: int) -> tuple[WeightedTerm, ...]:
+        """Return the terms that count at this step."""
+        return tuple(weighted for weighted in self.terms if step >= weighted.settings.start_step)
