@@ -14,7 +14,7 @@ from distill.training.batches import Batch
 from distill.training.config import read_config
 from distill.training.distillation.build import build_generator, build_method
 from distill.training.distillation.losses import fake_loss, frozen, generator_loss
-from distill.training.distillation.method import Networks
+from distill.training.distillation.method import Method, Networks
 from distill.training.settings import DistillRun
 from distill.types import Condition, Pairs
 
