@@ -7,9 +7,13 @@ Neither network is differentiated.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from distill.divergences import Divergence
 from distill.objectives.weighting import Weighting, descent
-from distill.types import LossOutput, Scores
+
+if TYPE_CHECKING:
+    from distill.types import LossOutput, Scores
 
 
 def distribution_matching(scores: Scores, divergence: Divergence, weighting: Weighting = "dmd") -> LossOutput:
@@ -18,6 +22,8 @@ def distribution_matching(scores: Scores, divergence: Divergence, weighting: Wei
     With `prediction` the gradient with respect to x_0 is -h (teacher - fake), and with `dmd` that over mean|x_0 - teacher|, which for reverse
     KL is DMD's.
     """
+    from distill.types import LossOutput
+
     difference = (scores.teacher - scores.fake).detach()
     h = divergence.h(scores.log_ratio.detach())
     return LossOutput(

@@ -15,10 +15,13 @@ through x_0, x_t, the inputs of both networks, and r(x_t). Because grad log r = 
 from __future__ import annotations
 
 import dataclasses
+from typing import TYPE_CHECKING
 
 from distill.divergences import Divergence
 from distill.objectives.weighting import Weighting, dot, sample_weight, unit
-from distill.types import LossOutput, Scores, expand_like
+
+if TYPE_CHECKING:
+    from distill.types import LossOutput, Scores
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +43,8 @@ def expanded_divergence(
     scores: Scores, divergence: Divergence, parts: Parts = EXACT_PARTS, weighting: Weighting = "dmd"
 ) -> LossOutput:
     """Loss per sample, (b,), whose gradient is that of E_q[h |delta|^2] at level t (times the weighting)."""
+    from distill.types import LossOutput, expand_like
+
     difference = scores.teacher - scores.fake
     delta = unit(scores, weighting) * difference
     conditional = unit(scores, weighting) * (scores.fake - scores.x0)

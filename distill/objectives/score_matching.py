@@ -9,12 +9,12 @@ alpha = 1/2 with the squared distance is the exact gradient of E|delta|^2.
 
 from __future__ import annotations
 
-from typing import Literal, get_args
-
-import torch
+from typing import TYPE_CHECKING, Literal, get_args
 
 from distill.objectives.weighting import Weighting, dot, sample_weight, unit
-from distill.types import LossOutput, Scores
+
+if TYPE_CHECKING:
+    from distill.types import LossOutput, Scores
 
 Distance = Literal["l2", "pseudo_huber"]
 
@@ -30,6 +30,8 @@ def score_matching(
 
     Raises ValueError for an unknown distance. SiD's published loss is half of this one with `l2`.
     """
+    from distill.types import LossOutput
+
     delta = unit(scores, weighting) * (scores.teacher - scores.fake)
     conditional = unit(scores, weighting) * (scores.fake - scores.x0)
     squared = dot(delta, delta)
@@ -37,7 +39,7 @@ def score_matching(
     if distance == "l2":
         loss = 2 * alignment
     elif distance == "pseudo_huber":
-        loss = alignment / torch.sqrt(squared + c**2)
+        loss = alignment / (squared + c**2).sqrt()
     else:
         raise ValueError(f"distance '{distance}': expected one of {', '.join(get_args(Distance))}")
     return LossOutput(sample_weight(scores, weighting) * loss, {"score_gap": squared.detach()})

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
-from distill.types import Scores
+    from distill.types import Scores
 
 Weighting = Literal["score", "prediction", "dmd"]
 """`score`: as the mathematics is written, w = 1. `prediction`: in units of the x_0 prediction, so that noise levels compare.

@@ -5,9 +5,7 @@ from __future__ import annotations
 import copy
 from typing import TYPE_CHECKING, Annotated, Generic, Literal, TypeVar
 
-import torch
 from pydantic import Field
-from torch import nn
 
 from distill.config.errors import TrainingError
 from distill.config.settings import Settings
@@ -111,7 +109,7 @@ class Updater:
             parameter.grad = gradient.view_as(parameter)
 
 
-Network = TypeVar("Network", bound=nn.Module)
+Network = TypeVar("Network", bound="nn.Module")
 
 
 class EMA(Generic[Network]):
@@ -126,13 +124,15 @@ class EMA(Generic[Network]):
         self.decay = decay
         self.updates = 0
 
-    @torch.no_grad()
     def update(self, network: nn.Module) -> None:
         """Move the average towards the network's present weights; buffers are copied."""
+        import torch
+
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        for average, parameter in zip(self.average.parameters(), network.parameters(), strict=True):
-            if average is not parameter:  # as are frozen weights that networks share
-                average.lerp_(parameter, 1 - decay)
-        for mine, theirs in zip(self.average.buffers(), network.buffers(), strict=True):
-            mine.copy_(theirs)
+        with torch.no_grad():
+            for average, parameter in zip(self.average.parameters(), network.parameters(), strict=True):
+                if average is not parameter:  # as are frozen weights that networks share
+                    average.lerp_(parameter, 1 - decay)
+            for mine, theirs in zip(self.average.buffers(), network.buffers(), strict=True):
+                mine.copy_(theirs)
         self.updates += 1
