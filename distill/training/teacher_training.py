@@ -17,8 +17,9 @@ from distill.networks.folder import save_denoiser
 from distill.networks.unet import UNet, UNetConfig
 from distill.training.batches import Batch, Batches
 from distill.training.distillation.losses import Metrics
+from distill.training.ema import EMA
 from distill.training.logging import Clock, check_finite
-from distill.training.optimizer import EMA, Updater
+from distill.training.optimizer import Updater
 from distill.training.settings import NetworkSettings, TrainTeacherRun
 from distill.types import Denoiser, expand_like
 

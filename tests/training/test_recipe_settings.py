@@ -22,7 +22,8 @@ from distill.training.batches import Batch, Batches, Noise
 from distill.training.config import read_config
 from distill.training.distillation.build import build_generator, build_method
 from distill.training.distillation.losses import Networks, fake_loss, generator_loss
-from distill.training.optimizer import EMA, OptimizerSettings, Updater
+from distill.training.ema import EMA
+from distill.training.optimizer import OptimizerSettings, Updater
 from distill.types import Condition, Scores
 
 BASE = """
