@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import train
 from distill.config.errors import UserError
 
 DMD2 = "configs/digits/dmd2.yaml"
+GLOSSARY = Path("docs/glossary.md")
 
 
 def answer(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -199,3 +201,11 @@ def test_a_text_that_entries_of_a_list_share_stands_there_once(capsys: pytest.Ca
     text = answer(capsys, "configs/lab/exact_ring.yaml", "--help", "teacher")
     assert text.count("\n* teacher.components.") == 16
     assert text.count("        Standard deviation") == 1
+
+
+def test_the_glossary_is_in_alphabetical_order_and_names_topics(capsys: pytest.CaptureFixture[str]) -> None:
+    text = GLOSSARY.read_text(encoding="utf-8")
+    words = [word.lower().replace("-", " ") for word in re.findall(r"^\*\*(.+?)\*\*", text, re.MULTILINE)]
+    assert words == sorted(words)
+    for topic in re.findall(r"\(`([a-z_.0-9]+)`\)", text):
+        assert f"--{topic} " in answer(capsys, "--help", topic)
