@@ -1,7 +1,10 @@
-"""f-divergences as values: D_f(p||q) = E_q[f(r)], r = p/q teacher over student, f convex, f(1) = 0.
+"""f-divergences as values.
 
-A divergence can be scaled and added, so `0.4*forward_kl+0.6*reverse_kl` is one. Each function takes u = log r and is evaluated in log space,
-so float32 neither overflows nor loses the answer for u in [-30, 30]. With h(r) = r^2 f''(r), the gradients need h, r h' and r^2 h''.
+D_f(p||q) = E_q[f(r)], where r = p/q is the density ratio of teacher to student, f is convex and f(1) = 0. The
+gradients need h(r) = r^2 f''(r), r h'(r) and r^2 h''(r).
+
+A divergence can be scaled and added: `0.4*forward_kl+0.6*reverse_kl` is one. Every function takes u = log r
+and is evaluated in log space, so that float32 neither overflows nor loses precision for u in [-30, 30].
 """
 
 from __future__ import annotations
@@ -22,22 +25,22 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Divergence:
-    """An f-divergence. Every function maps u = log r to a tensor of the same shape.
-
-    `uses_ratio` is False where h is constant, so that no density ratio is needed (reverse KL).
-    """
+    """An f-divergence. Every function maps u = log r to a tensor of the same shape."""
 
     name: str
     f: LogRatioFunction
+    """f(r)."""
     h: LogRatioFunction
+    """h(r) = r^2 f''(r)."""
     r_h1: LogRatioFunction
     """r h'(r)."""
     r2_h2: LogRatioFunction
     """r^2 h''(r)."""
     uses_ratio: bool = True
+    """True if the gradient depends on the density ratio; False if h is constant, as for reverse KL."""
 
     def __mul__(self, factor: float) -> Divergence:
-        """A non-negative multiple. Raises ValueError for a negative factor, whose f would not be convex, and for an infinite one."""
+        """Return a finite, non-negative multiple; a negative factor would make f concave."""
         if not 0 <= factor < math.inf:
             raise ValueError(
                 f"a divergence cannot be multiplied by {factor}: expected a finite number of at least 0"
@@ -54,6 +57,7 @@ class Divergence:
     __rmul__ = __mul__
 
     def __add__(self, other: Divergence) -> Divergence:
+        """Return the sum of two divergences."""
         return Divergence(
             f"{self.name}+{other.name}",
             _summed(self.f, other.f),
@@ -69,12 +73,13 @@ def _scaled(part: LogRatioFunction, factor: float) -> LogRatioFunction:
 
 
 def _scaled_name(term: str, factor: float) -> str:
-    before, star, name = term.rpartition("*")
-    return f"{factor * float(before) if star else factor!r}*{name}"
+    previous, star, name = term.rpartition("*")
+    total = factor * float(previous) if star else factor
+    return f"{total!r}*{name}"
 
 
 def _split(text: str) -> list[str]:
-    """The terms of a sum; the sign of an exponent, as in 1e+2, is none."""
+    """Split a sum into its terms, but not at the sign of an exponent as in 1e+2."""
     return [term.strip() for term in re.split(r"(?<![eE])\+", text)]
 
 
@@ -83,7 +88,10 @@ def _summed(a: LogRatioFunction, b: LogRatioFunction) -> LogRatioFunction:
 
 
 def alpha_divergence(alpha: float) -> Divergence:
-    """The alpha family, f = (r^a - a r - (1 - a)) / (a (a - 1)), h = r^a: reverse KL at 0, forward KL at 1 (by their limits)."""
+    """Return a member of the alpha family: f = (r^a - a r - (1 - a)) / (a (a - 1)), h = r^a.
+
+    The limits at 0 and 1 are reverse and forward KL.
+    """
     if not math.isfinite(alpha):
         raise ValueError(f"alpha:{alpha}: expected a finite number")
 
@@ -129,15 +137,15 @@ def _softplus(u: Tensor) -> Tensor:
     return softplus(u)
 
 
-# Written with methods of tensors, so that settings are read, and `train.py --help` answers, without torch.
-# sigmoid(u) = r/(1 + r) and sigmoid(-u) = 1/(1 + r), neither of which overflows.
+# Methods of tensors only, so that a configuration is read, and `--help` answers, without importing torch.
+# sigmoid(u) = r/(1 + r) and sigmoid(-u) = 1/(1 + r); neither overflows.
 TABLE = {
     "reverse_kl": Divergence("reverse_kl", lambda u: -u, _one, _zero, _zero, uses_ratio=False),
     "forward_kl": Divergence("forward_kl", lambda u: u.exp() * u, _exp, _exp, _zero),
     "jeffreys": Divergence("jeffreys", lambda u: u.expm1() * u, lambda u: 1 + u.exp(), _exp, _zero),
     "jensen_shannon": Divergence(
         "jensen_shannon",
-        # r log r - (r + 1) log((r + 1)/2), regrouped: r (log r - log(r + 1)) cancels badly for large r when written out.
+        # r log r - (r + 1) log((r + 1)/2), regrouped because r (log r - log(r + 1)) loses digits for large r.
         lambda u: (u.exp() + 1) * math.log(2) - u.exp() * _softplus(-u) - _softplus(u),
         _sigmoid,
         lambda u: u.sigmoid() * (-u).sigmoid(),
@@ -175,15 +183,15 @@ TABLE = {
 
 
 def parse(text: str) -> Divergence:
-    """Read a divergence: a name of the table, `alpha:A`, or a sum of non-negative multiples such as `0.4*forward_kl+0.6*reverse_kl`.
+    """Read a divergence: a name of the table, `alpha:A`, or a sum of multiples of these.
 
     Raises ValueError, with the nearest right name, for anything else.
     """
-    found = [_parse_term(term, text) for term in _split(text)]
-    if not any(factor for factor, _ in found):
+    terms = [_parse_term(term, text) for term in _split(text)]
+    if all(factor == 0 for factor, _ in terms):
         raise ValueError(f"'{text}' is 0 everywhere; expected a factor above 0")
-    first, *others = (divergence if factor == 1 else factor * divergence for factor, divergence in found)
-    return sum(others, start=first)
+    multiples = [divergence if factor == 1 else factor * divergence for factor, divergence in terms]
+    return sum(multiples[1:], start=multiples[0])
 
 
 def _parse_term(term: str, text: str) -> tuple[float, Divergence]:

@@ -1,8 +1,10 @@
-"""(a) The divergence at one noise level: Diff-Instruct, DMD, DMD2, f-distill.
+"""(a) Distribution matching: Diff-Instruct, DMD, DMD2, f-distill.
 
-    grad D_f(p_t||q_t) = -E[h(r) delta . dx_t/dtheta],  delta = s_p - s_q    (f-distill, Xu et al. 2025, theorem 1)
+The gradient of an f-divergence at one noise level (f-distill, Xu et al. 2025, theorem 1) is
 
-Neither network is differentiated.
+    grad D_f(p_t||q_t) = -E[h(r) delta . dx_t/dtheta],  delta = s_p - s_q
+
+No gradient flows through either network.
 """
 
 from __future__ import annotations
@@ -17,10 +19,11 @@ if TYPE_CHECKING:
 
 
 def distribution_matching(scores: Scores, divergence: Divergence, weighting: Weighting = "dmd") -> LossOutput:
-    """Loss per sample, (b,), whose gradient is that of D_f at level t, in nats, with weighting `score`.
+    """Return a loss per sample, (b,).
 
-    With `prediction` the gradient with respect to x_0 is -h (teacher - fake), and with `dmd` that over mean|x_0 - teacher|, which for reverse
-    KL is DMD's.
+    With `score` as the weighting its gradient is that of D_f at level t, in nats. With `prediction` the
+    gradient with respect to x_0 is -h (teacher - fake). `dmd` divides it by mean|x_0 - teacher|, which for
+    reverse KL is DMD's gradient.
     """
     from distill.types import LossOutput
 

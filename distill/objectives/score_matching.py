@@ -1,10 +1,11 @@
-"""(b) Score-based divergences: SIM, SiD, SiDA, Diff-Instruct*.
+"""(b) Score matching, the gradient of a distance of the scores: SIM, SiD, SiDA, Diff-Instruct*.
 
     D = E[w rho(delta)],  loss w rho'(delta) . (e + (1 - alpha) delta),  e = s_q - grad log q(x_t|x_0)
 
-The score-projection identity replaces the intractable derivative of the student's score by the conditional score in e. The gradient flows
-through x_0, x_t and the inputs of both networks. alpha = 1 is SIM (Luo et al. 2024); SiD (Zhou et al. 2024) found 1.2 best;
-alpha = 1/2 with the squared distance is the exact gradient of E|delta|^2.
+The score-projection identity replaces the intractable derivative of the student's score with the conditional
+score in e. The gradient flows through x_0, x_t and the inputs of both networks. alpha = 1 is SIM (Luo et al.
+2024); SiD (Zhou et al. 2024) found 1.2 best; alpha = 1/2 with the squared distance gives the exact gradient
+of E|delta|^2.
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ def score_matching(
     c: float = 0.01,
     weighting: Weighting = "dmd",
 ) -> LossOutput:
-    """Loss per sample, (b,). `c` is pseudo-Huber's constant, in the units of the weighting (those of the x_0 prediction by default).
+    """Return a loss per sample, (b,). SiD's published loss is half of this one with `l2`.
 
-    Raises ValueError for an unknown distance. SiD's published loss is half of this one with `l2`.
+    `c` is the constant of the pseudo-Huber distance, in the units of the weighting (by default those of x_0).
     """
     from distill.types import LossOutput
 

@@ -1,4 +1,4 @@
-"""In which units the two networks are compared, and how each sample is weighted."""
+"""Weighting: the units in which teacher and fake score are compared, and the weight of each sample."""
 
 from __future__ import annotations
 
@@ -10,23 +10,25 @@ if TYPE_CHECKING:
     from distill.types import Scores
 
 Weighting = Literal["score", "prediction", "dmd"]
-"""`score`: as the mathematics is written, w = 1. `prediction`: in units of the x_0 prediction, so that noise levels compare.
-`dmd`: that, divided by each sample's mean |x_0 - teacher| (Yin et al. 2024, eq. 8; SiD uses the same)."""
+"""`score` compares the scores, as the mathematics is written. `prediction` compares the predictions of x_0,
+which puts all noise levels on one scale. `dmd` also divides by each sample's mean |x_0 - teacher| (Yin et al.
+2024, eq. 8, and SiD)."""
 
 FLOOR = 1e-5
-"""Smallest mean |x_0 - teacher| that is divided by, as in SiD."""
+"""Minimum of the mean |x_0 - teacher| in the division, as in SiD."""
 
 
 def dot(a: Tensor, b: Tensor) -> Tensor:
-    """Inner product per sample: (b, ...), (b, ...) -> (b,)."""
+    """Return the inner product per sample: (b, ...), (b, ...) -> (b,)."""
     return (a * b).flatten(1).sum(1)
 
 
 def descent(scores: Scores, direction: Tensor, weighting: Weighting) -> Tensor:
-    """A surrogate loss per sample, (b,), whose descent moves the sample along a difference of two predictions of x_0, (b, ...), held constant.
+    """Return a surrogate loss per sample, (b,), whose descent moves the sample along a constant direction.
 
-    With `score` its gradient with respect to x_t is minus the difference of the scores; with `prediction` that with respect to x_0 is minus
-    the difference of the predictions, and with `dmd` that over the sample's mean |x_0 - teacher|.
+    The direction is a difference of two predictions of x_0, (b, ...). With `score` the gradient with respect
+    to x_t is minus the difference of the scores. With `prediction` the gradient with respect to x_0 is minus
+    the difference of the predictions, and `dmd` divides that by the sample's mean |x_0 - teacher|.
     """
     # In units of the prediction the factor alpha = dx_t/dx_0 is left out as well.
     moved = scores.x_t if weighting == "score" else scores.x0
@@ -34,13 +36,18 @@ def descent(scores: Scores, direction: Tensor, weighting: Weighting) -> Tensor:
 
 
 def sample_weight(scores: Scores, weighting: Weighting) -> Tensor:
-    """The weight of each sample, (b,), a constant for the gradient. Raises ValueError for an unknown weighting."""
+    """Return the weight of each sample, (b,), which is a constant for the gradient."""
     if weighting not in get_args(Weighting):
         raise ValueError(f"weighting '{weighting}': expected one of {', '.join(get_args(Weighting))}")
     distance = (scores.x0 - scores.teacher).detach().abs().flatten(1).mean(1)
-    return 1 / distance.clamp_min(FLOOR) if weighting == "dmd" else distance.new_ones(distance.shape)
+    if weighting == "dmd":
+        return 1 / distance.clamp_min(FLOOR)
+    return distance.new_ones(distance.shape)
 
 
 def unit(scores: Scores, weighting: Weighting) -> Tensor:
-    """What turns a difference of predictions into the units compared in: alpha/sigma^2 for scores, else 1."""
-    return scores.alpha / scores.sigma.square() if weighting == "score" else scores.alpha.new_ones(())
+    """Return the factor from a difference of predictions to the units of comparison: alpha/sigma^2 for
+    scores, else 1."""
+    if weighting == "score":
+        return scores.alpha / scores.sigma.square()
+    return scores.alpha.new_ones(())

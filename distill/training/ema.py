@@ -12,10 +12,10 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 class EMA(Generic[Network]):
-    """Keeps `average`, a copy of a network whose weights follow the original's.
+    """Keeps `average`, a copy of a network whose weights follow those of the original.
 
-    The decay is min(decay, (1 + n)/(10 + n)) after n updates, so that the start is forgotten quickly. Advance it once for each update of the
-    network itself.
+    After n updates the decay is min(decay, (1 + n)/(10 + n)), so that the start is forgotten quickly. Call
+    `update` once after each update of the network.
     """
 
     def __init__(self, network: Network, decay: float) -> None:
@@ -25,10 +25,10 @@ class EMA(Generic[Network]):
 
     @torch.no_grad()
     def update(self, network: nn.Module) -> None:
-        """Move the average towards the network's present weights; buffers are copied."""
+        """Move the average towards the network's weights; buffers are copied."""
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         for average, parameter in zip(self.average.parameters(), network.parameters(), strict=True):
-            if average is not parameter:  # as are frozen weights that networks share
+            if average is not parameter:  # copies share frozen weights
                 average.lerp_(parameter, 1 - decay)
         for mine, theirs in zip(self.average.buffers(), network.buffers(), strict=True):
             mine.copy_(theirs)

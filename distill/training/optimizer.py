@@ -52,7 +52,7 @@ class OptimizerSettings(Settings):
 
 
 class Updater:
-    """One network's optimiser: turns accumulated gradients into an update, the same on every process."""
+    """The optimiser of one network: it turns accumulated gradients into an update, the same on every process."""
 
     def __init__(
         self, name: str, network: nn.Module, settings: OptimizerSettings, steps: int, accelerator: Accelerator
@@ -61,9 +61,8 @@ class Updater:
 
         self.name, self.settings, self.steps, self.accelerator = name, settings, steps, accelerator
         self.parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
-        kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[
-            settings.name
-        ]  # fused: one kernel instead of a loop over tensors
+        kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.name]
+        # fused: one kernel instead of a loop over tensors
         self.optimizer = kind(
             self.parameters,
             lr=settings.lr,
@@ -76,7 +75,7 @@ class Updater:
     def update(self, step: int) -> Tensor:
         """Average the gradients over processes, clip and apply them; returns their norm before clipping.
 
-        Raises TrainingError, before anything is changed, where the norm is not finite.
+        Raises TrainingError if the norm is not finite, before anything is changed.
         """
         import torch
 
@@ -98,16 +97,16 @@ class Updater:
         return norm
 
     def _average_gradients(self) -> None:
-        """One flat reduction. Gradients are averaged here rather than by a wrapper of the network, because a
-        step calls the network several ways (features alone, frozen, under no_grad), which wrappers that hook
-        `forward` do not follow."""
+        """Average the gradients over processes in one flat reduction.
+
+        A wrapper of the network could not do it: a step calls a network in several ways (features alone,
+        frozen, under no_grad), which wrappers that hook `forward` do not follow.
+        """
         import torch
 
-        flat = torch.cat(
-            [(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in self.parameters]
-        )
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.parameters]
+        flat = torch.cat([gradient.flatten() for gradient in gradients])
         flat = self.accelerator.reduce(flat, reduction="mean")
-        for parameter, gradient in zip(
-            self.parameters, flat.split([p.numel() for p in self.parameters]), strict=True
-        ):
+        parts = flat.split([parameter.numel() for parameter in self.parameters])
+        for parameter, gradient in zip(self.parameters, parts, strict=True):
             parameter.grad = gradient.view_as(parameter)
