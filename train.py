@@ -1,34 +1,63 @@
-"""Train a run: `python train.py CONFIG [--key value ...]`. `python train.py --help` explains every key."""
+"""Train a run: `python train.py CONFIG [--key value ...]`. `python train.py --help` explains the settings."""
 
 from __future__ import annotations
 
+import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 
 from distill.config.command_line import run_command
 from distill.config.errors import UserError
-from distill.config.help import describe_settings
+from distill.config.help import WIDTH, describe_most_used, describe_topic, sections
+from distill.config.help_values import describe_values
 from distill.training.config import read_config
-from distill.training.settings import DistillRun, TrainTeacherRun
+from distill.training.settings import DistillRun, RunConfig, TrainTeacherRun
 
 DRY_RUN = "--dry-run"
+HELP = ("--help", "-h")
+TASKS = {"distill": DistillRun, "train_teacher": TrainTeacherRun}
+MOST_USED = (
+    "run_dir",
+    "steps",
+    "batch_size",
+    "micro_batch_size",
+    "device",
+    "precision",
+    "seed",
+    "resume",
+    "data",
+    "teacher",
+    "generator.optimizer.lr",
+    "generator.steps",
+    "objective",
+)
 USAGE = f"""usage: python train.py CONFIG [--key value ...] [{DRY_RUN}]
+       python train.py [CONFIG] --help [TOPIC]
 
-CONFIG is a YAML file such as configs/digits/dmd2.yaml; any of its settings can be overridden by its dotted name, for example
---generator.optimizer.lr 2e-4. An interrupted run continues when the same command is given again.
-{DRY_RUN} trains nothing: it prints the networks, their memory and the work of a step, without weights.
-"""
+Distils a teacher into a generator of one step or a few, or trains a teacher. CONFIG is a YAML file such as
+configs/digits/dmd2.yaml; a setting is overridden by its dotted name, such as --generator.optimizer.lr 2e-4.
+The same command, given again, continues an interrupted run. {DRY_RUN} trains nothing: it prints the networks,
+their memory and the work of a step, and needs no weights.
+
+The most used settings, with type and default:
+{{most_used}}
+
+More help:
+  --help TOPIC          the settings under a dotted name, such as generator, terms.reward or teacher.diffusers
+  --help all            every setting
+  CONFIG --help [TOPIC] the values of a configuration, and how they differ from the defaults
+{{sections}}
+Words: docs/glossary.md. Methods: docs/methods.md. Values of the papers: docs/recipes.md."""
 
 
 def main(arguments: list[str]) -> int:
-    if not arguments or "-h" in arguments or "--help" in arguments:
-        print(USAGE)
-        for settings in (DistillRun, TrainTeacherRun):
-            task = settings.model_fields["task"].annotation.__args__[0]
-            print(f"task: {task} - {settings.__doc__}\n", *describe_settings(settings), sep="\n")
+    """Train the run, describe it, or print help; return the exit code."""
+    asked = [index for index, argument in enumerate(arguments) if argument in HELP]
+    if asked or not arguments:
+        index = asked[0] if asked else 0
+        print(help_text(arguments[:index], arguments[index + 1 :]))
         return 0
-    if arguments[0].startswith("-"):
-        raise UserError(f"'{arguments[0]}' stands where the configuration should; expected a YAML file first")
-    config = read_config(Path(arguments[0]), [argument for argument in arguments[1:] if argument != DRY_RUN])
+    config = read_run_file(arguments)
     if DRY_RUN in arguments:
         from distill.training.dry_run.summary import describe_run
 
@@ -39,6 +68,27 @@ def main(arguments: list[str]) -> int:
     from eval.monitor import build_monitor
 
     return launch(config, build_monitor(config))
+
+
+def help_text(before: Sequence[str], after: Sequence[str]) -> str:
+    """Answer `--help`: of the program, of a topic, or of the configuration that stands before it."""
+    if len(after) > 1:
+        raise UserError(f"'{after[1]}': unexpected after {HELP[0]}; expected one topic, such as generator")
+    topic = after[0] if after else None
+    if before:
+        return describe_values(Path(before[0]), read_run_file(before), topic)
+    if topic is not None:
+        return describe_topic(TASKS, topic)
+    names = textwrap.fill(f"Topics: {', '.join(sections(TASKS))}.", WIDTH)
+    return USAGE.format(most_used=describe_most_used(DistillRun, MOST_USED), sections=names)
+
+
+def read_run_file(arguments: Sequence[str]) -> RunConfig:
+    """Read the configuration that the first argument names, with the overrides that follow it."""
+    path, *overrides = arguments
+    if path.startswith("-"):
+        raise UserError(f"'{path}' stands where the configuration should; expected a YAML file first")
+    return read_config(Path(path), [argument for argument in overrides if argument != DRY_RUN])
 
 
 if __name__ == "__main__":

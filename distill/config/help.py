@@ -1,100 +1,137 @@
-"""The help of `train.py`: every setting, its type, its default and what it does, without importing anything heavy."""
+"""Help on settings by topic, without importing anything heavy. A topic is the dotted name of a setting or of
+a choice."""
 
 from __future__ import annotations
 
+import difflib
 import textwrap
-import types
-import typing
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
-from pydantic.fields import FieldInfo
-from pydantic_core import PydanticUndefined
+from distill.config.errors import UserError, did_you_mean
+from distill.config.setting_tree import REQUIRED, Option, Setting, name_of, read_settings
+from distill.config.settings import Settings
 
-from distill.config.settings import Choice, Settings
-
-
-def describe_settings(model: type[Settings], prefix: str = "") -> Iterator[str]:
-    """A block of text for each field of a settings class, those of nested settings under dotted names."""
-    for name, field in model.model_fields.items():
-        nested = list(_nested(field))
-        if get_origin(field.annotation) is Literal and len(get_args(field.annotation)) == 1:
-            continue  # the tag of a choice, named where the choice is explained
-        yield _entry(f"--{prefix}{name}", field, [choice for choice, _ in nested if choice])
-        for choice, settings in nested:
-            if choice:
-                yield f"    with {prefix}{name}.name = {choice}: {(settings.__doc__ or '').splitlines()[0]}"
-            yield from describe_settings(settings, f"{prefix}{name}.")
+WIDTH = 110
+ALL = "all"
+"""The topic that is every setting."""
 
 
-def _entry(flag: str, field: FieldInfo, options: list[str]) -> str:
-    default = "" if field.default is PydanticUndefined else f" [{_plain(field.default)}]"
-    kind = "{name: " + "|".join(options) + "}" if options else _type_name(field.annotation)
-    text = textwrap.fill(
-        " ".join((field.description or "").split()), 110, initial_indent=" " * 8, subsequent_indent=" " * 8
-    )
-    return f"  {flag} {kind}{default}\n{text}"
+def describe_most_used(model: type[Settings], names: Sequence[str]) -> str:
+    """Describe some settings of a run in one sentence each."""
+    roots = read_settings(model)
+    entries = []
+    for name in names:
+        (setting,) = find(roots, name)
+        assert isinstance(setting, Setting)
+        first_sentence = setting.text.partition(". ")[0].removesuffix(".") + "."
+        entries.append(f"{_headline(setting)}\n{indent(first_sentence)}")
+    return "\n".join(entries)
 
 
-def _plain(default: Any) -> str:
-    if isinstance(default, Settings):
-        return getattr(default, "name", "see below")
-    return "null" if default is None else str(list(default) if isinstance(default, tuple) else default)
+def sections(tasks: Mapping[str, type[Settings]]) -> list[str]:
+    """Return the topics that group settings, in the order of the tasks' fields."""
+    roots = [setting for model in tasks.values() for setting in read_settings(model)]
+    return list(dict.fromkeys(setting.flag for setting in roots if setting.below))
 
 
-def _nested(field: FieldInfo) -> Iterator[tuple[str, type[Settings]]]:
-    """The settings classes that a field may hold, each under the name that chooses it, or '' where there is no choice."""
-    choice = _find_choice(field)
-    if choice is not None:
-        yield from ((name, choice.settings(name)) for name in choice.names)
-        return
-    classes = [
-        part for part in _parts(field.annotation) if isinstance(part, type) and issubclass(part, Settings)
-    ]
-    for settings in classes:
-        tag = settings.model_fields.get("name")
-        yield (get_args(tag.annotation)[0] if tag and len(classes) > 1 else ""), settings
+def describe_topic(tasks: Mapping[str, type[Settings]], topic: str) -> str:
+    """Describe the settings under a dotted name, or all of them, of each task. What tasks share stands there
+    once."""
+    blocks: list[str] = []
+    shown: list[Setting | Option] = []
+    for task, model in tasks.items():
+        roots = read_settings(model)
+        found = roots if topic == ALL else find(roots, topic)
+        new = [entry for entry in found if entry not in shown]
+        if new:
+            blocks.append(f"task: {task} - {model.__doc__}" + (" Further settings:" if shown else ""))
+        for entry in new:
+            if isinstance(entry, Setting) and entry.topic != entry.flag:
+                blocks.append(f"    of {entry.topic.rpartition('.')[0]}:")
+            blocks += _describe(entry, expand=topic == ALL)
+        shown += new
+    if not blocks:
+        known = [name for model in tasks.values() for name in topics(read_settings(model))]
+        raise unknown_topic(topic, "of --help", known, [*sections(tasks), ALL])
+    return "\n".join(blocks)
 
 
-def _find_choice(field: FieldInfo) -> Choice | None:
-    found = [
-        *field.metadata,
-        *(item for part in _parts(field.annotation, keep=True) for item in getattr(part, "__metadata__", ())),
-    ]
-    return next((item for item in found if isinstance(item, Choice)), None)
+def find(roots: Sequence[Setting], topic: str) -> list[Setting | Option]:
+    """Return what a dotted name means; numbers in it, which count the entries of lists, are passed over."""
+    parts = [part for part in topic.split(".") if not part.isdigit()]
+    found: Sequence[Setting | Option] = roots
+    for depth, part in enumerate(parts):
+        below = found if depth == 0 else [child for entry in found for child in entry.below]
+        found = [entry for entry in below if entry.topic.rpartition(".")[2] == part]
+    return list(dict.fromkeys(found))
 
 
-def _parts(annotation: Any, keep: bool = False) -> Iterator[Any]:
-    """The leaves of unions, tuples and annotations; with `keep`, the annotated types themselves too."""
-    origin = get_origin(annotation)
-    if origin is typing.Annotated:
-        if keep:
-            yield annotation
-        yield from _parts(get_args(annotation)[0], keep)
-    elif origin in (Union, types.UnionType, tuple):
-        for part in get_args(annotation):
-            yield from _parts(part, keep)
+def topics(entries: Sequence[Setting | Option]) -> Iterator[str]:
+    """The dotted names of settings and choices, and of all below them."""
+    for entry in entries:
+        yield entry.topic
+        if isinstance(entry, Setting):
+            yield entry.flag
+            yield from topics(entry.options)
+        yield from topics(entry.settings)
+
+
+def unknown_topic(topic: str, place: str, known: Sequence[str], roots: Sequence[str]) -> UserError:
+    """Make the error for a topic that is not known: it names a setting of that name, or else the nearest
+    topic."""
+    ending = [name for name in known if name.endswith(f".{topic}")]
+    near = ending or difflib.get_close_matches(topic, known, n=1)
+    hint = f"; did you mean '{near[0]}'?" if near else did_you_mean(topic, roots)
+    return UserError(f"'{topic}' is no topic {place}{hint}")
+
+
+def _describe(entry: Setting | Option, expand: bool) -> Iterator[str]:
+    """The lines of a setting or a choice with all below it; the settings of choices follow where it says
+    `expand`."""
+    if isinstance(entry, Option):
+        yield f"    with {entry.flag}.name = {entry.name}:\n{indent(entry.text)}"
     else:
-        yield annotation
+        yield f"{_headline(entry)}\n{indent(entry.text)}"
+    for setting in entry.settings:
+        yield from _describe(setting, expand)
+    options = entry.options if isinstance(entry, Setting) else ()
+    for option in options:
+        if expand:
+            yield from _describe(option, expand)
+        else:
+            yield indent(f"{option.name}: {option.text}")
+    with_settings = [option for option in options if option.settings]
+    if with_settings and not expand:
+        yield indent(f"`--help {with_settings[-1].topic}` lists the settings of one of these.")
 
 
-def _type_name(annotation: Any) -> str:
-    origin, arguments = get_origin(annotation), get_args(annotation)
-    if origin is Literal:
-        return "|".join(str(argument) for argument in arguments)
-    if origin is typing.Annotated:
-        return _type_name(arguments[0])
-    if origin is tuple:
-        return "[" + ", ".join("..." if a is Ellipsis else _type_name(a) for a in arguments) + "]"
-    if origin in (Union, types.UnionType):
-        return "|".join(_type_name(argument) for argument in arguments)
-    if annotation is type(None):
-        return "null"
-    if annotation is Path:
-        return "path"
-    return (
-        "{...}"
-        if isinstance(annotation, type) and issubclass(annotation, Settings)
-        else getattr(annotation, "__name__", str(annotation))
+def _headline(setting: Setting) -> str:
+    if setting.default is REQUIRED:
+        return f"  --{setting.flag} {setting.kind} (required)"
+    if setting.settings and isinstance(setting.default, Settings):
+        return f"  --{setting.flag} {setting.kind}"
+    return f"  --{setting.flag} {setting.kind} = {plain(setting.default)}"
+
+
+def indent(text: str) -> str:
+    """Wrap a text under the line that it explains."""
+    margin = " " * 8
+    words = " ".join(text.split())
+    return textwrap.fill(
+        words, WIDTH, initial_indent=margin, subsequent_indent=margin, break_on_hyphens=False
     )
+
+
+def plain(value: Any) -> str:
+    """Write a value as a configuration has it."""
+    if isinstance(value, Settings):
+        return name_of(value) or "{...}"
+    if isinstance(value, (tuple, list)):
+        return "[" + ", ".join(plain(entry) for entry in value) + "]"
+    if isinstance(value, float):
+        short = f"{value:g}"
+        return (short if float(short) == value else repr(value)).replace("e+0", "e").replace("e-0", "e-")
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return str(value)

@@ -9,11 +9,12 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from distill.config.settings import Settings
-from distill.types import DataSource
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int64
     from torch import Tensor
+
+    from distill.types import DataSource
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,31 +15,33 @@ if TYPE_CHECKING:
 
 
 Decay = Annotated[float, Field(ge=0, lt=1)]
-"""Of a running mean, per update."""
+"""Decay of a running mean, per update."""
 
 
 class OptimizerSettings(Settings):
     """Adam or AdamW, with a warm-up and a final decay of the learning rate."""
 
     name: Literal["adam", "adamw"] = "adam"
-    """`adam`, or `adamw` with decoupled weight decay."""
+    """Kind of optimiser: `adam`, or `adamw`, whose weight decay is decoupled from the gradient."""
     lr: float = Field(3e-4, gt=0)
-    """Learning rate between warm-up and decay."""
+    """Learning rate between warm-up and decay. A larger one learns faster, up to where training fails."""
     betas: tuple[Decay, Decay] = (0.0, 0.999)
-    """Decay rates of the first and second moment."""
+    """Decay rates of the running means of the gradient and of its square. The default, without momentum, is
+    that of SiD and f-distill."""
     eps: float = Field(1e-8, gt=0)
-    """Added to the denominator of the update."""
+    """Number added to the denominator of the update. A larger one shortens the updates of small gradients."""
     weight_decay: float = Field(0.0, ge=0)
-    """Weight decay."""
+    """Strength of the weight decay, which pulls weights towards zero; 0 has none. The papers' 1e-2 goes with
+    `adamw`."""
     warmup_steps: int = Field(0, ge=0)
-    """Updates over which the learning rate rises linearly from zero."""
+    """Updates at the start over which the learning rate rises linearly from zero."""
     decay_from: float = Field(1.0, ge=0, le=1)
-    """Fraction of the run after which the learning rate falls linearly to zero; 1 keeps it constant."""
+    """Fraction of the run after which the learning rate falls linearly to zero. 1 keeps it constant."""
     clip_grad_norm: float | None = Field(None, gt=0)
-    """Largest norm of the gradient of all parameters together; null does not clip."""
+    """Maximum norm of the gradient of all parameters, which is scaled down to it. null does not clip."""
     clip_grad_value: float | None = Field(None, gt=0)
-    """Largest magnitude of each element of the gradient, after `clip_grad_norm`; null does not clip. SiDA
-    clips its fake score so."""
+    """Maximum magnitude of each element of the gradient, applied after `clip_grad_norm`, as for SiDA's fake
+    score. null does not clip."""
 
     def learning_rate(self, step: int, steps: int) -> float:
         """Learning rate of update `step` (from 0) of `steps`."""

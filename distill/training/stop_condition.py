@@ -1,4 +1,4 @@
-"""A guard of a run: it stops when something that is logged passes a bound."""
+"""Conditions that stop a run when a logged value passes a bound."""
 
 from __future__ import annotations
 
@@ -11,21 +11,20 @@ from distill.config.settings import Settings
 
 MONITOR = "monitor/"
 STOPPED = 3
-"""Exit code of a run that a guard stopped: saved and exported, but not at its last step."""
+"""Exit code of a run that a condition stopped, saved and exported, before its last step."""
 
 
 class StopCondition(Settings):
-    """Stops a run, saved and exported, with exit code 3, at the first line of stats.jsonl in which a
-    measurement is beyond a bound."""
+    """Stop the run, saved and exported, when a value in stats.jsonl is beyond a bound."""
 
     measure: str = Field(min_length=1)
-    """Key of stats.jsonl, such as monitor/fd_pixel, score_gap or reward/pickscore."""
+    """Name of the value in stats.jsonl, such as monitor/fd_pixel, score_gap or reward/pickscore."""
     above: float | None = None
-    """Stop when it is above this, or not finite."""
+    """Stop when the value is above this, or not finite. null sets no upper bound."""
     below: float | None = None
-    """Stop when it is below this, or not finite."""
+    """Stop when the value is below this, or not finite. null sets no lower bound."""
     start_step: int = Field(0, ge=0)
-    """Step from which the guard looks; from then on the measurement must be there."""
+    """First step at which the condition is checked. From then on, stats.jsonl must have the value."""
 
     @model_validator(mode="after")
     def _has_a_bound(self) -> StopCondition:
@@ -36,22 +35,34 @@ class StopCondition(Settings):
         return self
 
     def violation(self, line: Mapping[str, float]) -> str | None:
-        """What is beyond the bounds in a line of stats.jsonl, in words; None where nothing is, the
-        measurement is not there, or it is too early."""
-        value = line.get(self.measure) if line.get("step", 0) >= self.start_step else None
-        if value is not None and self.above is not None and not value <= self.above:
+        """Describe what is beyond a bound in a line of stats.jsonl.
+
+        Return None if nothing is, the line does not have the value, or it comes before `start_step`.
+        """
+        value = line.get(self.measure)
+        if value is None or line.get("step", 0) < self.start_step:
+            return None
+        if self.above is not None and not value <= self.above:  # true for nan
             return f"{self.measure} is {value:.4g}; expected at most {self.above:g}"
-        if value is not None and self.below is not None and not value >= self.below:
+        if self.below is not None and not value >= self.below:
             return f"{self.measure} is {value:.4g}; expected at least {self.below:g}"
         return None
 
     def check(self, line: Mapping[str, float]) -> str | None:
-        """The verdict on a line of stats.jsonl. Raises UserError where it should hold the measurement and
-        does not; those of the monitor are in the lines of its steps alone."""
-        missing = self.measure not in line and line["step"] >= self.start_step
-        if missing and (not self.measure.startswith(MONITOR) or any(key.startswith(MONITOR) for key in line)):
-            place = (
-                f"stop_when: step {line['step']:g} has no '{self.measure}'{did_you_mean(self.measure, line)}"
+        """Return the violation in a line of stats.jsonl, which must have the value from `start_step` on.
+
+        Only lines with a measurement of the monitor must have the monitor's values.
+        """
+        if self._is_missing(line):
+            hint = did_you_mean(self.measure, line)
+            raise UserError(
+                f"stop_when: step {line['step']:g} has no '{self.measure}'{hint}; "
+                "what comes later needs a start_step"
             )
-            raise UserError(f"{place}; what comes later needs a start_step")
         return self.violation(line)
+
+    def _is_missing(self, line: Mapping[str, float]) -> bool:
+        if self.measure in line or line["step"] < self.start_step:
+            return False
+        is_measured_now = any(key.startswith(MONITOR) for key in line)
+        return is_measured_now or not self.measure.startswith(MONITOR)

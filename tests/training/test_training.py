@@ -356,19 +356,6 @@ def test_a_teacher_is_trained_and_opens(folder: Path) -> None:
     assert lines(run)[-1]["loss/teacher"] > 0
 
 
-def test_help_answers_without_importing_torch() -> None:
-    code = "import sys, train; train.main(['--help']); assert 'torch' not in sys.modules"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=ENVIRONMENT)
-    assert done.returncode == 0, done.stderr
-    for flag in (
-        "--generator.optimizer.lr float [0.0003]",
-        "--objective.divergence str",
-        "--teacher.path path",
-        "--fake.updates int [1]",
-    ):
-        assert flag in done.stdout
-
-
 def test_a_lack_of_memory_is_one_line_that_says_what_was_held_and_what_to_lower(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

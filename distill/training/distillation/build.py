@@ -18,7 +18,8 @@ from distill.objectives.calibration import Calibration, LogRatio
 from distill.objectives.term import TermSettings
 from distill.students.exact import FakeScore as ExactFakeScore
 from distill.training.distillation.method import Method, Networks, WeightedTerm
-from distill.training.settings import DistillRun, GeneratorSettings
+from distill.training.distillation.settings import GeneratorSettings
+from distill.training.settings import DistillRun
 from distill.types import Condition, Critic, Denoiser, Generator, ImageModel
 
 

@@ -23,7 +23,7 @@ from distill.data.encoded_prompts import EncodedPrompts
 from distill.diffusion.sampling import balanced_labels, sample_teacher, seeded_noise
 from distill.storage.files import new_file, read_mapping, write_json
 from distill.storage.tensors import load_sealed_tensors, save_tensors, weights_sha256
-from distill.training.settings import TeacherSamplesSettings
+from distill.training.distillation.settings import TeacherSamplesSettings
 from distill.types import Condition, Denoiser, Pairs
 
 FORMAT, INDEX = "distill-teacher-samples/1", "samples.json"
