@@ -10,7 +10,7 @@ import torch
 
 from distill.divergences import TABLE, parse
 from distill.objectives import distribution_matching
-from distill.objectives.weighting import FLOOR, Weighting
+from distill.objectives.gradients.weighting import FLOOR, Weighting
 from distill.types import Scores
 from tests.helpers.closed_form import (
     DOUBLE,

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from distill.divergences import TABLE, parse
 from distill.objectives import PUBLISHED_PARTS, Parts, expanded_divergence
-from distill.objectives.expanded_divergence import EXACT_PARTS
-from distill.objectives.weighting import Weighting
+from distill.objectives.gradients.expanded_divergence import EXACT_PARTS
+from distill.objectives.gradients.weighting import Weighting
 from tests.helpers.closed_form import (
     IMAGE_STUDENT,
     IMAGE_TEACHER,

@@ -14,9 +14,9 @@ from distill.divergences import parse
 from distill.networks.exact.gaussian_mixture import GaussianMixture
 from distill.networks.mlp import MLP, MLPConfig
 from distill.objectives import distribution_matching
+from distill.objectives.gradients.weighting import Weighting
 from distill.objectives.term import TermInputs
 from distill.objectives.terms.implicit_reward import Settings, implicit_reward
-from distill.objectives.weighting import Weighting
 from distill.training.batches import Batch
 from distill.training.distillation.losses import generator_loss
 from distill.training.distillation.method import Method, Networks, WeightedTerm

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from distill.divergences import TABLE
 from distill.objectives import expanded_divergence, score_matching
-from distill.objectives.score_matching import Distance
-from distill.objectives.weighting import Weighting
+from distill.objectives.gradients.score_matching import Distance
+from distill.objectives.gradients.weighting import Weighting
 from tests.helpers.closed_form import (
     IMAGE_SHAPE,
     IMAGE_STUDENT,

@@ -46,7 +46,7 @@ class Gan:
         """Return softplus(-logit) per sample, (b,): the mean over positions if there is a logit for each."""
         from torch.nn.functional import softplus
 
-        from distill.objectives.weighting import sample_weight
+        from distill.objectives.gradients.weighting import sample_weight
         from distill.types import LossOutput, per_sample
 
         if inputs.logits is None:

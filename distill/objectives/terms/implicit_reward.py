@@ -41,7 +41,7 @@ def implicit_reward(inputs: TermInputs, weighting: Weighting = "dmd") -> LossOut
 
     It is zero for samples without a condition.
     """
-    from distill.objectives.weighting import descent
+    from distill.objectives.gradients.weighting import descent
     from distill.types import LossOutput
 
     conditional, unconditional = inputs.teacher.conditional, inputs.teacher.unconditional

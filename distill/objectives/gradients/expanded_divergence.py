@@ -20,7 +20,7 @@ from __future__ import annotations
 import dataclasses
 
 from distill.divergences import Divergence
-from distill.objectives.weighting import Weighting, dot, sample_weight, unit
+from distill.objectives.gradients.weighting import Weighting, dot, sample_weight, unit
 from distill.types import LossOutput, Scores, expand_like
 
 

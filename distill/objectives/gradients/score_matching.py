@@ -14,7 +14,7 @@ from typing import Literal, get_args
 
 import torch
 
-from distill.objectives.weighting import Weighting, dot, sample_weight, unit
+from distill.objectives.gradients.weighting import Weighting, dot, sample_weight, unit
 from distill.types import LossOutput, Scores
 
 Distance = Literal["l2", "pseudo_huber"]

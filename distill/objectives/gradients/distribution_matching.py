@@ -10,7 +10,7 @@ No gradient flows through either network.
 from __future__ import annotations
 
 from distill.divergences import Divergence
-from distill.objectives.weighting import Weighting, descent
+from distill.objectives.gradients.weighting import Weighting, descent
 from distill.types import LossOutput, Scores
 
 
