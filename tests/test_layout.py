@@ -103,5 +103,7 @@ def test_folders_have_few_entries() -> None:
         assert len(entries) <= MAX_ENTRIES, f"{folder.relative_to(ROOT)}: {sorted(entries)}"
 
 
-def test_the_types_import_nothing_of_ours() -> None:
-    assert imports(ROOT / "distill" / "types.py") == ()
+def test_the_types_import_nothing_but_each_other() -> None:
+    for path in ROOT.glob("distill/types/*.py"):
+        others = [module for module in imports(path) if not module.startswith("distill.types")]
+        assert others == [], module_of(path)

@@ -1,0 +1,41 @@
+"""The types that cross rooms: noise schedules, conditions, denoisers, generators, rewards, scores and losses."""
+
+from distill.types.condition import Condition, Pairs, Text
+from distill.types.critic import Critic, Reward, per_sample
+from distill.types.data import DataSource
+from distill.types.loss import LossOutput, Objective, Scores
+from distill.types.model import (
+    Denoiser,
+    EntryPoint,
+    Features,
+    Generator,
+    ImageCodec,
+    ImageModel,
+    Prediction,
+    PromptEncoder,
+)
+from distill.types.schedule import NoiseSchedule, expand_like, max_noise_to_signal
+
+__all__ = [
+    "Condition",
+    "Critic",
+    "DataSource",
+    "Denoiser",
+    "EntryPoint",
+    "Features",
+    "Generator",
+    "ImageCodec",
+    "ImageModel",
+    "LossOutput",
+    "NoiseSchedule",
+    "Objective",
+    "Pairs",
+    "Prediction",
+    "PromptEncoder",
+    "Reward",
+    "Scores",
+    "Text",
+    "expand_like",
+    "max_noise_to_signal",
+    "per_sample",
+]

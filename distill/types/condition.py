@@ -1,0 +1,110 @@
+"""Conditions of images: labels, encoded prompts, and pairs of noise and image."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+from distill.types.schedule import expand_like
+
+
+@dataclasses.dataclass(frozen=True)
+class Text:
+    """Encoded prompts, as tensors by name: `tokens` (b, n, width), `pooled` (b, width), `mask` (b, n), 0 for
+    padding."""
+
+    given: dict[str, Tensor]
+    unconditional: dict[str, Tensor]
+    """One row, (1, ...), that stands for no prompt; a tensor that is absent here is the same without a
+    prompt."""
+    prompts: tuple[str, ...] = ()
+    """The prompts themselves, "" for none, for rewards that read them; empty if no reward does."""
+
+    def __len__(self) -> int:
+        return len(next(iter(self.given.values())))
+
+    @property
+    def device(self) -> torch.device:
+        return next(iter(self.given.values())).device
+
+    def __getitem__(self, rows: slice | Tensor) -> Text:
+        prompts = self.prompts
+        if prompts:
+            prompts = (
+                prompts[rows] if isinstance(rows, slice) else tuple(prompts[row] for row in rows.tolist())
+            )
+        return Text({name: value[rows] for name, value in self.given.items()}, self.unconditional, prompts)
+
+    def to(self, device: torch.device | str) -> Text:
+        given = {name: value.to(device) for name, value in self.given.items()}
+        unconditional = {name: value.to(device) for name, value in self.unconditional.items()}
+        return Text(given, unconditional, self.prompts)
+
+    def drop(self, rows: Bool[Tensor, " b"]) -> Text:
+        """Remove the prompt in these rows."""
+        replaced = {
+            name: torch.where(expand_like(rows, value), value, self.given[name])
+            for name, value in self.unconditional.items()
+        }
+        prompts = self.prompts
+        if prompts:
+            kept = zip(prompts, rows.tolist(), strict=True)
+            prompts = tuple("" if dropped else prompt for prompt, dropped in kept)
+        return Text({**self.given, **replaced}, self.unconditional, prompts)
+
+
+@dataclasses.dataclass(frozen=True)
+class Condition:
+    """The condition of a batch: labels, or encoded prompts, or neither."""
+
+    label: Int64[Tensor, " b"] | None = None
+    """Class indices in [0, label_count); -1, or None for a whole batch, means unconditional."""
+    text: Text | None = None
+
+    def with_unconditional(self) -> Condition:
+        """Return the rows of this condition, followed by as many unconditional rows: both sides of a guided
+        prediction.
+
+        Raises ValueError if there is no condition.
+        """
+        given = self.label if self.text is None else self.text
+        if given is None:
+            raise ValueError("guidance: needs a condition; found none")
+        rows = torch.arange(len(given), device=given.device)
+        twice = self[torch.cat([rows, rows])]
+        return twice.drop(torch.cat([rows < 0, rows >= 0]))
+
+    def drop(self, rows: Bool[Tensor, " b"]) -> Condition:
+        """Make these rows unconditional."""
+        label = None if self.label is None else self.label.masked_fill(rows, -1)
+        return Condition(label, None if self.text is None else self.text.drop(rows))
+
+    def __getitem__(self, rows: slice | Tensor) -> Condition:
+        return Condition(
+            None if self.label is None else self.label[rows], None if self.text is None else self.text[rows]
+        )
+
+    def to(self, device: torch.device | str) -> Condition:
+        return Condition(
+            None if self.label is None else self.label.to(device),
+            None if self.text is None else self.text.to(device),
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Pairs:
+    """Pairs of unit noise z, (b, *image_shape), and the image x, of the same shape, that the teacher's
+    many-step sampler makes of z under `cond`."""
+
+    z: Float[Tensor, "b ..."]
+    cond: Condition
+    x: Float[Tensor, "b ..."]
+
+    def __getitem__(self, rows: slice | Tensor) -> Pairs:
+        return Pairs(self.z[rows], self.cond[rows], self.x[rows])
+
+    def to(self, device: torch.device | str) -> Pairs:
+        return Pairs(self.z.to(device), self.cond.to(device), self.x.to(device))

@@ -1,0 +1,44 @@
+"""Critics of images: discriminators and rewards."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from distill.types.condition import Condition
+
+
+def per_sample(values: Tensor) -> Tensor:
+    """Return values (b,) unchanged, and values (b, n) averaged over positions: (b,)."""
+    return values if values.ndim == 1 else values.flatten(1).mean(1)
+
+
+class Critic(nn.Module):
+    """A discriminator on another network's features: it returns the logit of log p_t/q_t, (b,), or one for
+    each of n positions, (b, n)."""
+
+    reads: str
+    """The network whose features it takes: "teacher" or "fake"."""
+
+    @property
+    def depths(self) -> Sequence[str]:
+        """The depths of the features that it takes."""
+        raise NotImplementedError
+
+
+class Reward(nn.Module):
+    """A score of images: from images (b, c, h, w) in [-1, 1] up to overshoot, and their condition, to (b,),
+    differentiable in the images.
+
+    A reward of text reads `cond.text.prompts`, a reward of labels `cond.label`.
+    """
+
+    def forward(self, images: Tensor, cond: Condition) -> Tensor:
+        raise NotImplementedError
+
+    def describe(self) -> dict[str, Any]:
+        """Return everything that decides a score besides weights, as plain data: sizes, preprocessing,
+        tokenizer. Scores are stored by it."""
+        return {}

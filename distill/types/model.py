@@ -1,0 +1,200 @@
+"""Models of images: denoisers, generators, and the objects that they hold."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from distill.types.condition import Condition
+from distill.types.schedule import NoiseSchedule, max_noise_to_signal
+
+Features = dict[str, Tensor]
+"""A network's hidden activations by the name of their depth, each (b, channels, ...)."""
+
+
+@runtime_checkable
+class ImageCodec(Protocol):
+    """The autoencoder of a latent model: frozen, and shared by the copies of its network."""
+
+    def pixel_shape(self, latent_shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the shape of the images of latents of this shape."""
+        ...
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Encode images in [-1, 1], (b, *pixel_shape), as latents, (b, *latent_shape)."""
+        ...
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Decode latents, (b, *latent_shape), to images in [-1, 1] up to overshoot, (b, *pixel_shape)."""
+        ...
+
+    def components(self) -> dict[str, nn.Module]:
+        """Return its networks by name."""
+        ...
+
+    def components_to_bundle(self) -> dict[str, nn.Module]:
+        """Return those of its networks that an export must carry, since they lie on this machine only."""
+        ...
+
+
+@runtime_checkable
+class PromptEncoder(Protocol):
+    """The text encoders of a text-to-image model: frozen, and shared by the copies of its network."""
+
+    def encode(self, prompts: Sequence[str]) -> Condition:
+        """Encode prompts as a condition, (b,)."""
+        ...
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return the shapes of one encoded prompt by name, without encoding any."""
+        ...
+
+    def sha256(self) -> str:
+        """Hash everything that an encoded prompt depends on besides the prompt."""
+        ...
+
+    def components(self) -> dict[str, nn.Module]:
+        """Return its networks by name."""
+        ...
+
+
+class ImageModel(nn.Module):
+    """Base of denoisers and generators: the space in which they work, (b, *image_shape), and the images that
+    it stands for.
+
+    That space is the images' own unless the model holds a codec; its conditions are labels unless it holds a
+    prompt encoder.
+    """
+
+    image_shape: tuple[int, ...]
+    label_count: int
+    codec: ImageCodec | None = None
+    prompt_encoder: PromptEncoder | None = None
+
+    @property
+    def pixel_shape(self) -> tuple[int, ...]:
+        """Shape of its images."""
+        return self.image_shape if self.codec is None else self.codec.pixel_shape(self.image_shape)
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Bring images in [-1, 1], (b, *pixel_shape), into the model's own space, (b, *image_shape)."""
+        return images if self.codec is None else self.codec.encode(images)
+
+    def decode(self, x0: Tensor) -> Tensor:
+        """Turn the model's output, (b, *image_shape), into images in [-1, 1] up to overshoot, (b,
+        *pixel_shape)."""
+        return x0 if self.codec is None else self.codec.decode(x0)
+
+    def encode_prompts(self, prompts: Sequence[str]) -> Condition:
+        """Encode prompts as a condition. Raises ValueError for a model without a prompt encoder."""
+        if self.prompt_encoder is None:
+            raise ValueError(f"{type(self).__name__} takes no prompts")
+        return self.prompt_encoder.encode(prompts)
+
+    @property
+    def takes_text(self) -> bool:
+        return self.prompt_encoder is not None
+
+    def frozen_components(self) -> dict[str, nn.Module]:
+        """Return the networks of its codec and of its prompt encoder, which its copies share."""
+        codec = {} if self.codec is None else self.codec.components()
+        return codec if self.prompt_encoder is None else {**codec, **self.prompt_encoder.components()}
+
+    def components(self) -> dict[str, Any]:
+        """Return everything besides its own weights that decides its images.
+
+        These are its frozen components, and a pipeline's scheduler, tokenizers and settings.
+        """
+        return dict(self.frozen_components())
+
+
+class EntryPoint(NamedTuple):
+    """The point at which a step of a generator enters a denoiser: alpha times the image so far plus sigma
+    times unit noise, at time t."""
+
+    t: float
+    alpha: float
+    sigma: float
+
+
+class Denoiser(ImageModel):
+    """A network that predicts x_0 from x_t = alpha(t) x_0 + sigma(t) eps: teacher, fake score, and the
+    network in a generator.
+
+    It is called with x_t (b, *image_shape), t (b,) and a condition. With `depths` it also returns its
+    features at these depths.
+    """
+
+    schedule: NoiseSchedule
+
+    def entry_points(self, noise_to_signal: Sequence[float]) -> list[EntryPoint]:
+        """Return the entry points of a generator's steps at these sigma/alpha."""
+        t = self.schedule.t(torch.tensor(noise_to_signal, dtype=torch.float64))
+        return [
+            EntryPoint(*row)
+            for row in torch.stack([t, self.schedule.alpha(t), self.schedule.sigma(t)], 1).tolist()
+        ]
+
+    def student_noise_levels(self, noise_to_signal: float, count: int) -> tuple[float, ...]:
+        """Return sigma/alpha of `count` steps of a generator: the first is given, the others are spaced
+        evenly in the schedule's time."""
+        t = torch.tensor(
+            self.schedule.step_times(self.entry_points([noise_to_signal])[0].t, count)[1:],
+            dtype=torch.float64,
+        )
+        return (noise_to_signal, *(self.schedule.sigma(t) / self.schedule.alpha(t)).tolist())
+
+    def level_range(self) -> tuple[float, float]:
+        """Return the lowest and the highest sigma/alpha above 0 at which a sampler may evaluate it."""
+        return 0.0, max_noise_to_signal(self.schedule)
+
+    def nearest_level(self, noise_to_signal: float) -> float:
+        """Return the sigma/alpha of its training that is nearest to this one: this one itself, for most
+        networks."""
+        return noise_to_signal
+
+    @property
+    def depth_channels(self) -> dict[str, int]:
+        """The depths at which it returns features, by name, and the channels of each."""
+        raise NotImplementedError
+
+    def features(self, x_t: Tensor, t: Tensor, cond: Condition, depths: Sequence[str]) -> Features:
+        """Return the features at these depths, at less cost than a prediction."""
+        raise NotImplementedError
+
+    def target_weight(self, t: Tensor) -> Tensor:
+        """Return the weight of the squared error of x_0, (b,), under which the network's own training target
+        counts equally at every level."""
+        raise NotImplementedError
+
+
+class Prediction(NamedTuple):
+    """Output of one network at x_t: the guided x_0, discriminator logits, (b,) or (b, n), if the
+    discriminator reads this network, and the detached conditional and unconditional predictions of x_0, if
+    both were computed."""
+
+    x0: Float[Tensor, "b ..."]
+    logits: Tensor | None = None
+    conditional: Float[Tensor, "b ..."] | None = None
+    unconditional: Float[Tensor, "b ..."] | None = None
+
+
+class Generator(ImageModel):
+    """A generator: from noise z ~ N(0, I), (b, *noise_shape), and a condition to x_0, with one network
+    evaluation for each noise in z.
+
+    The noises, each of `image_shape`, follow one another along the first axis after the batch. With fewer
+    noises than `evaluations` the generator stops early.
+    """
+
+    evaluations: int = 1
+    """Network evaluations per image."""
+
+    @property
+    def noise_shape(self) -> tuple[int, ...]:
+        """Shape of the noise for one image."""
+        return (self.evaluations * self.image_shape[0], *self.image_shape[1:])
