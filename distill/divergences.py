@@ -13,14 +13,14 @@ import dataclasses
 import math
 import re
 from collections.abc import Callable
-
-import torch
-from torch import Tensor
-from torch.nn import functional as F
+from typing import TYPE_CHECKING
 
 from distill.config.errors import did_you_mean
 
-LogRatioFunction = Callable[[Tensor], Tensor]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    LogRatioFunction = Callable[[Tensor], Tensor]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,10 +97,10 @@ def alpha_divergence(alpha: float) -> Divergence:
 
     def f(u: Tensor) -> Tensor:
         if alpha == 0:
-            return torch.expm1(u) - u
+            return u.expm1() - u
         if alpha == 1:
-            return u.exp() * u - torch.expm1(u)
-        return (torch.expm1(alpha * u) - alpha * torch.expm1(u)) / (alpha * (alpha - 1))
+            return u.exp() * u - u.expm1()
+        return ((alpha * u).expm1() - alpha * u.expm1()) / (alpha * (alpha - 1))
 
     def power(u: Tensor) -> Tensor:
         return (alpha * u).exp()
@@ -115,47 +115,66 @@ def alpha_divergence(alpha: float) -> Divergence:
     )
 
 
+def _zero(u: Tensor) -> Tensor:
+    return u.new_zeros(u.shape)
+
+
+def _one(u: Tensor) -> Tensor:
+    return u.new_ones(u.shape)
+
+
+def _exp(u: Tensor) -> Tensor:
+    return u.exp()
+
+
+def _sigmoid(u: Tensor) -> Tensor:
+    return u.sigmoid()
+
+
+def _softplus(u: Tensor) -> Tensor:
+    from torch.nn.functional import softplus
+
+    return softplus(u)
+
+
+# Methods of tensors only, so that a configuration is read, and `--help` answers, without importing torch.
 # sigmoid(u) = r/(1 + r) and sigmoid(-u) = 1/(1 + r); neither overflows.
 TABLE = {
-    "reverse_kl": Divergence(
-        "reverse_kl", lambda u: -u, torch.ones_like, torch.zeros_like, torch.zeros_like, uses_ratio=False
-    ),
-    "forward_kl": Divergence("forward_kl", lambda u: u.exp() * u, torch.exp, torch.exp, torch.zeros_like),
-    "jeffreys": Divergence(
-        "jeffreys", lambda u: torch.expm1(u) * u, lambda u: 1 + u.exp(), torch.exp, torch.zeros_like
-    ),
+    "reverse_kl": Divergence("reverse_kl", lambda u: -u, _one, _zero, _zero, uses_ratio=False),
+    "forward_kl": Divergence("forward_kl", lambda u: u.exp() * u, _exp, _exp, _zero),
+    "jeffreys": Divergence("jeffreys", lambda u: u.expm1() * u, lambda u: 1 + u.exp(), _exp, _zero),
     "jensen_shannon": Divergence(
         "jensen_shannon",
         # r log r - (r + 1) log((r + 1)/2), regrouped because r (log r - log(r + 1)) loses digits for large r.
-        lambda u: (u.exp() + 1) * math.log(2) - u.exp() * F.softplus(-u) - F.softplus(u),
-        torch.sigmoid,
-        lambda u: torch.sigmoid(u) * torch.sigmoid(-u),
-        lambda u: -2 * torch.sigmoid(u).square() * torch.sigmoid(-u),
+        lambda u: (u.exp() + 1) * math.log(2) - u.exp() * _softplus(-u) - _softplus(u),
+        _sigmoid,
+        lambda u: u.sigmoid() * (-u).sigmoid(),
+        lambda u: -2 * u.sigmoid().square() * (-u).sigmoid(),
     ),
     "softened_reverse_kl": Divergence(
         "softened_reverse_kl",
-        lambda u: (u.exp() + 1) * (F.softplus(-u) - math.log(2)),
-        lambda u: torch.sigmoid(-u),
-        lambda u: -torch.sigmoid(u) * torch.sigmoid(-u),
-        lambda u: 2 * torch.sigmoid(u).square() * torch.sigmoid(-u),
+        lambda u: (u.exp() + 1) * (_softplus(-u) - math.log(2)),
+        lambda u: (-u).sigmoid(),
+        lambda u: -u.sigmoid() * (-u).sigmoid(),
+        lambda u: 2 * u.sigmoid().square() * (-u).sigmoid(),
     ),
     "squared_hellinger": Divergence(
         "squared_hellinger",
-        lambda u: -torch.expm1(u / 2),
+        lambda u: -(u / 2).expm1(),
         lambda u: (u / 2).exp() / 4,
         lambda u: (u / 2).exp() / 8,
         lambda u: -(u / 2).exp() / 16,
     ),
     "pearson_chi2": Divergence(
         "pearson_chi2",
-        lambda u: torch.expm1(u).square(),
+        lambda u: u.expm1().square(),
         lambda u: 2 * (2 * u).exp(),
         lambda u: 4 * (2 * u).exp(),
         lambda u: 4 * (2 * u).exp(),
     ),
     "neyman_chi2": Divergence(
         "neyman_chi2",
-        lambda u: 4 * torch.sinh(u / 2).square(),
+        lambda u: 4 * (u / 2).sinh().square(),
         lambda u: 2 * (-u).exp(),
         lambda u: -2 * (-u).exp(),
         lambda u: 4 * (-u).exp(),
