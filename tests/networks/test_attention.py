@@ -27,9 +27,9 @@ from distill.publishing.export import export_generator
 from distill.students.lora import Student as LoRA
 from distill.teachers.diffusers import Settings
 from distill.training.config import read_config
+from distill.training.distillation.settings import TeacherSamplesSettings
 from distill.training.distillation.teacher_samples import TeacherSamples
 from distill.training.run_folder import open_run_folder, record_run
-from distill.training.distillation.settings import TeacherSamplesSettings
 from distill.types import Condition, Denoiser
 from tests.helpers import tiny_pipelines
 

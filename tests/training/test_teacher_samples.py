@@ -17,9 +17,9 @@ from distill.networks.exact.gaussian_mixture import GaussianMixture
 from distill.networks.folder import checkpoints
 from distill.teachers.gaussian_mixture import Settings
 from distill.training.config import read_config
+from distill.training.distillation.settings import TeacherSamplesSettings
 from distill.training.distillation.teacher_samples import FIRST_SEED, TeacherSamples
 from distill.training.launch import launch
-from distill.training.distillation.settings import TeacherSamplesSettings
 
 COMPONENTS = [{"mean": [0.5, -1.0], "std": 0.4, "label": 0}, {"mean": [-2.0, 1.0], "std": 0.7, "label": 1}]
 
