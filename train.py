@@ -45,7 +45,8 @@ The most used settings, with type and default:
 More help:
   --help TOPIC          the settings under a dotted name, such as generator, terms.reward or teacher.diffusers
   --help all            every setting
-  CONFIG --help [TOPIC] the values of a configuration, and how they differ from the defaults
+  CONFIG --help [TOPIC] the values of a configuration, and how they differ from the defaults;
+                        with a topic, such as all, what they mean
 {{sections}}
 Words: docs/glossary.md. Methods: docs/methods.md. Values of the papers: docs/recipes.md."""
 

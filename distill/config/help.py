@@ -1,5 +1,4 @@
-"""Help on settings by topic, without importing anything heavy. A topic is the dotted name of a setting or of
-a choice."""
+"""Help on settings by topic: the dotted name of a setting or of a choice. It imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -36,8 +35,7 @@ def sections(tasks: Mapping[str, type[Settings]]) -> list[str]:
 
 
 def describe_topic(tasks: Mapping[str, type[Settings]], topic: str) -> str:
-    """Describe the settings under a dotted name, or all of them, of each task. What tasks share stands there
-    once."""
+    """Describe the settings under a dotted name, task by task; those that tasks share appear once."""
     blocks: list[str] = []
     shown: list[Setting | Option] = []
     for task, model in tasks.items():
@@ -58,7 +56,7 @@ def describe_topic(tasks: Mapping[str, type[Settings]], topic: str) -> str:
 
 
 def find(roots: Sequence[Setting], topic: str) -> list[Setting | Option]:
-    """Return what a dotted name means; numbers in it, which count the entries of lists, are passed over."""
+    """Return the settings and choices of a dotted name. Numbers in it, the positions in lists, are ignored."""
     parts = [part for part in topic.split(".") if not part.isdigit()]
     found: Sequence[Setting | Option] = roots
     for depth, part in enumerate(parts):
@@ -68,7 +66,7 @@ def find(roots: Sequence[Setting], topic: str) -> list[Setting | Option]:
 
 
 def topics(entries: Sequence[Setting | Option]) -> Iterator[str]:
-    """The dotted names of settings and choices, and of all below them."""
+    """List the dotted names of settings and choices, and of all below them."""
     for entry in entries:
         yield entry.topic
         if isinstance(entry, Setting):
@@ -78,8 +76,7 @@ def topics(entries: Sequence[Setting | Option]) -> Iterator[str]:
 
 
 def unknown_topic(topic: str, place: str, known: Sequence[str], roots: Sequence[str]) -> UserError:
-    """Make the error for a topic that is not known: it names a setting of that name, or else the nearest
-    topic."""
+    """Make the error for an unknown topic. It names a setting of that name, or else the nearest topic."""
     ending = [name for name in known if name.endswith(f".{topic}")]
     near = ending or difflib.get_close_matches(topic, known, n=1)
     hint = f"; did you mean '{near[0]}'?" if near else did_you_mean(topic, roots)
@@ -87,8 +84,7 @@ def unknown_topic(topic: str, place: str, known: Sequence[str], roots: Sequence[
 
 
 def _describe(entry: Setting | Option, expand: bool) -> Iterator[str]:
-    """The lines of a setting or a choice with all below it; the settings of choices follow where it says
-    `expand`."""
+    """Describe a setting or a choice with all below it. `expand` adds the settings of each choice."""
     if isinstance(entry, Option):
         yield f"    with {entry.flag}.name = {entry.name}:\n{indent(entry.text)}"
     else:
@@ -100,7 +96,8 @@ def _describe(entry: Setting | Option, expand: bool) -> Iterator[str]:
         if expand:
             yield from _describe(option, expand)
         else:
-            yield indent(f"{option.name}: {option.text}")
+            first_paragraph = option.text.partition("\n\n")[0]
+            yield indent(f"{option.name}: {first_paragraph}")
     with_settings = [option for option in options if option.settings]
     if with_settings and not expand:
         yield indent(f"`--help {with_settings[-1].topic}` lists the settings of one of these.")

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from distill.config.help import indent, plain, unknown_topic
+from distill.config.help import ALL, indent, plain, unknown_topic
 from distill.config.setting_tree import REQUIRED, default_of, is_tag, name_of
 from distill.config.settings import Settings
 
@@ -37,9 +37,11 @@ class Value:
 
 
 def describe_values(source: Path, config: Settings, topic: str | None = None) -> str:
-    """Describe the values of a configuration, one a line; those of a topic with their help texts."""
+    """Describe the values of a configuration, one a line; with a topic, also their help texts."""
     values = list(list_values(config))
-    found = [value for value in values if topic is None or value.is_under(topic)]
+    found = values
+    if topic is not None and topic != ALL:
+        found = [value for value in values if value.is_under(topic)]
     if topic is not None and not found:
         names = dict.fromkeys(name for value in values for name in _prefixes(value.topic))
         raise unknown_topic(topic, f"of {source}", list(names), [name for name in names if "." not in name])
@@ -60,25 +62,29 @@ def list_values(
     """List the values of settings and of all nested in them. `defaults` is what the parent has by default."""
     fields = type(settings).model_fields
     for name in sorted(fields, key=lambda name: not is_tag(fields[name])):  # the name of a choice comes first
-        field, value = fields[name], getattr(settings, name)
-        if is_tag(field):
-            default = name_of(defaults) if isinstance(defaults, Settings) else defaults
-        else:
-            default = default_of(type(settings), name, defaults)
-        row = Value(
-            f"{flag}{name}", f"{topic}{name}", value, default, " ".join((field.description or "").split())
-        )
-        entries = value if isinstance(value, tuple) else (value,)
-        if not any(isinstance(entry, Settings) for entry in entries):
-            yield row
-        elif isinstance(value, Settings):
-            if name_of(value) is None and not isinstance(default, Settings):
+        row = _read_value(settings, name, flag, topic, defaults)
+        nested = row.value
+        if isinstance(nested, Settings):
+            if name_of(nested) is None and not isinstance(row.default, Settings):
                 yield row
-            yield from list_values(value, f"{row.flag}.", _topic_of(row.topic, value), default)
-        else:
-            yield row
-            for index, entry in enumerate(entries):
+            yield from list_values(nested, f"{row.flag}.", _topic_of(row.topic, nested), row.default)
+            continue
+        yield row
+        for index, entry in enumerate(nested if isinstance(nested, tuple) else ()):
+            if isinstance(entry, Settings):
                 yield from list_values(entry, f"{row.flag}.{index}.", _topic_of(row.topic, entry))
+
+
+def _read_value(settings: Settings, name: str, flag: str, topic: str, defaults: object) -> Value:
+    field = type(settings).model_fields[name]
+    if not is_tag(field):
+        default = default_of(type(settings), name, defaults)
+    elif isinstance(defaults, Settings):
+        default = name_of(defaults)
+    else:
+        default = defaults
+    text = " ".join((field.description or "").split())
+    return Value(f"{flag}{name}", f"{topic}{name}", getattr(settings, name), default, text)
 
 
 def _topic_of(topic: str, settings: Settings) -> str:

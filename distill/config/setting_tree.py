@@ -34,8 +34,7 @@ class Setting:
 
     @property
     def below(self) -> tuple[Setting | Option, ...]:
-        """What a further part of a dotted name can mean: a nested setting, a choice, or a setting of any
-        choice."""
+        """The entries that a longer dotted name can mean, among them the settings of all choices."""
         of_options = tuple(setting for option in self.options for setting in option.settings)
         return self.settings + self.options + of_options
 
@@ -57,15 +56,14 @@ class Option:
 
     @property
     def below(self) -> tuple[Setting | Option, ...]:
-        """What a further part of a dotted name can mean."""
+        """The entries that a longer dotted name can mean."""
         return self.settings
 
 
 def read_settings(
     model: type[Settings], flag: str = "", topic: str = "", defaults: object = None
 ) -> tuple[Setting, ...]:
-    """Read the fields of a settings class. `defaults` is the instance that its parent takes by default, if
-    there is one."""
+    """Read the fields of a settings class. `defaults` is the instance that its parent has by default."""
     return tuple(
         _read_setting(field, f"{flag}{name}", f"{topic}{name}", default_of(model, name, defaults))
         for name, field in model.model_fields.items()
@@ -97,8 +95,7 @@ def _read_setting(field: FieldInfo, flag: str, topic: str, default: Any) -> Sett
 
 
 def default_of(model: type[Settings], name: str, defaults: object) -> Any:
-    """Return the default of a field: that of `defaults`, if it is an instance of the class, or the class's
-    own."""
+    """Return the default of a field: the value in `defaults`, an instance, or else the class's own."""
     if isinstance(defaults, model):
         return getattr(defaults, name)
     field = model.model_fields[name]
@@ -114,14 +111,13 @@ def is_tag(field: FieldInfo) -> bool:
 
 
 def name_of(settings: Settings) -> str | None:
-    """Return the name by which a configuration chooses these settings, or None where they are no choice."""
+    """Return the name by which a configuration chooses these settings, or None if they are no choice."""
     tag = type(settings).model_fields.get("name")
     return str(settings.name) if tag is not None and is_tag(tag) else None  # type: ignore[attr-defined]
 
 
 def _nested(field: FieldInfo) -> Iterator[tuple[str, type[Settings]]]:
-    """The settings classes that a field may hold, each under the name that chooses it, or "" where there is
-    no choice."""
+    """List the settings classes that a field may hold, each with the name that chooses it, or with ""."""
     choice = _find_choice(field)
     if choice is not None:
         yield from ((name, choice.settings(name)) for name in choice.names)
@@ -140,7 +136,7 @@ def _find_choice(field: FieldInfo) -> Choice | None:
 
 
 def _metadata(annotation: Any) -> Iterator[Any]:
-    """What is annotated to the types inside a union, a tuple or an annotated type."""
+    """List the annotations of the types inside a union, a tuple or an annotated type."""
     if get_origin(annotation) is typing.Annotated:
         yield from annotation.__metadata__
         yield from _metadata(get_args(annotation)[0])
@@ -150,7 +146,7 @@ def _metadata(annotation: Any) -> Iterator[Any]:
 
 
 def _leaves(annotation: Any) -> Iterator[Any]:
-    """The types inside a union, a tuple or an annotated type."""
+    """List the types inside a union, a tuple or an annotated type."""
     if get_origin(annotation) is typing.Annotated:
         yield from _leaves(get_args(annotation)[0])
     elif get_origin(annotation) in (Union, types.UnionType, tuple):

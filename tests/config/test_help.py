@@ -188,6 +188,13 @@ def test_a_configuration_and_a_topic_show_values_with_their_texts(
     )
 
 
+def test_a_configuration_and_all_show_every_value_with_its_text(capsys: pytest.CaptureFixture[str]) -> None:
+    values = answer(capsys, DMD2, "--help").splitlines()
+    with_texts = answer(capsys, DMD2, "--help", "all").splitlines()
+    assert [line for line in with_texts if not line.startswith("        ")] == values
+    assert len(with_texts) > 2 * len(values)
+
+
 @pytest.mark.parametrize("topic", ["terms", "terms.0", "terms.gan", "terms.gan.weight", "terms.weight"])
 def test_a_topic_reaches_into_the_lists_of_a_configuration(
     capsys: pytest.CaptureFixture[str], topic: str
