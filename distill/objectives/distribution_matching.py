@@ -9,9 +9,13 @@ No gradient flows through either network.
 
 from __future__ import annotations
 
-from distill.divergences import Divergence
+from typing import TYPE_CHECKING
+
 from distill.objectives.weighting import Weighting, descent
-from distill.types import LossOutput, Scores
+
+if TYPE_CHECKING:
+    from distill.divergences import Divergence
+    from distill.types import LossOutput, Scores
 
 
 def distribution_matching(scores: Scores, divergence: Divergence, weighting: Weighting = "dmd") -> LossOutput:
@@ -21,6 +25,8 @@ def distribution_matching(scores: Scores, divergence: Divergence, weighting: Wei
     gradient with respect to x_0 is -h (teacher - fake). `dmd` divides it by mean|x_0 - teacher|, which for
     reverse KL is DMD's gradient.
     """
+    from distill.types import LossOutput
+
     difference = (scores.teacher - scores.fake).detach()
     h = divergence.h(scores.log_ratio.detach())
     return LossOutput(

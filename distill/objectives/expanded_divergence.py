@@ -18,10 +18,13 @@ needs no backward pass through a discriminator:
 from __future__ import annotations
 
 import dataclasses
+from typing import TYPE_CHECKING
 
-from distill.divergences import Divergence
 from distill.objectives.weighting import Weighting, dot, sample_weight, unit
-from distill.types import LossOutput, Scores, expand_like
+
+if TYPE_CHECKING:
+    from distill.divergences import Divergence
+    from distill.types import LossOutput, Scores
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +50,8 @@ def expanded_divergence(
 
     Each sample is multiplied by the weight of `weighting`.
     """
+    from distill.types import LossOutput, expand_like
+
     difference = scores.teacher - scores.fake
     delta = unit(scores, weighting) * difference
     conditional = unit(scores, weighting) * (scores.fake - scores.x0)

@@ -10,12 +10,12 @@ of E|delta|^2.
 
 from __future__ import annotations
 
-from typing import Literal, get_args
-
-import torch
+from typing import TYPE_CHECKING, Literal, get_args
 
 from distill.objectives.weighting import Weighting, dot, sample_weight, unit
-from distill.types import LossOutput, Scores
+
+if TYPE_CHECKING:
+    from distill.types import LossOutput, Scores
 
 Distance = Literal["l2", "pseudo_huber"]
 
@@ -31,6 +31,8 @@ def score_matching(
 
     `c` is the constant of the pseudo-Huber distance, in the units of the weighting (by default those of x_0).
     """
+    from distill.types import LossOutput
+
     delta = unit(scores, weighting) * (scores.teacher - scores.fake)
     conditional = unit(scores, weighting) * (scores.fake - scores.x0)
     squared = dot(delta, delta)
@@ -38,7 +40,7 @@ def score_matching(
     if distance == "l2":
         loss = 2 * alignment
     elif distance == "pseudo_huber":
-        loss = alignment / torch.sqrt(squared + c**2)
+        loss = alignment / (squared + c**2).sqrt()
     else:
         raise ValueError(f"distance '{distance}': expected one of {', '.join(get_args(Distance))}")
     return LossOutput(sample_weight(scores, weighting) * loss, {"score_gap": squared.detach()})

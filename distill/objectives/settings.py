@@ -120,8 +120,9 @@ class ScoreMatching(Settings):
     """Distance between the scores. `l2` is the squared distance of SiD; `pseudo_huber` limits the gradient of
     samples with a large difference, as in SIM and Diff-Instruct*."""
     alpha: float = 1.0
-    """Coefficient of SiD's correction. 1 leaves the correction out, as SIM and SiDA do; 1/2 with `l2` is the
-    exact gradient of the Fisher divergence; SiD found 1.2 best."""
+    """SiD's alpha: 1 - alpha is the weight of a second part, which follows the movement of the samples. 1 leaves
+    it out, as SIM and SiDA do; 1/2 with `l2` is the exact gradient of the Fisher divergence; SiD found 1.2
+    best."""
     c: float = Field(0.01, gt=0)
     """Constant of the pseudo-Huber distance, in the units of the weighting, compared with the norm over all
     elements of a sample. A smaller one gives every sample a gradient of the same length; a larger one

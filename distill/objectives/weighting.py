@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
-from distill.types import Scores
+    from distill.types import Scores
 
 Weighting = Literal["score", "prediction", "dmd"]
 """`score` compares the scores, as the mathematics is written. `prediction` compares the predictions of x_0,
