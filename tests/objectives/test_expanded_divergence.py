@@ -101,7 +101,7 @@ def test_gradient_of_images(name: str, alpha_sigma: tuple[float, float]) -> None
 
 @pytest.mark.parametrize("name", NAMES)
 def test_ratio_is_differentiated_through_the_scores(name: str) -> None:
-    """The gradient is autograd's of 2 h(r) delta.e + (h - r h')|delta|^2 with the exact log r in the graph."""
+    """The gradient is that of 2 h(r) delta.e + (h - r h')|delta|^2 with the exact log r in the graph."""
     x0, eps, alpha, sigma = draw(9)
     x0.requires_grad_()
     scores = observe_images(x0, eps, alpha, sigma)

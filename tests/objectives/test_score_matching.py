@@ -125,7 +125,7 @@ def test_samples_agree_with_the_oracle() -> None:
 
 @pytest.mark.parametrize("alpha", [0.5, 1.0, 1.2])
 def test_l2_is_twice_sid(alpha: float) -> None:
-    """Zhou et al. 2024, eq. 23: gap.((teacher - x_0) - alpha gap)/mean|x_0 - teacher|, gap = teacher - fake."""
+    """Zhou et al. 2024, eq. 23: gap.(teacher - x_0 - alpha gap)/mean|x_0 - teacher|, gap = teacher - fake."""
     scores = observe_images(*draw(7))
     gap = scores.teacher - scores.fake
     normaliser = (scores.x0 - scores.teacher).abs().mean(dim=[1, 2, 3])
