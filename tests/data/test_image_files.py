@@ -16,7 +16,6 @@ from PIL import Image
 from distill.config.errors import UserError
 from distill.data.image_files import ImageFiles
 from distill.data.images import decode
-from distill.storage.tensors import save_tensors
 
 
 def png(level: int = 9) -> bytes:
@@ -102,8 +101,3 @@ def test_a_palette_with_transparency_is_its_colours(tmp_path: Path) -> None:
         decode((tmp_path / "a.png").read_bytes()).permute(1, 2, 0),
         torch.from_numpy(np.array(colours.convert("RGB"))),
     )
-
-
-def test_tensors_for_which_there_is_no_room(tmp_path: Path) -> None:
-    with pytest.raises(OSError, match="Is a directory"):
-        save_tensors(tmp_path, {"a": torch.zeros(3)})
