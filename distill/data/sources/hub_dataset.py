@@ -63,7 +63,7 @@ class Settings(DataSettings):
         if chosen is None:
             raise UserError("data.held_out_split: no held-out split is given")
         words: tuple[str, ...] = ()
-        if split == "held_out" and self.label is not None:
+        if split != "train" and self.label is not None:
             words = HubDataset(self._open(self.split), self).words
         return HubDataset(self._open(chosen), self, words)
 

@@ -61,8 +61,8 @@ class FileConstructors:
     """The constructors for one file of `size` bytes, with a limit on the memory that they allocate.
 
     A pickle may refer many times to bytes that it holds once. All copies together may take four times the
-    file's size, which is enough for a good file: protocol 2 writes a storage as text, which is copied to bytes
-    and then to a tensor, and the older format of `torch.save` is read twice.
+    file's size, which is enough for a good file: protocol 2 writes a storage as text, which is copied to
+    bytes and then to a tensor, and the older format of `torch.save` is read twice.
     """
 
     def __init__(self, size: int) -> None:
