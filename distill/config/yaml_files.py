@@ -94,10 +94,10 @@ def dump_yaml(value: Any) -> str:
 
 
 def _reason(error: yaml.YAMLError) -> str:
-    mark = getattr(error, "problem_mark", None)
-    if mark is None:
+    if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
         return " ".join(str(error).split())
+    mark = error.problem_mark
     place = f"line {mark.line + 1}, column {mark.column + 1}"
-    if "'\\t'" in str(error.problem):  # type: ignore[attr-defined]
+    if "'\\t'" in str(error.problem):
         return f"{place}: a tab; expected spaces"
-    return f"{place}: {error.problem}"  # type: ignore[attr-defined]
+    return f"{place}: {error.problem}"

@@ -20,8 +20,8 @@ class Settings(DataSettings):
     name: Literal["image_folder"] = "image_folder"
     path: Path
     """Training images: a folder, a `.zip` (such as EDM's `dataset_tool.py` writes), a `.tar`, or a folder of
-    webdataset's `.tar` files. Labels come from EDM's `dataset.json`, from webdataset's `.cls` files, or from
-    a sub-folder for each class; without any of these there are none."""
+    webdataset's `.tar` files. Labels come from `samples.json` of `sample.py`, EDM's `dataset.json`,
+    webdataset's `.cls` files, or a sub-folder for each class; without any of these there are none."""
     held_out_path: Path | None = None
     """Held-out images in the same form, for the evaluation. null, the default, if there are none."""
     grey: bool = False
