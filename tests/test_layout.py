@@ -1,4 +1,4 @@
-"""The order of the rooms: a room imports only rooms of lower ranks, no files import each other in a circle, no folder overflows."""
+"""A room imports only rooms of lower ranks, no files import each other in a circle, folders stay small."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ RANKS = (
     ("sample",),
     ("train",),
 )
-"""Rooms from the bottom up. Rooms of one rank do not import each other."""
+"""Rooms from the lowest rank up. Rooms of one rank do not import each other."""
 MAX_ENTRIES = 16
-"""Files and rooms in a folder."""
+"""Maximum number of files and rooms in a folder."""
 
 
 def sources() -> list[Path]:
-    """Every source file of the package, of the evaluation and of the two programs."""
+    """Return every source file of the two packages and of the two programs."""
     return [*ROOT.glob("distill/**/*.py"), *ROOT.glob("eval/**/*.py"), ROOT / "sample.py", ROOT / "train.py"]
 
 
@@ -46,7 +46,7 @@ def modules() -> frozenset[str]:
 
 @functools.cache
 def imports(path: Path) -> tuple[str, ...]:
-    """The modules of ours that a file imports, at its top or inside a function."""
+    """Return the project's modules that a file imports, at its top or inside a function."""
     return tuple(sorted(set(_imports(path)) & modules()))
 
 
@@ -61,7 +61,7 @@ def _imports(path: Path) -> Iterator[str]:
 
 
 def room_of(module: str) -> str:
-    """The longest name among the rooms that holds a module."""
+    """Return the innermost room that holds a module."""
     rooms = [room for rank in RANKS for room in rank]
     return max((room for room in rooms if module == room or module.startswith(f"{room}.")), key=len)
 

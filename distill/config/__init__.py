@@ -1,1 +1,1 @@
-"""Settings, configuration files, command lines and messages: it knows nothing of diffusion."""
+"""Settings, configuration files, command lines and error messages. Nothing here knows about diffusion."""

@@ -1,7 +1,8 @@
-"""The configuration of a run: one complete YAML file, checked against the typed settings of `distill.training.settings`.
+"""Overrides from the command line, and messages about a configuration that does not validate.
 
-Overrides from the command line (`--generator.optimizer.lr 2e-4`) are put into the file's mapping before it is checked, so that a file and a
-command line are read by the same rules and answered by the same messages.
+A run's configuration is one complete YAML file, checked against the settings of `distill.training.settings`.
+Overrides (`--generator.optimizer.lr 2e-4`) are written into the file's mapping before it is checked, so a
+file and a command line follow the same rules and produce the same messages.
 """
 
 from __future__ import annotations
@@ -10,36 +11,43 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from distill.config.errors import UserError, did_you_mean
 from distill.config.yaml_files import parse_yaml
 
 MAX_MESSAGE = 1500
-"""Characters of a complaint: names that someone wrote may be of any length."""
+"""Maximum length of a message in characters: names in a file may have any length."""
+TAG_ERRORS = ("union_tag_not_found", "union_tag_invalid")
+"""Pydantic's error types for a wrong or missing name among several choices."""
 
 
 def differences(there: Any, here: Any) -> Iterator[tuple[str, Any, Any]]:
-    """Where two nested mappings differ: the dotted key and both values, None where one has none, in the order of the keys."""
-    ours, theirs = _flat(here), _flat(there)
+    """Yield the dotted key and both values wherever two nested mappings differ, in the order of the keys.
+
+    The value of a mapping that lacks the key is None.
+    """
+    ours = _flatten(here)
+    theirs = _flatten(there)
     for key in sorted({*ours, *theirs}):
         if theirs.get(key) != ours.get(key):
             yield key, theirs.get(key), ours.get(key)
 
 
-def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    if isinstance(value, (dict, list)):
-        items = value.items() if isinstance(value, dict) else enumerate(value)
-        return {
-            key: leaf
-            for name, inner in items
-            for key, leaf in _flat(inner, f"{prefix}.{name}".lstrip(".")).items()
-        }
-    return {prefix: value}
+def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(value, (dict, list)):
+        return {prefix: value}
+    items = value.items() if isinstance(value, dict) else enumerate(value)
+    flat = {}
+    for name, inner in items:
+        flat.update(_flatten(inner, f"{prefix}.{name}".lstrip(".")))
+    return flat
 
 
 def parse_overrides(arguments: Sequence[str]) -> list[tuple[str, Any]]:
-    """`--a.b value` and `--a.b=value` as pairs of a dotted key and a value read as YAML. Raises UserError for anything else."""
-    pairs, rest = [], list(arguments)
+    """Parse `--a.b value` and `--a.b=value` into pairs of a dotted key and a value read as YAML."""
+    pairs = []
+    rest = list(arguments)
     while rest:
         flag = rest.pop(0)
         if not flag.startswith("--"):
@@ -57,7 +65,7 @@ def parse_overrides(arguments: Sequence[str]) -> list[tuple[str, Any]]:
 
 
 def apply_override(content: dict[str, Any], key: str, value: Any) -> None:
-    """Set a dotted key; `terms.0.weight` reaches into lists. Raises UserError where a list has no such entry."""
+    """Set the value of a dotted key; a number in the key is a position in a list, as in `terms.0.weight`."""
     *parents, last = key.replace("-", "_").split(".")
     place: Any = content
     for name in parents:
@@ -80,43 +88,64 @@ def _entry(place: Any, name: str, key: str) -> Any:
 
 
 def describe(error: ValidationError, content: Any) -> str:
-    """The first complaint as one line: key, what was expected, what was found."""
-    first, count = error.errors()[0], error.error_count()
-    place, value = _dotted(first["loc"], content), first.get("input")
-    message = first["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
-    if first["type"] in ("union_tag_not_found", "union_tag_invalid"):
-        choices = first["ctx"].get("expected_tags", "").replace("'", "").split(", ")
-        tag = first["ctx"]["discriminator"].strip("'")
-        place = f"{place}.{tag}".lstrip(".")
-        given = value.get(tag) if isinstance(value, dict) else value
-        message = (
-            f"is {_short(given)}{did_you_mean(str(given), choices)}" if choices != [""] else "is missing"
-        )
-    elif first["type"] == "missing":
-        message = "is missing"
-    elif first["type"] == "literal_error":
-        message += did_you_mean(
-            str(value), str(first["ctx"]["expected"]).replace(" or ", ", ").replace("'", "").split(", ")
-        ).split("; expected")[0]
-    elif first["type"] in ("int_parsing", "int_type", "int_from_float"):
+    """Describe the first error of a failed validation in one line: key, expected form, value found."""
+    first = error.errors()[0]
+    key = _dotted(first["loc"], content)
+    if first["type"] in TAG_ERRORS:
+        key = f"{key}.{_tag(first)}".lstrip(".")
+    message = _describe_one(first)
+    if len(message) >= MAX_MESSAGE:
+        message = f"{message[:MAX_MESSAGE]}..."
+    others = error.error_count() - 1
+    more = f" (and {others} more)" if others else ""
+    return f"{key}: {message}{more}" if key else message + more
+
+
+def _describe_one(error: ErrorDetails) -> str:
+    """Say what one error expected and, unless pydantic's own message does, what it found."""
+    kind = error["type"]
+    value = error.get("input")
+    message = error["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
+    if kind in TAG_ERRORS:
+        return _describe_tag(error)
+    if kind == "missing":
+        return "is missing"
+    if kind == "value_error":
+        return message
+    if kind == "literal_error":
+        options = str(error["ctx"]["expected"]).replace(" or ", ", ").replace("'", "").split(", ")
+        message += did_you_mean(str(value), options).split("; expected")[0]  # pydantic lists the options
+    elif kind in ("int_parsing", "int_type", "int_from_float"):
         message = "expected a whole number, such as 10000 or 1e4"
-    elif first["type"] in ("float_parsing", "float_type"):
+    elif kind in ("float_parsing", "float_type"):
         message = "expected a number, such as 0.0001 or 1e-4"
-    if first["type"] not in ("value_error", "missing", "union_tag_not_found", "union_tag_invalid"):
-        message += f"; found {_short(value)}"
-    more = f" (and {count - 1} more)" if count > 1 else ""
-    message = message if len(message) < MAX_MESSAGE else f"{message[:MAX_MESSAGE]}..."
-    return f"{place}: {message}{more}" if place else message + more
+    return f"{message}; found {_shorten(value)}"
 
 
-def _short(value: Any) -> str:
+def _describe_tag(error: ErrorDetails) -> str:
+    """Say which name was given where one of several was expected."""
+    value = error.get("input")
+    choices = error["ctx"].get("expected_tags", "").replace("'", "").split(", ")
+    if choices == [""]:
+        return "is missing"
+    given = value.get(_tag(error)) if isinstance(value, dict) else value
+    return f"is {_shorten(given)}{did_you_mean(str(given), choices)}"
+
+
+def _tag(error: ErrorDetails) -> str:
+    """Return the key whose value names the choice."""
+    return error["ctx"]["discriminator"].strip("'")
+
+
+def _shorten(value: Any) -> str:
     text = " ".join(repr(value).split())
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _dotted(location: Sequence[str | int], content: Any) -> str:
-    """A pydantic location without the tags of the unions that it passes through."""
-    parts, place = [], content
+    """Join a pydantic location with dots, without the tags of the unions that it passes through."""
+    parts = []
+    place = content
     for part in location:
         if isinstance(place, dict) and part not in place and part in (place.get("name"), place.get("task")):
             continue

@@ -1,4 +1,4 @@
-"""Errors that are the user's to mend: one line, exit code 2, no traceback."""
+"""Errors that end a program with one line instead of a traceback."""
 
 from __future__ import annotations
 
@@ -12,37 +12,45 @@ class UserError(Exception):
 
 
 class TrainingError(Exception):
-    """Training cannot go on: a loss or a gradient is not finite. The message is one line."""
+    """Training cannot go on because a loss or a gradient is not finite. The message is one line."""
 
 
 @contextmanager
 def reading(source: object) -> Iterator[None]:
-    """Around code that reads data of others: what wrong types and missing entries raise becomes a UserError that names the source."""
+    """Turn errors of the block, which reads data that others wrote, into a UserError that names the source.
+
+    It catches the errors that wrong types and missing entries lead to; a lack of memory passes through.
+    """
     try:
         yield
     except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         if is_out_of_memory(error):
             raise
-        reason = (
-            f"has no {error}"
-            if isinstance(error, KeyError)
-            else (str(error).splitlines() or [type(error).__name__])[0]
-        )
-        raise UserError(f"{source}: {reason}") from error
+        raise UserError(f"{source}: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    if isinstance(error, KeyError):
+        return f"has no {error}"
+    lines = str(error).splitlines()
+    return lines[0] if lines else type(error).__name__
 
 
 def did_you_mean(name: str, options: Iterable[str]) -> str:
-    """`; did you mean 'x'?` for the option nearest to `name`, or the list of options where none is near."""
+    """Return `; did you mean 'x'?` for the option nearest to `name`, or list all options if none is near."""
     options = sorted(options)
     near = difflib.get_close_matches(name, options, n=1)
     return f"; did you mean '{near[0]}'?" if near else f"; expected one of: {', '.join(options)}"
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that a device, or the machine, has no more memory. Torch's are known by name: this must not import it."""
-    kinds = {kind.__name__ for kind in type(error).__mro__}
-    if kinds & {"OutOfMemoryError", "MemoryError"}:
+    """Return True if a device or the machine ran out of memory.
+
+    Torch's errors are known by the names of their classes, so that torch need not be imported.
+    """
+    names = {kind.__name__ for kind in type(error).__mro__}
+    if names & {"OutOfMemoryError", "MemoryError"}:
         return True
-    return isinstance(error, RuntimeError) and (
-        "can't allocate memory" in str(error) or "not enough memory" in str(error)
-    )
+    if not isinstance(error, RuntimeError):
+        return False
+    return "can't allocate memory" in str(error) or "not enough memory" in str(error)

@@ -1,6 +1,8 @@
-"""Settings, and packages whose files are choices: `{name: digits, ...}` means the class `Settings` of `distill/data/sources/digits.py`.
+"""Settings, and packages whose files are the choices of a setting.
 
-Files of such a package import heavy things inside functions, so that listing or checking settings stays fast.
+A field typed `choice_of("data.sources")` reads `{name: digits, ...}` into the class `Settings` of
+`distill/data/sources/digits.py`. Files of such a package import heavy libraries inside functions, so that
+listing and checking settings stays fast.
 """
 
 from __future__ import annotations
@@ -25,46 +27,56 @@ class Settings(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _read_as_written(cls, value: Any) -> Any:
+    def _accept_common_forms(cls, value: Any) -> Any:
         if not isinstance(value, dict):
             return value
         for key in value:
             if key not in cls.model_fields:
                 raise ValueError(f"unknown key '{key}'{did_you_mean(str(key), cls.model_fields)}")
-        return {key: as_written(cls.model_fields[key].annotation, entry) for key, entry in value.items()}
+        return {key: convert(cls.model_fields[key].annotation, entry) for key, entry in value.items()}
 
 
-def as_written(kind: Any, value: Any) -> Any:
-    """A value as its field's type takes it, where people write it otherwise.
+def convert(kind: Any, value: Any) -> Any:
+    """Convert a value from the ways in which people write it to the one that the type of its field accepts.
 
-    `~` in a path is the home folder; a number may be a name or a path; one entry stands for a list of one, and a text with commas for a list.
+    `~` in a path becomes the home folder and a number becomes text where a name or a path is expected. Where
+    a list is expected, a single entry becomes a list of one, and a text with commas is split at them. Any
+    other value is returned as it is, for pydantic to check.
     """
     arguments = get_args(kind)
     if get_origin(kind) in (Union, types.UnionType):
         kinds = [argument for argument in arguments if argument is not type(None)]
-        return as_written(kinds[0], value) if len(kinds) == 1 else value
+        return convert(kinds[0], value) if len(kinds) == 1 else value
     if get_origin(kind) is Annotated:
-        return as_written(arguments[0], value)
+        return convert(arguments[0], value)
     if kind in (str, Path):
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
-            return str(value)
-        return os.path.expanduser(value) if isinstance(value, str) and value.startswith("~/") else value
+        return _to_text(value)
     if get_origin(kind) is tuple:
-        entries = value
-        if isinstance(value, str):
-            entries = [parse_entry(entry) for entry in value.split(",")] if value.strip() else []
-        elif isinstance(value, (int, float, dict, BaseModel)):
-            entries = [value]
-        return (
-            [as_written(arguments[0], entry) for entry in entries]
-            if isinstance(entries, (list, tuple))
-            else entries
-        )
+        entries = _to_entries(value)
+        if isinstance(entries, (list, tuple)):
+            return [convert(arguments[0], entry) for entry in entries]
+        return entries
     return value
 
 
-def parse_entry(text: str) -> Any:
-    """An entry of a list that was written with commas: a number, or a text."""
+def _to_text(value: Any) -> Any:
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return str(value)
+    if isinstance(value, str) and value.startswith("~/"):
+        return os.path.expanduser(value)
+    return value
+
+
+def _to_entries(value: Any) -> Any:
+    if isinstance(value, str):
+        return [_parse_entry(entry) for entry in value.split(",")] if value.strip() else []
+    if isinstance(value, (int, float, dict, BaseModel)):
+        return [value]
+    return value
+
+
+def _parse_entry(text: str) -> Any:
+    """Read one entry of a list written with commas as YAML, or as plain text if it is not YAML."""
     try:
         return parse_yaml(text.strip())
     except UserError:
@@ -72,7 +84,10 @@ def parse_entry(text: str) -> Any:
 
 
 class Choice:
-    """Metadata on a field: its value is chosen from the files of a package, each of which defines a settings class named after the `role`."""
+    """Metadata of a field whose value is chosen from the files of a package.
+
+    Each file defines a settings class named after the `role`.
+    """
 
     def __init__(self, package: str, role: str = "Settings") -> None:
         self.package = package
@@ -80,28 +95,30 @@ class Choice:
 
     @property
     def names(self) -> list[str]:
-        """Names that may stand in a configuration: the package's files that define the role. Its sub-packages and private files are no choices."""
+        """The names that a configuration may use: the package's files that define the role.
+
+        Sub-packages and files that begin with an underscore are no choices.
+        """
         package = importlib.import_module(f"distill.{self.package}")
         files = [module.name for module in pkgutil.iter_modules(package.__path__) if not module.ispkg]
-        return sorted(
-            name for name in files if not name.startswith("_") and hasattr(self._module(name), self.role)
-        )
+        public = [name for name in files if not name.startswith("_")]
+        return sorted(name for name in public if hasattr(self._module(name), self.role))
 
     def settings(self, name: str) -> type[Settings]:
         """Return the settings class of one choice."""
         return getattr(self._module(name), self.role)
 
     def resolve(self, value: Any) -> Settings:
-        """Read the settings of one choice from a mapping with its `name`. Raises ValueError for an unknown name."""
+        """Read the settings of one choice from a mapping with its `name`."""
         if isinstance(value, Settings):
             return value
         if not isinstance(value, dict) or not isinstance(value.get("name"), str):
             raise ValueError(f"expected a mapping with a name, one of: {', '.join(self.names)}")
-        if value["name"] not in self.names:
-            raise ValueError(
-                f"'{value['name']}' is not in distill/{self.package.replace('.', '/')}{did_you_mean(value['name'], self.names)}"
-            )
-        return self.settings(value["name"]).model_validate(value)
+        name = value["name"]
+        if name not in self.names:
+            folder = f"distill/{self.package.replace('.', '/')}"
+            raise ValueError(f"'{name}' is not in {folder}{did_you_mean(name, self.names)}")
+        return self.settings(name).model_validate(value)
 
     def _module(self, name: str) -> types.ModuleType:
         return importlib.import_module(f"distill.{self.package}.{name}")

@@ -1,4 +1,4 @@
-"""Text as people save it: UTF-8 with or without a byte-order mark, lines that end as on any system."""
+"""Read text files of any system: UTF-8, with or without a byte-order mark, with any line ending."""
 
 from __future__ import annotations
 
@@ -13,12 +13,17 @@ from typing import Any
 from distill.config.errors import UserError
 
 LINE_END = re.compile("\r\n|\r|\n")
-"""What ends a line. Others that Unicode names (U+2028, NEL, form feed) stand inside texts, JSON strings among them, and end none."""
+"""Line endings of Windows, old Macs and Unix.
+
+The other separators that Unicode names (U+2028, NEL, form feed) may stand inside texts, such as JSON strings,
+and end no line.
+"""
 UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+"""Byte-order marks of UTF-16."""
 
 
 def decode_text(content: bytes, place: str) -> str:
-    """The text of a UTF-8 file, without its byte-order mark. Raises UserError, which begins with `place`, for another encoding."""
+    """Decode UTF-8 and drop its byte-order mark; an error message begins with `place`."""
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -27,13 +32,13 @@ def decode_text(content: bytes, place: str) -> str:
 
 
 def split_lines(text: str) -> list[str]:
-    """The lines of a text without their ends; a line end at the end of the text begins no line."""
+    """Split a text into lines without their endings; an ending that closes the text begins no new line."""
     lines = LINE_END.split(text)
     return lines[:-1] if lines[-1] == "" else lines
 
 
 def read_text(path: Path, place: str) -> str:
-    """A file's text. Raises UserError, which begins with `place`, where it cannot be read or is not UTF-8."""
+    """Read a UTF-8 file; an error message begins with `place`."""
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -42,7 +47,10 @@ def read_text(path: Path, place: str) -> str:
 
 
 def is_text(value: object) -> bool:
-    """Whether a value is text that says something and can be written: half of a pair of code units, as of a cut emoji, cannot."""
+    """Return True for a string that is not blank and can be written as UTF-8.
+
+    A lone surrogate, such as half of an emoji that was cut, cannot be written.
+    """
     if not isinstance(value, str) or not value.strip():
         return False
     try:
@@ -53,7 +61,10 @@ def is_text(value: object) -> bool:
 
 
 def json_lines(text: str, place: str, expected: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The objects of a JSON Lines text, each with its place; blank lines are none. Raises UserError for a line that is no object."""
+    """Yield the objects of a JSON Lines text, each with its place for messages; blank lines are skipped.
+
+    Messages begin with `place` and end with `expected`.
+    """
     for number, line in enumerate(split_lines(text), start=1):
         if not line.strip():
             continue
@@ -67,14 +78,17 @@ def json_lines(text: str, place: str, expected: str) -> Iterator[tuple[str, dict
 
 
 def csv_lines(text: str, place: str, expected: str) -> Iterator[tuple[str, dict[str, str]]]:
-    """The rows of a CSV text with a head, each with its place, by the names of the columns. Raises UserError for a row of other columns."""
+    """Yield the rows of a CSV text by the column names of its first row, each with its place for messages.
+
+    Messages begin with `place` and end with `expected`.
+    """
     reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
     try:
         for row in reader:
+            line = f"{place}, line {reader.line_num}"
             if None in row or None in row.values():
-                raise UserError(
-                    f"{place}, line {reader.line_num}: has not the {len(reader.fieldnames or ())} columns of the first; {expected}"
-                )
-            yield f"{place}, line {reader.line_num}", row
+                columns = len(reader.fieldnames or ())
+                raise UserError(f"{line}: has not the {columns} columns of the first; {expected}")
+            yield line, row
     except csv.Error as error:
         raise UserError(f"{place}, line {reader.line_num}: is not CSV ({error}); {expected}") from error

@@ -1,4 +1,4 @@
-"""Sources of real images, one file each; the file's name is its name in the config."""
+"""Images and prompts as tensors, and the base class of the settings of data sources."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import itertools
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from distill.config.settings import Settings
 
@@ -17,50 +17,22 @@ if TYPE_CHECKING:
     from distill.types import DataSource
 
 
-@dataclasses.dataclass(frozen=True)
-class Captions:
-    """The captions of images, one or more of each. `texts` are all of them, `first` the place of each image's first."""
-
-    of_images: Sequence[tuple[str, ...]]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.texts)
-
-    @functools.cached_property
-    def texts(self) -> list[str]:
-        return [caption for captions in self.of_images for caption in captions]
-
-    @functools.cached_property
-    def first(self) -> list[int]:
-        return [0, *itertools.accumulate(len(captions) for captions in self.of_images)][:-1]
-
-    @functools.cached_property
-    def _counts(self) -> dict[int, int]:
-        return {first: len(captions) for first, captions in zip(self.first, self.of_images, strict=True)}
-
-    def draw(self, first: Int64[Tensor, " b"], u: Float[Tensor, " b"]) -> Int64[Tensor, " b"]:
-        """One caption of each image, whose first is given, by the numbers u, uniform in (0, 1)."""
-        import torch
-
-        counts = torch.tensor([self._counts[place] for place in first.tolist()])
-        return first + (u * counts).long().clamp_max(counts - 1)
-
-
 class DataSettings(Settings):
-    """Settings of a data source. `load` opens one split of it."""
+    """Settings of a source of real images. Each file in `distill/data/sources` defines one source."""
 
     @property
     def has_held_out(self) -> bool:
-        """It can be loaded with the split `held_out`."""
-        return getattr(self, "held_out_path", None) is not None
+        """True if `load("held_out")` works."""
+        return False
 
     def load(self, split: str = "train") -> DataSource:
+        """Open the split `train` or `held_out`."""
         raise TypeError(f"{type(self).__name__} is not a data source")
 
 
 @dataclasses.dataclass(frozen=True)
 class InMemory:
-    """Images (n, c, h, w) float32 in [-1, 1] and int64 labels (n,), or None, held in memory."""
+    """A `DataSource` of images in memory: float32 (n, c, h, w) in [-1, 1], and int64 labels (n,) or None."""
 
     images: Tensor
     labels: Tensor | None
@@ -75,3 +47,41 @@ class InMemory:
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         return self.images[index], 0 if self.labels is None else int(self.labels[index])
+
+
+@dataclasses.dataclass(frozen=True)
+class Captions:
+    """One or more captions of each image."""
+
+    of_images: Sequence[tuple[str, ...]]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.texts)
+
+    @functools.cached_property
+    def texts(self) -> list[str]:
+        """All captions, image by image."""
+        return [caption for captions in self.of_images for caption in captions]
+
+    @functools.cached_property
+    def first(self) -> list[int]:
+        """The position of each image's first caption in `texts`."""
+        return [0, *itertools.accumulate(len(captions) for captions in self.of_images)][:-1]
+
+    @functools.cached_property
+    def _counts(self) -> dict[int, int]:
+        return {first: len(captions) for first, captions in zip(self.first, self.of_images, strict=True)}
+
+    def draw(self, first: Int64[Tensor, " b"], u: Float[Tensor, " b"]) -> Int64[Tensor, " b"]:
+        """Choose a caption of each image by the position of its first and a number u, uniform in (0, 1)."""
+        import torch
+
+        counts = torch.tensor([self._counts[position] for position in first.tolist()])
+        return first + (u * counts).long().clamp_max(counts - 1)
+
+
+@runtime_checkable
+class Captioned(Protocol):
+    """A `DataSource` whose label of an image is the position of its first caption."""
+
+    captions: Captions

@@ -1,6 +1,7 @@
-"""Files by their names, wherever they lie: in a folder, in a `.zip`, in a `.tar`, or in a folder of `.tar` files such as webdataset's shards.
+"""Read files by name, alike from a folder, a `.zip`, a `.tar`, or a folder of `.tar` files such as
+webdataset's.
 
-Of files of one name in an archive the last counts, as archivers have it.
+If an archive holds several files of one name, the last counts, as in archivers.
 """
 
 from __future__ import annotations
@@ -9,19 +10,36 @@ import contextlib
 import os
 import tarfile
 import tokenize
+import weakref
 import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from distill.config.errors import UserError
+from distill.config.text_files import decode_text
+
+UNREADABLE = (
+    OSError,
+    ValueError,
+    KeyError,
+    EOFError,
+    RuntimeError,
+    NotImplementedError,
+    zipfile.BadZipFile,
+    zlib.error,
+    tarfile.TarError,
+)
+"""Errors of reading a file in a broken, cut or encrypted archive."""
+UNREADABLE_ARRAYS = (*UNREADABLE, MemoryError, SyntaxError, tokenize.TokenError)
+"""Errors of `numpy.load` on a broken file."""
 
 
 @runtime_checkable
 class Files(Protocol):
-    """Names of files, each with what changes when its content does; and their content."""
+    """Open files by name. A file's stamp is a text that changes when its content does."""
 
     def stamps(self) -> dict[str, str]: ...
     def read(self, name: str) -> bytes: ...
@@ -29,17 +47,17 @@ class Files(Protocol):
 
 @contextmanager
 def open_files(path: Path) -> Iterator[Files]:
-    """The files in a folder or an archive. Raises UserError where it is neither, or cannot be read."""
+    """Open the files in a folder or an archive."""
     try:
         if path.is_dir():
-            tapes = sorted(path.glob("*.tar"))
-            with _open_tapes(tapes) if tapes else contextlib.nullcontext(Folder(path)) as files:
+            shards = sorted(path.glob("*.tar"))
+            with _open_shards(shards) if shards else contextlib.nullcontext(Folder(path)) as files:
                 yield files
         elif zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
                 yield Zip(archive)
         else:
-            with _open_tapes([path]) as files:
+            with _open_shards([path]) as files:
                 yield files
     except zipfile.BadZipFile as error:
         raise UserError(f"{path}: is a broken .zip ({error})") from error
@@ -54,19 +72,19 @@ def open_files(path: Path) -> Iterator[Files]:
 
 
 @contextmanager
-def _open_tapes(paths: list[Path]) -> Iterator[Files]:
+def _open_shards(paths: list[Path]) -> Iterator[Files]:
     with contextlib.ExitStack() as stack:
         yield TarShards({path: stack.enter_context(tarfile.open(path)) for path in paths})
 
 
 class Folder:
-    """The files of a folder and of those in it, of links to folders too."""
+    """The files in a folder and in those below it. Links to folders are followed."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def stamps(self) -> dict[str, str]:
-        """Size and time of change. Raises UserError where a folder cannot be read."""
+        """Return each file's size and time of change by its name."""
         try:
             return {file.relative_to(self.path).as_posix(): _stamp(file) for file in _walk(self.path)}
         except OSError as error:
@@ -77,7 +95,7 @@ class Folder:
 
 
 class Zip:
-    """The files of a `.zip`; of the names that Windows wrote, backslashes separate folders."""
+    """The files in a `.zip`. Backslashes in names, which Windows writes, separate folders."""
 
     def __init__(self, archive: zipfile.ZipFile) -> None:
         self.archive = archive
@@ -88,7 +106,7 @@ class Zip:
         }
 
     def stamps(self) -> dict[str, str]:
-        """Size and check sum."""
+        """Return each file's size and checksum by its name."""
         return {name: f"{entry.file_size} {entry.CRC}" for name, entry in self.entries.items()}
 
     def read(self, name: str) -> bytes:
@@ -96,61 +114,88 @@ class Zip:
 
 
 class TarShards:
-    """One `.tar` or more; of more, a name begins with the archive's and a colon."""
+    """The files in one or more `.tar` files. If there are several, a name begins with `ARCHIVE:`."""
 
-    def __init__(self, tapes: dict[Path, tarfile.TarFile]) -> None:
-        self.members = {
-            f"{path.name}:" * (len(tapes) > 1) + plain_name(entry.name): (path, tape, entry)
-            for path, tape in tapes.items()
-            for entry in tape.getmembers()
-            if entry.isfile()
-        }
+    def __init__(self, shards: dict[Path, tarfile.TarFile]) -> None:
+        self.members: dict[str, tuple[Path, tarfile.TarFile, tarfile.TarInfo]] = {}
+        for path, shard in shards.items():
+            prefix = f"{path.name}:" if len(shards) > 1 else ""
+            for entry in shard.getmembers():
+                if entry.isfile():
+                    self.members[prefix + plain_name(entry.name)] = (path, shard, entry)
 
     def stamps(self) -> dict[str, str]:
-        """Place and size, and the archive's size and time of change."""
+        """Return each file's offset and size, and its archive's size and time of change, by its name."""
         return {
             name: f"{entry.offset_data} {entry.size} {_stamp(path)}"
             for name, (path, _, entry) in self.members.items()
         }
 
     def read(self, name: str) -> bytes:
-        _, tape, entry = self.members[name]
-        handle = tape.extractfile(entry)
+        _, shard, entry = self.members[name]
+        handle = shard.extractfile(entry)
         return b"" if handle is None else handle.read()
 
 
+class NamedFiles:
+    """The files in a folder or an archive, which each process opens for itself when it first reads one."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._opened: tuple[int, Files] | None = None
+        self.names = frozenset(self._files().stamps())
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.names
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_opened": None}
+
+    def read(self, name: str, complaint: str = "cannot be read") -> bytes:
+        """Return a file's content; a message about a file that cannot be read contains `complaint`."""
+        return read_member(self._files(), name, self.path, complaint)
+
+    def read_text(self, name: str) -> str:
+        """Return the text of a UTF-8 file."""
+        return decode_text(self.read(name), str(self.path / name))
+
+    def find_above(self, folder: str, name: str) -> str | None:
+        """Return the outermost of a folder and those above it that holds a file of this name, or None.
+
+        Folders are written as names begin: `photos/2024/`, or nothing for the outermost.
+        """
+        parent = ""
+        for part in folder.split("/"):
+            if f"{parent}{name}" in self.names:
+                return parent
+            parent = f"{parent}{part}/"
+        return None
+
+    def _files(self) -> Files:
+        process = os.getpid()
+        if self._opened is None or self._opened[0] != process:  # a forked process must not share a handle
+            stack = contextlib.ExitStack()
+            self._opened = process, stack.enter_context(open_files(self.path))
+            weakref.finalize(self, stack.close)
+        return self._opened[1]
+
+
 def plain_name(name: str) -> str:
-    """A file's name as archives and lists of files have it, with slashes and without a leading `./`."""
+    """Return a file's name in an archive or a list with slashes and without a leading `./`."""
     return name.replace("\\", "/").removeprefix("./")
 
 
-UNREADABLE = (
-    OSError,
-    ValueError,
-    KeyError,
-    EOFError,
-    RuntimeError,
-    NotImplementedError,
-    zipfile.BadZipFile,
-    zlib.error,
-    tarfile.TarError,
-)
-"""What reading a member of a broken, cut or encrypted archive raises."""
-UNREADABLE_ARRAYS = (*UNREADABLE, MemoryError, SyntaxError, tokenize.TokenError)
-"""What `numpy.load` raises of a broken file."""
-
-
 def read_member(files: Files, name: str, path: Path, complaint: str = "cannot be read") -> bytes:
-    """The content of a file. Raises UserError, with this complaint, where it, or the archive that it is in, is broken or encrypted."""
+    """Return a file's content; a message about a broken or encrypted file contains `complaint`."""
     try:
         return files.read(name)
     except UNREADABLE as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(f"{path / name}: {complaint} ({reason})") from error
+        reason = error.strerror if isinstance(error, OSError) else None
+        raise UserError(f"{path / name}: {complaint} ({reason or error})") from error
 
 
 def _walk(folder: Path, above: frozenset[Path] = frozenset()) -> Iterator[Path]:
-    """All files below a folder; a link that leads back to a folder on the way to it is not followed."""
+    """Yield all files below a folder, without following links back to a folder on the way."""
     real = folder.resolve()
     if real in above:
         return
@@ -163,6 +208,6 @@ def _walk(folder: Path, above: frozenset[Path] = frozenset()) -> Iterator[Path]:
 
 
 def _stamp(file: Path) -> str:
-    """Of a link to nowhere, what the link itself is: who wants its content is told that it has none."""
+    """Return a file's size and time of change; those of the link itself for a link to nowhere."""
     stat = file.stat() if file.exists() else file.lstat()
     return f"{stat.st_size} {stat.st_mtime_ns}"

@@ -1,4 +1,4 @@
-"""Prompts as conditions, by number: encoded when they are drawn, and kept on disk under the hash of all that they depend on."""
+"""Encode prompts when they are drawn, and cache them on disk under a hash of all that they depend on."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ from distill.storage.tensors import load_sealed_tensors, save_tensors
 from distill.types import Condition, PromptEncoder, Text
 
 Encode = Callable[[Sequence[str]], Condition]
-"""Prompts -> their condition, (b,)."""
+"""Function of b prompts that returns their condition, (b,)."""
 
 
 class EncodedPrompts:
-    """The conditions of prompts by their numbers, on the CPU.
+    """The conditions of prompts by their positions in the list, on the CPU.
 
-    Each prompt is encoded by itself, so that its condition depends on neither the batch nor the cache. `encoder` identifies what encodes: a cached
-    prompt serves whoever has the same. `dropout` is the share of a training's samples that are to see none.
+    Each prompt is encoded alone, so that its condition depends on neither the batch nor the cache. `encoder`
+    identifies the text encoder; runs with the same encoder can share a cache. `dropout` is the share of
+    training samples that get no prompt.
     """
 
     def __init__(
@@ -35,13 +36,11 @@ class EncodedPrompts:
         cache: Path | None = None,
         dropout: float = 0.0,
     ) -> None:
-        self.prompts, self.encode, self.encoder, self.cache, self.dropout = (
-            prompts,
-            encode,
-            encoder,
-            cache,
-            dropout,
-        )
+        self.prompts = prompts
+        self.encode = encode
+        self.encoder = encoder
+        self.cache = cache
+        self.dropout = dropout
 
     @classmethod
     def by(
@@ -58,18 +57,18 @@ class EncodedPrompts:
         return len(self.prompts)
 
     def __call__(self, rows: Int64[Tensor, " b"]) -> Condition:
-        """The conditions of the prompts of these numbers. Raises UserError where the cache cannot be read or written."""
+        """Return the conditions of the prompts at these positions."""
         drawn = [self.prompts[row] for row in rows.tolist()]
         texts = {prompt: self._read(prompt) for prompt in dict.fromkeys(drawn)}
         given = {name: torch.cat([texts[prompt][name] for prompt in drawn]) for name in texts[drawn[0]]}
-        return Condition(text=Text(given, self._none, tuple(drawn)))
+        return Condition(text=Text(given, self._unconditional, tuple(drawn)))
 
     def balanced(self, count: int) -> Condition:
-        """Prompt i % len for sample i."""
+        """Return the conditions of `count` samples that take the prompts in turn."""
         return self(torch.arange(count) % len(self))
 
     @functools.cached_property
-    def _none(self) -> dict[str, Tensor]:
+    def _unconditional(self) -> dict[str, Tensor]:
         return self._encode("").unconditional
 
     def _read(self, prompt: str) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""Images as files and grids: the one place where [-1, 1] becomes bytes."""
+"""Decode image files, convert between [-1, 1] and bytes, and write grids. No other file converts to bytes."""
 
 from __future__ import annotations
 
@@ -11,79 +11,86 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from distill.config.errors import UserError
 from distill.storage.files import new_file
 
 LOSSY = {"JPEG": "JPEG", "MPO": "JPEG", "JPEG2000": "JPEG 2000", "AVIF": "AVIF", "GIF": "GIF"}
-"""Pillow's formats whose compression, or whose 256 colours, change pixels or may, and their names."""
+"""Pillow's formats whose compression or limit of 256 colours may change pixels, and their names."""
 GREY = {"1", "L", "LA", "La"}
+"""Pillow's modes of one channel, with or without transparency."""
 DEEP = {"I", "F", "I;16", "I;16B", "I;16L", "I;16N"}
-"""Pillow's modes of one channel, and of more than a byte for each."""
+"""Pillow's modes of more than a byte a channel."""
 SIXTEEN_BITS = re.compile(r";16[BLN]")
-"""In what Pillow calls the pixels of a file that it has not decoded yet."""
+"""Part of Pillow's name for the 16-bit pixels of a file that is not decoded yet."""
+
+UNDECODABLE = (OSError, SyntaxError, EOFError, struct.error, OverflowError, Image.DecompressionBombError)
+"""Errors of Pillow on a broken file. It raises SyntaxError for broken chunks of a PNG."""
 
 
 def decode(content: bytes, mode: str | None = None, upright: bool = True) -> UInt8[Tensor, "c h w"]:
-    """An image file's pixels, in Pillow's `mode`, or of one channel where the file is grey and else of three.
-
-    Raises ValueError where it is no image, or of more than a byte for each channel.
-    """
+    """Decode an image file; see `pixels_of`. A file that is no such image raises ValueError."""
     try:
         with Image.open(io.BytesIO(content)) as image:
             return pixels_of(image, mode, upright)
     except UnidentifiedImageError as error:
         raise ValueError("of no kind that Pillow knows") from error
-    except (
-        OSError,
-        SyntaxError,
-        EOFError,
-        struct.error,
-        OverflowError,
-        Image.DecompressionBombError,
-    ) as error:  # the second is what Pillow says of broken chunks of a PNG
+    except UNDECODABLE as error:
         raise ValueError(str(error)) from error
 
 
 def pixels_of(image: Image.Image, mode: str | None = None, upright: bool = True) -> UInt8[Tensor, "c h w"]:
-    """The pixels of an opened image, of one channel where it is grey and else of three, or in Pillow's `mode`.
+    """Return the pixels of an opened image in Pillow's `mode`; by default `L` if it is grey, else `RGB`.
 
-    They are turned as the image's EXIF orientation says unless `upright` is false. Of a moving image the first frame counts; transparency is left
-    out. Raises ValueError where a channel has more than a byte.
+    The image is turned by its EXIF orientation unless `upright` is false. Only the first frame of an
+    animation is read, and transparency is dropped. An image with more than a byte a channel raises
+    ValueError.
     """
     if _is_deep(image):
         more = "" if image.mode in DEEP else ", of more than 8"
         raise ValueError(f"mode {image.mode}{more}; expected 8 bits a channel")
     turned = ImageOps.exif_transpose(image) if upright else image
-    turned.info.pop("transparency", None)  # it is left out, and Pillow would warn of a palette that has it
+    turned.info.pop("transparency", None)  # Pillow would warn about a transparent palette
     pixels = np.asarray(turned.convert(mode or ("L" if image.mode in GREY else "RGB")))
     return torch.from_numpy(pixels.reshape(*pixels.shape[:2], -1).copy()).permute(2, 0, 1)
 
 
 def _is_deep(image: Image.Image) -> bool:
-    """Whether a channel has more than a byte; of colours only the file tells, before it is decoded, after which the upper byte of each is left."""
-    parts = [(tile[0], tile[3]) for tile in getattr(image, "tile", ())]
-    scaled = any(
-        kind == "ppm" and isinstance(how, tuple) and isinstance(how[-1], int) and how[-1] > 255
-        for kind, how in parts
-    )
-    return image.mode in DEEP or scaled or any(SIXTEEN_BITS.search(str(how)) for _, how in parts)
+    """Return True if a channel has more than a byte.
+
+    Pillow decodes colours of 16 bits to their upper bytes, so that only the undecoded file tells.
+    """
+    if image.mode in DEEP:
+        return True
+    tiles = image.tile if isinstance(image, ImageFile.ImageFile) else []
+    return any(_is_deep_tile(tile[0], tile[3]) for tile in tiles)
+
+
+def _is_deep_tile(decoder: str, arguments: object) -> bool:
+    if SIXTEEN_BITS.search(str(arguments)):
+        return True
+    if decoder != "ppm" or not isinstance(arguments, tuple):
+        return False
+    maximum = arguments[-1]  # the value of full brightness in a PPM file
+    return isinstance(maximum, int) and maximum > 255
 
 
 def check_images(images: Tensor, origin: str) -> None:
-    """Raises UserError, naming `origin`, where a value of an image is not finite: a byte could not tell, and shows it black."""
+    """Check that all values of images are finite, since a byte would show others as black."""
     broken = ~images.isfinite().flatten(1).all(1)
     if broken.any():
+        count = f"{int(broken.sum())} of {len(images)} images"
         first = int(broken.int().argmax())
-        raise UserError(
-            f"{origin}: {int(broken.sum())} of {len(images)} images have values that are not finite, first image {first}"
-        )
+        raise UserError(f"{origin}: {count} have values that are not finite, first image {first}")
 
 
 def lossy_format(content: bytes) -> str | None:
-    """The name of the compression that changed an image file's pixels; None of a lossless file, or of one that Pillow cannot open."""
+    """Return the name of the compression that changed a file's pixels.
+
+    Return None for a lossless file and for one that Pillow cannot open.
+    """
     try:
         with Image.open(io.BytesIO(content)) as image:
             if image.format == "WEBP":
@@ -96,32 +103,36 @@ def lossy_format(content: bytes) -> str | None:
 
 
 def _chunks(content: bytes) -> list[bytes]:
-    """The names of the chunks of a RIFF file."""
-    names, place = [], 12
-    while place + 8 <= len(content):
-        names.append(content[place : place + 4])
-        length = int.from_bytes(content[place + 4 : place + 8], "little")
-        place += 8 + length + length % 2
+    """Return the names of the chunks of a RIFF file."""
+    names = []
+    start = 12
+    while start + 8 <= len(content):
+        names.append(content[start : start + 4])
+        length = int.from_bytes(content[start + 4 : start + 8], "little")
+        start += 8 + length + length % 2
     return names
 
 
 def to_levels(images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-    """The level 0..255 nearest to each value of [-1, 1]: (x * 127.5 + 128) clipped and truncated, as EDM does. What is no number stays none."""
+    """Round values in [-1, 1] to levels 0..255: (x * 127.5 + 128) clipped and truncated, as in EDM.
+
+    NaN stays NaN.
+    """
     return (images * 127.5 + 128).clip(0, 255).floor()
 
 
 def to_bytes(images: Float[Tensor, "b c h w"]) -> UInt8[Tensor, "b c h w"]:
-    """Quantise [-1, 1] to 0..255, rounding to the nearest level."""
+    """Quantise values in [-1, 1] to bytes, rounding to the nearest level."""
     return to_levels(images).to(torch.uint8)
 
 
 def from_bytes(pixels: UInt8[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-    """The centre of each level in [-1, 1]: inverse of `to_bytes` up to quantisation."""
+    """Return the centre of each level in [-1, 1], the inverse of `to_bytes` up to quantisation."""
     return pixels.float() / 127.5 - 1
 
 
 def to_pil(pixels: UInt8[Tensor, "c h w"]) -> Image.Image:
-    """One image of one or three channels as a PIL image."""
+    """Convert an image of one or three channels to a PIL image."""
     array = pixels.permute(1, 2, 0).contiguous().numpy()
     return Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array)
 
@@ -129,7 +140,11 @@ def to_pil(pixels: UInt8[Tensor, "c h w"]) -> Image.Image:
 def make_grid(
     pixels: UInt8[Tensor, "b c h w"], columns: int | None = None, scale: int = 1, gap: int = 1
 ) -> Image.Image:
-    """Lay images out row by row, `scale` times enlarged without smoothing, `gap` white pixels (before scaling) between them."""
+    """Lay images out row by row with `gap` white pixels between them, then enlarge all by `scale`,
+    unsmoothed.
+
+    The default number of columns makes the grid as square as possible.
+    """
     count, channels, height, width = pixels.shape
     columns = columns or math.ceil(math.sqrt(count))
     rows = math.ceil(count / columns)
@@ -144,12 +159,14 @@ def make_grid(
 
 
 def preview_count(image_shape: tuple[int, ...]) -> int:
-    """Samples that a picture shows at a glance: points more than images, and those the fewer the larger they are."""
-    return max(4, min(100, 2**22 // (image_shape[1] * image_shape[2]))) if len(image_shape) == 3 else 2000
+    """Return how many samples a preview shows: 2000 points, or 4 to 100 images, fewer if they are large."""
+    if len(image_shape) != 3:
+        return 2000
+    return max(4, min(100, 2**22 // (image_shape[1] * image_shape[2])))
 
 
 def save_samples_picture(samples: Float[Tensor, "b ..."], path: Path, columns: int | None = None) -> None:
-    """Write samples as a picture to look at: images as a grid, vectors as points of their first two elements."""
+    """Write a preview of samples: images as a grid, vectors as points of their first two elements."""
     if samples.ndim == 4:
         save_grid(to_bytes(samples), path, columns)
     else:
@@ -158,17 +175,18 @@ def save_samples_picture(samples: Float[Tensor, "b ..."], path: Path, columns: i
 
 
 def scatter(points: Float[Tensor, "n d"], reach: float = 6.0, size: int = 512) -> Image.Image:
-    """Points in [-reach, reach]^2, darker where there are more; a vector of one element is drawn on the line y = 0."""
-    first, second = (
-        points[:, 0].double().numpy(),
-        (points[:, 1] if points.shape[1] > 1 else torch.zeros(len(points))).double().numpy(),
-    )
-    counts, _, _ = np.histogram2d(-second, first, bins=size // 2, range=[[-reach, reach]] * 2)
+    """Draw points in [-reach, reach]^2, darker where there are more.
+
+    Vectors of one element are drawn on the line y = 0.
+    """
+    x = points[:, 0].double().numpy()
+    y = points[:, 1].double().numpy() if points.shape[1] > 1 else np.zeros(len(points))
+    counts, _, _ = np.histogram2d(-y, x, bins=size // 2, range=[[-reach, reach]] * 2)
     shade = (255 * np.exp(-1.5 * counts)).astype(np.uint8)
     return Image.fromarray(shade.repeat(2, 0).repeat(2, 1))
 
 
 def save_grid(pixels: UInt8[Tensor, "b c h w"], path: Path, columns: int | None = None) -> None:
-    """Write a grid as PNG, small images enlarged so that a face of at least 32 pixels is seen."""
+    """Write a grid as PNG; images of up to 16 pixels are enlarged by a whole factor to at most 32."""
     with new_file(path) as partial:
         make_grid(pixels, columns, scale=max(1, 32 // pixels.shape[-1])).save(partial, format="PNG")

@@ -17,7 +17,7 @@ from distill.config.command_line import MAX_NUMBER
 from distill.config.config_file import describe as describe_error
 from distill.config.errors import UserError
 from distill.data.encoded_prompts import EncodedPrompts
-from distill.data.image_files import INDEX
+from distill.data.image_labels import INDEX
 from distill.data.images import check_images, save_grid, to_bytes, to_pil
 from distill.data.prompts import text_file
 from distill.diffusion.samplers import Heun

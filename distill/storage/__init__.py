@@ -1,1 +1,1 @@
-"""Files that are whole or absent, tensors on disk, and pickles that are read without running them."""
+"""Files written whole or not at all, tensors on disk, and pickles read without running their code."""

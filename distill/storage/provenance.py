@@ -1,4 +1,4 @@
-"""The versions, the commit and the machine that a result was made with."""
+"""Look up the versions, the commit and the machine that a result was made with."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 def version(package: str) -> str:
-    """The version of a package as it was installed; `not installed` where nothing was, as in a checkout that is run as it lies."""
+    """Return the installed version of a package, or `not installed`, as in a checkout that runs in place."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
@@ -18,7 +18,7 @@ def version(package: str) -> str:
 
 
 def machine() -> str:
-    """What this machine is, in words: device if there is one, system, architecture, cores."""
+    """Describe this machine in words: CUDA device if there is one, system, architecture, cores."""
     import torch
 
     device = f"{torch.cuda.get_device_name()}, " if torch.cuda.is_available() else ""
@@ -26,7 +26,7 @@ def machine() -> str:
 
 
 def commit() -> str | None:
-    """The commit of the source tree, with `+` where files differ from it; None outside a checkout."""
+    """Return the commit of the source tree, with `+` if tracked files differ; None outside a checkout."""
     try:
         head = _git("rev-parse", "--short", "HEAD")
         is_changed = bool(_git("status", "--porcelain", "--untracked-files=no"))

@@ -1,10 +1,10 @@
-"""Tensors as safetensors files, checked against their networks and hashed."""
+"""Save tensors as safetensors files, load them, check them against their networks, and hash them."""
 
 from __future__ import annotations
 
 import errno
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +13,15 @@ from distill.config.errors import UserError
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+SEAL = "tensors_sha256"
+"""Key of the hash in the metadata of a sealed file."""
+
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], sealed: bool = False) -> None:
-    """Write tensors as safetensors, `sealed` with their hash. Raises OSError where the disk is full or the like."""
+    """Write tensors as safetensors; a `sealed` file carries their hash.
+
+    A full disk and the like raise OSError.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
@@ -27,7 +33,7 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], sealed: bool = False) -
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
-    """Read safetensors. Raises UserError where the file is missing or broken."""
+    """Read the tensors in a safetensors file."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -39,24 +45,10 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
         raise UserError(f"{path}: is broken or no safetensors file ({error})") from error
 
 
-SEAL = "tensors_sha256"
-
-
-def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
-    """Hash of tensors on the CPU, with their names, types and shapes."""
-    import torch
-
-    digest = hashlib.sha256()
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
-
-
 def load_sealed_tensors(path: Path) -> dict[str, Tensor]:
-    """Read what `save_tensors` sealed. Raises UserError where the file is missing or broken, or holds other tensors than were written.
+    """Read a file that `save_tensors` sealed and check its hash.
 
-    Files that were written before there were seals are read as they are.
+    Older files, which have no seal, are read without the check.
     """
     from safetensors import safe_open
 
@@ -69,7 +61,7 @@ def load_sealed_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def read_weights(path: Path) -> Any:
-    """A state dict that torch wrote, of which nothing is executed. Raises UserError where it is missing or something else."""
+    """Read a state dict that torch wrote, without running any code in it."""
     import pickle
 
     import torch
@@ -83,14 +75,14 @@ def read_weights(path: Path) -> Any:
 
 
 def load_weights(network: nn.Module, path: Path) -> None:
-    """Load a network's weights from safetensors. Raises UserError, naming the first difference, where they are another network's."""
+    """Load a network's weights from a safetensors file."""
     tensors = load_tensors(path)
     check_weights(network, tensors, path)
     network.load_state_dict(tensors)
 
 
 def check_weights(network: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
-    """Raises UserError, naming the file and the first difference, where these are another network's weights."""
+    """Check that tensors have the names and shapes of a network's weights; `path` is named in messages."""
     expected = network.state_dict()
     for name, tensor in expected.items():
         found = tuple(tensors[name].shape) if name in tensors else "nothing"
@@ -105,21 +97,30 @@ def check_weights(network: nn.Module, tensors: dict[str, Tensor], path: Path) ->
             )
 
 
+def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
+    """Hash tensors on the CPU with their names, types and shapes, in the order of their names."""
+    return _sha256(sorted(tensors.items()))
+
+
 def weights_sha256(network: nn.Module) -> str:
-    """Hash of a network's weights and buffers, with their names, types and shapes."""
+    """Hash a network's weights and buffers with their names, types and shapes, in the network's order."""
+    return _sha256(network.state_dict().items())
+
+
+def _sha256(tensors: Iterable[tuple[str, Tensor]]) -> str:
     import torch
 
     digest = hashlib.sha256()
-    for name, tensor in network.state_dict().items():
+    for name, tensor in tensors:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
 def file_sha256(path: Path) -> str:
-    """Hash of a file's content."""
+    """Hash a file's content."""
+    digest = hashlib.sha256()
     with path.open("rb") as handle:
-        digest = hashlib.sha256()
         while block := handle.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()

@@ -8,7 +8,7 @@ import json
 from accelerate import Accelerator
 
 from distill.config.errors import TrainingError, UserError, is_out_of_memory
-from distill.storage.files import remove_unfinished
+from distill.storage.unfinished import remove_unfinished
 from distill.training.distillation.task import Distillation
 from distill.training.logging import Clock, cut_lines
 from distill.training.memory_shortage import describe_shortage

@@ -17,7 +17,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from distill.config.errors import UserError, reading
-from distill.data.image_files import INDEX, ImageFiles
+from distill.data.image_files import ImageFiles
+from distill.data.image_labels import INDEX
 from distill.data.images import lossy_format, to_pil
 from distill.data.natural_order import natural_key, parts_of
 from distill.storage.files import new_file, read_mapping, write_json

@@ -1,4 +1,4 @@
-"""Configurations: what is read, and the one line that answers what cannot be."""
+"""Reading configurations, and the one-line messages about those that cannot be read."""
 
 from pathlib import Path
 
@@ -29,16 +29,8 @@ def file(tmp_path: Path) -> Path:
 
 
 def test_an_override_is_read_as_yaml_would_be(file: Path) -> None:
-    config = read_config(
-        file,
-        [
-            "--generator.optimizer.lr",
-            "3e-4",
-            "--fake.updates=5",
-            "--generator.noise_levels",
-            "{name: karras, stop: 0.8}",
-        ],
-    )
+    overrides = ["--generator.optimizer.lr", "3e-4", "--fake.updates=5"]
+    config = read_config(file, [*overrides, "--generator.noise_levels", "{name: karras, stop: 0.8}"])
     assert isinstance(config, DistillRun)
     assert config.generator.optimizer.lr == 3e-4
     assert config.fake.updates == 5
@@ -46,15 +38,8 @@ def test_an_override_is_read_as_yaml_would_be(file: Path) -> None:
 
 
 def test_a_resolved_configuration_reads_back_as_itself(file: Path, tmp_path: Path) -> None:
-    overrides = [
-        "--terms",
-        "[{name: gan, weight: 0.1}]",
-        "--discriminator.reads",
-        "fake",
-        "--ratio.bins",
-        "4",
-    ]
-    config = read_config(file, overrides)
+    terms = ["--terms", "[{name: gan, weight: 0.1}]"]
+    config = read_config(file, [*terms, "--discriminator.reads", "fake", "--ratio.bins", "4"])
     again = tmp_path / "again.yaml"
     again.write_text(to_yaml(config))
     assert read_config(again) == config
@@ -108,7 +93,8 @@ def test_a_resolved_configuration_reads_back_as_itself(file: Path, tmp_path: Pat
         ),
         (
             ["--teacher_samples", "{path: x, count: 9}"],
-            "teacher_samples: are used by nothing; expected discriminator.real: teacher, or a regression term",
+            "teacher_samples: are used by nothing; "
+            "expected discriminator.real: teacher, or a regression term",
         ),
         (
             [
@@ -200,10 +186,10 @@ def test_a_run_that_cannot_be_continued_leaves_no_folder_and_names_its_damaged_f
     file: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    with pytest.raises(
-        UserError,
-        match=r"^resume: no is no checkpoint; expected auto, never, or a folder such as checkpoints/step-00001000$",
-    ):
+    message = (
+        "resume: no is no checkpoint; expected auto, never, or a folder such as checkpoints/step-00001000"
+    )
+    with pytest.raises(UserError, match=f"^{message}$"):
         open_run_folder(read_config(file, ["--run_dir", str(run), "--resume", "no"]))
     assert not run.exists()
     config = read_config(file, ["--run_dir", str(run)])

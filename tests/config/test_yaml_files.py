@@ -1,4 +1,4 @@
-"""Configurations as people write them are understood, or answered in one line."""
+"""YAML in the forms that people write: each is read as meant, or refused in one line."""
 
 from pathlib import Path
 
@@ -41,7 +41,7 @@ def test_a_scalar_is_what_it_looks_like(text: str, value: object) -> None:
 @pytest.mark.parametrize(
     "value", ["no", "1e3", "010", "~", "true", "x: y", "1:30", "2026-01-01", 1e-05, 3, None, True, "é\n"]
 )
-def test_what_is_written_is_read_as_it_was_by_us_and_by_pyyaml(value: object) -> None:
+def test_written_yaml_reads_back_unchanged_here_and_in_pyyaml(value: object) -> None:
     assert (
         parse_yaml(dump_yaml({"x": [value]})) == yaml.safe_load(dump_yaml({"x": [value]})) == {"x": [value]}
     )
@@ -60,7 +60,7 @@ def test_what_is_written_is_read_as_it_was_by_us_and_by_pyyaml(value: object) ->
         ("a: !!python/object/apply:os.system [ls]", "could not determine a constructor"),
     ],
 )
-def test_what_is_no_configuration_is_one_line(text: str, message: str) -> None:
+def test_invalid_yaml_is_refused_in_one_line(text: str, message: str) -> None:
     with pytest.raises(UserError) as error:
         parse_yaml(text)
     assert message in str(error.value)
@@ -118,14 +118,14 @@ def test_a_setting_is_understood_as_people_write_it(
         ),
     ],
 )
-def test_what_cannot_be_meant_is_answered(tmp_path: Path, override: str, message: str) -> None:
+def test_a_value_that_no_setting_takes_is_refused(tmp_path: Path, override: str, message: str) -> None:
     (tmp_path / "run.yaml").write_text(BASE)
     with pytest.raises(UserError) as error:
         read_config(tmp_path / "run.yaml", override.split())
     assert message in str(error.value)
 
 
-def test_a_run_that_was_recorded_is_read_back_as_it_was(tmp_path: Path) -> None:
+def test_a_recorded_run_reads_back_unchanged(tmp_path: Path) -> None:
     (tmp_path / "run.yaml").write_text(BASE)
     config = read_config(tmp_path / "run.yaml", ["--run_dir", '"1e5"'])
     (tmp_path / "again.yaml").write_text(to_yaml(config))

@@ -1,28 +1,17 @@
-"""Image files as they are found: links, what other programs leave beside them, archives of whole folders, and broken content."""
+"""Folders and archives of images: links, files of other programs, odd names, and unreadable images."""
 
 from __future__ import annotations
 
-import io
 import os
 import tarfile
 import zipfile
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
-from PIL import Image
 
 from distill.config.errors import UserError
 from distill.data.image_files import ImageFiles
-from distill.data.images import decode
-from distill.storage.tensors import save_tensors
-
-
-def png(level: int = 9) -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", (3, 2), (level, 20, 30)).save(buffer, "PNG")
-    return buffer.getvalue()
+from tests.helpers.image_files import png, write_files, write_shards
 
 
 def save(path: Path, content: bytes = b"") -> Path:
@@ -49,7 +38,7 @@ def test_a_link_to_nowhere_is_an_image_that_cannot_be_read(tmp_path: Path) -> No
         files.pixels(0)
 
 
-def test_what_other_programs_put_beside_images_is_left_out(tmp_path: Path) -> None:
+def test_files_that_other_programs_put_beside_images_are_skipped(tmp_path: Path) -> None:
     for name in ("cat/a.png", "cat/._a.png", ".ipynb_checkpoints/a.png", "__MACOSX/cat/._a.png", "dog/b.PNG"):
         save(tmp_path / "images" / name)
     (tmp_path / "images" / "cat" / "folder.png").mkdir()
@@ -76,34 +65,22 @@ def test_the_archive_of_a_whole_folder(tmp_path: Path) -> None:
 def test_names_that_are_no_text(tmp_path: Path) -> None:
     path = os.fsencode(tmp_path) + b"/bad\xff.png"
     with open(path, "wb") as handle:
-        handle.write(png())
+        handle.write(png(size=(3, 2)))
     files = ImageFiles(tmp_path)
     assert os.fsencode(files.stamp(0)).startswith(b"bad\xff.png ")
     assert files.pixels(0).shape == (3, 2, 3)
 
 
-def test_broken_content_is_a_value_error() -> None:
-    start, data = png()[:33], png()[41:46]
-    garbled = (
-        start + b"\0\0\0\5IDAT" + data + bytes(4) + b"\0\0\0\5\x84\x17\xdd\t" + bytes(20)
-    )  # Pillow says SyntaxError of a chunk that has no name
-    for content in (garbled, png()[:50], b"", b"GIF89a"):
-        with pytest.raises(ValueError, match=r"broken PNG|truncated|of no kind"):
-            decode(content)
+@pytest.mark.parametrize("kind", ["heic", "cr3", "ico"])
+def test_an_image_that_cannot_be_read_is_not_skipped_silently(tmp_path: Path, kind: str) -> None:
+    write_files(tmp_path, {"a.png": png(), f"b.{kind}": b"x"})
+    message = rf"b.{kind}: is of a kind that cannot be read; expected it as PNG, or elsewhere"
+    with pytest.raises(UserError, match=message):
+        ImageFiles(tmp_path)
 
 
-def test_a_palette_with_transparency_is_its_colours(tmp_path: Path) -> None:
-    random = np.random.default_rng(0)
-    colours = Image.fromarray(random.integers(0, 256, (6, 5, 3), dtype=np.uint8)).convert(
-        "P", palette=Image.Palette.ADAPTIVE
-    )
-    colours.save(tmp_path / "a.png", transparency=bytes(range(30)))
-    assert torch.equal(
-        decode((tmp_path / "a.png").read_bytes()).permute(1, 2, 0),
-        torch.from_numpy(np.array(colours.convert("RGB"))),
-    )
-
-
-def test_tensors_for_which_there_is_no_room(tmp_path: Path) -> None:
-    with pytest.raises(OSError, match="Is a directory"):
-        save_tensors(tmp_path, {"a": torch.zeros(3)})
+def test_an_image_beside_archives_is_not_skipped_silently(tmp_path: Path) -> None:
+    write_files(write_shards(tmp_path, {"old.tar": ["a.png"]}), {"0.png": png()})
+    message = r"0.png: lies beside .tar files; expected images in archives or beside them, not both$"
+    with pytest.raises(UserError, match=message):
+        ImageFiles(tmp_path)

@@ -1,42 +1,61 @@
-"""Prompts: the files that they come from, and their conditions, cached by content."""
+"""Reading prompts from text, JSON Lines, Parquet and webdataset's files."""
 
 from __future__ import annotations
 
 import io
 import json
-import pickle
 import tarfile
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-import torch
-from PIL import Image
 
 from distill.config.errors import UserError
-from distill.data.encoded_prompts import EncodedPrompts
-from distill.data.prompts import captions, jsonl, text_file, webdataset
+from distill.data.prompts import jsonl, text_file, webdataset
 from distill.data.prompts.parquet import Settings as read_parquet
-from distill.data.sources.captioned_folder import CaptionedFolder
-from distill.training.batches import Batches
-from distill.types import Condition, Text
+from eval.prompt_sets import read_prompt_set
+from tests.helpers.image_files import write_files
+
+LINES = {
+    "a byte-order mark": (b"\xef\xbb\xbfa cat\na dog\n", ["a cat", "a dog"]),
+    "Windows": (b"a cat\r\na dog\r\n", ["a cat", "a dog"]),
+    "old Macs": (b"a cat\ra dog", ["a cat", "a dog"]),
+    "blank lines": (b"\n a cat\n\n \na dog\n\n", ["a cat", "a dog"]),
+    "separators inside a line": ("a\u2028b\nc\x85d\ne\x0cf\n".encode(), ["a\u2028b", "c\x85d", "e\x0cf"]),
+}
 
 
-class Encoder:
-    """A prompt's tokens are its length; counts its calls."""
+@pytest.mark.parametrize(("content", "expected"), LINES.values(), ids=LINES)
+def test_training_and_evaluation_read_the_same_prompts(
+    tmp_path: Path, content: bytes, expected: list[str]
+) -> None:
+    write_files(tmp_path, {"prompts.txt": content})
+    assert text_file.Settings(path=tmp_path / "prompts.txt").load() == expected
+    assert read_prompt_set(str(tmp_path / "prompts.txt")).texts == expected
+    objects = "\n".join(json.dumps({"text": prompt}, ensure_ascii=False) for prompt in expected)
+    write_files(tmp_path, {"prompts.jsonl": b"\xef\xbb\xbf" + objects.encode() + b"\n\n"})
+    assert jsonl.Settings(path=tmp_path / "prompts.jsonl").load() == expected
+    assert read_prompt_set(str(tmp_path / "prompts.jsonl")).texts == expected
 
-    def __init__(self) -> None:
-        self.asked: list[str] = []
 
-    def __call__(self, prompts: Sequence[str]) -> Condition:
-        self.asked += prompts
-        lengths = torch.tensor([float(len(prompt)) for prompt in prompts])[:, None]
-        return Condition(
-            text=Text(
-                {"tokens": lengths, "ids": torch.full_like(lengths, 7.0)},
-                {"tokens": torch.full((1, 1), -1.0)},
-            )
-        )
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [("a cat".encode("utf-16"), "is UTF-16"), ("é".encode("latin-1"), r"is not UTF-8 \(byte 0\)")],
+)
+def test_training_and_evaluation_refuse_another_encoding(tmp_path: Path, content: bytes, reason: str) -> None:
+    write_files(tmp_path, {"prompts.txt": content})
+    with pytest.raises(UserError, match=f"{reason}; expected it saved as UTF-8"):
+        text_file.Settings(path=tmp_path / "prompts.txt").load()
+    with pytest.raises(UserError, match=f"{reason}; expected it saved as UTF-8"):
+        read_prompt_set(str(tmp_path / "prompts.txt"))
+
+
+@pytest.mark.parametrize(
+    "line", ['{"text": null}', '{"text": ["a", "b"]}', '{"text": " "}', '{"txet": "a"}', "[1]", "{"]
+)
+def test_a_line_without_a_prompt_is_named(tmp_path: Path, line: str) -> None:
+    write_files(tmp_path, {"prompts.jsonl": f'{{"text": "a cat"}}\n{line}\n'})
+    with pytest.raises(UserError, match=r"prompts.jsonl, line 2: "):
+        jsonl.Settings(path=tmp_path / "prompts.jsonl").load()
 
 
 def test_text_and_jsonl(tmp_path: Path) -> None:
@@ -84,21 +103,21 @@ def test_parquet(tmp_path: Path) -> None:
         read_parquet(path=tmp_path / "empty.parquet").load()
 
 
-def write_tape(path: Path, members: dict[str, str | bytes]) -> None:
+def write_shard(path: Path, members: dict[str, str | bytes]) -> None:
     path.parent.mkdir(exist_ok=True)
-    with tarfile.open(path, "w") as tape:
+    with tarfile.open(path, "w") as archive:
         for name, content in members.items():
             data = content.encode() if isinstance(content, str) else content
             entry = tarfile.TarInfo(name)
             entry.size = len(data)
-            tape.addfile(entry, io.BytesIO(data))
+            archive.addfile(entry, io.BytesIO(data))
 
 
 def test_webdataset(tmp_path: Path) -> None:
-    """Text files or an entry of JSON files, in one shard or several; what else is in them is not looked at."""
+    """Prompts are in text files or in JSON files, in one shard or several; other files are ignored."""
     entry = json.dumps({"caption": "a cät", "width": 3}, ensure_ascii=False)
-    write_tape(tmp_path / "shards" / "b.tar", {"0.txt": "a house\n"})
-    write_tape(
+    write_shard(tmp_path / "shards" / "b.tar", {"0.txt": "a house\n"})
+    write_shard(
         tmp_path / "shards" / "a.tar",
         {"1.txt": " two dogs ", "1.jpg": b"\xff", "0.txt": "a cat", "2.txt": "\n", "0.json": entry},
     )
@@ -123,105 +142,21 @@ def test_webdataset(tmp_path: Path) -> None:
         ({"0.txt": b"\xff"}, None, r"x.tar, 0.txt: is not UTF-8 \(byte 0\); expected it saved as UTF-8$"),
     ],
 )
-def test_webdataset_without_prompts(
+def test_a_shard_without_prompts_is_refused(
     tmp_path: Path, members: dict[str, str | bytes], key: str | None, message: str
 ) -> None:
-    write_tape(tmp_path / "x.tar", members)
+    write_shard(tmp_path / "x.tar", members)
     with pytest.raises(UserError, match=f"^prompts.path: .*{message}"):
         webdataset.Settings(path=tmp_path / "x.tar", key=key).load()
 
 
-def test_what_is_no_webdataset(tmp_path: Path) -> None:
+def test_a_path_without_shards_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("a cat")
-    with pytest.raises(
-        UserError, match=r"^prompts.path: .* holds no .tar; expected a folder of webdataset's shards$"
-    ):
+    message = "holds no .tar; expected a folder of webdataset's shards"
+    with pytest.raises(UserError, match=rf"^prompts.path: .* {message}$"):
         webdataset.Settings(path=tmp_path).load()
     with pytest.raises(UserError, match=r"a.txt: is neither a folder nor a .zip nor a .tar$"):
         webdataset.Settings(path=tmp_path / "a.txt").load()
-    with pytest.raises(
-        UserError,
-        match=r"nowhere: cannot be read \(No such file or directory\); expected a folder, a .zip or a .tar$",
-    ):
+    message = r"cannot be read \(No such file or directory\); expected a folder, a .zip or a .tar"
+    with pytest.raises(UserError, match=f"nowhere: {message}$"):
         webdataset.Settings(path=tmp_path / "nowhere").load()
-
-
-def test_captioned_folder(tmp_path: Path) -> None:
-    image = Image.new("RGB", (40, 20), (0, 0, 0))
-    image.paste((255, 0, 0), (10, 0, 30, 20))
-    image.save(tmp_path / "x.png")
-    with pytest.raises(
-        UserError, match=r"x.png: has no caption; expected x.txt beside it, or metadata.jsonl"
-    ):
-        CaptionedFolder(tmp_path, 8)
-    (tmp_path / "x.txt").write_text("a square\n")
-    folder = CaptionedFolder(tmp_path, 8)
-    assert (len(folder), folder.image_shape, captions.Settings().load(folder)) == (1, (3, 8, 8), ["a square"])
-    pixels, row = folder[0]
-    assert row == 0
-    torch.testing.assert_close(pixels, torch.tensor([1.0, -1.0, -1.0])[:, None, None].expand(3, 8, 8))
-    (tmp_path / "metadata.jsonl").write_text(json.dumps({"file_name": "x.png", "text": "red"}))
-    assert CaptionedFolder(tmp_path, 8).captions.texts == ["red"]
-    (tmp_path / "metadata.jsonl").write_text(json.dumps({"file_name": "y.png", "text": "red"}))
-    with pytest.raises(UserError, match=r"metadata.jsonl, line 1: .*y.png is not there"):
-        CaptionedFolder(tmp_path, 8)
-
-
-def test_captions_of_webdataset_are_those_of_the_folder(tmp_path: Path) -> None:
-    (tmp_path / "folder").mkdir()
-    (tmp_path / "shards").mkdir()
-    for number in range(5):
-        Image.new("RGB", (12, 10), (50 * number, 0, 0)).save(tmp_path / "folder" / f"{number}.png")
-        (tmp_path / "folder" / f"{number}.txt").write_text(f"number {number}")
-    for shard, numbers in {"a.tar": (0, 1, 2), "b.tar": (3, 4)}.items():
-        with tarfile.open(tmp_path / "shards" / shard, "w") as tape:
-            for number in numbers:
-                for ending in ("png", "txt"):
-                    tape.add(tmp_path / "folder" / f"{number}.{ending}", f"{number}.{ending}")
-    folder, shards = (CaptionedFolder(tmp_path / name, 8) for name in ("folder", "shards"))
-    assert shards.captions.texts == folder.captions.texts == [f"number {number}" for number in range(5)]
-    assert all(torch.equal(shards[row][0], folder[row][0]) for row in range(5))
-    again = pickle.loads(pickle.dumps(shards))  # as a worker of another process gets it
-    assert torch.equal(again[4][0], folder[4][0])
-
-
-def test_each_prompt_is_encoded_once_for_each_encoder(tmp_path: Path) -> None:
-    encoder = Encoder()
-    prompts = EncodedPrompts(["a", "bcd"], encoder, "first", tmp_path)
-    for _ in range(2):
-        text = prompts(torch.tensor([1, 0, 1])).text
-        assert text is not None
-        assert text.given["tokens"].flatten().tolist() == [3.0, 1.0, 3.0]
-    assert encoder.asked == ["bcd", "a", ""]
-    EncodedPrompts(["bcd"], encoder, "first", tmp_path)(torch.tensor([0]))
-    assert encoder.asked == ["bcd", "a", "", ""]  # what stands for no prompt is not in the cache
-    EncodedPrompts(["bcd"], encoder, "second", tmp_path)(torch.tensor([0]))
-    assert encoder.asked[4:] == ["bcd", ""]
-    assert len(list(tmp_path.rglob("*.safetensors"))) == 3
-
-
-def test_text_is_taken_apart_and_doubled() -> None:
-    cond = Encoder()(["a", "bcd", "ef"])
-    text = cond[torch.tensor([2, 1])].with_unconditional().text
-    assert text is not None
-    assert text.given["tokens"].flatten().tolist() == [2.0, 3.0, -1.0, -1.0]
-    assert text.given["ids"].flatten().tolist() == [7.0] * 4  # sizes hold without a prompt too
-    some = cond.drop(torch.tensor([False, True, False])).text
-    assert some is not None
-    assert some.given["tokens"].flatten().tolist() == [1.0, -1.0, 2.0]
-    assert cond.to("meta").text.device == torch.device("meta")
-
-
-def test_prompts_are_dropped_by_the_step_alone() -> None:
-    prompts = EncodedPrompts(["a", "bcd"], Encoder(), dropout=0.5)
-
-    def tokens(process: int = 0, processes: int = 1) -> list[list[float]]:
-        share = {"process": process, "processes": processes, "prompts": prompts}
-        stream = Batches((2,), 0, None, 32, 0, torch.device("cpu"), **share).starting_at(3)
-        return [next(stream).cond.text.given["tokens"].flatten().tolist() for _ in range(2)]
-
-    whole = tokens()
-    assert whole == tokens()
-    assert {value for batch in whole for value in batch} == {-1.0, 1.0, 3.0}
-    assert 20 <= sum(batch.count(-1.0) for batch in whole) <= 44
-    assert [one + two for one, two in zip(tokens(0, 2), tokens(1, 2), strict=True)] == whole

@@ -1,4 +1,4 @@
-"""A teacher of random weights, also where an untrained network has zeros, saved as a user would have one."""
+"""A teacher with random weights, also in layers that start at zero, saved as a user would have it."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from distill.networks.unet import UNet, UNetConfig
 
 
 def save_random_teacher(folder: Path, **sizes: int | float | tuple[int, ...]) -> UNet:
-    """Write a small network for the digits into a new folder; returns it in evaluation mode."""
+    """Write a small network for the digits into a new folder and return it in evaluation mode."""
     torch.manual_seed(0)
     network = UNet(UNetConfig(8, 1, 10, width=8, blocks=1, **sizes)).eval()
     for parameter in network.parameters():

@@ -1,4 +1,4 @@
-"""Weights and inputs that follow from names alone, so that an oracle file needs to hold outputs only."""
+"""Weights and inputs that depend on their names alone, so that an oracle file needs to hold only outputs."""
 
 import math
 import zlib
@@ -9,14 +9,17 @@ from torch import Tensor
 
 
 def normal(name: str, shape: tuple[int, ...]) -> Tensor:
-    """Standard normal numbers that are the same wherever the name and the shape are."""
-    return torch.from_numpy(
-        np.asarray(np.random.default_rng(zlib.crc32(name.encode())).standard_normal(shape), dtype=np.float32)
-    )
+    """Return standard normal numbers that depend on the name and the shape alone."""
+    random = np.random.default_rng(zlib.crc32(name.encode()))
+    return torch.from_numpy(np.asarray(random.standard_normal(shape), dtype=np.float32))
 
 
 def seeded_weights(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A state of the same names and shapes: matrices of unit gain, norms and gains about one, frequencies as wide as they are at the start."""
+    """Return a state dict of the same names and shapes.
+
+    Matrices have unit gain, norms and gains are about one, and frequencies are as wide as those of a new
+    network.
+    """
     return {
         name: value if name.endswith("resample_filter") else _seeded(name, tuple(value.shape))
         for name, value in state.items()
@@ -29,6 +32,5 @@ def _seeded(name: str, shape: tuple[int, ...]) -> Tensor:
         return 6 * values
     if len(shape) > 1:
         return values / math.sqrt(math.prod(shape[1:]))
-    return 0.1 * values + (
-        1.0 if ("norm" in name and name.endswith("weight")) or name.endswith("gain") else 0.0
-    )
+    is_gain = ("norm" in name and name.endswith("weight")) or name.endswith("gain")
+    return 0.1 * values + (1.0 if is_gain else 0.0)

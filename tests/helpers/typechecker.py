@@ -1,4 +1,4 @@
-"""beartype as Python's own rules have it: an int may stand where a float is asked for."""
+"""A beartype check that accepts an int for a float, as Python's typing rules do (PEP 484)."""
 
 from beartype import BeartypeConf, beartype
 

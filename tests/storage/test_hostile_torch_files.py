@@ -1,4 +1,4 @@
-"""Files of `torch.save` that would do harm, or that are broken: each is refused in one line, nothing in it runs, and it takes no more memory."""
+"""Harmful or broken files of `torch.save` are refused in one line, run no code and take little memory."""
 
 from __future__ import annotations
 
@@ -16,10 +16,9 @@ import torch
 from distill.config.errors import UserError
 from distill.networks.edm.published import read_network
 from distill.storage.pickles.reader import read_pickle
+from tests.helpers.hostile_pickles import broken, denied
 
-BROKEN = "is broken or no network pickle"
-WRONG_SIZE = f"{BROKEN} (a storage is not of the size that it says)"
-DOES = "which no network pickle does"
+WRONG_SIZE = broken("a storage is not of the size that it says")
 VALUE = {"weight": torch.arange(4.0), "bias": torch.arange(2)}
 
 
@@ -30,17 +29,16 @@ def saved(value: object, old: bool = False) -> bytes:
 
 
 def files() -> dict[str, bytes]:
-    """The files in an archive of `torch.save`."""
+    """Return the files in an archive of `torch.save` by name."""
     with zipfile.ZipFile(io.BytesIO(saved(VALUE))) as archive:
         return {name.removeprefix("archive/"): archive.read(name) for name in archive.namelist()}
 
 
-def zipped(compression: int = zipfile.ZIP_STORED, **changed: bytes | None) -> bytes:
-    """An archive of `torch.save` with some of its files replaced, or left out; "/" is "__" in their names, and "." is "_dot_"."""
+def zipped(changed: dict[str, bytes | None], compression: int = zipfile.ZIP_STORED) -> bytes:
+    """Make an archive of `torch.save` with some files replaced, or left out if their content is None."""
     buffer = io.BytesIO()
-    replaced = {name.replace("__", "/").replace("_dot_", "."): content for name, content in changed.items()}
     with zipfile.ZipFile(buffer, "w", compression) as archive:
-        for name, content in {**files(), **replaced}.items():
+        for name, content in {**files(), **changed}.items():
             if content is not None:
                 archive.writestr(f"archive/{name}", content)
     return buffer.getvalue()
@@ -54,51 +52,51 @@ class Code:
 PICKLE = files()["data.pkl"]
 ZIPS: dict[str, tuple[Callable[[], bytes], str]] = {
     "no pickle": (
-        lambda: zipped(data_dot_pkl=None),
-        f"is a zip archive without one data.pkl, as torch.save writes it, {DOES}",
+        lambda: zipped({"data.pkl": None}),
+        denied("is a zip archive without one data.pkl, as torch.save writes it"),
     ),
     "code in the pickle": (
-        lambda: zipped(data_dot_pkl=pickle.dumps(Code(), 2)),
-        f"asks for __builtin__.exec, {DOES}",
+        lambda: zipped({"data.pkl": pickle.dumps(Code(), 2)}),
+        denied("asks for __builtin__.exec"),
     ),
-    "code in a storage": (lambda: zipped(data__0=pickle.dumps(Code(), 2)[:16]), ""),
+    "code in a storage": (lambda: zipped({"data/0": pickle.dumps(Code(), 2)[:16]}), ""),
     "numbers of another machine": (
-        lambda: zipped(byteorder=b"big"),
-        f"has numbers that are not little-endian, {DOES}",
+        lambda: zipped({"byteorder": b"big"}),
+        denied("has numbers that are not little-endian"),
     ),
-    "compressed numbers": (lambda: zipped(zipfile.ZIP_DEFLATED), f"has compressed numbers, {DOES}"),
-    "a storage that is not there": (lambda: zipped(data__0=None), f"{BROKEN} (it has no data/0)"),
-    "a storage that is shorter": (lambda: zipped(data__0=bytes(12)), WRONG_SIZE),
-    "a storage that is longer": (lambda: zipped(data__0=bytes(20)), WRONG_SIZE),
+    "compressed numbers": (lambda: zipped({}, zipfile.ZIP_DEFLATED), denied("has compressed numbers")),
+    "a storage that is not there": (lambda: zipped({"data/0": None}), broken("it has no data/0")),
+    "a storage that is shorter": (lambda: zipped({"data/0": bytes(12)}), WRONG_SIZE),
+    "a storage that is longer": (lambda: zipped({"data/0": bytes(20)}), WRONG_SIZE),
     "a storage of another type": (
-        lambda: zipped(data_dot_pkl=PICKLE.replace(b"ctorch\nFloatStorage", b"ctorch\nEvilStorage")),
-        f"asks for torch.EvilStorage, {DOES}",
+        lambda: zipped({"data.pkl": PICKLE.replace(b"ctorch\nFloatStorage", b"ctorch\nEvilStorage")}),
+        denied("asks for torch.EvilStorage"),
     ),
     "a type that is a function": (
-        lambda: zipped(data_dot_pkl=PICKLE.replace(b"ctorch\nFloatStorage", b"ccollections\nOrderedDict")),
-        f"has a storage of collections.OrderedDict, {DOES}",
+        lambda: zipped({"data.pkl": PICKLE.replace(b"ctorch\nFloatStorage", b"ccollections\nOrderedDict")}),
+        denied("has a storage of collections.OrderedDict"),
     ),
     "an id of something else": (
-        lambda: zipped(data_dot_pkl=PICKLE.replace(b"storage", b"modules")),
+        lambda: zipped({"data.pkl": PICKLE.replace(b"storage", b"modules")}),
         WRONG_SIZE,
     ),
     "a storage of 4 GiB": (
-        lambda: zipped(data_dot_pkl=PICKLE.replace(b"K\x04t", b"J\xff\xff\xff\x7ft")),
+        lambda: zipped({"data.pkl": PICKLE.replace(b"K\x04t", b"J\xff\xff\xff\x7ft")}),
         WRONG_SIZE,
     ),
     "a storage of less than nothing": (
-        lambda: zipped(data_dot_pkl=PICKLE.replace(b"K\x04t", b"J\xff\xff\xff\xfft")),
+        lambda: zipped({"data.pkl": PICKLE.replace(b"K\x04t", b"J\xff\xff\xff\xfft")}),
         WRONG_SIZE,
     ),
     "a storage outside the folder": (
-        lambda: zipped(data_dot_pkl=PICKLE.replace(b"X\x01\x00\x00\x000q", b"X\x09\x00\x00\x00../../x/yq")),
-        f"{BROKEN} (it has no data/../../x/y)",
+        lambda: zipped({"data.pkl": PICKLE.replace(b"X\x01\x00\x00\x000q", b"X\x09\x00\x00\x00../../x/yq")}),
+        broken("it has no data/../../x/y"),
     ),
 }
 
 
 def refusal(data: bytes, folder: Path) -> str | None:
-    """The one line that refuses a file, without its path; None for a file that is read."""
+    """Return the one line that refuses a file, without its path, or None if the file is read."""
     path = folder / "training-state.pt"
     path.write_bytes(data)
     try:
@@ -118,7 +116,7 @@ def test_an_archive_of_something_else_is_refused(case: str, tmp_path: Path) -> N
 
 
 def test_an_archive_whose_files_lie_over_one_another_takes_no_more_than_its_size(tmp_path: Path) -> None:
-    """Fifty entries of the archive's directory are of the same storage of 1 MiB."""
+    """Fifty entries of the archive's directory refer to the same storage of 1 MiB."""
     count, size = 50, 2**20
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as written:
@@ -138,12 +136,13 @@ def test_an_archive_whose_files_lie_over_one_another_takes_no_more_than_its_size
     tracemalloc.start()
     with pytest.raises(UserError, match=r"bomb\.pt: "):
         read_pickle(path)
-    assert tracemalloc.get_traced_memory()[1] < 8 * size  # bytes
+    peak = tracemalloc.get_traced_memory()[1]  # bytes
     tracemalloc.stop()
+    assert peak < 8 * size
 
 
 def _many_storages(count: int, numbers: int) -> bytes:
-    """A pickle that lists so many storages, "0", "1", ..., each of so many numbers."""
+    """Make a pickle that lists so many storages, "0", "1", ..., each of so many numbers."""
     body = b"\x80\x02]("
     for key in range(count):
         name = str(key).encode()
@@ -162,15 +161,15 @@ LEGACY: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     ),
     "a storage of a hostile class": (
         lambda data: data.replace(b"ctorch\nFloatStorage", b"cposix\nsystem"),
-        f"asks for posix.system, {DOES}",
+        denied("asks for posix.system"),
     ),
     "another version": (
         lambda data: data.replace(b"M\xe9\x03", b"M\xe8\x03", 1),
-        f"{BROKEN} (a storage is not of torch's legacy format)",
+        broken("a storage is not of torch's legacy format"),
     ),
     "numbers of another machine": (
         lambda data: data.replace(b"little_endianq\x02\x88", b"little_endianq\x02\x89"),
-        f"{BROKEN} (a storage is not of torch's legacy format)",
+        broken("a storage is not of torch's legacy format"),
     ),
 }
 
@@ -203,8 +202,6 @@ def test_a_damaged_file_is_refused_or_read_but_never_run(old: bool, tmp_path: Pa
 def test_an_archive_of_images_is_no_network(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "images.zip", "w") as archive:
         archive.writestr("0/0.png", b"x")
-    with pytest.raises(
-        UserError,
-        match=r"images\.zip: is a zip archive without one data\.pkl, as torch\.save writes it, which no network",
-    ):
+    message = r"is a zip archive without one data\.pkl, as torch\.save writes it, which no network"
+    with pytest.raises(UserError, match=rf"images\.zip: {message}"):
         read_network(tmp_path / "images.zip")

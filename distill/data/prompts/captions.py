@@ -1,10 +1,11 @@
-"""The captions of the run's images: image and prompt belong together, as a discriminator that sees both needs it."""
+"""Prompts that are the captions of the run's images, as a discriminator that sees both needs them."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
 from distill.config.errors import UserError
+from distill.data import Captioned
 from distill.data.prompts import PromptSettings
 
 if TYPE_CHECKING:
@@ -12,15 +13,14 @@ if TYPE_CHECKING:
 
 
 class Settings(PromptSettings):
-    """The captions that come with `data`."""
+    """The captions of the images in `data`, so that each image keeps its own prompt."""
 
     name: Literal["captions"] = "captions"
 
     def load(self, data: DataSource | None) -> list[str]:
-        """All captions of the images, in the data's order. Raises UserError where the data have none."""
-        captions = getattr(data, "captions", None)
-        if captions is None:
+        """Return all captions of the images, in the order of the data."""
+        if not isinstance(data, Captioned):
             raise UserError(
                 "prompts: captions needs data that have them; expected data: {name: captioned_folder, ...}"
             )
-        return captions.texts
+        return data.captions.texts

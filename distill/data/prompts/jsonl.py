@@ -1,4 +1,4 @@
-"""Prompts in a JSONL file: one JSON object a line, the prompt under a key of it."""
+"""Prompts in a JSON Lines file: one JSON object a line, with the prompt under one of its keys."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ if TYPE_CHECKING:
 
 
 class Settings(PromptSettings):
-    """A file of JSON objects, one a line."""
+    """Prompts in a JSON Lines file, one JSON object a line."""
 
     name: Literal["jsonl"] = "jsonl"
     path: Path
-    """The file."""
+    """The JSON Lines file, encoded as UTF-8. Blank lines are skipped."""
     key: str = "text"
-    """The prompt's key in each object."""
+    """Key of the prompt in each object, as in `{"text": "a photo of a cat"}`. Other keys are ignored."""
 
     def load(self, data: DataSource | None = None) -> list[str]:
-        """Read the prompts. Raises UserError, naming the line, where one is no such object."""
+        """Read the prompts; a line without one is refused."""
         expected = f"expected a JSON object with '{self.key}'"
         objects = json_lines(read_prompts(self.path), f"prompts.path: {self.path}", expected)
         return [self._read(entry, place, expected) for place, entry in objects]

@@ -1,4 +1,4 @@
-"""Prompts in a column of a Parquet file, or of all in a folder."""
+"""Prompts in a column of one Parquet file or of all Parquet files in a folder."""
 
 from __future__ import annotations
 
@@ -13,16 +13,22 @@ if TYPE_CHECKING:
 
 
 class Settings(PromptSettings):
-    """A Parquet file, or a folder of such files; pyarrow reads it."""
+    """Prompts in a column of Parquet files; needs pyarrow (`pip install '.[data]'`)."""
 
     name: Literal["parquet"] = "parquet"
     path: Path
-    """The file or folder."""
+    """A Parquet file, or a folder whose Parquet files are read in the order of their names."""
     column: str = "text"
-    """The column of prompts."""
+    """Name of the column of prompts. Empty and blank entries are skipped."""
 
     def load(self, data: DataSource | None = None) -> list[str]:
-        """Read the prompts that are not blank. Raises UserError where there are none."""
+        """Read the prompts that are not blank."""
+        found = [prompt.strip() for prompt in self._read_column() if prompt and prompt.strip()]
+        if not found:
+            raise UserError(f"prompts.path: {self.path} holds no prompt")
+        return found
+
+    def _read_column(self) -> list[str | None]:
         try:
             from pyarrow import lib, parquet
         except ImportError as error:
@@ -41,10 +47,9 @@ class Settings(PromptSettings):
                 f"prompts.path: {self.path} cannot be read as Parquet ({str(error).splitlines()[0]})"
             ) from error
         prompts = column.to_pylist()
-        wrong = next((prompt for prompt in prompts if not isinstance(prompt, str | None)), None)
-        if wrong is not None:
-            raise UserError(f"prompts.column: '{self.column}' of {self.path} holds {wrong!r}; expected text")
-        found = [prompt.strip() for prompt in prompts if prompt and prompt.strip()]
-        if not found:
-            raise UserError(f"prompts.path: {self.path} holds no prompt")
-        return found
+        for prompt in prompts:
+            if not isinstance(prompt, str | None):
+                raise UserError(
+                    f"prompts.column: '{self.column}' of {self.path} holds {prompt!r}; expected text"
+                )
+        return prompts

@@ -1,4 +1,4 @@
-"""Prompts in a text file, one a line; blank lines do not count."""
+"""Prompts in a text file, one a line."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
 
 class Settings(PromptSettings):
-    """A text file, one prompt a line."""
+    """Prompts in a text file, one a line."""
 
     name: Literal["text_file"] = "text_file"
     path: Path
-    """The file."""
+    """The text file, encoded as UTF-8. Blank lines are skipped, and spaces around a prompt are removed."""
 
     def load(self, data: DataSource | None = None) -> list[str]:
-        """Read the prompts. Raises UserError where there are none."""
+        """Read the prompts."""
         return [line.strip() for line in split_lines(read_prompts(self.path)) if line.strip()]

@@ -1,4 +1,4 @@
-"""Prompts in webdataset's shards: text files, or JSON files of which they are an entry, in a `.tar` or a folder of them."""
+"""Prompts in webdataset's shards: in text files, or in JSON files, of one `.tar` or a folder of them."""
 
 from __future__ import annotations
 
@@ -15,16 +15,17 @@ if TYPE_CHECKING:
 
 
 class Settings(PromptSettings):
-    """A `.tar`, or a folder of `.tar` files, with a prompt in each `.txt` or `.json` file; images beside them are not read."""
+    """Prompts in the `.txt` or `.json` files of webdataset's `.tar` files; images in them are not read."""
 
     name: Literal["webdataset"] = "webdataset"
     path: Path
-    """The file or folder."""
+    """A `.tar` file, or a folder of `.tar` files."""
     key: str | None = None
-    """The prompt's key in each `.json` file; null reads the `.txt` files."""
+    """Key of the prompt in each `.json` file. null, the default, reads the `.txt` files instead, whose whole
+    text is a prompt."""
 
     def load(self, data: DataSource | None = None) -> list[str]:
-        """Read the prompts that are not blank, in the order of the files' names. Raises UserError where there are none, or one is no text."""
+        """Read the prompts that are not blank, in the order of the files' names."""
         from distill.data.archives import open_files
 
         ending = ".txt" if self.key is None else ".json"

@@ -1,1 +1,1 @@
-"""Sources of real images, one file each; the file's name is its name in a configuration."""
+"""Sources of real images. Each file is one source, and its name is the source's name in a configuration."""

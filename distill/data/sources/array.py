@@ -1,31 +1,39 @@
-"""Images in a NumPy file: `.npy` of images, or `.npz` with `images` and, if there are any, `labels`; ADM's names `arr_0` and `arr_1` will do too."""
+"""Images in a NumPy file: `.npy` of images, or `.npz` of images and, optionally, labels."""
 
 from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from distill.config.errors import UserError
 from distill.data import DataSettings
 from distill.data.archives import UNREADABLE_ARRAYS
 
 if TYPE_CHECKING:
+    import numpy as np
     from jaxtyping import Int64, UInt8
+    from numpy.lib.npyio import NpzFile
     from torch import Tensor
 
 
 class Settings(DataSettings):
-    """An array of uint8 images, held in memory as bytes, shaped (n, h, w), (n, h, w, c) or (n, c, h, w)."""
+    """uint8 images in a NumPy file, held in memory as bytes."""
 
     name: Literal["array"] = "array"
     path: Path
-    """The `.npy` or `.npz` file of the training images."""
+    """File of the training images: `.npy` of images, or `.npz` with `images` and, optionally, `labels` (or
+    `arr_0` and `arr_1`, the names of ADM). Images are uint8 of shape (n, h, w), (n, h, w, c) or (n, c, h, w)
+    with 1 or 3 channels; labels are n whole numbers from 0."""
     held_out_path: Path | None = None
-    """The file of the held-out images."""
+    """File of held-out images in the same form, for the evaluation. null, the default, if there are none."""
+
+    @property
+    def has_held_out(self) -> bool:
+        return self.held_out_path is not None
 
     def load(self, split: str = "train") -> InBytes:
-        """Open `train` (`path`) or `held_out` (`held_out_path`)."""
+        """Open the split `train` (`path`) or `held_out` (`held_out_path`)."""
         path = self.path if split == "train" else self.held_out_path
         if path is None:
             raise UserError("data.held_out_path: no held-out file is given")
@@ -34,7 +42,10 @@ class Settings(DataSettings):
 
 @dataclasses.dataclass(frozen=True)
 class InBytes:
-    """A `DataSource` over images (n, c, h, w) of bytes and int64 labels (n,), or None: an image becomes numbers in [-1, 1] when it is asked for."""
+    """A `DataSource` of bytes in memory: uint8 images (n, c, h, w), and int64 labels (n,) or None.
+
+    An image is converted to numbers in [-1, 1] when it is read.
+    """
 
     pixels: UInt8[Tensor, "n c h w"]
     labels: Int64[Tensor, " n"] | None
@@ -54,7 +65,7 @@ class InBytes:
 
 
 def read_array(path: Path) -> InBytes:
-    """Read an array file; the images take as much memory as their bytes. Raises UserError where it is missing, broken, or not of uint8 images."""
+    """Read a NumPy file of uint8 images; they take one byte of memory a value."""
     import numpy as np
     import torch
 
@@ -72,14 +83,13 @@ def read_array(path: Path) -> InBytes:
     if labels is None:
         return InBytes(pixels, None)
     if labels.shape != (len(images),) or not np.issubdtype(labels.dtype, np.integer) or labels.min() < 0:
-        raise UserError(
-            f"{path}: 'labels' is {labels.dtype} {labels.shape}; expected {len(images)} integers, none below 0"
-        )
+        found = f"{labels.dtype} {labels.shape}"
+        raise UserError(f"{path}: 'labels' is {found}; expected {len(images)} integers, none below 0")
     return InBytes(pixels, torch.from_numpy(labels.astype(np.int64)), int(labels.max()) + 1)
 
 
-def _load(path: Path) -> tuple[Any, Any]:
-    """The arrays of images and of labels, None where there are none; others in the file are not read."""
+def _load(path: Path) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Read the arrays of images and of labels, each None if it is missing; other arrays are not read."""
     import numpy as np
 
     if not path.is_file():
@@ -89,13 +99,14 @@ def _load(path: Path) -> tuple[Any, Any]:
             loaded = np.load(handle, allow_pickle=False)
             if isinstance(loaded, np.ndarray):
                 return loaded, None
-            names = [
-                next((name for name in known if name in loaded.files), None)
-                for known in (("images", "arr_0"), ("labels", "arr_1"))
-            ]
-            images, labels = (None if name is None else loaded[name] for name in names)
-            return images, labels
+            return _find_array(loaded, "images", "arr_0"), _find_array(loaded, "labels", "arr_1")
     except UNREADABLE_ARRAYS as error:
-        raise UserError(
-            f"{path}: cannot be read as a NumPy file ({str(error) or 'it is larger than the memory'})"
-        ) from error
+        reason = str(error) or "it is larger than the memory"
+        raise UserError(f"{path}: cannot be read as a NumPy file ({reason})") from error
+
+
+def _find_array(arrays: NpzFile, *names: str) -> np.ndarray | None:
+    for name in names:
+        if name in arrays.files:
+            return arrays[name]
+    return None

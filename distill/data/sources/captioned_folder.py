@@ -1,4 +1,4 @@
-"""Images with captions in a folder or an archive: a text file of the same name beside each image, or one `metadata.jsonl` for all."""
+"""Images with captions in a folder or an archive: a text file beside each image, or one list of all."""
 
 from __future__ import annotations
 
@@ -17,18 +17,25 @@ if TYPE_CHECKING:
 
 
 class Settings(DataSettings):
-    """Captioned images of any size, in a folder, a `.zip`, a `.tar`, or a folder of webdataset's `.tar` files."""
+    """Captioned images of any size in a folder or an archive."""
 
     name: Literal["captioned_folder"] = "captioned_folder"
     path: Path
-    """The training images: `metadata.jsonl` with `file_name` and `text` in each line, or `x.txt` beside each `x.jpg`."""
+    """Training images: a folder, a `.zip`, a `.tar`, or a folder of webdataset's `.tar` files. Captions are
+    in `x.txt` beside each `x.jpg`, or in one `metadata.jsonl` or `metadata.csv` of `file_name` and `text`. If
+    an image has several captions, one is drawn each time."""
     resolution: int = Field(ge=1)
-    """Pixels of height and width: images are scaled until they cover that square, and cropped at the centre."""
+    """Height and width in pixels to which the central square of every image is scaled. It should be that of
+    the teacher's images; memory and time grow with its square."""
     held_out_path: Path | None = None
-    """Held-out images, laid out in the same way."""
+    """Held-out images in the same form, for the evaluation. null, the default, if there are none."""
+
+    @property
+    def has_held_out(self) -> bool:
+        return self.held_out_path is not None
 
     def load(self, split: str = "train") -> CaptionedFolder:
-        """Open `train` (`path`) or `held_out` (`held_out_path`)."""
+        """Open the split `train` (`path`) or `held_out` (`held_out_path`)."""
         path = self.path if split == "train" else self.held_out_path
         if path is None:
             raise UserError("data.held_out_path: no held-out folder is given")
@@ -36,12 +43,13 @@ class Settings(DataSettings):
 
 
 class CaptionedFolder:
-    """A `DataSource` whose label of an image is the number of its first caption. Raises UserError where something is missing."""
+    """A `DataSource` whose label of an image is the position of its first caption."""
 
     label_count = 0
 
     def __init__(self, path: Path, resolution: int) -> None:
-        self.files, self.image_shape = ImageFiles(path), (3, resolution, resolution)
+        self.files = ImageFiles(path)
+        self.image_shape = (3, resolution, resolution)
         self.captions = Captions(self.files.read_captions())
 
     def __len__(self) -> int:
@@ -52,7 +60,7 @@ class CaptionedFolder:
 
 
 def covering(pixels: Tensor, side: int) -> Tensor:
-    """The central square of an image (3, h, w) in bytes, scaled to side x side, in [-1, 1]."""
+    """Scale the central square of an image (3, h, w) in bytes to side x side, and convert it to [-1, 1]."""
     import numpy as np
     import torch
 
@@ -63,7 +71,7 @@ def covering(pixels: Tensor, side: int) -> Tensor:
 
 
 def cover(image: Image, side: int) -> Image:
-    """The central square of an image, scaled to side x side."""
+    """Scale the central square of an image to side x side pixels."""
     from PIL.Image import Resampling
 
     width, height = image.size

@@ -1,6 +1,7 @@
-"""The UCI handwritten digits that scikit-learn ships: 1 797 real 8x8 scans of ten classes, 17 grey levels.
+"""The UCI handwritten digits of scikit-learn: 1 797 scans of 8x8 pixels, ten classes, 17 grey levels.
 
-Source: E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, UCI Machine Learning Repository, 1998.
+Source: E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, UCI Machine Learning Repository,
+1998.
 """
 
 from __future__ import annotations
@@ -10,20 +11,23 @@ from typing import Literal
 from distill.data import DataSettings, InMemory
 
 HELD_OUT = 360
+"""Number of held-out images."""
 
 
 class Settings(DataSettings):
-    """Real 8x8 digits, scaled to [-1, 1]: a fixed stratified split of 1 437 training and 360 held-out images."""
+    """8x8 grey digits that come with scikit-learn: 1 437 training and 360 held-out images.
+
+    The split is fixed and has the same shares of the ten classes in both parts.
+    """
 
     name: Literal["digits"] = "digits"
 
     @property
     def has_held_out(self) -> bool:
-        """Always."""
         return True
 
     def load(self, split: str = "train") -> InMemory:
-        """Open `train` (1 437 images) or `held_out` (360)."""
+        """Open the split `train` (1 437 images) or `held_out` (360)."""
         import numpy as np
         import torch
         from sklearn.datasets import load_digits

@@ -1,4 +1,4 @@
-"""Images of one size in a folder or an archive; labels are what its index says, or sub-folders by number or name."""
+"""Images of one size in a folder or an archive, with labels from an index or from sub-folders."""
 
 from __future__ import annotations
 
@@ -15,18 +15,25 @@ if TYPE_CHECKING:
 
 
 class Settings(DataSettings):
-    """Images of one size, in a folder, a `.zip` such as EDM's `dataset_tool.py` writes, a `.tar`, or a folder of webdataset's `.tar` files."""
+    """Images of one size in a folder or an archive, with or without class labels."""
 
     name: Literal["image_folder"] = "image_folder"
     path: Path
-    """The training images. Labels: EDM's `dataset.json`, webdataset's `.cls` files, or a sub-folder for each class."""
+    """Training images: a folder, a `.zip` (such as EDM's `dataset_tool.py` writes), a `.tar`, or a folder of
+    webdataset's `.tar` files. Labels come from `samples.json` of `sample.py`, EDM's `dataset.json`,
+    webdataset's `.cls` files, or a sub-folder for each class; without any of these there are none."""
     held_out_path: Path | None = None
-    """Held-out images, laid out in the same way."""
+    """Held-out images in the same form, for the evaluation. null, the default, if there are none."""
     grey: bool = False
-    """Read the images as one grey channel instead of three colour channels."""
+    """Read images as one grey channel. The default, false, reads three colour channels, also from grey files.
+    Choose what the teacher generates."""
+
+    @property
+    def has_held_out(self) -> bool:
+        return self.held_out_path is not None
 
     def load(self, split: str = "train") -> ImageFolder:
-        """Open `train` (`path`) or `held_out` (`held_out_path`)."""
+        """Open the split `train` (`path`) or `held_out` (`held_out_path`)."""
         path = self.path if split == "train" else self.held_out_path
         if path is None:
             raise UserError("data.held_out_path: no held-out folder is given")
@@ -35,18 +42,18 @@ class Settings(DataSettings):
 
 
 class ImageFolder:
-    """A `DataSource` over image files. Folders that are named like some of `classes`, those of the training images, have their labels.
+    """A `DataSource` over image files.
 
-    Raises UserError where there are none, one cannot be read, one is of another size, or what folders of them are cannot be told.
+    Folders named like some of `classes`, those of the training images, get the same labels. Images of
+    different sizes, and folders that may or may not be classes, are refused.
     """
 
     def __init__(self, path: Path, grey: bool = False, classes: tuple[str, ...] = ()) -> None:
-        self.files, self.mode = ImageFiles(path), "L" if grey else "RGB"
-        self.labels, self.label_count, self.classes = (
-            self.files.labels,
-            self.files.label_count,
-            self.files.classes,
-        )
+        self.files = ImageFiles(path)
+        self.mode = "L" if grey else "RGB"
+        self.labels = self.files.labels
+        self.label_count = self.files.label_count
+        self.classes = self.files.classes
         if self.files.doubt is not None:
             raise UserError(f"{path}: {self.files.doubt}")
         if classes and self.classes:
@@ -54,7 +61,8 @@ class ImageFolder:
                 self.labels = relabelled(self.labels, self.classes, classes)
             except ValueError as error:
                 raise UserError(f"{path}: {error}") from error
-            self.label_count, self.classes = len(classes), classes
+            self.label_count = len(classes)
+            self.classes = classes
         self.image_shape = tuple(self._read(0).shape)
 
     def __len__(self) -> int:
@@ -63,9 +71,10 @@ class ImageFolder:
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         image = self._read(index)
         if tuple(image.shape) != self.image_shape:
-            first, name = self.files.names[0], self.files.path / self.files.names[index]
+            place = self.files.path / self.files.names[index]
+            first = Path(self.files.names[0]).name
             raise UserError(
-                f"{name}: an image of {tuple(image.shape)}; expected {self.image_shape} as in {Path(first).name}"
+                f"{place}: an image of {tuple(image.shape)}; expected {self.image_shape} as in {first}"
             )
         return image, self.labels[index] if self.labels else 0
 

@@ -1,1 +1,1 @@
-"""Pickles read by a machine that runs no code of theirs."""
+"""Read pickles as data, without running any code in them."""

@@ -1,7 +1,8 @@
-"""A machine that reads pickles as data: the few opcodes that write containers, numbers and objects by name, none of which is imported or called.
+"""Interpret the opcodes of a pickle that write containers, numbers and named objects; import and call
+nothing.
 
-Python's own unpickler runs what a file asks for. Here a name in the file is only a key into a table of our constructors; a name that is not there,
-or an opcode that data has no use for, ends the reading.
+Python's own unpickler runs whatever a file asks for. Here a name in the file is only a key into a table of
+our constructors. A name that is not in the table, or an opcode that data does not need, ends the reading.
 """
 
 from __future__ import annotations
@@ -14,29 +15,32 @@ from collections.abc import Callable, Mapping
 from typing import IO, Any, cast
 
 MAX_STEPS = 2_000_000
-"""Opcodes that a pickle may have. A network's has a few hundred for each of its layers; each may cost 200 bytes, of an empty set."""
+"""Maximum number of opcodes in a pickle.
+
+A network's has a few hundred for each layer. One opcode may cost 200 bytes, those of an empty set.
+"""
 
 
 @dataclasses.dataclass(frozen=True)
 class Name:
-    """A name that a pickle may use. It is not what it names."""
+    """A name that a pickle may use; the object that it names is never imported."""
 
     text: str
 
 
 Constructors = Mapping[str, Callable[..., Any] | None]
-"""The names that a pickle may use, and what stands in for each when it is called; None where it may only be mentioned."""
+"""Names that a pickle may use, with the function to call in place of each; None if it may not be called."""
 
 
 class Refused(Exception):
-    """The pickle asks for what data has no use for. The message completes a sentence that begins with the file."""
+    """The pickle asks for something that data does not need; the message continues the file's name."""
 
 
 class Machine:
-    """Runs one pickle from where its source stands.
+    """Interpreter of one pickle, from the current position of its source.
 
-    `give_state` fills an object made by a constructor with the state that follows it; `persistent` gives what an id stands for, None where the
-    pickle may have no ids.
+    `give_state` fills an object that a constructor made with the state that follows it. `persistent` returns
+    the object for an id; if it is None, the pickle may have no ids.
     """
 
     def __init__(
@@ -46,18 +50,19 @@ class Machine:
         give_state: Callable[[Any, Any], None],
         persistent: Callable[[Any], Any] | None = None,
     ) -> None:
-        self.source, self.constructors, self.give_state, self.persistent = (
-            source,
-            constructors,
-            give_state,
-            persistent,
-        )
+        self.source = source
+        self.constructors = constructors
+        self.give_state = give_state
+        self.persistent = persistent
         self.stack: list[Any] = []
-        self.below: list[list[Any]] = []  # what stood on the stack under each mark
+        self.below: list[list[Any]] = []  # the part of the stack under each mark
         self.memo: dict[int, Any] = {}
 
     def run(self) -> Any:
-        """The value that the pickle builds. Raises Refused, or one of the errors that broken data leads to."""
+        """Return the value that the pickle builds.
+
+        Raise Refused, or any of the errors that broken data leads to.
+        """
         for step, (opcode, argument, _) in enumerate(pickletools.genops(cast(IO[bytes], self.source))):
             if step == MAX_STEPS:
                 raise Refused(f"has more than {MAX_STEPS} steps")
@@ -93,11 +98,11 @@ class Machine:
 
     def _call(self, _: None) -> None:
         arguments, called = self.stack.pop(), self.stack.pop()
-        constructor = self.constructors[called.text] if isinstance(called, Name) else None
+        if not isinstance(called, Name):
+            raise Refused(f"calls a {type(called).__name__}")
+        constructor = self.constructors[called.text]
         if constructor is None:
-            raise Refused(
-                f"calls {called.text if isinstance(called, Name) else f'a {type(called).__name__}'}"
-            )
+            raise Refused(f"calls {called.text}")
         if not isinstance(arguments, tuple):
             raise TypeError("arguments are no tuple")
         self.stack.append(constructor(*arguments))
@@ -116,11 +121,12 @@ class Machine:
         self.below.append(self.stack)
         self.stack = []
 
-    def _to_mark(self) -> list[Any]:
-        items, self.stack = self.stack, self.below.pop()
+    def _pop_to_mark(self) -> list[Any]:
+        items = self.stack
+        self.stack = self.below.pop()
         return items
 
-    def _take(self, count: int) -> list[Any]:
+    def _pop(self, count: int) -> list[Any]:
         if len(self.stack) < count:
             raise IndexError("the stack is empty")
         items = self.stack[len(self.stack) - count :]
@@ -146,41 +152,29 @@ class Machine:
 
 
 def one_line(value: object) -> str:
-    """Text of unknown origin, or an error about it, fit for a message; of any other value its kind."""
-    return ascii(str(value) if isinstance(value, (str, Exception)) else f"a {type(value).__name__}")[1:-1][
-        :120
-    ]
+    """Escape and shorten untrusted text, or an error, for a message; name the type of any other value."""
+    text = str(value) if isinstance(value, (str, Exception)) else f"a {type(value).__name__}"
+    return ascii(text)[1:-1][:120]
 
 
 def keys(items: Any) -> set[str | int]:
-    """The set of a list of keys. Raises TypeError for items that are none."""
+    """Return the set of a list of keys; anything but a list of keys raises TypeError."""
     if not isinstance(items, list):
         raise TypeError(f"a {type(items).__name__} stands where a list should")
     return {_key(item) for item in items}
 
 
 def _key(value: Any) -> str | int:
-    # Other keys than networks have are refused: to hash a tuple of a million levels overflows the interpreter's stack.
+    # Networks have no other keys; hashing a tuple of a million levels would overflow the interpreter's stack.
     if not isinstance(value, (str, int)):
         raise TypeError(f"a {type(value).__name__} is a key")
     return value
 
 
-LITERALS = frozenset(
-    [
-        *[
-            "BININT",
-            "BININT1",
-            "BININT2",
-            "LONG1",
-            "BINFLOAT",
-            "BINUNICODE",
-            "SHORT_BINUNICODE",
-            "BINUNICODE8",
-        ],
-        *["BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"],
-    ]
-)
+NUMBERS = ("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT")
+TEXTS = ("BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8")
+BYTES = ("BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8")
+LITERALS = frozenset((*NUMBERS, *TEXTS, *BYTES))
 """Opcodes that push their argument."""
 CONSTANTS: dict[str, Callable[[], Any]] = {
     "NONE": lambda: None,
@@ -191,7 +185,7 @@ CONSTANTS: dict[str, Callable[[], Any]] = {
     "EMPTY_DICT": dict,
     "EMPTY_SET": set,
 }
-"""Opcodes that push a value of their own."""
+"""Opcodes that push a fixed value."""
 ACTIONS: dict[str, Callable[[Machine, Any], None]] = {
     "STACK_GLOBAL": Machine._look_up_from_stack,
     "REDUCE": Machine._call,
@@ -203,15 +197,16 @@ ACTIONS: dict[str, Callable[[Machine, Any], None]] = {
     "BINGET": Machine._recall,
     "LONG_BINGET": Machine._recall,
     "MARK": Machine._mark,
-    "TUPLE": lambda machine, _: machine._tuple(machine._to_mark()),
-    "TUPLE1": lambda machine, _: machine._tuple(machine._take(1)),
-    "TUPLE2": lambda machine, _: machine._tuple(machine._take(2)),
-    "TUPLE3": lambda machine, _: machine._tuple(machine._take(3)),
-    "APPEND": lambda machine, _: machine._append(machine._take(1)),
-    "APPENDS": lambda machine, _: machine._append(machine._to_mark()),
-    "ADDITEMS": lambda machine, _: machine._add(machine._to_mark()),
-    "SETITEM": lambda machine, _: machine._set(machine._take(2)),
-    "SETITEMS": lambda machine, _: machine._set(machine._to_mark()),
+    "TUPLE": lambda machine, _: machine._tuple(machine._pop_to_mark()),
+    "TUPLE1": lambda machine, _: machine._tuple(machine._pop(1)),
+    "TUPLE2": lambda machine, _: machine._tuple(machine._pop(2)),
+    "TUPLE3": lambda machine, _: machine._tuple(machine._pop(3)),
+    "APPEND": lambda machine, _: machine._append(machine._pop(1)),
+    "APPENDS": lambda machine, _: machine._append(machine._pop_to_mark()),
+    "ADDITEMS": lambda machine, _: machine._add(machine._pop_to_mark()),
+    "SETITEM": lambda machine, _: machine._set(machine._pop(2)),
+    "SETITEMS": lambda machine, _: machine._set(machine._pop_to_mark()),
 }
-"""Opcodes that change what stands on the stack."""
+"""Opcodes that change the stack."""
 IGNORED = frozenset(["PROTO", "FRAME", "STOP", "GLOBAL"])
+"""Opcodes that need no action, or none after `Machine.run` has looked up their name."""

@@ -1,6 +1,6 @@
-"""Network pickles as data: stand-ins for the classes, NumPy's arrays and torch's tensors that a pickle names.
+"""Read network pickles as data, with our own constructors for the classes, arrays and tensors in them.
 
-Pickles of the protocols 2 to 5 are read, and files of `torch.save`.
+Pickles of the protocols 2 to 5 and files of `torch.save` are read.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from distill.storage.pickles.torch_file import LEGACY, STORAGE_NAMES, TENSOR, ZI
 
 @dataclasses.dataclass
 class PickledObject:
-    """An object as data: the name of its class, and its attributes."""
+    """An object as data: the name of its class and its attributes."""
 
     class_name: str
     state: dict[str, Any]
 
 
 def read_pickle(path: Path) -> Any:
-    """Read the data in a network pickle or a file of `torch.save`, and run nothing of it.
+    """Read the data in a network pickle or a file of `torch.save`, and run no code in it.
 
-    Raises UserError where it is missing or broken, or asks for anything but data.
+    A file that asks for anything but data is refused.
     """
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as source:
@@ -46,7 +46,7 @@ def read_pickle(path: Path) -> Any:
 
 
 def _read(file: IO[bytes], source: mmap.mmap) -> Any:
-    constructors = Constructing(len(source)).table()
+    constructors = FileConstructors(len(source)).table()
     if source[: len(ZIP)] == ZIP:
         return read_zip(file, len(source), {**constructors, **STORAGE_NAMES}, give_state)
     if source[: len(LEGACY)] == LEGACY:
@@ -57,18 +57,19 @@ def _read(file: IO[bytes], source: mmap.mmap) -> Any:
     return value
 
 
-class Constructing:
-    """What stands in for the names that a pickle calls, for one file of `size` bytes.
+class FileConstructors:
+    """The constructors for one file of `size` bytes, with a limit on the memory that they allocate.
 
-    A pickle may mention often what it holds once. So that no mention costs memory anew, all copies together may be four times the file's size: a
-    storage is written once, as text in protocol 2, and the older format of `torch.save` is read twice.
+    A pickle may refer many times to bytes that it holds once. All copies together may take four times the
+    file's size, which is enough for a good file: protocol 2 writes a storage as text, which is copied to
+    bytes and then to a tensor, and the older format of `torch.save` is read twice.
     """
 
     def __init__(self, size: int) -> None:
         self.left = 4 * size
 
     def table(self) -> Constructors:
-        """The names, and their stand-ins; None where a name may only be mentioned."""
+        """Return the constructors by the names that they replace."""
         names: dict[str, Any] = {
             "torch_utils.persistence._reconstruct_persistent_obj": _persistent_object,
             "dnnlib.util.EasyDict": lambda: {},
@@ -91,28 +92,29 @@ class Constructing:
         return names
 
     def _bytes(self, text: Any, encoding: Any) -> bytes:
-        """Bytes as protocol 2 writes them: text of the characters 0 to 255."""
+        """Make bytes from text of the characters 0 to 255, as protocol 2 writes them."""
         if encoding != "latin1":
             raise Refused(f"calls _codecs.encode with {one_line(encoding)}")
-        self._copy(len(_a(str, text)))
+        self._count(len(_expect(str, text)))
         return text.encode("latin-1")
 
     def _storage(self, data: Any) -> Tensor:
-        """A flat tensor from what torch's older format wrote, on whatever device."""
-        self._copy(len(_a(bytes, data)))
-        return _a(Tensor, read_legacy(io.BytesIO(data), STORAGE_NAMES, give_state))
+        """Make a flat tensor from the bytes of torch's older format, whichever device wrote them."""
+        self._count(len(_expect(bytes, data)))
+        return _expect(Tensor, read_legacy(io.BytesIO(data), STORAGE_NAMES, give_state))
 
-    def _copy(self, count: int) -> None:
+    def _count(self, count: int) -> None:
+        """Count bytes that are about to be copied against the limit."""
         self.left -= count
         if self.left < 0:
             raise Refused("unpacks to many times its size")
 
 
 def _persistent_object(meta: Any) -> PickledObject:
-    """An object that brings its class's source along; the source is not looked at."""
+    """Make an object that carries the source of its class; the source is ignored."""
     if meta["type"] != "class" or meta["version"] != 6:
         raise ValueError("an object with source is not of version 6")
-    return PickledObject(_a(str, meta["class_name"]), _a(dict, meta["state"]))
+    return PickledObject(_expect(str, meta["class_name"]), _expect(dict, meta["state"]))
 
 
 def _dtype(name: Any, align: Any, copy: Any) -> np.dtype:
@@ -122,29 +124,34 @@ def _dtype(name: Any, align: Any, copy: Any) -> np.dtype:
 
 
 def _scalar(dtype: Any, data: Any) -> Any:
-    (value,) = np.frombuffer(_a(bytes, data), _a(np.dtype, dtype))
+    (value,) = np.frombuffer(_expect(bytes, data), _expect(np.dtype, dtype))
     return value.item()
 
 
 def _array(kind: Any, shape: Any, typecode: Any) -> np.ndarray:
-    return np.empty(0)  # its state says what it is
+    return np.empty(0)  # the state that follows replaces it
 
 
 def _array_of_buffer(data: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray:
-    """An array as protocol 5 writes it. It shares the memory of its bytes."""
-    return np.frombuffer(_a((bytes, bytearray), data), _a(np.dtype, dtype)).reshape(shape, order=order)
+    """Make an array that shares the memory of its bytes, as protocol 5 writes it."""
+    buffer = _expect((bytes, bytearray), data)
+    return np.frombuffer(buffer, _expect(np.dtype, dtype)).reshape(shape, order=order)
 
 
 def give_state(target: Any, state: Any) -> None:
-    """Fill an object with the state that a pickle has for it. Raises Refused or TypeError where it takes none, or another."""
+    """Fill an object with the state that a pickle has for it.
+
+    An object that takes no state raises Refused; a state of a wrong type raises TypeError.
+    """
     if isinstance(target, PickledObject) and not target.state:
-        target.state = _a(dict, state)
+        target.state = _expect(dict, state)
     elif isinstance(target, np.dtype):
-        if _a(tuple, state)[1:5] not in (("<", None, None, None), ("|", None, None, None)):
+        if _expect(tuple, state)[1:5] not in (("<", None, None, None), ("|", None, None, None)):
             raise Refused("has an array of structures, or not a little-endian one")
     elif isinstance(target, np.ndarray):
         _, shape, dtype, fortran, data = state
-        np.frombuffer(_a(bytes, data), _a(np.dtype, dtype)).reshape(shape)  # raises where they do not fit
+        numbers = np.frombuffer(_expect(bytes, data), _expect(np.dtype, dtype))
+        numbers.reshape(shape)  # raises ValueError if they do not fit
         target.__setstate__((1, shape, dtype, fortran, data))
     elif not (isinstance(target, dict) and state == {}):
         raise Refused(f"gives a state to a {type(target).__name__}")
@@ -154,7 +161,7 @@ def _tensor(
     storage: Any, offset: Any, size: Any, stride: Any, requires_grad: Any, hooks: Any, metadata: Any = None
 ) -> Tensor:
     try:
-        tensor = torch.as_strided(_a(Tensor, storage), size, stride, offset)
+        tensor = torch.as_strided(_expect(Tensor, storage), size, stride, offset)
     except RuntimeError as error:
         raise ValueError("a tensor reaches beyond its storage") from error
     if tensor.numel() > storage.numel():
@@ -163,13 +170,12 @@ def _tensor(
 
 
 def _parameter(data: Any, requires_grad: Any, hooks: Any) -> Tensor:
-    return _a(Tensor, data)
+    return _expect(Tensor, data)
 
 
-def _a(kind: Any, value: Any) -> Any:
-    """The value, which is to be of this kind. Raises TypeError."""
+def _expect(kind: type | tuple[type, ...], value: Any) -> Any:
+    """Return a value of this type, or raise TypeError."""
     if not isinstance(value, kind):
-        raise TypeError(
-            f"a {type(value).__name__} stands where a {getattr(kind, '__name__', 'bytes')} should"
-        )
+        expected = kind.__name__ if isinstance(kind, type) else kind[0].__name__
+        raise TypeError(f"a {type(value).__name__} stands where a {expected} should")
     return value

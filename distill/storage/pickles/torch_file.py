@@ -1,7 +1,7 @@
-"""Files that `torch.save` wrote, as data: the zip archives that it writes since torch 1.6, and the format before those.
+"""Read files of `torch.save` as data: the zip archives that it writes since torch 1.6, and the older format.
 
-Both hold a pickle that names its storages, flat arrays of numbers, by an id, and the storages beside it. The older format is also how a storage
-stands within another pickle.
+Both hold a pickle that refers to its storages (flat arrays of numbers) by id, and the storages beside it. The
+older format is also how a storage is written inside another pickle.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 """First bytes of a file of the older format: a pickle of its magic number."""
 ZIP = b"PK\x03\x04"
 """First bytes of a zip archive."""
-MAGIC, VERSION = 0x1950A86A20F9469CFC6C, 1001
+MAGIC = 0x1950A86A20F9469CFC6C
+VERSION = 1001
+"""Numbers with which a file of the older format begins."""
 STORAGES = {
     f"torch.{name}Storage": dtype
     for name, dtype in {
@@ -40,7 +42,7 @@ STORAGES = {
 }
 STORAGE_NAMES: Constructors = dict.fromkeys(STORAGES)
 TENSOR = "torch._utils._rebuild_tensor_v2"
-"""What a pickle calls to make a tensor of a storage."""
+"""Name of the function that a pickle calls to make a tensor from a storage."""
 WRONG_SIZE = "a storage is not of the size that it says"
 
 GiveState = Callable[[Any, Any], None]
@@ -49,7 +51,7 @@ GiveState = Callable[[Any, Any], None]
 def read_zip(file: IO[bytes], size: int, constructors: Constructors, give_state: GiveState) -> Any:
     """Read the value in a zip archive of `torch.save`, a file of `size` bytes.
 
-    Raises Refused for an archive of something else, and the errors that broken data leads to.
+    Raise Refused for any other archive, or one of the errors that broken data leads to.
     """
     try:
         archive = zipfile.ZipFile(file)
@@ -68,26 +70,35 @@ def read_zip(file: IO[bytes], size: int, constructors: Constructors, give_state:
 def read_legacy(source: io.BytesIO | mmap.mmap, constructors: Constructors, give_state: GiveState) -> Any:
     """Read the value in a file of torch's older format.
 
-    Its storages come after the pickle that needs them, so that the pickle is run twice: first to learn where it ends and what it needs. Raises
-    Refused and the errors that broken data leads to.
+    The storages come after the pickle that refers to them. So the pickle is run twice: first to find its end
+    and the storages that it needs, then to build the value.
+
+    Raise Refused, or one of the errors that broken data leads to.
     """
     magic, version, system = (Machine(source, {}, give_state).run() for _ in range(3))
     if magic != MAGIC or version != VERSION or system["little_endian"] is not True:
         raise ValueError("a storage is not of torch's legacy format")
-    start, size = source.tell(), _size(source)
-    storages = _LegacyStorages(size)
-    no_tensors: Constructors = {TENSOR: storages.nothing} if TENSOR in constructors else {}
+    start = source.tell()
+    storages = _LegacyStorages(_size(source))
+    no_tensors: Constructors = {TENSOR: storages.placeholder} if TENSOR in constructors else {}
     Machine(source, {**constructors, **no_tensors}, give_state, storages.note).run()
-    storages.read(source, Machine(source, {}, give_state).run())
+    keys = Machine(source, {}, give_state).run()
+    storages.read(source, keys)
     source.seek(start)
     return Machine(source, constructors, give_state, storages.load).run()
 
 
 class _ZipStorages:
-    """The storages in a folder of an archive, which together may take no more memory than the archive: none is compressed, and none read often."""
+    """The storages in a folder of an archive, which together may take no more memory than the archive.
+
+    None may be compressed, and each is read once.
+    """
 
     def __init__(self, archive: zipfile.ZipFile, folder: str, size: int) -> None:
-        self.archive, self.folder, self.size, self.left = archive, folder, size, size
+        self.archive = archive
+        self.folder = folder
+        self.size = size
+        self.left = size  # bytes that may still be read
         self.names = frozenset(archive.namelist())
         self.storages: dict[str, Tensor] = {}
 
@@ -95,7 +106,10 @@ class _ZipStorages:
         return f"{self.folder}{name}" in self.names
 
     def read(self, name: str) -> bytes:
-        """Read a file. Raises Refused for one that takes more memory than it should, and ValueError for one that is broken or not there."""
+        """Read a file.
+
+        Raise Refused if it takes more memory than the archive allows, ValueError if it is missing or broken.
+        """
         if name not in self:
             raise ValueError(f"it has no {name}")
         entry = self.archive.getinfo(f"{self.folder}{name}")
@@ -110,40 +124,41 @@ class _ZipStorages:
             raise ValueError(str(error)) from error
 
     def load(self, identity: Any) -> Any:
-        """What an id in the pickle stands for."""
+        """Return the storage, or the name of a class, that an id in the pickle refers to."""
         if _is_class(identity):
             return identity[1]
         key, dtype, count = _describe(identity, self.size)
         if key not in self.storages:
             self.storages[key] = _numbers(self.read(f"data/{key}"), dtype, count)
-        if (self.storages[key].dtype, len(self.storages[key])) != (dtype, count):
+        storage = self.storages[key]
+        if storage.dtype != dtype or len(storage) != count:
             raise ValueError(WRONG_SIZE)
-        return self.storages[key]
+        return storage
 
 
 class _LegacyStorages:
-    """The storages of a file of `size` bytes of the older format: noted in the first run of its pickle, loaded in the second."""
+    """The storages of an older file of `size` bytes, noted in the first run and loaded in the second."""
 
     def __init__(self, size: int) -> None:
         self.size = size
         self.needed: dict[str, tuple[torch.dtype, int]] = {}
         self.storages: dict[str, Tensor] = {}
 
-    def nothing(self, *arguments: Any) -> Tensor:
-        """Stands for every storage, and for every tensor, in the first run."""
+    def placeholder(self, *arguments: Any) -> Tensor:
+        """Return the empty tensor that replaces every storage and every tensor in the first run."""
         return torch.empty(0)
 
     def note(self, identity: Any) -> Any:
-        """Remember what an id stands for."""
+        """Remember the key, type and size of the storage that an id refers to."""
         if _is_class(identity):
             return identity[1]
         key, dtype, count = _describe(identity, self.size)
         if self.needed.setdefault(key, (dtype, count)) != (dtype, count):
             raise ValueError(WRONG_SIZE)
-        return self.nothing()
+        return self.placeholder()
 
     def read(self, source: io.BytesIO | mmap.mmap, keys: Any) -> None:
-        """Read the storages of these keys, which are all that is left of the source."""
+        """Read the storages of these keys, which fill the rest of the source."""
         if not isinstance(keys, list) or sorted(map(str, keys)) != sorted(self.needed):
             raise ValueError(WRONG_SIZE)
         for key in map(str, keys):
@@ -156,12 +171,12 @@ class _LegacyStorages:
             raise ValueError(WRONG_SIZE)
 
     def load(self, identity: Any) -> Any:
-        """What an id in the pickle stands for."""
+        """Return the storage, or the name of a class, that an id in the pickle refers to."""
         return identity[1] if _is_class(identity) else self.storages[identity[2]]
 
 
 def _is_class(identity: Any) -> bool:
-    """True for the id of a module's class, which the older format writes with the class's source; the source is not looked at."""
+    """Return True for the id of a class, which the older format writes with its source; that is ignored."""
     return (
         isinstance(identity, tuple)
         and len(identity) == 4
@@ -171,7 +186,10 @@ def _is_class(identity: Any) -> bool:
 
 
 def _describe(identity: Any, size: int) -> tuple[str, torch.dtype, int]:
-    """Key, type and count of the storage that an id names, in a file of `size` bytes. Raises ValueError or TypeError where it names none."""
+    """Return key, type and count of numbers of the storage that an id refers to, in a file of `size` bytes.
+
+    An id of anything else raises ValueError or TypeError.
+    """
     if not isinstance(identity, tuple) or len(identity) not in (5, 6) or identity[0] != "storage":
         raise ValueError(WRONG_SIZE)
     _, kind, key, _device, count, *view = identity

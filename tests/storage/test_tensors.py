@@ -1,0 +1,43 @@
+"""Tensors on disk: a broken file, and weights of another network, are named."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from distill.config.errors import UserError
+from distill.storage.tensors import load_tensors, load_weights, save_tensors
+
+
+@pytest.mark.parametrize(("content", "message"), [(b"nonsense", "is broken"), (None, "no such file")])
+def test_a_broken_weight_file_is_named(tmp_path: Path, content: bytes | None, message: str) -> None:
+    if content is not None:
+        (tmp_path / "x.safetensors").write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        load_tensors(tmp_path / "x.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (nn.Linear(3, 4), r"weight is \(4, 3\); expected \(4, 2\)"),
+        (nn.Linear(2, 4, bias=False), r"bias is nothing; expected \(4,\)"),
+        (nn.Sequential(nn.Linear(2, 4)), r"weight is nothing"),
+    ],
+)
+def test_weights_of_another_architecture_are_refused(tmp_path: Path, other: nn.Module, message: str) -> None:
+    save_tensors(tmp_path / "x.safetensors", other.state_dict())
+    with pytest.raises(UserError, match=message):
+        load_weights(nn.Linear(2, 4), tmp_path / "x.safetensors")
+
+
+def test_weights_with_one_more_entry_are_refused(tmp_path: Path) -> None:
+    save_tensors(tmp_path / "x.safetensors", nn.Linear(2, 4).state_dict())
+    with pytest.raises(UserError, match="it has bias, which the network has not"):
+        load_weights(nn.Linear(2, 4, bias=False), tmp_path / "x.safetensors")
+
+
+def test_tensors_that_cannot_be_written_raise_oserror(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="Is a directory"):
+        save_tensors(tmp_path, {"a": torch.zeros(3)})
