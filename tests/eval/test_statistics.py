@@ -18,7 +18,7 @@ from eval.metrics.torchmetrics import (
     FrechetLimit,
     InceptionScore,
     KernelDistance,
-    OfFeatures,
+    FeatureMetric,
     PrecisionRecall,
 )
 
@@ -153,7 +153,7 @@ def test_metrics_over_two_processes_are_those_of_one_to_the_last_bit(batch_size:
         assert together(first, second) == alone.compute()
 
 
-def together(first: OfFeatures, second: OfFeatures) -> dict[str, float]:
+def together(first: FeatureMetric, second: FeatureMetric) -> dict[str, float]:
     """What `first` computes when torch.distributed gathers from it and `second`."""
     states = [torch.cat(state) if state else torch.zeros(0) for state in (second.features, second.rows)]
 

@@ -20,7 +20,7 @@ from eval.metrics.torchmetrics import (
     FrechetLimit,
     InceptionScore,
     KernelDistance,
-    OfFeatures,
+    FeatureMetric,
     PrecisionRecall,
 )
 
@@ -47,7 +47,7 @@ def compute(build: Callable[[], Metric], rows: Tensor) -> Any:
     """What a metric of the rows, given seven by seven, and of those of the other processes is."""
     metric = build()
     for batch in rows.split(7) if len(rows) else ():
-        metric.update(MADE[batch], batch) if isinstance(metric, OfFeatures) else metric.update(MADE[batch])
+        metric.update(MADE[batch], batch) if isinstance(metric, FeatureMetric) else metric.update(MADE[batch])
     found = metric.compute()
     return float(found) if isinstance(found, Tensor) else found
 
