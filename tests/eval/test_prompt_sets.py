@@ -226,7 +226,7 @@ def test_a_dataset_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert asked[2][2] == ["*.tsv", "*.csv", "*.json", "*.jsonl", "*.parquet", "*.txt"]
     with pytest.raises(
         UserError,
-        match=r"^--prompts nobody/nothing: is no file, and cannot be had from the hub \(404 Client Error.\)$",
+        match=r"^--prompts nobody/nothing: is no file, and cannot be downloaded from the hub \(404 Client Error.\)$",
     ):
         read_prompt_set("nobody/nothing")
     with pytest.raises(UserError, match=r"^--prompts a/b:none.csv: the dataset a/b holds no none.csv$"):
