@@ -14,8 +14,9 @@ import torch
 
 from distill.publishing.report.page import write_report
 from eval.preference.contact_sheet import GAP, LINE, SIDE, Tile, choose, draw_sheet, save_sheets, shown
-from eval.preference.images import find_images
-from eval.preference.results import FORMAT, measure
+from eval.preference.found_images import find_images
+from eval.preference.result_types import FORMAT
+from eval.preference.results import measure
 from eval.preference.subject_spec import SubjectSpec
 from eval.prompt_sets import PromptSet
 from eval.prompt_sets.formats import Prompt

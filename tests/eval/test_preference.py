@@ -22,7 +22,8 @@ from distill.data.images import from_bytes, lossy_format, to_bytes
 from distill.publishing.samples import save_samples
 from distill.types import Condition
 from eval.images.processes import Processes
-from eval.preference.images import PromptedImages, find_images, image_name, make_images
+from eval.preference.found_images import find_images
+from eval.preference.images import PromptedImages, image_name, make_images
 from eval.preference.results import check_pairing, describe_images, notes_on_images
 from eval.preference.scores import Scorer, score_images
 from eval.preference.subject_spec import SubjectSpec

@@ -13,7 +13,8 @@ from scipy import stats
 
 from distill.config.errors import UserError
 from eval.__main__ import main
-from eval.preference.results import FORMAT, by_prompt, measure
+from eval.preference.result_types import FORMAT
+from eval.preference.results import by_prompt, measure
 from eval.preference.statistics import mean_over_prompts, wilson, win_rate
 from eval.prompt_sets import PromptSet
 from eval.prompt_sets.formats import Prompt
