@@ -59,7 +59,7 @@ class PromptSet:
     departures: tuple[str, ...] = ()
     """Ways in which the measured prompts are not the list that `name` says."""
     rule: str | None = None
-    """How the prompts were chosen from the file, for formats that leave a choice."""
+    """The way in which prompts were chosen from the file, for formats that leave a choice."""
 
     @classmethod
     def whole(

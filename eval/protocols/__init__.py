@@ -45,7 +45,7 @@ class Protocol(Settings):
     foreign: tuple[str, ...] = ()
     """Parts of the names of published statistics that were made by another protocol."""
     explanation: str
-    """What `python -m eval protocols` says of the protocol."""
+    """Description that `python -m eval protocols` prints."""
     published: str
     """Papers whose numbers can be compared with it."""
 
