@@ -131,7 +131,7 @@ def test_results_of_a_run_go_into_its_folder(models: Path, tmp_path: Path) -> No
 
 
 def test_images_of_sample_py_against_a_run(models: Path, tmp_path: Path) -> None:
-    """The index of the folder decides the prompts; the same student makes the same images, so all pairs tie."""
+    """The folder's index decides the prompts; the same student makes the same images, so all pairs tie."""
     (tmp_path / "prompts.txt").write_text("\n".join(TEXTS))
     prompts = f"--prompts {tmp_path}/prompts.txt"
     sample(f"--run {models}/run {prompts} --n 6 --seed 4 --out {tmp_path}/samples --device cpu".split())
