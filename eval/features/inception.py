@@ -1,7 +1,8 @@
-"""Inception-v3 of 2015-12-05 as Fréchet Inception Distances use it (Heusel et al. 2017): TensorFlow's network, which is not torchvision's.
+"""Inception-v3 of 2015-12-05, the network of Fréchet Inception Distances (Heusel et al. 2017).
 
-It differs in three pools: averages leave the padding out, and the last block takes a maximum. The weights are torch-fidelity's and pytorch-fid's
-`.pth`, or NVIDIA's TorchScript `inception-2015-12-05.pt`, which clean-fid uses. All are the same numbers.
+It is TensorFlow's network, which is not torchvision's: average pools do not count the padding, and the last
+block takes a maximum. The weights are the `.pth` of torch-fidelity and pytorch-fid, or NVIDIA's TorchScript
+`inception-2015-12-05.pt`, which clean-fid uses. All hold the same numbers.
 """
 
 from __future__ import annotations
@@ -18,13 +19,17 @@ from distill.config.errors import UserError
 from distill.storage.tensors import check_weights, read_weights
 from eval.features import Extractor
 
-URL = "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth"
-"""The digits at the end of the name begin the file's SHA-256, which is checked."""
-FILES = f"{URL.rsplit('/', 1)[1]} or inception-2015-12-05.pt"
+FILE = "pt_inception-2015-12-05-6726825d.pth"
+"""The digits at the end of the name are the first of the file's SHA-256, which is checked."""
+URL = f"https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/{FILE}"
+FILES = f"{FILE} or inception-2015-12-05.pt"
 
 
 class Unit(nn.Module):
-    """Convolution, batch normalisation, rectifier. Padding keeps the size of a stride of 1 unless `padded` is false."""
+    """Convolution, batch normalisation and ReLU.
+
+    With a stride of 1, padding keeps the size, unless `padded` is false.
+    """
 
     def __init__(
         self, inputs: int, outputs: int, size: tuple[int, int], stride: int = 1, padded: bool = True
@@ -39,20 +44,22 @@ class Unit(nn.Module):
 
 
 def average(x: Tensor) -> Tensor:
-    """TensorFlow's 3x3 average, which does not count the padding."""
+    """Average over 3x3 pixels as TensorFlow does: the padding does not count."""
     return F.avg_pool2d(x, 3, stride=1, padding=1, count_include_pad=False)
 
 
 def maximum(x: Tensor) -> Tensor:
+    """Take the maximum over 3x3 pixels and keep the size."""
     return F.max_pool2d(x, 3, stride=1, padding=1)
 
 
 def halved(x: Tensor) -> Tensor:
+    """Take the maximum over 3x3 pixels with a stride of 2."""
     return F.max_pool2d(x, 3, stride=2)
 
 
 class Block35(nn.Module):
-    """A block at 35x35: 1x1, 5x5, twice 3x3 and a pool side by side."""
+    """A block at 35x35 with four branches: 1x1, 5x5, twice 3x3, and a pool."""
 
     def __init__(self, inputs: int, pooled: int) -> None:
         super().__init__()
@@ -66,14 +73,12 @@ class Block35(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         double = self.branch3x3dbl_3(self.branch3x3dbl_2(self.branch3x3dbl_1(x)))
-        return torch.cat(
-            [self.branch1x1(x), self.branch5x5_2(self.branch5x5_1(x)), double, self.branch_pool(average(x))],
-            1,
-        )
+        single = self.branch5x5_2(self.branch5x5_1(x))
+        return torch.cat([self.branch1x1(x), single, double, self.branch_pool(average(x))], 1)
 
 
 class Reduction17(nn.Module):
-    """From 35x35 to 17x17."""
+    """Reduces 35x35 to 17x17."""
 
     def __init__(self, inputs: int) -> None:
         super().__init__()
@@ -83,14 +88,12 @@ class Reduction17(nn.Module):
         self.branch3x3dbl_3 = Unit(96, 96, (3, 3), stride=2, padded=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.cat(
-            [self.branch3x3(x), self.branch3x3dbl_3(self.branch3x3dbl_2(self.branch3x3dbl_1(x))), halved(x)],
-            1,
-        )
+        double = self.branch3x3dbl_3(self.branch3x3dbl_2(self.branch3x3dbl_1(x)))
+        return torch.cat([self.branch3x3(x), double, halved(x)], 1)
 
 
 class Block17(nn.Module):
-    """A block at 17x17, whose 7x7 are taken apart into rows and columns; `width` channels within."""
+    """A block at 17x17 whose 7x7 convolutions are split into rows and columns of `width` channels."""
 
     def __init__(self, inputs: int, width: int) -> None:
         super().__init__()
@@ -113,7 +116,7 @@ class Block17(nn.Module):
 
 
 class Reduction8(nn.Module):
-    """From 17x17 to 8x8."""
+    """Reduces 17x17 to 8x8."""
 
     def __init__(self, inputs: int) -> None:
         super().__init__()
@@ -130,7 +133,10 @@ class Reduction8(nn.Module):
 
 
 class Block8(nn.Module):
-    """A block at 8x8, whose branches end in a row and a column side by side; the last of the network takes a maximum where others average."""
+    """A block at 8x8 whose two 3x3 branches end in a row and a column side by side.
+
+    The pool of the last block of the network takes a maximum, that of the other one an average.
+    """
 
     def __init__(self, inputs: int, last: bool) -> None:
         super().__init__()
@@ -146,7 +152,8 @@ class Block8(nn.Module):
         self.branch_pool = Unit(inputs, 192, (1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        single, double = self.branch3x3_1(x), self.branch3x3dbl_2(self.branch3x3dbl_1(x))
+        single = self.branch3x3_1(x)
+        double = self.branch3x3dbl_2(self.branch3x3dbl_1(x))
         ends = [
             self.branch3x3_2a(single),
             self.branch3x3_2b(single),
@@ -157,7 +164,10 @@ class Block8(nn.Module):
 
 
 class Inception(Extractor):
-    """Images of 299x299 -> 2048 features after the last pool, and logits (b, 1008) without the bias, as Inception scores take them."""
+    """Maps images of 299x299 to 2048 features after the last pool, and to logits (b, 1008).
+
+    The logits have no bias, as Inception scores use them.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -166,13 +176,17 @@ class Inception(Extractor):
         self.Conv2d_2b_3x3 = Unit(32, 64, (3, 3))
         self.Conv2d_3b_1x1 = Unit(64, 80, (1, 1))
         self.Conv2d_4a_3x3 = Unit(80, 192, (3, 3), padded=False)
-        self.Mixed_5b, self.Mixed_5c, self.Mixed_5d = Block35(192, 32), Block35(256, 64), Block35(288, 64)
+        self.Mixed_5b = Block35(192, 32)
+        self.Mixed_5c = Block35(256, 64)
+        self.Mixed_5d = Block35(288, 64)
         self.Mixed_6a = Reduction17(288)
-        self.Mixed_6b, self.Mixed_6c, self.Mixed_6d, self.Mixed_6e = (
-            Block17(768, width) for width in (128, 160, 160, 192)
-        )
+        self.Mixed_6b = Block17(768, 128)
+        self.Mixed_6c = Block17(768, 160)
+        self.Mixed_6d = Block17(768, 160)
+        self.Mixed_6e = Block17(768, 192)
         self.Mixed_7a = Reduction8(768)
-        self.Mixed_7b, self.Mixed_7c = Block8(1280, last=False), Block8(2048, last=True)
+        self.Mixed_7b = Block8(1280, last=False)
+        self.Mixed_7c = Block8(2048, last=True)
         self.fc = nn.Linear(2048, 1008)
 
     def forward(self, images: Float[Tensor, "b 3 299 299"]) -> dict[str, Tensor]:
@@ -185,7 +199,7 @@ class Inception(Extractor):
 
 
 class ScriptedInception(Extractor):
-    """NVIDIA's TorchScript file, entered behind its own resizing. It gives no logits."""
+    """NVIDIA's TorchScript file, without its own resizing. It gives no logits."""
 
     def __init__(self, base: nn.Module) -> None:
         super().__init__()
@@ -196,9 +210,9 @@ class ScriptedInception(Extractor):
 
 
 def load(weights: str | None) -> Extractor:
-    """Open a file of weights, or download torch-fidelity's. Raises UserError where that cannot be done."""
+    """Open a file of weights; without one, download torch-fidelity's."""
     if weights is None:
-        return _with(_download(), Path(URL.rsplit("/", 1)[1]))
+        return _inception(_download(), Path(FILE))
     path = Path(weights)
     if not path.is_file():
         raise UserError(f"--weights {path}: no such file; expected {FILES}")
@@ -206,17 +220,19 @@ def load(weights: str | None) -> Extractor:
         raise UserError(
             f"--weights {path}: a pickle is a program, and none is run; the same network is in {FILES}"
         )
-    return _scripted(path) if _is_torchscript(path) else _with(read_weights(path), path)
+    return _scripted(path) if _is_torchscript(path) else _inception(read_weights(path), path)
 
 
-def _with(tensors: dict[str, Tensor], path: Path) -> Inception:
+def _inception(tensors: dict[str, Tensor], path: Path) -> Inception:
+    """Build the network with these weights; `path` names them in messages."""
     if not isinstance(tensors, dict):
         raise UserError(f"{path}: holds a {type(tensors).__name__}; expected weights by name")
-    with torch.device("meta"):  # its own random weights would take seconds
+    with torch.device("meta"):  # initialising random weights would take seconds
         network = Inception()
+    # Some files have no counters of the batch normalisations.
     counters = {
         name: torch.tensor(0) for name in network.state_dict() if name.endswith("num_batches_tracked")
-    }  # which some files lack
+    }
     check_weights(network, counters | tensors, path)
     network.load_state_dict(counters | tensors, assign=True)
     return network

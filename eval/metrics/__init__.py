@@ -1,1 +1,1 @@
-"""Metrics of features, one file each."""
+"""Metrics: one file each, pure functions of features."""

@@ -1,4 +1,4 @@
-"""How a Fréchet distance depends on the images that were drawn: its limit for infinitely many, and the spread of what is random."""
+"""Limit of a Fréchet distance for infinitely many images, and its spread over random draws of images."""
 
 from __future__ import annotations
 
@@ -14,17 +14,22 @@ from eval.features import checked
 from eval.frechet import Statistics, frechet_distance
 from eval.metrics.subsets import resampled, shuffled
 
-POINTS, SHARE = 15, 0.1
-"""Numbers of images for the limit, from this share of all to all."""
+POINTS = 15
+"""Numbers of images at which the distance is computed for the limit."""
+SHARE = 0.1
+"""The smallest of these numbers is this share of all images; the largest is all of them."""
 MIN_PER_DIMENSION = 2
-"""Images for each dimension of the features at the fewest: below, the bias is not yet linear in 1/n."""
+"""Minimum number of images for each dimension of the features: with fewer, the bias is not linear in 1/n."""
 CONFIDENCE = 1.96
 """Standard deviations to either side of a 95 % interval."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Limit:
-    """The distance for infinitely many images, its standard error by the line's fit, and the points that the line was drawn through."""
+    """The distance for infinitely many images and the standard error of the fitted line there.
+
+    `counts` and `distances` are the points through which the line was fitted.
+    """
 
     value: float
     deviation: float
@@ -33,38 +38,47 @@ class Limit:
 
 
 def frechet_limit(features: Float[Tensor, "n d"], real: Statistics, progress: bool = False) -> Limit:
-    """FD∞ (Chong and Forsyth 2020, "Effectively unbiased FID"): the distance is linear in 1/n; its value at 1/n = 0, where the bias is gone.
+    """Compute FD∞ (Chong and Forsyth 2020, "Effectively unbiased FID").
 
-    As published, the line is drawn through 15 numbers of images that are evenly spaced.
-
-    The statistics of the real images stay as they are, so what their own finite number adds stays too. Raises UserError where the images
-    are too few for a line.
+    The bias of the distance is linear in 1/n: a line is fitted to the distances at 15 evenly spaced numbers
+    of images, as published, and its value at 1/n = 0 has no bias. The statistics of the real images do not
+    change, so the bias due to their own finite number stays. Raises UserError with too few images for a line.
     """
-    features, total = checked(features), len(features)
+    features = checked(features)
+    total = len(features)
     least = max(round(SHARE * total), MIN_PER_DIMENSION * features.shape[1])
-    if total < max(2 * least, POINTS):
+    needed = max(2 * least, POINTS)
+    if total < needed:
         raise UserError(
-            f"{total} images; expected at least {max(2 * least, POINTS)} for the limit of a distance in {features.shape[1]} dimensions"
+            f"{total} images; expected at least {needed} for the limit of a distance in "
+            f"{features.shape[1]} dimensions"
         )
     counts = np.unique(np.linspace(least, total, POINTS).astype(int)).tolist()
     distances = [
         frechet_distance(Statistics.of(features[shuffled(total, seed=count)[:count]]), real)
         for count in tqdm(counts, desc="limit of the distance", disable=not progress, leave=False)
     ]
-    inverse = 1 / np.array(counts)
-    design = np.stack([np.ones_like(inverse), inverse], 1)
-    fit, *_ = np.linalg.lstsq(design, np.array(distances), rcond=None)
-    residual = np.array(distances) - design @ fit
-    variance = np.square(residual).sum() / max(1, len(counts) - 2) * np.linalg.inv(design.T @ design)[0, 0]
-    return Limit(float(fit[0]), float(np.sqrt(variance)), counts, distances)
+    value, deviation = _value_at_zero(1 / np.array(counts), np.array(distances))
+    return Limit(value, deviation, counts, distances)
+
+
+def _value_at_zero(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
+    """Fit a line y = a + b x by least squares; return a and its standard error."""
+    design = np.stack([np.ones_like(x), x], 1)
+    fit, *_ = np.linalg.lstsq(design, y, rcond=None)
+    residual = y - design @ fit
+    variance = np.square(residual).sum() / max(1, len(x) - 2) * np.linalg.inv(design.T @ design)[0, 0]
+    return float(fit[0]), float(np.sqrt(variance))
 
 
 def bootstrap_deviation(
     features: Float[Tensor, "n d"], real: Statistics, replicates: int, progress: bool = False
 ) -> float:
-    """Standard deviation of the distance over draws of n images, from n drawn again out of these; the real images stay.
+    """Estimate the standard deviation of the distance over draws of n images by the bootstrap.
 
-    A replicate repeats images, which biases the distance upwards once more: its spread is that of the distance, its mean is not.
+    Each replicate draws n of the given images with replacement; the real images do not change. Repeated
+    images bias a replicate's distance upwards, so the replicates' spread is that of the distance, but their
+    mean is not.
     """
     features = checked(features)
     rounds = tqdm(range(replicates), desc="bootstrap", disable=not progress, leave=False)

@@ -1,4 +1,7 @@
-"""Inception score (Salimans et al. 2016, "Improved techniques for training GANs"): exp of the mean KL(p(y|x) || p(y)), in [1, classes]."""
+"""Inception score (Salimans et al. 2016, "Improved techniques for training GANs").
+
+The score is exp of the mean KL(p(y|x) || p(y)). It lies between 1 and the number of classes.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ SPLITS = 10
 
 
 def inception_score(logits: Float[Tensor, "n k"]) -> dict[str, float]:
-    """`is` and `is_deviation`: mean and standard deviation over 10 parts, in the order of the images. Raises UserError below 10 images."""
+    """Return mean and standard deviation, `is` and `is_deviation`, of the scores of 10 consecutive parts."""
     if len(logits) < SPLITS:
         raise UserError(f"{len(logits)} images; expected at least {SPLITS} for an Inception score")
     log_p = checked(logits).log_softmax(1)
@@ -25,8 +28,11 @@ def inception_score(logits: Float[Tensor, "n k"]) -> dict[str, float]:
     return {"is": float(scores.mean()), "is_deviation": float(scores.std(correction=0))}
 
 
-def _score(log_p: Tensor) -> Tensor:
-    """exp of the mean divergence; a class of probability 0 adds nothing, however small the mean of its probabilities is."""
+def _score(log_p: Float[Tensor, "n k"]) -> Float[Tensor, ""]:
+    """Return exp of the mean divergence.
+
+    A class of probability 0 adds nothing, even where the logarithm of its mean probability is infinite.
+    """
     log_mean = log_p.logsumexp(0) - math.log(len(log_p))
     p = log_p.exp()
     return torch.where(p > 0, p * (log_p - log_mean), 0.0).sum(1).mean().exp()

@@ -1,5 +1,8 @@
-"""Improved precision and recall (Kynkäänniemi et al. 2019, "Improved precision and recall metric for assessing generative models"), and density
-and coverage (Naeem et al. 2020, "Reliable fidelity and diversity metrics for generative models")."""
+"""Improved precision and recall, and density and coverage.
+
+Kynkäänniemi et al. 2019, "Improved precision and recall metric for assessing generative models", and Naeem et
+al. 2020, "Reliable fidelity and diversity metrics for generative models".
+"""
 
 from __future__ import annotations
 
@@ -19,9 +22,10 @@ COVERAGE_NEIGHBOURS = 5
 
 @dataclasses.dataclass(frozen=True)
 class Manifold:
-    """An estimate of where a distribution lies: a ball around each feature vector, up to its k-th nearest other one.
+    """A ball around each feature vector, which reaches to its k-th nearest neighbour.
 
-    `features` is (n, d), `squared_radii` (n,), float64; `rounding` is what a matrix product may make of either.
+    The balls together estimate where a distribution lies. `rounding` bounds the rounding error of a squared
+    distance; `squared_radii` include it.
     """
 
     features: Float64[Tensor, "n d"]
@@ -30,29 +34,31 @@ class Manifold:
 
     @classmethod
     def of(cls, features: Float[Tensor, "n d"], k: int = NEIGHBOURS) -> Manifold:
-        """The manifold of some features. Raises UserError where there are not more than k, or one is not finite."""
+        """Build the manifold of more than k feature vectors."""
         features = checked(features)
         if len(features) <= k:
             raise UserError(
-                f"{len(features)} images; expected at least {k + 1} for precision and recall with {k} neighbours"
+                f"{len(features)} images; "
+                f"expected at least {k + 1} for precision and recall with {k} neighbours"
             )
         # The k + 1 nearest, because the first is the vector itself.
         radii = torch.cat(
             [block.topk(k + 1, largest=False).values[:, k] for block in squared_distances(features, features)]
         )
-        # What a matrix product may be wrong by: a copy of the k-th neighbour, which is at exactly the radius, is inside on every machine.
+        # The radius is enlarged by the rounding of the matrix product: a copy of the k-th neighbour, whose
+        # distance is exactly the radius, is then inside on every machine.
         rounding = 2 * features.shape[1] * torch.finfo(torch.float64).eps * features.square().sum(1).max()
         return cls(features, radii + rounding, float(rounding))
 
     def contains(self, points: Float64[Tensor, "m d"]) -> Bool[Tensor, " m"]:
-        """Whether each point lies in a ball."""
+        """Return for each point whether it lies in at least one ball."""
         return torch.cat(
             [(block <= self.squared_radii).any(1) for block in squared_distances(points, self.features)]
         )
 
 
 def precision_recall(real: Manifold, generated: Manifold) -> dict[str, float]:
-    """`precision`: share of generated images within the real manifold; `recall`: share of real images within the generated one."""
+    """Compute `precision`, the share of generated images in the real manifold, and `recall`, the reverse."""
     return {
         "precision": float(real.contains(generated.features).double().mean()),
         "recall": float(generated.contains(real.features).double().mean()),
@@ -62,10 +68,11 @@ def precision_recall(real: Manifold, generated: Manifold) -> dict[str, float]:
 def density_coverage(
     real: Manifold, generated: Float64[Tensor, "m d"], k: int = COVERAGE_NEIGHBOURS
 ) -> dict[str, float]:
-    """`density`: how many balls of the real manifold, made with k neighbours, a generated image lies in, over k; 1 is to be expected of real images.
-    `coverage`: share of the balls in which a generated image lies.
+    """Compute density and coverage with a real manifold of k neighbours.
 
-    A ball is open here, as Naeem et al. have it: a copy of the k-th neighbour lies outside, while precision and recall count it as inside
+    `density` is the mean number of real balls that a generated image lies in, divided by k; for real images 1
+    is expected. `coverage` is the share of real balls that contain a generated image. A ball is open here, as
+    in Naeem et al.: a copy of the k-th neighbour lies outside, while precision and recall count it as inside
     (Kynkäänniemi et al., eq. 1).
     """
     open_radii = real.squared_radii - 2 * real.rounding

@@ -1,8 +1,11 @@
-"""The metrics as `torchmetrics.Metric`, which reduce over processes. A room of its own, because importing torchmetrics takes seconds."""
+"""The metrics as `torchmetrics.Metric`s, which combine the images of several processes.
+
+They have a file of their own because importing torchmetrics takes seconds.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
 
 import torch
 from jaxtyping import Float, Float64, Int64
@@ -26,9 +29,10 @@ from eval.metrics.precision_recall import (
 
 
 class FrechetDistance(Metric):
-    """Fréchet distance of generated features to the statistics of real ones; `compute()` is a float64 scalar.
+    """Fréchet distance between generated features and the statistics of real ones.
 
-    The sums are kept in float64 and shifted by the real mean, which all processes share, so that they may simply be added up.
+    `compute()` is a float64 scalar. The sums are kept in float64 and shifted by the real mean. All processes
+    have the same shift, so their sums can be added up.
     """
 
     higher_is_better = False
@@ -47,30 +51,38 @@ class FrechetDistance(Metric):
         self.add_state("count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, features: Float[Tensor, "n d"]) -> None:
-        """Add the features of generated images. Raises UserError where one is not finite or their dimension is not the real ones'."""
+        """Add the features of generated images."""
         total, products = shifted_sums(features, self.shift)
         self.total += total
         self.products += products
         self.count += len(features)
 
     def compute(self) -> Tensor:
-        """The distance. Raises UserError where fewer than 2 images were given."""
+        """Return the distance, for at least 2 images."""
         made = Statistics.from_sums(self.shift.cpu(), self.total.cpu(), self.products.cpu(), int(self.count))
         return torch.tensor(frechet_distance(made, self.real), dtype=torch.float64)
 
 
-def gather_rows(rows: Tensor, group: Any = None) -> list[Tensor]:
-    """The rows of every process, of one that was given no images too, which does not know the others' dimension and type."""
-    kinds: list[Any] = [None] * distributed.get_world_size(group)
+def gather_rows(rows: Tensor, group: distributed.ProcessGroup | None = None) -> list[Tensor]:
+    """Return the rows of every process.
+
+    A process that was given no images does not know the dimension and type of the others' rows, so these are
+    gathered first.
+    """
+    kinds: list[tuple[torch.Size, torch.dtype] | None] = [None] * distributed.get_world_size(group)
     distributed.all_gather_object(kinds, (rows.shape[1:], rows.dtype) if rows.numel() else None, group)
-    shape, dtype = next((kind for kind in kinds if kind), (rows.shape[1:], rows.dtype))
-    return gather_all_tensors(rows if rows.numel() else rows.new_zeros((0, *shape), dtype=dtype), group)
+    known = [kind for kind in kinds if kind is not None]
+    if known and not rows.numel():
+        shape, dtype = known[0]
+        rows = rows.new_zeros((0, *shape), dtype=dtype)
+    return gather_all_tensors(rows, group)
 
 
-class OfFeatures(Metric):
-    """A metric that needs all features of the generated images at once; `compute()` is a dictionary of floats.
+class FeatureMetric(Metric):
+    """Base of the metrics that need all features of the generated images at once.
 
-    With `rows`, the numbers of the images, the order of processes and batches does not matter: the features are put into that of the rows.
+    `compute()` is a dictionary of numbers. With `rows`, the numbers of the images, the order of processes and
+    batches does not matter: the features are sorted by row.
     """
 
     full_state_update = False
@@ -83,30 +95,33 @@ class OfFeatures(Metric):
         self.add_state("rows", [], dist_reduce_fx="cat")
 
     def update(self, features: Float[Tensor, "n d"], rows: Int64[Tensor, " n"] | None = None) -> None:
-        """Add the features of generated images. Raises UserError where one is not finite."""
+        """Add the features of generated images, and their row numbers."""
         self.features.append(checked(features))
         self.rows.append(
             torch.zeros(len(features), dtype=torch.int64, device=features.device) if rows is None else rows
         )
 
-    def compute(self) -> dict[str, float]:
-        """The measure. Raises UserError where no images were given, or too few."""
-        # After a reduction over processes the lists are tensors.
-        features, rows = (
-            torch.cat(state).cpu() if isinstance(state, list) and state else state
-            for state in (self.features, self.rows)
-        )
-        if not isinstance(features, Tensor) or not len(features):
+    def compute(self) -> Mapping[str, object]:
+        """Measure the features of all processes."""
+        features, rows = _joined(self.features), _joined(self.rows)
+        if not len(features):
             raise UserError(f"{type(self).__name__}: no generated images were given")
-        return self.measure(features[torch.as_tensor(rows).cpu().argsort(stable=True)].cpu())
+        return self.measure(features[rows.argsort(stable=True)])
 
-    def measure(self, features: Float64[Tensor, "n d"]) -> dict[str, float]:
-        """The measure of all features."""
+    def measure(self, features: Float64[Tensor, "n d"]) -> Mapping[str, object]:
+        """Compute the metric of all features."""
         raise NotImplementedError
 
 
-class PrecisionRecall(OfFeatures):
-    """Precision and recall of generated features against real ones."""
+def _joined(state: list[Tensor] | Tensor) -> Tensor:
+    """Return a state as one tensor on the CPU. After a reduction over processes it is one already."""
+    if isinstance(state, list):
+        return torch.cat(state).cpu() if state else torch.zeros(0)
+    return state.cpu()
+
+
+class PrecisionRecall(FeatureMetric):
+    """Precision and recall of generated features with respect to real ones."""
 
     higher_is_better = True
 
@@ -114,12 +129,12 @@ class PrecisionRecall(OfFeatures):
         super().__init__()
         self.real, self.k = Manifold.of(real, k), k
 
-    def measure(self, features: Float64[Tensor, "n d"]) -> dict[str, float]:
+    def measure(self, features: Float64[Tensor, "n d"]) -> Mapping[str, object]:
         return precision_recall(self.real, Manifold.of(features, self.k))
 
 
-class DensityCoverage(OfFeatures):
-    """Density and coverage of generated features against real ones."""
+class DensityCoverage(FeatureMetric):
+    """Density and coverage of generated features with respect to real ones."""
 
     higher_is_better = True
 
@@ -127,12 +142,12 @@ class DensityCoverage(OfFeatures):
         super().__init__()
         self.real, self.k = Manifold.of(real, k), k
 
-    def measure(self, features: Float64[Tensor, "n d"]) -> dict[str, float]:
+    def measure(self, features: Float64[Tensor, "n d"]) -> Mapping[str, object]:
         return density_coverage(self.real, features, self.k)
 
 
-class KernelDistance(OfFeatures):
-    """Kernel Inception Distance of generated features to real ones, with its standard error."""
+class KernelDistance(FeatureMetric):
+    """Kernel Inception Distance between generated and real features, with its standard error."""
 
     higher_is_better = False
 
@@ -140,12 +155,12 @@ class KernelDistance(OfFeatures):
         super().__init__()
         self.real = real
 
-    def measure(self, features: Float64[Tensor, "n d"]) -> dict[str, float]:
+    def measure(self, features: Float64[Tensor, "n d"]) -> Mapping[str, object]:
         return kernel_distance(features, self.real)
 
 
-class FrechetLimit(OfFeatures):
-    """Fréchet distance to the statistics of real features for infinitely many generated images, with its standard error."""
+class FrechetLimit(FeatureMetric):
+    """Limit of the Fréchet distance for infinitely many generated images, with its standard error."""
 
     higher_is_better = False
 
@@ -153,15 +168,15 @@ class FrechetLimit(OfFeatures):
         super().__init__()
         self.real = real
 
-    def measure(self, features: Float64[Tensor, "n d"]) -> dict[str, float]:
+    def measure(self, features: Float64[Tensor, "n d"]) -> Mapping[str, object]:
         limit = frechet_limit(features, self.real)
         return {"fd_limit": limit.value, "fd_limit_deviation": limit.deviation}
 
 
-class InceptionScore(OfFeatures):
-    """Inception score; what it is fed are logits. Its ten parts follow the rows."""
+class InceptionScore(FeatureMetric):
+    """Inception score of logits, which `update` takes as features. Its ten parts follow the rows."""
 
     higher_is_better = True
 
-    def measure(self, features: Float64[Tensor, "n k"]) -> dict[str, float]:
+    def measure(self, features: Float64[Tensor, "n k"]) -> Mapping[str, object]:
         return inception_score(features)

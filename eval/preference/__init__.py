@@ -1,1 +1,1 @@
-"""`python -m eval preference`: what models of human preference think of a generator's images, prompt by prompt."""
+"""`python -m eval preference`: scores images by models of human preference, prompt by prompt."""

@@ -1,26 +1,29 @@
-"""`python -m eval preference`: make the images that are not there, score those that are not scored, say what came out."""
+"""`python -m eval preference`: makes the images that are missing, scores them, and prints the results."""
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from distill.config.errors import UserError
 from distill.data.image_files import ImageFiles
+from distill.rewards import RewardSettings
 from distill.storage.files import write_json
 from distill.storage.provenance import commit, machine
 from distill.training.config import CONFIG
 from eval.fid.command import check_out, device_of
 from eval.images.processes import Processes
 from eval.preference.contact_sheet import save_sheets
-from eval.preference.images import PromptedImages, find_images, make_images, recorded_prompts
+from eval.preference.found_images import find_images, recorded_prompts
+from eval.preference.images import PromptedImages, make_images
+from eval.preference.result_types import FORMAT, Results, ScoreResult, SecondSubject
 from eval.preference.results import (
-    FORMAT,
     check_pairing,
     describe_images,
     independent,
@@ -38,37 +41,77 @@ from eval.prompt_sets.formats import Prompt
 FILE = "preference.json"
 
 
-def run(options: argparse.Namespace) -> dict[str, Any]:
-    """Make, score, print and, for a run or with `--out`, write. Returns the results; in another process than the main one, which only helps, nothing.
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """The command line of `python -m eval preference`; the help of its flags explains the fields."""
 
-    Raises UserError where something is missing or does not fit.
+    subject: SubjectSpec
+    against: SubjectSpec | None
+    scores: str
+    weights: Sequence[str]
+    prompts: str | None
+    format: str | None
+    all_captions: bool
+    n: int | None
+    draw: int | None
+    per_prompt: int | None
+    seed: int
+    dtype: str
+    batch_size: int
+    device: str
+    store: Path
+    out: Path | None
+
+
+def run(options: argparse.Namespace) -> None:
+    """Evaluate what the command line asks for, and print the results.
+
+    They are also written if they are of a run, or with `--out`.
     """
-    out = choose_out(options)
-    chosen = choose_scores(options.scores, options.weights)
-    prompts, per_prompt = choose_prompts(options)
+    request = Request(
+        subject=options.asked,
+        against=options.against,
+        scores=options.scores,
+        weights=options.weights,
+        prompts=options.prompts,
+        format=options.format,
+        all_captions=options.captions == "all",
+        n=options.n,
+        draw=options.draw,
+        per_prompt=options.per_prompt,
+        seed=options.seed,
+        dtype=options.dtype,
+        batch_size=options.batch_size,
+        device=options.device,
+        store=options.store,
+        out=options.out,
+    )
+    evaluate(request)
+
+
+def evaluate(request: Request) -> Results | None:
+    """Make or find the images, score them, print the results and write them.
+
+    Returns the results in the main process, and None in the others, which only share the work.
+    """
+    out = choose_out(request)
+    chosen = choose_scores(request.scores, request.weights)
+    prompts, per_prompt = choose_prompts(request)
     processes = Processes.of_environment()
-    device, progress = device_of(options.device, processes), sys.stderr.isatty()
-    sides = [
-        gather(asked, options, prompts, per_prompt, processes, device)
-        for asked in (options.asked, options.against)
-        if asked is not None
-    ]
-    notes = [*notes_on(prompts), *(check_pairing(*sides) if len(sides) > 1 else [])]
-    entries, scored = {}, []
+    device = device_of(request.device, processes)
+    sides = [gather(request.subject, request, prompts, per_prompt, processes, device)]
+    notes = notes_on(prompts)
+    if request.against is not None:
+        sides.append(gather(request.against, request, prompts, per_prompt, processes, device))
+        notes += check_pairing(*sides)
+    entries: dict[str, ScoreResult] = {}
+    scored: list[Scores] = []
     for name, settings in chosen.items():
-        scorer = open_scorer(name, settings, device)
-        scored = [score_images(images, scorer, processes, progress) for images in sides]
-        entries[name] = {
-            **describe_score(name, settings),
-            **scorer.identity,
-            **measure([scores.values.tolist() for scores in scored], prompts),
-        }
-        del scorer  # before the next is loaded
-    notes += [
-        note for images, scores in zip(sides, scored, strict=True) for note in notes_on_images(images, scores)
-    ]
+        scored, entries[name] = score_sides(name, settings, sides, prompts, processes, device)
+    for images, scores in zip(sides, scored, strict=True):
+        notes += notes_on_images(images, scores)
     if not processes.is_main:
-        return {}
+        return None
     results = assemble(sides, scored, entries, prompts, per_prompt, notes)
     print(render(results))
     if out is not None:
@@ -77,78 +120,100 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     return results
 
 
-def choose_out(options: argparse.Namespace) -> Path | None:
-    """Where the results go: `--out`, else into the run's folder, if it is one. Raises UserError where there is no such folder."""
-    if options.out is None:
-        run = Path(options.asked.path)
-        return run / FILE if options.asked.kind == "run" and (run / CONFIG).is_file() else None
-    check_out(options.out)
-    return options.out
+def choose_out(request: Request) -> Path | None:
+    """Return the file for the results: `--out`, otherwise a file in the run's folder if there is a run."""
+    if request.out is not None:
+        check_out(request.out)
+        return request.out
+    run = Path(request.subject.path)
+    return run / FILE if request.subject.kind == "run" and (run / CONFIG).is_file() else None
 
 
-def choose_prompts(options: argparse.Namespace) -> tuple[PromptSet, int]:
-    """The prompts that are measured and how many images of each: of `--prompts`, of the images themselves, or our own."""
-    asked, per_prompt = options.asked, options.per_prompt or 1
-    recorded = (
-        recorded_prompts(ImageFiles(Path(asked.path)))
-        if asked.kind == "images" and options.prompts is None
-        else []
-    )
+def choose_prompts(request: Request) -> tuple[PromptSet, int]:
+    """Return the prompts that are measured and the number of images of each.
+
+    The prompts are those of `--prompts`, or those that the images' own index names, or our own list.
+    """
+    recorded: list[str] = []
+    if request.subject.kind == "images" and request.prompts is None:
+        recorded = recorded_prompts(ImageFiles(Path(request.subject.path)))
     if recorded:
-        prompts, counts = (
-            PromptSet.whole(
-                Path(asked.path).name, asked.path, [Prompt(text) for text in dict.fromkeys(recorded)]
-            ),
-            Counter(recorded),
-        )
-        if options.per_prompt is None and len(set(counts.values())) > 1:
-            least, most = min(counts.values()), max(counts.values())
-            raise UserError(
-                f"{asked.path}: holds from {least} to {most} images of a prompt; give --per-prompt"
-            )
-        per_prompt = options.per_prompt or min(counts.values())
+        prompts, per_prompt = _prompts_of_images(request, recorded)
     else:
-        prompts = read_prompt_set(options.prompts, options.format, options.captions == "all")
-    if options.n is not None:
-        prompts = prompts.first(options.n, options.draw)
+        prompts = read_prompt_set(request.prompts, request.format, request.all_captions)
+        per_prompt = request.per_prompt or 1
+    if request.n is not None:
+        prompts = prompts.first(request.n, request.draw)
     return prompts, per_prompt
 
 
+def _prompts_of_images(request: Request, recorded: Sequence[str]) -> tuple[PromptSet, int]:
+    """Return the prompts that an index names, and how many images of each it lists."""
+    path = request.subject.path
+    counts = Counter(recorded)
+    prompts = PromptSet.whole(Path(path).name, path, [Prompt(text) for text in counts])
+    least = min(counts.values())
+    most = max(counts.values())
+    if request.per_prompt is None and least < most:
+        raise UserError(f"{path}: holds from {least} to {most} images of a prompt; give --per-prompt")
+    return prompts, request.per_prompt or least
+
+
 def gather(
-    asked: SubjectSpec,
-    options: argparse.Namespace,
+    spec: SubjectSpec,
+    request: Request,
     prompts: PromptSet,
     per_prompt: int,
     processes: Processes,
     device: torch.device,
 ) -> PromptedImages:
-    """The images of one subject, made where they are not there."""
-    if asked.kind == "images":
-        return find_images(asked, prompts, per_prompt, options.store)
-    seeds = range(options.seed, options.seed + len(prompts) * per_prompt)
-    subject = open_subject(asked, prompts, seeds, options.batch_size, options.dtype, device)
-    return make_images(subject, prompts, seeds, options.store, processes, sys.stderr.isatty())
+    """Return the images of one subject; make those that do not exist."""
+    if spec.kind == "images":
+        return find_images(spec, prompts, per_prompt, request.store)
+    seeds = range(request.seed, request.seed + len(prompts) * per_prompt)
+    source = open_subject(spec, prompts, seeds, request.batch_size, request.dtype, device)
+    return make_images(source, prompts, seeds, request.store, processes, sys.stderr.isatty())
+
+
+def score_sides(
+    name: str,
+    settings: RewardSettings,
+    sides: Sequence[PromptedImages],
+    prompts: PromptSet,
+    processes: Processes,
+    device: torch.device,
+) -> tuple[list[Scores], ScoreResult]:
+    """Score the images of each subject, and return what a result says of this score.
+
+    The network is opened here only, so that its memory is free before the next one is opened.
+    """
+    scorer = open_scorer(name, settings, device)
+    scored = [score_images(images, scorer, processes, sys.stderr.isatty()) for images in sides]
+    measured = measure([scores.values.tolist() for scores in scored], prompts)
+    return scored, {**describe_score(name, settings), **scorer.identity, **measured}
 
 
 def notes_on(prompts: PromptSet) -> list[str]:
-    """What a reader must know of the prompts."""
-    repeated = f"{prompts.repeated} prompts stand in the list more than once, and count as often"
-    return [
-        *([repeated] if prompts.repeated else []),
-        *([f"prompts: {prompts.rule}"] if prompts.rule else []),
-    ]
+    """Return the notes that a reader needs on the prompts."""
+    notes = []
+    if prompts.repeated:
+        notes.append(f"{prompts.repeated} prompts stand in the list more than once, and count as often")
+    if prompts.rule:
+        notes.append(f"prompts: {prompts.rule}")
+    return notes
 
 
 def assemble(
-    sides: list[PromptedImages],
-    scored: list[Scores],
-    entries: dict[str, Any],
+    sides: Sequence[PromptedImages],
+    scored: Sequence[Scores],
+    entries: dict[str, ScoreResult],
     prompts: PromptSet,
     per_prompt: int,
     notes: list[str],
-) -> dict[str, Any]:
-    """What the JSON file holds."""
+) -> Results:
+    """Build the content of the JSON file."""
     described = [describe_images(images, scores) for images, scores in zip(sides, scored, strict=True)]
+    second: SecondSubject = {"against": described[1]} if len(described) > 1 else {}
     return {
         "format": FORMAT,
         "prompts": {
@@ -159,7 +224,8 @@ def assemble(
         "per_prompt": per_prompt,
         "independent": independent(prompts, len(sides[0])),
         "seeds": sides[0].seeds,
-        **dict(zip(("subject", "against"), described, strict=False)),
+        "subject": described[0],
+        **second,
         "scores": entries,
         "notes": notes,
         "commit": commit(),
@@ -167,8 +233,8 @@ def assemble(
     }
 
 
-def write(out: Path, results: dict[str, Any], sides: list[PromptedImages]) -> None:
-    """The contact sheets and the JSON file that names them. Raises UserError where they cannot be written after all."""
+def write(out: Path, results: Results, sides: Sequence[PromptedImages]) -> None:
+    """Write the contact sheets, and the JSON file that names them."""
     try:
         save_sheets(out, results, sides)
         write_json(out, results)

@@ -1,18 +1,19 @@
-"""Results of `python -m eval preference` side by side: what must be equal, and what a reader must be told."""
+"""Comparison of results of `python -m eval preference`: what must be equal, and what deserves a note."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from pydantic import Field, FiniteFloat, PositiveInt
 
 from distill.config.errors import UserError
-from eval.preference.results import FORMAT
+from eval.preference.result_types import FORMAT, Results
 from eval.results_file import Part, read_results_of, shortened
 
 NOTHING = "nothing"
+"""Stands in messages for a fact that a result does not hold."""
 
 
 class _Prompts(Part):
@@ -48,54 +49,60 @@ class _Results(Part):
     scores: dict[str, _Score] = Field(min_length=1)
 
 
-def read_results(path: Path) -> dict[str, Any]:
-    """Read results that `preference` wrote.
+def read_results(path: Path) -> Results:
+    """Read results that `preference` wrote; earlier versions wrote no `reads`, `lossy` and `paired_by`.
 
-    Raises UserError, naming the first part that does not fit, where the file holds something else.
+    Raises UserError, naming the first part that does not fit, if the file holds something else.
     """
-    results, checked = read_results_of("preference", path, FORMAT, _Results)
-    for name, score in checked.scores.items():
-        if len(score.values) != len(checked.seeds) or len(score.values) % checked.independent:
-            found = f"{len(score.values)} values in scores.{name}, {len(checked.seeds)} seeds"
-            draws = f"{checked.independent} independent draws"
+    results, parts = read_results_of("preference", path, FORMAT, _Results)
+    for name, score in parts.scores.items():
+        count = len(score.values)
+        if count != len(parts.seeds) or count % parts.independent:
             raise UserError(
-                f"{path}: has {found} and {draws}; expected what python -m eval preference writes"
+                f"{path}: has {count} values in scores.{name}, {len(parts.seeds)} seeds and "
+                f"{parts.independent} independent draws; expected what python -m eval preference writes"
             )
-    return results
+    return cast(Results, results)
 
 
-def check_comparable(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Return the scores that all results have.
+def check_comparable(results: Mapping[str, Results]) -> list[str]:
+    """Return the scores that all results have; refuse results of other prompts, seeds or rewards.
 
-    Raises UserError, naming the first difference, where they are not of the same prompts, seeds and rewards.
+    The error names the first difference.
     """
     first, *others = results
     own = results[first]["scores"]
     shared = [name for name in own if all(name in results[other]["scores"] for other in others)]
     if not shared:
         raise UserError(f"{others[0]}: has no score that {first} has; expected one of {', '.join(own)}")
-    expected = _decisive(results[first], shared)
     for other in others:
-        found = _decisive(results[other], shared)
-        for key in [*expected, *(key for key in found if key not in expected)]:
-            a, b = expected.get(key, NOTHING), found.get(key, NOTHING)
-            if a != b and not _unknown(key, a, b, shared, results[first], results[other]):
-                expected_text = (
-                    f"expected {shortened(a)} as in {first}, scores of different ones are not to be compared"
-                )
-                raise UserError(f"{other}: {key} is {shortened(b)}; {expected_text}")
+        for key, expected, found in _differences(results[first], results[other], shared):
+            raise UserError(
+                f"{other}: {key} is {shortened(found)}; expected {shortened(expected)} as in {first}, "
+                "scores of different ones are not to be compared"
+            )
     return shared
 
 
-def doubts(
-    one: Mapping[str, Any], earlier: Mapping[str, Mapping[str, Any]], shared: Sequence[str]
-) -> list[str]:
-    """Return notes on results beside others that agree with them in all that is known.
+def _differences(first: Results, other: Results, scores: Sequence[str]) -> Iterator[tuple[str, Any, Any]]:
+    """Yield the name and the two values of each fact that differs, unless one result does not know it."""
+    expected = _decisive(first, scores)
+    found = _decisive(other, scores)
+    for key in expected | found:
+        a = expected.get(key, NOTHING)
+        b = found.get(key, NOTHING)
+        if a != b and not _is_unknown(key, a, b, scores, first, other):
+            yield key, a, b
 
-    `earlier` are those in the rows above.
+
+def doubts(one: Results, earlier: Mapping[str, Results], shared: Sequence[str]) -> list[str]:
+    """Return notes on a result that agrees with the others in all that is known.
+
+    `earlier` are the results in the rows above.
     """
     found: list[str] = []
-    subject, seeds, count = one["subject"], one["seeds"], one["prompts"]["count"]
+    subject = one["subject"]
+    seeds = one["seeds"]
     lossy = subject.get("lossy")
     if lossy:
         kinds = ", ".join(f"{number} {kind}" for kind, number in lossy.items())
@@ -108,16 +115,19 @@ def doubts(
         found.append("its seeds are not known, the pairs are of the same prompts, whatever their noise")
     if subject.get("paired_by") == "order":
         found.append("its images are paired with prompts by their order, no index names these")
+    count = one["prompts"]["count"]
     known = [(row % count, seed) for row, seed in enumerate(seeds) if seed is not None]
-    if len(set(known)) < len(known):
-        repeated = len(known) - len(set(known))
+    repeated = len(known) - len(set(known))
+    if repeated:
         found.append(
-            f"{repeated} of its {len(seeds)} images repeat a seed of their prompt, and are no draws of their own"
+            f"{repeated} of its {len(seeds)} images repeat a seed of their prompt, "
+            "and are no draws of their own"
         )
     unread = [name for name in shared if "reads" not in one["scores"][name]]
     if unread:
         found.append(
-            f"preparation and tokenizer of {', '.join(unread)} are not known, it was written by an earlier version"
+            f"preparation and tokenizer of {', '.join(unread)} are not known, "
+            "it was written by an earlier version"
         )
     for file, other in earlier.items():
         if other["subject"]["images_sha256"] == subject["images_sha256"]:
@@ -125,28 +135,35 @@ def doubts(
     return found
 
 
-def _decisive(results: Mapping[str, Any], scores: Sequence[str]) -> dict[str, Any]:
+def _decisive(results: Results, scores: Sequence[str]) -> dict[str, Any]:
     """Return the facts that a paired comparison depends on, by name."""
-    facts = {key: results[key] for key in ("per_prompt", "seeds")} | {
-        "prompts_sha256": results["prompts"]["sha256"]
+    facts: dict[str, Any] = {
+        "per_prompt": results["per_prompt"],
+        "seeds": results["seeds"],
+        "prompts_sha256": results["prompts"]["sha256"],
     }
     for name in scores:
         score = results["scores"][name]
-        facts |= {f"{key} of {name}": score[key] for key in ("weights_sha256", "settings")}
-        facts |= {f"{key} of {name}": value for key, value in _flat(score.get("reads", {})).items()}
+        facts[f"weights_sha256 of {name}"] = score["weights_sha256"]
+        facts[f"settings of {name}"] = score["settings"]
+        for key, value in _flat(score.get("reads", {})).items():
+            facts[f"{key} of {name}"] = value
     return facts
 
 
 def _flat(content: Mapping[str, Any], above: str = "") -> dict[str, Any]:
-    """Values by their paths, `preparation.size`."""
+    """Return nested values by their paths, such as `preparation.size`."""
     flat: dict[str, Any] = {}
     for key, value in content.items():
-        flat |= _flat(value, f"{above}{key}.") if isinstance(value, dict) else {f"{above}{key}": value}
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{above}{key}.")
+        else:
+            flat[f"{above}{key}"] = value
     return flat
 
 
-def _unknown(key: str, a: Any, b: Any, scores: Sequence[str], *results: Mapping[str, Any]) -> bool:
-    """Return whether one of the two results says nothing of the key; `doubts` tells that then."""
+def _is_unknown(key: str, a: Any, b: Any, scores: Sequence[str], *results: Results) -> bool:
+    """Return whether one of two results does not know this fact; `doubts` then says so."""
     if key == "seeds":
         return None in a or None in b
     unread = [name for name in scores if any("reads" not in one["scores"][name] for one in results)]

@@ -1,11 +1,9 @@
-"""The images that are judged, as files: made once and kept under the hash of what they depend on, or the user's own."""
+"""Image files that are scored: a generator's are made once and kept under a hash of their origin."""
 
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
-from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -20,31 +18,36 @@ from distill.config.errors import UserError, reading
 from distill.data.image_files import ImageFiles
 from distill.data.image_labels import INDEX
 from distill.data.images import lossy_format, to_pil
-from distill.data.natural_order import natural_key, parts_of
 from distill.storage.files import new_file, read_mapping, write_json
 from distill.types import Condition, Text
 from eval.images.processes import Processes
-from eval.preference.subject_spec import SubjectSpec
 from eval.preference.subjects import ImageSource
 from eval.prompt_sets import PromptSet
 from eval.prompt_sets.formats import Prompt
-from eval.run.images import NAMED_FOLDERS
 
 PairedBy = Literal["seed", "index", "order"]
-"""The way in which an image got its prompt: it was made for it, an index names it, or it has the prompt's place in the order of the files."""
+"""The way in which an image got its prompt.
+
+`seed`: it was made for it; `index`: an index names it; `order`: prompt and image have the same place in their
+lists.
+"""
 
 
 class FileFacts(NamedTuple):
-    """The hash of an image's file, None of one that cannot be read; and the name of its compression where that changed the pixels."""
+    """The hash of an image's file, and its compression if that changed the pixels.
+
+    The hash is None if the file cannot be read.
+    """
 
     sha256: str | None
     lossy: str | None
 
 
 class PromptedImages:
-    """Image files, row i for prompt i % len(prompts) and of seed `seeds[i]` where it is known. Scores of them are kept in `folder`.
+    """Image files and their prompts: row i has prompt i % len(prompts) and seed `seeds[i]`.
 
-    `identity` says what all images depend on, `paired_by` how images got their prompts. Raises UserError where a name is of no file.
+    A seed is None if it is not known. `names` are the files of the rows, `identity` holds what all images
+    depend on, and `folder` keeps their scores.
     """
 
     def __init__(
@@ -54,22 +57,20 @@ class PromptedImages:
         prompts: PromptSet,
         seeds: Sequence[int | None],
         origin: str,
-        identity: Any,
+        identity: dict[str, Any],
         folder: Path,
         paired_by: PairedBy,
     ) -> None:
-        self.files, self.prompts, self.seeds, self.origin, self.identity, self.folder = (
-            files,
-            prompts,
-            list(seeds),
-            origin,
-            identity,
-            folder,
-        )
+        self.files = files
+        self.prompts = prompts
+        self.seeds = list(seeds)
+        self.origin = origin
+        self.identity = identity
+        self.folder = folder
         self.paired_by = paired_by
-        self._facts: list[FileFacts] = []
         places = {name: place for place, name in enumerate(files.names)}
         self.places = [places[name] for name in names]
+        self._facts: list[FileFacts] = []
 
     def __len__(self) -> int:
         return len(self.places)
@@ -78,31 +79,32 @@ class PromptedImages:
         return prompt_of(self.prompts, row)
 
     def condition(self, rows: Sequence[int], filled: int) -> Condition:
-        """The prompts of these rows, and the labels if they are labels; empty ones, or label 0, up to `filled` rows."""
-        chosen = [self.prompts.prompts[row % len(self.prompts)] for row in rows] + [Prompt("", label=0)] * (
-            filled - len(rows)
-        )
+        """Return the prompts of these rows, and their labels if the prompts are labels.
+
+        Empty prompts, or label 0, fill the condition up to `filled` rows.
+        """
+        chosen = [self.prompts.prompts[row % len(self.prompts)] for row in rows]
+        chosen += [Prompt("", label=0)] * (filled - len(rows))
         text = Text({"tokens": torch.zeros(filled, 0, 0)}, {}, tuple(prompt.text for prompt in chosen))
-        return Condition(
-            torch.tensor([prompt.label for prompt in chosen]) if self.prompts.are_labels else None, text
-        )
+        label = torch.tensor([prompt.label for prompt in chosen]) if self.prompts.are_labels else None
+        return Condition(label, text)
 
     def name(self, row: int) -> str:
         return self.files.names[self.places[row]]
 
     def facts(self, processes: Processes) -> list[FileFacts]:
-        """Return what is known of every image's file without decoding it. Every process reads its share, once."""
+        """Return the facts of every image's file without decoding it; every process reads its share, once."""
         if not self._facts:
             rows = processes.share(range(len(self)))
-            read = processes.gather([(row, self._look(row)) for row in rows])
+            read = processes.gather([(row, self._read_facts(row)) for row in rows])
             self._facts = [facts for _, facts in sorted(read, key=lambda one: one[0])]
         return self._facts
 
-    def _look(self, row: int) -> FileFacts:
+    def _read_facts(self, row: int) -> FileFacts:
         try:
             content = self.files.content(self.places[row])
         except UserError:
-            return FileFacts(None, None)  # whoever decodes it says so
+            return FileFacts(None, None)  # decoding it raises the error again
         return FileFacts(hashlib.sha256(content).hexdigest(), lossy_format(content))
 
     def stamps(self, processes: Processes) -> list[str]:
@@ -114,58 +116,57 @@ class PromptedImages:
         ]
 
     def repeated(self) -> list[int]:
-        """Return the rows whose seed another image of the same prompt has already: no draws of their own."""
+        """Return the rows that repeat a seed of their prompt: they are not independent draws."""
         seen: set[tuple[str, int]] = set()
         rows = []
         for row, seed in enumerate(self.seeds):
-            if seed is not None and (self.prompt(row), seed) in seen:
+            if seed is None:
+                continue
+            if (self.prompt(row), seed) in seen:
                 rows.append(row)
-            elif seed is not None:
-                seen.add((self.prompt(row), seed))
+            seen.add((self.prompt(row), seed))
         return rows
 
     def pixels(self, row: int) -> UInt8[Tensor, "c h w"]:
-        """An image, in colour if it is of a prompt. Raises UserError where it cannot be read."""
+        """Read an image; images of prompts are converted to RGB, images of labels keep their channels."""
         return self.files.pixels(self.places[row], None if self.prompts.are_labels else "RGB")
 
 
 def make_images(
     subject: ImageSource, prompts: PromptSet, seeds: range, root: Path, processes: Processes, progress: bool
 ) -> PromptedImages:
-    """The images of a subject, those that are not there yet made now, by all processes together.
+    """Make the images of a subject that do not exist yet, by all processes together, and return all.
 
-    Raises UserError, naming the first, where images are not finite; the others are kept.
+    Raises UserError, naming the first, if images are not finite; the others are kept.
     """
     folder = folder_of(root, subject.identity)
-    names = [image_name(prompt_of(prompts, row), seed) for row, seed in enumerate(seeds)]
     images = folder / "images"
+    texts = [prompt_of(prompts, row) for row in range(len(seeds))]
+    names = [image_name(text, seed) for text, seed in zip(texts, seeds, strict=True)]
     absent = [row for row, name in enumerate(names) if not (images / name).is_file()]
     blocks = [
         absent[start : start + subject.batch_size] for start in range(0, len(absent), subject.batch_size)
     ]
-    processes.wait()  # all have looked before any writes
+    processes.wait()  # no process writes before all have listed what is absent
     failures: list[str] = []
+    bar = tqdm(
+        total=len(absent),
+        desc=f"images of {subject.origin}",
+        unit="image",
+        disable=not progress or not processes.is_main,
+    )
     try:
-        with tqdm(
-            total=len(absent),
-            desc=f"images of {subject.origin}",
-            unit="image",
-            disable=not progress or not processes.is_main,
-        ) as bar:
+        with bar:
             for block in processes.share(blocks):
                 for row, image in zip(block, subject.read(block), strict=True):
                     if isinstance(image, UserError):
                         failures.append(str(image))
                     else:
-                        _save(image, images / names[row], subject.origin, prompt_of(prompts, row), seeds[row])
+                        _save(image, images / names[row], subject.origin, texts[row], seeds[row])
                     bar.update(processes.count)
         failures = processes.gather(failures)
         if processes.is_main:
-            _write_index(
-                images,
-                subject,
-                [(name, seeds[row], prompt_of(prompts, row)) for row, name in enumerate(names)],
-            )
+            _write_index(images, subject, zip(names, seeds, texts, strict=True))
         processes.wait()
     except OSError as error:
         raise UserError(f"--store {root}: cannot be written ({error.strerror})") from error
@@ -178,110 +179,19 @@ def make_images(
     )
 
 
-def find_images(asked: SubjectSpec, prompts: PromptSet, per_prompt: int, root: Path) -> PromptedImages:
-    """Images that are there already: by the prompts that their index names, else in the order of the prompts, in turn.
-
-    Files that no index lists come in the order of the numbers in their names. Raises UserError where they are not as many as the prompts want, or
-    where their names count the images of one prompt before the next.
-    """
-    files = ImageFiles(Path(asked.path))
-    recorded = recorded_prompts(files, prompts.are_labels)
-    places = (
-        _by_index(files, recorded, prompts, per_prompt) if recorded else _in_order(files, prompts, per_prompt)
-    )
-    seeds = [files.records[place].get("seed") if files.records else None for place in places]
-    identity = {"kind": "images", "path": str(files.path.resolve())}
-    names = [files.names[place] for place in places]
-    return PromptedImages(
-        files,
-        names,
-        prompts,
-        seeds,
-        asked.path,
-        identity,
-        folder_of(root, identity),
-        "index" if recorded else "order",
-    )
-
-
-def recorded_prompts(files: ImageFiles, labels: bool = False) -> list[str]:
-    """The prompt, or the label, of every image, as `sample.py` noted them; empty where it did not. Raises UserError where it did of some."""
-    if labels:
-        if files.classes:
-            raise UserError(f"{files.path}: {NAMED_FOLDERS} such as 0 and 1, for --prompts labels:N")
-        return [f"label {label}" for label in files.labels]
-    prompts = [record.get("prompt") for record in files.records]
-    without = next((record["file"] for record in files.records if not record.get("prompt")), None)
-    if any(prompts) and without is not None:
-        raise UserError(
-            f"{files.path / INDEX}: names no prompt of {without}; expected one of each image, or of none"
-        )
-    return [str(prompt) for prompt in prompts if prompt]
-
-
 def prompt_of(prompts: PromptSet, row: int) -> str:
-    """The prompt of an image: they come in turn."""
+    """Return the prompt of an image: prompts come in turn."""
     return prompts.prompts[row % len(prompts)].text
 
 
 def image_name(prompt: str, seed: int) -> str:
-    """The file of a prompt's image of this seed: the same in every list that the prompt is in."""
+    """Return the file name for a prompt and a seed, which is the same in every list that has the prompt."""
     return f"{seed:08d}-{hashlib.sha256(prompt.encode()).hexdigest()[:16]}.png"
 
 
-def folder_of(root: Path, identity: Any) -> Path:
+def folder_of(root: Path, identity: object) -> Path:
+    """Return the folder for something that depends on `identity`, plain data."""
     return root / hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _by_index(files: ImageFiles, recorded: list[str], prompts: PromptSet, per_prompt: int) -> list[int]:
-    """The images of each prompt by turns, in the order of the index."""
-    waiting: dict[str, deque[int]] = defaultdict(deque)
-    for place, prompt in enumerate(recorded):
-        waiting[prompt].append(place)
-    wanted = prompts.texts * per_prompt
-    for prompt, count in Counter(wanted).items():
-        if len(waiting[prompt]) < count:
-            raise UserError(
-                f"{files.path}: holds {len(waiting[prompt])} images of the prompt '{prompt}'; expected {count}"
-            )
-    return [waiting[prompt].popleft() for prompt in wanted]
-
-
-def _in_order(files: ImageFiles, prompts: PromptSet, per_prompt: int) -> list[int]:
-    """Image i for prompt i % count: of the prompts that are measured, or of all of their list. The index decides what image i is, else its name."""
-    order = list(range(len(files)))
-    if not files.records:
-        order.sort(key=lambda place: natural_key(files.names[place]))
-    for count, numbers in ((len(prompts), range(len(prompts))), (len(prompts.listed), prompts.numbers)):
-        if len(files) == count * per_prompt:
-            _refuse_counted_by_prompt(files, count, per_prompt)
-            return [order[turn * count + number] for turn in range(per_prompt) for number in numbers]
-    many = f"{per_prompt} images each" if per_prompt > 1 else "an image each"
-    raise UserError(
-        f"{files.path}: holds {len(files)} images; expected {len(prompts) * per_prompt}, for {len(prompts)} prompts of {prompts.origin} {many}"
-    )
-
-
-def _refuse_counted_by_prompt(files: ImageFiles, count: int, per_prompt: int) -> None:
-    """Raises UserError where names name prompts and then the images of each, such as 0-0, 0-1, 1-0 or cat-0, cat-1, dog-0: in turn they would be
-    mispaired. Of as many prompts as images of each, names such as 0-1 may be either, and are refused too."""
-    if files.records or per_prompt == 1 or count == 1:
-        return
-    names = sorted(files.names, key=natural_key)
-    parts = [[part for part in parts_of(name) if part != ""] for name in names]
-    first = next(
-        (place for place, several in enumerate(zip(*parts, strict=False)) if len(set(several)) > 1), None
-    )
-    blocks = (
-        [len(list(block)) for _, block in itertools.groupby(parts, key=lambda own: own[first])]
-        if first is not None
-        else []
-    )
-    if blocks == [per_prompt] * count:
-        raise UserError(
-            f"{files.path}: names such as {names[1]} count the prompts and then the images of each; expected the images in turn, "
-            f"one of every prompt before the second of the first, or a {INDEX} that names their prompts"
-        )
 
 
 def _save(image: UInt8[Tensor, "c h w"], path: Path, origin: str, prompt: str, seed: int) -> None:
@@ -292,15 +202,14 @@ def _save(image: UInt8[Tensor, "c h w"], path: Path, origin: str, prompt: str, s
 
 
 def _write_index(folder: Path, subject: ImageSource, made: Iterable[tuple[str, int, str]]) -> None:
-    """List the images that are there as `sample.py` does, with those of earlier lists of prompts."""
+    """List the images that exist, as `sample.py` does, with those of earlier lists of prompts."""
     index = folder / INDEX
-    with reading(index):
-        known = (
-            {record["file"]: record for record in read_mapping(index)["images"]} if index.is_file() else {}
-        )
-    known |= {
-        name: {"file": name, "seed": seed, "label": None, "prompt": prompt} for name, seed, prompt in made
-    }
-    there = [known[name] for name in sorted(known) if (folder / name).is_file()]
-    if there:
-        write_json(index, {"of": subject.origin, **subject.identity, "images": there})
+    known: dict[str, dict[str, Any]] = {}
+    if index.is_file():
+        with reading(index):
+            known = {record["file"]: record for record in read_mapping(index)["images"]}
+    for name, seed, prompt in made:
+        known[name] = {"file": name, "seed": seed, "label": None, "prompt": prompt}
+    existing = [known[name] for name in sorted(known) if (folder / name).is_file()]
+    if existing:
+        write_json(index, {"of": subject.origin, **subject.identity, "images": existing})

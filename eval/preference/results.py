@@ -1,9 +1,9 @@
-"""What `preference.json` holds of the scores of one subject, or of two on the same prompts and seeds."""
+"""Statistics and facts in `preference.json`, for one subject or two on the same prompts and seeds."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import cast
 
 import torch
 from jaxtyping import Float64
@@ -11,48 +11,74 @@ from torch import Tensor
 
 from distill.config.errors import UserError
 from eval.preference.images import PromptedImages
+from eval.preference.result_types import (
+    Against,
+    CategoryStatistics,
+    PairStatistics,
+    SecondScores,
+    Statistics,
+    SubjectResult,
+)
 from eval.preference.scores import Scores
 from eval.preference.statistics import mean_over_prompts, win_rate
 from eval.prompt_sets import PromptSet
 
-FORMAT = "distill-preference/1"
-
 
 def by_prompt(values: Sequence[float] | Tensor, prompts: int) -> Float64[Tensor, "prompts images"]:
-    """Scores in the order of the rows, prompt i % prompts for row i, as a row for each prompt."""
+    """Arrange scores as one row for each prompt; score i is of prompt i % prompts."""
     return torch.as_tensor(values, dtype=torch.float64).reshape(-1, prompts).T
 
 
 def independent(prompts: PromptSet, images: int) -> int:
-    """How many draws so many images are: one for each prompt, whose images are alike. Labels are not drawn, so that every image is one."""
+    """Return the number of independent draws among so many images.
+
+    The images of one prompt are alike, so each prompt is one draw. Labels are not drawn, so there each image
+    is one.
+    """
     return images if prompts.are_labels else len(prompts)
 
 
-def measure(sides: Sequence[Sequence[float]], prompts: PromptSet) -> dict[str, Any]:
-    """The statistics of one subject's scores, of all prompts and of each category; under `against` those of a second's, and of the pairs."""
+def measure(sides: Sequence[Sequence[float]], prompts: PromptSet) -> Statistics:
+    """Compute the statistics of one subject's scores, over all prompts and for each category.
+
+    With the scores of a second subject, `against` holds its statistics and those of the pairs.
+    """
     count = independent(prompts, len(sides[0]))
     tables = [by_prompt(values, count) for values in sides]
-    measured = _numbers(tables)
-    measured["by_category"] = {}
+    categories: dict[str, CategoryStatistics] = {}
     for name, numbers in prompts.categories.items():
         rows = [turn + number for turn in range(0, count, len(prompts)) for number in numbers]
-        measured["by_category"][name] = {"count": len(rows), **_numbers([table[rows] for table in tables])}
-    for measured_side, values in zip(
-        [measured, *([measured["against"]] if len(sides) == 2 else [])], sides, strict=True
-    ):
-        measured_side["values"] = list(values)
+        categories[name] = _of_category([table[rows] for table in tables])
+    mean, error = mean_over_prompts(tables[0])
+    second: SecondScores = {}
+    if len(sides) == 2:
+        second = {"against": {**_against(*tables), "values": list(sides[1])}}
+    return {
+        "mean": mean,
+        "standard_error": error,
+        **second,
+        "by_category": categories,
+        "values": list(sides[0]),
+    }
+
+
+def _of_category(tables: Sequence[Float64[Tensor, "_ _"]]) -> CategoryStatistics:
+    mean, error = mean_over_prompts(tables[0])
+    measured: CategoryStatistics = {"count": len(tables[0]), "mean": mean, "standard_error": error}
+    if len(tables) == 2:
+        measured["against"] = _against(*tables)
     return measured
 
 
-def _numbers(tables: Sequence[Float64[Tensor, "_ _"]]) -> dict[str, Any]:
-    alone = [mean_over_prompts(table)._asdict() for table in tables]
-    return {**alone[0], "against": {**alone[1], **paired(*tables)}} if len(tables) == 2 else alone[0]
+def _against(first: Float64[Tensor, "prompts images"], second: Float64[Tensor, "prompts images"]) -> Against:
+    mean, error = mean_over_prompts(second)
+    return {"mean": mean, "standard_error": error, **paired(first, second)}
 
 
 def paired(
     first: Float64[Tensor, "prompts images"], second: Float64[Tensor, "prompts images"]
-) -> dict[str, Any]:
-    """How often and by how much the first score higher than the second of the same prompts and seeds."""
+) -> PairStatistics:
+    """Compute how often and by how much the first scores are higher than the second."""
     rate, low, high = win_rate(first, second)
     difference = mean_over_prompts(first - second)
     return {
@@ -63,31 +89,33 @@ def paired(
     }
 
 
-def describe_images(images: PromptedImages, scores: Scores) -> dict[str, Any]:
-    """Whose images were scored, how they got their prompts, what compressed them, and the hash of their pixels."""
-    facts = {"paired_by": images.paired_by, "lossy": scores.lossy}
-    return {
+def describe_images(images: PromptedImages, scores: Scores) -> SubjectResult:
+    """Return what a result records of a subject: source, pairing, compression and hash of its images."""
+    facts = {
         "of": images.origin,
         **images.identity,
         "folder": str(images.files.path),
-        **facts,
+        "paired_by": images.paired_by,
+        "lossy": scores.lossy,
         "images_sha256": scores.images_sha256,
     }
+    return cast(SubjectResult, facts)
 
 
 def notes_on_images(images: PromptedImages, scores: Scores) -> list[str]:
-    """Return what a reader must know of images that were there already."""
+    """Return the notes that a reader needs on images that existed already."""
     notes = []
     if images.paired_by == "order":
         first, last = (f"{images.name(row)} with '{images.prompt(row)}'" for row in (0, len(images) - 1))
         notes.append(
-            f"the images of {images.origin} are paired with prompts by their order: {first} first, {last} last"
+            f"the images of {images.origin} are paired with prompts by their order: "
+            f"{first} first, {last} last"
         )
     repeated = images.repeated()
     if repeated:
-        example = f"the first is {images.name(repeated[0])}"
         notes.append(
-            f"{len(repeated)} of {len(images)} images of {images.origin} repeat a seed of their prompt, and are no draws of their own: {example}"
+            f"{len(repeated)} of {len(images)} images of {images.origin} repeat a seed of their prompt, "
+            f"and are no draws of their own: the first is {images.name(repeated[0])}"
         )
     if scores.lossy:
         kinds = ", ".join(f"{count} {kind}" for kind, count in scores.lossy.items())
@@ -98,16 +126,17 @@ def notes_on_images(images: PromptedImages, scores: Scores) -> list[str]:
 
 
 def check_pairing(first: PromptedImages, second: PromptedImages) -> list[str]:
-    """Notes on pairs of images of one prompt whose seeds are not known. Raises UserError where the seeds are others."""
+    """Refuse pairs of different seeds; return a note if seeds are not known."""
     for images in (first, second):
         if None in images.seeds:
             return [
-                f"the seeds of {images.origin} are not known: its images are paired with those of the same prompts, whatever their noise"
+                f"the seeds of {images.origin} are not known: "
+                "its images are paired with those of the same prompts, whatever their noise"
             ]
     for row, (seed, other) in enumerate(zip(first.seeds, second.seeds, strict=True)):
         if seed != other:
-            where = f"image {row} of '{first.prompt(row)}'"
             raise UserError(
-                f"--against: {where} has seed {other}; expected {seed} as the first subject's, win rates are of the same seeds"
+                f"--against: image {row} of '{first.prompt(row)}' has seed {other}; "
+                f"expected {seed} as the first subject's, win rates are of the same seeds"
             )
     return []

@@ -1,124 +1,110 @@
-"""The results of `python -m eval preference` as tables, and as lines for a paper."""
+"""Tables of the results of `python -m eval preference`, and one line for a paper per score."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 from eval.preference.comparison import check_comparable, doubts
+from eval.preference.result_types import CategoryStatistics, PairStatistics, Results, ScoreResult
 from eval.preference.results import by_prompt, paired
 from eval.run.table import aligned
 
 
-def render(results: Mapping[str, Any]) -> str:
-    """A row for each score and for each scale that papers print it in, the categories, what the numbers must be read with, and the lines."""
+def render(results: Results) -> str:
+    """Return the results as text: scores on every printed scale, categories, notes, and lines for a paper."""
     second = results.get("against")
-    lines = [
-        f"{label(results)}: {results['subject']['of']}" + (f" against {second['of']}" if second else ""),
-        "",
-    ]
-    head = ["", "mean ± s.e.", *(["against", "wins [95 %]", "difference ± s.e."] if second else [])]
+    title = f"{label(results)}: {results['subject']['of']}"
+    head = ["", "mean ± s.e."]
+    if second:
+        title += f" against {second['of']}"
+        head += ["against", "wins [95 %]", "difference ± s.e."]
+    lines = [title, ""]
     lines += aligned([head, *(row for score in results["scores"].values() for row in _rows(score))])
-    lines += _categories(
-        results["scores"], "mean by category", lambda one: _with_error(one["mean"], one["standard_error"])
-    )
-    lines += (
-        _categories(results["scores"], "wins by category", lambda one: _wins(one["against"]))
-        if second
-        else []
-    )
+    lines += _categories(results["scores"], "mean by category", _category_mean)
+    if second:
+        lines += _categories(results["scores"], "wins by category", _category_wins)
     lines += ["", *(f"{name}: {_convention(score)}" for name, score in results["scores"].items())]
     lines += [f"note: {note}" for note in results["notes"]]
     return "\n".join([*lines, "", *paper_lines(results)])
 
 
-def label(results: Mapping[str, Any]) -> str:
-    """The name of the prompts, or that they are not all of it; how many there are; the seeds; and what lossy files were measured."""
-    prompts, per_prompt, seeds = results["prompts"], results["per_prompt"], results["seeds"]
-    name = (
-        f"not {prompts['set']} ({'; '.join(prompts['departures'])})"
-        if prompts["departures"]
-        else prompts["set"]
-    )
+def label(results: Results) -> str:
+    """Say which prompts were measured and how many, the seeds, and which file formats are lossy."""
+    prompts = results["prompts"]
+    name = prompts["set"]
+    if prompts["departures"]:
+        name = f"not {name} ({'; '.join(prompts['departures'])})"
+    per_prompt = results["per_prompt"]
     each = "an image each" if per_prompt == 1 else f"{per_prompt} images each"
-    known = None not in seeds and seeds == list(range(seeds[0], seeds[0] + len(seeds)))
-    stated = (
-        f"seeds {seeds[0]} to {seeds[-1]}"
-        if known
-        else "seeds not known"
-        if None in seeds
-        else "seeds as listed"
-    )
-    kinds = dict.fromkeys(
-        kind for side in ("subject", "against") for kind in results.get(side, {}).get("lossy") or ()
-    )
-    return ", ".join(
-        [
-            name,
-            f"{prompts['count']} prompts",
-            each,
-            stated,
-            *([f"{' and '.join(kinds)} files"] if kinds else []),
-        ]
-    )
+    parts = [name, f"{prompts['count']} prompts", each, _seeds(results["seeds"])]
+    kinds = dict.fromkeys(results["subject"].get("lossy") or ())
+    if "against" in results:
+        kinds |= dict.fromkeys(results["against"].get("lossy") or ())
+    if kinds:
+        parts.append(f"{' and '.join(kinds)} files")
+    return ", ".join(parts)
 
 
-def paper_lines(results: Mapping[str, Any]) -> list[str]:
-    """Score, mean, prompts, seeds, hashes and commit, a line for each score."""
+def _seeds(seeds: Sequence[int | None]) -> str:
+    first = seeds[0]
+    if first is None or None in seeds:
+        return "seeds not known"
+    if list(seeds) == list(range(first, first + len(seeds))):
+        return f"seeds {first} to {seeds[-1]}"
+    return "seeds as listed"
+
+
+def paper_lines(results: Results) -> list[str]:
+    """Return one line for each score: means, prompts, seeds, hashes and commit."""
     lines = []
     for score in results["scores"].values():
-        scales = ", ".join(f"{name} {cell}" for name, cell, *_ in _rows(score))
-        second = score.get("against")
-        wins = f", wins {_wins(second)} against {results['against']['of']}" if second else ""
-        hashes = f"weights {score['weights_sha256'][:12]}, prompts {results['prompts']['sha256'][:12]}, images {results['subject']['images_sha256'][:12]}"
-        lines.append(f"{scales}{wins}; {label(results)}; {hashes}, commit {results['commit']}")
+        line = ", ".join(f"{name} {cell}" for name, cell, *_ in _rows(score))
+        if "against" in score:
+            line += f", wins {_wins(score['against'])} against {results['against']['of']}"
+        hashes = {
+            "weights": score["weights_sha256"],
+            "prompts": results["prompts"]["sha256"],
+            "images": results["subject"]["images_sha256"],
+        }
+        shown = ", ".join(f"{name} {digest[:12]}" for name, digest in hashes.items())
+        lines.append(f"{line}; {label(results)}; {shown}, commit {results['commit']}")
     return lines
 
 
-def compare(results: Mapping[str, Mapping[str, Any]]) -> str:
-    """Several results, by the names of their files, in a table, and how often the others win against the first; below it what each is.
+def compare(results: Mapping[str, Results]) -> str:
+    """Return several results as a table, with the wins of the others against the first.
 
-    Raises UserError, naming the first difference, where they are not of the same prompts, seeds and rewards. What may be another without anyone's
-    knowing is marked and said.
+    `results` are by the names of their files. Refuses results of other prompts, seeds or rewards, naming the
+    first difference. A result that may differ in something unknown is marked, and a note below the table says
+    in what.
     """
     shared = check_comparable(results)
     first, *others = results
     names, notes = _marked(results, shared)
     cells = [["", *(results[first]["scores"][name]["title"] for name in shared)]]
     for file, one in results.items():
+        scores = [one["scores"][name] for name in shared]
         cells.append(
-            [
-                names[file],
-                *(
-                    _with_error(score["mean"], score["standard_error"])
-                    for score in (one["scores"][name] for name in shared)
-                ),
-            ]
+            [names[file], *(_with_error(score["mean"], score["standard_error"]) for score in scores)]
         )
     for other in others:
-        pairs = [
-            [
-                by_prompt(results[file]["scores"][name]["values"], results[file]["independent"])
-                for file in (other, first)
-            ]
-            for name in shared
-        ]
-        compared = [paired(*pair) for pair in pairs]
+        compared = [_paired_scores(results[other], results[first], name) for name in shared]
+        differences = [_with_error(one["difference"], one["difference_error"]) for one in compared]
         cells.append([f"{names[other]} wins [95 %]", *(_wins(one) for one in compared)])
-        cells.append(
-            [
-                f"{names[other]} difference",
-                *(_with_error(one["difference"], one["difference_error"]) for one in compared),
-            ]
-        )
+        cells.append([f"{names[other]} difference", *differences])
     rows = [f"{file}: {one['subject']['of']}; {label(one)}" for file, one in results.items()]
     return "\n".join([f"wins are against {first}", "", *aligned(cells), "", *rows, *notes])
 
 
-def _marked(
-    results: Mapping[str, Mapping[str, Any]], shared: Sequence[str]
-) -> tuple[dict[str, str], list[str]]:
-    """The files' names, each with the numbers of the notes that it needs, and the notes."""
+def _paired_scores(one: Results, other: Results, name: str) -> PairStatistics:
+    return paired(
+        by_prompt(one["scores"][name]["values"], one["independent"]),
+        by_prompt(other["scores"][name]["values"], other["independent"]),
+    )
+
+
+def _marked(results: Mapping[str, Results], shared: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """Return the files' names, each with the numbers of its notes, and the notes."""
     names: dict[str, str] = {}
     notes: list[str] = []
     for file, one in results.items():
@@ -129,50 +115,53 @@ def _marked(
     return names, notes
 
 
-def _convention(score: Mapping[str, Any]) -> str:
-    """What a score is, and of which files and settings."""
-    facts = ", ".join(
-        f"{name} {value}"
-        for name, value in {**score["files"], **score["settings"]}.items()
-        if value not in ("", None)
-    )
-    return f"{score['convention']} ({facts})" if facts else score["convention"]
+def _convention(score: ScoreResult) -> str:
+    """Say what a score is, and of which files and settings."""
+    facts = {**score["files"], **score["settings"]}
+    shown = ", ".join(f"{name} {value}" for name, value in facts.items() if value not in ("", None))
+    return f"{score['convention']} ({shown})" if shown else score["convention"]
 
 
-def _rows(score: Mapping[str, Any]) -> list[list[str]]:
-    """The score as it is, and as others print it."""
+def _rows(score: ScoreResult) -> list[list[str]]:
+    """Return the row of a score, and one for each other scale on which papers print it."""
     rows = []
     for name, scale in ((score["title"], 1.0), *score["also"].items()):
         row = [name, _with_error(score["mean"], score["standard_error"], scale)]
-        second = score.get("against")
-        if second:
-            row += [
-                _with_error(second["mean"], second["standard_error"], scale),
-                _wins(second) if scale == 1 else "",
-            ]
+        if "against" in score:
+            second = score["against"]
+            row.append(_with_error(second["mean"], second["standard_error"], scale))
+            row.append(_wins(second) if scale == 1 else "")
             row.append(_with_error(second["difference"], second["difference_error"], scale))
         rows.append(row)
     return rows
 
 
-def _categories(scores: Mapping[str, Any], title: str, cell: Callable[[Mapping[str, Any]], str]) -> list[str]:
-    """A row for each category and a column for each score, after a blank line; nothing of fewer than two categories."""
-    categories = next(iter(scores.values()))["by_category"]
-    rows = [
-        [name, str(one["count"]), *(cell(score["by_category"][name]) for score in scores.values())]
-        for name, one in categories.items()
-    ]
-    return (
-        ["", *aligned([[title, "n", *(score["title"] for score in scores.values())], *rows])]
-        if len(rows) > 1
-        else []
-    )
+def _categories(
+    scores: Mapping[str, ScoreResult], title: str, cell: Callable[[CategoryStatistics], str]
+) -> list[str]:
+    """Return a row for each category and a column for each score, unless there is only one category."""
+    first, *_ = scores.values()
+    if len(first["by_category"]) < 2:
+        return []
+    cells = [[title, "n", *(score["title"] for score in scores.values())]]
+    for name, category in first["by_category"].items():
+        row = [cell(score["by_category"][name]) for score in scores.values()]
+        cells.append([name, str(category["count"]), *row])
+    return ["", *aligned(cells)]
+
+
+def _category_mean(category: CategoryStatistics) -> str:
+    return _with_error(category["mean"], category["standard_error"])
+
+
+def _category_wins(category: CategoryStatistics) -> str:
+    return _wins(category["against"])
 
 
 def _with_error(mean: float, error: float | None, scale: float = 1.0) -> str:
     return f"{mean * scale:.4f}" + ("" if error is None else f" ± {error * scale:.4f}")
 
 
-def _wins(compared: Mapping[str, Any]) -> str:
+def _wins(compared: PairStatistics) -> str:
     low, high = compared["win_interval"]
     return f"{compared['win_rate']:.1%} [{low:.1%}, {high:.1%}]"

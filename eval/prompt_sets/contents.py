@@ -1,4 +1,4 @@
-"""What a file of prompts holds, before anyone asks which benchmark it is: a table, a JSON value, or lines of text."""
+"""Content of a file of prompts: a table, a JSON value, or lines of text."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import io
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +14,24 @@ from distill.config.errors import UserError
 from distill.config.text_files import decode_text, split_lines
 
 PROMPT_COLUMNS = ("prompt", "prompts", "text", "caption")
-"""Names of a table's column of prompts, the first that is there, in capitals or not."""
+"""Names of a table's column of prompts. The first that exists is read; upper and lower case are equal."""
+OTHER_COLUMNS = ("category", "challenge")
+"""Names of other columns that formats need."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """Columns by their names, of one length, None where a row has nothing there."""
+    """Columns of equal length by their names; None stands for a missing cell."""
 
     columns: dict[str, list[Any]]
 
     def named(self, *names: str) -> str | None:
-        """The name of the first of these columns that is there, in capitals or not."""
+        """Return the name in the file of the first of these columns that exists; case does not matter."""
         found = {name.lower(): name for name in reversed(self.columns)}
-        return next((found[name] for name in names if name in found), None)
+        for name in names:
+            if name in found:
+                return found[name]
+        return None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,9 +52,9 @@ Content = Table | Json | Lines
 
 
 def read_content(path: Path, as_text: bool = False) -> Content:
-    """What a file holds, by what is in it; its ending decides where that says too little. `as_text` takes it for lines whatever it looks like.
+    """Read a file as a table, JSON or lines, according to its first characters and its ending.
 
-    Raises UserError where it cannot be read, is empty, or is not what it begins as.
+    `as_text` reads it as lines, whatever it looks like.
     """
     try:
         content = path.read_bytes()
@@ -75,19 +81,23 @@ def _read_parquet(path: Path) -> Table:
         ) from error
     try:
         names = parquet.read_schema(path).names
-        wanted = [
-            name for name in names if name.lower() in (*PROMPT_COLUMNS, "category", "challenge")
-        ]  # others may hold images
+        # Other columns are not read: they may hold images.
+        wanted = [name for name in names if name.lower() in (*PROMPT_COLUMNS, *OTHER_COLUMNS)]
         columns = parquet.read_table(path, columns=wanted)
     except (OSError, lib.ArrowException) as error:
         raise UserError(
             f"--prompts {path}: cannot be read as Parquet ({str(error).splitlines()[0]})"
         ) from error
-    return Table({name: columns[name].to_pylist() for name in wanted} or {name: [] for name in names})
+    if not wanted:
+        return Table({name: [] for name in names})
+    return Table({name: columns[name].to_pylist() for name in wanted})
 
 
 def _read_json(text: str, path: Path) -> Content:
-    """A JSON value; objects in a list, or one on every line, as a table. A text file may begin with a bracket too."""
+    """Read a JSON value. A list of objects, or one object on every line, is a table.
+
+    Text that begins with a bracket but is not JSON is read as lines.
+    """
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -98,6 +108,7 @@ def _read_json(text: str, path: Path) -> Content:
 
 
 def _read_json_lines(text: str, path: Path, whole: Exception) -> Content:
+    """Read one JSON object on every line; `whole` is why the whole text is not JSON."""
     rows = []
     for number, line in enumerate(split_lines(text), start=1):
         if not line.strip():
@@ -123,48 +134,63 @@ def _table_of(rows: list[dict[str, Any]]) -> Table:
 
 
 def _read_table(text: str, path: Path) -> Table | None:
-    """Values separated by tabs, each row a line, or by commas, quoted where they must be; None where the first line names no columns."""
+    """Read values separated by tabs or commas; return None if the first line does not name columns.
+
+    With tabs, each line is a row. With commas, cells may be quoted and may then contain line ends.
+    """
     first = split_lines(text)[0]
     by_tabs = "\t" in first or path.suffix == ".tsv"
     names = [name.strip() for name in first.split("\t" if by_tabs else ",")]
     known = any(name.lower() in PROMPT_COLUMNS for name in names)
     if path.suffix not in (".tsv", ".csv") and not (known and len(names) > 1):
         return None
+    table = _table_of_cells(_read_cells(text, by_tabs, path), _unquoted if by_tabs else str, path)
+    for column in (table.named(*PROMPT_COLUMNS), table.named("category")):
+        if column is not None and None in table.columns[column]:
+            row = table.columns[column].index(None) + 2
+            raise UserError(
+                f"--prompts {path}: row {row} ends before its column '{column}'; "
+                "expected one row a line, without line ends in cells"
+            )
+    return table
+
+
+def _read_cells(text: str, by_tabs: bool, path: Path) -> list[list[str]]:
+    """Return the cells of every row that is not blank."""
+    handle = io.StringIO(text, newline="")
     try:
-        settings: dict[str, Any] = (
-            {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if by_tabs else {"strict": True}
-        )
-        rows = [
-            row
-            for row in csv.reader(io.StringIO(text, newline=""), **settings)
-            if any(cell.strip() for cell in row)
-        ]
+        if by_tabs:
+            rows = list(csv.reader(handle, delimiter="\t", quoting=csv.QUOTE_NONE))
+        else:
+            rows = list(csv.reader(handle, strict=True))
     except csv.Error as error:
         raise UserError(f"--prompts {path}: cannot be read as a table ({error})") from error
+    return [row for row in rows if any(cell.strip() for cell in row)]
+
+
+def _table_of_cells(rows: list[list[str]], unquoted: Callable[[str], str], path: Path) -> Table:
+    """Build the table whose first row names the columns; cells that short rows lack are None."""
     names = [name.strip() for name in rows[0]]
-    wrong = next((number for number, row in enumerate(rows, start=1) if len(row) > len(names)), None)
-    if wrong is not None:
-        raise UserError(
-            f"--prompts {path}: row {wrong} has {len(rows[wrong - 1])} columns; expected {len(names)} as its first"
-        )
-    unquoted = _unquoted if by_tabs else str
-    table = Table(
+    for number, row in enumerate(rows, start=1):
+        if len(row) > len(names):
+            raise UserError(
+                f"--prompts {path}: row {number} has {len(row)} columns; expected {len(names)} as its first"
+            )
+    return Table(
         {
             name: [unquoted(row[place]) if place < len(row) else None for row in rows[1:]]
             for place, name in enumerate(names)
         }
     )
-    for column in (table.named(*PROMPT_COLUMNS), table.named("category")):
-        if column is not None and None in table.columns[column]:
-            short = f"row {table.columns[column].index(None) + 2} ends before its column '{column}'"
-            raise UserError(f"--prompts {path}: {short}; expected one row a line, without line ends in cells")
-    return table
 
 
 def _unquoted(cell: str) -> str:
-    """A cell without the quotes of a spreadsheet, which stand around it and are doubled in it; others belong to the text."""
+    """Remove the quotes that a spreadsheet puts around a cell, in which it doubles quotes.
+
+    Quotes around a cell without doubled ones belong to the text and stay.
+    """
     inner = cell[1:-1]
-    quoted = (
-        len(cell) > 1 and cell[0] == cell[-1] == '"' and '""' in inner and '"' not in inner.replace('""', "")
-    )
-    return inner.replace('""', '"') if quoted else cell
+    in_quotes = len(cell) > 1 and cell[0] == cell[-1] == '"'
+    if in_quotes and '""' in inner and '"' not in inner.replace('""', ""):
+        return inner.replace('""', '"')
+    return cell

@@ -1,11 +1,11 @@
-"""The formats in which benchmarks publish their prompts: how each is known, and how it is read."""
+"""Formats in which benchmarks publish their prompts: how each is recognised and read."""
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from distill.config.errors import UserError
 from distill.config.text_files import is_text
@@ -13,7 +13,10 @@ from eval.prompt_sets.contents import PROMPT_COLUMNS, Content, Json, Lines, Tabl
 
 
 class Prompt(NamedTuple):
-    """A prompt and its category, if its list has any; or a label of a model that takes no text, and what it is called."""
+    """A prompt and its category, if its list has categories.
+
+    For a model that takes no text, `label` is a class and `text` its name.
+    """
 
     text: str
     category: str | None = None
@@ -22,28 +25,41 @@ class Prompt(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """What a file holds, its path for messages, its name without ending, and whether every caption of an image is wanted, not one."""
+    """The content of a file, with the facts that its readers need."""
 
-    content: Any
+    content: Content
     path: str
+    """Path of the file, for messages."""
     stem: str
+    """Name of the file without its ending."""
     all_captions: bool = False
+    """Read every caption of an image, not only one."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Format:
-    """Whether content is of the format; the prompts of such content; what is expected; how many prompts the published set has, where it is one."""
+    """A format of prompt lists."""
 
     fits: Callable[[Content], bool]
+    """Returns whether content has this format."""
     read: Callable[[Source], list[Prompt]]
+    """Reads the prompts of content that has this format."""
     expected: str
+    """Describes the format in messages."""
     published: int | None = None
+    """Number of prompts of the published benchmark, if the format belongs to one."""
 
 
-def _is_table(*names: str) -> Callable[[Content], bool]:
-    return lambda content: (
-        isinstance(content, Table) and {name.lower() for name in content.columns} >= set(names)
-    )
+def _has_columns(content: Content, *names: str) -> bool:
+    return isinstance(content, Table) and {name.lower() for name in content.columns} >= set(names)
+
+
+def _fits_parti(content: Content) -> bool:
+    return _has_columns(content, "prompt", "category", "challenge")
+
+
+def _fits_drawbench(content: Content) -> bool:
+    return _has_columns(content, "prompts", "category")
 
 
 def _fits_hpsv2(content: Content) -> bool:
@@ -51,46 +67,56 @@ def _fits_hpsv2(content: Content) -> bool:
 
 
 def _fits_coco(content: Content) -> bool:
-    return (
-        isinstance(content, Json)
-        and isinstance(content.value, dict)
-        and isinstance(content.value.get("annotations"), list)
-    )
+    if not isinstance(content, Json) or not isinstance(content.value, dict):
+        return False
+    return isinstance(content.value.get("annotations"), list)
 
 
 def _fits_mjhq(content: Content) -> bool:
-    entries = (
-        list(content.value.values()) if isinstance(content, Json) and isinstance(content.value, dict) else []
-    )
+    if not isinstance(content, Json) or not isinstance(content.value, dict):
+        return False
+    entries = content.value.values()
     return bool(entries) and all(isinstance(entry, dict) and "prompt" in entry for entry in entries)
 
 
+def _fits_table(content: Content) -> bool:
+    return isinstance(content, Table) and content.named(*PROMPT_COLUMNS) is not None
+
+
+def _fits_text(content: Content) -> bool:
+    return isinstance(content, Lines)
+
+
 def read_table(source: Source) -> list[Prompt]:
-    """A column of prompts, and one of categories if there is any."""
-    table: Table = source.content
-    column, category = table.named(*PROMPT_COLUMNS), table.named("category")
+    """Read a column of prompts and, if there is one, a column of categories."""
+    table = source.content
+    assert isinstance(table, Table)
+    column = table.named(*PROMPT_COLUMNS)
     assert column is not None
-    categories = table.columns[category] if category else [None] * len(table.columns[column])
-    pairs = zip(table.columns[column], categories, strict=True)
+    texts = table.columns[column]
+    category = table.named("category")
+    categories = table.columns[category] if category else [None] * len(texts)
+    pairs = zip(texts, categories, strict=True)
     return [_prompt(text, kind, source, f"row {row}") for row, (text, kind) in enumerate(pairs, start=1)]
 
 
 def read_hpsv2(source: Source) -> list[Prompt]:
-    """A list of prompts in one style, which the file is named for."""
-    return [
-        _prompt(text, source.stem, source, f"entry {row}")
-        for row, text in enumerate(source.content.value, start=1)
-    ]
+    """Read a list of prompts in one style, which is the name of the file."""
+    assert isinstance(source.content, Json)
+    texts = enumerate(source.content.value, start=1)
+    return [_prompt(text, source.stem, source, f"entry {row}") for row, text in texts]
 
 
 def read_coco(source: Source) -> list[Prompt]:
-    """COCO's captions in the order of the images' ids, and of one image in that of their own; of each image the first, or all."""
+    """Read COCO's captions, sorted by image id and then by caption id: the first of each image, or all."""
+    assert isinstance(source.content, Json)
     try:
         found = [(one["image_id"], one["id"], one["caption"]) for one in source.content.value["annotations"]]
         found.sort(key=lambda one: one[:2])
     except (KeyError, TypeError) as error:
         raise UserError(
-            f"--prompts {source.path}: expected annotations of image_id, id and caption, as in captions_val2014.json"
+            f"--prompts {source.path}: expected annotations of image_id, id and caption, "
+            "as in captions_val2014.json"
         ) from error
     if not source.all_captions:
         found = [next(captions) for _, captions in itertools.groupby(found, key=lambda one: one[0])]
@@ -98,7 +124,8 @@ def read_coco(source: Source) -> list[Prompt]:
 
 
 def read_mjhq(source: Source) -> list[Prompt]:
-    """Prompts by the ids of Midjourney's images, in the file's order, with their categories."""
+    """Read prompts with their categories, by the ids of Midjourney's images, in the order of the file."""
+    assert isinstance(source.content, Json)
     return [
         _prompt(entry["prompt"], entry.get("category"), source, f"'{name}'")
         for name, entry in source.content.value.items()
@@ -106,26 +133,25 @@ def read_mjhq(source: Source) -> list[Prompt]:
 
 
 def read_lines(source: Source) -> list[Prompt]:
-    """Lines that are not blank."""
+    """Read one prompt from each line that is not blank."""
+    assert isinstance(source.content, Lines)
     return [Prompt(line.strip()) for line in source.content.lines if line.strip()]
 
 
-def _prompt(text: Any, category: Any, source: Source, where: str) -> Prompt:
-    if not is_text(text):
+def _prompt(text: object, category: object, source: Source, where: str) -> Prompt:
+    """Check the types of a prompt and its category; `where` names their entry in messages."""
+    if not isinstance(text, str) or not is_text(text):
         raise UserError(f"--prompts {source.path}: {where} has {text!r} for a prompt; expected text")
-    if category is not None and not isinstance(category, str):
+    if category is None:
+        return Prompt(text.strip())
+    if not isinstance(category, str):
         raise UserError(f"--prompts {source.path}: {where} has {category!r} for a category; expected text")
-    return Prompt(text.strip(), category.strip() or None if category is not None else None)
+    return Prompt(text.strip(), category.strip() or None)
 
 
 FORMATS = {
-    "parti": Format(
-        _is_table("prompt", "category", "challenge"),
-        read_table,
-        "a table of Prompt, Category and Challenge",
-        1632,
-    ),
-    "drawbench": Format(_is_table("prompts", "category"), read_table, "a table of Prompts and Category", 200),
+    "parti": Format(_fits_parti, read_table, "a table of Prompt, Category and Challenge", 1632),
+    "drawbench": Format(_fits_drawbench, read_table, "a table of Prompts and Category", 200),
     "hpsv2": Format(
         _fits_hpsv2,
         read_hpsv2,
@@ -135,10 +161,14 @@ FORMATS = {
     "coco": Format(_fits_coco, read_coco, "JSON with annotations of image_id, id and caption"),
     "mjhq": Format(_fits_mjhq, read_mjhq, "JSON of ids, each with a prompt and a category", 30_000),
     "table": Format(
-        lambda content: isinstance(content, Table) and content.named(*PROMPT_COLUMNS) is not None,
+        _fits_table,
         read_table,
-        f"a table (TSV, CSV, JSONL or Parquet) with a column {', '.join(PROMPT_COLUMNS[:-1])} or {PROMPT_COLUMNS[-1]}",
+        "a table (TSV, CSV, JSONL or Parquet) with a column "
+        f"{', '.join(PROMPT_COLUMNS[:-1])} or {PROMPT_COLUMNS[-1]}",
     ),
-    "text": Format(lambda content: isinstance(content, Lines), read_lines, "a text file, one prompt a line"),
+    "text": Format(_fits_text, read_lines, "a text file, one prompt a line"),
 }
-"""By the names that `--format` takes, the narrower before the wider."""
+"""Formats by the names that `--format` takes.
+
+The first that fits decides how a file is read, so narrower formats come first.
+"""

@@ -1,4 +1,4 @@
-"""Protocols: all that decides what a number means, frozen under a name, one YAML file each."""
+"""Protocols: one YAML file each holds every choice that decides a number's meaning, under a fixed name."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ import hashlib
 import json
 import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import yaml
 from pydantic import Field
@@ -21,88 +20,102 @@ FOLDER = Path(__file__).parent
 
 
 class Protocol(Settings):
-    """How images become a number. A file's content never changes once numbers were published with it: a correction is a new protocol."""
+    """Says how images become a number.
+
+    What decides the number never changes once numbers were published with a file: a correction is a new
+    protocol.
+    """
 
     name: str
+    """Name of the file, which a result is printed with."""
     metric: str
-    """What papers call the distance."""
+    """Name of the distance in papers."""
     features: str
-    """The file of `eval/features`."""
+    """Name of the file in `eval/features`."""
     resize: str | None
-    """The function of `eval/images/resize.py`; none leaves the images as they are."""
+    """Name of the function in `eval/images/resize.py`; without one, images keep their size."""
     size: int = Field(0, ge=0)
-    """Pixels of height and width that images are resized to."""
+    """Height and width in pixels to which images are resized."""
     mixed: bool
-    """Whether the images of a set may differ in size and, grey ones among colour, in channels."""
+    """Accept images of several sizes in one set, and grey ones among colour ones."""
     count: int = Field(ge=2)
-    """Generated images."""
+    """Number of generated images."""
     first_seeds: tuple[int, ...] = Field(min_length=1)
-    """The seed of the first image of each repetition."""
+    """Seed of the first image, for each repetition."""
     foreign: tuple[str, ...] = ()
-    """Parts of names of published statistics that were made by another protocol."""
+    """Parts of the names of published statistics that were made by another protocol."""
     explanation: str
+    """Description that `python -m eval protocols` prints."""
     published: str
+    """Papers whose numbers can be compared with it."""
 
     @property
     def sha256(self) -> str:
-        """Hash of what decides the features of an image."""
+        """Hash of the choices that decide the features of an image."""
         decisive = {"features": self.features, "resize": self.resize, "size": self.size}
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
     def departures(self, count: int, first_seeds: list[int] | None) -> list[str]:
-        """In what a measurement departs from the protocol, so that its number must not be called by the protocol's name alone."""
-        found = [] if count == self.count else [f"{count} images, not {self.count}"]
+        """Return the points in which a measurement departs from the protocol.
+
+        A number with any departure must not be called by the protocol's name alone.
+        """
+        found = []
+        if count != self.count:
+            found.append(f"{count} images, not {self.count}")
         if first_seeds is not None and tuple(first_seeds) != self.first_seeds:
             found.append(f"{seeds(first_seeds)}, not {_listed(self.first_seeds)}")
         return found
 
 
 def seeds(first_seeds: Sequence[int]) -> str:
-    """`first seed 0`, or `first seeds 0, 50000`."""
+    """Return `first seed 0`, or `first seeds 0, 50000`."""
     return f"first seed{'s' * (len(first_seeds) > 1)} {_listed(first_seeds)}"
 
 
-def _listed(values: Any) -> str:
+def _listed(values: Iterable[int]) -> str:
     return ", ".join(str(value) for value in values)
 
 
 def protocol_names() -> list[str]:
+    """Return the names of all protocols, sorted."""
     return sorted(path.stem for path in FOLDER.glob("*.yaml"))
 
 
 def read_protocol(name: str, setting: str = "--protocol") -> Protocol:
-    """The protocol of this name. Raises UserError where there is none, naming the setting that asked for it."""
+    """Read the protocol of this name; `setting` is the flag or key that messages name."""
     if name not in protocol_names():
         raise UserError(f"{setting} {name}: is not in eval/protocols{did_you_mean(name, protocol_names())}")
-    return Protocol.model_validate(
-        {"name": name, **yaml.safe_load((FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))}
-    )
+    content = yaml.safe_load((FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))
+    return Protocol.model_validate({"name": name, **content})
 
 
 def distance_key(protocol: str) -> str:
-    """A protocol's distance as results and statistics call it, such as fd_pixel."""
+    """Return the name of a protocol's distance in results and statistics, such as fd_pixel."""
     return protocol.replace("-", "_")
 
 
 FEW = 1024
-"""Values of an image up to which the pixels are its features by default."""
+"""Maximum number of values of an image whose pixels are its features by default."""
 
 
 def default_protocol(shape: Sequence[int]) -> Protocol:
-    """The protocol for images of this shape where none is asked for: fd-pixel where pixels are few, else fd-effnet, whose weights a package holds.
+    """Choose the protocol for images of this shape: fd-pixel if they have few pixels, otherwise fd-effnet.
 
-    Raises UserError where that package is needed and not installed.
+    The weights of fd-effnet come with a Python package. Raises UserError if it is needed but not installed.
     """
-    few, installed = math.prod(shape) <= FEW, find_spec("efficientnet_lite_pytorch") is not None
-    if not few and not installed:
+    if math.prod(shape) <= FEW:
+        return read_protocol("fd-pixel")
+    if find_spec("efficientnet_lite_pytorch") is None:
         raise UserError(
-            f"images of {tuple(shape)}: their pixels are no features; expected pip install '.[eval]' for fd-effnet, or a protocol"
+            f"images of {tuple(shape)}: their pixels are no features; "
+            "expected pip install '.[eval]' for fd-effnet, or a protocol"
         )
-    return read_protocol("fd-pixel" if few else "fd-effnet")
+    return read_protocol("fd-effnet")
 
 
 def explain() -> str:
-    """All protocols as lines of text."""
+    """Return the explanation of all protocols as lines of text."""
     return "\n\n".join(_explained(read_protocol(name)) for name in protocol_names())
 
 

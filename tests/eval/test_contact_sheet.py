@@ -1,4 +1,4 @@
-"""Contact sheets: which prompts they show, where each image stands, and what a run's report makes of them."""
+"""Contact sheets: the prompts that they show, the place of each image, and their use in a run's report."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ import torch
 
 from distill.publishing.report.page import write_report
 from eval.preference.contact_sheet import GAP, LINE, SIDE, Tile, choose, draw_sheet, save_sheets, shown
-from eval.preference.images import find_images
-from eval.preference.results import FORMAT, measure
+from eval.preference.found_images import find_images
+from eval.preference.result_types import FORMAT
+from eval.preference.results import measure
 from eval.preference.subject_spec import SubjectSpec
 from eval.prompt_sets import PromptSet
 from eval.prompt_sets.formats import Prompt
@@ -55,10 +56,17 @@ def test_a_sheet_holds_every_image_in_its_place() -> None:
     top = GAP + LINE + GAP + LINE + 6
     row = SIDE + 4 * LINE + 6 + 2 * LINE + GAP
     assert sheet.width == 3 * (pair + GAP) + GAP
-    for (x, y), colour in {
-        (GAP, top): RED, (GAP + SIDE + 4, top): GREEN, (GAP + pair + GAP, top): GREEN, (GAP + pair + GAP + SIDE + 4, top): BLUE,
-        (GAP, top + row): BLUE, (GAP + SIDE + 4, top + row): RED,
-    }.items():  # fmt: skip
+    second = GAP + SIDE + 4
+    next_tile = GAP + pair + GAP
+    corners = {
+        (GAP, top): RED,
+        (second, top): GREEN,
+        (next_tile, top): GREEN,
+        (next_tile + SIDE + 4, top): BLUE,
+        (GAP, top + row): BLUE,
+        (second, top + row): RED,
+    }
+    for (x, y), colour in corners.items():
         assert (pixels[y : y + SIDE, x : x + SIDE] == colour).all()
     assert (pixels[:, -GAP:] == 255).all()  # no caption leaves its tile
     assert (pixels[:, GAP + pair : GAP + pair + GAP][top:] == 255).all()
@@ -92,10 +100,17 @@ def test_sheets_and_the_report_of_a_run(run_dir: Path, tmp_path: Path) -> None:
         **measure([[22.0, 20, 21, 19], [21.0, 21, 21, 20]], prompts),
     }
     results = {
-        "format": FORMAT, "prompts": {**prompts.describe()}, "per_prompt": 1, "independent": 4, "seeds": [None] * 4,
-        "subject": {"of": "a"}, "against": {"of": "the <b> other"},
-        "scores": {"pickscore": score}, "notes": [], "commit": None,
-    }  # fmt: skip
+        "format": FORMAT,
+        "prompts": {**prompts.describe()},
+        "per_prompt": 1,
+        "independent": 4,
+        "seeds": [None] * 4,
+        "subject": {"of": "a"},
+        "against": {"of": "the <b> other"},
+        "scores": {"pickscore": score},
+        "notes": [],
+        "commit": None,
+    }
     save_sheets(run_dir / "preference.json", results, sides)
     assert score["sheet"] == "preference-pickscore.png"
     (run_dir / "preference.json").write_text(json.dumps(results))
@@ -110,11 +125,8 @@ def test_sheets_and_the_report_of_a_run(run_dir: Path, tmp_path: Path) -> None:
         name: re.findall("<td>([^<]*)</td>", cells)
         for name, cells in re.findall(r'<th scope="row">([^<]*)</th>(.*?)</tr>', section)
     }
-    assert rows["PickScore"] == [
-        "20.50 ± 0.65",
-        "20.75 ± 0.25",
-        "37.5% [9.2%, 78.1%]",
-    ]  # a win and a tie of four
+    # a win and a tie of four
+    assert rows["PickScore"] == ["20.50 ± 0.65", "20.75 ± 0.25", "37.5% [9.2%, 78.1%]"]
     assert rows["PickScore / 100"] == ["0.2050 ± 0.0065", "0.2075 ± 0.0025", ""]
     assert rows["even (2)"] == ["75.0% [19.8%, 97.3%]"]
     assert not re.search(r"https?://|<script|<link", page)

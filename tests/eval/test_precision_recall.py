@@ -1,4 +1,4 @@
-"""Precision and recall against a brute-force search, and where they are known."""
+"""Precision and recall against a brute-force search, and in known cases."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from eval.metrics.torchmetrics import PrecisionRecall
 
 
 def brute_force(real: np.ndarray, made: np.ndarray, k: int) -> dict[str, float]:
-    """Kynkäänniemi et al. 2019, eq. 1 to 3, by loops."""
+    """Compute Kynkäänniemi et al. 2019, eq. 1 to 3, by loops."""
 
     def share_inside(points: np.ndarray, balls: np.ndarray) -> float:
         inside = 0
@@ -84,10 +84,8 @@ def test_metric_agrees_with_the_function_and_reduces_over_processes() -> None:
 
     first = PrecisionRecall(real)
     others = {2: made[20:], 1: torch.zeros(35, dtype=torch.int64)}  # features and rows
-    first.dist_sync_fn, first.distributed_available_fn = (
-        lambda tensor, group=None: [tensor, others[tensor.ndim]],
-        lambda: True,
-    )
+    first.dist_sync_fn = lambda tensor, group=None: [tensor, others[tensor.ndim]]
+    first.distributed_available_fn = lambda: True
     first.update(made[:20])
     assert first.compute() == measure(real, made)
 

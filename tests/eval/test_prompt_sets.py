@@ -1,4 +1,4 @@
-"""Lists of prompts: each format by a small file of its kind, what tells them apart, and what is refused."""
+"""Lists of prompts: a small file of each format, how formats are recognised, and files that are refused."""
 
 from __future__ import annotations
 
@@ -13,7 +13,12 @@ from distill.config.errors import UserError
 from eval.prompt_sets import OWN, read_prompt_set
 from eval.prompt_sets.formats import Prompt
 
-PARTI = 'Prompt\tCategory\tChallenge\tNote\nbond\tAbstract\tBasic\tmany meanings\n"KEEP" on a sign\tArts\tComplex\t\na boat \tVehicles\tBasic\n'
+PARTI = (
+    "Prompt\tCategory\tChallenge\tNote\n"
+    "bond\tAbstract\tBasic\tmany meanings\n"
+    '"KEEP" on a sign\tArts\tComplex\t\n'
+    "a boat \tVehicles\tBasic\n"
+)
 DRAWBENCH = 'Prompts,Category\r\nA red car.,Colors\r\n"A sign, that says ""hi"".",Text\r\n\r\n'
 COCO = {
     "info": {},
@@ -32,15 +37,16 @@ MJHQ = {
 
 
 def write(folder: Path, name: str, content: Any) -> str:
+    """Write text, or another value as JSON; return the path."""
     path = folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(
-        content if isinstance(content, str) else json.dumps(content), encoding="utf-8", newline=""
-    )
+    text = content if isinstance(content, str) else json.dumps(content)
+    path.write_text(text, encoding="utf-8", newline="")
     return str(path)
 
 
 def prompts(*arguments: Any, **settings: Any) -> list[tuple[str, str | None]]:
+    """Return texts and categories of `read_prompt_set` with these arguments."""
     return [(prompt.text, prompt.category) for prompt in read_prompt_set(*arguments, **settings).prompts]
 
 
@@ -56,10 +62,8 @@ def test_parti_and_drawbench(tmp_path: Path) -> None:
     drawbench = read_prompt_set(write(tmp_path, "drawbench.csv", DRAWBENCH))
     assert drawbench.prompts == [Prompt("A red car.", "Colors"), Prompt('A sign, that says "hi".', "Text")]
     assert (drawbench.name, drawbench.departures) == ("drawbench", ("2 prompts, not 200",))
-    whole = read_prompt_set(
-        write(tmp_path, "all.csv", "Prompts,Category\n" + "".join(f"prompt {i},Text\n" for i in range(200)))
-    )
-    assert whole.departures == ()
+    rows = "".join(f"prompt {i},Text\n" for i in range(200))
+    assert read_prompt_set(write(tmp_path, "all.csv", f"Prompts,Category\n{rows}")).departures == ()
 
 
 def test_parti_of_the_hub_is_parquet_and_only_its_text_is_read(tmp_path: Path) -> None:
@@ -79,9 +83,9 @@ def test_parti_of_the_hub_is_parquet_and_only_its_text_is_read(tmp_path: Path) -
         [Prompt("bond", "Abstract"), Prompt("a boat", "Vehicles")],
     )
     parquet.write_table(pyarrow.table({"image": [b""], "size": [3]}), tmp_path / "other.parquet")
+    expected = "expected a table .* with a column prompt, prompts"
     with pytest.raises(
-        UserError,
-        match=r"other.parquet: has no column of prompts among image, size; expected a table .* with a column prompt, prompts",
+        UserError, match=f"other.parquet: has no column of prompts among image, size; {expected}"
     ):
         read_prompt_set(str(tmp_path / "other.parquet"))
 
@@ -90,12 +94,8 @@ def test_hpsv2(tmp_path: Path) -> None:
     for style in ("photo", "anime", "paintings", "concept-art", "drawbench"):
         write(tmp_path, f"benchmark/{style}.json", [f"{style} 1", f"{style} 2"])
     found = read_prompt_set(str(tmp_path / "benchmark"))
-    assert list(found.categories) == [
-        "anime",
-        "concept-art",
-        "paintings",
-        "photo",
-    ]  # DrawBench is none of its styles
+    # DrawBench is not one of its styles.
+    assert list(found.categories) == ["anime", "concept-art", "paintings", "photo"]
     assert found.prompts[:2] == [Prompt("anime 1", "anime"), Prompt("anime 2", "anime")]
     assert (found.name, found.departures) == ("hpsv2", ("8 prompts, not 3200",))
     assert prompts(str(tmp_path / "benchmark" / "photo.json")) == [("photo 1", "photo"), ("photo 2", "photo")]
@@ -139,43 +139,29 @@ def test_mjhq_text_and_jsonl(tmp_path: Path) -> None:
     ]
 
 
-def test_the_format_can_be_said(tmp_path: Path) -> None:
+def test_the_format_can_be_given(tmp_path: Path) -> None:
     path = write(tmp_path, "PartiPrompts.tsv", PARTI)
     assert prompts(path, "table")[0] == ("bond", "Abstract")
     assert prompts(path, "text")[1] == ("bond\tAbstract\tBasic\tmany meanings", None)
-    with pytest.raises(
-        UserError,
-        match=r"PartiPrompts.tsv: is not of the format 'coco'; expected JSON with annotations of image_id, id and caption$",
-    ):
+    expected = "expected JSON with annotations of image_id, id and caption"
+    with pytest.raises(UserError, match=f"PartiPrompts.tsv: is not of the format 'coco'; {expected}$"):
         read_prompt_set(path, "coco")
 
 
 def test_our_own_list_is_what_numbers_were_published_with() -> None:
     own = read_prompt_set(None)
     assert (own.name, len(own), own.repeated) == ("distill-80", 80, 0)
-    assert {name: len(rows) for name, rows in own.categories.items()} == dict.fromkeys(
-        (
-            "animals",
-            "people",
-            "food",
-            "places",
-            "art styles",
-            "counting",
-            "colours and relations",
-            "text in images",
-        ),
-        10,
-    )
-    assert (
-        hashlib.sha256(OWN.read_bytes()).hexdigest()
-        == "75afa65832a0c02b57feef20e25e88996d920ec8ee64c6a5f49bc66cf7232c4a"
-    )
+    categories = "animals people food places art_styles counting colours_and_relations text_in_images"
+    assert {name: len(rows) for name, rows in own.categories.items()} == {
+        name.replace("_", " "): 10 for name in categories.split()
+    }
+    digest = hashlib.sha256(OWN.read_bytes()).hexdigest()
+    assert digest == "75afa65832a0c02b57feef20e25e88996d920ec8ee64c6a5f49bc66cf7232c4a"
 
 
 def test_a_part_of_a_list_says_so(tmp_path: Path) -> None:
-    whole = read_prompt_set(
-        write(tmp_path, "mine.txt", "".join(f"prompt {i}\n" for i in range(10)) + "prompt 3\n")
-    )
+    lines = [f"prompt {i}\n" for i in (*range(10), 3)]
+    whole = read_prompt_set(write(tmp_path, "mine.txt", "".join(lines)))
     assert whole.repeated == 1
     first, drawn = whole.first(3, None), whole.first(4, 0)
     assert first.texts == ["prompt 0", "prompt 1", "prompt 2"]
@@ -187,10 +173,8 @@ def test_a_part_of_a_list_says_so(tmp_path: Path) -> None:
     assert whole.first(11, 5) is whole
     hashes = {one.describe()["sha256"] for one in (whole, first, drawn)}
     assert len(hashes) == 3
-    assert (
-        whole.describe()["sha256"]
-        == hashlib.sha256(json.dumps([[text, None, None] for text in whole.texts]).encode()).hexdigest()
-    )
+    content = json.dumps([[text, None, None] for text in whole.texts])
+    assert whole.describe()["sha256"] == hashlib.sha256(content.encode()).hexdigest()
     with pytest.raises(UserError, match=r"^--n 12: .*mine.txt holds 11 prompts; expected at most as many$"):
         whole.first(12, None)
 
@@ -224,39 +208,58 @@ def test_a_dataset_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         read_prompt_set("a/b")
     assert asked[0] == ("nateraw/parti-prompts", "dataset", ["PartiPrompts.tsv", "PartiPrompts.tsv/*"])
     assert asked[2][2] == ["*.tsv", "*.csv", "*.json", "*.jsonl", "*.parquet", "*.txt"]
-    with pytest.raises(
-        UserError,
-        match=r"^--prompts nobody/nothing: is no file, and cannot be had from the hub \(404 Client Error.\)$",
-    ):
+    reason = r"is no file, and cannot be downloaded from the hub \(404 Client Error.\)"
+    with pytest.raises(UserError, match=rf"^--prompts nobody/nothing: {reason}$"):
         read_prompt_set("nobody/nothing")
     with pytest.raises(UserError, match=r"^--prompts a/b:none.csv: the dataset a/b holds no none.csv$"):
         read_prompt_set("a/b:none.csv")
 
 
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("empty.tsv", " \n", "empty.tsv: holds no prompt"),
-        ("head.csv", "Prompts,Category\n", "head.csv: holds no prompt"),
-        ("none.json", [], "none.json: holds no prompt"),
-        ("a.tsv", "Words\tCategory\nx\ty\n", "a.tsv: has no column of prompts among Words, Category; "
-         "expected a table (TSV, CSV, JSONL or Parquet) with a column prompt, prompts, text or caption"),
-        ("a.csv", "Prompts,Category\na,b,c\n", "a.csv: row 2 has 3 columns; expected 2 as its first"),
-        ("b.csv", "Prompts,Category\n ,Colors\n", "b.csv: row 1 has ' ' for a prompt; expected text"),
-        ("a.jsonl", '{"prompt": "x"}\n{"prompt": 3}\n', "a.jsonl: row 2 has 3 for a prompt; expected text"),
-        ("b.jsonl", '{"prompt": "x"}\n{"prompt": \n', "b.jsonl, line 2: is not JSON (Expecting value: line 1 column 12 (char 11))"),
-        ("c.jsonl", '{"prompt": "x"}\n3\n', "c.jsonl, line 2: expected a JSON object, found int"),
-        ("b.json", "{", "b.json: is not JSON (Expecting property name enclosed in double quotes: line 1 column 2 (char 1))"),
-        ("c.json", {"a": 3}, "c.json: is JSON of no known kind; expected what one of parti, drawbench, hpsv2, coco, mjhq, table, text is"),
-        ("d.json", ["a", 4], "d.json: entry 2 has 4 for a prompt; expected text"),
-        ("e.json", {"x": {"prompt": "a", "category": 3}}, "e.json: 'x' has 3 for a category; expected text"),
-    ],
-)  # fmt: skip
-def test_what_is_no_list_of_prompts(tmp_path: Path, name: str, content: Any, message: str) -> None:
+TABLE = "expected a table (TSV, CSV, JSONL or Parquet) with a column prompt, prompts, text or caption"
+KINDS = "parti, drawbench, hpsv2, coco, mjhq, table, text"
+WRONG: list[tuple[str, Any, str]] = [
+    ("empty.tsv", " \n", "holds no prompt"),
+    ("head.csv", "Prompts,Category\n", "holds no prompt"),
+    ("none.json", [], "holds no prompt"),
+    ("a.tsv", "Words\tCategory\nx\ty\n", f"has no column of prompts among Words, Category; {TABLE}"),
+    ("a.csv", "Prompts,Category\na,b,c\n", "row 2 has 3 columns; expected 2 as its first"),
+    ("b.csv", "Prompts,Category\n ,Colors\n", "row 1 has ' ' for a prompt; expected text"),
+    ("a.jsonl", '{"prompt": "x"}\n{"prompt": 3}\n', "row 2 has 3 for a prompt; expected text"),
+    ("c.json", {"a": 3}, f"is JSON of no known kind; expected what one of {KINDS} is"),
+    ("d.json", ["a", 4], "entry 2 has 4 for a prompt; expected text"),
+    ("e.json", {"x": {"prompt": "a", "category": 3}}, "'x' has 3 for a category; expected text"),
+]
+
+
+@pytest.mark.parametrize(("name", "content", "message"), WRONG)
+def test_files_without_prompts_are_refused(tmp_path: Path, name: str, content: Any, message: str) -> None:
     path = write(tmp_path, name, content)
     with pytest.raises(UserError) as caught:
         read_prompt_set(path)
-    assert str(caught.value) == f"--prompts {tmp_path}/{message}"
+    assert str(caught.value) == f"--prompts {path}: {message}"
+
+
+NO_JSON = [
+    (
+        "b.jsonl",
+        '{"prompt": "x"}\n{"prompt": \n',
+        ", line 2: is not JSON (Expecting value: line 1 column 12 (char 11))",
+    ),
+    ("c.jsonl", '{"prompt": "x"}\n3\n', ", line 2: expected a JSON object, found int"),
+    (
+        "b.json",
+        "{",
+        ": is not JSON (Expecting property name enclosed in double quotes: line 1 column 2 (char 1))",
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "content", "message"), NO_JSON)
+def test_files_that_are_no_json_are_refused(tmp_path: Path, name: str, content: str, message: str) -> None:
+    path = write(tmp_path, name, content)
+    with pytest.raises(UserError) as caught:
+        read_prompt_set(path)
+    assert str(caught.value) == f"--prompts {path}{message}"
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
@@ -267,9 +270,9 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
         str(tmp_path / "none.txt"): "no such file or folder",
         "none/at-all.tsv": "no such file or folder",
         str(tmp_path / "latin.txt"): "is not UTF-8 (byte 0); expected it saved as UTF-8",
-        str(
-            tmp_path / "empty"
-        ): "holds no file of prompts; expected one ending in .tsv, .csv, .json, .jsonl, .parquet, .txt",
+        f"{tmp_path}/empty": (
+            "holds no file of prompts; expected one ending in .tsv, .csv, .json, .jsonl, .parquet, .txt"
+        ),
     }.items():
         with pytest.raises(UserError) as caught:
             read_prompt_set(source)
@@ -280,7 +283,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
 
 
 def test_tables_of_spreadsheets(tmp_path: Path) -> None:
-    """Quotes around a cell go where quotes in it are doubled, as spreadsheets write them; those of Parti's belong to the text."""
+    """Quotes around a cell are removed if quotes in it are doubled, as spreadsheets do; Parti's are text."""
     assert prompts(write(tmp_path, "a.tsv", 'prompt\tid\n"a sign that says ""hi"""\t1\n"Welcome"\t2\n')) == [
         ('a sign that says "hi"', None),
         ('"Welcome"', None),
@@ -316,7 +319,6 @@ def test_what_does_not_go_together(tmp_path: Path) -> None:
 
 
 def test_files_of_a_folder_come_in_the_order_of_their_numbers(tmp_path: Path) -> None:
-    """Their prompts are paired with images by their place."""
     for number in (0, 1, 2, 9, 10, 11):
         write(tmp_path / "shards", f"part-{number}.tsv", f"prompt\nprompt {number}\n")
     assert [text for text, _ in prompts(str(tmp_path / "shards"))] == [

@@ -1,4 +1,4 @@
-"""Statistics of features against closed forms, independent implementations, and what they must do as the number of images grows."""
+"""Metrics of features against closed forms, independent implementations, and limits for many images."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from eval.metrics.kernel_distance import kernel_distance, squared_mmd
 from eval.metrics.precision_recall import Manifold, density_coverage
 from eval.metrics.torchmetrics import (
     DensityCoverage,
+    FeatureMetric,
     FrechetLimit,
     InceptionScore,
     KernelDistance,
-    OfFeatures,
     PrecisionRecall,
 )
 
@@ -32,7 +32,7 @@ def standard(dimension: int) -> Statistics:
 
 
 def test_the_limit_of_a_frechet_distance_has_no_bias_where_the_distance_has() -> None:
-    """n images of the very distribution of the reference: the distance is biased by about d(d + 1)/4n + d/n, its limit is zero."""
+    """For n images of the reference distribution the bias is about d(d + 1)/4n + d/n; the limit is 0."""
     dimension, count = 4, 200
     draws = [normal(count, dimension, seed) for seed in range(30)]
     distances = np.array(
@@ -64,7 +64,10 @@ def test_the_line_of_the_limit() -> None:
 
 
 def test_bootstrap_spread_is_the_spread_over_draws_of_images() -> None:
-    """Of a mean moved by m in one dimension the distance is about m^2 + 2 m e, with e of variance 1/n: its deviation is 2 m/sqrt(n)."""
+    """A mean moved by m in each of d dimensions gives a standard deviation of about 2 m sqrt(d/n).
+
+    In one dimension the distance is about m^2 + 2 m e, with e of variance 1/n.
+    """
     draws = [normal(500, 3, seed) + 1.0 for seed in range(40)]
     spread = np.std([frechet_distance(Statistics.of(features), standard(3)) for features in draws], ddof=1)
     found = np.mean([bootstrap_deviation(features, standard(3), 40) for features in draws[:5]])
@@ -90,7 +93,7 @@ def test_kernel_distance_by_its_definition_and_against_torchmetrics() -> None:
 
 
 def test_kernel_distance_is_unbiased_and_its_interval_covers() -> None:
-    """Of one distribution the expectation is zero for any number of images, and nine intervals in ten of two deviations cover it."""
+    """For one distribution the mean is 0 for any number of images, and most intervals contain it."""
     found = [kernel_distance(normal(100, 4, 2 * seed), normal(80, 4, 2 * seed + 1)) for seed in range(60)]
     kid, deviation = (np.array([one[name] for one in found]) for name in ("kid", "kid_deviation"))
     assert abs(kid.mean()) < 3 * kid.std(ddof=1) / 60**0.5
@@ -153,8 +156,8 @@ def test_metrics_over_two_processes_are_those_of_one_to_the_last_bit(batch_size:
         assert together(first, second) == alone.compute()
 
 
-def together(first: OfFeatures, second: OfFeatures) -> dict[str, float]:
-    """What `first` computes when torch.distributed gathers from it and `second`."""
+def together(first: FeatureMetric, second: FeatureMetric) -> dict[str, float]:
+    """Compute `first` as if torch.distributed gathered from it and `second`."""
     states = [torch.cat(state) if state else torch.zeros(0) for state in (second.features, second.rows)]
 
     def gather(tensor: Tensor, group: object = None) -> list[Tensor]:
@@ -162,13 +165,14 @@ def together(first: OfFeatures, second: OfFeatures) -> dict[str, float]:
 
     if not second.features:
         return first.compute()
-    first.dist_sync_fn, first.distributed_available_fn = gather, lambda: True
+    first.dist_sync_fn = gather
+    first.distributed_available_fn = lambda: True
     return first.compute()
 
 
 @pytest.mark.parametrize("kind", ["full rank", "rank-deficient", "near-singular"])
 def test_frechet_distance_against_fifty_digits(kind: str) -> None:
-    """The eigenvalues of the product of covariances, by mpmath."""
+    """mpmath computes the eigenvalues of the product of the covariances."""
     import mpmath
 
     dimension = 12
@@ -198,12 +202,12 @@ def test_frechet_distance_against_fifty_digits(kind: str) -> None:
     assert frechet_distance(*sides) == pytest.approx(expected, rel=1e-6)
 
 
-# Inequalities and intervals as their authors have them.
-
-
 def prdc(real: np.ndarray, made: np.ndarray, k: int) -> dict[str, float]:
-    """Density and coverage of Naeem et al. 2020, by loops: a ball is open."""
-    distance = lambda a, b: np.sqrt(((a[:, None] - b[None]) ** 2).sum(-1))  # noqa: E731
+    """Compute density and coverage of Naeem et al. 2020 with open balls."""
+
+    def distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return np.sqrt(((a[:, None] - b[None]) ** 2).sum(-1))
+
     radii = np.sort(distance(real, real), axis=1)[:, k]
     between = distance(real, made)
     return {
@@ -214,13 +218,12 @@ def prdc(real: np.ndarray, made: np.ndarray, k: int) -> dict[str, float]:
 
 def test_density_and_coverage_are_those_of_their_authors() -> None:
     random = np.random.default_rng(0)
+    ties = random.integers(0, 4, (40, 2)).astype(float), random.integers(0, 4, (30, 2)).astype(float)
     cases = [
         (random.normal(size=(40, 3)), random.normal(size=(60, 3))),
         (random.normal(size=(50, 8)), 1.5 * random.normal(size=(30, 8))),
+        ties,
     ]
-    cases.append(
-        (random.integers(0, 4, (40, 2)).astype(float), random.integers(0, 4, (30, 2)).astype(float))
-    )  # ties and copies
     for real, made in cases:
         found = density_coverage(Manifold.of(torch.from_numpy(real), 5), torch.from_numpy(made))
         assert found == pytest.approx(prdc(real, made, 5), abs=1e-12)
@@ -232,15 +235,14 @@ def test_an_exact_copy_of_the_reference_has_a_density_of_one() -> None:
 
 
 def test_the_interval_of_a_kernel_distance_holds_the_truth_as_often_as_it_says() -> None:
-    """Both sides of one distribution: the truth is 0. With ten blocks, twice the standard error held it less often."""
+    """Both sides have one distribution, so the truth is 0; 1.96 standard errors hold it less often."""
     held = narrow = 0
     for seed in range(300):
         found = kernel_distance(normal(200, 3, 2 * seed), normal(200, 3, 2 * seed + 1))
         low, high = found["kid_interval"]
         assert (low + high) / 2 == pytest.approx(found["kid"])
-        assert high - low == pytest.approx(
-            2 * 2.262157 * found["kid_deviation"], rel=1e-5
-        )  # Student's t, 9 degrees of freedom
+        # Student's t, 9 degrees of freedom
+        assert high - low == pytest.approx(2 * 2.262157 * found["kid_deviation"], rel=1e-5)
         held += low <= 0 <= high
         narrow += abs(found["kid"]) <= 1.96 * found["kid_deviation"]
     assert 0.92 <= held / 300 <= 0.98
@@ -252,13 +254,12 @@ def test_an_inception_score_of_certain_logits_is_the_number_of_classes(size: flo
     logits = size * torch.eye(4, dtype=torch.float64).repeat(10, 1)
     assert inception_score(logits)["is"] == pytest.approx(4.0)
     assert inception_score(-logits)["is"] == pytest.approx(4 / 3)
-    assert inception_score(size * torch.eye(4, dtype=torch.float64)[:1].repeat(40, 1))["is"] == pytest.approx(
-        1.0
-    )
+    one_class = size * torch.eye(4, dtype=torch.float64)[:1].repeat(40, 1)
+    assert inception_score(one_class)["is"] == pytest.approx(1.0)
 
 
 def test_points_even_in_n_spread_the_limit_less_than_points_even_in_one_over_n() -> None:
-    """Standard deviation of the limit over draws of 300 images in 4 dimensions, by the same line through either choice of 15 numbers."""
+    """The same line is fitted through either 15 numbers of images; each draw has 300 images, 4-d."""
     even, inverse = [], []
     for seed in range(60):
         features = normal(300, 4, seed)

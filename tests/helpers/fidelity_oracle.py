@@ -1,7 +1,8 @@
-"""Values of clean-fid's resizing and distance and of torch-fidelity's network, from where `make test` installs the two, apart from everything else.
+"""Values of clean-fid's resizing and distance and of torch-fidelity's network, computed by these packages.
 
-Both packages import torchvision, of which PyPI has no build for torch without CUDA, and torchmetrics imports torch-fidelity where it finds it. So
-they are looked for in a folder of their own by a process of its own, and the modules used here, which need no torchvision, are loaded without their
+Both packages import torchvision, of which PyPI has no build for torch without CUDA, and torchmetrics imports
+torch-fidelity if it is installed. So `make test` installs them in a folder of their own, and a process of its
+own reads them from there. It loads the modules that it needs, which do not need torchvision, without their
 packages.
 """
 
@@ -26,18 +27,18 @@ SIZES = ((8, 8), (32, 32), (64, 64), (256, 256), (427, 640), (1024, 1024))
 
 
 def packages() -> Path:
-    """The folder of the two packages: `oracles` in that of the environment, or FIDELITY_PACKAGES."""
+    """Return the folder of the two packages: FIDELITY_PACKAGES, or `oracles` in the environment's folder."""
     return Path(os.environ.get("FIDELITY_PACKAGES", Path(sys.prefix) / "oracles"))
 
 
 def noise_image(height: int, width: int) -> torch.Tensor:
-    """Bytes (3, height, width) that any resizing must get right: noise."""
+    """Return random bytes (3, height, width)."""
     random = np.random.default_rng(height * width)
     return torch.from_numpy(random.integers(0, 256, (3, height, width), dtype=np.uint8))
 
 
 def without_its_package(name: str, module: str) -> Any:
-    """A module of a package whose `__init__` is not run."""
+    """Import a module of a package without running the package's `__init__`."""
     if name not in sys.modules:
         spec = importlib.util.find_spec(name)
         assert spec is not None
@@ -49,7 +50,10 @@ def without_its_package(name: str, module: str) -> Any:
 
 
 def seeded_inception() -> Inception:
-    """The network with weights of unit gain that follow from their names, its normalisations not quite neutral."""
+    """Build the network with weights that follow from their names.
+
+    They have unit gain, and the normalisations are not quite neutral.
+    """
     with torch.device("meta"):
         network = Inception().eval()
     state = {
@@ -67,14 +71,17 @@ def seeded_inception() -> Inception:
 
 
 def main(out: Path) -> None:
+    """Write `values.npz` with the packages' values to a folder that holds the network's weights."""
     sys.path.append(str(packages()))
     clean = without_its_package("cleanfid", "resize").build_resizer("clean")
     extractors = without_its_package("torch_fidelity", "feature_extractor_inceptionv3")
-    # clean-fid's distance is in a module that imports two others, and those torchvision, which the distance does not need.
-    for module, names in (
-        ("features", ("build_feature_extractor", "get_reference_statistics")),
-        ("utils", ()),
-    ):
+    # clean-fid's distance is in a module that imports two others, which import torchvision. The distance
+    # needs neither.
+    unused: dict[str, tuple[str, ...]] = {
+        "features": ("build_feature_extractor", "get_reference_statistics"),
+        "utils": (),
+    }
+    for module, names in unused.items():
         sys.modules[f"cleanfid.{module}"] = types.ModuleType(module)
         vars(sys.modules[f"cleanfid.{module}"]).update(dict.fromkeys(names))
     distance = without_its_package("cleanfid", "fid").frechet_distance

@@ -1,4 +1,7 @@
-"""The metrics as processes compute them together: `torchrun -m -- tests.helpers.shared_metrics FOLDER` writes what each of them finds."""
+"""Metrics that several processes compute together.
+
+`torchrun -m -- tests.helpers.shared_metrics FOLDER` writes what each process computes.
+"""
 
 from __future__ import annotations
 
@@ -16,16 +19,16 @@ from eval.frechet import Statistics
 from eval.images.processes import Processes
 from eval.metrics.torchmetrics import (
     DensityCoverage,
+    FeatureMetric,
     FrechetDistance,
     FrechetLimit,
     InceptionScore,
     KernelDistance,
-    OfFeatures,
     PrecisionRecall,
 )
 
 SHARES = {"unequal": (0, 91, 130), "all of one": (0, 0, 130)}
-"""Where the rows of the first and of the second process begin, and where those end."""
+"""First row of the first process, first row of the second, and the number of rows."""
 
 
 def normal(count: int, seed: int) -> Tensor:
@@ -44,10 +47,13 @@ METRICS: tuple[Callable[[], Metric], ...] = (
 
 
 def compute(build: Callable[[], Metric], rows: Tensor) -> Any:
-    """What a metric of the rows, given seven by seven, and of those of the other processes is."""
+    """Compute a metric of these rows, given in batches of seven, and of the rows of the other processes."""
     metric = build()
     for batch in rows.split(7) if len(rows) else ():
-        metric.update(MADE[batch], batch) if isinstance(metric, OfFeatures) else metric.update(MADE[batch])
+        if isinstance(metric, FeatureMetric):
+            metric.update(MADE[batch], batch)
+        else:
+            metric.update(MADE[batch])
     found = metric.compute()
     return float(found) if isinstance(found, Tensor) else found
 

@@ -1,4 +1,4 @@
-"""Rewards that one can compute by hand, and that count how often they are asked."""
+"""Rewards that are easy to compute by hand and record what they are asked."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from distill.types import Condition, Reward
 
 
 class Brightness(Reward):
-    """The mean of an image's values, plus a hundredth of the letters of its prompt, plus a bias. `asked` are the prompts, in batches."""
+    """The mean of an image's values, plus a hundredth for each letter of its prompt, plus a bias."""
 
     asked: list[tuple[str, ...]]
+    """The prompts of every batch so far."""
     broken: str | None = None
     """A prompt whose score is not finite."""
 
@@ -30,9 +31,8 @@ class Brightness(Reward):
         self.asked.append(cond.text.prompts)
         letters = torch.tensor([len(prompt) for prompt in cond.text.prompts])
         score = images.mean((1, 2, 3)) + letters / 100 + self.bias
-        return torch.where(
-            torch.tensor([prompt == self.broken for prompt in cond.text.prompts]), torch.nan, score
-        )
+        is_broken = torch.tensor([prompt == self.broken for prompt in cond.text.prompts])
+        return torch.where(is_broken, torch.nan, score)
 
 
 class Settings(RewardSettings):
@@ -49,14 +49,12 @@ class Settings(RewardSettings):
 
 
 LOADED: dict[float, Brightness] = {}
-"""The rewards by their bias, each loaded once, so that tests see what they were asked."""
+"""Rewards by their bias. Each is loaded once, so that tests can see what it was asked."""
 
 
 def of_name(score: str, **settings: object) -> RewardSettings:
-    """`brightness`, and `brightness2`, whose bias is 2; others as `distill.rewards` has them."""
+    """Return the settings of `brightness`, of `brightness2`, whose bias is 2, or of a real reward."""
     own = {"brightness": {}, "brightness2": {"bias": 2.0}}
-    return (
-        Settings.model_validate({**own[score], **settings})
-        if score in own
-        else rewards.of_name(score, **settings)
-    )
+    if score in own:
+        return Settings.model_validate({**own[score], **settings})
+    return rewards.of_name(score, **settings)

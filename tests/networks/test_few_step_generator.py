@@ -297,7 +297,7 @@ def test_the_laboratory_knows_students_of_one_step_alone(
     file.write_text(yaml.safe_dump({**LABORATORY, "run_dir": str(tmp_path / "run")}))
     train([str(file)])
     evaluate(["--run", str(tmp_path / "run"), "--n", "64"])
-    assert "divergences are known of students of one step alone" in capsys.readouterr().out
+    assert "divergences are known only for one-step students" in capsys.readouterr().out
     assert sum(
         json.loads((tmp_path / "run" / "eval.json").read_text())["student"]["mode_shares"]
     ) == pytest.approx(1)
