@@ -13,7 +13,7 @@ from distill.config.errors import UserError
 from distill.data.images import from_bytes
 from distill.rewards import of_name
 from distill.rewards.pretrained import image_reward
-from distill.rewards.pretrained.image_reward import UNUSED, blip_large, origin
+from distill.rewards.pretrained.image_reward import UNUSED, blip_large, published_weight
 from distill.rewards.pretrained.weights import load_renamed, meta
 from distill.types import Condition, Reward
 from tests.helpers import published_rewards as published
@@ -146,7 +146,11 @@ def test_the_published_names_of_blip_large() -> None:
     assert state["mlp.layers.7.weight"].shape == (1, 16)
     tokenizer = type("Tokenizer", (), {"add_tokens": lambda *_, **__: None})()
     network = load_renamed(
-        meta(lambda: image_reward.ImageReward(blip_large(), tokenizer)), state, origin, "here", UNUSED
+        meta(lambda: image_reward.ImageReward(blip_large(), tokenizer)),
+        state,
+        published_weight,
+        "here",
+        UNUSED,
     )
     used = sum(value.numel() for name, value in state.items() if name not in UNUSED)
     assert sum(parameter.numel() for parameter in network.parameters()) == used == 446_206_689

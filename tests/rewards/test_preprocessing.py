@@ -19,9 +19,9 @@ from distill.rewards.pretrained.preprocessing import (
     Filter,
     Preprocessing,
     pillow_weights,
-    read_preparation,
-    resized,
-    resized_by_torch,
+    read_preprocessing,
+    resize_as_pillow,
+    resize_as_torch,
 )
 
 CODES: dict[Filter, int] = {"bilinear": 2, "bicubic": 3}
@@ -57,8 +57,8 @@ def test_resizing_is_pillows(before: tuple[int, int], after: tuple[int, int], ki
     if before != (90, 30):
         assert np.array_equal(theirs, np.asarray(picture.resize(after[::-1], CODES[kind])).transpose(2, 0, 1))
     levels = pixels.double()
-    assert np.array_equal(resized(levels, after, kind, exact=True).numpy(), theirs)
-    smooth = resized(levels, after, kind, exact=False)
+    assert np.array_equal(resize_as_pillow(levels, after, kind, exact=True).numpy(), theirs)
+    smooth = resize_as_pillow(levels, after, kind, exact=False)
     explained = 0.5 + 0.5 * float(pillow_weights(before[0], after[0], kind).abs().sum(1).max())
     assert explained < 1.13
     assert np.abs(smooth.numpy() - theirs).max() < explained + 1e-4  # Pillow's weights are rounded too
@@ -79,7 +79,7 @@ def test_resizing_of_tensors_is_torchs(
     """Neither rounded nor clipped, value and gradient."""
     levels = image(*before).double()[None].requires_grad_()
     theirs = F.interpolate(levels, after, mode=kind, align_corners=False, antialias=antialias)
-    ours = resized_by_torch(levels, after, kind, antialias)
+    ours = resize_as_torch(levels, after, kind, antialias)
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-9)
     direction = torch.randn(theirs.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     expected, found = (torch.autograd.grad((value * direction).sum(), levels)[0] for value in (theirs, ours))
@@ -138,7 +138,7 @@ def test_preparations_are_those_of_the_image_processors(
     theirs = processor(images=Image.fromarray(pixels.permute(1, 2, 0).numpy()), return_tensors="pt")[
         "pixel_values"
     ]
-    preparation, images = read_preparation(str(tmp_path), "here"), from_bytes(pixels[None])
+    preparation, images = read_preprocessing(str(tmp_path), "here"), from_bytes(pixels[None])
     ours = preparation(images)
     torch.testing.assert_close(ours, theirs, rtol=0, atol=2e-6)
     assert ours.dtype == torch.float32
@@ -155,7 +155,7 @@ def test_a_large_convnext_warps_its_images(tmp_path: Path) -> None:
         "pixel_values"
     ]
     torch.testing.assert_close(
-        read_preparation(str(tmp_path), "here")(from_bytes(pixels[None])), theirs, rtol=0, atol=2e-6
+        read_preprocessing(str(tmp_path), "here")(from_bytes(pixels[None])), theirs, rtol=0, atol=2e-6
     )
 
 
@@ -177,7 +177,7 @@ def test_a_large_convnext_warps_its_images(tmp_path: Path) -> None:
 def test_other_image_processors_are_refused(description: str, complaint: str, tmp_path: Path) -> None:
     (tmp_path / "preprocessor_config.json").write_text(description)
     with pytest.raises(UserError, match="here: ") as error:
-        read_preparation(str(tmp_path), "here")
+        read_preprocessing(str(tmp_path), "here")
     assert complaint.format(folder=tmp_path) in str(error.value)
     assert "\n" not in str(error.value)
 

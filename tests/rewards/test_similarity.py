@@ -16,7 +16,7 @@ from distill.data.images import from_bytes
 from distill.rewards import of_name
 from distill.rewards.pretrained import open_clip
 from distill.rewards.pretrained.clip import Similarity
-from distill.rewards.pretrained.open_clip import origin, read_open_clip, vit_h_14
+from distill.rewards.pretrained.open_clip import published_weight, read_open_clip, vit_h_14
 from distill.rewards.pretrained.weights import load_renamed, meta
 from distill.types import Condition, Reward
 from tests.helpers import published_rewards as published
@@ -292,7 +292,7 @@ def test_the_published_names_of_vit_h_14() -> None:
     assert len(state) == 8 + 3 * 2 + 12 * (32 + 24)
     assert sum(value.numel() for value in state.values()) == 986_109_441
     assert state["visual.transformer.resblocks.31.attn.in_proj_weight"].shape == (3840, 1280)
-    network = load_renamed(meta(lambda: CLIPModel(vit_h_14())), state, origin, "here")
+    network = load_renamed(meta(lambda: CLIPModel(vit_h_14())), state, published_weight, "here")
     assert sum(parameter.numel() for parameter in network.parameters()) == 986_109_441
     assert network.config.text_config.hidden_act == network.config.vision_config.hidden_act == "gelu"
 
