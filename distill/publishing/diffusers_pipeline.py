@@ -104,7 +104,7 @@ class OneStepPipeline(DiffusionPipeline):
         export_generator(self.network.generator, folder)
 
     def _choose_labels(self, class_labels: int | Sequence[int] | None, count: int) -> Any:
-        """Give the label of each image, (b,), or None for a network without labels."""
+        """Return the label of each image, (b,), or None for a network without labels."""
         known = self.network.generator.label_count
         if class_labels is None:
             return balanced_labels(count, known).label

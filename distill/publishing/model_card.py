@@ -203,7 +203,7 @@ def _recipe(run: Run) -> str:
 
 
 def _hub_name(teacher: dict[str, Any]) -> str | None:
-    """Give the teacher's name on the hub, or None for one from elsewhere."""
+    """Return the teacher's name on the hub, or None for one from elsewhere."""
     path = str(teacher.get("path"))
     if teacher.get("name") != "diffusers" or not HUB_NAME.fullmatch(path) or Path(path).exists():
         return None

@@ -67,7 +67,7 @@ def describe(network: ImageModel) -> dict[str, Any]:
 
 
 def choose_sampler(teacher: bool, given: Mapping[str, Any]) -> Heun | None:
-    """Give the teacher's sampler with the settings that are not None; None for a student."""
+    """Return the teacher's sampler with the settings that are not None; None for a student."""
     settings = {name: value for name, value in given.items() if value is not None}
     if not teacher:
         if settings:
@@ -82,7 +82,7 @@ def choose_sampler(teacher: bool, given: Mapping[str, Any]) -> Heun | None:
 
 
 def choose_seeds(text: str | None, first: int | None, count: int | None) -> Sequence[int]:
-    """Give the seed of each image, from a text such as `3,7,10-12`, or `count` seeds from `first` on."""
+    """Return the seed of each image, from a text such as `3,7,10-12`, or `count` seeds from `first` on."""
     if text is None:
         start = first or 0
         return range(start, start + (COUNT if count is None else count))

@@ -36,7 +36,7 @@ class RewardSettings(Settings):
 
 
 def of_name(score: str, **settings: Any) -> RewardSettings:
-    """Give the settings of a score by its name, such as "pickscore" or "hpsv2.1", with these changes."""
+    """Return the settings of a score by its name, such as "pickscore" or "hpsv2.1", with these changes."""
     from pydantic import ValidationError
 
     from distill.config.config_file import describe
@@ -53,7 +53,7 @@ def of_name(score: str, **settings: Any) -> RewardSettings:
 
 
 def prompts_of(cond: Condition, count: int, reward: str) -> Sequence[str]:
-    """Give the prompts of `count` images. `reward` is the name in messages."""
+    """Return the prompts of `count` images. `reward` is the name in messages."""
     from distill.config.errors import UserError
 
     prompts = () if cond.text is None else cond.text.prompts
@@ -67,7 +67,7 @@ def prompts_of(cond: Condition, count: int, reward: str) -> Sequence[str]:
 
 
 def labels_of(cond: Condition, count: int, reward: str) -> Tensor:
-    """Give the labels of images, (b,), each in [0, `count`). `reward` is the name in messages."""
+    """Return the labels of images, (b,), each in [0, `count`). `reward` is the name in messages."""
     from distill.config.errors import UserError
 
     if cond.label is None:

@@ -68,7 +68,7 @@ class Settings(TeacherSettings):
 
 
 def _covariance(component: Component) -> list[list[float]]:
-    """Give the covariance matrix of a component."""
+    """Return the covariance matrix of a component."""
     if component.covariance is not None:
         return [list(row) for row in component.covariance]
     assert component.std is not None

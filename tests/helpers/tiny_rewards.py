@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from distill.config import settings as registry
 from distill.config.errors import UserError
+from distill.config.settings import Choice
 from distill.rewards import RewardSettings
 from distill.types import Condition, Reward
 
@@ -52,6 +52,11 @@ class Settings(RewardSettings):
 
 def offer(monkeypatch: pytest.MonkeyPatch) -> None:
     """Put it into the room of rewards, in place of the others."""
-    known = registry.choices
-    monkeypatch.setattr(registry, "choices", lambda room: ["tiny"] if room == "rewards" else known(room))
+    names = Choice.names.fget
+    assert names is not None
+
+    def offered(choice: Choice) -> list[str]:
+        return ["tiny"] if choice.package == "rewards" else names(choice)
+
+    monkeypatch.setattr(Choice, "names", property(offered))
     monkeypatch.setitem(sys.modules, "distill.rewards.tiny", sys.modules[__name__])

@@ -60,7 +60,7 @@ METRICS = {
 
 
 def metrics_of(distance: str) -> dict[str, Metric]:
-    """Give every metric of a protocol, its Fréchet distance first."""
+    """Return every metric of a protocol, its Fréchet distance first."""
     features = "their pixels" if distance == "fd_pixel" else f"their {distance.removeprefix('fd_')} features"
     meaning = (
         "How far apart the made and the real images are as populations, "

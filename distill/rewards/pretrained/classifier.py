@@ -60,7 +60,7 @@ class Classifier(nn.Module):
         self.head = nn.Linear(width * (config.resolution >> len(config.widths)) ** 2, config.label_count)
 
     def describe(self) -> dict[str, Any]:
-        """Give the sizes as plain data."""
+        """Return the sizes as plain data."""
         return dataclasses.asdict(self.config)
 
     @classmethod
@@ -69,7 +69,7 @@ class Classifier(nn.Module):
         return cls(ClassifierConfig(**description))
 
     def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k"]:
-        """Give the logits."""
+        """Return the logits."""
         if images.shape[1:] != self.image_shape:
             found = tuple(images.shape[1:])
             raise UserError(f"classifier: images of {found}; expected {self.image_shape} as the network's")
@@ -91,7 +91,7 @@ class PublishedClassifier(nn.Module):
         return self.network(pixel_values=self.preprocessing(images)).logits
 
     def describe(self) -> dict[str, Any]:
-        """Give sizes and preprocessing as plain data."""
+        """Return sizes and preprocessing as plain data."""
         return {
             "vision": describe_config(self.network.config),
             "preparation": dataclasses.asdict(self.preprocessing),

@@ -32,7 +32,7 @@ class ImageEmbedding(nn.Module):
         return F.normalize(self.projection(features), dim=1)
 
     def describe(self) -> dict[str, Any]:
-        """Give the network's sizes and the preprocessing as plain data."""
+        """Return the network's sizes and the preprocessing as plain data."""
         return {
             "vision": describe_config(self.network.config),
             "preparation": dataclasses.asdict(self.preprocessing),
@@ -57,7 +57,7 @@ class PromptEmbedding(nn.Module):
         return F.normalize(self.projection(features), dim=1)
 
     def describe(self) -> dict[str, Any]:
-        """Give the network's sizes and the hash of the tokenizer as plain data."""
+        """Return the network's sizes and the hash of the tokenizer as plain data."""
         return {"text": describe_config(self.network.config), "tokenizer_sha256": self.tokens.sha256()}
 
 

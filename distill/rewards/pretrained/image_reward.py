@@ -52,7 +52,7 @@ contrastive loss."""
 
 
 def blip_large() -> tuple[Any, Any]:
-    """Give the sizes of ImageReward's BLIP-large: the vision half, with timm's epsilon, and the text half."""
+    """Return the sizes of BLIP-large, the vision half's with timm's epsilon, and the text half's."""
     from transformers import BlipTextConfig, BlipVisionConfig
 
     width = {
@@ -98,7 +98,7 @@ class ImageReward(Reward):
         return (self.head(output.last_hidden_state[:, 0]) - MEAN) / DEVIATION
 
     def tokens(self, prompts: Sequence[str]) -> tuple[Int64[Tensor, "b n"], Int64[Tensor, "b n"]]:
-        """Give the prompts' tokens, [CLS] first, padded and truncated to 35, and their attention mask."""
+        """Return the prompts' tokens, [CLS] first, padded and truncated to 35, and their attention mask."""
         return self.prompt_tokens(prompts, MAX_TOKENS)
 
     def describe(self) -> dict[str, Any]:
@@ -117,7 +117,7 @@ def read_image_reward(path: Path, tokenizer: Any) -> ImageReward:
 
 
 def published_weight(name: str) -> PublishedWeight:
-    """Give the place of a weight in the authors' file.
+    """Return the place of a weight in the authors' file.
 
     It has BLIP's names, which in the text half are transformers' too.
     """

@@ -36,7 +36,7 @@ LAYER = re.compile(r"(?P<half>\w+)\.encoder\.layers\.(?P<number>\d+)\.(?P<layer>
 
 
 def vit_h_14() -> Any:
-    """Give the sizes of ViT-H/14. Its activation is the exact GELU, unlike in OpenAI's networks."""
+    """Return the sizes of ViT-H/14. Its activation is the exact GELU, unlike in OpenAI's networks."""
     from transformers import CLIPConfig
 
     shared = {"num_attention_heads": 16, "hidden_act": "gelu", "projection_dim": 1024}
@@ -68,7 +68,7 @@ def read_open_clip(path: Path) -> Any:
 
 
 def published_weight(name: str) -> PublishedWeight:
-    """Give the place of a `CLIPModel`'s weight in a file of open_clip's.
+    """Return the place of a `CLIPModel`'s weight in a file of open_clip's.
 
     Queries, keys and values are thirds of one matrix there.
     """

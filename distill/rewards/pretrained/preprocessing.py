@@ -161,7 +161,7 @@ def _resample(levels: Tensor, weights: Tensor, dim: int) -> Tensor:
 
 
 def torch_weights(length: int, size: int, kind: Filter) -> Float64[Tensor, "size length"]:
-    """Give the weights of `length` pixels in each of `size` pixels when torch resizes without antialiasing.
+    """Return the weights of `length` pixels in each of `size` pixels when torch resizes without antialiasing.
 
     A new pixel is a sum of the nearest two or four pixels; the pixels at the edges repeat.
     """
@@ -181,7 +181,7 @@ def _torch_weights(length: int, size: int, kind: Filter) -> np.ndarray:
 
 
 def pillow_weights(length: int, size: int, kind: Filter) -> Float64[Tensor, "size length"]:
-    """Give the weights of `length` pixels in each of `size` pixels when Pillow resizes.
+    """Return the weights of `length` pixels in each of `size` pixels when Pillow resizes.
 
     The filter antialiases, and is cut off at the edges.
     """

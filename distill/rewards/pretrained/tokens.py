@@ -107,7 +107,7 @@ class OpenClipTokens:
         return _sha256(["open_clip", self.words, version("ftfy")])
 
     def _within(self, prompt: str) -> list[int]:
-        """Give the tokens of a prompt between its start and end token."""
+        """Return the tokens of a prompt between its start and end token."""
         import regex
         from tokenizers.pre_tokenizers import ByteLevel
 

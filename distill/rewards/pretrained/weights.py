@@ -88,7 +88,7 @@ def read_pretrained(kind: Any, source: str, flag: str) -> Any:
 
 
 def describe_config(config: Any) -> dict[str, Any]:
-    """Give a transformers configuration as plain data, without its path and the version that wrote it."""
+    """Return a transformers configuration as plain data, without its path and the version that wrote it."""
     entries = json.loads(config.to_json_string(use_diff=False))
     return {name: value for name, value in entries.items() if name not in PROVENANCE}
 
@@ -102,12 +102,12 @@ class PublishedWeight:
     transposed: bool = False
 
     def convert(self, published: Tensor) -> Tensor:
-        """Give the weight from the published tensor."""
+        """Return the weight from the published tensor."""
         part = published if self.third is None else published.tensor_split(3)[self.third]
         return part.T if self.transposed else part
 
     def published_shape(self, shape: torch.Size) -> tuple[int, ...]:
-        """Give the shape of the published tensor from that of the weight."""
+        """Return the shape of the published tensor from that of the weight."""
         whole = tuple(reversed(shape)) if self.transposed else tuple(shape)
         return whole if self.third is None else (3 * whole[0], *whole[1:])
 
