@@ -1,4 +1,4 @@
-"""A run's report: the numbers of its files, nothing from outside, and what is missing said with the command that makes it."""
+"""A run's report: the numbers of its files, nothing from outside, and the commands for missing parts."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def run_dir(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The report of a finished run, for the tests that only read it: its charts take half a second."""
+    """Write the report of a finished run once, for tests that only read it: charts take half a second."""
     return report(finished_run(tmp_path_factory.mktemp("runs")))
 
 
@@ -39,9 +39,8 @@ def report(run_dir: Path) -> str:
 
 def test_report_needs_nothing_outside_itself(page: str, run_dir: Path) -> None:
     sources = re.findall(r'\b(?:src|href)="([^"]*)"', page)
-    assert (
-        len(sources) == 3 + 6 + 1 + 4 + 1
-    )  # grids, samples, monitor, a curve each of loss, ratio, grad_norm and lr, time
+    # Grids, samples, the monitor, a curve each of loss, ratio, grad_norm and lr, and the time.
+    assert len(sources) == 3 + 6 + 1 + 4 + 1
     assert {source.split(",")[0] for source in sources} == {
         "data:image/png;base64",
         "data:image/svg+xml;base64",
@@ -105,8 +104,8 @@ def test_summary_in_words_is_built_from_the_numbers(page: str) -> None:
     assert "The method is expanded_divergence (0.4*forward_kl+0.6*reverse_kl) + gan." in page
     assert "Training took 8 min on 2 &lt;cores&gt;: 1\u202f000 steps over 128\u202f000 images." in page
     assert (
-        "is 0.412 and the teacher&#x27;s 0.618: the student is closer to them than its teacher, at 0.67 times the distance."
-        in page
+        "is 0.412 and the teacher&#x27;s 0.618: the student is closer to them than its teacher, "
+        "at 0.67 times the distance." in page
     )
     assert "31.6 times faster" in page
     assert page.count(" is better</span></dt>") == 7  # each metric explained once

@@ -1,4 +1,7 @@
-"""Preparations against Pillow and against the image processors of transformers: equal in bytes, and near as rounding allows where differentiable."""
+"""Preprocessing against Pillow and the image processors of transformers.
+
+It is equal in bytes, and as near as rounding allows where it is differentiable.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +40,7 @@ SIZES = [
 
 
 def image(height: int, width: int) -> Tensor:
-    """Bytes (3, height, width): noise, below hard edges between black and white, at which cubic filters overshoot."""
+    """Make bytes (3, height, width): noise, and below it hard edges, at which cubic filters overshoot."""
     random = torch.Generator().manual_seed(height + width)
     noise = torch.randint(0, 256, (3, height, width), dtype=torch.uint8, generator=random)
     noise[:, height // 2 :] = 255 * (noise[:, height // 2 :] > 128).to(torch.uint8)
@@ -47,7 +50,11 @@ def image(height: int, width: int) -> Tensor:
 @pytest.mark.parametrize("kind", ["bilinear", "bicubic"])
 @pytest.mark.parametrize(("before", "after"), SIZES)
 def test_resizing_is_pillows(before: tuple[int, int], after: tuple[int, int], kind: Filter) -> None:
-    """Bit for bit with rounding. Without, it differs by what half a level of each of the two roundings explains, and is torch's own filter."""
+    """Resizing with rounding is Pillow's, bit for bit.
+
+    Without rounding it differs by what half a level of each of the two roundings explains, and is torch's own
+    filter.
+    """
     pixels = image(*before)
     picture = Image.fromarray(pixels.permute(1, 2, 0).numpy())
     # Pillow 13 would begin with the columns in the last of the sizes.
@@ -76,7 +83,7 @@ def test_resizing_is_pillows(before: tuple[int, int], after: tuple[int, int], ki
 def test_resizing_of_tensors_is_torchs(
     before: tuple[int, int], after: tuple[int, int], kind: Filter, antialias: bool
 ) -> None:
-    """Neither rounded nor clipped, value and gradient."""
+    """Value and gradient are torch's, neither rounded nor clipped."""
     levels = image(*before).double()[None].requires_grad_()
     theirs = F.interpolate(levels, after, mode=kind, align_corners=False, antialias=antialias)
     ours = resize_as_torch(levels, after, kind, antialias)
@@ -89,7 +96,10 @@ def test_resizing_of_tensors_is_torchs(
 @pytest.mark.parametrize("antialias", [True, False])
 @pytest.mark.parametrize("size", [(40, 61), (61, 55), (24, 24), (9, 20)])
 def test_a_letterbox_of_tensors_is_torchs(size: tuple[int, int], antialias: bool) -> None:
-    """hpsv2's preparation: a tensor in [0, 1] resized by its longer edge, zeros around it, normalised; at hard edges it overshoots."""
+    """hpsv2's preprocessing resizes a tensor in [0, 1] by its longer edge.
+
+    Zeros surround it before it is normalised; at hard edges it overshoots.
+    """
     squares = (
         torch.randint(0, 2, (3, 9, 9), generator=torch.Generator().manual_seed(0)).mul(255).to(torch.uint8)
     )
@@ -183,7 +193,7 @@ def test_other_image_processors_are_refused(description: str, complaint: str, tm
 
 
 def test_images_are_read_as_a_file_would_hold_them() -> None:
-    """Without a gradient, what is between two levels, or beyond the last, is the level that a file would hold."""
+    """Without a gradient a value becomes the level that a file would hold."""
     preparation = Preprocessing((30, 30), 30)
     images = 1.5 * torch.randn(2, 3, 40, 50, generator=torch.Generator().manual_seed(0))
     assert torch.equal(preparation(images), preparation(from_bytes(to_bytes(images))))
@@ -193,7 +203,7 @@ def test_images_are_read_as_a_file_would_hold_them() -> None:
 
 
 def test_overshoot_gains_nothing() -> None:
-    """Beyond [-1, 1] the value stands still and the gradient is zero; within it is not."""
+    """Beyond [-1, 1] the value is constant and the gradient zero; within it is not."""
     preparation = Preprocessing((8, 8), 8)
     images = torch.linspace(-1.5, 1.5, 3 * 64).reshape(1, 3, 8, 8).requires_grad_()
     prepared = preparation(images)
@@ -204,7 +214,7 @@ def test_overshoot_gains_nothing() -> None:
 
 
 def test_a_score_before_a_gradient() -> None:
-    """What is kept between calls is no tensor of `inference_mode`."""
+    """A cached value is no tensor of `inference_mode`."""
     preparation, images = Preprocessing((9, 9), 9), torch.zeros(1, 3, 23, 23)
     with torch.inference_mode():
         preparation(images)
