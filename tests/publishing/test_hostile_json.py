@@ -148,10 +148,14 @@ def test_what_a_report_tells_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         "standard_error": 0.1,
         "also": {},
     }
+    category = {"count": 1, "mean": 1.0, "standard_error": None}
     preference = {
-        "prompts": {"departures": [], "count": 2, "set": "x"}, "per_prompt": 1, "independent": 2, "notes": [],
-        "scores": {"pickscore": {**score, "by_category": {"a": {"count": 1, "mean": 1.0, "standard_error": None}}}},
-    }  # fmt: skip
+        "prompts": {"departures": [], "count": 2, "set": "x"},
+        "per_prompt": 1,
+        "independent": 2,
+        "notes": [],
+        "scores": {"pickscore": {**score, "by_category": {"a": category}}},
+    }
     for name, content in {
         "sweep.json": sweep,
         "preference.json": preference,
