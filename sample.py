@@ -1,72 +1,29 @@
-"""Generate images: `python sample.py --run runs/X --labels 0-9 --n 100 --seed 0 --out samples/`. An image depends on its own seed alone."""
+"""Generate images: `python sample.py --run runs/X --labels 0-9 --n 100 --seed 0 --out samples/`.
+
+An image depends on its own seed alone, not on the other images of its batch.
+"""
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from distill.config.command_line import ArgumentParser, at_least, run_command
+
+if TYPE_CHECKING:
+    from distill.types import Denoiser
 
 DTYPES = ("float32", "bfloat16", "float16")
 
 
 def main(arguments: list[str]) -> None:
-    parser = ArgumentParser("sample.py", "Generate images with a student, or with its teacher.")
-    parser.add_argument(
-        "--run", type=Path, required=True, help="run folder, checkpoint or export of a generator"
-    )
-    parser.add_argument(
-        "--labels",
-        default="all",
-        help="labels in turn, such as 3, 0-9 or 1,3,5 (default: all of the model's)",
-    )
-    parser.add_argument(
-        "--prompts", help="a prompt, or a text file of one a line, in turn; for models that take text"
-    )
-    parser.add_argument("--n", type=int, help="number of images (default: 100, or as many as --seeds)")
-    parser.add_argument("--seed", type=int, help="seed of the first image; image i has seed + i (default: 0)")
-    parser.add_argument("--seeds", help="a seed for each image instead, such as 3,7,10-12")
-    parser.add_argument(
-        "--out",
-        type=Path,
-        default=Path("samples"),
-        help="folder for the images, grid.png and samples.json (default: samples)",
-    )
-    parser.add_argument(
-        "--batch-size", type=int, default=256, help="most images at once; does not change them (default: 256)"
-    )
-    parser.add_argument(
-        "--resolution",
-        type=int,
-        help="height and width in pixels, for models of diffusers (default: the model's own)",
-    )
-    parser.add_argument(
-        "--device",
-        choices=("auto", "cpu", "cuda"),
-        default="auto",
-        help="auto takes a CUDA device if there is one (default: auto)",
-    )
-    parser.add_argument(
-        "--dtype", choices=DTYPES, default="float32", help="what the networks compute in (default: float32)"
-    )
-    parser.add_argument(
-        "--teacher", action="store_true", help="sample the run's teacher with EDM's sampler instead"
-    )
-    parser.add_argument(
-        "--steps", type=int, help="steps of the teacher's sampler (default: 18, which are 35 evaluations)"
-    )
-    parser.add_argument(
-        "--churn", type=float, help="stochastic churn of the teacher's sampler (default: 0, deterministic)"
-    )
-    parser.add_argument("--guidance", type=float, help="guidance of the teacher's sampler (default: 1, none)")
-    options = parser.parse_args(arguments)
-    at_least(options, n=1, batch_size=1, seed=0)
+    """Generate images with a student or its teacher, and write them as a folder."""
+    options = _parse(arguments)
 
     from distill.diffusion.sampling import sample_generator, sample_teacher
     from distill.publishing.samples import (
-        check_makes_images,
         check_out,
-        choose_device,
         choose_labels,
         choose_prompts,
         choose_sampler,
@@ -76,26 +33,21 @@ def main(arguments: list[str]) -> None:
         open_generator,
         save_samples,
     )
-    from distill.training.run_folder import load_run_teacher
 
     check_out(options.out)
-    sampler = choose_sampler(
-        options.teacher, {"steps": options.steps, "churn": options.churn, "guidance": options.guidance}
-    )
+    given = {"steps": options.steps, "churn": options.churn, "guidance": options.guidance}
+    sampler = choose_sampler(options.teacher, given)
     seeds = choose_seeds(options.seeds, options.seed, options.n)
+    network: Any
     if options.teacher:
-        device = choose_device(options.device)
-        network: Any = check_makes_images(load_run_teacher(options.run, options.resolution), options.run).to(
-            device
-        )
+        network = _open_teacher(options)
     else:
         network = open_generator(options.run, options.resolution, options.device)
     prompts = choose_prompts(options.prompts, network)
-    cond = (
-        prompts.balanced(len(seeds))
-        if prompts
-        else choose_labels(options.labels, len(seeds), network.label_count)
-    )
+    if prompts:
+        cond = prompts.balanced(len(seeds))
+    else:
+        cond = choose_labels(options.labels, len(seeds), network.label_count)
     origin = {
         "run": str(options.run),
         "teacher": options.teacher,
@@ -112,6 +64,79 @@ def main(arguments: list[str]) -> None:
     save_samples(images, seeds, cond, options.out, origin, prompts.prompts if prompts else ())
     evaluations = f"{origin['evaluations']} network evaluation{'s' * (origin['evaluations'] > 1)}"
     print(f"{len(seeds)} images, {evaluations} each, are in {options.out}")
+
+
+def _parse(arguments: list[str]) -> argparse.Namespace:
+    parser = ArgumentParser("sample.py", "Generate images with a student, or with its teacher.")
+    parser.add_argument(
+        "--run", type=Path, required=True, help="run folder, checkpoint or export of a generator"
+    )
+    parser.add_argument(
+        "--labels",
+        default="all",
+        help="labels, given to the images in turn, such as 3, 0-9 or 1,3,5 (default: all of the model's)",
+    )
+    parser.add_argument(
+        "--prompts",
+        help="a prompt, or a text file of one prompt a line, given to the images in turn; "
+        "for models that take text",
+    )
+    parser.add_argument("--n", type=int, help="number of images (default: 100, or as many as --seeds)")
+    parser.add_argument("--seed", type=int, help="seed of the first image; image i has seed + i (default: 0)")
+    parser.add_argument("--seeds", help="the seed of each image instead, such as 3,7,10-12")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("samples"),
+        help="folder for the images, grid.png and samples.json (default: samples)",
+    )
+    parser.add_argument(
+        "--batch-size",
+        type=int,
+        default=256,
+        help="maximum number of images at once; does not change the images (default: 256)",
+    )
+    parser.add_argument(
+        "--resolution",
+        type=int,
+        help="height and width in pixels, for models of diffusers (default: the model's own)",
+    )
+    parser.add_argument(
+        "--device",
+        choices=("auto", "cpu", "cuda"),
+        default="auto",
+        help="auto takes a CUDA device if there is one (default: auto)",
+    )
+    parser.add_argument(
+        "--dtype",
+        choices=DTYPES,
+        default="float32",
+        help="floating-point type that the networks compute in (default: float32)",
+    )
+    parser.add_argument(
+        "--teacher", action="store_true", help="sample the run's teacher, with EDM's sampler, instead"
+    )
+    parser.add_argument(
+        "--steps", type=int, help="steps of the teacher's sampler (default: 18, which are 35 evaluations)"
+    )
+    parser.add_argument(
+        "--churn", type=float, help="stochastic churn of the teacher's sampler (default: 0, deterministic)"
+    )
+    parser.add_argument(
+        "--guidance", type=float, help="guidance scale of the teacher's sampler (default: 1, no guidance)"
+    )
+    options = parser.parse_args(arguments)
+    at_least(options, n=1, batch_size=1, seed=0)
+    return options
+
+
+def _open_teacher(options: argparse.Namespace) -> Denoiser:
+    """Open the teacher of a run on the device that was asked for."""
+    from distill.publishing.samples import check_makes_images, choose_device
+    from distill.training.run_folder import load_run_teacher
+
+    device = choose_device(options.device)
+    return check_makes_images(load_run_teacher(options.run, options.resolution), options.run).to(device)
 
 
 if __name__ == "__main__":

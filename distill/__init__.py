@@ -1,4 +1,4 @@
-"""One-step diffusion distillation: a pretrained diffusion teacher becomes a generator of one network evaluation."""
+"""One-step diffusion distillation: a pretrained diffusion model becomes a one-step generator."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ __all__ = ["load_generator", "load_teacher"]
 
 
 def load_generator(path: Path | str) -> Generator:
-    """Open a one-step generator from a run, a checkpoint or an export, to make images with.
+    """Open the generator of a run, a checkpoint or an export, frozen.
 
-    `generator(z, cond)` takes unit noise z, (b, *generator.noise_shape), and gives images in [-1, 1], (b, *generator.image_shape), without a graph.
-    A student of latents gives latents, which `generator.decode` makes images; of other students `decode` leaves the images as they are.
+    `generator(z, cond)` turns unit noise z, (b, *generator.noise_shape), into images in [-1, 1], (b,
+    *generator.image_shape). A latent generator gives latents instead, which `generator.decode` turns into
+    images; `decode` returns the images of other generators unchanged.
     """
     from distill.networks.folder import load_generator as load
 
@@ -25,9 +26,10 @@ def load_generator(path: Path | str) -> Generator:
 
 
 def load_teacher(source: Path | str | TeacherSettings) -> Denoiser:
-    """Open a teacher, with its `.schedule`: from a folder, ours or of a diffusers pipeline, a file of EDM or EDM2, or a config's `teacher`.
+    """Open a teacher, whose noise schedule is `teacher.schedule`.
 
-    Raises UserError where there is none.
+    `source` is a folder of this project or of a diffusers pipeline, a file of EDM or EDM2, or the `teacher`
+    of a configuration.
     """
     if isinstance(source, (str, Path)):
         from distill.networks.edm.published import read_network

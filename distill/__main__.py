@@ -1,8 +1,8 @@
-"""`python -m distill COMMAND`: what is done beside training and sampling.
+"""`python -m distill COMMAND`: the commands besides training, sampling and evaluation.
 
 report            write report.html and summary.json of a run
-export            write a run's student as others open it, with a model card, and upload it
-convert           turn a published EDM or EDM2 network into config.json and model.safetensors
+export            write the student of a run as an export with a model card, and upload it
+convert           turn a published EDM or EDM2 pickle into config.json and model.safetensors
 train-classifier  train a small image classifier, for the reward `classifier`
 
 `python -m distill COMMAND --help` explains one of them.
@@ -21,17 +21,18 @@ COMMANDS = {
     "convert": "distill.publishing.convert",
     "train-classifier": "distill.rewards.pretrained.train_classifier",
 }
-"""Commands, and the module whose `main(arguments)` runs each; it is imported when it is asked for."""
+"""The module whose `main(arguments)` runs a command. It is imported when the command is asked for."""
 
 
-def main(arguments: list[str]) -> int:
+def main(arguments: list[str]) -> None:
+    """Run one command, or print the list of them."""
     if not arguments or arguments[0] in ("-h", "--help"):
         print(__doc__)
-        return 0
+        return
     command, *rest = arguments
     if command not in COMMANDS:
         raise UserError(f"'{command}': no command of python -m distill{did_you_mean(command, COMMANDS)}")
-    return importlib.import_module(COMMANDS[command]).main(rest) or 0
+    importlib.import_module(COMMANDS[command]).main(rest)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The old import path of the pipelines that exports written before version 0.2 name."""
+"""The former place of the pipeline classes, which exports that were written before version 0.2 import."""
 
 from distill.publishing.diffusers_pipeline import ExportedNetwork, OneStepPipeline
 

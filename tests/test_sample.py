@@ -1,4 +1,4 @@
-"""`sample.py`: its files, and its complaints."""
+"""`sample.py`: the files that it writes, and its messages."""
 
 import importlib.metadata
 import json
@@ -30,7 +30,7 @@ objective: {{name: distribution_matching, divergence: reverse_kl}}
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run's folder with a teacher and a student of random weights."""
+    """Write a run's folder with a teacher and a student of random weights."""
     run = tmp_path_factory.mktemp("run")
     network = save_random_teacher(run / "teacher", multipliers=(1,))
     (run / "export").mkdir()
@@ -48,23 +48,8 @@ def test_images_grid_and_index_are_written_and_an_image_depends_on_its_seed_alon
     run: Path, tmp_path: Path, teacher: list[str]
 ) -> None:
     many, one = tmp_path / "many", tmp_path / "one"
-    sample.main(
-        [
-            "--run",
-            str(run),
-            "--n",
-            "5",
-            "--labels",
-            "2-4",
-            "--seed",
-            "7",
-            "--batch-size",
-            "2",
-            "--out",
-            str(many),
-            *teacher,
-        ]
-    )
+    arguments = f"--run {run} --n 5 --labels 2-4 --seed 7 --batch-size 2 --out {many}"
+    sample.main([*arguments.split(), *teacher])
     sample.main(["--run", str(run), "--n", "1", "--labels", "4", "--seed", "9", "--out", str(one), *teacher])
     index = json.loads((many / "samples.json").read_text())
     assert [record["seed"] for record in index["images"]] == [7, 8, 9, 10, 11]
@@ -76,9 +61,8 @@ def test_images_grid_and_index_are_written_and_an_image_depends_on_its_seed_alon
         "samples.json",
     ]
     assert pixels(many, 2).shape == (8, 8)
-    assert (
-        np.abs(pixels(many, 2).astype(int) - pixels(one, 0)).max() <= 1
-    )  # one batch of another size may round another way
+    # A batch of another size may round in another way.
+    assert np.abs(pixels(many, 2).astype(int) - pixels(one, 0)).max() <= 1
     assert not np.array_equal(pixels(many, 0), pixels(many, 3))
 
 
@@ -91,9 +75,8 @@ def test_seeds_one_by_one(run: Path, tmp_path: Path) -> None:
     )
     records = json.loads((tmp_path / "some" / "samples.json").read_text())["images"]
     assert [(record["seed"], record["label"]) for record in records] == [(9, 4), (3, 5), (11, 4), (12, 5)]
-    assert (
-        np.abs(pixels(tmp_path / "some", 1).astype(int) - pixels(tmp_path / "all", 2)).max() <= 1
-    )  # seed 3, label 5
+    # Both have seed 3 and label 5.
+    assert np.abs(pixels(tmp_path / "some", 1).astype(int) - pixels(tmp_path / "all", 2)).max() <= 1
 
 
 @pytest.mark.parametrize("teacher", [[], ["--teacher", "--steps", "3", "--churn", "2.5"]])
@@ -206,7 +189,8 @@ def test_vectors_are_not_sampled_as_images(tmp_path: Path) -> None:
     save_generator(MLP(width=8).build(teacher, 80.0), tmp_path)
     with pytest.raises(
         UserError,
-        match=rf"^--run {tmp_path}: its networks make vectors; expected images, python -m eval measures vectors$",
+        match=rf"^--run {tmp_path}: its networks make vectors; "
+        r"expected images, python -m eval measures vectors$",
     ):
         sample.main(["--run", str(tmp_path), "--out", str(tmp_path / "out")])
 

@@ -1,1 +1,1 @@
-"""What a run leaves for others: exports, samples, model cards and reports."""
+"""Results of a run for others: exports, samples, model cards and reports."""

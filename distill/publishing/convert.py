@@ -1,7 +1,8 @@
-"""`python -m distill convert network.pkl out` writes a published EDM or EDM2 network as config.json and model.safetensors."""
+"""`python -m distill convert` turns a published EDM or EDM2 pickle into config.json and model.safetensors."""
 
 from __future__ import annotations
 
+import argparse
 import math
 from pathlib import Path
 
@@ -10,28 +11,8 @@ from distill.config.errors import UserError
 
 
 def main(arguments: list[str]) -> None:
-    parser = ArgumentParser(
-        "python -m distill convert",
-        "Turn a published EDM or EDM2 pickle into config.json and model.safetensors.",
-    )
-    parser.add_argument(
-        "pickle", type=Path, help="the published .pkl, or a file of torch.save; nothing in it is executed"
-    )
-    parser.add_argument(
-        "folder", type=Path, help="a new folder, which `teacher: {name: edm, path: ...}` opens"
-    )
-    parser.add_argument(
-        "--student",
-        type=float,
-        metavar="SIGMA",
-        help="the network is a one-step student that begins with noise of this standard deviation, 2.5 for SiD's, SiDA's and Uni-Instruct's; "
-        "the folder is then what a run of ours exports, for sample.py and python -m eval (default: it is a teacher)",
-    )
-    options = parser.parse_args(arguments)
-    if options.student is not None and not 0 < options.student < math.inf:
-        raise UserError(f"--student {options.student:g}: expected a number above 0")
-    if options.folder.exists():
-        raise UserError(f"{options.folder}: exists; expected a new folder")
+    """Convert a pickle and print what it holds."""
+    options = _parse(arguments)
 
     from distill.networks.edm.published import read_network
     from distill.networks.few_step_generator import FewStepGenerator
@@ -48,7 +29,32 @@ def main(arguments: list[str]) -> None:
             export_generator(FewStepGenerator(network, options.student), folder)
     count = sum(parameter.numel() for parameter in network.parameters())
     size = "x".join(map(str, network.image_shape))
-    kind = (
-        type(network).__name__ if options.student is None else f"one-step student of {type(network).__name__}"
-    )
+    kind = type(network).__name__
+    if options.student is not None:
+        kind = f"one-step student of {kind}"
     print(f"{options.folder}: {kind}, {count:,} parameters, images {size}, {network.label_count} labels")
+
+
+def _parse(arguments: list[str]) -> argparse.Namespace:
+    parser = ArgumentParser(
+        "python -m distill convert",
+        "Turn a published EDM or EDM2 pickle into config.json and model.safetensors.",
+    )
+    pickle = "the published .pkl, or a file of torch.save; no code in it is executed"
+    parser.add_argument("pickle", type=Path, help=pickle)
+    folder = "a new folder, which `teacher: {name: edm, path: ...}` opens"
+    parser.add_argument("folder", type=Path, help=folder)
+    parser.add_argument(
+        "--student",
+        type=float,
+        metavar="SIGMA",
+        help="the network is a one-step student that begins with noise of this standard deviation, 2.5 for "
+        "those of SiD, SiDA and Uni-Instruct; the folder is then an export, which sample.py and "
+        "python -m eval open (default: the network is a teacher)",
+    )
+    options = parser.parse_args(arguments)
+    if options.student is not None and not 0 < options.student < math.inf:
+        raise UserError(f"--student {options.student:g}: expected a number above 0")
+    if options.folder.exists():
+        raise UserError(f"{options.folder}: exists; expected a new folder")
+    return options

@@ -1,13 +1,11 @@
-"""Networks as folders: `config.json` says what the network is, `model.safetensors` holds its weights.
-
-A checkpoint folder is such a folder too, with the state of training beside it, so whatever opens an export opens a checkpoint.
-"""
+"""Exports: a run's generator as a folder that diffusers opens. `python -m distill export` writes one too."""
 
 from __future__ import annotations
 
 import argparse
 import importlib
 import importlib.metadata
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,45 +32,49 @@ from distill.publishing.diffusers_pipeline import {name}
 
 __all__ = ["{name}"]
 '''
+"""Code that an export of a network of this project holds. Its import path must never change: old exports name
+it."""
 
 
 def export_generator(generator: Generator, folder: Path) -> None:
-    """Write a one-step generator into an existing folder as others open it: a student of diffusers as a pipeline or adapters of diffusers.
+    """Write a generator into an existing folder.
 
-    Other generators of images are a pipeline of their own. `call` in `config.json` is what such a pipeline is called with, for an image.
+    A student of diffusers becomes a pipeline or adapters of diffusers, another generator of images a pipeline
+    of this package, and a generator of vectors its weights alone. `call` in `config.json` holds the arguments
+    with which the pipeline makes an image.
     """
+    from distill.networks.diffusers.denoiser import DiffusersNetwork
     from distill.networks.few_step_generator import FewStepGenerator
 
-    denoiser: Any = generator.denoiser if isinstance(generator, FewStepGenerator) else None
-    if isinstance(generator, FewStepGenerator) and hasattr(denoiser, "save_pipeline"):
-        exported = denoiser.exported()
+    call = None
+    if isinstance(generator, FewStepGenerator) and isinstance(generator.denoiser, DiffusersNetwork):
+        exported = generator.denoiser.exported()
         exported.save_pipeline([entry.t for entry in generator.entry_points], folder)
-        generator, call = (
-            FewStepGenerator(exported, *generator.noise_to_signal),
-            exported.example_call(generator.evaluations),
-        )
+        call = exported.example_call(generator.evaluations)
+        generator = FewStepGenerator(exported, *generator.noise_to_signal)
     else:
         save_tensors(folder / WEIGHTS, generator.state_dict())
-        call = _save_own_pipeline(generator, folder) if len(generator.image_shape) == 3 else None
+        if len(generator.image_shape) == 3:
+            call = _save_own_pipeline(generator, folder)
     write_json(folder / CONFIG, {**describe_generator(generator), "call": call})
 
 
 def _save_own_pipeline(generator: Generator, folder: Path) -> dict[str, Any]:
-    """Make a folder of a network that diffusers does not have a pipeline; returns what it is called with."""
+    """Make a pipeline of a network that diffusers does not have, and return the arguments of a call."""
     parts = {"network": OWN_NETWORK}
-    bundled: dict[str, Any] = {} if generator.codec is None else generator.codec.components_to_bundle()
-    for name, part in bundled.items():
-        part.save_pretrained(folder / name)
-        parts[name] = ("diffusers", type(part).__name__)
-    for place, (module, name) in {folder: OWN_PIPELINE, folder / "network": OWN_NETWORK}.items():
-        write_text(place / f"{module}.py", CODE.format(name=name))
+    components: dict[str, Any] = {} if generator.codec is None else generator.codec.components_to_bundle()
+    for name, component in components.items():
+        component.save_pretrained(folder / name)
+        parts[name] = ("diffusers", type(component).__name__)
+    for path, (module, name) in {folder: OWN_PIPELINE, folder / "network": OWN_NETWORK}.items():
+        write_text(path / f"{module}.py", CODE.format(name=name))
     version = importlib.metadata.version("diffusers")
     write_json(folder / PIPELINE, {"_class_name": OWN_PIPELINE, "_diffusers_version": version, **parts})
     return {"class_labels": [0]} if generator.label_count else {}
 
 
 def main(arguments: list[str]) -> None:
-    """Write a run's student anew, and upload it where that is asked for. Raises UserError where there is none, or it cannot be uploaded."""
+    """Write the student of a run as an export, and upload it if asked to."""
     from distill.publishing.hub import upload
     from distill.publishing.model_card import write_card
     from distill.publishing.run_record import read_run
@@ -97,39 +99,36 @@ def main(arguments: list[str]) -> None:
 def _parse(arguments: list[str]) -> argparse.Namespace:
     parser = ArgumentParser(
         "python -m distill export",
-        "Write the student of a run as others open it, with a model card, and upload it.",
+        "Write the student of a run as an export with a model card, and upload it.",
     )
     parser.add_argument(
         "--run",
         type=Path,
         required=True,
-        help="run folder; of a run without an export, its newest checkpoint",
+        help="folder of the run; its newest checkpoint is taken if it has no export",
     )
     parser.add_argument(
         "--out",
         type=Path,
         metavar="DIR",
-        help="folder for the export; one that is there is replaced (default: export in the run's)",
+        help="folder for the export; an earlier export is replaced (default: export in the run's folder)",
     )
     parser.add_argument(
         "--push-to-hub",
         metavar="OWNER/NAME",
-        help="upload it to this repository of the Hugging Face hub, such as me/my-student",
+        help="upload the export to this repository of the Hugging Face hub, such as me/my-student",
     )
-    parser.add_argument("--private", action="store_true", help="make that repository private, if it is new")
+    parser.add_argument("--private", action="store_true", help="make a new repository private")
     options = parser.parse_args(arguments)
     if options.private and options.push_to_hub is None:
         raise UserError("--private: goes with --push-to-hub only")
-    if options.push_to_hub is not None and [bool(part) for part in options.push_to_hub.split("/")] != [
-        True,
-        True,
-    ]:
+    if options.push_to_hub is not None and not re.fullmatch("[^/]+/[^/]+", options.push_to_hub):
         raise UserError(f"--push-to-hub {options.push_to_hub}: expected OWNER/NAME, such as me/my-student")
     return options
 
 
 def _refuse_to_replace(out: Path) -> None:
-    """Raise UserError where `out` holds anything but an export: a checkpoint and a teacher have a `config.json` too."""
+    """Refuse a folder that holds no export; checkpoints and teachers have a `config.json` too."""
     from distill.networks.folder import MANIFEST
     from distill.storage.files import check_new_folder
 

@@ -8,10 +8,7 @@ from distill.config.errors import UserError
 
 
 def upload(folder: Path, name: str, private: bool = False) -> str:
-    """Put a folder's files into the repository of that name, which is made if it is not there; returns its address.
-
-    Raises UserError where nobody is logged in, or the hub cannot be reached or refuses.
-    """
+    """Upload a folder to a repository, which is created if needed, and return the repository's address."""
     import huggingface_hub
     from huggingface_hub.errors import HFValidationError, HTTPError
 
@@ -24,11 +21,8 @@ def upload(folder: Path, name: str, private: bool = False) -> str:
         api = huggingface_hub.HfApi()
         address = api.create_repo(name, private=private, exist_ok=True)
         api.upload_folder(repo_id=name, folder_path=folder)
-    except (
-        HFValidationError,
-        HTTPError,
-        OSError,
-    ) as error:  # a connection that fails is one or the other, by the library's version
+    # A connection that fails is an HTTPError or an OSError, depending on the library's version.
+    except (HFValidationError, HTTPError, OSError) as error:
         reason = str(error).strip() or type(error).__name__
         raise refused(f"cannot be uploaded ({reason.splitlines()[0]})") from error
     return str(address)

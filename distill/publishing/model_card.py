@@ -1,4 +1,4 @@
-"""What an exported student says about itself, `README.md` as the Hugging Face hub shows it: how to call it, results, recipe, licence."""
+"""The model card of an export, its `README.md`: how to call it, results, recipe and licence."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from distill.publishing.run_record import Run, method_of, read_run, student_cost
 from distill.storage.files import read_mapping, write_text
 
 CARD = "README.md"
-SHOWN = {
+RESULTS = {
     "precision": "precision",
     "recall": "recall",
     "label_agreement": "label agreement",
@@ -25,53 +25,59 @@ SHOWN = {
     "jensen_shannon": "Jensen-Shannon",
     "mode_error": "error of the modes' shares",
 }
-"""Results of `python -m eval` beside the distance, and their names in the table."""
+"""Results of `python -m eval` other than the distance, and their names in the card's table."""
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def write_card(folder: Path, run_dir: Path, name: str | None = None) -> None:
-    """Write the card of a run's export, which is to be called `name`, or else by its place in the run.
+    """Write the card of a run's export.
 
-    Raises UserError where the folder is no export or the other no run, or a file of one of them is broken.
+    The card opens the export by `name`, such as its name on the hub; the default is its path in the run's
+    folder.
     """
-    run, export = read_run(run_dir), read_description(folder, "generator")
-    thing = "image" if _makes_images(folder) else "sample"
+    run = read_run(run_dir)
+    export = read_description(folder, "generator")
+    unit = "image" if _makes_images(folder) else "sample"
     with reading(run_dir):
-        shown = _shown(run.config.get("teacher") or {})
+        teacher = _link_teacher(run.config.get("teacher") or {})
         sections = [
             _front_matter(folder, run, export),
-            f"# {run_dir.resolve().name}\n\nMakes each {thing} in {student_cost(run)}. Distilled from {shown} by {method_of(run.config)}.",
-            f"## Use\n\n```python\n{_usage(folder, run, export, name or str(run_dir / 'export'))}\n```",
-            f"## Results\n\n{_results(run)}",
-            f"## Recipe\n\n{_recipe(run)}",
-            "## Licence\n\nWeights that were learned from a teacher and from data are bound by the licences of both: see that of "
-            f"{shown} and of the data in the recipe. This file grants nothing.",
+            f"# {run_dir.resolve().name}",
+            f"Makes each {unit} in {student_cost(run)}. Distilled from {teacher} by {method_of(run.config)}.",
+            "## Use",
+            f"```python\n{_usage(folder, run, export, name or str(run_dir / 'export'))}\n```",
+            "## Results",
+            _results(run),
+            "## Recipe",
+            _recipe(run),
+            "## Licence",
+            "Weights that were learned from a teacher and from data are bound by the licences of both: "
+            f"see that of {teacher} and of the data in the recipe. This file grants nothing.",
         ]
     write_text(folder / CARD, "\n\n".join(sections) + "\n")
 
 
 def _front_matter(folder: Path, run: Run, export: dict[str, Any]) -> str:
-    """What the hub sorts by."""
-    adapters, objective = (folder / ADAPTERS).is_file(), (run.config.get("objective") or {}).get("name")
-    steps = "few-step" if export.get("further_noise_to_signal") else "one-step"
+    """Write the metadata that the hub sorts models by."""
+    is_adapter = (folder / ADAPTERS).is_file()
     tags = [
-        steps,
+        "few-step" if export.get("further_noise_to_signal") else "one-step",
         "diffusion-distillation",
-        objective,
+        (run.config.get("objective") or {}).get("name"),
         export["network"]["class"],
-        "lora" if adapters else None,
+        "lora" if is_adapter else None,
     ]
     entries: dict[str, Any] = {
         "library_name": "diffusers" if _makes_images(folder) else "distill",
         "tags": [tag for tag in tags if tag],
     }
     if _makes_images(folder):
-        entries["pipeline_tag"] = (
-            "unconditional-image-generation" if run.config.get("prompts") is None else "text-to-image"
-        )
-    base = _on_hub(run.config.get("teacher") or {})
+        has_prompts = run.config.get("prompts") is not None
+        entries["pipeline_tag"] = "text-to-image" if has_prompts else "unconditional-image-generation"
+    base = _hub_name(run.config.get("teacher") or {})
     if base is not None:
-        entries |= {"base_model": base, "base_model_relation": "adapter" if adapters else "finetune"}
+        entries["base_model"] = base
+        entries["base_model_relation"] = "adapter" if is_adapter else "finetune"
     return f"---\n{yaml.safe_dump(entries, sort_keys=False)}---"
 
 
@@ -80,144 +86,145 @@ def _makes_images(folder: Path) -> bool:
 
 
 def _usage(folder: Path, run: Run, export: dict[str, Any], name: str) -> str:
-    """Python that opens the export by its name and makes one image, or a sample of what are no images."""
+    """Write Python that opens the export by its name and makes one image, or one sample of vectors."""
     call = export.get("call")
     if call is None:
-        return _usage_of_package(export, name)
+        return _usage_of_generator(export, name)
     image = f"image = pipe({_arguments(call)}).images[0]"
     if (folder / ADAPTERS).is_file():
-        teacher = run.config["teacher"]
-        scheduler = read_mapping(folder / "scheduler" / "scheduler_config.json")["_class_name"]
-        place = {key: teacher[key] for key in ("revision", "variant") if teacher.get(key) is not None}
-        lines = [
-            f"from diffusers import {scheduler}, DiffusionPipeline",
-            "",
-            f"pipe = DiffusionPipeline.from_pretrained({', '.join([_quoted(teacher['path']), *([_arguments(place)] if place else [])])})",
-            f"pipe.load_lora_weights({_quoted(name)})",
-            f'pipe.scheduler = {scheduler}.from_pretrained({_quoted(name)}, subfolder="scheduler")',
-            image,
-        ]
-    elif is_own_pipeline(folder):
-        lines = [
-            "from diffusers import DiffusionPipeline  # the package distill, which has the network, must be installed",
-            "",
-            f"pipe = DiffusionPipeline.from_pretrained({_quoted(name)}, trust_remote_code=True)",
-            image,
-        ]
-    else:
-        lines = [
-            "from diffusers import DiffusionPipeline",
-            "",
-            f"pipe = DiffusionPipeline.from_pretrained({_quoted(name)})",
-            image,
-        ]
+        return _usage_of_adapters(folder, run.config["teacher"], name, image)
+    arguments, comment = _quoted(name), ""
+    if is_own_pipeline(folder):
+        arguments += ", trust_remote_code=True"
+        comment = "  # the package distill, which has the network, must be installed"
+    lines = [
+        f"from diffusers import DiffusionPipeline{comment}",
+        "",
+        f"pipe = DiffusionPipeline.from_pretrained({arguments})",
+        image,
+    ]
     return "\n".join(lines)
 
 
-def _usage_of_package(export: dict[str, Any], name: str) -> str:
-    """The same without a pipeline."""
-    # A network of diffusers has a pipeline, but for one of classes.
-    label = (
-        "torch.tensor([0])"
-        if export["network"].get("label_count") or export["network"]["class"] == "DiffusersNetwork"
-        else ""
-    )
-    place, fetch = _quoted(name), []
-    if HUB_NAME.fullmatch(name) and not Path(name).exists():
-        place, fetch = f"snapshot_download({place})", ["from huggingface_hub import snapshot_download"]
+def _usage_of_adapters(folder: Path, teacher: dict[str, Any], name: str, image: str) -> str:
+    """Write Python that loads adapters and a scheduler into the teacher's pipeline, ending in `image`."""
+    scheduler = read_mapping(folder / "scheduler" / "scheduler_config.json")["_class_name"]
+    arguments = _quoted(teacher["path"])
+    given = {key: teacher[key] for key in ("revision", "variant") if teacher.get(key) is not None}
+    if given:
+        arguments += f", {_arguments(given)}"
     lines = [
-        "import torch",
-        *fetch,
+        f"from diffusers import {scheduler}, DiffusionPipeline",
+        "",
+        f"pipe = DiffusionPipeline.from_pretrained({arguments})",
+        f"pipe.load_lora_weights({_quoted(name)})",
+        f'pipe.scheduler = {scheduler}.from_pretrained({_quoted(name)}, subfolder="scheduler")',
+        image,
+    ]
+    return "\n".join(lines)
+
+
+def _usage_of_generator(export: dict[str, Any], name: str) -> str:
+    """Write Python that calls the generator without a pipeline."""
+    network = export["network"]
+    # A network of diffusers without a pipeline call is always one of classes.
+    has_labels = network.get("label_count") or network["class"] == "DiffusersNetwork"
+    label = "torch.tensor([0])" if has_labels else ""
+    imports, path = ["import torch"], _quoted(name)
+    if HUB_NAME.fullmatch(name) and not Path(name).exists():
+        imports.append("from huggingface_hub import snapshot_download")
+        path = f"snapshot_download({path})"
+    noise = "torch.randn(1, *generator.noise_shape)"
+    lines = [
+        *imports,
         "",
         "from distill import load_generator",
         "from distill.types import Condition",
         "",
-        f"generator = load_generator({place})",
+        f"generator = load_generator({path})",
         "with torch.no_grad():",
-        f"    sample = generator.decode(generator(torch.randn(1, *generator.noise_shape), Condition({label})))[0]",
+        f"    sample = generator.decode(generator({noise}, Condition({label})))[0]",
     ]
     return "\n".join(lines)
 
 
 def _results(run: Run) -> str:
-    """A table of `eval.json`, and the distance in `fid.json`, as far as they are there."""
-    student, teacher = (run.evaluation.get(role) or {} for role in ("student", "teacher"))
-    named = _named_result(run.folder / "fid.json")
-    if not student:
-        return named or f"Not measured yet; `{run.eval_command}` does and writes them here."
+    """Show a table of `eval.json`, and the distance in `fid.json`, as far as the run has them."""
+    fid = _fid_result(run.folder / "fid.json")
+    if not run.evaluation.get("student"):
+        return fid or f"Not measured yet; `{run.eval_command}` does and writes them here."
     with reading(run.folder / "eval.json"):
-        return "\n".join([*_table(run, student, teacher), *(["", named] if named else [])])
+        lines = _table(run, run.evaluation["student"], run.evaluation.get("teacher") or {})
+    if fid:
+        lines += ["", fid]
+    return "\n".join(lines)
 
 
 def _table(run: Run, student: dict[str, Any], teacher: dict[str, Any]) -> list[str]:
-    evaluations = (run.evaluation.get("sampling") or {}).get("teacher_evaluations")
-    rows = [
-        f"| | student, {student_cost(run)} | teacher{f', {evaluations} evaluations' if evaluations else ''} |",
-        "|---|---|---|",
-    ]
-    for key, name in {
-        run.distance: f"{run.evaluation.get('protocol', 'fd-pixel')}, a Fréchet distance",
-        **SHOWN,
-    }.items():
+    evaluation = run.evaluation
+    evaluations = (evaluation.get("sampling") or {}).get("teacher_evaluations")
+    cost = f", {evaluations} evaluations" if evaluations else ""
+    lines = [f"| | student, {student_cost(run)} | teacher{cost} |", "|---|---|---|"]
+    distance = f"{evaluation.get('protocol', 'fd-pixel')}, a Fréchet distance"
+    for key, name in {run.distance: distance, **RESULTS}.items():
         if key in student:
-            rows.append(
-                f"| {name} | {student[key]:.4g} | {format(teacher[key], '.4g') if key in teacher else ''} |"
-            )
-    return [
-        *rows,
-        "",
-        f"Over {run.evaluation.get('n')} samples from seed {run.evaluation.get('seed', 0)}, by `{run.eval_command}`.",
-    ]
+            theirs = f"{teacher[key]:.4g}" if key in teacher else ""
+            lines.append(f"| {name} | {student[key]:.4g} | {theirs} |")
+    samples = f"Over {evaluation.get('n')} samples from seed {evaluation.get('seed', 0)}"
+    return [*lines, "", f"{samples}, by `{run.eval_command}`."]
 
 
-def _named_result(path: Path) -> str:
-    """The student's distance that `python -m eval fid --out` wrote there, if it did."""
+def _fid_result(path: Path) -> str:
+    """Say the student's distance that `python -m eval fid --out` wrote, if it did."""
     results = read_mapping(path) if path.is_file() else {}
     with reading(path):
         if results.get("source", {}).get("of") != "the student":
             return ""
-        name = " and ".join([f"`{results['protocol']}`", *results["departures"]])
-        return f"{results['metric']} {results['summary']['fd']['mean']:.4g} under {name}, {results['n']} images, by `python -m eval fid`."
+        protocol = " and ".join([f"`{results['protocol']}`", *results["departures"]])
+        distance = f"{results['metric']} {results['summary']['fd']['mean']:.4g}"
+        return f"{distance} under {protocol}, {results['n']} images, by `python -m eval fid`."
 
 
 def _recipe(run: Run) -> str:
-    """What the run did, where, with what, and its configuration."""
-    last = run.lines[-1] if run.lines else {}
-    facts = (
-        [f"{last['step']} steps, {last['images']} images of the student, {last['seconds']:.0f} s"]
-        if last
-        else []
-    )
-    facts += [str(run.meta["machine"])] if run.meta.get("machine") else []
-    facts += [f"commit {run.meta['commit']}"] if run.meta.get("commit") else []
-    facts += [", ".join(f"{name} {version}" for name, version in run.meta.get("versions", {}).items())]
-    origin = "; ".join(fact for fact in facts if fact)
+    """Say what the run did, on which machine, with which versions, and show its configuration."""
+    facts = []
+    if run.lines:
+        last = run.lines[-1]
+        facts.append(f"{last['step']} steps, {last['images']} images of the student, {last['seconds']:.0f} s")
+    if run.meta.get("machine"):
+        facts.append(str(run.meta["machine"]))
+    if run.meta.get("commit"):
+        facts.append(f"commit {run.meta['commit']}")
+    if run.meta.get("versions"):
+        facts.append(", ".join(f"{name} {version}" for name, version in run.meta["versions"].items()))
+    origin = "; ".join(facts)
     config = f"```yaml\n{yaml.safe_dump(run.config, sort_keys=False, width=140)}```"
     return f"{origin}.\n\n{config}" if origin else config
 
 
-def _on_hub(teacher: dict[str, Any]) -> str | None:
-    """The teacher's name on the hub, if it is from there."""
+def _hub_name(teacher: dict[str, Any]) -> str | None:
+    """Return the teacher's name on the hub, or None for one from elsewhere."""
     path = str(teacher.get("path"))
-    return (
-        path
-        if teacher.get("name") == "diffusers" and HUB_NAME.fullmatch(path) and not Path(path).exists()
-        else None
-    )
+    if teacher.get("name") != "diffusers" or not HUB_NAME.fullmatch(path) or Path(path).exists():
+        return None
+    return path
 
 
-def _shown(teacher: dict[str, Any]) -> str:
-    """The teacher as Markdown."""
-    name = _on_hub(teacher)
+def _link_teacher(teacher: dict[str, Any]) -> str:
+    """Name the teacher in Markdown."""
+    name = _hub_name(teacher)
     if name is not None:
         return f"[{name}](https://huggingface.co/{name})"
-    return f"`{teacher['path']}`" if teacher.get("path") else f"a teacher of the kind `{teacher.get('name')}`"
+    if teacher.get("path"):
+        return f"`{teacher['path']}`"
+    return f"a teacher of the kind `{teacher.get('name')}`"
 
 
 def _arguments(values: dict[str, Any]) -> str:
+    """Write keyword arguments as Python."""
     return ", ".join(f"{name}={_quoted(value)}" for name, value in values.items())
 
 
 def _quoted(value: Any) -> str:
-    """A value of JSON as Python has it."""
+    """Write a value of JSON as Python."""
     return str(value) if isinstance(value, bool) else json.dumps(value, ensure_ascii=False)

@@ -1,4 +1,4 @@
-"""What the folder of a run holds, read back for those who tell of it: the report, the model card, tables of many runs."""
+"""The files in a run's folder, read back for the report, the model card and tables of many runs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from distill.storage.files import read_mapping
 
 @dataclass(frozen=True)
 class Run:
-    """What a run's folder holds, as far as it is there: an absent file is an empty mapping."""
+    """The files in a run's folder; an absent file is an empty mapping."""
 
     folder: Path
     config: dict[str, Any]
@@ -28,26 +28,30 @@ class Run:
     sweep: dict[str, Any]
     preference: dict[str, Any]
     lines: list[dict[str, Any]]
-    """stats.jsonl, one line a step, ascending"""
+    """Lines of stats.jsonl, one for each logged step, ascending."""
     unreadable: list[int]
-    """numbers of the lines of stats.jsonl that are no statistics, from 1"""
+    """Numbers of the lines of stats.jsonl that are no statistics, from 1."""
 
     @property
     def distance(self) -> str:
-        """The key of the protocol's Fréchet distance: `fd_pixel` for `fd-pixel`."""
+        """Key of the protocol's Fréchet distance: `fd_pixel` for `fd-pixel`."""
         return str(self.evaluation.get("protocol", "fd-pixel")).replace("-", "_")
 
     @property
     def train_command(self) -> str:
-        """What was typed; meta.json has it without the interpreter."""
+        """Command that started the run; meta.json has it without the interpreter."""
         return f"python {self.meta.get('command') or f'train.py {self.folder}/config.yaml'}"
 
     @property
     def eval_command(self) -> str:
+        """Command that evaluates the run."""
         return f"python -m eval --run {shlex.quote(str(self.folder))}"
 
     def series(self, prefix: str) -> dict[str, tuple[list[int], list[float]]]:
-        """Everything logged whose key starts with `prefix`, by the rest of the key: its steps and its values; null was not finite."""
+        """Collect the steps and values of each logged key that starts with `prefix`, by the rest of the key.
+
+        null in a file stands for a value that was not finite, and becomes NaN.
+        """
         found: dict[str, tuple[list[int], list[float]]] = {}
         for line in self.lines:
             for key, value in line.items():
@@ -59,42 +63,32 @@ class Run:
 
 
 def read_run(run_dir: Path) -> Run:
-    """Read a run's folder. Raises `UserError` where it is none, or one of its files is broken."""
+    """Read the folder of a run."""
     if not run_dir.is_dir():
         raise UserError(f"{run_dir}: no such folder; expected the folder of a run, such as runs/<name>")
-    files = {
-        name: run_dir / name
-        for name in (
-            "config.yaml",
-            "meta.json",
-            "eval.json",
-            "calibration.json",
-            "sweep.json",
-            "preference.json",
-        )
-    }
-    if not files["config.yaml"].is_file() and not (run_dir / "stats.jsonl").is_file():
+    config, stats = run_dir / "config.yaml", run_dir / "stats.jsonl"
+    if not config.is_file() and not stats.is_file():
         raise UserError(f"{run_dir}: is not a run; expected a folder with config.yaml or stats.jsonl")
-    found = {
-        name: (read_yaml if name == "config.yaml" else read_mapping)(path)
-        for name, path in files.items()
-        if path.is_file()
-    }
-    config, meta, evaluation, calibration, sweep, preference = (found.get(name, {}) for name in files)
+
+    def read(name: str) -> dict[str, Any]:
+        return read_mapping(run_dir / name) if (run_dir / name).is_file() else {}
+
+    lines, unreadable = read_stats(stats)
     return Run(
-        run_dir,
-        config,
-        meta,
-        evaluation,
-        calibration,
-        sweep,
-        preference,
-        *read_stats(run_dir / "stats.jsonl"),
+        folder=run_dir,
+        config=read_yaml(config) if config.is_file() else {},
+        meta=read("meta.json"),
+        evaluation=read("eval.json"),
+        calibration=read("calibration.json"),
+        sweep=read("sweep.json"),
+        preference=read("preference.json"),
+        lines=lines,
+        unreadable=unreadable,
     )
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """A configuration as it is written: a report must open the runs of other versions, so nothing more is checked than that it is a mapping."""
+    """Read a configuration as it is written, unchecked: a report must open the runs of other versions too."""
     text = read_text(path, str(path))
     try:
         content = parse_yaml(text)
@@ -106,9 +100,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def read_stats(path: Path) -> tuple[list[dict[str, Any]], list[int]]:
-    """The lines of stats.jsonl by step, and the numbers of those that are none.
+    """Read the lines of stats.jsonl by step, and the numbers of the lines that are no statistics.
 
-    A killed run leaves half a line; a resumed one repeats the steps since its checkpoint, and what it wrote last is what happened.
+    A killed run leaves half a line. A resumed run repeats the steps since its checkpoint, and its last lines
+    count.
     """
     by_step: dict[int, dict[str, Any]] = {}
     unreadable = []
@@ -124,7 +119,7 @@ def read_stats(path: Path) -> tuple[list[dict[str, Any]], list[int]]:
 
 
 def numbers(mapping: object) -> dict[str, float]:
-    """The entries of a mapping that are numbers (an unconditional model has no label agreement: null)."""
+    """Select the entries of a mapping that are numbers; null stands for what a model does not have."""
     entries = mapping.items() if isinstance(mapping, Mapping) else ()
     return {
         key: value for key, value in entries if isinstance(value, int | float) and not isinstance(value, bool)
@@ -132,41 +127,42 @@ def numbers(mapping: object) -> dict[str, float]:
 
 
 def method_of(config: dict[str, Any]) -> str | None:
-    """The objective and what is added to it: `expanded_divergence (forward_kl) + gan`."""
-    objective, terms = config.get("objective"), config.get("terms") or ()
+    """Name a run's objective and terms: `expanded_divergence (forward_kl) + gan`."""
+    objective = config.get("objective")
     if not isinstance(objective, dict):
         return None
-    names = (
-        [str(term.get("name")) for term in terms if isinstance(term, dict)]
-        if isinstance(terms, list | tuple)
-        else []
-    )
     detail = objective.get("divergence") or objective.get("distance")
-    return " + ".join(
-        [f"{objective.get('name')} ({detail})" if detail else str(objective.get("name")), *names]
-    )
+    parts = [f"{objective.get('name')} ({detail})" if detail else str(objective.get("name"))]
+    terms = config.get("terms")
+    if isinstance(terms, list | tuple):
+        parts += [str(term.get("name")) for term in terms if isinstance(term, dict)]
+    return " + ".join(parts)
 
 
 def summarise(run_dir: Path) -> dict[str, Any]:
-    """`name, method, protocol, student, teacher, sampling, train` of a run: what a table of many runs needs; only what there is."""
+    """Summarise a run for a table of many runs.
+
+    The keys are name, method, protocol, student, teacher, sampling and train, as far as the run has them.
+    """
     run = read_run(run_dir)
     results = {role: numbers(run.evaluation.get(role)) for role in ("student", "teacher", "sampling")}
     student, teacher = results["student"].get(run.distance), results["teacher"].get(run.distance)
     if student is not None and teacher:
         results["student"]["fd_over_teacher"] = student / teacher
     latest = run.lines[-1] if run.lines else {}
-    train = {
-        name: latest[key]
-        for name, key in {"seconds": "seconds", "images": "images", "steps": "step"}.items()
-        if key in latest
+    keys = {"seconds": "seconds", "images": "images", "steps": "step"}
+    summary = {
+        "name": run.folder.resolve().name,
+        "method": method_of(run.config),
+        "protocol": run.evaluation.get("protocol"),
+        **results,
+        "train": {name: latest[key] for name, key in keys.items() if key in latest},
     }
-    name, method, protocol = run.folder.resolve().name, method_of(run.config), run.evaluation.get("protocol")
-    summary = {"name": name, "method": method, "protocol": protocol, **results, "train": train}
     return {key: value for key, value in summary.items() if value}
 
 
 def student_cost(run: Run) -> str:
-    """How many network evaluations an image of the student takes, in words."""
+    """Say in words how many network evaluations an image of the student takes."""
     generator = run.config.get("generator")
     steps = generator.get("steps", 1) if isinstance(generator, dict) else 1
     return "one network evaluation" if steps == 1 else f"{steps} network evaluations"

@@ -1,4 +1,4 @@
-"""What `sample.py` reads and writes: a model, labels from text; a folder of PNG files, a grid and a JSON."""
+"""Arguments of `sample.py` as models, labels, prompts and seeds; and the folder of images that it writes."""
 
 from __future__ import annotations
 
@@ -30,24 +30,24 @@ from distill.types import Condition, Generator, ImageModel
 Model = TypeVar("Model", bound=ImageModel)
 
 COUNT = 100
-"""Images that are made where nothing says how many."""
+"""Default number of images."""
 
 
 def open_generator(run: Path, resolution: int | None, device: str) -> Generator:
-    """The generator of a run, at a resolution, on a device. Raises UserError where one cannot be had."""
+    """Open the generator of a run at a resolution, None for its own, on a device."""
     chosen = choose_device(device)
     return check_makes_images(load_generator(run, resolution), run).to(chosen)
 
 
 def choose_device(name: str) -> str:
-    """`cuda` or `cpu`, of `auto`, `cuda` or `cpu`. Raises UserError where there is no CUDA device and it is asked for."""
+    """Turn `auto`, `cuda` or `cpu` into `cuda` or `cpu`; `auto` takes a CUDA device if there is one."""
     if name == "cuda" and not torch.cuda.is_available():
         raise UserError("--device: cuda is not available; expected auto or cpu")
     return "cuda" if name != "cpu" and torch.cuda.is_available() else "cpu"
 
 
 def check_makes_images(network: Model, run: Path) -> Model:
-    """Return a run's network. Raises UserError where it makes vectors."""
+    """Return a run's network, and refuse one that makes vectors."""
     if len(network.pixel_shape) != 3:
         raise UserError(
             f"--run {run}: its networks make vectors; expected images, python -m eval measures vectors"
@@ -56,18 +56,18 @@ def check_makes_images(network: Model, run: Path) -> Model:
 
 
 def computing(network: ImageModel, dtype: str) -> torch.autocast:
-    """Within, networks on this one's device compute in `float32`, `bfloat16` or `float16`."""
+    """Make networks on this one's device compute in `float32`, `bfloat16` or `float16` within a context."""
     return torch.autocast(_device(network).type, getattr(torch, dtype), enabled=dtype != "float32")
 
 
 def describe(network: ImageModel) -> dict[str, Any]:
-    """What an image depends on besides its seed, its condition and where the network is from, as plain data."""
+    """Describe what an image depends on besides network, seed and condition: size, device, versions."""
     versions = {name: version(name) for name in ("distill", "torch")}
     return {"size": list(network.pixel_shape[1:]), "device": _device(network).type, "versions": versions}
 
 
 def choose_sampler(teacher: bool, given: Mapping[str, Any]) -> Heun | None:
-    """The teacher's sampler with what was `given` for it and is not None; None for a student. Raises UserError where a setting does not fit."""
+    """Return the teacher's sampler with the settings that are not None; None for a student."""
     settings = {name: value for name, value in given.items() if value is not None}
     if not teacher:
         if settings:
@@ -82,16 +82,17 @@ def choose_sampler(teacher: bool, given: Mapping[str, Any]) -> Heun | None:
 
 
 def choose_seeds(text: str | None, first: int | None, count: int | None) -> Sequence[int]:
-    """The seed of each image, from `3,7,10-12`, or `count` of them from the first. Raises UserError for text beside numbers, and for other text."""
+    """Return the seed of each image, from a text such as `3,7,10-12`, or `count` seeds from `first` on."""
     if text is None:
-        return range(first or 0, (first or 0) + (COUNT if count is None else count))
+        start = first or 0
+        return range(start, start + (COUNT if count is None else count))
     if first is not None or count is not None:
         raise UserError("--seeds: says itself which seeds and how many; leave --seed and --n out")
     return _read_numbers(text, "seed", MAX_NUMBER - 1)
 
 
 def choose_labels(text: str, count: int, label_count: int) -> Condition:
-    """Labels for `count` images from `all`, `3`, `0-9` or `1,3,5-7`, in turn. Raises UserError where one is out of range."""
+    """Give labels to `count` images, in turn, from a text such as `all`, `3`, `0-9` or `1,3,5-7`."""
     if text == "all":
         return balanced_labels(count, label_count)
     if not label_count:
@@ -101,9 +102,9 @@ def choose_labels(text: str, count: int, label_count: int) -> Condition:
 
 
 def choose_prompts(given: str | Path | None, network: ImageModel) -> EncodedPrompts | None:
-    """Prompts for a model that takes text, of a text file, or, where it is a str that names no file, that one; None for another model.
+    """Give prompts to a model that takes text, and None to another one.
 
-    Raises UserError where they are needed and not given, or given and not needed.
+    They are those of a text file, or a single prompt if `given` is a string that names no file.
     """
     if network.prompt_encoder is None:
         if given is not None:
@@ -117,7 +118,7 @@ def choose_prompts(given: str | Path | None, network: ImageModel) -> EncodedProm
 
 
 def check_out(out: Path) -> None:
-    """Raise UserError where `out` holds anything but earlier samples, or cannot be written."""
+    """Refuse a folder that holds anything but earlier samples, or that cannot be written."""
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / INDEX).is_file())):
         raise UserError(f"--out {out}: is there and holds no samples; expected a new folder")
     check_new_folder(out, "--out")
@@ -131,10 +132,10 @@ def save_samples(
     origin: dict[str, Any],
     prompts: Sequence[str] = (),
 ) -> None:
-    """Write `000000.png`, ..., `grid.png` and `samples.json` as one whole folder; what stood in `out` is replaced. `prompts` were taken in turn.
+    """Write `000000.png`, ..., `grid.png` and `samples.json` as one whole folder, which replaces `out`.
 
-    The `Comment` of each PNG file is JSON: `origin`, which says how the images were made, with the image's seed and its label or prompt. Raises
-    UserError where `out` cannot be written, or an image has values that are not finite.
+    The `Comment` of each PNG file is JSON: `origin`, which says how the images were made, with the image's
+    seed and its label or prompt. `prompts` were taken in turn.
     """
     check_images(images, f"--out {out}")
     pixels = to_bytes(images)
@@ -158,7 +159,10 @@ def save_samples(
 
 
 def _read_numbers(text: str, thing: str, most: int) -> list[int]:
-    """The numbers in `3`, `0-9` or `1,3,5-7`, in that order, none above `most`. Raises UserError, by the flag's name, for anything else."""
+    """Read the numbers in a text such as `3`, `0-9` or `1,3,5-7`, in that order.
+
+    `most` is the greatest number allowed, and `thing` names the flag, without its s, in messages.
+    """
     numbers: list[int] = []
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
@@ -166,17 +170,17 @@ def _read_numbers(text: str, thing: str, most: int) -> list[int]:
             raise UserError(
                 f"--{thing}s {text}: '{part}' is no {thing}; expected numbers such as 3, 0-9 or 1,3,5"
             )
-        if int(first) > int(last or first):
+        last = last or first
+        if int(first) > int(last):
             raise UserError(
                 f"--{thing}s {text}: '{part}' is an empty range; expected the smaller number first"
             )
-        if int(last or first) > most:
-            raise UserError(
-                f"--{thing}s {text}: {last or first} is out of range; expected {thing}s from 0 to {most}"
-            )
-        numbers.extend(range(int(first), int(last or first) + 1))
+        if int(last) > most:
+            raise UserError(f"--{thing}s {text}: {last} is out of range; expected {thing}s from 0 to {most}")
+        numbers.extend(range(int(first), int(last) + 1))
     return numbers
 
 
 def _device(network: ImageModel) -> torch.device:
+    """Find the device that a network is on."""
     return next(itertools.chain(network.parameters(), network.buffers())).device

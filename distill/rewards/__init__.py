@@ -1,4 +1,7 @@
-"""Rewards, one file each; the file's name is its name in a config. The same object is a term of training and a score of `eval`."""
+"""Rewards: one file for each differentiable score of images; the file's name is its name in the config.
+
+The same object is a term of training and a score of `python -m eval preference`.
+"""
 
 from __future__ import annotations
 
@@ -14,25 +17,26 @@ if TYPE_CHECKING:
     from distill.types import Condition, Reward
 
 VERSIONS = {"hpsv2": {"name": "hpsv2", "version": "v2.0"}, "hpsv2.1": {"name": "hpsv2", "version": "v2.1"}}
-"""Scores whose name says more than the file: papers mean v2.0 by HPSv2."""
+"""Scores whose name also fixes a version: papers mean v2.0 by HPSv2."""
 
 
 class RewardSettings(Settings):
-    """Settings of a reward. `load` opens it, frozen and in evaluation mode."""
+    """Settings of a reward."""
 
     name: str
     weight: float = 1.0
-    """Its weight among several rewards."""
+    """Factor of this reward in the sum of all rewards. A larger one favours this reward over the others."""
     bounds: tuple[float | None, float | None] | None = None
-    """Lowest and highest value that count in training, null for no bound: beyond them it gives no gradient."""
+    """Lowest and highest value that training counts, null for no bound. Beyond them the reward gives no
+    gradient, which limits over-optimisation."""
 
     def load(self) -> Reward:
-        """The reward. Raises UserError where its weights cannot be had."""
+        """Open the reward on the CPU, frozen, in float32 and in evaluation mode."""
         raise TypeError(f"{type(self).__name__} is not a reward")
 
 
 def of_name(score: str, **settings: Any) -> RewardSettings:
-    """The settings of the score of this name, such as "pickscore" or "hpsv2.1", with these changes. Raises UserError where there is none such."""
+    """Return the settings of a score by its name, such as "pickscore" or "hpsv2.1", with these changes."""
     from pydantic import ValidationError
 
     from distill.config.config_file import describe
@@ -49,7 +53,7 @@ def of_name(score: str, **settings: Any) -> RewardSettings:
 
 
 def prompts_of(cond: Condition, count: int, reward: str) -> Sequence[str]:
-    """The prompts of `count` images. Raises UserError, naming the reward, where the condition has none."""
+    """Return the prompts of `count` images. `reward` is the name in messages."""
     from distill.config.errors import UserError
 
     prompts = () if cond.text is None else cond.text.prompts
@@ -63,7 +67,7 @@ def prompts_of(cond: Condition, count: int, reward: str) -> Sequence[str]:
 
 
 def labels_of(cond: Condition, count: int, reward: str) -> Tensor:
-    """The labels of images, (b,), each below `count`. Raises UserError, naming the reward, where one has none, or another."""
+    """Return the labels of images, (b,), each in [0, `count`). `reward` is the name in messages."""
     from distill.config.errors import UserError
 
     if cond.label is None:
@@ -71,6 +75,7 @@ def labels_of(cond: Condition, count: int, reward: str) -> Tensor:
     outside = cond.label[(cond.label < 0) | (cond.label >= count)]
     if len(outside):
         raise UserError(
-            f"{reward}: an image has label {int(outside[0])}; expected 0 to {count - 1}, which are the classifier's"
+            f"{reward}: an image has label {int(outside[0])}; "
+            f"expected 0 to {count - 1}, which are the classifier's"
         )
     return cond.label

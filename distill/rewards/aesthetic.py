@@ -1,4 +1,7 @@
-"""LAION's aesthetic predictor, version 2 (Schuhmann 2022): a linear head on CLIP ViT-L/14's unit embedding of an image; no prompt is read."""
+"""LAION's aesthetic predictor, version 2 (Schuhmann 2022).
+
+A linear head reads the unit embedding of an image by CLIP ViT-L/14, and no prompt.
+"""
 
 from __future__ import annotations
 
@@ -13,16 +16,16 @@ FILE = "sac+logos+ava1-l14-linearMSE.pth"
 
 
 class Settings(RewardSettings):
-    """LAION's aesthetic predictor: how good an image looks, about 1 to 10, whatever its prompt."""
+    """LAION's aesthetic predictor: how good an image looks, about 1 to 10, without regard to its prompt."""
 
     name: Literal["aesthetic"] = "aesthetic"
     path: str = "https://github.com/christophschuhmann/improved-aesthetic-predictor/raw/main"
-    """The published sac+logos+ava1-l14-linearMSE.pth, or a folder, an https address or a repository on the hub that holds it."""
+    """The published file sac+logos+ava1-l14-linearMSE.pth; or the folder, https address or repository on the
+    Hugging Face hub that holds it."""
     clip: str = "openai/clip-vit-large-patch14"
     """Folder of CLIP ViT-L/14, or its name on the Hugging Face hub."""
 
     def load(self) -> Reward:
-        """Open it, on the CPU. Raises UserError where its files cannot be had or are another network's."""
         from transformers import CLIPModel
 
         from distill.rewards.pretrained.aesthetic import Aesthetic, read_head
@@ -33,5 +36,5 @@ class Settings(RewardSettings):
         clip = read_pretrained(CLIPModel, self.clip, "aesthetic.clip")
         head = read_head(find_file(self.path, FILE, "aesthetic.path"), clip.config.projection_dim)
         size = clip.config.vision_config.image_size
-        preparation = Preprocessing((size, size), size, rounds_middle=True)
-        return Aesthetic(ImageEmbedding(clip, preparation), head).eval().requires_grad_(False)
+        preprocessing = Preprocessing((size, size), size, rounds_middle=True)
+        return Aesthetic(ImageEmbedding(clip, preprocessing), head).eval().requires_grad_(False)

@@ -1,4 +1,4 @@
-"""log p(label | image), the log-probability that an image classifier gives the label that the image was asked for."""
+"""log p(label | image): the log-probability of an image's label under an image classifier."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ class Settings(RewardSettings):
 
     name: Literal["classifier"] = "classifier"
     path: str
-    """Folder that `python -m distill train-classifier` made, or of an image classifier of transformers, or its name on the Hugging Face hub."""
+    """Folder that `python -m distill train-classifier` wrote, or an image classifier of transformers: its
+    folder or its name on the Hugging Face hub."""
 
     def load(self) -> Reward:
-        """Open it, on the CPU. Raises UserError where its files cannot be had or are another network's."""
         from transformers import AutoModelForImageClassification
 
         from distill.rewards.pretrained.classifier import (
@@ -28,11 +28,11 @@ class Settings(RewardSettings):
             is_own,
             load_classifier,
         )
-        from distill.rewards.pretrained.preprocessing import read_preparation
+        from distill.rewards.pretrained.preprocessing import read_preprocessing
         from distill.rewards.pretrained.weights import read_pretrained
 
         if is_own(Path(self.path)):
             return LabelLogProbability(load_classifier(Path(self.path))).eval().requires_grad_(False)
         network = read_pretrained(AutoModelForImageClassification, self.path, "classifier.path")
-        preparation = read_preparation(self.path, "classifier.path")
-        return LabelLogProbability(PublishedClassifier(network, preparation)).eval().requires_grad_(False)
+        preprocessing = read_preprocessing(self.path, "classifier.path")
+        return LabelLogProbability(PublishedClassifier(network, preprocessing)).eval().requires_grad_(False)

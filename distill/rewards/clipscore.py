@@ -1,4 +1,4 @@
-"""CLIPScore (Hessel et al. 2021): the cosine of an image and its prompt under one of OpenAI's CLIP networks, in the convention that is named."""
+"""CLIPScore (Hessel et al. 2021): the cosine of an image's and its prompt's embeddings by a CLIP network."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ SCALES: dict[str, tuple[float, float | None]] = {
     "100": (100.0, 0.0),
     "2.5": (2.5, 0.0),
 }
-"""A convention's factor, and the least cosine that counts."""
+"""Each convention's factor, and the minimum that the cosine is clamped to, None for none."""
 
 
 def _as_text(value: object) -> object:
-    """YAML reads 100 as a number."""
+    """Turn a number into text: YAML reads the convention 100 as a number."""
     return str(value) if isinstance(value, (int, float)) else value
 
 
@@ -29,27 +29,26 @@ class Settings(RewardSettings):
 
     name: Literal["clipscore"] = "clipscore"
     path: str = "openai/clip-vit-large-patch14"
-    """Folder of a CLIP network with tokenizer and image processor, or its name on the Hugging Face hub, such as openai/clip-vit-base-patch32."""
+    """Folder of a CLIP network with its tokenizer and image processor, or its name on the Hugging Face hub.
+    Scores of different networks cannot be compared."""
     scale: Annotated[Literal["cosine", "100", "2.5"], BeforeValidator(_as_text)] = "cosine"
-    """Convention: the `cosine` itself; 100 max(cosine, 0), as torchmetrics prints it; or 2.5 max(cosine, 0), as the paper does."""
+    """Convention of the score: `cosine` itself; `100` for 100 max(cosine, 0), as torchmetrics prints it; or
+    `2.5` for 2.5 max(cosine, 0), as in the paper."""
     prefix: str = ""
-    """Text before each prompt: the paper's scores have "A photo depicts "."""
+    """Text to put before each prompt; the paper uses "A photo depicts "."""
 
     def load(self) -> Reward:
-        """Open it, on the CPU. Raises UserError where its files cannot be had or are another network's."""
         from transformers import AutoTokenizer, CLIPModel
 
         from distill.rewards.pretrained.clip import Similarity
-        from distill.rewards.pretrained.preprocessing import read_preparation
+        from distill.rewards.pretrained.preprocessing import read_preprocessing
         from distill.rewards.pretrained.tokens import PublishedTokens
         from distill.rewards.pretrained.weights import open_pretrained, read_pretrained
 
         clip = read_pretrained(CLIPModel, self.path, "clipscore.path")
         tokenizer = open_pretrained(AutoTokenizer, self.path, "clipscore.path")
-        preparation = read_preparation(self.path, "clipscore.path")
-        scale, least = SCALES[self.scale]
-        return (
-            Similarity(self.name, clip, PublishedTokens(tokenizer), preparation, scale, least, self.prefix)
-            .eval()
-            .requires_grad_(False)
-        )
+        preprocessing = read_preprocessing(self.path, "clipscore.path")
+        tokens = PublishedTokens(tokenizer)
+        scale, minimum = SCALES[self.scale]
+        reward = Similarity(self.name, clip, tokens, preprocessing, scale, minimum, self.prefix)
+        return reward.eval().requires_grad_(False)

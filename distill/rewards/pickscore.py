@@ -1,6 +1,7 @@
-"""PickScore v1 (Kirstain et al. 2023): exp(s) cos(image, prompt) under a CLIP ViT-H/14 that learned which of two images people pick.
+"""PickScore v1 (Kirstain et al. 2023): a CLIP ViT-H/14 tuned on people's choices between images.
 
-s is the model's own `logit_scale`, so that scores are about 20 to 23; papers also print a hundredth of it.
+The score is exp(s) cos(image, prompt) with the network's own `logit_scale` s, about 20 to 23; papers also
+print a hundredth of it.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Settings(RewardSettings):
-    """PickScore v1: which image people would pick for a prompt; about 20 to 23."""
+    """PickScore v1: higher for the image that people would pick for a prompt; about 20 to 23."""
 
     name: Literal["pickscore"] = "pickscore"
     path: str = "yuvalkirstain/PickScore_v1"
@@ -23,19 +24,15 @@ class Settings(RewardSettings):
     """Folder of the tokenizer and of the image processor, or its name on the hub."""
 
     def load(self) -> Reward:
-        """Open it, on the CPU. Raises UserError where its files cannot be had or are another network's."""
         from transformers import AutoTokenizer, CLIPModel
 
         from distill.rewards.pretrained.clip import Similarity
-        from distill.rewards.pretrained.preprocessing import read_preparation
+        from distill.rewards.pretrained.preprocessing import read_preprocessing
         from distill.rewards.pretrained.tokens import PublishedTokens
         from distill.rewards.pretrained.weights import open_pretrained, read_pretrained
 
         clip = read_pretrained(CLIPModel, self.path, "pickscore.path")
         tokenizer = open_pretrained(AutoTokenizer, self.processor, "pickscore.processor")
-        preparation = read_preparation(self.processor, "pickscore.processor")
-        return (
-            Similarity(self.name, clip, PublishedTokens(tokenizer), preparation, scale=None)
-            .eval()
-            .requires_grad_(False)
-        )
+        preprocessing = read_preprocessing(self.processor, "pickscore.processor")
+        reward = Similarity(self.name, clip, PublishedTokens(tokenizer), preprocessing, scale=None)
+        return reward.eval().requires_grad_(False)

@@ -1,4 +1,4 @@
-"""Architectures of the student and of the fake score, one file each; the file's name is its name in the config."""
+"""Architectures of student and fake score, one file each; the file's name is its name in the config."""
 
 from __future__ import annotations
 
@@ -11,14 +11,16 @@ if TYPE_CHECKING:
 
 
 class StudentSettings(Settings):
-    """Settings of a student. `build` makes one that has not learnt anything from the student's side yet, entered at one sigma/alpha in each step."""
+    """Settings of a student's network."""
 
     def build(self, teacher: Denoiser, *noise_to_signal: float) -> Generator:
+        """Make the initial student, with one step for each sigma/alpha at which it is entered."""
         raise TypeError(f"{type(self).__name__} is not a student")
 
 
 class FakeNetworkSettings(Settings):
-    """Settings of a fake score's network. `build` makes it for a teacher and a student."""
+    """Settings of a fake score's network."""
 
     def build(self, teacher: Denoiser, generator: Generator) -> Denoiser:
+        """Make the initial fake score of a student."""
         raise TypeError(f"{type(self).__name__} is not a fake score")

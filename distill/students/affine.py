@@ -1,4 +1,4 @@
-"""A student that is Gaussian: the simplest whose divergence to the teacher is known in any dimension."""
+"""An affine map of Gaussian noise: a student whose divergence from the teacher is known exactly."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
 
 class Student(StudentSettings):
-    """mean + L z for each label, from the standard normal; it has no entry noise level."""
+    """An affine map for vectors: mean + L z for each label, with z from the standard normal."""
 
     name: Literal["affine"] = "affine"
 
     def build(self, teacher: Denoiser, *noise_to_signal: float) -> Affine:
-        """The map. Raises UserError where the teacher makes images, or it is to take several steps."""
+        """Make the map. It takes one step and has no entry noise level: the value given is not used."""
         from distill.networks.exact.affine import Affine
 
         if len(noise_to_signal) > 1:

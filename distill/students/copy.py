@@ -1,4 +1,4 @@
-"""The usual student: the teacher itself, evaluated at the entry noise level of each of its steps."""
+"""A trainable copy of the teacher: the usual student, and the usual fake score."""
 
 from __future__ import annotations
 
@@ -8,42 +8,49 @@ from distill.config.errors import UserError
 from distill.students import FakeNetworkSettings, StudentSettings
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from distill.networks.few_step_generator import FewStepGenerator
     from distill.types import Denoiser, Generator
 
 
 class Student(StudentSettings):
-    """A copy of the teacher, all of whose weights learn."""
+    """A copy of the teacher, all of whose weights are trainable."""
 
     name: Literal["copy"] = "copy"
 
     def build(self, teacher: Denoiser, *noise_to_signal: float) -> FewStepGenerator:
-        """The copy. Raises UserError where the teacher has no weights."""
+        """Copy the teacher, and evaluate the copy at these sigma/alpha, one for each step."""
         from distill.networks.few_step_generator import FewStepGenerator
 
-        if not any(True for _ in teacher.parameters()):
+        if not has_parameters(teacher):
             raise UserError(
                 "generator.network: a copy of this teacher has no weights to train; expected mlp or affine"
             )
-        return FewStepGenerator(learning_copy(teacher), *noise_to_signal)
+        return FewStepGenerator(trainable_copy(teacher), *noise_to_signal)
 
 
 class FakeScore(FakeNetworkSettings):
-    """A copy of the teacher, all of whose weights learn."""
+    """A copy of the teacher, all of whose weights are trainable."""
 
     name: Literal["copy"] = "copy"
 
     def build(self, teacher: Denoiser, generator: Generator) -> Denoiser:
-        """The copy. Raises UserError where the teacher has no weights."""
-        if not any(True for _ in teacher.parameters()):
+        """Copy the teacher."""
+        if not has_parameters(teacher):
             raise UserError(
                 "fake.network: a copy of this teacher has no weights to train; expected mlp or exact"
             )
-        return learning_copy(teacher)
+        return trainable_copy(teacher)
 
 
-def learning_copy(teacher: Denoiser) -> Denoiser:
-    """A copy all of whose weights learn, in float32 where the teacher's are held in less."""
+def has_parameters(network: nn.Module) -> bool:
+    """Tell a network with weights from one that is known in closed form."""
+    return len(list(network.parameters())) > 0
+
+
+def trainable_copy(teacher: Denoiser) -> Denoiser:
+    """Copy a network with all weights trainable, in at least float32: a teacher may be loaded in bfloat16."""
     import copy
 
     import torch

@@ -1,4 +1,4 @@
-"""The laboratory's fake score: exact, with nothing to learn."""
+"""An exact fake score without parameters, for experiments with a Gaussian-mixture teacher."""
 
 from __future__ import annotations
 
@@ -15,14 +15,18 @@ if TYPE_CHECKING:
 
 
 class FakeScore(FakeNetworkSettings):
-    """The score of the student's own noised distribution: in closed form for an affine student, else by quadrature in at most 2 dimensions."""
+    """The exact score of the student's noised distribution, which nothing has to learn.
+
+    It is in closed form for an affine student, and by quadrature in at most 2 dimensions for others.
+    """
 
     name: Literal["exact"] = "exact"
     points: int = Field(64, ge=8)
-    """Quadrature nodes in each dimension of the student's noise."""
+    """Quadrature nodes in each dimension of the student's noise. More are more accurate, and slower: the cost
+    grows with points^dimension. Not used for an affine student."""
 
     def build(self, teacher: Denoiser, generator: Generator) -> ExactFakeScore:
-        """The exact score. Raises UserError where the teacher is no gaussian_mixture, or quadrature is out of reach."""
+        """Make the exact score of the student, for a `gaussian_mixture` teacher."""
         from distill.networks.exact.gaussian_mixture import GaussianMixture
         from distill.networks.exact.marginal import ExactFakeScore, marginal
 

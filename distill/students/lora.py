@@ -1,4 +1,4 @@
-"""A student that shares the teacher's weights: only low-rank adapters learn."""
+"""The teacher's frozen weights with trainable low-rank adapters (LoRA, Hu et al. 2021)."""
 
 from __future__ import annotations
 
@@ -17,17 +17,23 @@ if TYPE_CHECKING:
 
 
 class LoRASizes(Settings):
-    """Low-rank adapters of a teacher of diffusers, whose own weights all networks share."""
+    """Sizes of low-rank adapters: a layer W becomes W + (alpha / rank) B A, with only A and B trainable."""
 
     rank: int = Field(64, ge=1)
-    """Rank of the adapters."""
+    """Rank of the adapters. A larger rank can change the network more, and takes proportionally more memory
+    for gradients and optimizer."""
     alpha: float | None = Field(None, gt=0)
-    """Rank times their scale; null takes the rank, a scale of 1."""
+    """Scale of the adapters times their rank; a larger one makes each update of an adapter change the network
+    more. null takes the rank, for a scale of 1."""
     targets: tuple[str, ...] | None = Field(None, min_length=1)
-    """Layers to adapt, by the ends of their names, such as to_q; null takes all linear layers within blocks."""
+    """Layers to adapt, by the ends of their names, such as `to_q`. Fewer layers take less memory. null adapts
+    every linear layer within blocks."""
 
     def adapt(self, teacher: Denoiser, key: str) -> LoRANetwork:
-        """The teacher with adapters that change nothing yet. Raises UserError, naming the key, where it is no network of diffusers."""
+        """Add adapters to a diffusers teacher; before training they change nothing.
+
+        `key` is the setting that messages name.
+        """
         from distill.networks.diffusers.denoiser import DiffusersNetwork
         from distill.networks.diffusers.lora import LoRANetwork
 
@@ -37,22 +43,22 @@ class LoRASizes(Settings):
 
 
 class Student(LoRASizes, StudentSettings):
-    """The teacher with low-rank adapters, which alone learn."""
+    """The frozen diffusers teacher with trainable low-rank adapters."""
 
     name: Literal["lora"] = "lora"
 
     def build(self, teacher: Denoiser, *noise_to_signal: float) -> FewStepGenerator:
-        """The network, entered at these noise levels. Raises UserError where the teacher is no network of diffusers."""
+        """Adapt the teacher, and evaluate it at these sigma/alpha, one for each step."""
         from distill.networks.few_step_generator import FewStepGenerator
 
         return FewStepGenerator(self.adapt(teacher, "generator.network"), *noise_to_signal)
 
 
 class FakeScore(LoRASizes, FakeNetworkSettings):
-    """The teacher with low-rank adapters, which alone learn."""
+    """The frozen diffusers teacher with trainable low-rank adapters."""
 
     name: Literal["lora"] = "lora"
 
     def build(self, teacher: Denoiser, generator: Generator) -> LoRANetwork:
-        """The network. Raises UserError where the teacher is no network of diffusers."""
+        """Adapt the teacher."""
         return self.adapt(teacher, "fake.network")

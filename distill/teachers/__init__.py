@@ -1,4 +1,4 @@
-"""Backends that open a pretrained teacher, one file each; the file's name is its name in the config."""
+"""Teachers: one file for each way to open a pretrained network; the file's name is its name in the config."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ if TYPE_CHECKING:
 
 
 class TeacherSettings(Settings):
-    """Settings of a teacher backend. `load` opens it; `meta` builds it on the meta device, without its weights."""
+    """Settings of a teacher."""
 
     def load(self) -> Denoiser:
+        """Open the teacher in evaluation mode, on the CPU."""
         raise TypeError(f"{type(self).__name__} is not a teacher")
 
     def meta(self) -> Denoiser:
+        """Build the teacher on the meta device, for a dry run: its shapes without its weights."""
         return self.load().to("meta")

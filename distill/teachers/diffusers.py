@@ -1,4 +1,4 @@
-"""Teachers of the diffusers library: pipelines around the networks of `distill.networks.diffusers.families`, from DDPM to FLUX."""
+"""Pipelines of the diffusers library, around a network listed in `distill.networks.diffusers.families`."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ if TYPE_CHECKING:
 
 
 class Settings(PipelineSource, TeacherSettings):
-    """A diffusers pipeline; its scheduler's configuration says schedule and prediction type."""
+    """A diffusers pipeline; its scheduler's configuration gives noise schedule and prediction type."""
 
     name: Literal["diffusers"] = "diffusers"
     attention: Literal["sdpa", "xformers", "flash"] = "sdpa"
-    """What computes its attention, its student's and the fake score's: PyTorch's choice of kernels (sdpa), xformers, or FlashAttention alone."""
+    """Attention kernels of teacher, student and fake score. `sdpa` lets PyTorch choose a kernel for each
+    call, `xformers` uses xformers' memory-efficient attention, and `flash` uses only PyTorch's FlashAttention
+    for calls in half precision without a mask. They differ in speed and memory, and in results only by
+    rounding."""
 
     def load(self) -> DiffusersNetwork:
-        """Open the pipeline, in evaluation mode, on the CPU.
-
-        Raises UserError where there is none, it is of an unknown kind, or its attention is not to be had here.
-        """
+        """Open the pipeline in evaluation mode, on the CPU."""
         from distill.networks.diffusers.attention import open_backend, route_attention
         from distill.networks.diffusers.denoiser import DiffusersNetwork
 
@@ -32,7 +32,7 @@ class Settings(PipelineSource, TeacherSettings):
         return network
 
     def meta(self) -> DiffusersNetwork:
-        """The network on the meta device. Raises UserError where the pipeline's configurations cannot be had."""
+        """Build the network on the meta device from the pipeline's configuration files."""
         from distill.networks.diffusers.denoiser import DiffusersNetwork
         from distill.networks.diffusers.meta import meta_pipeline
 

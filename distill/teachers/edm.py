@@ -1,4 +1,8 @@
-"""NVIDIA's EDM networks: DDPM++, NCSN++ and ADM with the preconditionings EDM, VP, VE and iDDPM; SiD's, SiDA's and Uni-Instruct's are the same."""
+"""NVIDIA's EDM networks (Karras et al. 2022).
+
+They are DDPM++, NCSN++ and ADM with EDM, VP, VE or iDDPM preconditioning. SiD, SiDA and Uni-Instruct publish
+networks of the same classes.
+"""
 
 from __future__ import annotations
 
@@ -12,20 +16,20 @@ if TYPE_CHECKING:
 
 
 class Settings(TeacherSettings):
-    """A published EDM network. Its pickle is read as data; nothing in it is executed."""
+    """A published EDM network. Its pickle is read as data, and no code in it is executed."""
 
     name: Literal["edm"] = "edm"
     path: Path
-    """The pickle, a file of `torch.save`, or the folder that `python -m distill convert` made of it."""
+    """The published pickle, a file of `torch.save`, or a folder that `python -m distill convert` wrote."""
 
     def load(self) -> Denoiser:
-        """Open the network, in evaluation mode, on the CPU."""
+        """Open the network in evaluation mode, on the CPU."""
         from distill.networks.edm.published import open_network
 
         return open_network(self.path, "EDMNetwork")
 
     def meta(self) -> Denoiser:
-        """The network on the meta device; of a file that NVIDIA published for EDM, the file itself may be absent."""
+        """Build the network on the meta device; a file that NVIDIA published may be absent."""
         from distill.networks.edm.published import meta_network
 
         return meta_network(self.path, "EDMNetwork")

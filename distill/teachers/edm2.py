@@ -1,4 +1,4 @@
-"""NVIDIA's EDM2 networks, of pixels and of latents."""
+"""NVIDIA's EDM2 networks (Karras et al. 2024), of pixels or of latents."""
 
 from __future__ import annotations
 
@@ -13,22 +13,23 @@ if TYPE_CHECKING:
 
 
 class Settings(TeacherSettings):
-    """A published EDM2 network. Its pickle is read as data; nothing in it is executed."""
+    """A published EDM2 network. Its pickle is read as data, and no code in it is executed."""
 
     name: Literal["edm2"] = "edm2"
     path: Path
-    """The pickle, a file of `torch.save`, or the folder that `python -m distill convert` made of it."""
+    """The published pickle, a file of `torch.save`, or a folder that `python -m distill convert` wrote."""
     autoencoder: str | None = None
-    """Folder or hub name of the autoencoder of a network of latents; null takes Stability's, stabilityai/sd-vae-ft-mse."""
+    """Folder of the autoencoder of a latent network, or its name on the Hugging Face hub. null takes the one
+    that EDM2's networks were trained with, stabilityai/sd-vae-ft-mse."""
 
     def load(self) -> Denoiser:
-        """Open the network, in evaluation mode, on the CPU; its autoencoder is opened when it is first needed."""
+        """Open the network in evaluation mode, on the CPU; its autoencoder is opened when first used."""
         from distill.networks.edm.published import open_network
 
         return self._with_autoencoder(open_network(self.path, "EDM2Network"))
 
     def meta(self) -> Denoiser:
-        """The network on the meta device."""
+        """Build the network on the meta device."""
         from distill.networks.edm.published import meta_network
 
         return self._with_autoencoder(meta_network(self.path, "EDM2Network"))

@@ -1,4 +1,4 @@
-"""Teachers trained with this project: a folder of `config.json` and `model.safetensors`."""
+"""Networks trained with this project: a folder with `config.json` and `model.safetensors`."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ if TYPE_CHECKING:
 
 
 class Settings(TeacherSettings):
-    """A network of our own, such as a teacher run of `train.py` leaves in its `export` folder."""
+    """A network trained with this project, such as the `export` folder of a `train_teacher` run."""
 
     name: Literal["native"] = "native"
     path: Path
     """Folder that holds `config.json` and `model.safetensors`."""
 
     def load(self) -> Denoiser:
-        """Open the network, in evaluation mode, on the CPU."""
+        """Open the network in evaluation mode, on the CPU."""
         from distill.networks.folder import load_denoiser
 
         return load_denoiser(self.path).eval()
 
     def meta(self) -> Denoiser:
-        """The network that `config.json` describes."""
+        """Build the network that `config.json` describes, on the meta device."""
         from distill.networks.folder import meta_denoiser
 
         return meta_denoiser(self.path).eval()

@@ -7,7 +7,8 @@ from collections import Counter, defaultdict, deque
 from pathlib import Path
 
 from distill.config.errors import UserError
-from distill.data.image_files import INDEX, ImageFiles
+from distill.data.image_files import ImageFiles
+from distill.data.image_labels import INDEX
 from distill.data.natural_order import natural_key, parts_of
 from eval.preference.images import PromptedImages, folder_of
 from eval.preference.subject_spec import SubjectSpec

@@ -1,20 +1,59 @@
-"""Noise and conditions for the networks of diffusers."""
+"""Tiny teachers of diffusers, and noise and conditions for them."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from distill.networks.diffusers.denoiser import DiffusersNetwork
+from distill.teachers.diffusers import Settings
 from distill.types import Condition, Denoiser
+from tests.helpers import tiny_pipelines
 
 PROMPTS = ["a cat", "xyz"]
+UNETS: dict[str, Callable[[Path], Path]] = {
+    "ddpm": tiny_pipelines.ddpm,
+    "labels": lambda folder: tiny_pipelines.ddpm(folder, classes=5, prediction_type="sample"),
+    "sd15": tiny_pipelines.stable_diffusion,
+    "sd21": lambda folder: tiny_pipelines.stable_diffusion(folder, prediction_type="v_prediction"),
+    "sdxl": tiny_pipelines.stable_diffusion_xl,
+}
+TRANSFORMERS: dict[str, Callable[[Path], Path]] = {
+    "dit": tiny_pipelines.dit,
+    "pixart-alpha": tiny_pipelines.pixart_alpha,
+    "pixart-sigma": tiny_pipelines.pixart_sigma,
+    "sd3": tiny_pipelines.stable_diffusion_3,
+    "flux": tiny_pipelines.flux,
+    "sana": tiny_pipelines.sana,
+}
+
+
+class PipelineFolders:
+    """Folders of tiny pipelines by family, each made when it is asked for first."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def __getitem__(self, family: str) -> Path:
+        folder = self.root / family
+        return folder if folder.is_dir() else {**UNETS, **TRANSFORMERS}[family](folder)
+
+
+def transformer(folders: PipelineFolders, family: str) -> DiffusersNetwork:
+    """Open a teacher of 16x16 images, if its pipeline has a choice."""
+    return Settings(path=str(folders[family]), resolution=16 if family == "flux" else None).load()
 
 
 def noise(teacher: Denoiser, count: int = 2, seed: int = 0) -> Tensor:
+    """Draw unit noise, (count, *teacher.image_shape)."""
     return torch.randn(count, *teacher.image_shape, generator=torch.Generator().manual_seed(seed))
 
 
 def condition(teacher: Denoiser) -> Condition:
+    """Make a condition for two images, as the teacher takes it."""
     if teacher.takes_text:
         return teacher.encode_prompts(PROMPTS)
     return Condition(torch.tensor([3, 1])) if teacher.label_count else Condition()

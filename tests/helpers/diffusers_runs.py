@@ -10,6 +10,7 @@ from typing import Any
 import torch
 import yaml
 from accelerate.state import AcceleratorState
+from PIL import Image
 from torch import Tensor
 
 from distill.training.config import read_config
@@ -18,11 +19,7 @@ from distill.types import Condition, Generator
 from tests.helpers import tiny_pipelines
 
 PROMPTS, LABELS = ["a cat", "two dogs", "xyz"], [3, 1, 4]
-
-
 ZERO_SNR = {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True, "clip_sample": False}
-
-
 FAMILIES: dict[str, Callable[[Path], Path]] = {
     "ddpm": tiny_pipelines.ddpm,
     "sd15": tiny_pipelines.stable_diffusion,
@@ -37,26 +34,30 @@ FAMILIES: dict[str, Callable[[Path], Path]] = {
     "flux-schnell": lambda folder: tiny_pipelines.flux(folder, guidance=False),
     "sana": tiny_pipelines.sana,
 }
-
-
 FLOW = ("sd3", "flux", "flux-schnell", "sana")
-
-
 SMALL_FLUX = {"resolution": 16}
-
-
 OBJECTIVES = {
     "distribution_matching": {"divergence": "jensen_shannon"},
     "score_matching": {"alpha": 1.2},
     "expanded_divergence": {"divergence": "forward_kl"},
 }
-
-
 SMALL = {"steps": 3, "batch_size": 2, "log_every": 1, "checkpoint_every": 3, "device": "cpu"}
 
 
+def make_inputs(root: Path) -> Path:
+    """Make tiny pipelines, prompts, and a folder of captioned images; return `root`."""
+    for name in ("ddpm", "sd15", "sdxl"):
+        FAMILIES[name](root / name)
+    (root / "prompts.txt").write_text("\n".join(PROMPTS))
+    (root / "images").mkdir()
+    for row, prompt in enumerate(PROMPTS):
+        Image.new("RGB", (20 + row, 24), (80 * row, 128, 0)).save(root / "images" / f"{row}.png")
+        (root / "images" / f"{row}.txt").write_text(prompt)
+    return root
+
+
 def run(root: Path, name: str, config: dict[str, Any]) -> Path:
-    """Run a configuration to its end."""
+    """Run a configuration to its end, and return the run's folder."""
     file = root / f"{name}.yaml"
     file.write_text(
         yaml.safe_dump({"task": "distill", **SMALL, "run_dir": str(root / "runs" / name), **config})
@@ -68,12 +69,12 @@ def run(root: Path, name: str, config: dict[str, Any]) -> Path:
 
 
 def folder_of(root: Path, family: str) -> Path:
-    """The tiny pipeline of a family, which is built when it is asked for first."""
+    """Return the tiny pipeline of a family, which is made when it is asked for first."""
     return root / family if (root / family).is_dir() else FAMILIES[family](root / family)
 
 
 def image_of_diffusers(folder: Path, z: Tensor, steps: int = 1) -> Tensor:
-    """The exported pipeline called as users call it, but for the noise."""
+    """Call an exported pipeline as users call it, but with given noise."""
     from diffusers import DiffusionPipeline
 
     pipe = DiffusionPipeline.from_pretrained(folder)

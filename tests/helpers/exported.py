@@ -1,4 +1,4 @@
-"""Students of our own networks and their exports, for the tests of exports, of cards and of uploads."""
+"""Students of this project's networks and their exports, for tests of exports, model cards and uploads."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ OBJECTIVE = {"name": "distribution_matching", "divergence": "jensen_shannon"}
 
 
 def own_student(kind: str, folder: Path) -> FewStepGenerator:
-    """Of our own U-Net (`unet`), of EDM's network (`edm`), or of EDM2's network of latents (`edm2`), whose autoencoder lies in `folder`."""
+    """Make a student of our U-Net (`unet`), of EDM's network (`edm`) or of EDM2's latent network (`edm2`).
+
+    The last one's autoencoder lies in `folder`.
+    """
     folder.mkdir(exist_ok=True)
     if kind == "unet":
         denoiser: Any = save_random_teacher(folder / "teacher", multipliers=(1,))
@@ -35,7 +38,7 @@ def own_student(kind: str, folder: Path) -> FewStepGenerator:
 
 
 def save_autoencoder(folder: Path) -> Path:
-    """A small one of the published one's class and latents."""
+    """Save a small autoencoder with the published one's class and latents."""
     from diffusers import AutoencoderKL
 
     torch.manual_seed(0)
@@ -45,14 +48,14 @@ def save_autoencoder(folder: Path) -> Path:
 
 
 def exported(generator: Generator, folder: Path) -> Path:
-    """Export into a new folder; returns it."""
+    """Export into a new folder, and return it."""
     folder.mkdir(parents=True)
     export_generator(generator, folder)
     return folder
 
 
 def run_of(generator: Generator, folder: Path, teacher: dict[str, Any], **settings: Any) -> Path:
-    """The folder of a finished run with its export, though without a card; returns it."""
+    """Write the folder of a finished run, with its export but without a model card, and return it."""
     exported(generator, folder / "export")
     config = {
         "task": "distill",
@@ -68,12 +71,12 @@ def run_of(generator: Generator, folder: Path, teacher: dict[str, Any], **settin
 
 @torch.no_grad()
 def images(generator: Generator, z: Tensor, cond: Condition) -> Tensor:
-    """Its images, (b, c, h, w) in [0, 1]."""
+    """Make images, (b, c, h, w) in [0, 1]."""
     return (generator.decode(generator(z, cond)) / 2 + 0.5).clamp(0, 1)
 
 
 def opened(source: Path | str) -> Any:
-    """The pipeline of a network of ours, by diffusers' own loader."""
+    """Open the pipeline of a network of this project by diffusers' own loader."""
     from diffusers import DiffusionPipeline
 
     pipe = DiffusionPipeline.from_pretrained(str(source), trust_remote_code=True)

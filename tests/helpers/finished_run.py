@@ -1,4 +1,4 @@
-"""A run folder as it is after training and evaluation."""
+"""The folder of a run after training and evaluation."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def write_png(path: Path, size: int = 40) -> None:
 
 
 def finished_run(folder: Path) -> Path:
-    """A run as it is after training and evaluation."""
+    """Write the folder of a run after training and evaluation, and return it."""
     run = folder / "some-run"
     run.mkdir()
     (run / "config.yaml").write_text(CONFIG)

@@ -1,6 +1,7 @@
-"""The networks of published rewards as their authors wrote them, in plain torch and with the published names of weights, at any size.
+"""The networks of published rewards as their authors wrote them, in plain torch, at any size.
 
-What a reward of ours gives is compared with what these give, and their state dicts stand for the published files.
+Weights have their published names. Our rewards are compared with these networks, whose state dicts stand for
+the published files.
 """
 
 from __future__ import annotations
@@ -20,17 +21,17 @@ MEAN, DEVIATION = (
 
 
 def to_image(pixels: Tensor) -> Image.Image:
-    """Bytes (3, h, w) as a Pillow image."""
+    """Turn bytes (3, h, w) into a Pillow image."""
     return Image.fromarray(pixels.permute(1, 2, 0).numpy())
 
 
 def normalised(image: Image.Image) -> Tensor:
-    """`ToTensor` and `Normalize` of torchvision, with CLIP's numbers."""
+    """Apply torchvision's `ToTensor` and `Normalize` with CLIP's numbers."""
     return ((torch.from_numpy(np.array(image)).float() / 255 - MEAN) / DEVIATION).permute(2, 0, 1)
 
 
 def crop(image: Image.Image, size: int) -> Tensor:
-    """OpenAI's preparation by torchvision: the shorter edge to `size`, the middle, normalised."""
+    """Apply OpenAI's preprocessing: resize the shorter edge to `size`, crop the middle, normalise."""
     width, height = image.size
     long = int(size * max(width, height) / min(width, height))
     image = image.resize((size, long) if width <= height else (long, size), Image.Resampling.BICUBIC)
@@ -39,9 +40,10 @@ def crop(image: Image.Image, size: int) -> Tensor:
 
 
 def letterboxed(image: Image.Image, size: int, antialias: bool) -> Tensor:
-    """hpsv2's preparation, which resizes a tensor: the longer edge to `size`, black around it, normalised.
+    """Apply hpsv2's preprocessing: resize a tensor's longer edge to `size`, add black, normalise.
 
-    What torchvision's `resize` does to a float tensor is torch's `interpolate`, with `antialias` since torchvision 0.17, and without before.
+    torchvision's `resize` of a float tensor is torch's `interpolate`, with `antialias` since torchvision 0.17
+    and without before.
     """
     pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 255
     scale = size / float(max(image.size))
@@ -54,7 +56,7 @@ def letterboxed(image: Image.Image, size: int, antialias: bool) -> Tensor:
 
 
 class Block(nn.Module):
-    """A residual attention block of open_clip's."""
+    """The residual attention block of open_clip."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -101,7 +103,10 @@ class Visual(nn.Module):
 
 
 class OpenCLIP(nn.Module):
-    """open_clip's CLIP: (depth, width, heads) of vision and text. Tokens are padded with 0, and the end token is the largest."""
+    """open_clip's CLIP, with (depth, width, heads) of vision and text.
+
+    Tokens are padded with 0, and the end token is the largest.
+    """
 
     def __init__(
         self,
@@ -130,7 +135,7 @@ class OpenCLIP(nn.Module):
 
 
 class Attention(nn.Module):
-    """timm's attention."""
+    """The attention of timm."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -160,7 +165,7 @@ class VisionBlock(nn.Module):
 
 
 class VisionTransformer(nn.Module):
-    """BLIP's vision transformer, which is timm's."""
+    """The vision transformer of BLIP, which is timm's."""
 
     def __init__(self, depth: int, width: int, heads: int, size: int, patch: int) -> None:
         super().__init__()
@@ -180,7 +185,7 @@ class VisionTransformer(nn.Module):
 
 
 class Output(nn.Module):
-    """BERT's end of a sub-layer: linear, residual, then the norm."""
+    """The end of a sub-layer of BERT: linear, residual, then the norm."""
 
     def __init__(self, inputs: int, width: int) -> None:
         super().__init__()
@@ -191,7 +196,7 @@ class Output(nn.Module):
 
 
 class BertAttention(nn.Module):
-    """BERT's attention, to itself or to `source` of another width."""
+    """The attention of BERT, to itself or to `source` of another width."""
 
     def __init__(self, width: int, heads: int, source: int) -> None:
         super().__init__()
@@ -231,7 +236,7 @@ class BertLayer(nn.Module):
 
 
 class Bert(nn.Module):
-    """BLIP's text encoder, in which every layer looks at the image."""
+    """The text encoder of BLIP, in which every layer has cross-attention to the image."""
 
     def __init__(self, depth: int, width: int, heads: int, seen: int, words: int, length: int) -> None:
         super().__init__()
@@ -257,7 +262,10 @@ class Bert(nn.Module):
 
 
 class ImageReward(nn.Module):
-    """The authors' network: (depth, width, heads) of vision and text; the projections are those of BLIP's other losses."""
+    """The authors' network, with (depth, width, heads) of vision and text.
+
+    The projections are those of BLIP's other losses.
+    """
 
     def __init__(
         self,
@@ -281,7 +289,7 @@ class ImageReward(nn.Module):
 
 
 def head(features: int) -> nn.Module:
-    """The head of ImageReward and of LAION's aesthetic predictor, dropouts and all."""
+    """The head of ImageReward and of LAION's aesthetic predictor, with its dropouts."""
     module = nn.Module()
     sizes = [(features, 1024), 0.2, (1024, 128), 0.2, (128, 64), 0.1, (64, 16), (16, 1)]
     module.layers = nn.Sequential(

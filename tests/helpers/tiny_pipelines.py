@@ -1,9 +1,8 @@
-"""Pipelines of random weights, of the very classes that the real ones have, saved as real pipeline folders: nothing is downloaded."""
+"""Pipelines of the real classes with random weights, saved as folders; nothing is downloaded."""
 
 from __future__ import annotations
 
 import inspect
-import string
 import sys
 import unittest.mock
 from collections.abc import Sequence
@@ -13,14 +12,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tests.helpers.tiny_components import (
+    autoencoder,
+    gemma,
+    gemma_tokenizer,
+    t5,
+    t5_tokenizer,
+    text_encoder,
+    tokenizer,
+    unet,
+)
+
 BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
-"""Stable Diffusion's."""
+"""The noise schedule of Stable Diffusion."""
 HEADS = {"num_attention_heads": 2, "attention_head_dim": 8, "num_layers": 2}
-"""Of the transformers."""
+"""Sizes of the transformers."""
 
 
 def ddpm(folder: Path, classes: int | None = None, **scheduler: Any) -> Path:
-    """An unconditional or class-conditional `DDPMPipeline` of 8x8 grey images."""
+    """Save an unconditional or class-conditional `DDPMPipeline` of 8x8 grey images."""
     from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
 
     torch.manual_seed(0)
@@ -40,7 +50,10 @@ def ddpm(folder: Path, classes: int | None = None, **scheduler: Any) -> Path:
 
 
 def stable_diffusion(folder: Path, kind: str = "PNDMScheduler", **scheduler: Any) -> Path:
-    """A `StableDiffusionPipeline` of 16x16 images in 8x8 latents; `kind` and `scheduler` change the scheduler of SD 1.5."""
+    """Save a `StableDiffusionPipeline` of 16x16 images in 8x8 latents.
+
+    `kind` and `scheduler` change the scheduler of SD 1.5.
+    """
     import diffusers
     from diffusers import StableDiffusionPipeline
 
@@ -60,7 +73,10 @@ def stable_diffusion(folder: Path, kind: str = "PNDMScheduler", **scheduler: Any
 
 
 def stable_diffusion_xl(folder: Path) -> Path:
-    """A `StableDiffusionXLPipeline` of 16x16 images: two text encoders, a pooled embedding, micro-conditioning."""
+    """Save a `StableDiffusionXLPipeline` of 16x16 images.
+
+    It has two text encoders, a pooled embedding and micro-conditioning.
+    """
     from diffusers import EulerDiscreteScheduler, StableDiffusionXLPipeline
 
     torch.manual_seed(0)
@@ -84,7 +100,10 @@ def stable_diffusion_xl(folder: Path) -> Path:
 
 
 def dit(folder: Path) -> Path:
-    """A `DiTPipeline` of 16x16 images in 8x8 latents: 1000 classes, which is how many its pipeline takes there to be, and a learned variance."""
+    """Save a `DiTPipeline` of 16x16 images in 8x8 latents.
+
+    Its network has 1000 classes, the number that its pipeline assumes, and a learned variance.
+    """
     from diffusers import DDIMScheduler, DiTPipeline, DiTTransformer2DModel
 
     torch.manual_seed(0)
@@ -100,7 +119,10 @@ def dit(folder: Path) -> Path:
 
 
 def pixart_alpha(folder: Path) -> Path:
-    """A `PixArtAlphaPipeline` of 256x256 images in 128x128 latents, the size from which on it has micro-conditioning."""
+    """Save a `PixArtAlphaPipeline` of 256x256 images in 128x128 latents.
+
+    From this size on it has micro-conditioning.
+    """
     from diffusers import DPMSolverMultistepScheduler, PixArtAlphaPipeline
 
     torch.manual_seed(0)
@@ -116,7 +138,7 @@ def pixart_alpha(folder: Path) -> Path:
 
 
 def pixart_sigma(folder: Path) -> Path:
-    """A `PixArtSigmaPipeline` of 16x16 images."""
+    """Save a `PixArtSigmaPipeline` of 16x16 images."""
     from diffusers import EulerDiscreteScheduler, PixArtSigmaPipeline
 
     torch.manual_seed(0)
@@ -139,7 +161,10 @@ def pixart(size: int, patch: int) -> torch.nn.Module:
 
 
 def stable_diffusion_3(folder: Path) -> Path:
-    """A `StableDiffusion3Pipeline` of 16x16 images, with a layer of dual attention as in SD 3.5: three text encoders, flow matching."""
+    """Save a `StableDiffusion3Pipeline` of 16x16 images: three text encoders, flow matching.
+
+    One layer has dual attention as in SD 3.5.
+    """
     from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel, StableDiffusion3Pipeline
 
     torch.manual_seed(0)
@@ -170,7 +195,10 @@ def stable_diffusion_3(folder: Path) -> Path:
 
 
 def flux(folder: Path, guidance: bool = True) -> Path:
-    """A `FluxPipeline` of 256x256 images in 128x128 latents, which is the only size that it knows: packed latents, distilled guidance."""
+    """Save a `FluxPipeline` of 256x256 images in 128x128 latents, the only size that it knows.
+
+    Its latents are packed and its guidance is distilled.
+    """
     from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
 
     torch.manual_seed(0)
@@ -193,7 +221,10 @@ def flux(folder: Path, guidance: bool = True) -> Path:
 
 
 def sana(folder: Path) -> Path:
-    """A `SanaPipeline` of 32x32 images: linear attention, a deep autoencoder, prompts with an instruction before them."""
+    """Save a `SanaPipeline` of 32x32 images.
+
+    It has linear attention, a deep autoencoder, and prompts with an instruction before them.
+    """
     from diffusers import AutoencoderDC, DPMSolverMultistepScheduler, SanaPipeline, SanaTransformer2DModel
 
     torch.manual_seed(0)
@@ -228,113 +259,18 @@ def sana(folder: Path) -> Path:
     return saved(SanaPipeline(gemma_tokenizer(), gemma(), vae, transformer, scheduler), folder)
 
 
-def unet(**changes: Any) -> torch.nn.Module:
-    from diffusers import UNet2DConditionModel
-
-    return UNet2DConditionModel(
-        **{
-            "sample_size": 8,
-            "in_channels": 4,
-            "out_channels": 4,
-            "layers_per_block": 1,
-            "block_out_channels": (8, 16),
-            "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
-            "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
-            "cross_attention_dim": 16,
-            "attention_head_dim": 4,
-            "norm_num_groups": 4,
-            **changes,
-        }
-    )
-
-
-def autoencoder(**changes: Any) -> torch.nn.Module:
-    from diffusers import AutoencoderKL
-
-    blocks = {"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2}
-    return AutoencoderKL(
-        **blocks, block_out_channels=(4, 8), latent_channels=4, norm_num_groups=4, sample_size=16, **changes
-    )
-
-
-def text_encoder(width: int = 16, pooled: bool = False) -> torch.nn.Module:
-    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
-
-    sizes = {
-        "hidden_size": width,
-        "intermediate_size": 16,
-        "num_attention_heads": 2,
-        "num_hidden_layers": 2,
-        "projection_dim": width,
-    }
-    kind = CLIPTextModelWithProjection if pooled else CLIPTextModel
-    return kind(
-        CLIPTextConfig(
-            **sizes,
-            vocab_size=60,
-            max_position_embeddings=16,
-            bos_token_id=58,
-            eos_token_id=59,
-            pad_token_id=59,
-        )
-    )
-
-
-def tokenizer() -> Any:
-    """Letters are its words."""
-    from transformers import CLIPTokenizer
-
-    letters = [letter + end for end in ("", "</w>") for letter in string.ascii_lowercase]
-    words = [*letters, *(f"<unused{i}>" for i in range(6)), "<|startoftext|>", "<|endoftext|>"]
-    return CLIPTokenizer(vocab={word: row for row, word in enumerate(words)}, merges=[], model_max_length=16)
-
-
-def t5() -> torch.nn.Module:
-    from transformers import T5Config, T5EncoderModel
-
-    return T5EncoderModel(T5Config(vocab_size=32, d_model=32, d_kv=8, d_ff=16, num_layers=1, num_heads=2))
-
-
-def t5_tokenizer() -> Any:
-    """Letters are its words."""
-    from transformers import T5Tokenizer
-
-    special = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("\u2581", -2.0)]
-    return T5Tokenizer(vocab=[*special, *((letter, -3.0) for letter in string.ascii_lowercase)], extra_ids=0)
-
-
-def gemma() -> torch.nn.Module:
-    from transformers import Gemma2Config, Gemma2Model
-
-    sizes = {
-        "hidden_size": 8,
-        "intermediate_size": 8,
-        "head_dim": 4,
-        "num_attention_heads": 2,
-        "num_key_value_heads": 2,
-        "num_hidden_layers": 1,
-    }
-    return Gemma2Model(Gemma2Config(**sizes, vocab_size=32))
-
-
-def gemma_tokenizer() -> Any:
-    """Letters are its words."""
-    from transformers import GemmaTokenizer
-
-    words = ["<pad>", "<eos>", "<bos>", "<unk>", "\u2581", *string.ascii_lowercase]
-    return GemmaTokenizer(vocab={word: row for row, word in enumerate(words)}, merges=[])
-
-
 def renoised(pipe: Any, z: Tensor, condition: Sequence[Any], steps: int, **settings: Any) -> Tensor:
-    """As `call`, in several steps; z holds as many noises, (b, steps * channels, h, w), of which the scheduler draws all but the first."""
+    """Call a pipeline as `call` does, in several steps.
+
+    z holds the noises of all steps, (b, steps * channels, h, w); the scheduler draws all but the first.
+    """
     first, *further = z.chunk(steps, 1)
     drawn = [
         pipe._pack_latents(noise, *noise.shape) if hasattr(pipe, "_pack_latents") else noise
         for noise in further
     ]
-    drawn += (
-        [torch.zeros(())] if "FlowMatch" in type(pipe.scheduler).__name__ else []
-    )  # drawn at the end too, of which nothing is left
+    if "FlowMatch" in type(pipe.scheduler).__name__:
+        drawn.append(torch.zeros(()))  # it draws after the last step too, and multiplies by 0
     with unittest.mock.patch.object(
         sys.modules[type(pipe.scheduler).__module__], "randn_tensor", side_effect=drawn
     ):
@@ -342,7 +278,10 @@ def renoised(pipe: Any, z: Tensor, condition: Sequence[Any], steps: int, **setti
 
 
 def call(pipe: Any, z: Tensor, condition: Sequence[Any], **settings: Any) -> Tensor:
-    """Images in [0, 1] of a pipeline called as users call it, with prompts or labels, but for the noise, which is given as our networks have it."""
+    """Call a pipeline with prompts or labels as users call it, and return images in [0, 1].
+
+    Only the noise is given, in the layout of our networks.
+    """
     size = {"height": z.shape[2] * 2, "width": z.shape[3] * 2, "use_resolution_binning": False}
     known = inspect.signature(type(pipe).__call__).parameters
     settings |= {name: value for name, value in size.items() if name in known}

@@ -1,4 +1,4 @@
-"""Folders of tiny random networks of transformers, as rewards open them, and what the tests of rewards share."""
+"""Folders of tiny random networks of transformers, as rewards open them, with images and prompts for them."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from distill.types import Condition, Reward, Text
 from tests.helpers import tiny_pipelines
 
 SIZE, LENGTH, WORDS = 24, 16, 60
-"""Pixels that the networks see, most tokens of a prompt and number of words of CLIP's."""
+"""Pixels that the networks see, maximum number of tokens of a prompt, and number of CLIP's words."""
 PROMPTS = ("a cat", "two dogs on a sofa")
 LONG = "abcdefghij abcdefghij"
-"""More letters, which are its tokens, than CLIP takes here."""
+"""A prompt of more letters, each a token, than CLIP takes here."""
 
 
 def disturbed(network: Any) -> Any:
-    """Its weights moved, also where an untrained network has zeros or ones, so that every one of them matters."""
+    """Change all weights of a network, also those that begin as 0 or 1, so that each one matters."""
     for parameter in network.parameters():
         parameter.data.add_(0.1 * torch.randn_like(parameter))
     return network.eval()
 
 
 def clip(folder: Path, **processor: Any) -> Path:
-    """A `CLIPModel` with its tokenizer and its image processor."""
+    """Write a `CLIPModel` with its tokenizer and its image processor."""
     from transformers import CLIPConfig, CLIPModel
 
     torch.manual_seed(0)
@@ -42,7 +42,7 @@ def clip(folder: Path, **processor: Any) -> Path:
 
 
 def clip_processor(folder: Path, **changes: Any) -> Path:
-    """CLIP's tokenizer and image processor alone."""
+    """Write CLIP's tokenizer and image processor alone."""
     from transformers import CLIPImageProcessorPil
 
     tiny_pipelines.tokenizer().save_pretrained(folder)
@@ -53,7 +53,7 @@ def clip_processor(folder: Path, **changes: Any) -> Path:
 
 
 def bert_tokenizer(folder: Path) -> Path:
-    """Letters are its words, and their continuations."""
+    """Make a tokenizer whose words are letters and their continuations."""
     from transformers import BertTokenizer
 
     words = [
@@ -70,7 +70,7 @@ def bert_tokenizer(folder: Path) -> Path:
 
 
 def pixels(count: int = 2, height: int = 40, width: int = 31) -> Tensor:
-    """Bytes (count, 3, height, width), of which some are black or white."""
+    """Make bytes (count, 3, height, width), some of them black or white."""
     random = torch.Generator().manual_seed(0)
     coarse = torch.randn(count, 3, 8, 8, generator=random)
     smooth = torch.nn.functional.interpolate(coarse, (height, width), mode="bilinear")
@@ -78,21 +78,22 @@ def pixels(count: int = 2, height: int = 40, width: int = 31) -> Tensor:
 
 
 def floats(height: int = 40, width: int = 31) -> Tensor:
-    """Images within [-1, 1] in float64 that want a gradient."""
+    """Make images within [-1, 1] in float64 that require a gradient."""
     return (pixels(height=height, width=width).double() / 127.5 - 1).mul(0.9).requires_grad_()
 
 
 def prompted(*prompts: str) -> Condition:
-    """Prompts as a condition; what a student would make of them does not matter here."""
+    """Make a condition of prompts that are not encoded: no student reads them here."""
     return Condition(text=Text({"tokens": torch.zeros(len(prompts), 1)}, {}, prompts))
 
 
 def gradient_errors(
     reward: Reward, images: Tensor, cond: Condition, step: float = 1e-6
 ) -> tuple[float, float]:
-    """How far the gradient along a random direction is from central differences, relative to them, and how large those are.
+    """Compare a gradient with central differences along a random direction.
 
-    `images` are float64; the reward becomes so too.
+    Returns their relative difference and the size of the central difference. `images` are float64, and the
+    reward is converted to it.
     """
     reward.double()
     direction = torch.randn(images.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))

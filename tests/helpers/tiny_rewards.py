@@ -1,4 +1,4 @@
-"""A reward of one's own, small enough for tests, and how a configuration gets to choose it: `{name: tiny}`."""
+"""A reward small enough for tests, and how a configuration gets to choose it: `{name: tiny}`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from distill.types import Condition, Reward
 
 
 class Likeness(Reward):
-    """Minus the mean squared difference from a grey, whose shade depends on label or prompt. Its one weight scales it."""
+    """Minus the mean squared difference from a grey that depends on label or prompt, times its one weight."""
 
     def __init__(self, scale: float = 1.0) -> None:
         super().__init__()
@@ -30,7 +30,7 @@ class Likeness(Reward):
 
 
 def shades_of(cond: Condition, images: Tensor) -> Tensor:
-    """0.1 for each letter of a prompt, or for each unit of a label."""
+    """Return a shade of grey: 0.1 for each letter of a prompt, or for each unit of a label."""
     if cond.text is not None:
         if not cond.text.prompts:
             raise UserError("tiny: needs prompts")
@@ -41,7 +41,7 @@ def shades_of(cond: Condition, images: Tensor) -> Tensor:
 
 
 class Settings(RewardSettings):
-    """The likeness."""
+    """Settings of `Likeness`."""
 
     name: Literal["tiny"] = "tiny"
     scale: float = 1.0
@@ -51,7 +51,7 @@ class Settings(RewardSettings):
 
 
 def offer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Put it into the room of rewards, in place of the others."""
+    """Make this the only choice among the rewards."""
     names = Choice.names.fget
     assert names is not None
 

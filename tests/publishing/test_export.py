@@ -1,4 +1,4 @@
-"""Exports of our own networks: folders that diffusers opens too, on disk and from the hub; written anew, and uploaded, by a command."""
+"""Exports of this project's networks as pipelines of diffusers, and the command that writes them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ pytestmark = pytest.mark.usefixtures("code_cache")
 
 @pytest.mark.parametrize("kind", ["unet", "edm", "edm2"])
 def test_a_network_of_ours_leaves_as_a_pipeline(kind: str, tmp_path: Path) -> None:
-    """Called as any pipeline, from a folder that has moved, without what lay beside it; the image is ours to 1e-5."""
+    """The pipeline works as any other, from a folder that has moved, and makes the generator's images."""
     generator = own_student(kind, tmp_path / "here")
     labels = [1, 0, 2]
     z = torch.randn(3, *generator.image_shape, generator=torch.Generator().manual_seed(7))
@@ -88,7 +88,7 @@ def test_a_pipeline_of_ours_says_what_it_cannot(tmp_path: Path) -> None:
 
 
 def test_an_autoencoder_of_the_hub_is_named(tmp_path: Path) -> None:
-    """And not fetched, neither when the export is written nor when it is opened."""
+    """The autoencoder is not fetched, neither when the export is written nor when it is opened."""
     network = EDM2(path=ORACLES / "edm2_tiny.pkl", autoencoder="nobody/nothing").load()
     folder = exported(FewStepGenerator(network, 2.5), tmp_path / "export")
     assert json.loads((folder / "config.json").read_text())["network"]["autoencoder"] == "nobody/nothing"
@@ -110,7 +110,8 @@ def test_a_process_that_knows_nothing_of_us_runs_it(tmp_path: Path) -> None:
 import torch
 from diffusers import DiffusionPipeline
 pipe = DiffusionPipeline.from_pretrained("{tmp_path / "export"}", trust_remote_code=True)
-print(pipe(class_labels=[3], generator=torch.Generator().manual_seed(5), output_type="pt").images.flatten().tolist())
+random = torch.Generator().manual_seed(5)
+print(pipe(class_labels=[3], generator=random, output_type="pt").images.flatten().tolist())
 """
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -127,7 +128,7 @@ print(pipe(class_labels=[3], generator=torch.Generator().manual_seed(5), output_
 def test_from_the_hub_comes_all_that_a_pipeline_needs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its loader fetches the files that it thinks it needs: of a repository with an export, the network and its autoencoder."""
+    """diffusers' loader fetches from the hub the files that it needs: network and autoencoder."""
     generator = own_student("edm2", tmp_path)
     stored, fetched = exported(generator, tmp_path / "stored"), tmp_path / "fetched"
     names = [path.relative_to(stored).as_posix() for path in stored.rglob("*") if path.is_file()]
@@ -162,7 +163,10 @@ def test_from_the_hub_comes_all_that_a_pipeline_needs(
 
 def test_such_a_folder_is_no_teacher_of_diffusers(tmp_path: Path) -> None:
     folder = exported(own_student("unet", tmp_path), tmp_path / "export")
-    complaint = rf"{folder} is a student's export of a network that diffusers does not have; expected a pipeline that it has$"
+    complaint = (
+        rf"{folder} is a student's export of a network that diffusers does not have; "
+        r"expected a pipeline that it has$"
+    )
     with pytest.raises(UserError, match=f"^teacher.path: {complaint}"):
         Diffusers(path=str(folder)).load()
     with pytest.raises(UserError, match=f"^teacher.path: {complaint}"):
@@ -242,7 +246,7 @@ def test_what_is_no_export_is_not_replaced(run: Path, tmp_path: Path) -> None:
 
 
 class Hub:
-    """Of the hub, what is called; keeps what was uploaded, or raises `error`."""
+    """A stand-in for `HfApi` that keeps what was uploaded, or raises `error`."""
 
     error: Exception | None = None
     calls: list[tuple[Any, ...]]
@@ -315,7 +319,7 @@ def test_what_cannot_be_uploaded_stays_on_disk(
     error: Exception | None,
     reason: str,
 ) -> None:
-    """One line, exit code 2."""
+    """It takes one line and exit code 2."""
     before = load_generator(run)
     hub.error = error
     if error is None:

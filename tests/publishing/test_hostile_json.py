@@ -1,4 +1,7 @@
-"""JSON of exports, checkpoints, runs and results as another version or a stray hand leaves it: opened rightly, or refused in one line."""
+"""JSON of exports, checkpoints, runs and results as another version or a stray hand may leave it.
+
+It is opened correctly or refused in one line.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +40,7 @@ ABSENT = object()
 
 
 def places(value: Any, above: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """The way to every part of nested data, the whole first."""
+    """Yield the path to every part of nested data, the whole first."""
     yield above
     for key, inner in (
         value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
@@ -46,7 +49,7 @@ def places(value: Any, above: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]
 
 
 def changed(value: Any, place: tuple[Any, ...], instead: Any) -> Any:
-    """The data with another value at a place, or with nothing there."""
+    """Copy the data with another value at a path, or with nothing there."""
     if not place:
         return instead
     value = copy.deepcopy(value)
@@ -61,7 +64,10 @@ def changed(value: Any, place: tuple[Any, ...], instead: Any) -> Any:
 
 
 def read_all(path: Path, read: Callable[[], object]) -> int:
-    """Read a file with every part of it changed in every way; returns how often it was refused. Raises what is no UserError of one line."""
+    """Read a file with every part of it changed in every way, and count how often it was refused.
+
+    Any error but a UserError of one line is raised.
+    """
     content = json.loads(path.read_text())
     lines: list[str] = []
     for place in places(content):
@@ -122,7 +128,7 @@ def test_a_checkpoint_without_its_progress_is_damaged(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_what_a_report_tells_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Charts are not drawn: what they are given is read all the same."""
+    """Charts are not drawn, but their data are read."""
     monkeypatch.setattr("distill.publishing.report.charts.card", lambda *_: "")
     run = finished_run(tmp_path)
     spread = {"mean": 0.5, "std": 0.1, "min": 0.4}
@@ -142,10 +148,14 @@ def test_what_a_report_tells_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         "standard_error": 0.1,
         "also": {},
     }
+    category = {"count": 1, "mean": 1.0, "standard_error": None}
     preference = {
-        "prompts": {"departures": [], "count": 2, "set": "x"}, "per_prompt": 1, "independent": 2, "notes": [],
-        "scores": {"pickscore": {**score, "by_category": {"a": {"count": 1, "mean": 1.0, "standard_error": None}}}},
-    }  # fmt: skip
+        "prompts": {"departures": [], "count": 2, "set": "x"},
+        "per_prompt": 1,
+        "independent": 2,
+        "notes": [],
+        "scores": {"pickscore": {**score, "by_category": {"a": category}}},
+    }
     for name, content in {
         "sweep.json": sweep,
         "preference.json": preference,

@@ -43,7 +43,7 @@ class Halved:
 
 
 class Scale(Denoiser):
-    """Predicts `factor` x_t, so that what leaves a generator is known."""
+    """A denoiser that predicts `factor` x_t, so that a generator's output is known."""
 
     def __init__(self, factor: float, image_shape: tuple[int, ...], latent: bool = False) -> None:
         super().__init__()
@@ -98,7 +98,7 @@ def test_images_are_clamped_and_what_is_not_finite_stays_so() -> None:
 
 
 def test_the_bytes_of_an_image_are_those_that_it_had_without_the_clamp() -> None:
-    """So that no measured number changes: all that is measured is bytes, whose levels 0 and 255 are where [-1, 1] ends."""
+    """Measured numbers do not change: bytes are measured, whose levels 0 and 255 are at -1 and 1."""
     values = torch.linspace(-3, 3, 24_001).reshape(1, 1, 1, -1)
     levels = np.floor(np.clip(values.numpy().astype(np.float32) * np.float32(127.5) + 128, 0, 255)).astype(
         np.uint8
@@ -118,7 +118,7 @@ def test_latents_and_vectors_are_not_clamped_and_images_of_latents_are() -> None
 
 
 def test_the_image_between_two_steps_is_not_clamped() -> None:
-    """D(x) = 2 x at sigma 2 makes 12 of 3; noised by 0.5 times 0 it is 12 still, and of that the last step makes 24, which is clamped."""
+    """D(x) = 2 x at sigma 2 makes 12 of 3; a second step on 12, without noise, makes 24, which is clamped."""
     seen: list[float] = []
     denoiser = Scale(2.0, (1, 1, 1))
     denoiser.register_forward_hook(lambda module, inputs, output: seen.append(output.item()))

@@ -1,4 +1,4 @@
-"""Cards of exports: their code makes the student's images, and they say where it is from and how good it is."""
+"""Model cards of exports: their code makes the student's images, and they state origin and results."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ MADE_BY = "by `python -m eval --run"
 
 
 def code_of(card: str) -> tuple[str, str]:
-    """Its Python: all but the last line, and that line."""
+    """Return the card's Python: all but the last line, and the last line."""
     code = card.split("```python\n")[1].split("```")[0]
     setup, _, last = code.rstrip().rpartition("\n")
     return setup, last
 
 
 def run_code(folder: Path, seed: int) -> tuple[Any, str]:
-    """What the card's code makes, from the global noise of a seed, and the call."""
+    """Run the card's code, with the global noise of a seed, and return its result."""
     setup, last = code_of((folder / "README.md").read_text())
     names: dict[str, Any] = {}
     exec(setup.replace("with torch.no_grad():", ""), names)
@@ -54,20 +54,24 @@ def run_code(folder: Path, seed: int) -> tuple[Any, str]:
 
 
 def students_of_diffusers(kind: str, folder: Path) -> tuple[FewStepGenerator, dict[str, Any], str]:
-    """A student, its teacher's settings, and the call that its card is to show."""
+    """Make a student, and return it with its teacher's settings and the call that its card is to show."""
     make = {
         "lora": tiny_pipelines.stable_diffusion,
         "labels": lambda path: tiny_pipelines.ddpm(path, classes=5),
     }
     path = make.get(kind, getattr(tiny_pipelines, kind, None))(folder / "teacher")  # type: ignore[misc]
     size = {"resolution": 16} if kind in ("flux", "lora") else {}
+    text = f'prompt="{PROMPT}", num_inference_steps=1'
     calls = {
-        "stable_diffusion": f'image = pipe(prompt="{PROMPT}", num_inference_steps=1, guidance_scale=0).images[0]',
-        "lora": f'image = pipe(prompt="{PROMPT}", num_inference_steps=1, guidance_scale=0, height=16, width=16).images[0]',
-        "flux": f'image = pipe(prompt="{PROMPT}", num_inference_steps=1, guidance_scale=3.5, height=16, width=16).images[0]',
+        "stable_diffusion": f"image = pipe({text}, guidance_scale=0).images[0]",
+        "lora": f"image = pipe({text}, guidance_scale=0, height=16, width=16).images[0]",
+        "flux": f"image = pipe({text}, guidance_scale=3.5, height=16, width=16).images[0]",
         "dit": "image = pipe(class_labels=[0], num_inference_steps=1, guidance_scale=0).images[0]",
         "ddpm": "image = pipe(num_inference_steps=1).images[0]",
-        "labels": "sample = generator.decode(generator(torch.randn(1, *generator.noise_shape), Condition(torch.tensor([0]))))[0]",
+        "labels": (
+            "sample = generator.decode("
+            "generator(torch.randn(1, *generator.noise_shape), Condition(torch.tensor([0]))))[0]"
+        ),
     }
     teacher = Diffusers(path=str(path), **size).load()
     generator = (
@@ -81,7 +85,10 @@ def students_of_diffusers(kind: str, folder: Path) -> tuple[FewStepGenerator, di
 
 @pytest.mark.parametrize("kind", ["stable_diffusion", "lora", "flux", "dit", "ddpm", "labels"])
 def test_the_code_of_a_card_makes_the_student_s_image(kind: str, tmp_path: Path) -> None:
-    """Pipelines and adapters of diffusers; guidance is told a network that was told it, sizes a pipeline that does not know them."""
+    """Cards of pipelines and adapters of diffusers call them correctly.
+
+    A network with embedded guidance gets its guidance scale, and a pipeline with another size gets the size.
+    """
     torch.manual_seed(0)
     generator, teacher, call = students_of_diffusers(kind, tmp_path)
     run = run_of(generator, tmp_path / "run", teacher)
@@ -136,8 +143,8 @@ def test_the_code_of_a_card_of_ours(kind: str, tmp_path: Path) -> None:
             None,
         )
         assert (
-            "Makes each image in one network evaluation. Distilled from `assets/digits-teacher` by distribution_matching (jensen_shannon)."
-            in card
+            "Makes each image in one network evaluation. "
+            "Distilled from `assets/digits-teacher` by distribution_matching (jensen_shannon)." in card
         )
     else:
         with torch.no_grad():
@@ -149,8 +156,8 @@ def test_the_code_of_a_card_of_ours(kind: str, tmp_path: Path) -> None:
         ]
         assert (data.library_name, data.pipeline_tag) == ("distill", None)
         assert (
-            "Makes each sample in one network evaluation. Distilled from a teacher of the kind `gaussian_mixture`"
-            in card
+            "Makes each sample in one network evaluation. "
+            "Distilled from a teacher of the kind `gaussian_mixture`" in card
         )
 
 
@@ -174,8 +181,8 @@ def test_a_card_names_teacher_results_and_recipe(tmp_path: Path) -> None:
     setup, _ = code_of(card)
     assert setup.splitlines()[0] == "from diffusers import LCMScheduler, DiffusionPipeline"
     assert (
-        'DiffusionPipeline.from_pretrained("stabilityai/stable-diffusion-xl-base-1.0", revision="main", variant="fp16")'
-        in setup
+        'DiffusionPipeline.from_pretrained("stabilityai/stable-diffusion-xl-base-1.0", '
+        'revision="main", variant="fp16")' in setup
     )
     assert 'pipe.load_lora_weights("me/student")' in setup
     assert 'LCMScheduler.from_pretrained("me/student", subfolder="scheduler")' in setup
@@ -215,8 +222,8 @@ def test_a_card_names_teacher_results_and_recipe(tmp_path: Path) -> None:
         "text-to-image",
     )
     assert (
-        "Distilled from [stabilityai/stable-diffusion-xl-base-1.0](https://huggingface.co/stabilityai/stable-diffusion-xl-base-1.0) by"
-        in card
+        "Distilled from [stabilityai/stable-diffusion-xl-base-1.0]"
+        "(https://huggingface.co/stabilityai/stable-diffusion-xl-base-1.0) by" in card
     )
     rows = [line for line in card.splitlines() if line.startswith("|")]
     assert rows == [

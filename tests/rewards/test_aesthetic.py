@@ -1,4 +1,4 @@
-"""LAION's aesthetic predictor against its published usage: CLIP's unit embedding and the head, dropouts and all."""
+"""LAION's aesthetic predictor against its published usage: CLIP's embedding and the head with dropouts."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def expected(root: Path, images: Tensor) -> Tensor:
 
 
 def test_it_is_the_published_predictor(root: Path, reward: Reward) -> None:
-    """In an image of 45x40 three rows are too many, and the middle is that of torchvision."""
+    """In an image of 45x40 three rows are too many, and the middle is rounded as in torchvision."""
     images = pixels(3, 45, 40)
     with torch.no_grad():
         found = reward(from_bytes(images), Condition())

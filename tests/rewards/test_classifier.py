@@ -1,4 +1,4 @@
-"""The log-probability of a label: under classifiers of transformers, and under the classifier of digits, which knows digits."""
+"""The log-probability of a label, under classifiers of transformers and of this project."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def digits() -> Reward:
 
 
 def published_classifier(kind: str, folder: Path) -> tuple[Any, Any]:
-    """A tiny classifier of transformers with five classes in a folder, and its image processor."""
+    """Write a tiny classifier of transformers with five classes, and its image processor."""
     import transformers
 
     torch.manual_seed(0)
@@ -77,7 +77,7 @@ def test_any_classifier_of_transformers(kind: str, tmp_path: Path) -> None:
 
 
 def test_the_digits_classifier_knows_digits(digits: Reward) -> None:
-    """More than 97 of 100 held-out digits, as its configuration says, and it prefers the right label to any other."""
+    """More than 97 of 100 held-out digits are right, and the right label is preferred to any other."""
     held_out = Digits().load("held_out")
     description = json.loads((ASSET / "config.json").read_text())["made"]
     assert accuracy(load_classifier(ASSET), held_out) == description["held_out_accuracy"] > 0.97
@@ -93,7 +93,7 @@ def test_the_digits_classifier_knows_digits(digits: Reward) -> None:
 
 
 def test_its_gradient_leads_to_the_digit(digits: Reward) -> None:
-    """Noise becomes a digit that another kind of classifier, which the reward never saw, sees too."""
+    """Noise becomes a digit for another kind of classifier too, which the reward never saw."""
     from eval.metrics.label_agreement import LabelClassifier
 
     data = Digits().load()

@@ -1,4 +1,4 @@
-"""ImageReward against its authors' network in plain torch: BLIP with cross-attention and their head, from one file of weights."""
+"""ImageReward against its authors' network in plain torch, with one file of weights."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from distill.config.errors import UserError
 from distill.data.images import from_bytes
 from distill.rewards import of_name
 from distill.rewards.pretrained import image_reward
-from distill.rewards.pretrained.image_reward import UNUSED, blip_large, origin
+from distill.rewards.pretrained.image_reward import UNUSED, blip_large, published_weight
 from distill.rewards.pretrained.weights import load_renamed, meta
 from distill.types import Condition, Reward
 from tests.helpers import published_rewards as published
@@ -31,12 +31,12 @@ BLIP_LARGE = {
     "length": 512,
 }
 LETTERS = 33
-"""Tokens of a prompt beside the first and the last."""
+"""Tokens of a prompt apart from the first and the last."""
 
 
 @pytest.fixture(autouse=True)
 def tiny_blip(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The reward of a tiny BLIP: what the published sizes are is tested by themselves."""
+    """Give `read_image_reward` the sizes of a tiny BLIP; the published sizes have a test of their own."""
 
     def tiny() -> Any:
         from transformers import BlipTextConfig, BlipVisionConfig
@@ -77,7 +77,10 @@ def reward(network: published.ImageReward, tmp_path: Path) -> Reward:
 
 
 def tokens_of(prompt: str) -> tuple[Tensor, Tensor]:
-    """By hand: [CLS], the first letter of each word and the continuations, [SEP], padding to 35; and which of them count."""
+    """Tokenise by hand into tokens and mask, padded to 35.
+
+    The tokens are [CLS], the first letter of each word and its continuations, and [SEP].
+    """
     letters = [
         5 + ord(letter) - ord("a") + 26 * (place > 0)
         for word in prompt.split()
@@ -92,7 +95,7 @@ def tokens_of(prompt: str) -> tuple[Tensor, Tensor]:
 def test_it_is_the_authors_network(
     size: tuple[int, int], reward: Reward, network: published.ImageReward
 ) -> None:
-    """In an image of 45x40 three rows are too many, and the middle is that of torchvision."""
+    """In an image of 45x40 three rows are too many, and the middle is rounded as in torchvision."""
     images = pixels(2, *size)
     with torch.no_grad():
         prepared = [published.crop(published.to_image(image), SIZE)[None] for image in images]
@@ -111,7 +114,7 @@ def test_gradient_is_that_of_finite_differences(reward: Reward) -> None:
 
 
 def test_long_prompts_still_matter(reward: Reward, network: published.ImageReward) -> None:
-    """35 tokens are read, [CLS] and [SEP] among them."""
+    """A prompt has at most 35 tokens, [CLS] and [SEP] among them."""
     images, long = pixels(1), "a" * LETTERS
     with torch.no_grad():
         said, other, later = (
@@ -137,7 +140,7 @@ def test_a_condition_without_prompts_is_refused(reward: Reward) -> None:
 
 
 def test_the_published_names_of_blip_large() -> None:
-    """Names and shapes of the authors' file are those of our network of these sizes, one to one, but for what is named as unused."""
+    """Names and shapes of the authors' file map one to one to our network's, but for those named unused."""
     with torch.device("meta"):
         state = published.ImageReward(**BLIP_LARGE).state_dict()  # type: ignore[arg-type]
     assert set(UNUSED) < set(state)
@@ -146,7 +149,11 @@ def test_the_published_names_of_blip_large() -> None:
     assert state["mlp.layers.7.weight"].shape == (1, 16)
     tokenizer = type("Tokenizer", (), {"add_tokens": lambda *_, **__: None})()
     network = load_renamed(
-        meta(lambda: image_reward.ImageReward(blip_large(), tokenizer)), state, origin, "here", UNUSED
+        meta(lambda: image_reward.ImageReward(blip_large(), tokenizer)),
+        state,
+        published_weight,
+        "here",
+        UNUSED,
     )
     used = sum(value.numel() for name, value in state.items() if name not in UNUSED)
     assert sum(parameter.numel() for parameter in network.parameters()) == used == 446_206_689
@@ -168,6 +175,7 @@ def test_another_file_is_refused_by_the_first_name_that_differs(
     torch.save({key: value for key, value in state.items() if key != name}, tmp_path / "ImageReward.pt")
     with pytest.raises(
         UserError,
-        match=rf"^{tmp_path}/ImageReward.pt: weights of another architecture: {name} is nothing; expected \(24,\)$",
+        match=rf"^{tmp_path}/ImageReward.pt: weights of another architecture: "
+        rf"{name} is nothing; expected \(24,\)$",
     ):
         of_name("imagereward", path=str(tmp_path / "ImageReward.pt"), tokenizer=str(tmp_path)).load()

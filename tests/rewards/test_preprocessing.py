@@ -1,4 +1,7 @@
-"""Preparations against Pillow and against the image processors of transformers: equal in bytes, and near as rounding allows where differentiable."""
+"""Preprocessing against Pillow and the image processors of transformers.
+
+It is equal in bytes, and as near as rounding allows where it is differentiable.
+"""
 
 from __future__ import annotations
 
@@ -19,9 +22,9 @@ from distill.rewards.pretrained.preprocessing import (
     Filter,
     Preprocessing,
     pillow_weights,
-    read_preparation,
-    resized,
-    resized_by_torch,
+    read_preprocessing,
+    resize_as_pillow,
+    resize_as_torch,
 )
 
 CODES: dict[Filter, int] = {"bilinear": 2, "bicubic": 3}
@@ -37,7 +40,7 @@ SIZES = [
 
 
 def image(height: int, width: int) -> Tensor:
-    """Bytes (3, height, width): noise, below hard edges between black and white, at which cubic filters overshoot."""
+    """Make bytes (3, height, width): noise, and below it hard edges, at which cubic filters overshoot."""
     random = torch.Generator().manual_seed(height + width)
     noise = torch.randint(0, 256, (3, height, width), dtype=torch.uint8, generator=random)
     noise[:, height // 2 :] = 255 * (noise[:, height // 2 :] > 128).to(torch.uint8)
@@ -47,7 +50,11 @@ def image(height: int, width: int) -> Tensor:
 @pytest.mark.parametrize("kind", ["bilinear", "bicubic"])
 @pytest.mark.parametrize(("before", "after"), SIZES)
 def test_resizing_is_pillows(before: tuple[int, int], after: tuple[int, int], kind: Filter) -> None:
-    """Bit for bit with rounding. Without, it differs by what half a level of each of the two roundings explains, and is torch's own filter."""
+    """Resizing with rounding is Pillow's, bit for bit.
+
+    Without rounding it differs by what half a level of each of the two roundings explains, and is torch's own
+    filter.
+    """
     pixels = image(*before)
     picture = Image.fromarray(pixels.permute(1, 2, 0).numpy())
     # Pillow 13 would begin with the columns in the last of the sizes.
@@ -57,8 +64,8 @@ def test_resizing_is_pillows(before: tuple[int, int], after: tuple[int, int], ki
     if before != (90, 30):
         assert np.array_equal(theirs, np.asarray(picture.resize(after[::-1], CODES[kind])).transpose(2, 0, 1))
     levels = pixels.double()
-    assert np.array_equal(resized(levels, after, kind, exact=True).numpy(), theirs)
-    smooth = resized(levels, after, kind, exact=False)
+    assert np.array_equal(resize_as_pillow(levels, after, kind, exact=True).numpy(), theirs)
+    smooth = resize_as_pillow(levels, after, kind, exact=False)
     explained = 0.5 + 0.5 * float(pillow_weights(before[0], after[0], kind).abs().sum(1).max())
     assert explained < 1.13
     assert np.abs(smooth.numpy() - theirs).max() < explained + 1e-4  # Pillow's weights are rounded too
@@ -76,10 +83,10 @@ def test_resizing_is_pillows(before: tuple[int, int], after: tuple[int, int], ki
 def test_resizing_of_tensors_is_torchs(
     before: tuple[int, int], after: tuple[int, int], kind: Filter, antialias: bool
 ) -> None:
-    """Neither rounded nor clipped, value and gradient."""
+    """Value and gradient are torch's, neither rounded nor clipped."""
     levels = image(*before).double()[None].requires_grad_()
     theirs = F.interpolate(levels, after, mode=kind, align_corners=False, antialias=antialias)
-    ours = resized_by_torch(levels, after, kind, antialias)
+    ours = resize_as_torch(levels, after, kind, antialias)
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-9)
     direction = torch.randn(theirs.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     expected, found = (torch.autograd.grad((value * direction).sum(), levels)[0] for value in (theirs, ours))
@@ -89,7 +96,10 @@ def test_resizing_of_tensors_is_torchs(
 @pytest.mark.parametrize("antialias", [True, False])
 @pytest.mark.parametrize("size", [(40, 61), (61, 55), (24, 24), (9, 20)])
 def test_a_letterbox_of_tensors_is_torchs(size: tuple[int, int], antialias: bool) -> None:
-    """hpsv2's preparation: a tensor in [0, 1] resized by its longer edge, zeros around it, normalised; at hard edges it overshoots."""
+    """hpsv2's preprocessing resizes a tensor in [0, 1] by its longer edge.
+
+    Zeros surround it before it is normalised; at hard edges it overshoots.
+    """
     squares = (
         torch.randint(0, 2, (3, 9, 9), generator=torch.Generator().manual_seed(0)).mul(255).to(torch.uint8)
     )
@@ -138,7 +148,7 @@ def test_preparations_are_those_of_the_image_processors(
     theirs = processor(images=Image.fromarray(pixels.permute(1, 2, 0).numpy()), return_tensors="pt")[
         "pixel_values"
     ]
-    preparation, images = read_preparation(str(tmp_path), "here"), from_bytes(pixels[None])
+    preparation, images = read_preprocessing(str(tmp_path), "here"), from_bytes(pixels[None])
     ours = preparation(images)
     torch.testing.assert_close(ours, theirs, rtol=0, atol=2e-6)
     assert ours.dtype == torch.float32
@@ -155,7 +165,7 @@ def test_a_large_convnext_warps_its_images(tmp_path: Path) -> None:
         "pixel_values"
     ]
     torch.testing.assert_close(
-        read_preparation(str(tmp_path), "here")(from_bytes(pixels[None])), theirs, rtol=0, atol=2e-6
+        read_preprocessing(str(tmp_path), "here")(from_bytes(pixels[None])), theirs, rtol=0, atol=2e-6
     )
 
 
@@ -177,13 +187,13 @@ def test_a_large_convnext_warps_its_images(tmp_path: Path) -> None:
 def test_other_image_processors_are_refused(description: str, complaint: str, tmp_path: Path) -> None:
     (tmp_path / "preprocessor_config.json").write_text(description)
     with pytest.raises(UserError, match="here: ") as error:
-        read_preparation(str(tmp_path), "here")
+        read_preprocessing(str(tmp_path), "here")
     assert complaint.format(folder=tmp_path) in str(error.value)
     assert "\n" not in str(error.value)
 
 
 def test_images_are_read_as_a_file_would_hold_them() -> None:
-    """Without a gradient, what is between two levels, or beyond the last, is the level that a file would hold."""
+    """Without a gradient a value becomes the level that a file would hold."""
     preparation = Preprocessing((30, 30), 30)
     images = 1.5 * torch.randn(2, 3, 40, 50, generator=torch.Generator().manual_seed(0))
     assert torch.equal(preparation(images), preparation(from_bytes(to_bytes(images))))
@@ -193,7 +203,7 @@ def test_images_are_read_as_a_file_would_hold_them() -> None:
 
 
 def test_overshoot_gains_nothing() -> None:
-    """Beyond [-1, 1] the value stands still and the gradient is zero; within it is not."""
+    """Beyond [-1, 1] the value is constant and the gradient zero; within it is not."""
     preparation = Preprocessing((8, 8), 8)
     images = torch.linspace(-1.5, 1.5, 3 * 64).reshape(1, 3, 8, 8).requires_grad_()
     prepared = preparation(images)
@@ -204,7 +214,7 @@ def test_overshoot_gains_nothing() -> None:
 
 
 def test_a_score_before_a_gradient() -> None:
-    """What is kept between calls is no tensor of `inference_mode`."""
+    """A cached value is no tensor of `inference_mode`."""
     preparation, images = Preprocessing((9, 9), 9), torch.zeros(1, 3, 23, 23)
     with torch.inference_mode():
         preparation(images)

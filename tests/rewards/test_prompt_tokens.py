@@ -1,4 +1,4 @@
-"""Tokens of prompts against those of the package hpsv2 1.2.0 and of transformers, and what their hashes depend on."""
+"""Tokens of prompts against those of the package hpsv2 1.2.0 and of transformers, and their hashes."""
 
 from __future__ import annotations
 
@@ -16,15 +16,20 @@ from tests.helpers import tiny_reward_networks as tiny_networks
 
 HERE = Path(__file__).parent
 PUBLISHED = json.loads((HERE / "clip_tokens.json").read_text(encoding="utf-8"))
-"""`prompts`: what `tokenize` of hpsv2 1.2.0, with ftfy 6.3.1, makes of each, without the zeros after the end, and what `CLIPTokenizerFast` of
-transformers 4.46.3 makes of it. `merges` and `words` are those of CLIP's vocabulary that these prompts need, in its order and with its numbers."""
+"""`prompts` are the tokens of each prompt by `tokenize` of hpsv2 1.2.0 with ftfy 6.3.1, without the zeros
+after the end, and by `CLIPTokenizerFast` of transformers 4.46.3. `merges` and `words` are those of CLIP's
+vocabulary that these prompts need, in its order and with its numbers."""
 BERT = json.loads((HERE / "bert_tokens.json").read_text(encoding="utf-8"))
-"""What `BertTokenizer` of transformers 4.46.3, written in Python, makes of prompts as ImageReward 1.5 asks it to, without the padding. Its words are
-BERT's special ones, then these characters, then the same as continuations, and BLIP's two."""
+"""Tokens of prompts by `BertTokenizer` of transformers 4.46.3, written in Python, as ImageReward 1.5 asks for
+them, without the padding. The words are BERT's special ones, these characters, the same as continuations, and
+BLIP's two."""
 
 
 def clip_tokenizer() -> Any:
-    """CLIP's tokenizer with every byte, of which the first 188 stand for themselves, and with the merges of these prompts alone."""
+    """Make CLIP's tokenizer with every byte and the merges of these prompts alone.
+
+    The first 188 bytes stand for themselves.
+    """
     from transformers import CLIPTokenizer
 
     letters = [
@@ -53,7 +58,7 @@ def test_tokens_are_those_of_hpsv2_and_of_transformers(
 
 
 def test_the_two_differ_for_half_of_odd_prompts() -> None:
-    """What `docs/rewards.md` says."""
+    """The counts are those in `docs/rewards.md`."""
     assert len(PUBLISHED["prompts"]) == 33
     assert sum(expected == of_transformers for _, expected, of_transformers in PUBLISHED["prompts"]) == 16
 

@@ -1,4 +1,4 @@
-"""PickScore, HPSv2 and CLIPScore against their authors' formulas, on tiny networks of the published architectures."""
+"""PickScore, HPSv2 and CLIPScore against their authors' formulas, on tiny networks."""
 
 from __future__ import annotations
 
@@ -16,93 +16,32 @@ from distill.data.images import from_bytes
 from distill.rewards import of_name
 from distill.rewards.pretrained import open_clip
 from distill.rewards.pretrained.clip import Similarity
-from distill.rewards.pretrained.open_clip import origin, read_open_clip, vit_h_14
-from distill.rewards.pretrained.weights import load_renamed, meta
 from distill.types import Condition, Reward
 from tests.helpers import published_rewards as published
-from tests.helpers import tiny_reward_networks as tiny_networks
 from tests.helpers.tiny_reward_networks import (
     LENGTH,
     LONG,
     PROMPTS,
     SIZE,
-    WORDS,
     floats,
     gradient_errors,
     pixels,
     prompted,
 )
+from tests.helpers.tiny_similarity import hps, opened, tiny_vit_h_14, write_networks
 
-HPS = {
-    "vision": (2, 32, 2),
-    "text": (2, 24, 2),
-    "size": SIZE,
-    "patch": 8,
-    "words": WORDS,
-    "length": LENGTH,
-    "embedding": 12,
-}
-VIT_H_14 = {
-    "vision": (32, 1280, 16),
-    "text": (24, 1024, 16),
-    "size": 224,
-    "patch": 14,
-    "words": 49408,
-    "length": 77,
-    "embedding": 1024,
-}
 SCORES = ("pickscore", "hpsv2.1", "clipscore")
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folders as the published ones are: `clip` with everything, `processor` without a network, `hps` with open_clip's files."""
-    root = tmp_path_factory.mktemp("similarity")
-    tiny_networks.clip(root / "clip")
-    tiny_networks.clip_processor(root / "processor")
-    (root / "hps").mkdir()
-    for seed, name in enumerate(("HPS_v2_compressed.pt", "HPS_v2.1_compressed.pt")):
-        state = {f"module.{key}": value.half() for key, value in hps(seed).state_dict().items()}
-        torch.save({"epoch": 3, "state_dict": state}, root / "hps" / name)
-    return root
+    return write_networks(tmp_path_factory.mktemp("similarity"))
 
 
 @pytest.fixture(autouse=True)
-def tiny_vit_h_14(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The reward of a tiny ViT-H/14: what the published sizes are is tested by themselves."""
-
-    def tiny() -> Any:
-        from transformers import CLIPConfig
-
-        shared = {"num_hidden_layers": 2, "num_attention_heads": 2, "hidden_act": "gelu"}
-        text = {
-            **shared,
-            "hidden_size": 24,
-            "intermediate_size": 96,
-            "vocab_size": WORDS,
-            "max_position_embeddings": LENGTH,
-            "eos_token_id": 59,
-        }
-        vision = {**shared, "hidden_size": 32, "intermediate_size": 128, "image_size": SIZE, "patch_size": 8}
-        return CLIPConfig(text_config=text, vision_config=vision, projection_dim=12)
-
-    monkeypatch.setattr(open_clip, "vit_h_14", tiny)
-
-
-def hps(seed: int) -> published.OpenCLIP:
-    """Its weights are rounded to half precision, as the published ones are."""
-    torch.manual_seed(seed)
-    network = tiny_networks.disturbed(published.OpenCLIP(**HPS))  # type: ignore[arg-type]
-    return network.half().float()
-
-
-def opened(score: str, root: Path, **settings: Any) -> Reward:
-    places = {
-        "pickscore": {"path": root / "clip", "processor": root / "processor"},
-        "hpsv2": {"path": root / "hps", "tokenizer": root / "processor"},
-        "clipscore": {"path": root / "clip"},
-    }[score.split(".")[0]]
-    return of_name(score, **{name: str(place) for name, place in places.items()}, **settings).load()
+def tiny_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give `read_open_clip` the sizes of a tiny ViT-H/14; the published sizes have a test of their own."""
+    monkeypatch.setattr(open_clip, "vit_h_14", tiny_vit_h_14)
 
 
 def score(reward: Reward, *prompts: str, images: Tensor | None = None) -> Tensor:
@@ -111,7 +50,10 @@ def score(reward: Reward, *prompts: str, images: Tensor | None = None) -> Tensor
 
 
 def by_transformers(folder: Path, *prompts: str) -> tuple[Tensor, Tensor]:
-    """Cosines and logits of pairs by the published usage of transformers: its PIL image processor, its tokenizer, its network."""
+    """Compute cosines and logits of pairs by transformers' published usage.
+
+    It is made of its Pillow image processor, its tokenizer and its network.
+    """
     from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPModel
 
     network = CLIPModel.from_pretrained(folder)
@@ -175,13 +117,14 @@ def test_a_negative_cosine_counts_only_as_itself(root: Path, tmp_path: Path) -> 
 def test_hpsv2_is_open_clips_cosine(
     name: str, seed: int, size: tuple[int, int], antialias: bool, root: Path
 ) -> None:
-    """By open_clip's network in plain torch, from the same file; the image in a black frame, the prompt padded with zeros."""
-    network, words = (
-        hps(seed),
-        {"a": 26, "c": 28 - 26, "t": 45},
-    )  # letters at the end of a word stand 26 rows behind
+    """The reference is open_clip's network in plain torch, from the same file.
+
+    The image has a black frame, and the prompt is padded with zeros.
+    """
+    network = hps(seed)
     images = pixels(1, *size)
-    tokens = torch.tensor([[58, words["c"], 0, words["t"], 59, *[0] * (LENGTH - 5)]])  # "cat"
+    # The tokens of "cat": at the end of a word a letter's number is 26 higher.
+    tokens = torch.tensor([[58, 2, 0, 19 + 26, 59, *[0] * (LENGTH - 5)]])
     with torch.no_grad():
         seen = F.normalize(
             network.visual(published.letterboxed(published.to_image(images[0]), SIZE, antialias)[None]),
@@ -237,7 +180,10 @@ def test_gradient_is_that_of_finite_differences(name: str, root: Path) -> None:
 
 @pytest.mark.parametrize("name", SCORES)
 def test_long_prompts_still_matter(name: str, root: Path) -> None:
-    """What is said beyond the last token is not read, and what is said before is: cutting tokens off after encoding would lose the end token."""
+    """Text beyond the last token is not read, and text before it is.
+
+    Cutting tokens off after encoding would lose the end token.
+    """
     reward, images = opened(name, root), from_bytes(pixels(1))
     said, other, later = (
         float(score(reward, prompt, images=images)) for prompt in (LONG, f"z{LONG[1:]}", f"{LONG} more")
@@ -245,9 +191,8 @@ def test_long_prompts_still_matter(name: str, root: Path) -> None:
     assert len(LONG.replace(" ", "")) > LENGTH - 2
     assert abs(said - other) > 1e-3
     assert said == later
-    assert float(score(reward, LONG[: LENGTH - 2 + 1], images=images)) != pytest.approx(
-        said, abs=1e-4
-    )  # its last letter ends a word
+    # The last letter of a prompt cut by hand is the end of a word.
+    assert float(score(reward, LONG[: LENGTH - 2 + 1], images=images)) != pytest.approx(said, abs=1e-4)
 
 
 @pytest.mark.parametrize("name", SCORES)
@@ -281,92 +226,6 @@ def test_a_condition_without_prompts_is_refused(cond: Condition, root: Path) -> 
         match=r"^pickscore: reads prompts, and the images come without; expected a model that takes prompts$",
     ):
         opened("pickscore", root)(from_bytes(pixels()), cond)
-
-
-def test_the_published_names_of_vit_h_14() -> None:
-    """Names and shapes of a file of open_clip's ViT-H/14 are those of a `CLIPModel` of these sizes, one to one, and nothing is left over."""
-    from transformers import CLIPModel
-
-    with torch.device("meta"):
-        state = published.OpenCLIP(**VIT_H_14).state_dict()  # type: ignore[arg-type]
-    assert len(state) == 8 + 3 * 2 + 12 * (32 + 24)
-    assert sum(value.numel() for value in state.values()) == 986_109_441
-    assert state["visual.transformer.resblocks.31.attn.in_proj_weight"].shape == (3840, 1280)
-    network = load_renamed(meta(lambda: CLIPModel(vit_h_14())), state, origin, "here")
-    assert sum(parameter.numel() for parameter in network.parameters()) == 986_109_441
-    assert network.config.text_config.hidden_act == network.config.vision_config.hidden_act == "gelu"
-
-
-def test_other_files_are_refused_by_the_first_name_that_differs(root: Path, tmp_path: Path) -> None:
-    state = hps(0).state_dict()
-    path = tmp_path / "HPS_v2.1_compressed.pt"
-
-    def complaint(content: Any) -> str:
-        torch.save(content, path)
-        with pytest.raises(UserError) as error:
-            read_open_clip(path)
-        assert "\n" not in str(error.value)
-        return str(error.value).removeprefix(f"{path}: ")
-
-    read_open_clip(root / "hps" / "HPS_v2.1_compressed.pt")
-    name = "transformer.resblocks.1.attn.in_proj_bias"
-    assert (
-        complaint({key: value for key, value in state.items() if key != name})
-        == f"weights of another architecture: {name} is nothing; expected (72,)"
-    )
-    shorter = state["visual.proj"][:-1]
-    assert (
-        complaint(state | {"visual.proj": shorter})
-        == "weights of another architecture: visual.proj is (31, 12); expected (32, 12)"
-    )
-    assert (
-        complaint(state | {"more": shorter})
-        == "weights of another architecture: it has more, which the network has not"
-    )
-    assert complaint({"state_dict": [1, 2]}) == "holds a dict; expected weights by name"
-    path.write_bytes(b"no weights")
-    with pytest.raises(UserError, match="holds no weights that torch wrote"):
-        read_open_clip(path)
-
-
-def test_missing_files_are_named(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(UserError, match=r"^hpsv2.path: .* holds no HPS_v2.1_compressed.pt$"):
-        of_name("hpsv2.1", path=str(tmp_path)).load()
-    with pytest.raises(
-        UserError,
-        match=r"^hpsv2.path: HPS_v2_compressed.pt of nobody/nothing cannot be had \(.*\); expected a file, a folder or a",
-    ):
-        of_name("hpsv2", path="nobody/nothing").load()
-    with pytest.raises(UserError, match=r"^pickscore.path: nobody/nothing cannot be opened"):
-        of_name("pickscore", path="nobody/nothing").load()
-    with pytest.raises(UserError, match=rf"^pickscore.processor: {tmp_path} cannot be opened"):
-        of_name("pickscore", path=str(root / "clip"), processor=str(tmp_path)).load()
-    tiny_networks.tiny_pipelines.tokenizer().save_pretrained(tmp_path)
-    with pytest.raises(UserError, match=rf"^pickscore.processor: {tmp_path} has no image processor"):
-        of_name("pickscore", path=str(root / "clip"), processor=str(tmp_path)).load()
-
-
-def test_weights_that_transformers_would_make_up_are_named(root: Path, tmp_path: Path) -> None:
-    from safetensors.torch import load_file, save_file
-
-    shutil.copytree(root / "clip", tmp_path / "clip")
-    path = tmp_path / "clip" / "model.safetensors"
-    tensors = load_file(path)
-    tensors["visual_projection.weight"] = torch.zeros(3, 20)
-    save_file(tensors, path, metadata={"format": "pt"})
-    with pytest.raises(
-        UserError,
-        match=r"holds weights of another architecture: visual_projection.weight is \(3, 20\); expected \(12, 20\)$",
-    ):
-        opened("clipscore", tmp_path)
-    del tensors["visual_projection.weight"]
-    save_file(tensors, path, metadata={"format": "pt"})
-    with pytest.raises(
-        UserError,
-        match=r"^clipscore.path: .* holds weights of another architecture: it has no visual_projection.weight$",
-    ):
-        opened("clipscore", tmp_path)
 
 
 def test_the_prompts_embedding_has_no_graph(root: Path) -> None:

@@ -1,4 +1,4 @@
-"""Students of diffusers' pipelines: they learn, and leave as pipelines that plain diffusers runs in one step, with the same image."""
+"""Students of diffusers' pipelines: their training, and the same images by their exports in diffusers."""
 
 from __future__ import annotations
 
@@ -6,23 +6,16 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 import yaml
-from PIL import Image
 
 import distill
 from distill.config.errors import UserError
-from distill.data.images import to_bytes
-from distill.diffusion.sampling import seeded_noise
 from distill.networks.few_step_generator import FewStepGenerator
 from distill.networks.folder import newest_checkpoint
 from distill.publishing.export import export_generator
 from distill.teachers.diffusers import Settings
-from eval.__main__ import main as evaluate
-from eval.run.images import Images
-from sample import main as sample
 from tests.helpers.diffusers_runs import (
     FAMILIES,
     FLOW,
@@ -33,38 +26,28 @@ from tests.helpers.diffusers_runs import (
     folder_of,
     image_of_diffusers,
     image_of_ours,
+    make_inputs,
     run,
 )
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Tiny pipelines, prompts, and a folder of captioned images."""
-    root = tmp_path_factory.mktemp("students")
-    for name in ("ddpm", "sd15", "sdxl"):
-        FAMILIES[name](root / name)
-    (root / "prompts.txt").write_text("\n".join(PROMPTS))
-    (root / "images").mkdir()
-    for row, prompt in enumerate(PROMPTS):
-        Image.new("RGB", (20 + row, 24), (80 * row, 128, 0)).save(root / "images" / f"{row}.png")
-        (root / "images" / f"{row}.txt").write_text(prompt)
-    return root
+    return make_inputs(tmp_path_factory.mktemp("students"))
 
 
 ENTRIES = [
     (family, entry, 1) for family in FAMILIES for entry in (2.5, 1e4) if entry > 80 or family not in FLOW
 ]
-"""In the middle of the schedule and at its end; in flow matching at its end."""
+"""Entries in the middle of the schedule and at its end; in flow matching at its end alone."""
 SEVERAL = [
     pytest.param(family, 1e4, steps, marks=() if family in ("ddpm", "flux") else pytest.mark.slow)
     for family in FAMILIES
     for steps in (3, 8)
 ]
-SEVERAL += [
-    ("sd15", 2.5, 4),
-    ("sd3", 1e4, 4),
-    ("ddpm", 0.03, 2),
-]  # the last at t = 5 and 2, where a consistency model would mix its input in
+SEVERAL += [("sd15", 2.5, 4), ("sd3", 1e4, 4)]
+SEVERAL += [("ddpm", 0.03, 2)]
+"""The last has steps at t = 5 and 2, where a consistency model would mix its input in."""
 
 
 @pytest.mark.parametrize(("family", "noise_to_signal", "steps"), [*ENTRIES, *SEVERAL])
@@ -95,7 +78,10 @@ def test_an_export_is_a_pipeline_of_diffusers(
 
 
 def test_a_generator_of_random_numbers_makes_the_noise_of_all_steps(root: Path, tmp_path: Path) -> None:
-    """The image of a seed, called as users call it: the pipeline draws the first noise of it and the scheduler the others, one after another."""
+    """The pipeline is called as users call it, and makes the image of a seed.
+
+    The pipeline draws the first noise of the generator, and the scheduler the others, one after another.
+    """
     from diffusers import DiffusionPipeline
 
     teacher = distill.load_teacher(root / "sd15")
@@ -123,7 +109,7 @@ DEFAULT = [("sd15", objective) for objective in OBJECTIVES] + [("sd3", "expanded
     ],
 )
 def test_every_objective_moves_the_student(root: Path, family: str, objective: str) -> None:
-    """With a discriminator on stored samples of the teacher; text teachers guided, with prompt dropout and a cache."""
+    """The discriminator sees stored samples; text teachers have guidance, prompt dropout and a cache."""
     source = {"path": str(folder_of(root, family)), **(SMALL_FLUX if "flux" in family else {})}
     teacher = FewStepGenerator(Settings(**source).load(), 80.0)
     text = {
@@ -171,13 +157,14 @@ def test_every_objective_moves_the_student(root: Path, family: str, objective: s
 def test_flow_matching_begins_with_pure_noise(root: Path) -> None:
     with pytest.raises(
         UserError,
-        match=r"init_noise_to_signal: is 2\.5; expected at least 80, for pure noise, with which pipelines of flow",
+        match=r"init_noise_to_signal: is 2\.5; expected at least 80, "
+        r"for pure noise, with which pipelines of flow",
     ):
         FewStepGenerator(distill.load_teacher(folder_of(root, "sd3")), 2.5)
 
 
 def test_steps_that_no_pipeline_takes_are_refused(root: Path) -> None:
-    """Of a schedule of whole steps, all but those that divide it evenly; of a flow, uneven ones. The last of a flow is free."""
+    """A schedule of whole steps takes only an even division, and a flow too but for the last step."""
     sd15, sd3 = (distill.load_teacher(folder_of(root, family)) for family in ("sd15", "sd3"))
     refused = [
         (sd15, (80.0, 2.5), r"steps at t = 999, 625; expected 999, 499, or null: pipelines have no others"),
@@ -222,7 +209,10 @@ def test_a_run_of_several_steps_leaves_as_a_pipeline_or_does_not_begin(root: Pat
     "preset", ["sd15/f_distill", "sd15/sid_lsg", "sd15/dmd2", "sdxl/f_distill", "sdxl/dmd2", "sdxl/dmd2_lora"]
 )
 def test_the_papers_presets_run(root: Path, preset: str) -> None:
-    """Three steps with a tiny pipeline of the same classes; everything that is not a size, a path or a count stays the preset's."""
+    """Three steps run with a tiny pipeline of the same classes.
+
+    Everything that is not a size, a path or a count is the preset's.
+    """
     content = yaml.safe_load(Path(f"configs/{preset}.yaml").read_text())
     content["teacher"].update(path=str(root / preset.split("/")[0]), resolution=16)
     content["prompts"]["cache"] = None
@@ -247,104 +237,6 @@ def test_the_papers_presets_run(root: Path, preset: str) -> None:
         "sdxl/dmd2": 399.0,
         "sdxl/dmd2_lora": 399.0,
     }.get(preset, 999.0)
-
-
-def test_prompts_from_the_command_line(root: Path, tmp_path: Path) -> None:
-    """`sample.py` with an export, and with the teacher: a file of prompts, in turn."""
-    (tmp_path / "export").mkdir()
-    export_generator(FewStepGenerator(distill.load_teacher(root / "sd15"), 80.0), tmp_path / "export")
-    arguments = [
-        "--run",
-        str(tmp_path / "export"),
-        "--n",
-        "4",
-        "--out",
-        str(tmp_path / "samples"),
-        "--device",
-        "cpu",
-    ]
-    sample([*arguments, "--prompts", str(root / "prompts.txt")])
-    written = json.loads((tmp_path / "samples" / "samples.json").read_text())
-    records = written["images"]
-    assert (written["size"], written["dtype"]) == ([16, 16], "float32")
-    assert [record["prompt"] for record in records] == [*PROMPTS, PROMPTS[0]]
-    with Image.open(tmp_path / "samples" / "000001.png") as image:
-        assert image.size == (16, 16)
-        noted = json.loads(image.text["Comment"])
-        assert (noted["seed"], noted["prompt"], noted["size"], noted["dtype"]) == (
-            1,
-            "two dogs",
-            [16, 16],
-            "float32",
-        )
-        plain = np.asarray(image).astype(int)
-    sample([*arguments, "--prompts", str(root / "prompts.txt"), "--dtype", "bfloat16"])
-    with Image.open(tmp_path / "samples" / "000001.png") as image:
-        assert 0 < np.abs(np.asarray(image).astype(int) - plain).max() <= 8
-    sample([*arguments, "--prompts", "a cat", "--resolution", "24"])
-    with Image.open(tmp_path / "samples" / "000000.png") as image:
-        assert image.size == (24, 24)
-    with pytest.raises(
-        UserError, match="--prompts: the model takes text; expected a text file of prompts, one a line"
-    ):
-        sample(arguments)
-
-
-def test_an_evaluation_draws_prompts(root: Path, tmp_path: Path) -> None:
-    """A student and its teacher, with the run's prompts and with others; the captions of real images are no labels."""
-    np.save(
-        tmp_path / "real.npy", np.random.default_rng(0).integers(256, size=(8, 16, 16, 3), dtype=np.uint8)
-    )
-    (tmp_path / "run" / "export").mkdir(parents=True)
-    export_generator(FewStepGenerator(distill.load_teacher(root / "sd15"), 80.0), tmp_path / "run" / "export")
-    config = {
-        "task": "distill",
-        "run_dir": str(tmp_path / "run"),
-        "steps": 1,
-        "objective": {"name": "score_matching"},
-        "guidance": {"teacher": 2.0},
-    }
-    prompts = {"name": "text_file", "path": str(root / "prompts.txt")}
-    teacher = {"name": "diffusers", "path": str(root / "sd15")}
-    (tmp_path / "run" / "config.yaml").write_text(
-        yaml.safe_dump({**config, "teacher": teacher, "prompts": prompts})
-    )
-    arguments = ["--run", str(tmp_path / "run"), "--data", f"array:{tmp_path / 'real.npy'}", "--n", "4"]
-    evaluate(arguments)
-    measured = json.loads((tmp_path / "run" / "eval.json").read_text())
-    generator = distill.load_generator(tmp_path / "run")
-    with torch.no_grad():
-        z = seeded_noise(range(4), generator.image_shape)
-        made = to_bytes(generator.decode(generator(z, generator.encode_prompts([*PROMPTS, PROMPTS[0]]))))
-    assert measured["hashes"]["student"] == Images(made).sha256
-    (tmp_path / "others.txt").write_text("abc")
-    evaluate([*arguments, "--prompts", str(tmp_path / "others.txt"), "--no-teacher"])
-    others = json.loads((tmp_path / "run" / "eval.json").read_text())
-    assert others["hashes"]["student"] != measured["hashes"]["student"]
-
-
-def test_prompts_belong_to_text(root: Path) -> None:
-    def complaint(config: dict[str, Any]) -> str:
-        with pytest.raises(UserError) as error:
-            run(root, "refused", {"objective": {"name": "score_matching"}, **config})
-        return str(error.value)
-
-    text = {"teacher": {"name": "diffusers", "path": str(root / "sd15")}}
-    prompts = {"prompts": {"name": "text_file", "path": str(root / "prompts.txt")}}
-    images = {"data": {"name": "captioned_folder", "path": str(root / "images"), "resolution": 16}}
-    assert complaint(text) == "prompts: the teacher takes text; expected a source of prompts"
-    assert (
-        complaint({"teacher": {"name": "diffusers", "path": str(root / "ddpm")}, **prompts})
-        == "prompts: the teacher takes no text; expected null"
-    )
-    shown = complaint({**text, **prompts, **images, "discriminator": {}})
-    assert shown.endswith(
-        "prompts: real images are shown with their own; expected captions, or discriminator.real: teacher"
-    )
-    assert "captions needs data that have them" in complaint({**text, "prompts": {"name": "captions"}})
-    small = {**images["data"], "resolution": 8}
-    wrong_size = complaint({**text, "data": small, "prompts": {"name": "captions"}, "discriminator": {}})
-    assert wrong_size == "data: images of (3, 8, 8); expected (3, 16, 16) as the network's"
 
 
 def _made(folder: Path) -> Path:

@@ -1,4 +1,4 @@
-"""Pipelines as people have them: pruned, with text encoders left out, with autoencoders that half precision cannot hold."""
+"""Unusual pipelines: pruned, without a text encoder, or with autoencoders that overflow in half precision."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from tests.helpers import tiny_pipelines
 
 
 def pruned(folder: Path) -> Path:
-    """A Stable Diffusion whose U-Net has no middle block, as small-sd and BK-SDM tiny."""
+    """Save a Stable Diffusion whose U-Net has no middle block, like small-sd and BK-SDM tiny."""
     from diffusers import PNDMScheduler, StableDiffusionPipeline
 
     torch.manual_seed(0)
@@ -58,7 +58,7 @@ def test_every_depth_that_is_offered_is_there(tmp_path: Path) -> None:
 
 
 def without(folder: Path, *names: str) -> Path:
-    """The pipeline with some of its optional parts left out."""
+    """Save the pipeline without some of its optional components."""
     from diffusers import DiffusionPipeline
 
     pipe = DiffusionPipeline.from_pretrained(folder, **dict.fromkeys(names))
@@ -84,7 +84,7 @@ def test_a_text_encoder_that_the_network_needs_is_named(tmp_path: Path) -> None:
 
 
 def hot(folder: Path, times: float) -> Path:
-    """The pipeline with an autoencoder whose activations are larger than half precision's largest number."""
+    """Scale the pipeline's autoencoder until its activations overflow in half precision."""
     file = folder / "vae" / "diffusion_pytorch_model.safetensors"
     tensors = load_file(file)
     for name in ("decoder.conv_in.weight", "decoder.conv_in.bias"):

@@ -134,7 +134,7 @@ def test_own_noise_leaves_all_other_random_numbers_as_they_were() -> None:
     without, having = (
         next(Batches(*sizes, own_noise=names).starting_at(3)) for names in ((), tuple(CONSTANT))
     )
-    for name in ("z", "u", "eps", "u_fake", "eps_fake", "eps_real", "places"):
+    for name in ("z", "u", "eps", "u_fake", "eps_fake", "eps_real", "crop_positions"):
         assert torch.equal(getattr(without, name), getattr(having, name))
     assert without.gan_noise is None
     drawn = [getattr(having, name) for name in CONSTANT]

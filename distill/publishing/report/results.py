@@ -1,4 +1,4 @@
-"""What a run's report says of `eval.json`: the few numbers to take away, what each metric is, and the table of results."""
+"""The parts of a run's report about `eval.json`: main numbers, glossary and table of results."""
 
 from __future__ import annotations
 
@@ -6,97 +6,115 @@ import json
 import math
 from collections.abc import Mapping
 from html import escape
-from typing import Any
+from typing import Any, NamedTuple
 
 from distill.publishing.report.charts import duration, short
 from distill.publishing.run_record import numbers
 
 ROLES = ("student", "teacher", "reference")
-# key in eval.json: its name, which direction is better, what it is in one sentence; the protocol's own distance is added by `metrics_of`
+
+
+class Metric(NamedTuple):
+    """The name of a number in eval.json, the direction that is better, and one sentence about it."""
+
+    name: str
+    better: str
+    meaning: str
+
+
 METRICS = {
-    "precision": (
+    "precision": Metric(
         "Precision",
         "higher",
         "Share of the made images that lie among the real ones; it is low when images look wrong.",
     ),
-    "recall": (
+    "recall": Metric(
         "Recall",
         "higher",
-        "Share of the real images that lie among the made ones; it is low when some kinds of image are never made.",
+        "Share of the real images that lie among the made ones; "
+        "it is low when some kinds of image are never made.",
     ),
-    "label_agreement": (
+    "label_agreement": Metric(
         "Label agreement",
         "higher",
         "Share of the made images in which a classifier sees the label that was asked for.",
     ),
-    "memorised": (
+    "memorised": Metric(
         "Memorised",
         "lower",
-        "Share of the images that are nearer to a training image than to any held-out one; the reference says what real images would score.",
+        "Share of the images that are nearer to a training image than to any held-out one; "
+        "the reference says what real images would score.",
     ),
-    "evaluations": (
+    "evaluations": Metric(
         "Network evaluations per image",
         "lower",
         "How many times the network runs to make one image; most of the cost.",
     ),
-    "ms_per_image": (
+    "ms_per_image": Metric(
         "Milliseconds per image",
         "lower",
         "Time to make one image, in batches, on the machine named below.",
     ),
 }
+"""Metrics by their key in eval.json; `metrics_of` adds the protocol's own distance."""
 
 
-def tiles(summary: Mapping[str, Any], distance: str) -> str:
-    """The few numbers to take away, large."""
-    name = f"Fréchet distance ({distance.replace('_', '-')})"
-    distances = [(summary.get(role, {}).get(distance), f"{role}'s {name}") for role in ("student", "teacher")]
-    found = [*distances, (summary.get("sampling", {}).get("speedup"), "times faster than the teacher")]
-    shown = [(short(value), label) for value, label in found if value is not None]
-    shown += (
-        [(duration(summary["train"]["seconds"]), "of training")]
-        if "seconds" in summary.get("train", {})
-        else []
-    )
-    return (
-        f'<ul class="tiles">{"".join(f"<li><b>{escape(value)}</b> {label}</li>" for value, label in shown)}</ul>'
-        if shown
-        else ""
-    )
-
-
-def metrics_of(distance: str) -> dict[str, tuple[str, str, str]]:
-    """Every metric of a protocol, its Fréchet distance first."""
+def metrics_of(distance: str) -> dict[str, Metric]:
+    """Return every metric of a protocol, its Fréchet distance first."""
     features = "their pixels" if distance == "fd_pixel" else f"their {distance.removeprefix('fd_')} features"
-    what = f"How far apart the made and the real images are as populations, by the mean and covariance of {features}; two equal ones are at 0."
-    return {distance: (f"Fréchet distance ({distance.replace('_', '-')})", "lower", what), **METRICS}
+    meaning = (
+        "How far apart the made and the real images are as populations, "
+        f"by the mean and covariance of {features}; two equal ones are at 0."
+    )
+    return {distance: Metric(_title(distance), "lower", meaning), **METRICS}
+
+
+def _title(distance: str) -> str:
+    return f"Fréchet distance ({distance.replace('_', '-')})"
 
 
 def results_of(evaluation: Mapping[str, Any], role: str) -> dict[str, float]:
-    """All numbers of the student, teacher or reference in one mapping; those against held-out images as `held_out/...`."""
+    """Collect all numbers of a role; those against held-out images are named `held_out/...`."""
     results = evaluation.get(role)
-    held_out = numbers(results.get("held_out")) if isinstance(results, Mapping) else {}
-    speed = {
-        key.removeprefix(f"{role}_"): value
-        for key, value in numbers(evaluation.get("sampling")).items()
-        if key.startswith(f"{role}_")
-    }
-    return {**numbers(results), **{f"held_out/{key}": value for key, value in held_out.items()}, **speed}
+    found = numbers(results)
+    if isinstance(results, Mapping):
+        found |= {f"held_out/{key}": value for key, value in numbers(results.get("held_out")).items()}
+    for key, value in numbers(evaluation.get("sampling")).items():
+        if key.startswith(f"{role}_"):
+            found[key.removeprefix(f"{role}_")] = value
+    return found
 
 
-def glossary(evaluation: Mapping[str, Any], distance: str) -> str:
-    """What each metric of this evaluation is and which direction is good."""
+def render_tiles(summary: Mapping[str, Any], distance: str) -> str:
+    """Show the few numbers to take away, in large type."""
+    tiles: list[tuple[str, str]] = []
+    for role in ("student", "teacher"):
+        if distance in summary.get(role, {}):
+            tiles.append((short(summary[role][distance]), f"{role}'s {_title(distance)}"))
+    if "speedup" in summary.get("sampling", {}):
+        tiles.append((short(summary["sampling"]["speedup"]), "times faster than the teacher"))
+    if "seconds" in summary.get("train", {}):
+        tiles.append((duration(summary["train"]["seconds"]), "of training"))
+    if not tiles:
+        return ""
+    items = "".join(f"<li><b>{escape(value)}</b> {label}</li>" for value, label in tiles)
+    return f'<ul class="tiles">{items}</ul>'
+
+
+def render_glossary(evaluation: Mapping[str, Any], distance: str) -> str:
+    """Explain each metric of an evaluation and say which direction is good."""
     measured = {key for role in ROLES for key in results_of(evaluation, role)}
-    known = [entry for key, entry in metrics_of(distance).items() if key in measured]
     rows = [
-        f"<div><dt>{escape(name)} <span>{better} is better</span></dt><dd>{escape(what)}</dd></div>"
-        for name, better, what in known
+        f"<div><dt>{escape(metric.name)} <span>{metric.better} is better</span></dt>"
+        f"<dd>{escape(metric.meaning)}</dd></div>"
+        for key, metric in metrics_of(distance).items()
+        if key in measured
     ]
     return f'<dl class="glossary">{"".join(rows)}</dl>'
 
 
-def results_table(evaluation: Mapping[str, Any], distance: str) -> str:
-    """Metrics by row, student and teacher by column, the better of the two in bold; empty where nothing was evaluated."""
+def render_table(evaluation: Mapping[str, Any], distance: str) -> str:
+    """Show metrics by row and networks by column, the better one in bold; nothing without any."""
     results = {role: results_of(evaluation, role) for role in ROLES}
     groups = {
         "Against the training images": [distance, "precision", "recall"],
@@ -104,52 +122,60 @@ def results_table(evaluation: Mapping[str, Any], distance: str) -> str:
         "The images by themselves": ["label_agreement", "memorised"],
         "Sampling": ["evaluations", "ms_per_image"],
     }
-    shown = [role for role in ROLES if any(key in results[role] for keys in groups.values() for key in keys)]
+    all_keys = {key for keys in groups.values() for key in keys}
+    roles = [role for role in ROLES if all_keys & results[role].keys()]
     body = ""
-    for group, keys in groups.items():
-        found = {
-            key: {role: results[role].get(key) for role in shown}
-            for key in keys
-            if any(key in results[role] for role in shown)
-        }
-        rows = "".join(row(key, values, distance) for key, values in found.items())
-        body += (
-            f'<tbody><tr class="group"><th colspan="{len(shown) + 1}" scope="rowgroup">{group}</th></tr>{rows}</tbody>'
-            if rows
-            else ""
-        )
-    heads = "".join(f'<th scope="col">{role.capitalize()}</th>' for role in shown)
-    return f"<table><thead><tr><td></td>{heads}</tr></thead>{body}</table>" if body else ""
+    for title, keys in groups.items():
+        rows = ""
+        for key in keys:
+            values = {role: results[role].get(key) for role in roles}
+            if any(value is not None for value in values.values()):
+                rows += _render_row(key, values, distance)
+        if rows:
+            head = f'<th colspan="{len(roles) + 1}" scope="rowgroup">{title}</th>'
+            body += f'<tbody><tr class="group">{head}</tr>{rows}</tbody>'
+    if not body:
+        return ""
+    heads = "".join(f'<th scope="col">{role.capitalize()}</th>' for role in roles)
+    return f"<table><thead><tr><td></td>{heads}</tr></thead>{body}</table>"
 
 
-def doubts(evaluation: Mapping[str, Any]) -> str:
-    """What the terminal warned of, and what could not be measured and why; empty where there is neither."""
-    skipped = evaluation.get("skipped")
+def render_warnings(evaluation: Mapping[str, Any]) -> str:
+    """Repeat the evaluation's warnings, and what could not be measured and why; nothing if there are none."""
     lines = [str(warning) for warning in evaluation.get("warnings") or ()]
-    lines += (
-        [f"{name} was not measured: {reason}" for name, reason in skipped.items()]
-        if isinstance(skipped, Mapping)
-        else []
-    )
-    return f'<ul class="doubts">{"".join(f"<li>{escape(line)}</li>" for line in lines)}</ul>' if lines else ""
+    skipped = evaluation.get("skipped")
+    if isinstance(skipped, Mapping):
+        lines += [f"{name} was not measured: {reason}" for name, reason in skipped.items()]
+    if not lines:
+        return ""
+    items = "".join(f"<li>{escape(line)}</li>" for line in lines)
+    return f'<ul class="doubts">{items}</ul>'
 
 
-def row(key: str, values: Mapping[str, float | None], distance: str) -> str:
-    """One metric: three significant digits of its smallest value, the exact values in `<data>`, the better network in bold."""
-    name, better, _ = metrics_of(distance)[key.removeprefix("held_out/")]
+def _render_row(key: str, values: Mapping[str, float | None], distance: str) -> str:
+    """Show one metric in one precision, with the exact values in `<data>` and the better network in bold."""
+    metric = metrics_of(distance)[key.removeprefix("held_out/")]
     known = {role: value for role, value in values.items() if value is not None}
-    smallest = min((abs(value) for value in known.values() if value and math.isfinite(value)), default=1.0)
-    digits = (
-        0
-        if all(float(value).is_integer() for value in known.values())
-        else min(4, max(0, 2 - math.floor(math.log10(smallest))))
-    )
+    digits = _decimals(list(known.values()))
     rivals = {known[role] for role in ("student", "teacher") if role in known}
-    best = (min if better == "lower" else max)(rivals) if len(rivals) == 2 else None
+    best = None
+    if len(rivals) == 2:
+        best = min(rivals) if metric.better == "lower" else max(rivals)
     cells = ""
     for role, value in values.items():
-        text = (
-            "-" if value is None else f'<data value="{escape(json.dumps(value))}">{value:.{digits}f}</data>'
-        )
-        cells += f"<td>{f'<b>{text}</b>' if value is not None and value == best and role != 'reference' else text}</td>"
-    return f'<tr><th scope="row">{escape(name)} <span>{better} is better</span></th>{cells}</tr>'
+        text = "-"
+        if value is not None:
+            text = f'<data value="{escape(json.dumps(value))}">{value:.{digits}f}</data>'
+            if value == best and role != "reference":
+                text = f"<b>{text}</b>"
+        cells += f"<td>{text}</td>"
+    head = f"{escape(metric.name)} <span>{metric.better} is better</span>"
+    return f'<tr><th scope="row">{head}</th>{cells}</tr>'
+
+
+def _decimals(values: list[float]) -> int:
+    """Choose the decimals that give the smallest value three significant digits, but at most four."""
+    if all(float(value).is_integer() for value in values):
+        return 0
+    smallest = min((abs(value) for value in values if value and math.isfinite(value)), default=1.0)
+    return min(4, max(0, 2 - math.floor(math.log10(smallest))))

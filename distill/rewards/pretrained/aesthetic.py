@@ -1,4 +1,4 @@
-"""LAION's aesthetic predictor: a linear head on the unit embedding of an image by CLIP ViT-L/14 (Schuhmann 2022)."""
+"""LAION's aesthetic predictor (Schuhmann 2022): a linear head on CLIP ViT-L/14's unit embedding."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from distill.types import Condition, Reward
 
 
 class Aesthetic(Reward):
-    """How good an image looks, about 1 to 10; it reads no condition."""
+    """Score how good an image looks, about 1 to 10. The condition is not read."""
 
     def __init__(self, image: ImageEmbedding, head: ScoreHead) -> None:
         super().__init__()
@@ -26,13 +26,13 @@ class Aesthetic(Reward):
         return self.head(self.image(images))
 
     def describe(self) -> dict[str, Any]:
-        """Return what decides the reward besides its weights."""
         return self.image.describe()
 
 
 def read_head(path: Path, features: int) -> ScoreHead:
-    """The published head. Raises UserError, naming the first weight that differs, where the file holds another network's."""
-    head, tensors = ScoreHead(features), read_state(path)
+    """Read the published head, for embeddings of `features` elements."""
+    head = ScoreHead(features)
+    tensors = read_state(path)
     check_weights(head, tensors, path)
     head.load_state_dict(tensors)
     return head

@@ -1,4 +1,4 @@
-"""Image classifiers as rewards: a small one of our own, any of transformers, and the log-probability that they give a label."""
+"""Image classifiers as rewards: a small convolutional network of this project, or any of transformers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ KIND = "classifier"
 
 @dataclasses.dataclass(frozen=True)
 class ClassifierConfig:
-    """Sizes of a `Classifier`. The resolution halves after each of `widths`, the channels of its stages."""
+    """Sizes of a `Classifier`: each of its stages, of `widths` channels, halves the resolution."""
 
     resolution: int
     channels: int
@@ -34,18 +34,23 @@ class ClassifierConfig:
     def __post_init__(self) -> None:
         if self.resolution % 2 ** len(self.widths):
             raise ValueError(
-                f"resolution {self.resolution} does not halve {len(self.widths)} times, as {len(self.widths)} widths say"
+                f"resolution {self.resolution} does not halve {len(self.widths)} times, "
+                f"as {len(self.widths)} widths say"
             )
 
 
 class Classifier(nn.Module):
-    """Images (b, channels, resolution, resolution) in [-1, 1] -> logits (b, label_count), smooth in the images. What overshoots is clipped."""
+    """Map images (b, channels, resolution, resolution) to logits (b, label_count), smooth in the images.
+
+    Images are in [-1, 1]; values beyond are clipped.
+    """
 
     def __init__(self, config: ClassifierConfig) -> None:
         super().__init__()
         self.config = config
         self.image_shape = (config.channels, config.resolution, config.resolution)
-        stages, width = [], config.channels
+        stages: list[nn.Module] = []
+        width = config.channels
         for outputs in config.widths:
             for inputs in (width, outputs):
                 stages += [nn.Conv2d(inputs, outputs, 3, padding=1), nn.GroupNorm(1, outputs), nn.SiLU()]
@@ -55,82 +60,75 @@ class Classifier(nn.Module):
         self.head = nn.Linear(width * (config.resolution >> len(config.widths)) ** 2, config.label_count)
 
     def describe(self) -> dict[str, Any]:
-        """Its sizes, as plain data."""
+        """Return the sizes as plain data."""
         return dataclasses.asdict(self.config)
 
     @classmethod
     def from_description(cls, description: dict[str, Any]) -> Classifier:
-        """The network of that description. Raises TypeError or ValueError where it is none."""
+        """Build the network of a description. Raises TypeError or ValueError where it is none."""
         return cls(ClassifierConfig(**description))
 
     def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k"]:
-        """The logits. Raises UserError for images of another shape."""
+        """Return the logits."""
         if images.shape[1:] != self.image_shape:
-            raise UserError(
-                f"classifier: images of {tuple(images.shape[1:])}; expected {self.image_shape} as the network's"
-            )
+            found = tuple(images.shape[1:])
+            raise UserError(f"classifier: images of {found}; expected {self.image_shape} as the network's")
         return self.head(self.body(images.clamp(-1, 1)).flatten(1))
 
 
 class PublishedClassifier(nn.Module):
-    """Images (b, c, h, w) in [-1, 1] -> logits (b, k), by an image classifier of transformers with its own preparation."""
+    """Map images (b, c, h, w) in [-1, 1] to logits (b, k) by an image classifier of transformers.
 
-    def __init__(self, network: Any, preparation: Preprocessing) -> None:
+    Images are preprocessed as the classifier was published.
+    """
+
+    def __init__(self, network: Any, preprocessing: Preprocessing) -> None:
         super().__init__()
-        self.network, self.preparation = network, preparation
+        self.network = network
+        self.preprocessing = preprocessing
 
     def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k"]:
-        return self.network(pixel_values=self.preparation(images)).logits
+        return self.network(pixel_values=self.preprocessing(images)).logits
 
     def describe(self) -> dict[str, Any]:
-        """Return its sizes and the preparation, as plain data."""
+        """Return sizes and preprocessing as plain data."""
         return {
             "vision": describe_config(self.network.config),
-            "preparation": dataclasses.asdict(self.preparation),
+            "preparation": dataclasses.asdict(self.preprocessing),
         }
 
 
 class LabelLogProbability(Reward):
-    """log p(label | image) under a classifier, natural logarithm, at most 0."""
+    """Score an image by log p(label | image) under a classifier: the natural logarithm, at most 0."""
 
     def __init__(self, classifier: Classifier | PublishedClassifier) -> None:
         super().__init__()
         self.classifier = classifier
 
     def forward(self, images: Float[Tensor, "b c h w"], cond: Condition) -> Float[Tensor, " b"]:
-        """The reward. Raises UserError where an image has no label, or one that the classifier does not know."""
         logits = self.classifier(images)
         label = labels_of(cond, logits.shape[1], "classifier")
         return F.log_softmax(logits, dim=1).gather(1, label[:, None])[:, 0]
 
     def describe(self) -> dict[str, Any]:
-        """Return what decides the reward besides its weights."""
         return self.classifier.describe()
 
 
 def is_own(folder: Path) -> bool:
-    """Whether a folder holds a network in this project's format."""
+    """Tell a folder in this project's format from one of another library's."""
     return (folder / CONFIG).is_file() and "format" in read_mapping(folder / CONFIG)
 
 
 def save_classifier(network: Classifier, folder: Path, made: dict[str, Any]) -> None:
-    """Write a classifier into an existing folder, with how it was `made` and what it is worth."""
-    write_json(
-        folder / CONFIG,
-        {
-            "format": FORMAT,
-            "kind": KIND,
-            "network": {"class": "Classifier", **network.describe()},
-            "made": made,
-        },
-    )
+    """Write a classifier into an existing folder; `made` records how it was trained and its accuracy."""
+    described = {"class": "Classifier", **network.describe()}
+    write_json(folder / CONFIG, {"format": FORMAT, "kind": KIND, "network": described, "made": made})
     save_tensors(folder / WEIGHTS, network.state_dict())
 
 
 def load_classifier(folder: Path) -> Classifier:
-    """Open a classifier of our own. Raises UserError where the folder holds something else."""
-    network = build_network(
-        read_description(folder, KIND)["network"], folder / CONFIG, {Classifier.__name__: __name__}
-    )
+    """Open a classifier that `save_classifier` wrote."""
+    described = read_description(folder, KIND)["network"]
+    network = build_network(described, folder / CONFIG, {Classifier.__name__: __name__})
     load_weights(network, folder / WEIGHTS)
     return network

@@ -1,4 +1,4 @@
-"""CLIP (Radford et al. 2021), of transformers, as rewards use it: unit embeddings of images and prompts, and what is made of their cosine."""
+"""CLIP (Radford et al. 2021), from transformers: embeddings of images and prompts, and their cosine."""
 
 from __future__ import annotations
 
@@ -19,56 +19,53 @@ from distill.types import Condition, Reward
 
 
 class ImageEmbedding(nn.Module):
-    """Images (b, c, h, w) in [-1, 1] -> unit vectors (b, d), by the vision half of a `CLIPModel`."""
+    """Map images (b, c, h, w) in [-1, 1] to unit vectors (b, d) by the vision half of a `CLIPModel`."""
 
-    def __init__(self, clip: Any, preparation: Preprocessing) -> None:
+    def __init__(self, clip: Any, preprocessing: Preprocessing) -> None:
         super().__init__()
-        self.network, self.projection, self.preparation = (
-            clip.vision_model,
-            clip.visual_projection,
-            preparation,
-        )
+        self.network = clip.vision_model
+        self.projection = clip.visual_projection
+        self.preprocessing = preprocessing
 
     def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d"]:
-        return F.normalize(
-            self.projection(self.network(pixel_values=self.preparation(images)).pooler_output), dim=1
-        )
+        features = self.network(pixel_values=self.preprocessing(images)).pooler_output
+        return F.normalize(self.projection(features), dim=1)
 
     def describe(self) -> dict[str, Any]:
-        """Return the network's sizes and the preparation, as plain data."""
+        """Return the network's sizes and the preprocessing as plain data."""
         return {
             "vision": describe_config(self.network.config),
-            "preparation": dataclasses.asdict(self.preparation),
+            "preparation": dataclasses.asdict(self.preprocessing),
         }
 
 
 class PromptEmbedding(nn.Module):
-    """Prompts -> unit vectors (b, d), by the text half of a `CLIPModel`. It has no gradient."""
+    """Map prompts to unit vectors (b, d) by the text half of a `CLIPModel`, without a gradient."""
 
     def __init__(self, clip: Any, tokens: PromptTokens) -> None:
         super().__init__()
-        self.network, self.projection, self.tokens = clip.text_model, clip.text_projection, tokens
-        self.most_tokens = clip.config.text_config.max_position_embeddings
+        self.network = clip.text_model
+        self.projection = clip.text_projection
+        self.tokens = tokens
+        self.max_tokens = clip.config.text_config.max_position_embeddings
 
     @torch.no_grad()
     def forward(self, prompts: Sequence[str]) -> Float[Tensor, "b d"]:
-        tokens, counts = (
-            part.to(self.projection.weight.device) for part in self.tokens(prompts, self.most_tokens)
-        )
-        return F.normalize(
-            self.projection(self.network(input_ids=tokens, attention_mask=counts).pooler_output), dim=1
-        )
+        device = self.projection.weight.device
+        tokens, mask = self.tokens(prompts, self.max_tokens)
+        features = self.network(input_ids=tokens.to(device), attention_mask=mask.to(device)).pooler_output
+        return F.normalize(self.projection(features), dim=1)
 
     def describe(self) -> dict[str, Any]:
-        """Return the network's sizes and the hash of the tokenizer, as plain data."""
+        """Return the network's sizes and the hash of the tokenizer as plain data."""
         return {"text": describe_config(self.network.config), "tokenizer_sha256": self.tokens.sha256()}
 
 
 class Similarity(Reward):
-    """`scale` times the cosine of an image's and its prompt's embeddings, of which only what is above `least` counts.
+    """Score an image by `scale` times the cosine of its and its prompt's embeddings, at least `minimum`.
 
-    `scale` None takes the model's own, the inverse temperature that it was trained with. `prefix` is put before each prompt. `name` is that of the
-    reward, for messages.
+    `scale` None takes the network's own, the inverse temperature that it was trained with. `prefix` is put
+    before each prompt. `name` is the reward's name in messages.
     """
 
     def __init__(
@@ -76,28 +73,30 @@ class Similarity(Reward):
         name: str,
         clip: Any,
         tokens: PromptTokens,
-        preparation: Preprocessing,
+        preprocessing: Preprocessing,
         scale: float | None,
-        least: float | None = None,
+        minimum: float | None = None,
         prefix: str = "",
     ) -> None:
         super().__init__()
-        self.name, self.least, self.prefix = name, least, prefix
-        self.image, self.text = ImageEmbedding(clip, preparation), PromptEmbedding(clip, tokens)
+        self.name = name
+        self.minimum = minimum
+        self.prefix = prefix
+        self.image = ImageEmbedding(clip, preprocessing)
+        self.text = PromptEmbedding(clip, tokens)
         self.scale = clip.logit_scale.exp().item() if scale is None else scale
 
     def forward(self, images: Float[Tensor, "b c h w"], cond: Condition) -> Float[Tensor, " b"]:
-        """The reward. Raises UserError where the condition has no prompts."""
         prompts = [self.prefix + prompt for prompt in prompts_of(cond, len(images), self.name)]
         cosine = (self.image(images) * self.text(prompts)).sum(1)
-        return self.scale * (cosine if self.least is None else cosine.clamp(min=self.least))
+        return self.scale * (cosine if self.minimum is None else cosine.clamp(min=self.minimum))
 
     def describe(self) -> dict[str, Any]:
-        """Return what decides the reward besides the weights of the two halves; the scale may be a weight that belongs to neither."""
+        # The scale is here because it may be a weight of the network, though of neither half.
         return {
             **self.image.describe(),
             **self.text.describe(),
             "scale": self.scale,
-            "least": self.least,
+            "least": self.minimum,
             "prefix": self.prefix,
         }

@@ -1,4 +1,4 @@
-"""ImageReward v1 (Xu et al. 2023): BLIP-large, whose text half looks at the image, and a linear head on its first token."""
+"""ImageReward v1 (Xu et al. 2023): BLIP-large, whose text half attends to the image, and a linear head."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from distill.rewards.pretrained.weights import (
 from distill.types import Condition, Reward
 
 MEAN, DEVIATION = 0.16717362830052426, 1.0333394966054072
-"""Of the head's output over the authors' data."""
+"""Mean and standard deviation of the head's output over the authors' data."""
 MAX_TOKENS = 35
 SPECIAL_TOKENS = ["[DEC]", "[ENC]"]
-"""What BLIP adds to BERT's words, in this order. ImageReward's own prompts begin with [CLS] all the same."""
+"""Tokens that BLIP adds to BERT's, in this order. ImageReward's prompts begin with [CLS] all the same."""
 VISION = {
     "embeddings.class_embedding": "cls_token",
     "embeddings.position_embedding": "pos_embed",
@@ -47,11 +47,12 @@ UNUSED = (
     "blip.text_encoder.embeddings.position_ids",
     *(f"blip.{half}_proj.{kind}" for half in ("vision", "text") for kind in ("weight", "bias")),
 )
-"""What the published file holds besides: counted positions, and the projections of BLIP's contrastive loss."""
+"""Tensors of the published file that the network does not have: position ids, and the projections of BLIP's
+contrastive loss."""
 
 
 def blip_large() -> tuple[Any, Any]:
-    """Sizes of BLIP-large as ImageReward has it: of its vision, with timm's epsilon, and of its text, with BERT's twelve heads."""
+    """Return the sizes of BLIP-large, the vision half's with timm's epsilon, and the text half's."""
     from transformers import BlipTextConfig, BlipVisionConfig
 
     width = {
@@ -66,9 +67,10 @@ def blip_large() -> tuple[Any, Any]:
 
 
 class ImageReward(Reward):
-    """How well an image fits its prompt and pleases, in standard deviations of the authors' data, about -2 to 2.
+    """Score an image's fit to its prompt and its appeal, about -2 to 2.
 
-    `sizes` are those of vision and text, as `blip_large` has them.
+    The unit is the standard deviation of the head's output over the authors' data. `sizes` are the
+    configurations of the vision and the text half, as `blip_large` gives them.
     """
 
     def __init__(self, sizes: tuple[Any, Any], tokenizer: Any) -> None:
@@ -76,49 +78,49 @@ class ImageReward(Reward):
         from transformers import BlipTextModel, BlipVisionModel
 
         vision, text = sizes
-        self.vision, self.text = BlipVisionModel(vision), BlipTextModel(text, add_pooling_layer=False)
+        self.vision = BlipVisionModel(vision)
+        self.text = BlipTextModel(text, add_pooling_layer=False)
         self.head = ScoreHead(text.hidden_size)
         tokenizer.add_tokens(SPECIAL_TOKENS, special_tokens=True)
         self.prompt_tokens = PublishedTokens(tokenizer, "max_length")
-        self.preparation = Preprocessing((vision.image_size,) * 2, vision.image_size, rounds_middle=True)
+        size = vision.image_size
+        self.preprocessing = Preprocessing((size, size), size, rounds_middle=True)
 
     def forward(self, images: Float[Tensor, "b c h w"], cond: Condition) -> Float[Tensor, " b"]:
-        """The reward. Raises UserError where the condition has no prompts."""
-        tokens, mask = (
-            part.to(images.device) for part in self.tokens(prompts_of(cond, len(images), "imagereward"))
+        tokens, mask = self.tokens(prompts_of(cond, len(images), "imagereward"))
+        patches = self.vision(pixel_values=self.preprocessing(images)).last_hidden_state
+        output = self.text(
+            input_ids=tokens.to(images.device),
+            attention_mask=mask.to(images.device),
+            encoder_hidden_states=patches,
+            encoder_attention_mask=torch.ones(patches.shape[:2], dtype=torch.long, device=patches.device),
         )
-        seen = self.vision(pixel_values=self.preparation(images)).last_hidden_state
-        everywhere = torch.ones(seen.shape[:2], dtype=torch.long, device=seen.device)
-        read = self.text(
-            input_ids=tokens,
-            attention_mask=mask,
-            encoder_hidden_states=seen,
-            encoder_attention_mask=everywhere,
-        )
-        return (self.head(read.last_hidden_state[:, 0]) - MEAN) / DEVIATION
+        return (self.head(output.last_hidden_state[:, 0]) - MEAN) / DEVIATION
 
     def tokens(self, prompts: Sequence[str]) -> tuple[Int64[Tensor, "b n"], Int64[Tensor, "b n"]]:
-        """The prompts' tokens, [CLS] first, padded and truncated to 35, and which of them count."""
+        """Return the prompts' tokens, [CLS] first, padded and truncated to 35, and their attention mask."""
         return self.prompt_tokens(prompts, MAX_TOKENS)
 
     def describe(self) -> dict[str, Any]:
-        """Return what decides the reward besides its weights."""
-        sizes = {"vision": describe_config(self.vision.config), "text": describe_config(self.text.config)}
         return {
-            **sizes,
-            "preparation": dataclasses.asdict(self.preparation),
+            "vision": describe_config(self.vision.config),
+            "text": describe_config(self.text.config),
+            "preparation": dataclasses.asdict(self.preprocessing),
             "tokenizer_sha256": self.prompt_tokens.sha256(),
         }
 
 
 def read_image_reward(path: Path, tokenizer: Any) -> ImageReward:
-    """ImageReward with the weights of the authors' file. Raises UserError, naming the first weight that differs, where it is another network's."""
+    """Read ImageReward from the authors' file."""
     network = meta(lambda: ImageReward(blip_large(), tokenizer))
-    return load_renamed(network, read_state(path), origin, path, UNUSED)
+    return load_renamed(network, read_state(path), published_weight, path, UNUSED)
 
 
-def origin(name: str) -> PublishedWeight:
-    """Where a weight stands in the authors' file: BLIP's own names, of which those of the text half are transformers' too."""
+def published_weight(name: str) -> PublishedWeight:
+    """Return the place of a weight in the authors' file.
+
+    It has BLIP's names, which in the text half are transformers' too.
+    """
     half, _, rest = name.partition(".")
     if half == "head":
         return PublishedWeight(f"mlp.{rest}")

@@ -1,4 +1,4 @@
-"""open_clip's ViT-H/14 as a `CLIPModel` of transformers: its sizes, and where its weights stand in a file of open_clip's."""
+"""open_clip's ViT-H/14 as a `CLIPModel` of transformers: its sizes, and the names of its weights."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ WHOLE = {
     "text_model.embeddings.token_embedding.weight": PublishedWeight("token_embedding.weight"),
     "text_model.embeddings.position_embedding.weight": PublishedWeight("positional_embedding"),
 }
-"""Names of transformers that stand for themselves."""
+"""Weights of a `CLIPModel` outside of blocks and norms."""
 NORMS = {
     "vision_model.pre_layrnorm": "visual.ln_pre",
     "vision_model.post_layernorm": "visual.ln_post",
@@ -36,7 +36,7 @@ LAYER = re.compile(r"(?P<half>\w+)\.encoder\.layers\.(?P<number>\d+)\.(?P<layer>
 
 
 def vit_h_14() -> Any:
-    """Sizes of ViT-H/14. Its activation is the exact GELU, not the quick one of OpenAI's networks."""
+    """Return the sizes of ViT-H/14. Its activation is the exact GELU, unlike in OpenAI's networks."""
     from transformers import CLIPConfig
 
     shared = {"num_attention_heads": 16, "hidden_act": "gelu", "projection_dim": 1024}
@@ -61,14 +61,17 @@ def vit_h_14() -> Any:
 
 
 def read_open_clip(path: Path) -> Any:
-    """A ViT-H/14 with the weights of open_clip's file. Raises UserError, naming the first weight that differs, where it is another network's."""
+    """Read a ViT-H/14 from a file of open_clip's."""
     from transformers import CLIPModel
 
-    return load_renamed(meta(lambda: CLIPModel(vit_h_14())), read_state(path), origin, path)
+    return load_renamed(meta(lambda: CLIPModel(vit_h_14())), read_state(path), published_weight, path)
 
 
-def origin(name: str) -> PublishedWeight:
-    """Where a weight of a `CLIPModel` stands in a file of open_clip's: queries, keys and values are one matrix there."""
+def published_weight(name: str) -> PublishedWeight:
+    """Return the place of a `CLIPModel`'s weight in a file of open_clip's.
+
+    Queries, keys and values are thirds of one matrix there.
+    """
     if name in WHOLE:
         return WHOLE[name]
     module, _, kind = name.rpartition(".")
@@ -77,10 +80,9 @@ def origin(name: str) -> PublishedWeight:
     found = LAYER.fullmatch(name)
     if found is None:
         raise ValueError(f"{name} is no weight of a CLIPModel")
-    block, layer = f"{BLOCKS[found['half']]}.{found['number']}", found["layer"]
+    block = f"{BLOCKS[found['half']]}.{found['number']}"
+    layer = found["layer"]
     if layer in LAYERS:
         return PublishedWeight(f"{block}.{LAYERS[layer]}.{kind}")
-    return PublishedWeight(
-        f"{block}.attn.in_proj_{kind}",
-        third=["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"].index(layer),
-    )
+    third = ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"].index(layer)
+    return PublishedWeight(f"{block}.attn.in_proj_{kind}", third)

@@ -1,4 +1,4 @@
-"""The head that LAION's aesthetic predictor and ImageReward share: linear layers, with nothing in between but the dropout of their training."""
+"""The head that LAION's aesthetic predictor and ImageReward share: linear layers without activations."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ WIDTHS = (1024, 128, 64, 16)
 
 
 class ScoreHead(nn.Module):
-    """Features (b, d) -> score (b,). Its names are the published ones, in which the dropouts are numbered too."""
+    """Map features (b, d) to a score (b,).
+
+    Weights have their published names, which number the dropouts of training too; they are identities here.
+    """
 
     def __init__(self, features: int = 768, widths: tuple[int, ...] = WIDTHS) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Prompts as tokens of a published text network: by transformers' own tokenizers, or as open_clip reads them."""
+"""Prompts as tokens of a published text network, by transformers' tokenizers or as open_clip reads them."""
 
 from __future__ import annotations
 
@@ -15,58 +15,69 @@ from torch import Tensor
 from distill.config.errors import UserError
 
 STATE = ("truncation", "padding")
-"""Parts of a tokenizer's description that a call changes."""
+"""Parts of a tokenizer's description that calling it changes."""
 OPEN_CLIP_ENDS = ("<start_of_text>", "<end_of_text>")
 """Strings that open_clip reads as the tokens at the ends of a prompt, also within one."""
 CONTRACTIONS = ("'s", "'t", "'re", "'ve", "'m", "'ll", "'d")
 OPEN_CLIP_PIECES = "|".join([*OPEN_CLIP_ENDS, *CONTRACTIONS, r"\p{L}+", r"\p{N}", r"[^\s\p{L}\p{N}]+"])
-"""Pieces of a prompt that are tokenized one by one: the ends, contractions, runs of letters, single digits, and runs of
-anything else but white space."""
+"""Pieces of a prompt that are tokenized one by one: the ends, contractions, runs of letters, single digits,
+and runs of anything else but white space."""
 
 
 @runtime_checkable
 class PromptTokens(Protocol):
-    """Prompts -> their tokens (b, n), at most `most`, both ends among them, padded to one length; and which count."""
+    """Turns prompts into tokens (b, n) and their attention mask (b, n).
+
+    A prompt has at most `max_tokens` tokens, the start and the end token among them; all are padded to one
+    length.
+    """
 
     def __call__(
-        self, prompts: Sequence[str], most: int
+        self, prompts: Sequence[str], max_tokens: int
     ) -> tuple[Int64[Tensor, "b n"], Int64[Tensor, "b n"]]: ...
 
     def sha256(self) -> str:
-        """Hash of everything that decides the tokens."""
+        """Hash everything that decides the tokens."""
         ...
 
 
 class PublishedTokens:
-    """The tokens of a tokenizer of transformers, cut and padded by the tokenizer itself.
+    """Tokens by a tokenizer of transformers, which also truncates and pads.
 
-    `padding` is True up to the longest of the prompts, and "max_length" up to the most tokens.
+    `padding` is True to pad to the longest of the prompts, and "max_length" to pad to `max_tokens`.
     """
 
     def __init__(self, tokenizer: Any, padding: Literal[True, "max_length"] = True) -> None:
         self.tokenizer, self.padding = tokenizer, padding
 
     def __call__(
-        self, prompts: Sequence[str], most: int
+        self, prompts: Sequence[str], max_tokens: int
     ) -> tuple[Int64[Tensor, "b n"], Int64[Tensor, "b n"]]:
-        # The tokenizer truncates: cut afterwards, a long prompt loses its end token, and every long prompt gets the
-        # same embedding.
-        settings = {"padding": self.padding, "truncation": True, "max_length": most, "return_tensors": "pt"}
-        encoded = self.tokenizer(list(prompts), **settings)
+        # The tokenizer must truncate: cut off afterwards, a long prompt would lose its end token, and every
+        # long prompt would get the same embedding.
+        encoded = self.tokenizer(
+            list(prompts),
+            padding=self.padding,
+            truncation=True,
+            max_length=max_tokens,
+            return_tensors="pt",
+        )
         return encoded["input_ids"], encoded["attention_mask"]
 
     def sha256(self) -> str:
-        """Hash of the tokenizer's words, merges, normalisation and special tokens, wherever its files lie."""
+        """Hash everything that decides the tokens, but not the path of the tokenizer."""
         own = self.tokenizer
-        return _sha256([_rules(own), [own.padding_side, own.truncation_side, own.pad_token_id, self.padding]])
+        padding = [own.padding_side, own.truncation_side, own.pad_token_id, self.padding]
+        return _sha256([_rules(own), padding])
 
 
 class OpenClipTokens:
-    """The tokens of open_clip's `SimpleTokenizer`, from the words and merges of transformers' CLIP tokenizer.
+    """Tokens of open_clip's `SimpleTokenizer`, from the vocabulary and merges of a CLIP tokenizer.
 
-    open_clip repairs broken Unicode with ftfy, which also straightens curly quotes, splits ligatures, narrows full-width
-    characters and drops control characters; resolves HTML entities twice; and makes one space of any white space.
-    transformers does only the last. Raises UserError, naming `flag` and `source`, where the tokenizer is not CLIP's.
+    open_clip repairs broken Unicode with ftfy, which also straightens curly quotes, splits ligatures, narrows
+    full-width characters and drops control characters; resolves HTML entities twice; and makes one space of
+    any white space. transformers' own tokenizer does only the last. `flag` and `source` name the tokenizer in
+    messages.
     """
 
     def __init__(self, tokenizer: Any, flag: str, source: str) -> None:
@@ -81,21 +92,22 @@ class OpenClipTokens:
         self.words = _sha256([_rules(tokenizer), self.start, self.end])
 
     def __call__(
-        self, prompts: Sequence[str], most: int
+        self, prompts: Sequence[str], max_tokens: int
     ) -> tuple[Int64[Tensor, "b n"], Int64[Tensor, "b n"]]:
-        rows = [[self.start, *self._within(prompt)[: most - 2], self.end] for prompt in prompts]
+        rows = [[self.start, *self._within(prompt)[: max_tokens - 2], self.end] for prompt in prompts]
         longest = max(len(row) for row in rows)
-        tokens = torch.tensor([row + [self.end] * (longest - len(row)) for row in rows])
-        return tokens, torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows])
+        tokens = [row + [self.end] * (longest - len(row)) for row in rows]
+        mask = [[1] * len(row) + [0] * (longest - len(row)) for row in rows]
+        return torch.tensor(tokens), torch.tensor(mask)
 
     def sha256(self) -> str:
-        """Hash of the words and merges, and of the version of ftfy, whose repairs change between versions."""
+        """Hash the vocabulary and merges, and the version of ftfy, whose repairs change between versions."""
         from importlib.metadata import version
 
         return _sha256(["open_clip", self.words, version("ftfy")])
 
     def _within(self, prompt: str) -> list[int]:
-        """The tokens of a prompt between its ends."""
+        """Return the tokens of a prompt between its start and end token."""
         import regex
         from tokenizers.pre_tokenizers import ByteLevel
 
@@ -112,7 +124,7 @@ class OpenClipTokens:
 
 
 def open_clip_clean(prompt: str) -> str:
-    """Return a prompt as open_clip reads it: repaired, entities resolved, single spaces, in lower case."""
+    """Clean a prompt as open_clip does: repair Unicode, resolve entities, single spaces, lower case."""
     import ftfy
     import regex
 
@@ -121,7 +133,7 @@ def open_clip_clean(prompt: str) -> str:
 
 
 def _rules(tokenizer: Any) -> dict[str, Any]:
-    """Return everything that a tokenizer of transformers is made of, as plain data, before and after a call alike."""
+    """Describe a tokenizer as plain data that is the same before and after a call."""
     described = json.loads(tokenizer.backend_tokenizer.to_str())
     return {name: value for name, value in described.items() if name not in STATE}
 

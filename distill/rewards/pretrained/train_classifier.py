@@ -1,33 +1,39 @@
-"""`python -m distill train-classifier digits --out FOLDER`: a small image classifier, for the reward `classifier`.
+"""`python -m distill train-classifier` trains a small image classifier, for the reward `classifier`.
 
-Images are shown with noise of random strength, so that the classifier's gradient says something about images that are not quite right yet.
+Noise of random strength is added to the images, so that the classifier's gradient is useful for imperfect
+images too.
 """
 
 from __future__ import annotations
 
+import argparse
 import math
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from distill.config.command_line import ArgumentParser, at_least
 from distill.config.errors import UserError
 from distill.storage.files import check_new_folder, new_folder
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from distill.data import DataSettings
     from distill.rewards.pretrained.classifier import Classifier
     from distill.types import DataSource
 
 MAX_NOISE = 0.4
-"""Standard deviation of the strongest noise that is added."""
-LEARNING_RATE, WEIGHT_DECAY = 2e-3, 1e-2
+"""Maximum standard deviation of the noise that is added to images in [-1, 1]."""
+LEARNING_RATE = 2e-3
+WEIGHT_DECAY = 1e-2
 BATCH_SIZE = 128
 
 
 def train(data: DataSource, steps: int, seed: int = 0) -> Classifier:
-    """A classifier that has learned the labels of these images, in evaluation mode. The same on the same machine.
+    """Train a classifier on square, labelled images; the same on the same machine.
 
-    Raises UserError where images are not square or have no labels, or their size does not halve twice.
+    It comes in evaluation mode and frozen.
     """
     import torch
     from torch.nn.functional import cross_entropy
@@ -37,7 +43,8 @@ def train(data: DataSource, steps: int, seed: int = 0) -> Classifier:
     channels, height, width = data.image_shape
     if height != width or data.label_count < 2:
         raise UserError(
-            f"data: images of {height}x{width} with {data.label_count} labels; expected square ones with at least 2"
+            f"data: images of {height}x{width} with {data.label_count} labels; "
+            "expected square ones with at least 2"
         )
     try:
         config = ClassifierConfig(height, channels, data.label_count)
@@ -61,18 +68,19 @@ def train(data: DataSource, steps: int, seed: int = 0) -> Classifier:
 
 
 def accuracy(network: Classifier, data: DataSource) -> float:
-    """Share of images, in [0, 1], whose label it sees."""
+    """Measure the share of images, in [0, 1], that are classified correctly."""
     import torch
 
-    right = 0
+    correct = 0
     with torch.inference_mode():
         for start in range(0, len(data), BATCH_SIZE):
             images, labels = _batch(data, range(start, min(start + BATCH_SIZE, len(data))))
-            right += int((network(images).argmax(1) == labels).sum())
-    return right / len(data)
+            correct += int((network(images).argmax(1) == labels).sum())
+    return correct / len(data)
 
 
-def _batch(data: DataSource, rows: Any) -> Any:
+def _batch(data: DataSource, rows: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Read images (b, c, h, w) and their labels (b,)."""
     import torch
 
     images, labels = zip(*(data[row] for row in rows), strict=True)
@@ -80,6 +88,7 @@ def _batch(data: DataSource, rows: Any) -> Any:
 
 
 def _data_settings(text: str) -> DataSettings:
+    """Read the settings of a data source: its name, or a mapping in YAML."""
     from pydantic import ValidationError
 
     from distill.config.config_file import describe
@@ -101,12 +110,35 @@ def _data_settings(text: str) -> DataSettings:
 
 def main(arguments: list[str]) -> None:
     """Train a classifier, measure it on held-out images, and write it as a folder."""
+    options = _parse(arguments)
+    settings = _data_settings(options.data)
+
+    from distill.rewards.pretrained.classifier import save_classifier
+
+    held_out = settings.load("held_out")
+    network = train(settings.load(), options.steps, options.seed)
+    share = accuracy(network, held_out)
+    made = {
+        "data": settings.model_dump(mode="json"),
+        "steps": options.steps,
+        "seed": options.seed,
+        "held_out_images": len(held_out),
+        "held_out_accuracy": share,
+    }
+    with new_folder(options.out) as folder:
+        save_classifier(network, folder, made)
+    count = sum(parameter.numel() for parameter in network.parameters())
+    print(f"{options.out}: {count:,} parameters, {share:.4f} of {len(held_out)} held-out images right")
+
+
+def _parse(arguments: list[str]) -> argparse.Namespace:
     parser = ArgumentParser(
         "python -m distill train-classifier", "Train a small image classifier, for the reward `classifier`."
     )
     parser.add_argument(
         "data",
-        help="labelled images, as under `data` in a run's file: digits, or '{name: image_folder, path: ..., ...}'",
+        help="labelled images, as under `data` in a run's configuration: digits, or "
+        "'{name: image_folder, path: ...}'",
     )
     parser.add_argument(
         "--out",
@@ -115,28 +147,13 @@ def main(arguments: list[str]) -> None:
         metavar="DIR",
         help="a new folder for config.json and model.safetensors",
     )
-    parser.add_argument(
-        "--steps", type=int, default=800, help="updates, of 128 images each (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--seed", type=int, default=0, help="seed of everything random (default: %(default)s)"
-    )
+    steps = "training steps, of 128 images each (default: %(default)s)"
+    parser.add_argument("--steps", type=int, default=800, help=steps)
+    seed = "seed of all randomness (default: %(default)s)"
+    parser.add_argument("--seed", type=int, default=0, help=seed)
     options = parser.parse_args(arguments)
     at_least(options, steps=1, seed=0)
     if options.out.exists():
         raise UserError(f"--out {options.out}: exists; expected a new folder")
     check_new_folder(options.out, "--out")
-    settings = _data_settings(options.data)
-
-    from distill.rewards.pretrained.classifier import save_classifier
-
-    held_out = settings.load("held_out")
-    network = train(settings.load(), options.steps, options.seed)
-    share = accuracy(network, held_out)
-    made = {"data": settings.model_dump(mode="json"), "steps": options.steps, "seed": options.seed}
-    with new_folder(options.out) as folder:
-        save_classifier(
-            network, folder, {**made, "held_out_images": len(held_out), "held_out_accuracy": share}
-        )
-    count = sum(parameter.numel() for parameter in network.parameters())
-    print(f"{options.out}: {count:,} parameters, {share:.4f} of {len(held_out)} held-out images right")
+    return options

@@ -1,4 +1,4 @@
-"""Published weights: where they are, how they are opened, and how those of other code become those of a network here, by their names."""
+"""Published weights: finding them, opening them, and renaming them for a network here."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 import json
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeGuard, TypeVar
 from urllib.parse import quote
 
 import torch
@@ -16,19 +16,21 @@ from distill.config.errors import UserError
 from distill.storage.tensors import read_weights
 
 PROVENANCE = ("_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version")
-"""Settings of a configuration of transformers that decide nothing of a network in float32."""
+"""Entries of a transformers configuration that do not change a network in float32."""
 Network = TypeVar("Network", bound=nn.Module)
 
 
 def first_line(error: Exception) -> str:
-    """An error of a library as part of a message."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+    """Shorten a library's error to one line for a message."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
 
 
 def find_file(source: str, name: str, flag: str) -> Path:
-    """A published file: `source` itself, or the file `name` of a folder, of an https address (downloaded once) or of a repository on the hub.
+    """Find a published file on disk, or download it once.
 
-    Raises UserError, naming the flag, where it cannot be had.
+    `source` is the file itself, or what holds the file `name`: a folder, an https address or a repository on
+    the hub. `flag` is the setting in messages.
     """
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError
@@ -41,24 +43,25 @@ def find_file(source: str, name: str, flag: str) -> Path:
         return found
     try:
         if source.startswith("https://"):
-            return _downloaded(f"{source}/{quote(name)}", name)
+            return _download(f"{source}/{quote(name)}", name)
         return Path(hf_hub_download(source, name))
     except (OSError, ValueError, HfHubHTTPError) as error:
         raise UserError(
-            f"{flag}: {name} of {source} cannot be had ({first_line(error)}); expected a file, a folder or a name on the hub"
+            f"{flag}: {name} of {source} cannot be had ({first_line(error)}); "
+            "expected a file, a folder or a name on the hub"
         ) from error
 
 
-def _downloaded(url: str, name: str) -> Path:
+def _download(url: str, name: str) -> Path:
     target = Path(torch.hub.get_dir()) / "checkpoints" / name
     if not target.is_file():
         target.parent.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(url, str(target))  # takes its name when it is whole
+        torch.hub.download_url_to_file(url, str(target))  # the file has this name only when it is complete
     return target
 
 
 def open_pretrained(kind: Any, source: str, flag: str, **settings: Any) -> Any:
-    """`kind.from_pretrained` of transformers, by folder or hub name. Raises UserError, naming the flag, where it cannot be opened."""
+    """Call `from_pretrained` of a transformers class. `flag` is the setting in messages."""
     try:
         return kind.from_pretrained(source, **settings)
     except (OSError, ValueError, RuntimeError, ImportError) as error:
@@ -66,9 +69,9 @@ def open_pretrained(kind: Any, source: str, flag: str, **settings: Any) -> Any:
 
 
 def read_pretrained(kind: Any, source: str, flag: str) -> Any:
-    """A network of transformers with all of its weights, in float32. Raises UserError, naming the flag and the first weight that it lacks.
+    """Open a transformers network in float32, and refuse one that lacks weights or has others' shapes.
 
-    transformers itself makes weights that are missing, or of another shape, up.
+    transformers itself would give such weights random values. `flag` is the setting in messages.
     """
     settings = {"torch_dtype": torch.float32, "ignore_mismatched_sizes": True, "output_loading_info": True}
     network, report = open_pretrained(kind, source, flag, **settings)
@@ -78,41 +81,39 @@ def read_pretrained(kind: Any, source: str, flag: str) -> Any:
     if report["mismatched_keys"]:
         name, found, expected = min(report["mismatched_keys"])
         raise UserError(
-            f"{flag}: {source} holds weights of another architecture: {name} is {tuple(found)}; expected {tuple(expected)}"
+            f"{flag}: {source} holds weights of another architecture: "
+            f"{name} is {tuple(found)}; expected {tuple(expected)}"
         )
     return network
 
 
 def describe_config(config: Any) -> dict[str, Any]:
-    """A configuration of transformers as plain data, without what says where it came from or which version wrote it."""
-    return {
-        name: value
-        for name, value in json.loads(config.to_json_string(use_diff=False)).items()
-        if name not in PROVENANCE
-    }
+    """Return a transformers configuration as plain data, without its path and the version that wrote it."""
+    entries = json.loads(config.to_json_string(use_diff=False))
+    return {name: value for name, value in entries.items() if name not in PROVENANCE}
 
 
 @dataclasses.dataclass(frozen=True)
 class PublishedWeight:
-    """Where a weight stands in a published file: under which name, as which third of its rows, and whether transposed."""
+    """The place of a weight in a published file: a tensor, or a third of its rows, perhaps transposed."""
 
     name: str
     third: int | None = None
     transposed: bool = False
 
-    def of(self, published: Tensor) -> Tensor:
-        """The weight, from the published one."""
+    def convert(self, published: Tensor) -> Tensor:
+        """Return the weight from the published tensor."""
         part = published if self.third is None else published.tensor_split(3)[self.third]
         return part.T if self.transposed else part
 
     def published_shape(self, shape: torch.Size) -> tuple[int, ...]:
-        """Shape of the published one, from the weight's."""
+        """Return the shape of the published tensor from that of the weight."""
         whole = tuple(reversed(shape)) if self.transposed else tuple(shape)
         return whole if self.third is None else (3 * whole[0], *whole[1:])
 
 
 def meta(build: Callable[[], Network]) -> Network:
-    """A network whose weights are on the meta device and whose other buffers are there: what `load_renamed` fills."""
+    """Build a network with its parameters, but not its buffers, on the meta device, for `load_renamed`."""
     from accelerate import init_empty_weights
 
     with init_empty_weights():  # random weights of a billion parameters would take a minute
@@ -122,47 +123,49 @@ def meta(build: Callable[[], Network]) -> Network:
 def load_renamed(
     network: Network,
     tensors: dict[str, Tensor],
-    origin: Callable[[str], PublishedWeight],
+    find: Callable[[str], PublishedWeight],
     source: Path | str,
     unused: Collection[str] = (),
 ) -> Network:
-    """Give a network the published weights, in float32: `origin` of each of its names says where they stand. Those named `unused` may be there.
+    """Load published weights into a network, in float32, and refuse those of another architecture.
 
-    Raises UserError, naming the source and the first published name that differs, where they are another network's.
+    `find` gives the place of each of the network's weights among `tensors`. Tensors named `unused` may be
+    there too; any other is refused. `source` names the file in messages.
     """
-    expected = network.state_dict()
-    origins = {name: origin(name) for name in expected}
-    for name, weight in expected.items():
-        published, shape = origins[name].name, origins[name].published_shape(weight.shape)
-        found = tuple(tensors[published].shape) if published in tensors else "nothing"
-        if found != shape:
+    weights = network.state_dict()
+    places = {name: find(name) for name in weights}
+    for name, place in places.items():
+        expected = place.published_shape(weights[name].shape)
+        found = tuple(tensors[place.name].shape) if place.name in tensors else "nothing"
+        if found != expected:
             raise UserError(
-                f"{source}: weights of another architecture: {published} is {found}; expected {shape}"
+                f"{source}: weights of another architecture: {place.name} is {found}; expected {expected}"
             )
-    known = {origin.name for origin in origins.values()} | set(unused)
+    known = {place.name for place in places.values()} | set(unused)
     for published in tensors:
         if published not in known:
             raise UserError(
                 f"{source}: weights of another architecture: it has {published}, which the network has not"
             )
-    network.load_state_dict(
-        {name: origin.of(tensors[origin.name]).float().contiguous() for name, origin in origins.items()},
-        assign=True,
-    )
+    state = {name: place.convert(tensors[place.name]).float().contiguous() for name, place in places.items()}
+    network.load_state_dict(state, assign=True)
     return network
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """The weights in a file of torch's, by their names, also where they stand under "state_dict" or were a `DistributedDataParallel`'s.
+    """Read the weights in a file of `torch.save`, by their names.
 
-    Raises UserError where the file holds something else.
+    They may stand under "state_dict", and have the names of a `DistributedDataParallel`'s module.
     """
     content = read_weights(path)
     tensors = content.get("state_dict", content) if isinstance(content, dict) else content
-    if (
-        not isinstance(tensors, dict)
-        or not tensors
-        or not all(isinstance(tensor, Tensor) for tensor in tensors.values())
-    ):
+    if not _is_state(tensors):
         raise UserError(f"{path}: holds a {type(content).__name__}; expected weights by name")
     return {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
+
+
+def _is_state(content: object) -> TypeGuard[dict[str, Tensor]]:
+    """Tell tensors by name from anything else that a file may hold."""
+    if not isinstance(content, dict) or not content:
+        return False
+    return all(isinstance(tensor, Tensor) for tensor in content.values())

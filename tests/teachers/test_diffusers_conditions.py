@@ -1,0 +1,87 @@
+"""Conditions of diffusers teachers: labels, prompts, none, and what a family of networks takes besides."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import distill
+from distill.config.errors import UserError
+from distill.diffusion.guidance import guided
+from distill.teachers.diffusers import Settings
+from distill.types import Condition
+from tests.helpers.diffusers_inputs import (
+    PROMPTS,
+    PipelineFolders,
+    condition,
+    noise,
+    transformer,
+)
+
+
+@torch.no_grad()
+def test_what_a_family_is_told_besides(folders: PipelineFolders) -> None:
+    """PixArt-alpha gets sizes, FLUX a guidance scale, Sana an instruction, DiT a class for no label.
+
+    DiT's own dropout of labels is switched off in training.
+    """
+    alpha = transformer(folders, "pixart-alpha")
+    text = alpha.encode_prompts(PROMPTS).text
+    assert text is not None
+    told = alpha.pipeline.family.inputs(alpha.pipeline, text.given)["added_cond_kwargs"]
+    assert (told["resolution"].tolist(), told["aspect_ratio"].tolist()) == ([[256.0, 256.0]] * 2, [[1.0]] * 2)
+
+    assert transformer(folders, "flux").pipeline.embedded_guidance == 3.5
+    stronger = Settings(path=str(folders["flux"]), resolution=16, embedded_guidance=7.0).load()
+    x_t, t, cond = noise(stronger), torch.tensor([0.3, 0.7]), condition(stronger)
+    assert (stronger(x_t, t, cond) - transformer(folders, "flux")(x_t, t, cond)).abs().max() > 1e-4
+    with pytest.raises(UserError, match="embedded_guidance: the network is told no guidance; expected null"):
+        Settings(path=str(folders["sd3"]), embedded_guidance=3.0).load()
+
+    assert (
+        len(transformer(folders, "sana").pipeline.prompt_encoder._settings()["complex_human_instruction"])
+        == 8
+    )
+
+    dit = transformer(folders, "dit")
+    x_t, t = noise(dit), torch.tensor([300.0, 600.0])
+    assert dit.label_count == 1000
+    torch.testing.assert_close(dit(x_t, t, Condition()), dit(x_t, t, Condition(torch.tensor([1000, 1000]))))
+    expected = dit(x_t, t, Condition(torch.tensor([3, 1])))
+    for _ in range(20):  # a tenth of them would be dropped
+        torch.testing.assert_close(dit.train()(x_t, t, Condition(torch.tensor([3, 1]))), expected)
+    with pytest.raises(
+        UserError, match="resolution: is 32; expected 16 or null: this pipeline makes images of one size"
+    ):
+        Settings(path=str(folders["dit"]), resolution=32).load()
+
+
+@torch.no_grad()
+def test_no_condition_is_what_the_pipeline_takes_for_none(folders: PipelineFolders) -> None:
+    """SD encodes the empty prompt, and SDXL has zeros.
+
+    A guided prediction is one forward pass of twice the batch.
+    """
+    for family in ("sd15", "sdxl"):
+        teacher = distill.load_teacher(folders[family])
+        cond, x_t, t = condition(teacher), noise(teacher), torch.tensor([300.0, 600.0])
+        none = cond.drop(torch.ones(2, dtype=torch.bool))
+        torch.testing.assert_close(teacher(x_t, t, Condition()), teacher(x_t, t, none))
+        expected = torch.lerp(teacher(x_t, t, none), teacher(x_t, t, cond), 2.0)
+        torch.testing.assert_close(guided(teacher, x_t, t, cond, 2.0).x0, expected, rtol=1e-4, atol=1e-5)
+        assert none.text is not None
+        assert (none.text.given["tokens"].abs().max() == 0) == (family == "sdxl")
+
+
+@torch.no_grad()
+def test_a_label_for_no_label(folders: PipelineFolders) -> None:
+    teacher = Settings(path=str(folders["labels"]), null_label=4).load()
+    assert teacher.label_count == 4
+    x_t, t = noise(teacher), torch.tensor([300.0, 600.0])
+    torch.testing.assert_close(teacher(x_t, t, Condition()), teacher(x_t, t, Condition(torch.tensor([4, 4]))))
+    with pytest.raises(
+        UserError, match="null_label: is 2; expected null, or the last of the network's 5 classes"
+    ):
+        Settings(path=str(folders["labels"]), null_label=2).load()
+    with pytest.raises(UserError, match="null_label: is not given"):
+        distill.load_teacher(folders["labels"])(x_t, t, Condition())

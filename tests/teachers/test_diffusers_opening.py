@@ -1,0 +1,137 @@
+"""Opening a pipeline of diffusers as a teacher: its scheduler, its parts, its files, and its shapes alone."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from distill.config.errors import UserError
+from distill.diffusion.schedules import DDPM, Flow
+from distill.networks.diffusers.pipeline import check_parts
+from distill.networks.diffusers.scheduler import read_scheduler
+from distill.teachers.diffusers import Settings
+from tests.helpers import tiny_pipelines
+from tests.helpers.diffusers_inputs import (
+    PROMPTS,
+    PipelineFolders,
+)
+
+
+def test_schedulers_say_schedule_and_prediction() -> None:
+    import diffusers
+
+    schedule, prediction = read_scheduler(
+        diffusers.DPMSolverMultistepScheduler(prediction_type="v_prediction", **tiny_pipelines.BETAS)
+    )
+    assert isinstance(schedule, DDPM)
+    assert (prediction, schedule.t_max) == ("v_prediction", 999.0)
+    assert read_scheduler(diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0)) == (Flow(), "flow_prediction")
+    terminal, _ = read_scheduler(diffusers.DDIMScheduler(rescale_betas_zero_snr=True, **tiny_pipelines.BETAS))
+    assert terminal.alpha(torch.tensor(999.0)).item() == pytest.approx(2.0**-12, rel=1e-4)
+    with pytest.raises(UserError, match="scheduler KarrasVeScheduler is unknown here"):
+        read_scheduler(diffusers.KarrasVeScheduler())
+    with pytest.raises(UserError, match="prediction_type 'learned' is unknown here"):
+        read_scheduler(diffusers.DDIMScheduler(prediction_type="learned"))
+
+
+def test_other_parts_are_refused_by_name(folders: PipelineFolders, tmp_path: Path) -> None:
+    from diffusers import DiffusionPipeline
+
+    pipe = DiffusionPipeline.from_pretrained(folders["sd15"])
+    pipe.unet.register_to_config(time_cond_proj_dim=8)
+    with pytest.raises(
+        UserError, match="network of StableDiffusionPipeline has time_cond_proj_dim, which is unknown here"
+    ):
+        check_parts(pipe)
+    pipe.vae = pipe.unet
+    with pytest.raises(
+        UserError, match="StableDiffusionPipeline's autoencoder, UNet2DConditionModel, is unknown here"
+    ):
+        check_parts(pipe)
+    pipe.unet = pipe.text_encoder
+    with pytest.raises(UserError, match="StableDiffusionPipeline's denoiser, CLIPTextModel, is unknown here"):
+        check_parts(pipe)
+    other = SimpleNamespace(unet=None, transformer=SimpleNamespace())
+    with pytest.raises(
+        UserError,
+        match=r"SimpleNamespace's denoiser, SimpleNamespace, is unknown here; expected one of: UNet2DModel",
+    ):
+        check_parts(other)
+    pipe = DiffusionPipeline.from_pretrained(folders["flux"])
+    pipe.transformer.register_to_config(in_channels=96)
+    with pytest.raises(
+        UserError, match="FluxPipeline's network takes 96 channels; expected 16, as its images have"
+    ):
+        check_parts(pipe)
+    with pytest.raises(
+        UserError, match=r"holds no model_index.json; expected the folder of a diffusers pipeline"
+    ):
+        Settings(path=str(tmp_path)).load()
+    with pytest.raises(
+        UserError, match=r"holds no model_index.json; expected the folder of a diffusers pipeline"
+    ):
+        Settings(path=str(tmp_path)).meta()
+    (tmp_path / "model_index.json").write_text("{}")
+    with pytest.raises(UserError, match=r"the configurations of .* cannot be read as a diffusers pipeline's"):
+        Settings(path=str(tmp_path)).meta()
+
+
+@pytest.mark.parametrize("family", ["labels", "sdxl", "pixart-sigma", "sd3", "flux", "sana"])
+def test_an_outline_needs_neither_weights_nor_tokenizers(
+    folders: PipelineFolders, family: str, tmp_path: Path
+) -> None:
+    shutil.copytree(
+        folders[family], tmp_path / "outline", ignore=shutil.ignore_patterns("*.safetensors", "tokenizer*")
+    )
+    teacher, meta = (
+        Settings(path=str(folders[family])).load(),
+        Settings(path=str(tmp_path / "outline")).meta(),
+    )
+    sizes = {name: tuple(value.shape) for name, value in teacher.state_dict().items()}
+    assert {name: tuple(value.shape) for name, value in meta.state_dict().items()} == sizes
+    assert all(parameter.is_meta for parameter in meta.parameters())
+    assert (meta.image_shape, meta.schedule) == (teacher.image_shape, teacher.schedule)
+    assert meta.frozen_components().keys() == teacher.frozen_components().keys()
+    if teacher.takes_text:
+        text = teacher.encode_prompts(PROMPTS).text
+        assert text is not None
+        # A tiny CLIP has 16 tokens, where that of all pipelines has 77.
+        clip = 61 if family in ("sdxl", "sd3") else 0
+        shapes = {name: tuple(value.shape[1:]) for name, value in text.given.items()}
+        assert meta.prompt_encoder.shapes() == {
+            **shapes,
+            "tokens": (shapes["tokens"][0] + clip, shapes["tokens"][1]),
+        }
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes"),
+    [
+        ("stable-diffusion-v1-5/stable-diffusion-v1-5", [859_520_964, 83_653_863, 123_060_480]),
+        ("stabilityai/stable-diffusion-xl-base-1.0", [2_567_463_684, 83_653_863, 123_060_480, 694_659_840]),
+    ],
+)
+def test_the_published_pipelines_are_of_the_published_sizes(name: str, sizes: list[int]) -> None:
+    meta = Settings(path=name).meta()
+    parts = [meta.network, *meta.frozen_components().values()]
+    assert [sum(parameter.numel() for parameter in part.parameters()) for part in parts] == sizes
+
+
+@pytest.mark.parametrize("part", ["unet", "text_encoder"])
+def test_weights_in_a_pickle_are_refused(tmp_path: Path, part: str) -> None:
+    folder = tiny_pipelines.stable_diffusion(tmp_path / "teacher")
+    weights = next((folder / part).glob("*.safetensors"))
+    torch.save(
+        load_file(weights),
+        weights.with_name("pytorch_model.bin" if part == "text_encoder" else f"{weights.stem}.bin"),
+    )
+    weights.unlink()
+    with pytest.raises(
+        UserError, match=f"cannot be opened as a diffusers pipeline .*no file named {weights.name}"
+    ):
+        Settings(path=str(folder)).load()

@@ -1,0 +1,165 @@
+"""Predictions and samples of diffusers teachers against the schedulers and pipelines of diffusers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import distill
+from distill.diffusion.guidance import guided
+from distill.diffusion.samplers import Heun
+from distill.diffusion.schedules import Flow
+from tests.helpers import tiny_pipelines
+from tests.helpers.diffusers_inputs import (
+    PROMPTS,
+    TRANSFORMERS,
+    UNETS,
+    PipelineFolders,
+    condition,
+    noise,
+    transformer,
+)
+
+
+@pytest.mark.parametrize("family", UNETS)
+@torch.no_grad()
+def test_its_prediction_is_that_of_a_scheduler_s_step(folders: PipelineFolders, family: str) -> None:
+    """Three schedulers of diffusers step the network's own output, each in its own arithmetic."""
+    import diffusers
+
+    teacher = distill.load_teacher(folders[family])
+    pipe = diffusers.DiffusionPipeline.from_pretrained(folders[family])
+    x_t, cond = noise(teacher), condition(teacher)
+    inputs: dict[str, Any] = {"class_labels": cond.label} if teacher.label_count else {}
+    if cond.text is not None:
+        added = {
+            "text_embeds": cond.text.given.get("pooled"),
+            "time_ids": torch.tensor([[16.0, 16, 0, 0, 16, 16]] * 2),
+        }
+        inputs = {"encoder_hidden_states": cond.text.given["tokens"], "added_cond_kwargs": added}
+    for t in (1, 401, 981):
+        output = pipe.unet(x_t, t, **inputs).sample
+        x0 = teacher(x_t, torch.full((2,), float(t)), cond)
+        for kind in (diffusers.DDIMScheduler, diffusers.DDPMScheduler, diffusers.EulerDiscreteScheduler):
+            scheduler = kind.from_config(
+                pipe.scheduler.config, clip_sample=False, timestep_spacing="trailing", set_alpha_to_one=True
+            )
+            scheduler.set_timesteps(50 if t != 401 else 5)
+            scheduler.timesteps = scheduler.timesteps - (scheduler.timesteps[0] - t)
+            alpha = teacher.schedule.alpha(torch.tensor(float(t)))
+            if kind is diffusers.EulerDiscreteScheduler:  # which works in x_t/alpha
+                sigma = teacher.schedule.sigma(torch.tensor(float(t))) / alpha
+                scheduler.sigmas[0] = sigma
+                step = scheduler.step(output, scheduler.timesteps[0], x_t / alpha)
+            else:
+                step = scheduler.step(output, t, x_t)
+            torch.testing.assert_close(x0, step.pred_original_sample, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", ["ddpm", "sd15", "sd21"])
+@torch.no_grad()
+def test_a_sample_of_ddim_is_the_pipeline_s(folders: PipelineFolders, family: str) -> None:
+    from diffusers import DDIMPipeline, DDIMScheduler, DiffusionPipeline
+
+    teacher = distill.load_teacher(folders[family])
+    pipe = DiffusionPipeline.from_pretrained(folders[family])
+    scheduler = DDIMScheduler.from_config(
+        pipe.scheduler.config, timestep_spacing="trailing", set_alpha_to_one=True, clip_sample=False
+    )
+    z, cond = noise(teacher), condition(teacher)
+    if teacher.takes_text:
+        pipe.scheduler = scheduler
+    else:
+        pipe = DDIMPipeline(pipe.unet, scheduler)
+    expected = tiny_pipelines.call(
+        pipe, z, PROMPTS, num_inference_steps=5, **({"guidance_scale": 3.0} if teacher.takes_text else {})
+    )
+
+    x, times = z, pipe.scheduler.timesteps.tolist()
+    for t, following in zip(times, [*times[1:], None], strict=True):
+        time = torch.full((2,), float(t))
+        x0 = guided(teacher, x, time, cond, 3.0 if teacher.takes_text else 1.0).x0
+        eps = (x - teacher.schedule.alpha(time[0]) * x0) / teacher.schedule.sigma(time[0])
+        after = torch.tensor(float(following)) if following is not None else None
+        x = x0 if after is None else teacher.schedule.alpha(after) * x0 + teacher.schedule.sigma(after) * eps
+    torch.testing.assert_close((teacher.decode(x) / 2 + 0.5).clamp(0, 1), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", ["sd15", "sdxl"])
+@torch.no_grad()
+def test_a_guided_sample_of_our_sampler_is_the_pipeline_s(folders: PipelineFolders, family: str) -> None:
+    """diffusers' Heun scheduler on the grid of Karras et al. is our sampler."""
+    from diffusers import DiffusionPipeline, HeunDiscreteScheduler
+
+    teacher = distill.load_teacher(folders[family])
+    pipe = DiffusionPipeline.from_pretrained(folders[family])
+    pipe.scheduler = HeunDiscreteScheduler.from_config(
+        pipe.scheduler.config, use_karras_sigmas=True, timestep_spacing="linspace"
+    )
+    z = noise(teacher)
+    expected = tiny_pipelines.call(pipe, z, PROMPTS, num_inference_steps=5, guidance_scale=3.0)
+    levels = pipe.scheduler.sigmas
+    sampler = Heun(steps=5, sigma_min=levels[-2].item(), guidance=3.0)
+    assert sampler.grid(levels[0].item())[:-1] == pytest.approx(
+        [*levels[:1].tolist(), *levels[1:-1:2].tolist()], rel=1e-5
+    )
+    x0 = sampler.solve(teacher, z, condition(teacher), lambda step: z)
+    torch.testing.assert_close((teacher.decode(x0) / 2 + 0.5).clamp(0, 1), expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("family", TRANSFORMERS)
+@torch.no_grad()
+def test_each_step_of_a_transformer_s_pipeline_is_ours(folders: PipelineFolders, family: str) -> None:
+    """Each step of the pipeline, with its guidance and scheduler, follows from our prediction.
+
+    So does the image.
+    """
+    import diffusers
+
+    teacher = transformer(folders, family)
+    pipe = diffusers.DiffusionPipeline.from_pretrained(folders[family])
+    if isinstance(teacher.schedule, Flow):
+        pipe.scheduler = diffusers.FlowMatchEulerDiscreteScheduler.from_config(
+            pipe.scheduler.config, shift=3.0
+        )
+    else:
+        plain = {"timestep_spacing": "trailing", "set_alpha_to_one": True, "clip_sample": False}
+        pipe.scheduler = diffusers.DDIMScheduler.from_config(pipe.scheduler.config, **plain)
+    steps, own_step = [], pipe.scheduler.step
+
+    def step(output: Tensor, t: Tensor, sample: Tensor, **settings: Any) -> Any:
+        result = own_step(output, t, sample, **settings)
+        steps.append((t, sample, result[0] if isinstance(result, tuple) else result.prev_sample))
+        return result
+
+    pipe.scheduler.step = step
+    guidance = {"true_cfg_scale": 3.0, "negative_prompt": ""} if family == "flux" else {"guidance_scale": 3.0}
+    z, cond = noise(teacher), condition(teacher)
+    expected = tiny_pipelines.call(
+        pipe, z, PROMPTS if cond.text else [3, 1], num_inference_steps=4, **guidance
+    )
+
+    scale = pipe.scheduler.config.num_train_timesteps if isinstance(teacher.schedule, Flow) else 1
+
+    def ours(x: Tensor, row: int) -> Tensor:
+        time = (steps[row][0] / scale).expand(2).float()
+        x0 = guided(teacher, x, time, cond, 3.0).x0
+        if row == 3:
+            return x0
+        following = steps[row + 1][0].float() / scale
+        eps = (x - teacher.schedule.alpha(time[0]) * x0) / teacher.schedule.sigma(time[0])
+        return teacher.schedule.alpha(following) * x0 + teacher.schedule.sigma(following) * eps
+
+    def as_ours(latents: Tensor) -> Tensor:
+        if family == "flux":
+            return teacher.pipeline.pipe._unpack_latents(latents, 16, 16, 2)
+        return latents[:2]  # DiT's pipeline steps both sides of a guided prediction
+
+    x = z
+    for row, (_, before, after) in enumerate(steps):
+        torch.testing.assert_close(ours(as_ours(before), row), as_ours(after), rtol=1e-5, atol=1e-5)
+        x = ours(x, row)
+    torch.testing.assert_close((teacher.decode(x) / 2 + 0.5).clamp(0, 1), expected, rtol=0, atol=1e-5)
