@@ -45,8 +45,7 @@ def sample_weight(scores: Scores, weighting: Weighting) -> Tensor:
 
 
 def unit(scores: Scores, weighting: Weighting) -> Tensor:
-    """Return the factor from a difference of predictions to the units of comparison: alpha/sigma^2 for
-    scores, else 1."""
+    """Return the factor from predictions to the units of the comparison: alpha/sigma^2 for scores, else 1."""
     if weighting == "score":
         return scores.alpha / scores.sigma.square()
     return scores.alpha.new_ones(())
