@@ -29,8 +29,8 @@ class Against(PairStatistics):
     standard_error: float | None
 
 
-class ScoresOfAgainst(Against):
-    """The same with every score of the second subject, in the order of the rows."""
+class AgainstWithScores(Against):
+    """The same with every score of the second subject; `values` are in the order of the rows."""
 
     values: list[float]
 
@@ -50,7 +50,7 @@ class CategoryStatistics(_Mean, total=False):
 class SecondScores(TypedDict, total=False):
     """Statistics of the second subject's scores, if there is a second subject."""
 
-    against: ScoresOfAgainst
+    against: AgainstWithScores
 
 
 class Statistics(_Mean, SecondScores):
