@@ -15,7 +15,6 @@ from distill.data.image_files import ImageFiles
 from distill.storage.files import write_json
 from distill.storage.provenance import commit, machine
 from distill.training.config import CONFIG
-from eval.fid.command import check_out, device_of
 from eval.images.processes import Processes
 from eval.preference.contact_sheet import save_sheets
 from eval.preference.images import PromptedImages, find_images, make_images, recorded_prompts
@@ -34,6 +33,7 @@ from eval.preference.subjects import open_subject
 from eval.preference.table import render
 from eval.prompt_sets import PromptSet, read_prompt_set
 from eval.prompt_sets.formats import Prompt
+from eval.results_file import check_out
 
 FILE = "preference.json"
 
@@ -47,7 +47,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     chosen = choose_scores(options.scores, options.weights)
     prompts, per_prompt = choose_prompts(options)
     processes = Processes.of_environment()
-    device, progress = device_of(options.device, processes), sys.stderr.isatty()
+    device, progress = processes.device(options.device), sys.stderr.isatty()
     sides = [
         gather(asked, options, prompts, per_prompt, processes, device)
         for asked in (options.asked, options.against)

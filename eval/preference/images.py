@@ -23,11 +23,11 @@ from distill.data.natural_order import natural_key, parts_of
 from distill.storage.files import new_file, read_mapping, write_json
 from distill.types import Condition, Text
 from eval.images.processes import Processes
+from eval.images.sources import NAMED_FOLDERS
 from eval.preference.subject_spec import SubjectSpec
 from eval.preference.subjects import ImageSource
 from eval.prompt_sets import PromptSet
 from eval.prompt_sets.formats import Prompt
-from eval.run.images import NAMED_FOLDERS
 
 PairedBy = Literal["seed", "index", "order"]
 """The way in which an image got its prompt: it was made for it, an index names it, or it has the prompt's place in the order of the files."""

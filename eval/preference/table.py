@@ -7,7 +7,7 @@ from typing import Any
 
 from eval.preference.comparison import check_comparable, doubts
 from eval.preference.results import by_prompt, paired
-from eval.run.table import aligned
+from eval.text_table import align
 
 
 def render(results: Mapping[str, Any]) -> str:
@@ -18,7 +18,7 @@ def render(results: Mapping[str, Any]) -> str:
         "",
     ]
     head = ["", "mean ± s.e.", *(["against", "wins [95 %]", "difference ± s.e."] if second else [])]
-    lines += aligned([head, *(row for score in results["scores"].values() for row in _rows(score))])
+    lines += align([head, *(row for score in results["scores"].values() for row in _rows(score))])
     lines += _categories(
         results["scores"], "mean by category", lambda one: _with_error(one["mean"], one["standard_error"])
     )
@@ -112,7 +112,7 @@ def compare(results: Mapping[str, Mapping[str, Any]]) -> str:
             ]
         )
     rows = [f"{file}: {one['subject']['of']}; {label(one)}" for file, one in results.items()]
-    return "\n".join([f"wins are against {first}", "", *aligned(cells), "", *rows, *notes])
+    return "\n".join([f"wins are against {first}", "", *align(cells), "", *rows, *notes])
 
 
 def _marked(
@@ -163,7 +163,7 @@ def _categories(scores: Mapping[str, Any], title: str, cell: Callable[[Mapping[s
         for name, one in categories.items()
     ]
     return (
-        ["", *aligned([[title, "n", *(score["title"] for score in scores.values())], *rows])]
+        ["", *align([[title, "n", *(score["title"] for score in scores.values())], *rows])]
         if len(rows) > 1
         else []
     )

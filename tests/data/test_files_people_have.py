@@ -29,7 +29,8 @@ from distill.training.batches import Batches
 from distill.types import Condition, Text
 from eval.images.streams import DataImages, FileImages
 from eval.prompt_sets import read_prompt_set
-from eval.run.images import gather, read_folder, read_real
+from eval.run.subjects import folder_images, open_real
+from tests.helpers.image_sets import labels_of
 
 
 def png(shade: int = 0, mode: str = "RGB", size: tuple[int, int] = (4, 4)) -> bytes:
@@ -310,16 +311,16 @@ def test_held_out_images_have_the_labels_of_the_training_images_by_name(tmp_path
     write(tmp_path / "train", {f"{label}/x.png": png() for label in ("cat", "dog", "horse")})
     write(tmp_path / "held-out", {f"{label}/x.png": png() for label in ("cat", "horse")})
     data = image_folder.Settings(path=tmp_path / "train", held_out_path=tmp_path / "held-out")
-    train, held_out = read_real(data)
-    assert held_out is not None
-    assert (held_out.labels.tolist(), held_out.label_count) == ([0, 2], 3)
-    assert read_folder(tmp_path / "held-out", train).labels.tolist() == [0, 2]
+    real = open_real(data)
+    assert real.held_out is not None
+    assert (labels_of(real.held_out), real.held_out.label_count) == ([0, 2], 3)
+    assert labels_of(folder_images(tmp_path / "held-out", real.train)) == [0, 2]
     write(tmp_path / "made", {f"{label}/x.png": png() for label in ("cat", "hors", "dog")})
     with pytest.raises(
         UserError,
         match=r"made: 'hors' is none of the classes of the training images; expected some of cat, dog, horse$",
     ):
-        read_folder(tmp_path / "made", train)
+        folder_images(tmp_path / "made", real.train)
 
 
 def test_some_of_the_images_are_of_all_classes(tmp_path: Path) -> None:
@@ -384,13 +385,13 @@ def test_a_wrong_index_of_samples_is_named(
 
 
 def test_folders_with_names_are_no_labels_of_data_without_names(tmp_path: Path) -> None:
-    real = gather(Digits().load("held_out"), "digits")
+    real = open_real(Digits()).train
     write(tmp_path, {f"{name}/x.png": png() for name in ("one", "two")})
     with pytest.raises(
         UserError,
         match=r"has sub-folders with names, .*, or their names to be numbers, as the labels of the data, 0 to 9$",
     ):
-        read_folder(tmp_path, real)
+        folder_images(tmp_path, real)
 
 
 # Images.
