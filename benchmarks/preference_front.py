@@ -107,14 +107,25 @@ def measure(folder: Path) -> dict[str, float]:
     from distill.data.images import from_bytes
     from distill.training.config import read_config
     from distill.types import Condition
-    from eval.run.evaluate import evaluate
-    from eval.run.images import draw_student, read_real
+    from eval.features import load_extractor
+    from eval.images.streams import NetworkImages
+    from eval.protocols import default_protocol
+    from eval.run.evaluate import evaluate, measure_images
+    from eval.run.subjects import open_real
 
     config: Any = read_config(ROOT / METHODS[STAR][0])
-    made = draw_student(load_generator(folder), range(10**6, 10**6 + IMAGES), 256)
+    real = open_real(config.data)
+    assert real.held_out is not None
+    protocol = default_protocol(real.train.image_shape)
+    extractor = load_extractor(protocol.features)
+    stream = NetworkImages(load_generator(folder), IMAGES, first_seed=10**6)
+    made = measure_images(stream, "student", protocol, extractor, keep=IMAGES)
     with torch.no_grad():
-        rewards = config.terms[0].rewards[0].load()(from_bytes(made.pixels), Condition(made.labels))
-    found = evaluate({"student": made}, *read_real(config.data))["student"]
+        condition = Condition(made.features.labels)
+        rewards = config.terms[0].rewards[0].load()(from_bytes(made.first), condition)
+    train = measure_images(real.train, "real training images", protocol, extractor)
+    held_out = measure_images(real.held_out, "real held-out images", protocol, extractor)
+    found = evaluate({"student": made}, train, held_out, protocol)["student"]
     kept = {name: found[name] for name in ("fd_pixel", "precision", "recall")}
     return {"reward": rewards.mean().item(), "other_agreement": found["label_agreement"], **kept}
 

@@ -1,34 +1,56 @@
-"""Reading back what commands wrote with `--out`: the parts that a comparison needs must be there, and of the right types."""
+"""Files of results: checked before hours are spent on them, written as a whole, and read back with the parts that a comparison needs."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from distill.config.errors import UserError
-from distill.storage.files import read_json
+from distill.storage.files import read_json, write_json
 
 
 class Part(BaseModel):
-    """A part of results that must be there, and of these types; there may be more in it."""
+    """A part of results that must be there, with these types; further keys are ignored."""
 
     model_config = ConfigDict(extra="ignore", strict=True)
 
 
-class Spread(Part):
-    """A number over repetitions."""
+def check_writable(folder: Path) -> None:
+    """Refuse a folder of results that cannot be made or written to."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--out {folder}: cannot be made ({error.strerror})") from error
+    if not os.access(folder, os.W_OK):
+        raise UserError(f"--out {folder}: cannot be written to")
 
-    mean: float
-    std: float
-    min: float
+
+def check_out(path: Path) -> None:
+    """Refuse a file of results that cannot be written."""
+    if path.is_dir():
+        raise UserError(f"--out {path}: is a folder; expected a file to write")
+    if not path.parent.is_dir():
+        raise UserError(f"--out {path}: {path.parent} is no folder")
+    if not os.access(path.parent, os.W_OK):
+        raise UserError(f"--out {path}: cannot be written to")
+
+
+def write_results(path: Path, results: Mapping[str, object]) -> None:
+    """Write results as JSON."""
+    try:
+        write_json(path, results)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror})") from error
 
 
 def read_results_of(command: str, path: Path, format: str, parts: type[Part]) -> tuple[dict[str, Any], Any]:
-    """The results that `python -m eval <command>` wrote, and the same as `parts`.
+    """Read what `python -m eval <command>` wrote: all of it, and the parts that are checked, as `parts`.
 
-    Raises UserError, naming the first part that does not fit, where the file holds something else.
+    The error for another file names the first part that does not fit.
     """
     results = read_json(path)
     expected = f"expected what python -m eval {command} writes"
@@ -44,6 +66,6 @@ def read_results_of(command: str, path: Path, format: str, parts: type[Part]) ->
 
 
 def shortened(value: Any) -> str:
-    """A value as a message has room for it."""
+    """Write a value on one line, cut to 70 characters."""
     text = " ".join(str(value).split())
     return text if len(text) <= 70 else f"{text[:67]}..."

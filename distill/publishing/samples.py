@@ -75,10 +75,15 @@ def choose_sampler(teacher: bool, given: Mapping[str, Any]) -> Heun | None:
                 f"--{next(iter(settings))}: is of the teacher's sampler; expected --teacher beside it"
             )
         return None
+    return read_sampler(settings)
+
+
+def read_sampler(given: Mapping[str, object], place: str = "--") -> Heun:
+    """Make the teacher's sampler with what was `given` for it and is not None; errors begin with `place`."""
     try:
-        return Heun.model_validate(settings)
+        return Heun.model_validate({name: value for name, value in given.items() if value is not None})
     except ValidationError as error:
-        raise UserError(f"--{describe_error(error, {})}") from error
+        raise UserError(f"{place}{describe_error(error, {})}") from error
 
 
 def choose_seeds(text: str | None, first: int | None, count: int | None) -> Sequence[int]:

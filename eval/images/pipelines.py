@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from distill.config.errors import UserError
@@ -18,10 +18,9 @@ from eval.images.streams import prompts_sha256
 
 
 class PipelineImages:
-    """`count` images of a pipeline, row i from the seed first_seed + i alone, its prompt or label by turns.
+    """`count` images of a pipeline, row i from the seed first_seed + i alone, with prompts or labels in turn.
 
-    `settings` go to every call of the pipeline. An image that is not finite is given as the UserError that says so. Raises UserError where a
-    pipeline of text has no prompts, one without has some, or a setting is none of this pipeline's.
+    `settings` go to every call of the pipeline. An image that is not finite is given as the UserError that says so.
     """
 
     def __init__(
@@ -33,24 +32,23 @@ class PipelineImages:
         batch_size: int = 16,
         **settings: Any,
     ) -> None:
-        self.pipe, self.count, self.first_seed, self.prompts, self.batch_size, self.settings = (
-            pipe,
-            count,
-            first_seed,
-            prompts,
-            batch_size,
-            settings,
-        )
+        self.pipe = pipe
+        self.count = count
+        self.first_seed = first_seed
+        self.prompts = prompts
+        self.batch_size = batch_size
+        self.settings = settings
         self.origin = f"the {type(pipe).__name__}"
+        self.classes: tuple[str, ...] = ()
         known = inspect.signature(type(pipe).__call__).parameters
-        self.takes_text, takes_labels = "prompt" in known, "class_labels" in known
+        self.takes_text = "prompt" in known
         if self.takes_text != bool(prompts):
-            raise UserError(
-                f"--prompts: {self.origin} takes {'text; expected a file of prompts' if self.takes_text else 'no text; leave them out'}"
-            )
+            takes = "text; expected a file of prompts" if self.takes_text else "no text; leave them out"
+            raise UserError(f"--prompts: {self.origin} takes {takes}")
         for name in settings:
             if name not in known:
                 raise UserError(f"--pipeline: {self.origin} takes no {name}; leave it out")
+        takes_labels = "class_labels" in known
         self.label_count: int = pipe.transformer.config.num_embeds_ada_norm if takes_labels else 0
         pipe.set_progress_bar_config(disable=True)
         self.parts = {
@@ -65,21 +63,21 @@ class PipelineImages:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What an image depends on besides its seed and its prompt."""
-        identity: dict[str, Any] = {
+        """All that an image depends on apart from its seed and its prompt."""
+        return {
             "kind": "pipeline",
             "class": type(self.pipe).__name__,
             "dtype": str(self.pipe.dtype),
+            "parts_sha256": _sha256(self.parts),
+            "settings": self.settings,
         }
-        return identity | {"parts_sha256": _sha256(self.parts), "settings": self.settings}
 
     def describe(self) -> dict[str, Any]:
-        identity = self.identity | {"first_seed": self.first_seed}
-        return identity | (
-            {"prompts": len(self.prompts), "prompts_sha256": prompts_sha256(self.prompts)}
-            if self.prompts
-            else {}
-        )
+        described = self.identity | {"first_seed": self.first_seed}
+        if self.prompts:
+            described["prompts"] = len(self.prompts)
+            described["prompts_sha256"] = prompts_sha256(self.prompts)
+        return described
 
     def name(self, row: int) -> str:
         return f"the image of seed {self.first_seed + row}"
@@ -99,8 +97,8 @@ class PipelineImages:
                 else:
                     yield UserError(f"{self.origin}: {self.name(row)} has values that are not finite")
 
-    def _call(self, rows: Sequence[int]) -> Tensor:
-        """Images (b, c, h, w) in [0, 1]."""
+    def _call(self, rows: Sequence[int]) -> Float[Tensor, "b c h w"]:
+        """Make images in [0, 1]."""
         inputs: dict[str, Any] = {"batch_size": len(rows)}
         if self.takes_text:
             inputs = {"prompt": [self.prompts[row % len(self.prompts)] for row in rows]}

@@ -1,15 +1,17 @@
-"""Images one after another, as bytes, from files or from networks, however many there are and whatever their sizes."""
+"""Streams of images as bytes, from files, data sources or networks, however many there are and whatever their sizes."""
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from distill.config.errors import UserError
@@ -17,19 +19,30 @@ from distill.data.encoded_prompts import EncodedPrompts
 from distill.data.image_files import ImageFiles
 from distill.data.images import lossy_format, to_bytes
 from distill.diffusion.samplers import Heun
-from distill.diffusion.sampling import sample_generator, sample_teacher
+from distill.diffusion.sampling import max_batch_size, sample_generator, sample_teacher
 from distill.networks.identity import describe_images_of
 from distill.storage.tensors import weights_sha256
 from distill.types import Condition, DataSource, Denoiser, Generator
 from eval.metrics.subsets import evenly
 
+HELD_PROMPTS = 256
+"""Prompts are encoded once if there are at most so many; more are encoded batch by batch, because they may not fit into memory."""
+
 
 @runtime_checkable
 class ImageStream(Protocol):
-    """Images by their rows. `describe` says what all depend on, and `stamp` what an image depends on besides, without its being decoded."""
+    """Images by their rows, read in any order.
+
+    `describe` says what all images depend on, and `stamp` what one image depends on apart from that, without decoding it. `origin`
+    names the stream in messages, `classes` the labels if folders name them, and `first_seed` is the seed of image 0 if images are made.
+    """
 
     origin: str
     label_count: int
+    classes: tuple[str, ...]
+
+    @property
+    def first_seed(self) -> int | None: ...
 
     def __len__(self) -> int: ...
     def describe(self) -> dict[str, Any]: ...
@@ -40,21 +53,23 @@ class ImageStream(Protocol):
 
 
 def prompts_sha256(prompts: Sequence[str]) -> str:
-    """Hash of prompts in their order, whatever encodes them."""
+    """Hash prompts in their order, whatever encodes them."""
     return hashlib.sha256(json.dumps(list(prompts)).encode()).hexdigest()
 
 
 class FileImages:
-    """The images of a folder or an archive, by name, not turned by their EXIF, as clean-fid reads them. One that cannot be read is given as the
-    UserError that says so.
+    """The images of a folder or an archive, by name, not turned by their EXIF data, as clean-fid reads them.
 
-    Raises UserError where there are no images at all.
+    An image that cannot be read is given as the UserError that says so.
     """
 
     def __init__(self, path: Path) -> None:
-        self.files, self.origin = ImageFiles(path), str(path)
+        self.files = ImageFiles(path)
+        self.origin = str(path)
+        self.label_count = self.files.label_count
+        self.classes = self.files.classes
+        self.first_seed: int | None = None
         self._lossy: int | None = None
-        self.label_count, self.classes = self.files.label_count, self.files.classes
 
     def __len__(self) -> int:
         return len(self.files)
@@ -69,7 +84,7 @@ class FileImages:
 
     @property
     def lossy(self) -> int:
-        """How many images a compression has changed; those that cannot be read do not count."""
+        """How many images a compression has changed; images that cannot be read do not count."""
         if self._lossy is None:
             self._lossy = sum(self._is_lossy(row) for row in range(len(self)))
         return self._lossy
@@ -98,20 +113,27 @@ class FileImages:
 
 
 class DataImages:
-    """The images of a data source. `identity` says which."""
+    """The images of a data source; `identity` says which source that is.
+
+    An image that is not finite is given as the UserError that says so.
+    """
 
     def __init__(self, source: DataSource, origin: str, identity: dict[str, Any]) -> None:
-        self.source, self.origin, self.identity, self.label_count = (
-            source,
-            origin,
-            identity,
-            source.label_count,
-        )
-        self.rows: Sequence[int] = range(len(source))
+        self.source = source
+        self.origin = origin
+        self.identity = identity
+        self.label_count = source.label_count
         self.classes: tuple[str, ...] = getattr(source, "classes", ())
+        self.first_seed: int | None = None
+        self.rows: Sequence[int] = range(len(source))
+        self._labels: dict[int, int] = {}
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        return tuple(self.source.image_shape)
 
     def keep(self, count: int) -> None:
         """Leave all but `count` images out, evenly chosen."""
@@ -124,21 +146,32 @@ class DataImages:
         return f"image {self.rows[row]}"
 
     def stamp(self, row: int) -> str:
-        image, label = self.source[self.rows[row]]
+        image, label = self._load(row)
         return f"{label} {hashlib.sha256(image.numpy().tobytes()).hexdigest()}"
 
     def label(self, row: int) -> int:
-        return self.source[self.rows[row]][1]
+        place = self.rows[row]
+        if place not in self._labels:
+            self._load(row)
+        return self._labels[place]
 
     def read(self, rows: Sequence[int]) -> Iterator[UInt8[Tensor, "c h w"] | UserError]:
         for row in rows:
-            yield to_bytes(self.source[self.rows[row]][0][None])[0]
+            yield quantised(self._load(row)[0], f"{self.origin}: {self.name(row)}")
+
+    def _load(self, row: int) -> tuple[Tensor, int]:
+        """Read an image and remember its label, which some sources cannot tell without decoding the image again."""
+        place = self.rows[row]
+        image, label = self.source[place]
+        self._labels[place] = label
+        return image, label
 
 
 class NetworkImages:
-    """`count` images of a network, row i from the seed first_seed + i alone, its label or prompt by turns.
+    """`count` images of a network, row i from the seed first_seed + i alone, with labels or prompts in turn.
 
-    `sampler` makes it a teacher's, `path` says whose in messages. An image that is not finite is given as the UserError that says so.
+    `sampler` is given for a teacher; `path` says whose images they are in messages. An image that is not finite is given as the
+    UserError that says so. `seconds` is the time that sampling has taken so far.
     """
 
     def __init__(
@@ -151,19 +184,32 @@ class NetworkImages:
         batch_size: int = 256,
         path: Path | str = "",
     ) -> None:
-        self.network, self.count, self.first_seed, self.sampler, self.prompts = (
-            network,
-            count,
-            first_seed,
-            sampler,
-            prompts,
-        )
-        self.batch_size, self.label_count = batch_size, 0 if prompts else network.label_count
+        self.network = network
+        self.count = count
+        self.first_seed = first_seed
+        self.sampler = sampler
+        self.prompts = prompts
+        self.batch_size = min(batch_size, max_batch_size(network.pixel_shape))
+        self.label_count = 0 if prompts else network.label_count
+        self.classes: tuple[str, ...] = ()
         self.origin = ("the student" if sampler is None else "the teacher") + (f" in {path}" if path else "")
-        self.sha256, self.decisive = weights_sha256(network), describe_images_of(network)
+        self.seconds = 0.0
 
     def __len__(self) -> int:
         return self.count
+
+    @functools.cached_property
+    def sha256(self) -> str:
+        """Hash of the network's weights."""
+        return weights_sha256(self.network)
+
+    @property
+    def evaluations(self) -> int:
+        """Network evaluations per image."""
+        if self.sampler is not None:
+            return self.sampler.evaluations
+        assert isinstance(self.network, Generator)
+        return self.network.evaluations
 
     def describe(self) -> dict[str, Any]:
         identity: dict[str, Any] = {
@@ -171,7 +217,7 @@ class NetworkImages:
             "weights_sha256": self.sha256,
             "first_seed": self.first_seed,
         }
-        identity |= self.decisive
+        identity |= self._decisive
         if self.sampler is not None:
             identity |= {
                 "evaluations": self.sampler.evaluations,
@@ -190,6 +236,10 @@ class NetworkImages:
             }
         return identity
 
+    @functools.cached_property
+    def _decisive(self) -> dict[str, Any]:
+        return describe_images_of(self.network)
+
     def name(self, row: int) -> str:
         return f"the image of seed {self.first_seed + row}"
 
@@ -199,21 +249,45 @@ class NetworkImages:
     def label(self, row: int) -> int:
         return row % self.label_count
 
+    def warm_up(self) -> None:
+        """Sample one batch for nothing, so that memory, threads and kernels are paid for before the time is taken."""
+        self._sample(range(min(self.batch_size, self.count)))
+        self.seconds = 0.0
+
     def read(self, rows: Sequence[int]) -> Iterator[UInt8[Tensor, "c h w"] | UserError]:
         for start in range(0, len(rows), self.batch_size):
             batch = rows[start : start + self.batch_size]
             for row, image in zip(batch, self._sample(batch), strict=True):
-                if image.isfinite().all():
-                    yield to_bytes(image[None])[0]
-                else:
-                    yield UserError(f"{self.origin}: {self.name(row)} has values that are not finite")
+                yield quantised(image, f"{self.origin}: {self.name(row)}")
 
     def _sample(self, rows: Sequence[int]) -> Tensor:
-        seeds, number = [self.first_seed + row for row in rows], torch.tensor(list(rows))
-        if self.prompts is not None:
-            cond = self.prompts(number % len(self.prompts))
-        else:
-            cond = Condition(number % self.label_count if self.label_count else None)
+        seeds = [self.first_seed + row for row in rows]
+        cond = self._condition(torch.tensor(list(rows)))
+        start = time.perf_counter()
         if self.sampler is not None:
-            return sample_teacher(self.network, seeds, cond, self.sampler, self.batch_size)  # type: ignore[arg-type]
-        return sample_generator(self.network, seeds, cond, self.batch_size)  # type: ignore[arg-type]
+            images = sample_teacher(self.network, seeds, cond, self.sampler, self.batch_size)  # type: ignore[arg-type]
+        else:
+            images = sample_generator(self.network, seeds, cond, self.batch_size)  # type: ignore[arg-type]
+        self.seconds += time.perf_counter() - start
+        return images
+
+    def _condition(self, rows: Tensor) -> Condition:
+        """Return the labels or the prompts of some rows."""
+        if self.prompts is None:
+            return Condition(rows % self.label_count if self.label_count else None)
+        chosen = rows % len(self.prompts)
+        return self.prompts(chosen) if self._encoded is None else self._encoded[chosen]
+
+    @functools.cached_property
+    def _encoded(self) -> Condition | None:
+        """All prompts encoded, or None if there are too many to hold."""
+        if self.prompts is None or len(self.prompts) > HELD_PROMPTS:
+            return None
+        return self.prompts.balanced(min(len(self.prompts), self.count))
+
+
+def quantised(image: Float[Tensor, "c h w"], name: str) -> UInt8[Tensor, "c h w"] | UserError:
+    """Quantise an image in [-1, 1] to bytes, or return the error that says that it has values that are not finite."""
+    if not image.isfinite().all():
+        return UserError(f"{name} has values that are not finite")
+    return to_bytes(image[None])[0]

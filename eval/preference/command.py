@@ -17,7 +17,6 @@ from distill.rewards import RewardSettings
 from distill.storage.files import write_json
 from distill.storage.provenance import commit, machine
 from distill.training.config import CONFIG
-from eval.fid.command import check_out, device_of
 from eval.images.processes import Processes
 from eval.preference.contact_sheet import save_sheets
 from eval.preference.found_images import find_images, recorded_prompts
@@ -37,6 +36,7 @@ from eval.preference.subjects import open_subject
 from eval.preference.table import render
 from eval.prompt_sets import PromptSet, read_prompt_set
 from eval.prompt_sets.formats import Prompt
+from eval.results_file import check_out
 
 FILE = "preference.json"
 
@@ -98,7 +98,7 @@ def evaluate(request: Request) -> Results | None:
     chosen = choose_scores(request.scores, request.weights)
     prompts, per_prompt = choose_prompts(request)
     processes = Processes.of_environment()
-    device = device_of(request.device, processes)
+    device = processes.device(request.device)
     sides = [gather(request.subject, request, prompts, per_prompt, processes, device)]
     notes = notes_on(prompts)
     if request.against is not None:

@@ -10,10 +10,10 @@ from distill.config.errors import UserError
 from distill.data.image_files import ImageFiles
 from distill.data.image_labels import INDEX
 from distill.data.natural_order import natural_key, parts_of
+from eval.images.sources import NAMED_FOLDERS
 from eval.preference.images import PromptedImages, folder_of
 from eval.preference.subject_spec import SubjectSpec
 from eval.prompt_sets import PromptSet
-from eval.run.images import NAMED_FOLDERS
 
 
 def find_images(spec: SubjectSpec, prompts: PromptSet, per_prompt: int, root: Path) -> PromptedImages:

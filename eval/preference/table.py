@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from eval.preference.comparison import check_comparable, doubts
 from eval.preference.result_types import CategoryStatistics, PairStatistics, Results, ScoreResult
 from eval.preference.results import by_prompt, paired
-from eval.run.table import aligned
+from eval.text_table import align
 
 
 def render(results: Results) -> str:
@@ -19,7 +19,7 @@ def render(results: Results) -> str:
         title += f" against {second['of']}"
         head += ["against", "wins [95 %]", "difference ± s.e."]
     lines = [title, ""]
-    lines += aligned([head, *(row for score in results["scores"].values() for row in _rows(score))])
+    lines += align([head, *(row for score in results["scores"].values() for row in _rows(score))])
     lines += _categories(results["scores"], "mean by category", _category_mean)
     if second:
         lines += _categories(results["scores"], "wins by category", _category_wins)
@@ -93,7 +93,7 @@ def compare(results: Mapping[str, Results]) -> str:
         cells.append([f"{names[other]} wins [95 %]", *(_wins(one) for one in compared)])
         cells.append([f"{names[other]} difference", *differences])
     rows = [f"{file}: {one['subject']['of']}; {label(one)}" for file, one in results.items()]
-    return "\n".join([f"wins are against {first}", "", *aligned(cells), "", *rows, *notes])
+    return "\n".join([f"wins are against {first}", "", *align(cells), "", *rows, *notes])
 
 
 def _paired_scores(one: Results, other: Results, name: str) -> PairStatistics:
@@ -147,7 +147,7 @@ def _categories(
     for name, category in first["by_category"].items():
         row = [cell(score["by_category"][name]) for score in scores.values()]
         cells.append([name, str(category["count"]), *row])
-    return ["", *aligned(cells)]
+    return ["", *align(cells)]
 
 
 def _category_mean(category: CategoryStatistics) -> str:

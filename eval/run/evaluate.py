@@ -1,199 +1,190 @@
-"""Every metric of some sets of images against the real training images and, where there are any, held-out ones, by the features of a protocol.
+"""The metrics of `eval.json`: sets of images against the real training images and, if there are any, the held-out images.
 
-The protocol is fd-pixel where pixels are few, and else fd-effnet. Fréchet distances are biased by the number of images, so only equal numbers may
-be compared, and only with equal hashes of the real images.
+Fréchet distances are biased by the number of images, so only equal numbers may be compared, and only with equal hashes of the real images.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
-from functools import partial
-from typing import Any
+import hashlib
+from collections.abc import Mapping
+from typing import cast
 
 import torch
+from jaxtyping import UInt8
 from torch import Tensor
 
 from distill.config.errors import UserError
-from eval.features import features_of, load_extractor
-from eval.frechet import Statistics, frechet_distance
-from eval.images.feature_store import prepare
+from eval.features import Extractor
+from eval.frechet import frechet_distance
+from eval.images.extraction import Features, compute_features
+from eval.images.streams import ImageStream, NetworkImages
 from eval.metrics.label_agreement import LabelClassifier
 from eval.metrics.memorisation import memorisation
-from eval.metrics.precision_recall import NEIGHBOURS, Manifold, precision_recall
-from eval.protocols import Protocol, default_protocol, distance_key
-from eval.run.images import Images
+from eval.metrics.precision_recall import NEIGHBOURS, precision_recall
+from eval.protocols import Protocol, distance_key
+from eval.run.results import Comparison, EvalResults, ReferenceResults, Role, RoleResults, SamplingTimes
 
-BLOCK = 512
-"""Images whose prepared form is held at once."""
-
-Extract = Callable[[Images], Tensor]
-"""Images -> their features (n, d)."""
-
-
-def extraction(protocol: Protocol) -> Extract:
-    """The features of a protocol. Raises UserError where they cannot be had."""
-    extractor = load_extractor(protocol.features)
-
-    def extract(images: Images) -> Tensor:
-        blocks = images.pixels.split(BLOCK)
-        return torch.cat(
-            [
-                features_of(extractor, torch.stack([prepare(image, protocol) for image in block]))["features"]
-                for block in blocks
-            ]
-        )
-
-    return extract
+GRID_IMAGES = 100
+"""Images of a set that a grid shows at most."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Measured:
-    """A set of images as the metrics see it, with what each of them needs computed once."""
+class ImageSet:
+    """The features of a set of images, the hash of their bytes in the order (n, c, h, w), and the first of the images."""
 
-    features: Tensor
-    labels: Tensor | None
-    statistics: Statistics
-    manifold: Manifold
-    distance: str
-    """Key of the distance: the protocol's name."""
+    features: Features
+    sha256: str
+    first: UInt8[Tensor, "n c h w"]
 
-    @classmethod
-    def of(cls, images: Images, name: str, protocol: Protocol, extract: Extract) -> Measured:
-        """Raises UserError, with the set's name, where it is too small to be measured."""
-        if len(images) <= NEIGHBOURS:
-            raise UserError(
-                f"{name}: {len(images)} images; expected at least {NEIGHBOURS + 1}, for neighbours and a covariance"
-            )
-        features = extract(images)
-        return cls(
-            features,
-            images.labels,
-            Statistics.of(features),
-            Manifold.of(features),
-            distance_key(protocol.name),
-        )
 
-    def compare(self, real: Measured) -> dict[str, float]:
-        """Fréchet distance, precision and recall of these images against real ones."""
-        return {
-            self.distance: frechet_distance(self.statistics, real.statistics),
-            **precision_recall(real.manifold, self.manifold),
-        }
+class Recorder:
+    """An observer that hashes the bytes of all images and keeps the first `count` images."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self.first: list[Tensor] = []
+        self.hash = hashlib.sha256()
+
+    def __call__(self, image: UInt8[Tensor, "c h w"]) -> None:
+        self.hash.update(image.contiguous().numpy().tobytes())
+        if len(self.first) < self.count:
+            self.first.append(image)
+
+
+def measure_images(
+    stream: ImageStream,
+    name: str,
+    protocol: Protocol,
+    extractor: Extractor,
+    keep: int = GRID_IMAGES,
+    progress: bool = False,
+) -> ImageSet:
+    """Compute the features of a stream and keep its first `keep` images. `name` is that of the set in messages."""
+    if len(stream) <= NEIGHBOURS:
+        expected = f"expected at least {NEIGHBOURS + 1}, for neighbours and a covariance"
+        raise UserError(f"{name}: {len(stream)} images; {expected}")
+    recorder = Recorder(keep)
+    features = compute_features(stream, protocol, extractor, recorder, progress)
+    return ImageSet(features, recorder.hash.hexdigest(), torch.stack(recorder.first))
 
 
 @dataclasses.dataclass(frozen=True)
-class Reference:
-    """The real images, and a classifier of them where they have labels."""
+class RealImages:
+    """The real images under a protocol, and a classifier of them if they have labels."""
 
-    train: Measured
-    held_out: Measured | None
+    protocol: Protocol
+    train: ImageSet
+    held_out: ImageSet | None
     classifier: LabelClassifier | None
 
     @classmethod
-    def of(
-        cls, train: Images, held_out: Images | None, measure: Callable[[Images, str], Measured]
-    ) -> Reference:
-        measured = measure(train, "real training images")
-        classifier = (
-            None if measured.labels is None else LabelClassifier.fit(measured.features, measured.labels)
-        )
-        return cls(
-            measured, None if held_out is None else measure(held_out, "real held-out images"), classifier
-        )
+    def of(cls, protocol: Protocol, train: ImageSet, held_out: ImageSet | None) -> RealImages:
+        """Learn the labels of the training images, if they have any."""
+        labels = train.features.labels
+        classifier = None if labels is None else LabelClassifier.fit(train.features.features, labels)
+        return cls(protocol, train, held_out, classifier)
 
-    def measure(self, made: Measured) -> dict[str, Any]:
-        """All metrics of a set of images; those that cannot be had are left out."""
-        results: dict[str, Any] = made.compare(self.train)
+    def measure(self, made: Features) -> RoleResults:
+        """Compute all metrics of a set of images; those that cannot be had are left out."""
+        results = cast(RoleResults, self._compare(made, self.train.features))
         if self.classifier is not None and made.labels is not None:
             results["label_agreement"] = self.classifier.agreement(made.features, made.labels)
         if self.held_out is not None:
-            copied = memorisation(made.features, self.train.features, self.held_out.features)
-            results |= {
-                "memorised": copied.share,
-                "memorised_deviation": copied.deviation,
-                "held_out": made.compare(self.held_out),
-            }
+            real = self.held_out.features
+            copied = memorisation(made.features, self.train.features.features, real.features)
+            results["memorised"] = copied.share
+            results["memorised_deviation"] = copied.deviation
+            results["held_out"] = self._compare(made, real)
         return results
 
-    def describe(self) -> dict[str, Any]:
-        """The held-out images measured as if they had been generated, for orientation, and how many real images there are.
-
-        `memorised` is the share to expect of a generator that memorises nothing; `classifier_accuracy` is the accuracy on held-out images of
-        the classifier behind `label_agreement`.
-        """
-        results: dict[str, Any] = {"train_images": self.train.statistics.count}
+    def describe(self) -> ReferenceResults:
+        """Count the real images, and measure the held-out images as if they had been generated, for orientation."""
+        train = self.train.features
+        results: ReferenceResults = {"train_images": len(train)}
         if self.held_out is None:
             return results
-        results["held_out_images"] = self.held_out.statistics.count
-        results |= self.held_out.compare(self.train)
-        if self.classifier is not None and self.held_out.labels is not None:
-            accuracy = self.classifier.agreement(self.held_out.features, self.held_out.labels)
-            results |= {"label_agreement": accuracy, "classifier_accuracy": accuracy}
-        return {
-            **results,
-            "memorised": memorisation(
-                self.held_out.features, self.train.features, self.held_out.features
-            ).expected,
-        }
+        held_out = self.held_out.features
+        results["held_out_images"] = len(held_out)
+        results.update(cast(ReferenceResults, self._compare(held_out, train)))
+        if self.classifier is not None and held_out.labels is not None:
+            accuracy = self.classifier.agreement(held_out.features, held_out.labels)
+            results["label_agreement"] = accuracy
+            results["classifier_accuracy"] = accuracy
+        results["memorised"] = memorisation(held_out.features, train.features, held_out.features).expected
+        return results
+
+    def _compare(self, made: Features, real: Features) -> Comparison:
+        """Compute the Fréchet distance, precision and recall of some images against real ones."""
+        distance = frechet_distance(made.statistics, real.statistics)
+        shares = precision_recall(real.manifold, made.manifold)
+        return cast(Comparison, {distance_key(self.protocol.name): distance, **shares})
 
 
 def evaluate(
-    made: Mapping[str, Images], train: Images, held_out: Images | None, seed: int | None = None
-) -> dict[str, Any]:
-    """Measure sets of images, equally many in each, by their role: `student`, `teacher` or `images`. Returns what `eval.json` holds.
-
-    `seed` is the first image's, None where the images were not drawn here. Raises UserError where a set has fewer than 4 images.
-    """
-    counts = {len(images) for images in made.values()}
+    made: Mapping[Role, ImageSet],
+    train: ImageSet,
+    held_out: ImageSet | None,
+    protocol: Protocol,
+    seed: int | None = None,
+) -> EvalResults:
+    """Measure sets of images, equally many in each, by their role. `seed` is the first image's if they were sampled here."""
+    counts = {len(images.features) for images in made.values()}
     if len(counts) != 1:
-        raise UserError(
-            f"sets of {sorted(counts)} images; expected equally many, the distances are biased by the number"
-        )
-    protocol = default_protocol(train.shape)
-    measure = partial(Measured.of, protocol=protocol, extract=extraction(protocol))
-    reference = Reference.of(train, held_out, measure)
-    measured = {role: measure(images, role) for role, images in made.items()}
-    results: dict[str, Any] = {
+        expected = "expected equally many, the distances are biased by the number"
+        raise UserError(f"sets of {sorted(counts)} images; {expected}")
+    real = RealImages.of(protocol, train, held_out)
+    real_sets = {"train": train} if held_out is None else {"train": train, "held_out": held_out}
+    hashes = {f"real_{name}": images.sha256 for name, images in real_sets.items()}
+    results: dict[str, object] = {
         "protocol": protocol.name,
         "features": protocol.features,
         "n": counts.pop(),
         "seed": seed,
     }
-    results |= {role: reference.measure(images) for role, images in measured.items()}
-    results["reference"] = reference.describe()
-    real = {"real_train": train} if held_out is None else {"real_train": train, "real_held_out": held_out}
-    results["hashes"] = {name: images.sha256 for name, images in {**real, **made}.items()}
-    results["skipped"] = skipped(measured, reference)
-    doubts = {"real training images": reference.train, "real held-out images": reference.held_out, **measured}
-    results["warnings"] = [
-        f"{name}: {images.statistics.warning}"
-        for name, images in doubts.items()
-        if images and images.statistics.warning
-    ]
-    return results
+    for role, images in made.items():
+        results[role] = real.measure(images.features)
+        hashes[role] = images.sha256
+    results |= {
+        "reference": real.describe(),
+        "hashes": hashes,
+        "skipped": skipped(made, real),
+        "warnings": warnings(made, real),
+    }
+    return cast(EvalResults, results)
 
 
-def skipped(made: Mapping[str, Measured], reference: Reference) -> dict[str, str]:
-    """The metrics that cannot be had, and why."""
+def skipped(made: Mapping[Role, ImageSet], real: RealImages) -> dict[str, str]:
+    """Give the reason for every metric that cannot be had."""
     reasons = {}
-    unlabelled = [role for role, images in made.items() if images.labels is None]
-    if reference.classifier is None:
+    unlabelled = [role for role, images in made.items() if images.features.labels is None]
+    if real.classifier is None:
         reasons["label_agreement"] = "the data have no labels"
     elif unlabelled:
         reasons["label_agreement"] = f"no labels came with: {', '.join(unlabelled)}"
-    if reference.held_out is None:
+    if real.held_out is None:
         reasons |= dict.fromkeys(("held_out", "memorised"), "the data have no held-out images")
     return reasons
 
 
-def sampling_times(made: Mapping[str, Images], batch_size: int) -> dict[str, float]:
-    """Milliseconds per image of what was sampled here, and how many times faster the student is; empty where nothing was."""
+def warnings(made: Mapping[Role, ImageSet], real: RealImages) -> list[str]:
+    """Say which sets have too few images for a sound distance."""
+    sets: dict[str, ImageSet] = {"real training images": real.train}
+    if real.held_out is not None:
+        sets["real held-out images"] = real.held_out
+    sets.update((role, images) for role, images in made.items())
+    doubts = {name: images.features.statistics.warning for name, images in sets.items()}
+    return [f"{name}: {doubt}" for name, doubt in doubts.items() if doubt]
+
+
+def sampling_times(networks: Mapping[Role, NetworkImages], batch_size: int) -> SamplingTimes | None:
+    """Give the time of sampling an image of each network, and the student's speedup; None if there are no networks."""
     times: dict[str, float] = {}
-    for role, images in made.items():
-        if images.seconds is not None:
-            times[f"{role}_ms_per_image"] = 1000 * images.seconds / len(images)
-            times[f"{role}_evaluations"] = images.evaluations or 0
-    if len(times) == 4:
+    for role, stream in networks.items():
+        times[f"{role}_ms_per_image"] = 1000 * stream.seconds / len(stream)
+        times[f"{role}_evaluations"] = stream.evaluations
+    if not times:
+        return None
+    if len(networks) == 2:
         times["speedup"] = times["teacher_ms_per_image"] / times["student_ms_per_image"]
-    return {**times, "batch_size": batch_size} if times else {}
+    return cast(SamplingTimes, {**times, "batch_size": batch_size})

@@ -14,8 +14,9 @@ from distill.data.sources.digits import Settings as Digits
 from distill.data.sources.hub_dataset import read_labels
 from distill.data.sources.image_folder import ImageFolder
 from eval.images.streams import DataImages, FileImages
-from eval.run.images import gather, read_folder, read_real
+from eval.run.subjects import folder_images, open_real
 from tests.helpers.image_files import png, write_files, write_shards
+from tests.helpers.image_sets import labels_of
 
 
 def test_folders_that_are_numbers_keep_them(tmp_path: Path) -> None:
@@ -136,14 +137,14 @@ def test_held_out_classes_have_the_labels_of_the_training_classes(tmp_path: Path
     write_files(tmp_path / "train", {f"{label}/x.png": png() for label in ("cat", "dog", "horse")})
     write_files(tmp_path / "held-out", {f"{label}/x.png": png() for label in ("cat", "horse")})
     data = image_folder.Settings(path=tmp_path / "train", held_out_path=tmp_path / "held-out")
-    train, held_out = read_real(data)
-    assert held_out is not None
-    assert (held_out.labels.tolist(), held_out.label_count) == ([0, 2], 3)
-    assert read_folder(tmp_path / "held-out", train).labels.tolist() == [0, 2]
+    real = open_real(data)
+    assert real.held_out is not None
+    assert (labels_of(real.held_out), real.held_out.label_count) == ([0, 2], 3)
+    assert labels_of(folder_images(tmp_path / "held-out", real.train)) == [0, 2]
     write_files(tmp_path / "made", {f"{label}/x.png": png() for label in ("cat", "hors", "dog")})
     message = "'hors' is none of the classes of the training images; expected some of cat, dog, horse"
     with pytest.raises(UserError, match=f"made: {message}$"):
-        read_folder(tmp_path / "made", train)
+        folder_images(tmp_path / "made", real.train)
 
 
 def test_a_part_of_the_images_has_all_classes(tmp_path: Path) -> None:
@@ -190,8 +191,8 @@ def test_a_wrong_index_of_samples_is_named(
 
 
 def test_folders_with_names_are_no_labels_of_data_without_names(tmp_path: Path) -> None:
-    real = gather(Digits().load("held_out"), "digits")
+    real = open_real(Digits()).train
     write_files(tmp_path, {f"{name}/x.png": png() for name in ("one", "two")})
     message = "names, .*, or their names to be numbers, as the labels of the data, 0 to 9"
     with pytest.raises(UserError, match=f"has sub-folders with {message}$"):
-        read_folder(tmp_path, real)
+        folder_images(tmp_path, real)

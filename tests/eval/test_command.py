@@ -21,7 +21,7 @@ from distill.networks.few_step_generator import FewStepGenerator
 from distill.networks.folder import save_denoiser, save_generator
 from distill.networks.unet import UNet, UNetConfig
 from eval.__main__ import main
-from eval.run.images import Images
+from tests.helpers.image_sets import pixels_sha256
 
 CONFIG = """task: distill
 run_dir: {run}
@@ -67,7 +67,7 @@ def held_out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def hash_of(images: torch.Tensor) -> str:
-    return Images(to_bytes(images)).sha256
+    return pixels_sha256(to_bytes(images))
 
 
 def test_student_and_teacher_of_a_run(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -213,7 +213,8 @@ def test_images_that_are_not_finite_leave_the_run_as_it_was(run_dir: Path) -> No
         parameter.data = parameter.data * float("nan")
     save_generator(generator, run_dir / "export")
     with pytest.raises(
-        UserError, match=r"^the student's images: 20 of 20 images have values that are not finite"
+        UserError,
+        match=r"^20 of 20 images cannot be used: the student: the image of seed 0 has values that are not finite$",
     ):
         main(["--run", str(run_dir), "--n", "20"])
     assert sorted(path.name for path in run_dir.iterdir()) == ["config.yaml", "export"]

@@ -13,28 +13,53 @@ from PIL import Image
 from torch import Tensor
 
 from distill.config.errors import UserError
-from distill.data.images import from_bytes
+from distill.data.images import from_bytes, to_bytes
 from distill.data.sources.digits import Settings as Digits
+from distill.diffusion.samplers import Heun
+from distill.networks.few_step_generator import FewStepGenerator
+from distill.networks.unet import UNet, UNetConfig
 from distill.training.config import read_config
 from eval.features import Function, load_extractor
 from eval.features.pixels import pixels
 from eval.frechet import Statistics, frechet_distance
-from eval.images.feature_store import prepare
+from eval.images.extraction import prepare
+from eval.images.streams import NetworkImages
 from eval.monitor import Monitor, build_monitor
 from eval.protocols import read_protocol
-from eval.run.evaluate import evaluate, sampling_times
+from eval.run.evaluate import ImageSet, evaluate, sampling_times
 from eval.run.grids import by_label, save_grids
-from eval.run.images import Images, read_real
+from eval.run.results import EvalResults, Role
 from eval.run.table import render
+from tests.helpers.image_sets import byte_images, image_set, pixels_sha256
 
-TRAIN, HELD_OUT = read_real(Digits())
-assert HELD_OUT is not None
-assert TRAIN.labels is not None
+PROTOCOL = read_protocol("fd-pixel")
 
 
-def rows(images: Images, chosen: slice) -> Images:
-    assert images.labels is not None
-    return Images(images.pixels[chosen], images.labels[chosen], images.label_count)
+class Split:
+    """Real digits in bytes, and their labels."""
+
+    def __init__(self, name: str) -> None:
+        source = Digits().load(name)
+        self.pixels = to_bytes(source.images)
+        self.labels = source.labels
+
+    def measured(self, name: str = "images", count: int | None = None, labelled: bool = True) -> ImageSet:
+        """Measure the first `count` images."""
+        labels = self.labels[:count] if labelled else None
+        return image_set(byte_images(self.pixels[:count], labels, 10 if labelled else 0), name)
+
+
+TRAIN, HELD_OUT = Split("train"), Split("held_out")
+
+
+@pytest.fixture(scope="module")
+def train() -> ImageSet:
+    return TRAIN.measured("real training images")
+
+
+@pytest.fixture(scope="module")
+def held_out() -> ImageSet:
+    return HELD_OUT.measured("real held-out images")
 
 
 def fd_by_scipy(a: Tensor, b: Tensor) -> float:
@@ -47,18 +72,27 @@ def fd_by_scipy(a: Tensor, b: Tensor) -> float:
 
 
 @pytest.fixture(scope="module")
-def results() -> dict:
+def results(train: ImageSet, held_out: ImageSet) -> EvalResults:
     """Copies of training images in the role of the student, held-out images in the teacher's."""
-    copies, fresh = rows(TRAIN, slice(0, 300)), rows(HELD_OUT, slice(0, 300))
-    assert copies.labels is not None
-    wrong = torch.where(torch.arange(300) < 75, (copies.labels + 1) % 10, copies.labels)
-    student = Images(copies.pixels, wrong, 10, seconds=0.6, evaluations=1)
-    teacher = Images(fresh.pixels, fresh.labels, 10, seconds=9.0, evaluations=35)
-    made = {"student": student, "teacher": teacher}
-    return {**evaluate(made, TRAIN, HELD_OUT, seed=7), "sampling": sampling_times(made, 64)}
+    copied = TRAIN.labels[:300]
+    wrong = torch.where(torch.arange(300) < 75, (copied + 1) % 10, copied)
+    student = image_set(byte_images(TRAIN.pixels[:300], wrong, 10), "student")
+    teacher = HELD_OUT.measured("teacher", 300)
+    found = evaluate({"student": student, "teacher": teacher}, train, held_out, PROTOCOL, seed=7)
+    times = sampling_times({"student": sampled(0.6), "teacher": sampled(9.0, Heun())}, 64)
+    assert times is not None
+    return {**found, "sampling": times}
 
 
-def test_distances(results: dict) -> None:
+def sampled(seconds: float, sampler: Heun | None = None) -> NetworkImages:
+    """A stream of 300 images whose sampling took so many seconds."""
+    network = UNet(UNetConfig(8, 1, 10, width=8, multipliers=(1,), blocks=1))
+    stream = NetworkImages(network if sampler else FewStepGenerator(network, 2.5), 300, sampler=sampler)
+    stream.seconds = seconds
+    return stream
+
+
+def test_distances(results: EvalResults) -> None:
     assert (results["protocol"], results["n"], results["seed"]) == ("fd-pixel", 300, 7)
     assert results["student"]["fd_pixel"] == pytest.approx(
         fd_by_scipy(TRAIN.pixels[:300], TRAIN.pixels), rel=1e-6
@@ -74,7 +108,7 @@ def test_distances(results: dict) -> None:
     )
 
 
-def test_shares(results: dict) -> None:
+def test_shares(results: EvalResults) -> None:
     assert results["student"]["precision"] == 1.0
     assert results["student"]["memorised"] == 1.0
     assert results["teacher"]["memorised"] == 0.0
@@ -85,7 +119,7 @@ def test_shares(results: dict) -> None:
     assert results["teacher"]["label_agreement"] >= 0.99
 
 
-def test_reference_and_provenance(results: dict) -> None:
+def test_reference_and_provenance(results: EvalResults) -> None:
     reference = results["reference"]
     assert (reference["train_images"], reference["held_out_images"]) == (1437, 360)
     assert reference["memorised"] == 1437 / 1797
@@ -94,13 +128,13 @@ def test_reference_and_provenance(results: dict) -> None:
         == reference["label_agreement"]
         == pytest.approx(358 / 360, abs=1.5 / 360)
     )
-    assert results["hashes"]["real_train"] == TRAIN.sha256
-    assert results["hashes"]["real_held_out"] == HELD_OUT.sha256
-    assert results["hashes"]["student"] == Images(TRAIN.pixels[:300]).sha256
+    assert results["hashes"]["real_train"] == pixels_sha256(TRAIN.pixels)
+    assert results["hashes"]["real_held_out"] == pixels_sha256(HELD_OUT.pixels)
+    assert results["hashes"]["student"] == pixels_sha256(TRAIN.pixels[:300])
     assert (results["skipped"], results["warnings"]) == ({}, [])
 
 
-def test_sampling_times(results: dict) -> None:
+def test_sampling_times(results: EvalResults) -> None:
     assert results["sampling"] == pytest.approx(
         {
             "student_ms_per_image": 2,
@@ -111,12 +145,12 @@ def test_sampling_times(results: dict) -> None:
             "batch_size": 64,
         }
     )
-    assert sampling_times({"images": TRAIN}, 64) == {}
+    assert sampling_times({}, 64) is None
 
 
-def test_what_cannot_be_had_is_said() -> None:
-    bare = Images(HELD_OUT.pixels[:50])
-    found = evaluate({"images": bare}, TRAIN, None)
+def test_what_cannot_be_had_is_said(train: ImageSet) -> None:
+    bare = HELD_OUT.measured("images", 50, labelled=False)
+    found = evaluate({"images": bare}, train, None, PROTOCOL)
     assert set(found["images"]) == {"fd_pixel", "precision", "recall"}
     assert found["skipped"] == {
         "label_agreement": "no labels came with: images",
@@ -129,22 +163,24 @@ def test_what_cannot_be_had_is_said() -> None:
     lines = render(found).splitlines()
     assert "skipped: label_agreement: no labels came with: images" in lines
     assert f"warning: {found['warnings'][0]}" in lines
-    assert (
-        evaluate({"images": bare}, Images(TRAIN.pixels), None)["skipped"]["label_agreement"]
-        == "the data have no labels"
-    )
+    unlabelled = evaluate({"images": bare}, TRAIN.measured(labelled=False), None, PROTOCOL)
+    assert unlabelled["skipped"]["label_agreement"] == "the data have no labels"
 
 
-def test_unequal_or_too_few_images_are_refused() -> None:
+def test_unequal_or_too_few_images_are_refused(train: ImageSet, held_out: ImageSet) -> None:
+    made: dict[Role, ImageSet] = {
+        "student": TRAIN.measured("student", 50),
+        "teacher": TRAIN.measured("teacher", 60),
+    }
     with pytest.raises(UserError, match=r"^sets of \[50, 60\] images; expected equally many"):
-        evaluate({"student": rows(TRAIN, slice(50)), "teacher": rows(TRAIN, slice(60))}, TRAIN, HELD_OUT)
+        evaluate(made, train, held_out, PROTOCOL)
     with pytest.raises(UserError, match=r"^student: 3 images; expected at least 4"):
-        evaluate({"student": rows(TRAIN, slice(3))}, TRAIN, HELD_OUT)
+        TRAIN.measured("student", 3)
     with pytest.raises(UserError, match=r"^real held-out images: 3 images; expected at least 4"):
-        evaluate({"student": rows(TRAIN, slice(50))}, TRAIN, rows(HELD_OUT, slice(3)))
+        HELD_OUT.measured("real held-out images", 3)
 
 
-def test_table(results: dict) -> None:
+def test_table(results: EvalResults) -> None:
     lines = render(results).splitlines()
     assert lines[0] == "fd-pixel: 300 images, seeds 7 to 306; real: 1437 training and 360 held-out images"
     assert lines[2].split() == ["student", "teacher", "360", "held-out"]
@@ -207,11 +243,10 @@ def test_monitor_under_another_protocol_is_what_eval_fid_measures(tmp_path: Path
 
 
 def test_grids_have_a_column_for_each_label(tmp_path: Path) -> None:
-    chosen = by_label(TRAIN, 100)
-    assert TRAIN.labels is not None
+    chosen = by_label(TRAIN.labels, len(TRAIN.pixels), 10, 100)
     assert TRAIN.labels[chosen].tolist() == [i % 10 for i in range(100)]
     assert len(set(chosen)) == 100
-    save_grids(tmp_path / "eval", TRAIN, {"student": HELD_OUT})
+    save_grids(tmp_path / "eval", TRAIN.pixels[chosen], {"student": HELD_OUT.pixels}, 10)
     assert sorted(path.name for path in (tmp_path / "eval").iterdir()) == ["real.png", "student.png"]
     grid = np.asarray(Image.open(tmp_path / "eval" / "real.png"))
     assert grid.shape == (4 * 91, 4 * 91)  # 10 images of 8 pixels and 11 gaps of one, enlarged 4 times

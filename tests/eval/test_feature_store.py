@@ -19,7 +19,8 @@ from distill.diffusion.sampling import balanced_labels, seeded_noise
 from distill.types import Condition, Generator
 from eval.features import Function
 from eval.frechet import Statistics, frechet_distance
-from eval.images.feature_store import SHARD, Features, extract
+from eval.images.extraction import Features
+from eval.images.feature_store import SHARD, extract
 from eval.images.streams import DataImages, FileImages, ImageStream, NetworkImages
 from eval.protocols import Protocol, read_protocol
 

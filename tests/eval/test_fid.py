@@ -21,10 +21,11 @@ from distill.diffusion.samplers import Heun
 from distill.diffusion.sampling import balanced_labels, sample_teacher
 from distill.networks.edm.published import read_network
 from distill.networks.folder import save_denoiser
-from eval.__main__ import main, parse_fid
+from eval.__main__ import main
 from eval.features.pixels import pixels
-from eval.fid.command import open_streams
+from eval.fid.arguments import parse_fid
 from eval.fid.reference import read_statistics
+from eval.fid.subjects import open_streams
 from eval.fid.table import paper_line
 from eval.frechet import Statistics, frechet_distance
 from eval.protocols import protocol_names, read_protocol

@@ -15,7 +15,8 @@ from safetensors.torch import load_file, save_file
 import distill
 from distill.networks.identity import describe_images_of
 from eval.features import Function
-from eval.images.feature_store import SHARD, Features, extract
+from eval.images.extraction import Features
+from eval.images.feature_store import SHARD, extract
 from eval.images.pipelines import PipelineImages
 from eval.images.processes import Processes
 from eval.images.streams import FileImages, ImageStream, NetworkImages

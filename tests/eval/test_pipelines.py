@@ -17,7 +17,7 @@ from distill.data.images import to_bytes
 from distill.data.sources.digits import Settings as Digits
 from distill.networks.diffusers.pipeline import open_pipeline
 from eval.__main__ import main
-from eval.fid.command import repeated_prompts
+from eval.fid.measurement import repeated_prompts
 from eval.images.pipelines import PipelineImages
 from tests.helpers import tiny_pipelines
 

@@ -29,8 +29,8 @@ from distill.rewards.pretrained.classifier import is_own, load_classifier
 from distill.training.checkpoint import load_checkpoint, save_checkpoint
 from eval.__main__ import main as evaluate
 from eval.fid.reference import holds_statistics
-from eval.fid.sweep import continued
-from eval.fid.table import read_results
+from eval.fid.results import read_results
+from eval.fid.sweep import continue_sweep
 from eval.prompt_sets import read_prompt_set
 from tests.helpers.fid_result import RESULT
 from tests.helpers.finished_run import finished_run
@@ -228,8 +228,8 @@ def test_an_earlier_sweep(tmp_path: Path) -> None:
     (tmp_path / "sweep.json").write_text(
         json.dumps({**expected, "checkpoints": {"3": measured}, "best": {"step": 3, "results": {}}})
     )
-    assert continued(tmp_path / "sweep.json", expected)["checkpoints"] == {"3": measured}
-    assert read_all(tmp_path / "sweep.json", lambda: continued(tmp_path / "sweep.json", expected)) > 20
+    assert continue_sweep(tmp_path / "sweep.json", expected)["checkpoints"] == {"3": measured}
+    assert read_all(tmp_path / "sweep.json", lambda: continue_sweep(tmp_path / "sweep.json", expected)) > 20
 
 
 def test_captions_of_coco(tmp_path: Path) -> None:

@@ -1,0 +1,84 @@
+"""The content of `eval.json`."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from typing_extensions import NotRequired, TypedDict
+
+Role = Literal["student", "teacher", "images"]
+ROLES: tuple[Role, ...] = ("student", "teacher", "images")
+"""The sets of images that can be measured, by their keys in the results."""
+
+
+class Comparison(TypedDict):
+    """Numbers of some images against real ones; the distance has the name of its protocol."""
+
+    fd_pixel: NotRequired[float]
+    fd_effnet: NotRequired[float]
+    precision: float
+    recall: float
+
+
+class RoleResults(Comparison):
+    """Numbers of some images against the training images, and against the held-out images if there are any."""
+
+    label_agreement: NotRequired[float]
+    memorised: NotRequired[float]
+    memorised_deviation: NotRequired[float]
+    held_out: NotRequired[Comparison]
+
+
+class ReferenceResults(TypedDict):
+    """The number of real images, and the held-out images measured as if they had been generated.
+
+    `memorised` is the share to expect of a generator that memorises nothing; `classifier_accuracy` is the accuracy on held-out images
+    of the classifier behind `label_agreement`.
+    """
+
+    train_images: int
+    held_out_images: NotRequired[int]
+    fd_pixel: NotRequired[float]
+    fd_effnet: NotRequired[float]
+    precision: NotRequired[float]
+    recall: NotRequired[float]
+    label_agreement: NotRequired[float]
+    classifier_accuracy: NotRequired[float]
+    memorised: NotRequired[float]
+
+
+class SamplingTimes(TypedDict):
+    """Milliseconds and network evaluations per image; `speedup` is how many times faster the student is than the teacher."""
+
+    student_ms_per_image: NotRequired[float]
+    student_evaluations: NotRequired[int]
+    teacher_ms_per_image: NotRequired[float]
+    teacher_evaluations: NotRequired[int]
+    speedup: NotRequired[float]
+    batch_size: int
+
+
+class EvalResults(TypedDict):
+    """The content of `eval.json` for images. `seed` is the first image's, None if the images were not sampled here."""
+
+    protocol: str
+    features: str
+    n: int
+    seed: int | None
+    student: NotRequired[RoleResults]
+    teacher: NotRequired[RoleResults]
+    images: NotRequired[RoleResults]
+    reference: ReferenceResults
+    hashes: dict[str, str]
+    skipped: dict[str, str]
+    warnings: list[str]
+    sampling: NotRequired[SamplingTimes]
+
+
+class LaboratoryResults(TypedDict):
+    """The content of `eval.json` for a run of vectors, whose teacher is known exactly."""
+
+    protocol: Literal["laboratory"]
+    n: int
+    seed: int
+    student: dict[str, float | list[float]]
