@@ -56,7 +56,7 @@ def describe_topic(tasks: Mapping[str, type[Settings]], topic: str) -> str:
 
 
 def find(roots: Sequence[Setting], topic: str) -> list[Setting | Option]:
-    """Return the settings and choices of a dotted name. Numbers in it, the positions in lists, are ignored."""
+    """Return the settings and choices of a dotted name. Numbers in it, positions in lists, are ignored."""
     parts = [part for part in topic.split(".") if not part.isdigit()]
     found: Sequence[Setting | Option] = roots
     for depth, part in enumerate(parts):

@@ -22,9 +22,10 @@ def guided(
 ) -> Prediction:
     """Predict x_0 as D(no condition) + scale (D(condition) - D(no condition)), in the precision of x_t.
 
-    A scale of 1 is D(condition), in one forward pass of the batch; any other scale takes one pass of twice the batch, and
-    so does `with_both_sides`, which returns both predictions whatever the scale. `critic` turns the features under the
-    condition into logits in the same pass. Raises ValueError if both sides are needed and the batch has no condition.
+    A scale of 1 is D(condition), in one forward pass of the batch; any other scale takes one pass of twice
+    the batch, and so does `with_both_sides`, which returns both predictions whatever the scale. `critic`
+    turns the features under the condition into logits in the same pass. Raises ValueError if both sides are
+    needed and the batch has no condition.
     """
     depths = () if critic is None else critic.depths
     if scale == 1 and not with_both_sides:

@@ -6,10 +6,11 @@ from distill.config.settings import Settings
 
 
 class GuidanceScales(Settings):
-    """Classifier-free guidance of teacher and fake score: D(no condition) + scale (D(condition) - D(no condition)).
+    """Classifier-free guidance of teacher and fake score: D(no condition) + scale (D(condition) - D(no
+    condition)).
 
-    A scale of 1 is no guidance. A larger one gives clearer and less diverse images, and costs a forward pass of twice
-    the batch. SiD-LSG (Zhou et al. 2024) names the scales kappa.
+    A scale of 1 is no guidance. A larger one gives clearer and less diverse images, and costs a forward pass
+    of twice the batch. SiD-LSG (Zhou et al. 2024) names the scales kappa.
     """
 
     teacher: float = 1.0

@@ -1,4 +1,5 @@
-"""Terms added to the objective: the inputs they read, and the settings they share. The terms are the files of `distill/objectives/terms`."""
+"""Terms added to the objective: the inputs they read, and the settings they share. The terms are the files of
+`distill/objectives/terms`."""
 
 from __future__ import annotations
 
@@ -28,9 +29,9 @@ class TermInputs:
     logits: Tensor | None = None
     """The discriminator's logits at x_t, (b,) or (b, n), if there is a discriminator."""
     pairs: Pairs | None = None
-    """As many pairs of noise and the teacher's image as there are samples, if a term needs them."""
+    """b pairs of noise and the teacher's image, if a term needs them."""
     crop_positions: Tensor | None = None
-    """Where to crop each sample, (b, 2), uniform in (0, 1)."""
+    """Positions of each sample's crop, (b, 2), uniform in (0, 1)."""
 
 
 @runtime_checkable
@@ -68,20 +69,22 @@ class TermSettings(Settings):
     """It reads the teacher's conditional and unconditional predictions."""
     name: str
     weight: float = Field(ge=0)
-    """Weight of the term in the generator's loss, relative to the objective per image dimension. 0 switches it off."""
+    """Weight of the term in the generator's loss, relative to the objective per image dimension. 0 switches
+    it off."""
     start_step: int = Field(0, ge=0)
     """Generator step from which the term counts; 0 is from the first."""
     warmup_steps: int = Field(0, ge=0)
-    """Steps after `start_step` over which the weight rises linearly from zero; 0 starts with the full weight."""
+    """Steps after `start_step` over which the weight rises linearly from zero; 0 starts with the full weight.
+    """
 
     @property
     def adds_own_noise(self) -> bool:
-        """Whether the discriminator sees the sample under noise of its own, and not under that of the scores."""
+        """True if the discriminator sees noise of its own on the sample."""
         return False
 
     @property
     def differentiates_logits(self) -> bool:
-        """Whether its gradient flows through the logits at x_t."""
+        """True if its gradient flows through the logits at x_t."""
         return self.needs_discriminator and not self.adds_own_noise
 
     def weight_at(self, step: int) -> float:
@@ -95,7 +98,8 @@ class TermSettings(Settings):
         """Raise UserError if this teacher cannot have this term."""
 
     def build(self) -> Term:
-        """Return the term as a function. A term that holds networks is a module; they are never trained, nor saved with a run."""
+        """Return the term as a function. A term that holds networks is a module; they are never trained, nor
+        saved with a run."""
         raise TypeError(f"{type(self).__name__} is not a term")
 
     def meta(self) -> Term:

@@ -1,1 +1,1 @@
-"""From a configuration to a finished run."""
+"""The way from a configuration to a finished run: settings, the loop, checkpoints and logs."""

@@ -97,7 +97,7 @@ class Batch:
     pairs: Pairs | None = None
     """b pairs of other noise and the teacher's image; None if no term needs them."""
     crop_positions: Tensor | None = None
-    """Where a term crops each sample, (b, 2), uniform in (0, 1)."""
+    """Positions of each sample's crop, (b, 2), uniform in (0, 1), for terms that crop."""
     gan_noise: Noise | None = None
     """Noise for the discriminator's view of the samples in the generator's update; None for that of the
     scores."""
@@ -263,7 +263,7 @@ class Batches:
         return 1 + int(torch.randint(self.evaluations, (), generator=random))
 
     def _draw_label(self, index: int, random: torch.Generator, labels: Tensor | None) -> Tensor | None:
-        """Return the labels, or the numbers of the prompts: those of the real images, else drawn uniformly."""
+        """Return labels, or numbers of prompts: those of the real images, else drawn uniformly."""
         captions = getattr(self.data, "captions", None) if self.prompts is not None else None
         if captions is not None and labels is not None:
             u = open_uniform(self.batch_size, self.random(index, Purpose.CAPTIONS))

@@ -1,4 +1,4 @@
-"""The statistics of a run: means of metrics, the time of each part of a step, and the lines of stats.jsonl."""
+"""Statistics of a run: means of metrics, the time of each part of a step, and the lines of stats.jsonl."""
 
 from __future__ import annotations
 

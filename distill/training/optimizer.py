@@ -52,7 +52,7 @@ class OptimizerSettings(Settings):
 
 
 class Updater:
-    """The optimiser of one network: it turns accumulated gradients into an update, the same on every process."""
+    """The optimiser of one network: accumulated gradients become an update, the same on every process."""
 
     def __init__(
         self, name: str, network: nn.Module, settings: OptimizerSettings, steps: int, accelerator: Accelerator

@@ -1,4 +1,4 @@
-"""The types that cross rooms: noise schedules, conditions, denoisers, generators, rewards, scores and losses."""
+"""The types that cross rooms: schedules, conditions, denoisers, generators, rewards, scores and losses."""
 
 from distill.types.condition import Condition, Pairs, Text
 from distill.types.critic import Critic, Reward, per_sample

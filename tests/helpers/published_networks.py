@@ -1,4 +1,5 @@
-"""Networks as the published code pickles them: objects that save their class's source, whose line here would end the process."""
+"""Networks as the published code pickles them: objects that save their class's source, whose line here would
+end the process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The implicit reward against the density of the condition under a labelled mixture, and against guidance inside the reference score."""
+"""The implicit reward against the density of the condition under a labelled mixture, and against guidance
+inside the reference score."""
 
 from __future__ import annotations
 
@@ -68,7 +69,8 @@ class Still(Generator):
 
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_its_descent_makes_the_condition_more_likely(name: str) -> None:
-    """In units of the score its gradient is that of -log p_t(c|x_t), sample by sample: Bayes' rule, by autograd through the exact densities."""
+    """In units of the score its gradient is that of -log p_t(c|x_t), sample by sample: Bayes' rule, by
+    autograd through the exact densities."""
     x0, eps = draw(2)
     x0.requires_grad_(True)
     student, teacher, t = looked_at(name, x0, eps)
@@ -136,7 +138,8 @@ def network() -> MLP:
 @pytest.mark.parametrize("scale", [1.5, 4.0, 0.25])
 @pytest.mark.parametrize("weighting", ["score", "prediction"])
 def test_guidance_inside_is_the_implicit_reward_outside(weighting: Weighting, scale: float) -> None:
-    """Reverse KL to a teacher guided by s is reverse KL to the unguided one and s - 1 times the implicit reward: the same gradient."""
+    """Reverse KL to a teacher guided by s is reverse KL to the unguided one and s - 1 times the implicit
+    reward: the same gradient."""
     fake = network()
     inside, _ = step(weighting, GuidanceScales(teacher=scale), 0.0, fake, Condition(LABELS))
     plain, _ = step(weighting, GuidanceScales(), 0.0, fake, Condition(LABELS))

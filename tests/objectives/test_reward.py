@@ -1,4 +1,5 @@
-"""The explicit reward, by hand: what is decoded, what is judged, what counts, and what is held for the way back."""
+"""The explicit reward, by hand: what is decoded, what is judged, what counts, and what is held for the way
+back."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The gradients of the objectives: pure functions from `Scores` to a loss per sample, and their weightings."""
+"""The gradients: pure functions from `Scores` to a loss per sample, and their weightings."""

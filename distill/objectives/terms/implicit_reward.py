@@ -1,10 +1,11 @@
 """The implicit reward of Diff-Instruct++ (Luo 2024) and Diff-Instruct*: guidance outside the reference score.
 
-    L = alpha_cfg sg[s_p(x_t) - s_p(x_t|c)] . x_t,     whose gradient with respect to x_t is that of -alpha_cfg log p_t(c|x_t)
+    L = alpha_cfg sg[s_p(x_t) - s_p(x_t|c)] . x_t
 
-The term rewards samples in which the teacher recognises the condition. With the reverse KL of `distribution_matching`,
-a teacher guided by s inside the objective has the same gradient as an objective without guidance and this term with
-weight s - 1 (docs/mathematics.md).
+Its gradient with respect to x_t is that of -alpha_cfg log p_t(c|x_t).
+The term rewards samples in which the teacher recognises the condition. With the reverse KL of
+`distribution_matching`, a teacher guided by s inside the objective has the same gradient as an objective
+without guidance and this term with weight s - 1 (docs/mathematics.md).
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 
 
 class Settings(TermSettings):
-    """Moves samples to where the teacher's conditional score is higher than its unconditional one; `weight` is alpha_cfg."""
+    """Moves samples to where the teacher's conditional score is higher than its unconditional one; `weight`
+    is alpha_cfg."""
 
     needs_both_sides: ClassVar[bool] = True
     name: Literal["implicit_reward"] = "implicit_reward"
@@ -37,7 +39,8 @@ class Settings(TermSettings):
 
 
 def implicit_reward(inputs: TermInputs, weighting: Weighting = "dmd") -> LossOutput:
-    """Return -sg[s_p(x_t|c) - s_p(x_t)] . x_t per sample and per dimension, (b,), in the units of the objective's weighting.
+    """Return -sg[s_p(x_t|c) - s_p(x_t)] . x_t per sample and per dimension, (b,), in the units of the
+    objective's weighting.
 
     It is zero for samples without a condition.
     """

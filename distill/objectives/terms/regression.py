@@ -1,6 +1,8 @@
-"""DMD's regression (Yin et al. 2024, eq. 9): the distance of the student's image to the teacher's ODE endpoint from the same noise.
+"""DMD's regression (Yin et al. 2024, eq. 9): the distance of the student's image to the teacher's ODE
+endpoint from the same noise.
 
-Student and teacher share the unit noise z: the teacher's ODE starts at sigma_max z, the student at init_noise_to_signal z.
+Student and teacher share the unit noise z: the teacher's ODE starts at sigma_max z, the student at
+init_noise_to_signal z.
 """
 
 from __future__ import annotations
@@ -24,11 +26,11 @@ class Settings(TermSettings):
     needs_pairs: ClassVar[bool] = True
     name: Literal["regression"] = "regression"
     distance: Distance = "l2"
-    """Distance between the images: `l2` is the mean squared difference; `pseudo_huber` is nearly its root, which outliers
-    change less."""
+    """Distance between the images: `l2` is the mean squared difference; `pseudo_huber` is nearly its root,
+    which outliers change less."""
     c: float = Field(0.00054, gt=0)
-    """Root mean square difference at which pseudo-Huber turns from squared to linear; the default is that of Song and Dhariwal
-    (2023). A smaller value makes it linear sooner."""
+    """Root mean square difference at which pseudo-Huber turns from squared to linear; the default is that of
+    Song and Dhariwal (2023). A smaller value makes it linear sooner."""
 
     def check(self, run: TermContext) -> None:
         if run.pair_sampler is None:
@@ -41,8 +43,8 @@ class Settings(TermSettings):
             )
         if run.student_steps > 1:
             raise ValueError(
-                f"terms: regression pairs an image with one noise, and {run.student_steps} steps take as many; "
-                "expected generator.steps: 1"
+                f"terms: regression pairs an image with one noise, and {run.student_steps} steps take as "
+                "many; expected generator.steps: 1"
             )
 
     def build(self) -> Term:
@@ -51,7 +53,8 @@ class Settings(TermSettings):
 
 
 def regression(inputs: TermInputs, distance: Distance = "l2", c: float = 0.00054) -> LossOutput:
-    """Return m, or sqrt(m + c^2) - c, (b,), where m is the mean square difference of G(z) and x over a pair's dimensions."""
+    """Return m, or sqrt(m + c^2) - c, (b,), where m is the mean square difference of G(z) and x over a pair's
+    dimensions."""
     from distill.types import LossOutput
 
     if inputs.pairs is None:

@@ -1,4 +1,5 @@
-"""The losses of one batch: of fake score and discriminator, and of the generator. Pure functions without optimisers."""
+"""The losses of one batch: of fake score and discriminator, and of the generator. Pure functions without
+optimisers."""
 
 from __future__ import annotations
 
@@ -84,10 +85,11 @@ def fake_loss(
 def discriminator_loss(
     networks: Networks, method: Method, batch: Batch, discriminator: Critic, logits: Tensor
 ) -> tuple[Losses, Metrics]:
-    """Return the binary cross-entropy of real images and student samples, and the gradient penalty, if there is one.
+    """Return the binary cross-entropy of real images and student samples, and the gradient penalty, if there
+    is one.
 
-    `logits` are those of the student samples. Both sides get noise of the same levels and the same conditions, so
-    that the logit tends to log p_t/q_t.
+    `logits` are those of the student samples. Both sides get noise of the same levels and the same
+    conditions, so that the logit tends to log p_t/q_t.
     """
     real = batch.real
     if real is None:

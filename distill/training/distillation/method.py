@@ -70,7 +70,7 @@ class Method:
 
     objective: Objective
     needs_graph: bool
-    """Whether the objective differentiates teacher and fake score with respect to their inputs."""
+    """The objective differentiates teacher and fake score with respect to their inputs."""
     objective_weight: float
     ratio: DensityRatio | BatchLossRatio | None
     terms: tuple[WeightedTerm, ...]
