@@ -13,24 +13,21 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from distill.objectives.settings import R1Settings
 from distill.types import Features
 
 
 @dataclasses.dataclass(frozen=True)
 class GradientPenalty:
-    """R1 on a discriminator's logit. `step` is in the units of x_t."""
+    """R1 on a discriminator's logit, as its settings say."""
 
-    weight: float
-    at: Literal["image", "features"] = "image"
-    approximate: bool = False
-    step: float = 0.1
+    settings: R1Settings
 
     def __call__(
         self,
@@ -43,11 +40,11 @@ class GradientPenalty:
 
         The directions eps are N(0, I), independent of the images and of their noise.
         """
-        if self.approximate:
+        if self.settings.approximate:
             logits, squared = self._finite_difference(
                 lambda x: discriminator(features(x)).to(x.dtype), x_t, eps
             )
-        elif self.at == "image":
+        elif self.settings.at == "image":
             x_t = x_t.detach().requires_grad_(True)
             with sdpa_kernel(SDPBackend.MATH):  # only this attention can be differentiated twice
                 logits = discriminator(features(x_t)).to(x_t.dtype)
@@ -56,7 +53,7 @@ class GradientPenalty:
             inputs = {depth: value.requires_grad_(True) for depth, value in features(x_t).items()}
             logits = discriminator(inputs).to(x_t.dtype)
             squared = squared_gradient(logits, list(inputs.values()))
-        return logits, self.weight / 2 * squared
+        return logits, self.settings.weight / 2 * squared
 
     def _finite_difference(
         self, logit: Callable[[Tensor], Tensor], x_t: Tensor, eps: Tensor
@@ -64,9 +61,9 @@ class GradientPenalty:
         # The random state is restored after the first pass, so that both passes have the same dropout masks:
         # the change of the masks would otherwise outweigh that of the image.
         with torch.random.fork_rng([x_t.device] if x_t.is_cuda else []):
-            moved = logit(x_t + self.step * eps)
+            moved = logit(x_t + self.settings.step * eps)
         logits = logit(x_t)
-        return logits, ((moved - logits) / self.step).square()
+        return logits, ((moved - logits) / self.settings.step).square()
 
 
 def squared_gradient(

@@ -218,4 +218,4 @@ class R1Settings(Settings):
         """Return the penalty as a function of features, heads and images."""
         from distill.objectives.gradient_penalty import GradientPenalty
 
-        return GradientPenalty(**self.model_dump())
+        return GradientPenalty(self)
