@@ -11,59 +11,55 @@ squared difference itself; its coefficient is weight/(2 step^2).
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from distill.objectives.settings import R1Settings
 from distill.types import Features
 
 
-@dataclasses.dataclass(frozen=True)
-class GradientPenalty:
-    """R1 on a discriminator's logit, as its settings say."""
+def gradient_penalty(
+    features: Callable[[Tensor], Features],
+    discriminator: Callable[[Features], Tensor],
+    x_t: Float[Tensor, "b ..."],
+    eps: Float[Tensor, "b ..."],
+    *,
+    weight: float,
+    at: Literal["image", "features"] = "image",
+    approximate: bool = False,
+    step: float = 0.1,
+) -> tuple[Float[Tensor, " b"], Float[Tensor, " b"]]:
+    """Return the logits of noised real images x_t and their weighted penalties, both with a graph.
 
-    settings: R1Settings
+    The directions eps are N(0, I), independent of the images and of their noise. `step` is in the units of x_t.
+    """
+    if approximate:
+        logits, squared = _finite_difference(lambda x: discriminator(features(x)).to(x.dtype), x_t, eps, step)
+    elif at == "image":
+        x_t = x_t.detach().requires_grad_(True)
+        with sdpa_kernel(SDPBackend.MATH):  # only this attention can be differentiated twice
+            logits = discriminator(features(x_t)).to(x_t.dtype)
+            squared = squared_gradient(logits, [x_t])
+    else:
+        inputs = {depth: value.requires_grad_(True) for depth, value in features(x_t).items()}
+        logits = discriminator(inputs).to(x_t.dtype)
+        squared = squared_gradient(logits, list(inputs.values()))
+    return logits, weight / 2 * squared
 
-    def __call__(
-        self,
-        features: Callable[[Tensor], Features],
-        discriminator: Callable[[Features], Tensor],
-        x_t: Float[Tensor, "b ..."],
-        eps: Float[Tensor, "b ..."],
-    ) -> tuple[Float[Tensor, " b"], Float[Tensor, " b"]]:
-        """Return the logits of noised real images x_t and their weighted penalties, both with a graph.
 
-        The directions eps are N(0, I), independent of the images and of their noise.
-        """
-        if self.settings.approximate:
-            logits, squared = self._finite_difference(
-                lambda x: discriminator(features(x)).to(x.dtype), x_t, eps
-            )
-        elif self.settings.at == "image":
-            x_t = x_t.detach().requires_grad_(True)
-            with sdpa_kernel(SDPBackend.MATH):  # only this attention can be differentiated twice
-                logits = discriminator(features(x_t)).to(x_t.dtype)
-                squared = squared_gradient(logits, [x_t])
-        else:
-            inputs = {depth: value.requires_grad_(True) for depth, value in features(x_t).items()}
-            logits = discriminator(inputs).to(x_t.dtype)
-            squared = squared_gradient(logits, list(inputs.values()))
-        return logits, self.settings.weight / 2 * squared
-
-    def _finite_difference(
-        self, logit: Callable[[Tensor], Tensor], x_t: Tensor, eps: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        # The random state is restored after the first pass, so that both passes have the same dropout masks:
-        # the change of the masks would otherwise outweigh that of the image.
-        with torch.random.fork_rng([x_t.device] if x_t.is_cuda else []):
-            moved = logit(x_t + self.settings.step * eps)
-        logits = logit(x_t)
-        return logits, ((moved - logits) / self.settings.step).square()
+def _finite_difference(
+    logit: Callable[[Tensor], Tensor], x_t: Tensor, eps: Tensor, step: float
+) -> tuple[Tensor, Tensor]:
+    # The random state is restored after the first pass, so that both passes have the same dropout masks: the
+    # change of the masks would otherwise outweigh that of the image.
+    with torch.random.fork_rng([x_t.device] if x_t.is_cuda else []):
+        moved = logit(x_t + step * eps)
+    logits = logit(x_t)
+    return logits, ((moved - logits) / step).square()
 
 
 def squared_gradient(

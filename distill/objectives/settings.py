@@ -13,8 +13,7 @@ from distill.config.settings import Settings
 
 if TYPE_CHECKING:
     from distill.objectives.density_ratio import BatchLossRatio, DensityRatio
-    from distill.objectives.gradient_penalty import GradientPenalty
-    from distill.types import Objective
+    from distill.types import Objective, Penalty
 
 
 def _check_divergence(text: str) -> str:
@@ -214,8 +213,8 @@ class R1Settings(Settings):
             raise ValueError("approximate: moves the image; expected at: image")
         return self
 
-    def build(self) -> GradientPenalty:
-        """Return the penalty as a function of features, heads and images."""
-        from distill.objectives.gradient_penalty import GradientPenalty
+    def build(self) -> Penalty:
+        """Return the penalty as a function of features, heads, images and directions."""
+        from distill.objectives.gradient_penalty import gradient_penalty
 
-        return GradientPenalty(self)
+        return partial(gradient_penalty, **self.model_dump())

@@ -3,7 +3,7 @@
 from distill.types.condition import Condition, Pairs, Text
 from distill.types.critic import Critic, Reward, per_sample
 from distill.types.data import DataSource
-from distill.types.loss import LossOutput, Objective, Scores
+from distill.types.loss import LossOutput, Objective, Penalty, Scores
 from distill.types.model import (
     Denoiser,
     EntryPoint,
@@ -30,6 +30,7 @@ __all__ = [
     "NoiseSchedule",
     "Objective",
     "Pairs",
+    "Penalty",
     "Prediction",
     "PromptEncoder",
     "Reward",

@@ -36,3 +36,5 @@ class LossOutput:
 
 
 Objective = Callable[[Scores], LossOutput]
+Penalty = Callable[..., tuple[Tensor, Tensor]]
+"""A gradient penalty: from features, discriminator, x_t and directions to logits and penalties, (b,) each."""

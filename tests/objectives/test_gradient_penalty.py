@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from distill.objectives.gradient_penalty import GradientPenalty
 from distill.objectives.settings import R1Settings
 from distill.types import Features
 
@@ -27,7 +26,7 @@ def weigh(slope: torch.Tensor) -> Callable[[Features], torch.Tensor]:
 
 def test_exact_r1_is_half_the_squared_gradient_at_the_image_and_can_be_learned_from() -> None:
     slope = SLOPE.clone().requires_grad_(True)
-    logits, penalty = GradientPenalty(R1Settings(weight=0.5))(squares, weigh(slope), X, EPS)
+    logits, penalty = R1Settings(weight=0.5).build()(squares, weigh(slope), X, EPS)
     gradient = 2 * SLOPE * X + torch.tensor([6.0, 0.0, 0.0])
     torch.testing.assert_close(logits, (SLOPE * X**2).sum(1) + 6 * X[:, 0])
     torch.testing.assert_close(penalty, 0.25 * gradient.square().sum(1))
@@ -39,7 +38,7 @@ def test_exact_r1_is_half_the_squared_gradient_at_the_image_and_can_be_learned_f
 def test_r1_at_the_features_is_blind_to_the_network_below(trained: bool) -> None:
     """The gradient with respect to all features is (slope, 3), with or without a graph of the features."""
     slope, x = SLOPE.clone().requires_grad_(True), X.clone().requires_grad_(trained)
-    logits, penalty = GradientPenalty(R1Settings(weight=0.5, at="features"))(squares, weigh(slope), x, EPS)
+    logits, penalty = R1Settings(weight=0.5, at="features").build()(squares, weigh(slope), x, EPS)
     torch.testing.assert_close(logits, (SLOPE * X**2).sum(1) + 6 * X[:, 0])
     torch.testing.assert_close(penalty, torch.full((2,), 0.25 * (SLOPE.square().sum() + 9).item()))
     (learned,) = torch.autograd.grad(penalty.sum(), slope)
@@ -48,7 +47,7 @@ def test_r1_at_the_features_is_blind_to_the_network_below(trained: bool) -> None
 
 @pytest.mark.parametrize("step", [0.01, 0.5])
 def test_the_approximate_r1_is_the_squared_difference_over_the_step(step: float) -> None:
-    logits, penalty = GradientPenalty(R1Settings(weight=0.5, approximate=True, step=step))(
+    logits, penalty = R1Settings(weight=0.5, approximate=True, step=step).build()(
         squares, weigh(SLOPE), X, EPS
     )
     moved = (SLOPE * (X + step * EPS) ** 2).sum(1) + 6 * (X + step * EPS)[:, 0]
@@ -62,7 +61,8 @@ def test_the_approximate_r1_tends_to_the_exact_one() -> None:
     exact = (2 * SLOPE * X[0] + torch.tensor([6.0, 0.0, 0.0])).square().sum().item()
     bias = (SLOPE.sum() ** 2 + 2 * SLOPE.square().sum()).item()
     found = [
-        GradientPenalty(R1Settings(weight=2.0, approximate=True, step=step))(squares, weigh(SLOPE), x, eps)[1]
+        R1Settings(weight=2.0, approximate=True, step=step)
+        .build()(squares, weigh(SLOPE), x, eps)[1]
         .mean()
         .item()
         for step in (2.0, 1.0, 0.01)
@@ -74,7 +74,7 @@ def test_the_approximate_r1_tends_to_the_exact_one() -> None:
 def test_both_ends_of_the_difference_have_the_same_dropout_masks() -> None:
     torch.manual_seed(0)
     x = torch.ones(64, 3)
-    _, penalty = GradientPenalty(R1Settings(weight=1.0, approximate=True))(
+    _, penalty = R1Settings(weight=1.0, approximate=True).build()(
         lambda x: {"fine": F.dropout(x, 0.5)}, lambda f: f["fine"].sum(1), x, torch.zeros_like(x)
     )
     assert penalty.tolist() == [0.0] * 64

@@ -11,9 +11,8 @@ from distill.diffusion.guidance_scales import GuidanceScales
 from distill.diffusion.noise_levels import NoiseLevels
 from distill.objectives.calibration import Calibration
 from distill.objectives.density_ratio import BatchLossRatio, DensityRatio
-from distill.objectives.gradient_penalty import GradientPenalty
 from distill.objectives.term import Term, TermSettings
-from distill.types import Condition, Critic, Denoiser, Features, Generator, Objective, Prediction
+from distill.types import Condition, Critic, Denoiser, Features, Generator, Objective, Penalty, Prediction
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +77,7 @@ class Method:
     fake_levels: NoiseLevels
     guidance: GuidanceScales = dataclasses.field(default_factory=GuidanceScales)
     discriminator_weight: float = 1.0
-    r1: GradientPenalty | None = None
+    r1: Penalty | None = None
     calibration: Calibration | None = None
     """Counts how often the discriminator is right; nothing is trained with it."""
     ratio_start_step: int = 0
