@@ -1,4 +1,4 @@
-"""`python -m distill COMMAND`: the commands besides training, sampling and evaluation.
+"""`python -m distill COMMAND`: all commands but training, sampling and evaluation.
 
 report            write report.html and summary.json of a run
 export            write the student of a run as an export with a model card, and upload it

@@ -112,14 +112,14 @@ def test_a_letterbox_of_tensors_is_torchs(size: tuple[int, int], antialias: bool
     expected = torch.zeros(1, 3, 24, 24, dtype=torch.float64)
     top, left = (24 - height) // 2, (24 - width) // 2
     expected[:, :, top : top + height, left : left + width] = inside
-    preparation = Preprocessing(
+    preprocessing = Preprocessing(
         (24, 24), 24, edge="longer", resampler="torch_antialiased" if antialias else "torch"
     )
     mean, deviation = (
-        torch.tensor(values)[:, None, None] for values in (preparation.mean, preparation.deviation)
+        torch.tensor(values)[:, None, None] for values in (preprocessing.mean, preprocessing.deviation)
     )
     images = from_bytes(pixels[None])
-    for found in (preparation(images), preparation(images.requires_grad_()).detach()):
+    for found in (preprocessing(images), preprocessing(images.requires_grad_()).detach()):
         torch.testing.assert_close(found.double(), (expected - mean) / deviation, rtol=0, atol=2e-6)
     if size != (24, 24):
         assert expected.max() > 1.05
@@ -139,7 +139,7 @@ PROCESSORS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("name", PROCESSORS)
 @pytest.mark.parametrize("size", [(40, 61), (61, 55), (20, 20)])
-def test_preparations_are_those_of_the_image_processors(
+def test_preprocessing_is_that_of_the_image_processors(
     name: str, size: tuple[int, int], tmp_path: Path
 ) -> None:
     processor = getattr(transformers, name)(**PROCESSORS[name])
@@ -148,12 +148,12 @@ def test_preparations_are_those_of_the_image_processors(
     theirs = processor(images=Image.fromarray(pixels.permute(1, 2, 0).numpy()), return_tensors="pt")[
         "pixel_values"
     ]
-    preparation, images = read_preprocessing(str(tmp_path), "here"), from_bytes(pixels[None])
-    ours = preparation(images)
+    preprocessing, images = read_preprocessing(str(tmp_path), "here"), from_bytes(pixels[None])
+    ours = preprocessing(images)
     torch.testing.assert_close(ours, theirs, rtol=0, atol=2e-6)
     assert ours.dtype == torch.float32
-    wanted = preparation(images.requires_grad_())
-    level = (wanted.detach() - theirs).abs().amax((0, 2, 3)) * torch.tensor(preparation.deviation) * 255
+    wanted = preprocessing(images.requires_grad_())
+    level = (wanted.detach() - theirs).abs().amax((0, 2, 3)) * torch.tensor(preprocessing.deviation) * 255
     assert 0.3 < level.max() < 1.13
 
 
@@ -194,41 +194,41 @@ def test_other_image_processors_are_refused(description: str, complaint: str, tm
 
 def test_images_are_read_as_a_file_would_hold_them() -> None:
     """Without a gradient a value becomes the level that a file would hold."""
-    preparation = Preprocessing((30, 30), 30)
+    preprocessing = Preprocessing((30, 30), 30)
     images = 1.5 * torch.randn(2, 3, 40, 50, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(preparation(images), preparation(from_bytes(to_bytes(images))))
+    assert torch.equal(preprocessing(images), preprocessing(from_bytes(to_bytes(images))))
     with torch.no_grad():
-        assert torch.equal(preparation(images.requires_grad_()), preparation(images.detach()))
-    assert preparation(torch.full((1, 3, 40, 50), torch.nan)).isnan().all()
+        assert torch.equal(preprocessing(images.requires_grad_()), preprocessing(images.detach()))
+    assert preprocessing(torch.full((1, 3, 40, 50), torch.nan)).isnan().all()
 
 
 def test_overshoot_gains_nothing() -> None:
     """Beyond [-1, 1] the value is constant and the gradient zero; within it is not."""
-    preparation = Preprocessing((8, 8), 8)
+    preprocessing = Preprocessing((8, 8), 8)
     images = torch.linspace(-1.5, 1.5, 3 * 64).reshape(1, 3, 8, 8).requires_grad_()
-    prepared = preparation(images)
-    assert torch.equal(prepared, preparation(images.detach().clamp(-1, 1).requires_grad_()))
+    prepared = preprocessing(images)
+    assert torch.equal(prepared, preprocessing(images.detach().clamp(-1, 1).requires_grad_()))
     (gradient,) = torch.autograd.grad(prepared.sum(), images)
     inside = (images.abs() <= 1).float()
-    torch.testing.assert_close(gradient, inside / 2 / torch.tensor(preparation.deviation)[:, None, None])
+    torch.testing.assert_close(gradient, inside / 2 / torch.tensor(preprocessing.deviation)[:, None, None])
 
 
 def test_a_score_before_a_gradient() -> None:
     """A cached value is no tensor of `inference_mode`."""
-    preparation, images = Preprocessing((9, 9), 9), torch.zeros(1, 3, 23, 23)
+    preprocessing, images = Preprocessing((9, 9), 9), torch.zeros(1, 3, 23, 23)
     with torch.inference_mode():
-        preparation(images)
-    assert torch.autograd.grad(preparation(images.requires_grad_()).sum(), images)[0].abs().sum() > 0
+        preprocessing(images)
+    assert torch.autograd.grad(preprocessing(images.requires_grad_()).sum(), images)[0].abs().sum() > 0
 
 
 def test_grey_images_and_other_precisions() -> None:
-    preparation, pixels = Preprocessing((8, 8), 8), image(20, 30)[:1, :, :]
+    preprocessing, pixels = Preprocessing((8, 8), 8), image(20, 30)[:1, :, :]
     grey = from_bytes(pixels[None])
-    assert torch.equal(preparation(grey), preparation(grey.expand(-1, 3, -1, -1)))
-    assert preparation(grey.bfloat16()).dtype == torch.float32
-    assert preparation(grey.double().requires_grad_()).dtype == torch.float64
+    assert torch.equal(preprocessing(grey), preprocessing(grey.expand(-1, 3, -1, -1)))
+    assert preprocessing(grey.bfloat16()).dtype == torch.float32
+    assert preprocessing(grey.double().requires_grad_()).dtype == torch.float64
     with torch.autocast("cpu", torch.bfloat16):
-        inside = preparation(grey.clone().requires_grad_())
-    assert torch.equal(inside, preparation(grey.clone().requires_grad_()))
+        inside = preprocessing(grey.clone().requires_grad_())
+    assert torch.equal(inside, preprocessing(grey.clone().requires_grad_()))
     with pytest.raises(UserError, match="rewards: images of 4 channels; expected 1 or 3"):
-        preparation(torch.zeros(1, 4, 8, 8))
+        preprocessing(torch.zeros(1, 4, 8, 8))

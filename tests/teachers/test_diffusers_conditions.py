@@ -1,4 +1,4 @@
-"""Conditions of diffusers teachers: labels, prompts, none, and what a family of networks takes besides."""
+"""Conditions of diffusers teachers: labels, prompts, none, and the inputs of a single family of networks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.helpers.diffusers_inputs import (
 
 
 @torch.no_grad()
-def test_what_a_family_is_told_besides(folders: PipelineFolders) -> None:
+def test_a_family_gets_its_own_inputs(folders: PipelineFolders) -> None:
     """PixArt-alpha gets sizes, FLUX a guidance scale, Sana an instruction, DiT a class for no label.
 
     DiT's own dropout of labels is switched off in training.

@@ -69,7 +69,7 @@ def open_pretrained(kind: Any, source: str, flag: str, **settings: Any) -> Any:
 
 
 def read_pretrained(kind: Any, source: str, flag: str) -> Any:
-    """Open a transformers network in float32, and refuse one that lacks weights or has others' shapes.
+    """Open a transformers network in float32, and refuse missing weights and weights of other shapes.
 
     transformers itself would give such weights random values. `flag` is the setting in messages.
     """
