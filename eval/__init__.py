@@ -1,1 +1,4 @@
-"""Evaluation: `python -m eval --run runs/X`. Metrics are fed features, never images, so that one pass over the images serves them all."""
+"""Evaluation: `python -m eval --run runs/X`.
+
+Metrics are given features, never images, so that one pass over the images serves all of them.
+"""

@@ -122,7 +122,7 @@ def test_statistics_of_edm2_may_say_how_many_images_they_are_of(tmp_path: Path) 
 MEASURE = """
 import resource, sys
 import numpy as np
-from distill.data.array import read_array
+from distill.data.sources.array import read_array
 import torch
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 source = read_array(__import__("pathlib").Path(sys.argv[1]))
