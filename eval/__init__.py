@@ -1,4 +1,4 @@
 """Evaluation: `python -m eval --run runs/X`.
 
-Metrics read features, not images, so that one pass over the images serves all of them.
+Metrics are given features, never images, so that one pass over the images serves all of them.
 """

@@ -1,7 +1,7 @@
-"""`python -m eval --run runs/X`: compares a student and its teacher with the real images, and measures how long an image takes.
+"""`python -m eval --run runs/X` compares a student and its teacher with real images and times sampling.
 
-`fid` measures under a named protocol, `protocols` explains the protocols, `sweep` measures the checkpoints of a run, `preference` asks
-models of human preference, and `compare` puts results side by side.
+`fid` measures under a named protocol, `protocols` explains the protocols, `sweep` measures the checkpoints
+of a run, `preference` asks models of human preference, and `compare` puts results side by side.
 """
 
 from __future__ import annotations

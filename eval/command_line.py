@@ -1,4 +1,7 @@
-"""Flags that several commands of `python -m eval` share. Nothing here imports torch: a wrong flag is reported at once."""
+"""Flags that several commands of `python -m eval` share.
+
+Nothing here imports torch, so that a wrong flag is reported at once.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
-"""Fréchet distance between two sets of features, from their means and covariances (Heusel et al. 2017, "GANs trained by a two time-scale
-update rule", eq. 6; Dowson and Landau 1982)."""
+"""Fréchet distance between two sets of features, from their means and covariances.
+
+Heusel et al. 2017, "GANs trained by a two time-scale update rule", eq. 6; Dowson and Landau 1982.
+"""
 
 from __future__ import annotations
 
@@ -19,10 +21,7 @@ ROUNDING = torch.finfo(torch.float64).eps
 
 @dataclasses.dataclass(frozen=True)
 class Statistics:
-    """Mean (d,) and unbiased covariance (d, d), float64, of `count` feature vectors, or of nobody knows how many.
-
-    Raises UserError where they are not finite.
-    """
+    """Mean (d,) and unbiased covariance (d, d), float64, of feature vectors; `count` may be unknown."""
 
     mean: Float[Tensor, " _"]
     cov: Float[Tensor, "_ _"]
@@ -30,34 +29,36 @@ class Statistics:
 
     def __post_init__(self) -> None:
         if self.mean.dtype != torch.float64 or self.cov.dtype != torch.float64:
-            raise UserError(
-                f"statistics in {self.mean.dtype} and {self.cov.dtype}; expected float64, less is too coarse for a matrix root"
-            )
+            found = f"statistics in {self.mean.dtype} and {self.cov.dtype}"
+            raise UserError(f"{found}; expected float64, less is too coarse for a matrix root")
         if self.mean.ndim != 1 or self.cov.shape != 2 * self.mean.shape:
-            raise UserError(
-                f"statistics of shapes {tuple(self.mean.shape)} and {tuple(self.cov.shape)}; expected (d,) and (d, d)"
-            )
+            found = f"statistics of shapes {tuple(self.mean.shape)} and {tuple(self.cov.shape)}"
+            raise UserError(f"{found}; expected (d,) and (d, d)")
         if not (self.mean.isfinite().all() and self.cov.isfinite().all()):
             raise UserError("statistics: mean or covariance is not finite")
 
     @classmethod
     def of(cls, features: Float[Tensor, "n d"]) -> Statistics:
-        """Statistics of all features at once. Raises UserError where there are fewer than 2 rows or one is not finite."""
+        """Compute the statistics of at least 2 feature vectors at once."""
         return cls.streaming([features])
 
     @classmethod
     def streaming(cls, batches: Iterable[Float[Tensor, "b d"]]) -> Statistics:
-        """Statistics of features that come in batches of any sizes, which are not kept. Raises as `of` does."""
+        """Compute the statistics of features that come in batches of any sizes, which are not kept."""
         shift = total = torch.zeros(0, dtype=torch.float64)
-        products, count = torch.zeros(0, 0, dtype=torch.float64), 0
+        products = torch.zeros(0, 0, dtype=torch.float64)
+        count = 0
         for batch in batches:
             if not len(batch):
                 continue
             if not count:
                 shift = checked(batch).mean(0)
-                total, products = torch.zeros_like(shift), torch.zeros_like(torch.outer(shift, shift))
+                total = torch.zeros_like(shift)
+                products = torch.zeros_like(torch.outer(shift, shift))
             batch_total, batch_products = shifted_sums(batch, shift)
-            total, products, count = total + batch_total, products + batch_products, count + len(batch)
+            total = total + batch_total
+            products = products + batch_products
+            count += len(batch)
         return cls.from_sums(shift, total, products, count)
 
     @classmethod
@@ -68,7 +69,7 @@ class Statistics:
         products: Float64[Tensor, "d d"],
         count: int,
     ) -> Statistics:
-        """Statistics from `shifted_sums`, added up. Raises UserError where there are fewer than 2 images."""
+        """Compute statistics from results of `shifted_sums` that were added up."""
         if count < 2:
             raise UserError(f"{count} images; expected at least 2, one has no covariance")
         offset = total / count
@@ -77,17 +78,21 @@ class Statistics:
 
     @property
     def warning(self) -> str | None:
-        """What makes a distance from these statistics doubtful, or None."""
+        """The reason why a distance from these statistics is doubtful, or None."""
         dimension = len(self.mean)
         if self.count is None or self.count > dimension:
             return None
-        return f"{self.count} images span fewer than the {dimension} dimensions of the features: the Fréchet distance is biased upwards"
+        found = f"{self.count} images span fewer than the {dimension} dimensions of the features"
+        return f"{found}: the Fréchet distance is biased upwards"
 
 
 def shifted_sums(
     features: Float[Tensor, "n _"], shift: Float64[Tensor, " d"]
 ) -> tuple[Float64[Tensor, " d"], Float64[Tensor, "d d"]]:
-    """Sum and sum of outer products of (features - shift). With a shift near the mean, the covariance loses no digits to cancellation."""
+    """Sum (features - shift) and its outer products.
+
+    With a shift near the mean, the covariance loses no digits to cancellation.
+    """
     centred = checked(features)
     if centred.shape[1:] != shift.shape:
         raise UserError(f"features of {centred.shape[1]} dimensions; expected {len(shift)} as before")
@@ -96,45 +101,36 @@ def shifted_sums(
 
 
 def frechet_distance(stats_a: Statistics, stats_b: Statistics) -> float:
-    """|m_a - m_b|^2 + tr(S_a + S_b - 2 (S_a S_b)^(1/2)), in squared units of the features; 0 for equal statistics.
-
-    Raises UserError where the dimensions differ.
-    """
+    """Compute |m_a - m_b|^2 + tr(S_a + S_b - 2 (S_a S_b)^(1/2)), in squared units of the features."""
     if stats_a.mean.shape != stats_b.mean.shape:
-        raise UserError(
-            f"features of {len(stats_a.mean)} and of {len(stats_b.mean)} dimensions; expected the same features on both sides"
-        )
+        found = f"features of {len(stats_a.mean)} and of {len(stats_b.mean)} dimensions"
+        raise UserError(f"{found}; expected the same features on both sides")
     traces = float(stats_a.cov.trace() + stats_b.cov.trace())
-    fewer, more = sorted(
-        (stats_a, stats_b), key=lambda stats: math.inf if stats.count is None else stats.count
-    )
-    distance = (
-        float((stats_a.mean - stats_b.mean).square().sum())
-        + traces
-        - 2 * _trace_of_root(fewer.cov, more.cov, 1e-10 * traces)
-    )
+    fewer, more = sorted((stats_a, stats_b), key=_count)
+    root = _trace_of_root(fewer.cov, more.cov, 1e-10 * traces)
+    distance = float((stats_a.mean - stats_b.mean).square().sum()) + traces - 2 * root
     if not math.isfinite(distance):
-        raise UserError(
-            f"statistics: their distance is {distance}; expected features, and a covariance of them, that are not so large"
-        )
+        expected = "expected features, and a covariance of them, that are not so large"
+        raise UserError(f"statistics: their distance is {distance}; {expected}")
     return max(0.0, distance)  # the last digit's rounding must not make a distance negative
 
 
-def _trace_of_root(a: Float64[Tensor, "d d"], b: Float64[Tensor, "d d"], tolerance: float) -> float:
-    """tr (a b)^(1/2), soonest where `a` is the one that may be singular.
+def _count(stats: Statistics) -> float:
+    return math.inf if stats.count is None else stats.count
 
-    With a = F F^T the eigenvalues of F^T b F are those of a b, or those of these that are not zero where F has only as many columns as the rank. The
-    root of an eigenvalue that is rounding has few digits: where more than the tolerance may be wrong, the singular values of F_b^T F are the roots.
+
+def _trace_of_root(a: Float64[Tensor, "d d"], b: Float64[Tensor, "d d"], tolerance: float) -> float:
+    """Compute tr (a b)^(1/2); it is fastest if `a` is the matrix that may be singular.
+
+    With a = F F^T the eigenvalues of F^T b F are those of a b; if F has only as many columns as the rank,
+    they are those that are not zero. The root of an eigenvalue that is rounding has few digits: if more
+    than the tolerance may be wrong, the singular values of F_b^T F, which are the roots, are added up.
     """
     from scipy.linalg import LinAlgError, eigh
 
     try:
-        root = _sum_of_roots(
-            torch.from_numpy(
-                eigh(b.numpy(), a.numpy(), type=2, eigvals_only=True, driver="gv", check_finite=False)
-            ),
-            tolerance,
-        )
+        values = eigh(b.numpy(), a.numpy(), type=2, eigvals_only=True, driver="gv", check_finite=False)
+        root = _sum_of_roots(torch.from_numpy(values), tolerance)
     except LinAlgError:  # `a` has no Cholesky factor
         root = None
     if root is not None:
@@ -147,16 +143,17 @@ def _trace_of_root(a: Float64[Tensor, "d d"], b: Float64[Tensor, "d d"], toleran
 
 
 def _sum_of_roots(values: Float64[Tensor, " r"], tolerance: float) -> float | None:
-    """The sum of the roots of eigenvalues in ascending order; None where their rounding could make it wrong by more than the tolerance."""
+    """Add up the roots of eigenvalues in ascending order; None if their rounding may exceed the tolerance."""
     error = 16 * ROUNDING * values[-1:].abs()
     roots = values.clamp(min=0).sqrt()
-    return float(roots.sum()) if float(((values.abs() + error).sqrt() - roots).sum()) <= tolerance else None
+    possible_error = float(((values.abs() + error).sqrt() - roots).sum())
+    return float(roots.sum()) if possible_error <= tolerance else None
 
 
 def _factor(cov: Float64[Tensor, "d d"]) -> Float64[Tensor, "d r"]:
-    """F with F F^T = cov, of as many columns as the rank: Cholesky's factor with pivoting, which costs d r^2 (Higham 1990).
+    """Compute F with F F^T = cov, of as many columns as the rank r.
 
-    Raises UserError where the matrix is no covariance.
+    This is Cholesky's factor with pivoting, which costs d r^2 (Higham 1990).
     """
     from scipy.linalg.lapack import dpstrf
 
@@ -166,7 +163,6 @@ def _factor(cov: Float64[Tensor, "d d"]) -> Float64[Tensor, "d r"]:
     factor[torch.from_numpy(pivots - 1).long()] = torch.from_numpy(lower).tril()[:, :rank]
     if (cov - factor @ factor.T).abs().max() > 1e-6 * largest:
         values = torch.linalg.eigvalsh(cov)
-        raise UserError(
-            f"statistics: not a covariance, it has the eigenvalue {float(values[0]):.3g} beside {float(values[-1]):.3g}"
-        )
+        found = f"the eigenvalue {float(values[0]):.3g} beside {float(values[-1]):.3g}"
+        raise UserError(f"statistics: not a covariance, it has {found}")
     return factor

@@ -1,4 +1,4 @@
-"""A measurement that is cheap enough for training: the Fréchet distance over few images, to be followed, not to be quoted."""
+"""A measurement that is cheap enough for training: a Fréchet distance of few images, not to be quoted."""
 
 from __future__ import annotations
 
@@ -53,7 +53,10 @@ def build_monitor(config: RunConfig) -> Callable[[Tensor], dict[str, float]] | N
 
 
 def choose_protocol(config: RunConfig, source: DataSource | None) -> Protocol | None:
-    """Choose the protocol that is asked for, or the one for such images; None if that one needs a package that is not installed."""
+    """Choose the protocol that is asked for, or else the one for such images.
+
+    None if that one needs a package that is not installed.
+    """
     if config.monitor_protocol != "auto":
         return read_protocol(config.monitor_protocol, "monitor_protocol:")
     if source is None:

@@ -1,4 +1,4 @@
-"""Files of results: checked before hours are spent on them, written as a whole, and read back with the parts that a comparison needs."""
+"""Files of results: checked before hours are spent on them, written as a whole, and read back."""
 
 from __future__ import annotations
 

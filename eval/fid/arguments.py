@@ -1,4 +1,4 @@
-"""The arguments of `python -m eval fid` and of `sweep`, which measures a run's checkpoints in the same way."""
+"""The arguments of `python -m eval fid` and of `python -m eval sweep`."""
 
 from __future__ import annotations
 

@@ -12,7 +12,10 @@ from eval.results_file import check_out, write_results
 
 
 def run(options: FidOptions) -> FidResults | None:
-    """Extract features, measure, print and, with `--out`, write. Processes other than the main one return None."""
+    """Extract features, measure, print and, with `--out`, write.
+
+    Processes other than the main one return None.
+    """
     if options.out is not None:
         check_out(options.out)
     protocol = options.protocol or default_protocol(shape_of(options)).name

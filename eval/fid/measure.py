@@ -27,12 +27,15 @@ from eval.metrics.precision_recall import (
 from eval.metrics.subsets import some
 
 MAX_NEIGHBOURS = 10_000
-"""Maximum number of images of each side among which neighbours are searched: the time grows with the square of it."""
+"""Maximum number of images of each side among which neighbours are searched: the time is quadratic."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Effort:
-    """What is measured in addition: replicates of the bootstrap (0 for none), and the distance of each label. `progress` shows bars."""
+    """Additional measurements: replicates of the bootstrap, 0 for none, and the distance of each label.
+
+    `progress` shows progress bars.
+    """
 
     bootstrap: int = 20
     per_label: bool = False
@@ -110,7 +113,7 @@ def _per_label(made: Features, reference: Reference) -> dict[str, float]:
 
 
 def summarise(repetitions: list[Numbers]) -> Summary:
-    """Compute mean, standard deviation (0 for one repetition) and minimum of every number over repetitions."""
+    """Compute mean, standard deviation and minimum of every number over repetitions."""
     summary: Summary = {}
     for name, first in repetitions[0].items():
         if isinstance(first, float):

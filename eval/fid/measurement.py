@@ -1,4 +1,4 @@
-"""A measurement under a protocol: features of the images and of the reference, and the results as the JSON file holds them."""
+"""Measurements under a protocol, from streams of images to the content of the JSON file."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ from eval.protocols import Protocol, read_protocol
 
 @dataclasses.dataclass(frozen=True)
 class Measurement:
-    """A protocol with its feature network and its reference, ready to measure. `store` is the folder of the feature store."""
+    """A protocol with its feature network and its reference, ready to measure.
+
+    `store` is the folder of the feature store.
+    """
 
     protocol: Protocol
     extractor: Extractor
@@ -45,7 +48,10 @@ class Measurement:
         return cls(chosen, extractor, real, processes, options.features, effort)
 
     def of(self, streams: list[ImageStream]) -> FidResults | None:
-        """Measure one or more repetitions. Processes other than the main one only help to extract features: they get None."""
+        """Measure one or more repetitions.
+
+        Processes other than the main one only help to extract features, and get None.
+        """
         self._check_labels(streams[0])
         made = [self._features(stream) for stream in streams]
         if not self.processes.is_main:
@@ -79,7 +85,10 @@ def evaluate(
     reference: Reference,
     effort: Effort,
 ) -> FidResults:
-    """Measure one or more repetitions, given as streams and their features, and describe all that the numbers depend on."""
+    """Measure one or more repetitions, given as streams and their features.
+
+    The results also describe all that the numbers depend on.
+    """
     first = streams[0]
     check_dimensions(first, made[0], reference)
     measured = [measure(features, reference, effort) for features in made]
@@ -109,7 +118,7 @@ def evaluate(
 
 
 def warnings(stream: ImageStream, made: list[Features], doubt: str | None, reference: Reference) -> list[str]:
-    """Collect what makes the numbers doubtful: too few images, what was noted of images, and repeated prompts."""
+    """Collect what makes the numbers doubtful: too few images, notes on images, and repeated prompts."""
     doubts = {"generated": doubt, "reference": reference.statistics.warning}
     sides = made if reference.images is None else [*made, reference.images]
     notes = dict.fromkeys(note for features in sides for note in features.notes)

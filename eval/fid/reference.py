@@ -1,4 +1,4 @@
-"""References that generated images are compared with: real images, or statistics of them that others published."""
+"""References that generated images are compared with: real images, or published statistics of them."""
 
 from __future__ import annotations
 
@@ -52,9 +52,10 @@ Arrays = Mapping[str, np.ndarray]
 
 @dataclasses.dataclass(frozen=True)
 class Reference:
-    """Statistics of real features, the features unless only statistics were published, and where they are from.
+    """Statistics of real features, their origin, and the features unless only statistics were published.
 
-    `sha256` is that of the images, or of the file of statistics. `classes` are the labels if folders name them.
+    `sha256` is that of the images, or of the file of statistics. `classes` are the labels if folders name
+    them.
     """
 
     statistics: Statistics
@@ -122,7 +123,7 @@ def _publisher_by_name(path: Path) -> str | None:
 
 
 def _statistics(arrays: Arrays) -> Statistics:
-    """Check the arrays. The covariance is made exactly symmetric if it is symmetric up to single precision."""
+    """Check the arrays, and remove an asymmetry of the covariance that single precision left."""
     mean, cov = _tensor(arrays, "mu"), _tensor(arrays, "sigma")
     if mean.dtype == torch.float32:
         # NumPy's mean of the features of clean-fid and ADM is in float32; seven digits of a mean are enough.

@@ -70,7 +70,10 @@ class DescribedReference(ReferenceOrigin):
 
 
 class FidResults(TypedDict):
-    """The content of `fid.json`. `source` is what the stream of images says of itself; keys in it depend on the kind of stream."""
+    """The content of `fid.json`.
+
+    `source` is what the stream of images says of itself; its keys depend on the kind of stream.
+    """
 
     format: str
     protocol: str

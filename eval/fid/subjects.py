@@ -1,4 +1,4 @@
-"""The streams that `python -m eval fid` measures, and the reference of theirs."""
+"""The streams that `python -m eval fid` measures, and the reference that they are compared with."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def _first_of(stream: FileImages | DataImages, count: int | None, protocol: Prot
 
 
 def open_reference(options: MeasurementOptions, protocol: Protocol) -> ImageStream | Reference:
-    """Open published statistics, or the images of a folder, an archive, an array file, a data source or the run's own data."""
+    """Open published statistics or real images: files, an array, a data source, or the run's own data."""
     text = options.reference
     if text is None:
         assert options.run is not None

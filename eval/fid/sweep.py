@@ -1,4 +1,4 @@
-"""`python -m eval sweep`: every checkpoint of a run under a protocol, and the best one three times, from seeds that did not choose it."""
+"""`python -m eval sweep`: every checkpoint of a run under a protocol, and the best one three times anew."""
 
 from __future__ import annotations
 
@@ -28,9 +28,10 @@ REPETITIONS = 3
 
 
 def run(options: SweepOptions) -> SweepResults:
-    """Measure what is not measured yet, write `sweep.json` after each checkpoint, print the curve, and write the report with it.
+    """Measure what is not measured yet, print the curve, and write the report with it.
 
-    Refuses to continue an earlier sweep that measured something else.
+    `sweep.json` is written after each checkpoint. An earlier sweep that measured something else is not
+    continued.
     """
     paths = {int(path.name.removeprefix("step-")): path for path in checkpoints(options.run)}
     if not paths:
@@ -62,7 +63,7 @@ def _measure_checkpoints(
     options: SweepOptions,
     measurement: Measurement,
 ) -> None:
-    """Measure the checkpoints that are missing in `content`, all from the same seeds, and write each result at once."""
+    """Measure the checkpoints that `content` lacks, from the same seeds, and write each result at once."""
     for step, path in paths.items():
         if str(step) not in content["checkpoints"]:
             results = measurement.of(streams_of(path, options, measurement, content["n"], [0]))
@@ -120,7 +121,7 @@ def continue_sweep(file: Path, expected: SweepIdentity) -> SweepResults:
 def streams_of(
     path: Path, options: SweepOptions, measurement: Measurement, count: int, first_seeds: list[int]
 ) -> list[ImageStream]:
-    """Open images of a checkpoint, one stream for each first seed; a teacher is sampled with EDM's sampler."""
+    """Open images of a checkpoint, one stream for each first seed, a teacher's by EDM's sampler."""
     network = _load_network(path, options)
     sampler = None if isinstance(network, Generator) else Heun()
     network = network.to(measurement.processes.device(options.device))

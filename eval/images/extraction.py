@@ -1,4 +1,4 @@
-"""Features of a stream of images: the one way from images to what metrics read, for results in memory and for the store on disk."""
+"""Features of a stream of images: the one way from images to what metrics read, in memory or on disk."""
 
 from __future__ import annotations
 
@@ -21,16 +21,17 @@ from eval.metrics.precision_recall import Manifold
 from eval.protocols import Protocol
 
 Block = dict[str, Tensor]
-"""Tensors of some images by name: their `rows`, `images` (a hash of each), `shapes`, `features` and perhaps `logits`."""
+"""Tensors of some images by name: `rows`, `images` (a hash of each), `shapes`, `features`, maybe `logits`."""
 Observer = Callable[[UInt8[Tensor, "c h w"]], None]
 """A function that is shown every image, in order."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Features:
-    """Features (n, d), logits (n, k) and labels (n,) of n images, the latter two None if there are none; and the hash of the images.
+    """Features (n, d) of n images, logits (n, k) and labels (n,) if there are any, and the images' hash.
 
-    `notes` are warnings about the images. The statistics and the manifold are computed when they are first asked for.
+    `notes` are warnings about the images. The statistics and the manifold are computed when they are first
+    asked for.
     """
 
     features: Float[Tensor, "n _"]
@@ -60,7 +61,7 @@ def compute_features(
     observe: Observer | None = None,
     progress: bool = False,
 ) -> Features:
-    """Compute the features of all images of a stream and keep them in memory. `observe` is shown each image."""
+    """Compute the features of all images of a stream, in memory. `observe` is shown each image."""
     rows = range(len(stream))
     return assemble([compute_rows(stream, rows, protocol, extractor, observe, progress)], stream, protocol)
 
@@ -99,7 +100,10 @@ def compute_blocks(
     failures: list[str],
     observe: Observer | None = None,
 ) -> Iterator[Block]:
-    """Yield the features of a few images after another, leaving out those that cannot be used, whose reasons go to `failures`."""
+    """Yield the features of a few images after another.
+
+    Images that cannot be used are left out, and the reasons go to `failures`.
+    """
     waiting: list[tuple[int, Tensor, Tensor]] = []
     shape: tuple[int, ...] | None = None
     for row, image in zip(rows, stream.read(rows), strict=True):
@@ -167,7 +171,7 @@ def _bytes(image: UInt8[Tensor, "c h w"]) -> bytes:
 
 
 def _check_shapes(shapes: Int64[Tensor, "n 3"], stream: ImageStream, protocol: Protocol) -> list[str]:
-    """Return notes on images of several sizes and on grey images among colour; refuse them if the protocol takes one size."""
+    """Return notes on images of several sizes and on grey images among colour, unless they are refused."""
     other = (shapes != shapes[0]).any(1).nonzero().flatten().tolist()
     if not other:
         return []

@@ -1,8 +1,8 @@
 """The store of features on disk: extracted once and kept under the hash of all that they depend on.
 
-A folder holds `features.json`, which says what the features are of and how they were made, and shards of safetensors, each whole or
-absent and sealed with its hash. So an interrupted extraction continues where it was, a file that was mended costs one image, and a
-damaged shard is extracted anew.
+A folder holds `features.json`, which says what the features are of and how they were made, and shards of
+safetensors, each whole or absent and sealed with its hash. So an interrupted extraction continues where it
+was, a file that was mended costs one image, and a damaged shard is extracted anew.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ def extract(
 ) -> Features:
     """Return the features of all images of a stream, from the store under `root` if they are there.
 
-    Every process extracts its share of the shards that are missing. If images cannot be used, the features of the others are kept.
+    Every process extracts its share of the missing shards. If images cannot be used, the features of the
+    others are kept.
     """
     processes = processes or Processes.single()
     description = describe(stream, protocol, extractor)
@@ -92,7 +93,10 @@ def _fill_shard(
     extractor: Extractor,
     damaged: list[str],
 ) -> list[str]:
-    """Extract what a shard does not hold, and write it; a damaged one goes to `damaged`. Return why images could not be used."""
+    """Extract what a shard does not hold, write it, and return why images could not be used.
+
+    The name of a damaged shard goes to `damaged`.
+    """
     path = _shard(folder, rows)
     stamps = torch.stack([digest(os.fsencode(stream.stamp(row))) for row in rows])
     kept = _kept(path, rows, stamps, damaged)

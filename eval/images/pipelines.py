@@ -1,4 +1,4 @@
-"""Images of a diffusers pipeline, called as its users call it: with its own scheduler, prompts and guidance."""
+"""Images of a diffusers pipeline, called as its users call it: with its own scheduler and guidance."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ from eval.images.streams import prompts_sha256
 class PipelineImages:
     """`count` images of a pipeline, row i from the seed first_seed + i alone, with prompts or labels in turn.
 
-    `settings` go to every call of the pipeline. An image that is not finite is given as the UserError that says so.
+    `settings` go to every call of the pipeline. An image that is not finite is given as the UserError that
+    says so.
     """
 
     def __init__(

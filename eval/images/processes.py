@@ -1,4 +1,7 @@
-"""The processes that evaluate together, as `torchrun -m eval fid ...` starts them. They share the work shard by shard, in one feature store."""
+"""The processes that evaluate together, as `torchrun -m eval fid ...` starts them.
+
+They share the work shard by shard, in one feature store.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ T = TypeVar("T")
 
 @dataclasses.dataclass(frozen=True)
 class Processes:
-    """The number of this process, from 0, and the count of all. Several processes talk through torch.distributed."""
+    """The number of this process, from 0, and the count of all; several talk through torch.distributed."""
 
     number: int
     count: int

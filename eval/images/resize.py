@@ -1,6 +1,7 @@
-"""How protocols make images the size that a network takes. Each of these is another function: they differ by up to ten grey levels.
+"""Resizing of images to the size that a feature network takes, as each protocol does it.
 
-All take one image, uint8 (c, h, w), and give float32 (c, size, size) in 0..255.
+The functions take one image, uint8 (c, h, w), and give float32 (c, size, size) in 0..255. Their results
+differ by up to ten grey levels.
 """
 
 from __future__ import annotations
@@ -18,7 +19,10 @@ from distill.config.errors import UserError, did_you_mean
 
 
 def tensorflow_bilinear(image: UInt8[Tensor, "c h w"], size: int) -> Float32[Tensor, "c s s"]:
-    """`resize_bilinear` of TensorFlow 1, as the Inception graph of 2015 has it within: corners at corners, no filter when it shrinks."""
+    """Resize as `resize_bilinear` of TensorFlow 1 does within the Inception graph of 2015.
+
+    Corners stay at corners, and there is no filter when the image shrinks.
+    """
     _, height, width = image.shape
     top, bottom, down = _neighbours(height, size)
     left, right, along = _neighbours(width, size)
@@ -31,14 +35,17 @@ def tensorflow_bilinear(image: UInt8[Tensor, "c h w"], size: int) -> Float32[Ten
 
 
 def _neighbours(length: int, size: int) -> tuple[Tensor, Tensor, Tensor]:
-    """For each place of the result the pixel before it, the one behind it, and how far it is between them."""
+    """Find for each place of the result the pixels before and behind it, and the way between them."""
     place = torch.arange(size, dtype=torch.float32) * (torch.tensor(float(length)) / size)
     before = place.floor().long()
     return before, (before + 1).clamp(max=length - 1), place - before
 
 
 def pil_bicubic(image: UInt8[Tensor, "c h w"], size: int) -> Float32[Tensor, "c s s"]:
-    """clean-fid's: Pillow's bicubic filter on each channel in floating point, clipped and not rounded (Parmar et al. 2022)."""
+    """Resize as clean-fid does (Parmar et al. 2022).
+
+    Pillow's bicubic filter runs on each channel in floating point; the result is clipped and not rounded.
+    """
     channels = [
         Image.fromarray(channel.numpy().astype(np.float32)).resize((size, size), Image.Resampling.BICUBIC)
         for channel in image
@@ -47,14 +54,14 @@ def pil_bicubic(image: UInt8[Tensor, "c h w"], size: int) -> Float32[Tensor, "c 
 
 
 def pil_bicubic_bytes(image: UInt8[Tensor, "c h w"], size: int) -> Float32[Tensor, "c s s"]:
-    """dgm-eval's: Pillow's bicubic filter on the image itself, whose result is rounded to bytes (Stein et al. 2023)."""
+    """Resize as dgm-eval does: Pillow's bicubic filter, rounded to bytes (Stein et al. 2023)."""
     picture = Image.fromarray(image.permute(1, 2, 0).squeeze(2).contiguous().numpy())
     resized = np.asarray(picture.resize((size, size), Image.Resampling.BICUBIC), dtype=np.float32)
     return torch.from_numpy(resized.reshape(size, size, -1)).permute(2, 0, 1).contiguous()
 
 
 def torch_bicubic(image: UInt8[Tensor, "c h w"], size: int) -> Float32[Tensor, "c s s"]:
-    """EDM2's for DINOv2: torch's bicubic filter with antialiasing, neither clipped nor rounded."""
+    """Resize as EDM2 does for DINOv2: torch's bicubic filter with antialiasing, not clipped, not rounded."""
     return F.interpolate(image.float()[None], (size, size), mode="bicubic", antialias=True)[0]
 
 
@@ -65,7 +72,7 @@ RESIZES: dict[str, Callable[[Tensor, int], Tensor]] = {
 
 
 def resize(name: str | None, image: UInt8[Tensor, "c _ _"], size: int) -> Float32[Tensor, "c _ _"]:
-    """Resize by the function of this name; None leaves the image as it is. Raises UserError for a name that is none."""
+    """Resize by the function of this name; None leaves the image as it is."""
     if name is None:
         return image.float()
     if name not in RESIZES:

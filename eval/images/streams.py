@@ -1,4 +1,4 @@
-"""Streams of images as bytes, from files, data sources or networks, however many there are and whatever their sizes."""
+"""Streams of images in bytes, from files, data sources or networks."""
 
 from __future__ import annotations
 
@@ -26,15 +26,16 @@ from distill.types import Condition, DataSource, Denoiser, Generator
 from eval.metrics.subsets import evenly
 
 HELD_PROMPTS = 256
-"""Prompts are encoded once if there are at most so many; more are encoded batch by batch, because they may not fit into memory."""
+"""Maximum number of prompts that are encoded once and held; more are encoded batch by batch."""
 
 
 @runtime_checkable
 class ImageStream(Protocol):
     """Images by their rows, read in any order.
 
-    `describe` says what all images depend on, and `stamp` what one image depends on apart from that, without decoding it. `origin`
-    names the stream in messages, `classes` the labels if folders name them, and `first_seed` is the seed of image 0 if images are made.
+    `describe` says what all images depend on, and `stamp` what one image depends on apart from that, without
+    decoding it. `origin` names the stream in messages, `classes` the labels if folders name them, and
+    `first_seed` is the seed of image 0 if images are made.
     """
 
     origin: str
@@ -160,7 +161,7 @@ class DataImages:
             yield quantised(self._load(row)[0], f"{self.origin}: {self.name(row)}")
 
     def _load(self, row: int) -> tuple[Tensor, int]:
-        """Read an image and remember its label, which some sources cannot tell without decoding the image again."""
+        """Read an image and remember its label: some sources would have to decode the image for it again."""
         place = self.rows[row]
         image, label = self.source[place]
         self._labels[place] = label
@@ -170,8 +171,8 @@ class DataImages:
 class NetworkImages:
     """`count` images of a network, row i from the seed first_seed + i alone, with labels or prompts in turn.
 
-    `sampler` is given for a teacher; `path` says whose images they are in messages. An image that is not finite is given as the
-    UserError that says so. `seconds` is the time that sampling has taken so far.
+    `sampler` is given for a teacher; `path` says in messages whose images they are. An image that is not
+    finite is given as the UserError that says so. `seconds` is the time that sampling has taken so far.
     """
 
     def __init__(
@@ -250,7 +251,7 @@ class NetworkImages:
         return row % self.label_count
 
     def warm_up(self) -> None:
-        """Sample one batch for nothing, so that memory, threads and kernels are paid for before the time is taken."""
+        """Sample one batch for nothing, so that preparing memory, threads and kernels is not timed."""
         self._sample(range(min(self.batch_size, self.count)))
         self.seconds = 0.0
 
@@ -264,10 +265,10 @@ class NetworkImages:
         seeds = [self.first_seed + row for row in rows]
         cond = self._condition(torch.tensor(list(rows)))
         start = time.perf_counter()
-        if self.sampler is not None:
-            images = sample_teacher(self.network, seeds, cond, self.sampler, self.batch_size)  # type: ignore[arg-type]
+        if isinstance(self.network, Generator):
+            images = sample_generator(self.network, seeds, cond, self.batch_size)
         else:
-            images = sample_generator(self.network, seeds, cond, self.batch_size)  # type: ignore[arg-type]
+            images = sample_teacher(self.network, seeds, cond, self.sampler, self.batch_size)
         self.seconds += time.perf_counter() - start
         return images
 
@@ -287,7 +288,7 @@ class NetworkImages:
 
 
 def quantised(image: Float[Tensor, "c h w"], name: str) -> UInt8[Tensor, "c h w"] | UserError:
-    """Quantise an image in [-1, 1] to bytes, or return the error that says that it has values that are not finite."""
+    """Quantise an image in [-1, 1] to bytes, or return the error that a value is not finite."""
     if not image.isfinite().all():
         return UserError(f"{name} has values that are not finite")
     return to_bytes(image[None])[0]

@@ -32,7 +32,10 @@ from eval.run.table import render
 
 
 def run(options: RunOptions) -> EvalResults | LaboratoryResults:
-    """Measure images under the protocol that suits the data, print the table, and write `eval.json` and the grids."""
+    """Measure images under the protocol that suits the data, and print the table.
+
+    `eval.json` and the grids are written to the run's folder, or to `--out`.
+    """
     config = None if options.run is None else read_run(options.run)
     teacher = laboratory_teacher(config) if options.data is None else None
     if teacher is not None:

@@ -1,6 +1,7 @@
-"""The metrics of `eval.json`: sets of images against the real training images and, if there are any, the held-out images.
+"""The metrics of `eval.json`: sets of images against the training images and held-out images.
 
-Fréchet distances are biased by the number of images, so only equal numbers may be compared, and only with equal hashes of the real images.
+Fréchet distances are biased by the number of images: only those of equally many images, with equal hashes
+of the real images, may be compared.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ GRID_IMAGES = 100
 
 @dataclasses.dataclass(frozen=True)
 class ImageSet:
-    """The features of a set of images, the hash of their bytes in the order (n, c, h, w), and the first of the images."""
+    """Features of a set of images, the hash of their bytes as (n, c, h, w), and the first of the images."""
 
     features: Features
     sha256: str
@@ -60,7 +61,7 @@ def measure_images(
     keep: int = GRID_IMAGES,
     progress: bool = False,
 ) -> ImageSet:
-    """Compute the features of a stream and keep its first `keep` images. `name` is that of the set in messages."""
+    """Compute the features of a stream and keep its first `keep` images; `name` names it in messages."""
     if len(stream) <= NEIGHBOURS:
         expected = f"expected at least {NEIGHBOURS + 1}, for neighbours and a covariance"
         raise UserError(f"{name}: {len(stream)} images; {expected}")
@@ -99,7 +100,7 @@ class RealImages:
         return results
 
     def describe(self) -> ReferenceResults:
-        """Count the real images, and measure the held-out images as if they had been generated, for orientation."""
+        """Count the real images, and measure the held-out images as if they had been generated."""
         train = self.train.features
         results: ReferenceResults = {"train_images": len(train)}
         if self.held_out is None:
@@ -128,7 +129,10 @@ def evaluate(
     protocol: Protocol,
     seed: int | None = None,
 ) -> EvalResults:
-    """Measure sets of images, equally many in each, by their role. `seed` is the first image's if they were sampled here."""
+    """Measure sets of images, equally many in each, by their role.
+
+    `seed` is the first image's, None if the images were not sampled here.
+    """
     counts = {len(images.features) for images in made.values()}
     if len(counts) != 1:
         expected = "expected equally many, the distances are biased by the number"
@@ -178,7 +182,7 @@ def warnings(made: Mapping[Role, ImageSet], real: RealImages) -> list[str]:
 
 
 def sampling_times(networks: Mapping[Role, NetworkImages], batch_size: int) -> SamplingTimes | None:
-    """Give the time of sampling an image of each network, and the student's speedup; None if there are no networks."""
+    """Compute the time of an image of each network, and the student's speedup; None without networks."""
     times: dict[str, float] = {}
     for role, stream in networks.items():
         times[f"{role}_ms_per_image"] = 1000 * stream.seconds / len(stream)

@@ -1,4 +1,4 @@
-"""Grids of real and generated images to look at: a column for each label, so that student and teacher can be compared image by image."""
+"""Grids of real and generated images, with a column for each label, to compare student and teacher by eye."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def columns_of(label_count: int) -> int:
 def save_grids(
     folder: Path, real: UInt8[Tensor, "n c h w"], made: Mapping[str, UInt8[Tensor, "_ c h w"]], columns: int
 ) -> None:
-    """Write `real.png` and one PNG for each set of images, replacing the folder. Of each set the first images are shown."""
+    """Write `real.png` and one PNG with the first images of each set, replacing the folder."""
     try:
         with new_folder(folder) as partial:
             for name, pixels in {"real": real, **made}.items():
@@ -34,9 +34,9 @@ def save_grids(
 
 
 def by_label(labels: Int64[Tensor, " n"] | None, total: int, label_count: int, count: int) -> list[int]:
-    """Choose the rows of at most `count` of `total` images, the i-th of label i % label_count, as generated images have them.
+    """Choose the rows of at most `count` of `total` images.
 
-    Without labels the first images are chosen.
+    The i-th has label i % label_count, as generated images do. Without labels the first images are chosen.
     """
     if labels is None:
         return list(range(min(count, total)))

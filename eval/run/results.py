@@ -21,7 +21,7 @@ class Comparison(TypedDict):
 
 
 class RoleResults(Comparison):
-    """Numbers of some images against the training images, and against the held-out images if there are any."""
+    """Numbers of some images against the training images and, if there are any, the held-out images."""
 
     label_agreement: NotRequired[float]
     memorised: NotRequired[float]
@@ -32,8 +32,8 @@ class RoleResults(Comparison):
 class ReferenceResults(TypedDict):
     """The number of real images, and the held-out images measured as if they had been generated.
 
-    `memorised` is the share to expect of a generator that memorises nothing; `classifier_accuracy` is the accuracy on held-out images
-    of the classifier behind `label_agreement`.
+    `memorised` is the share to expect of a generator that memorises nothing. `classifier_accuracy` is the
+    accuracy of the classifier behind `label_agreement` on held-out images.
     """
 
     train_images: int
@@ -48,7 +48,7 @@ class ReferenceResults(TypedDict):
 
 
 class SamplingTimes(TypedDict):
-    """Milliseconds and network evaluations per image; `speedup` is how many times faster the student is than the teacher."""
+    """Milliseconds and network evaluations per image; `speedup` is the teacher's time over the student's."""
 
     student_ms_per_image: NotRequired[float]
     student_evaluations: NotRequired[int]
@@ -59,7 +59,7 @@ class SamplingTimes(TypedDict):
 
 
 class EvalResults(TypedDict):
-    """The content of `eval.json` for images. `seed` is the first image's, None if the images were not sampled here."""
+    """The content of `eval.json` for images; `seed` is None if the images were not sampled here."""
 
     protocol: str
     features: str

@@ -1,4 +1,4 @@
-"""The streams that `python -m eval` compares: the real images of a data source, and the images of networks, a folder or a file."""
+"""The streams that `python -m eval` compares: real images, and images of networks, a folder or a file."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def open_files(options: RunOptions, real: DataImages) -> DataImages:
 def open_networks(
     options: RunOptions, config: RunConfig | None, real: DataImages
 ) -> dict[Role, NetworkImages]:
-    """Open a run's student and teacher, or a teacher alone, to be sampled from the same seeds and conditions."""
+    """Open a run's student and teacher, or a teacher alone; all share seeds and conditions."""
     networks = load_networks(options, config)
     for role, network in networks.items():
         check_network_fits_data(role, network, real)
@@ -135,7 +135,10 @@ def _network_images(
 
 
 def _guidance(config: RunConfig | None, teacher: Denoiser) -> float:
-    """Choose a teacher's guidance scale: the student's loss's if it takes prompts, because such teachers need guidance, else none."""
+    """Choose a teacher's guidance scale.
+
+    A teacher that takes prompts needs guidance: it gets that of the student's loss. Others get none.
+    """
     if isinstance(config, DistillRun) and teacher.takes_text:
         return config.guidance.teacher
     return 1.0

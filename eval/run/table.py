@@ -19,7 +19,8 @@ ROWS = {
 def render(results: EvalResults) -> str:
     """Write the results as lines of text.
 
-    There is a row for each metric, and for each set of images a column against the training images and one against the held-out images.
+    There is a row for each metric, and for each set of images a column against the training images and one
+    against the held-out images.
     """
     reference = results["reference"]
     distance = distance_key(results["protocol"])
