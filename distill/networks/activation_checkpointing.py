@@ -1,4 +1,4 @@
-"""Activation checkpointing: on the way there a block's input alone is held, and on the way back the block runs once more (Chen et al. 2016)."""
+"""Activation checkpointing (Chen et al. 2016): blocks keep their inputs and recompute everything else."""
 
 from __future__ import annotations
 
@@ -13,43 +13,41 @@ from torch.utils.checkpoint import checkpoint
 from distill.types import ImageModel
 
 Recompute = Callable[..., Any]
-"""(block, *inputs) -> block(*inputs), with a graph that holds no more than the inputs."""
+"""(block, *inputs) -> block(*inputs), with a graph that keeps the inputs only."""
 
 
 class CheckpointedBlock(nn.Module):
-    """A block of our own networks, which can be checkpointed."""
+    """A block of our own networks; it is checkpointed while `recompute` is set."""
 
     recompute: Recompute | None = None
 
     def __call__(self, *inputs: Any) -> Any:
         run = super().__call__
-        return (
-            run(*inputs)
-            if self.recompute is None or not torch.is_grad_enabled()
-            else self.recompute(run, *inputs)
-        )
+        if self.recompute is None or not torch.is_grad_enabled():
+            return run(*inputs)
+        return self.recompute(run, *inputs)
 
 
 def recompute(block: Callable[..., Any], *inputs: Any, **settings: Any) -> Any:
-    """By torch's checkpoint without reentrance, which takes the settings: the same gradients, of any order, and the same dropout.
+    """Run a block by torch's non-reentrant checkpoint, which takes the settings.
 
-    A block whose output is read by a hook runs as it is: the hook would be inside what runs again, and may leave it by an exception.
+    Gradients of any order and dropout stay the same. A block whose output a hook reads runs without a
+    checkpoint: in the recomputation its hook would run again, and may leave it by an exception.
     """
-    if getattr(block, "_forward_hooks", None):
+    if isinstance(block, nn.Module) and block._forward_hooks:
         return block(*inputs)
     kernels = attention_kernels()
 
     def run(*inputs: Any) -> Any:
-        with sdpa_kernel(
-            kernels
-        ):  # as now: the penalty R1, which restricts them, is long left when the block runs again
+        # The kernels of the forward pass: R1, which restricts them, is over when the block is recomputed.
+        with sdpa_kernel(kernels):
             return block(*inputs)
 
     return checkpoint(run, *inputs, use_reentrant=False, **settings)
 
 
 def attention_kernels() -> list[SDPBackend]:
-    """The kernels of attention that are allowed now."""
+    """Return the attention kernels that PyTorch may use now."""
     allowed = {
         SDPBackend.FLASH_ATTENTION: torch.backends.cuda.flash_sdp_enabled(),
         SDPBackend.EFFICIENT_ATTENTION: torch.backends.cuda.mem_efficient_sdp_enabled(),
@@ -60,7 +58,7 @@ def attention_kernels() -> list[SDPBackend]:
 
 
 def checkpoint_activations(network: ImageModel, how: Recompute | None = recompute) -> None:
-    """Checkpoint every block of a network, and of its autoencoder, that can be, or with None no more. Copies made later do as it does."""
+    """Checkpoint the blocks of a network and its autoencoder, or stop it (None). Later copies do the same."""
     for module in checkpointable(network):
         if isinstance(module, CheckpointedBlock):
             module.recompute = how
@@ -71,10 +69,9 @@ def checkpoint_activations(network: ImageModel, how: Recompute | None = recomput
 
 
 def checkpointable(network: ImageModel) -> Iterator[Any]:
-    """The blocks of our own in a network, and the networks of diffusers, which know their blocks themselves."""
+    """Yield a network's own blocks, and the networks of diffusers in it, which know their own blocks."""
     for part in (network, *network.frozen_components().values()):
         for module in part.modules():
-            if isinstance(module, CheckpointedBlock) or getattr(
-                module, "_supports_gradient_checkpointing", False
-            ):
+            is_of_diffusers = getattr(module, "_supports_gradient_checkpointing", False)
+            if isinstance(module, CheckpointedBlock) or is_of_diffusers:
                 yield module

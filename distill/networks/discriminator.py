@@ -1,4 +1,4 @@
-"""Discriminators: what tells real images from student samples by another network's features at named depths."""
+"""Discriminators tell real images from student samples by another network's features at named depths."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from distill.types import Critic, Features
 
 
 class Discriminator(Critic):
-    """Features -> logit per sample, (b,): after training, log p_t/q_t up to calibration.
+    """Features -> one logit per sample, (b,): after training, log p_t/q_t up to calibration.
 
-    `reads` names the network whose features it sees, "teacher" (f-distill) or "fake" (DMD2, SiDA); features carry the noise level and the
-    condition already. `channels` gives the channels of each depth. The logit is the mean of the heads', the mean over positions of each.
+    `reads` names the network whose features it takes, "teacher" (f-distill) or "fake" (DMD2, SiDA); these
+    features depend on the noise level and the condition already. `channels` gives the channels at each depth.
+    Each depth has a head, whose logits are averaged over positions; the result is the mean of the heads.
     """
 
     def __init__(self, reads: str, channels: dict[str, int], width: int) -> None:
@@ -34,10 +35,10 @@ class Discriminator(Critic):
 
 
 class ChannelMean(Critic):
-    """The mean over the channels of the fake score's features: a logit for each position, (b, n), and no weights of its own.
+    """Averages the fake score's features over channels: one logit per position, (b, n). It has no parameters.
 
-    The network that is read learns to tell images apart by that mean, at the end of its encoder in SiDA and Uni-Instruct (Zhou et al. 2024,
-    arXiv:2410.14919, and its code).
+    The fake score itself learns to tell images apart by this mean, taken at the end of its encoder in SiDA
+    and Uni-Instruct (Zhou et al. 2024, arXiv:2410.14919, and its code).
     """
 
     def __init__(self, depths: Sequence[str]) -> None:
@@ -54,7 +55,7 @@ class ChannelMean(Critic):
 
 
 def head(channels: int, width: int) -> nn.Sequential:
-    """Two 3x3 convolutions and a 1x1 one to a map of logits."""
+    """Build a head: two 3x3 convolutions, then a 1x1 convolution to a map of logits."""
     return nn.Sequential(
         nn.Conv2d(channels, width, 3, padding=1),
         nn.GroupNorm(groups(width), width),

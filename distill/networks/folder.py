@@ -1,6 +1,7 @@
-"""Networks as folders: `config.json` says what the network is, `model.safetensors` holds its weights.
+"""Networks as folders: `config.json` describes the network, `model.safetensors` holds its weights.
 
-A checkpoint folder is such a folder too, with the state of training beside it, so whatever opens an export opens a checkpoint.
+A checkpoint's folder is such a folder too, and holds the training state as well. So whatever opens an export
+opens a checkpoint.
 """
 
 from __future__ import annotations
@@ -21,15 +22,15 @@ if TYPE_CHECKING:
 FORMAT = "distill/1"
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 PIPELINE = "model_index.json"
-"""What a diffusers pipeline's folder is known by. An exported one holds `config.json` too, and its weights where diffusers has them."""
+"""File that marks a pipeline of diffusers. An exported one has subfolders of weights beside `config.json`."""
 OWN_PIPELINE = ("pipeline", "OneStepPipeline")
-"""What that file says of a network that diffusers does not have: `pipeline.py` beside it has a class of this name."""
+"""Entry of that file for a network that diffusers lacks: `OneStepPipeline` in `pipeline.py` beside it."""
 OWN_NETWORK = ("network", "ExportedNetwork")
-"""Its part, whose class is in `network/network.py`, where diffusers looks for it. The network itself lies where all exports have it."""
+"""Class of that pipeline's part, in `network/network.py`, where diffusers looks for it."""
 AUTOENCODER = "autoencoder"
-"""Folder, in an export of latents, of an autoencoder that has no name on the hub."""
+"""Folder of an autoencoder that has no name on the hub, in an export of a latent model."""
 ADAPTERS = "pytorch_lora_weights.safetensors"
-"""What an export of adapters is known by, which diffusers loads into the teacher's pipeline. It holds `config.json` too."""
+"""File that marks an export of adapters for the teacher's pipeline of diffusers, beside `config.json`."""
 CLASSES = {
     "UNet": "distill.networks.unet",
     "MLP": "distill.networks.mlp",
@@ -39,7 +40,15 @@ CLASSES = {
     "EDMNetwork": "distill.networks.edm.edm",
     "EDM2Network": "distill.networks.edm.edm2",
 }
-"""Networks that can be saved, and their modules. Each has `describe()`, plain data, and `from_description(data)`, the network without weights."""
+"""Networks that can be saved, and their modules.
+
+Each has `describe()`, which returns plain data, and `from_description(data)`, which builds the network or
+raises KeyError, TypeError or ValueError.
+"""
+PIPELINE_CLASSES = ("DiffusersNetwork", "LoRANetwork")
+"""Those whose resolution can be chosen when they are opened."""
+MANIFEST, PROGRESS = "manifest.json", "progress.json"
+"""Files of a checkpoint: the hashes of its other files, and how far the run was."""
 
 
 def save_denoiser(network: Denoiser, folder: Path) -> None:
@@ -49,53 +58,52 @@ def save_denoiser(network: Denoiser, folder: Path) -> None:
 
 
 def save_generator(generator: Generator, folder: Path) -> None:
-    """Write a one-step generator into an existing folder."""
+    """Write a generator into an existing folder."""
     write_json(folder / CONFIG, describe_generator(generator))
     save_tensors(folder / WEIGHTS, generator.state_dict())
 
 
 def load_denoiser(path: Path) -> Denoiser:
-    """Open a teacher's export, or the newest one of a teacher's run folder. Raises UserError for anything else."""
-    folder, description = _open(path, "denoiser")
+    """Open a teacher: an export, a checkpoint, or a run folder (its export, else its newest checkpoint)."""
+    folder = resolve_folder(path)
+    description = read_description(folder, "denoiser")
     network = build_network(description["network"], folder / CONFIG)
     load_weights(network, folder / WEIGHTS)
     return network
 
 
 def meta_denoiser(path: Path) -> Denoiser:
-    """A teacher's network on the meta device, without reading its weights. Raises UserError where there is none."""
+    """Build a teacher's network on the meta device, without reading its weights."""
     import torch
 
-    folder, description = _open(path, "denoiser")
+    folder = resolve_folder(path)
+    description = read_description(folder, "denoiser")
     with torch.device("meta"):
         return build_network(description["network"], folder / CONFIG)
 
 
 def load_generator(path: Path | str, resolution: int | None = None) -> Generator:
-    """Open a one-step generator: an export, a checkpoint, or a run folder (its export, else its newest checkpoint).
+    """Open a generator: an export, a checkpoint, or a run folder (its export, else its newest checkpoint).
 
-    `resolution`, in pixels, is another than its own, for networks of diffusers. Returns the generator for use, not for training: in evaluation mode,
-    on the CPU, its parameters frozen, so that no graph is recorded, and its images clamped to [-1, 1]. Raises UserError for anything else.
+    `resolution`, in pixels, replaces the generator's own; only networks of diffusers can change it. The
+    generator comes ready for use, not for training: in evaluation mode, on the CPU, with frozen parameters,
+    so that no graph is recorded, and with its images clamped to [-1, 1].
     """
     from distill.networks.few_step_generator import ImageGenerator
 
-    folder, description = _open(Path(path), "generator")
-    here: dict[str, Any] = {}
-    if is_pipeline(folder):  # a guidance that its network was told is built into the exported one
-        here = {"path": str(folder), "revision": None, "variant": None, "embedded_guidance": None}
-    elif (folder / AUTOENCODER).is_dir():
-        here = {AUTOENCODER: str(folder / AUTOENCODER)}
+    folder = resolve_folder(Path(path))
+    description = read_description(folder, "generator")
+    settings = {**description["network"], **_settings_in(folder)}
     if resolution is not None:
-        if description["network"].get("class") not in ("DiffusersNetwork", "LoRANetwork"):
+        if settings["class"] not in PIPELINE_CLASSES:
             raise UserError(f"resolution: is {resolution}; expected none: {folder} holds a model of one size")
-        here["resolution"] = resolution
-    network = build_network({**description["network"], **here}, folder / CONFIG)
+        settings["resolution"] = resolution
+    network = build_network(settings, folder / CONFIG)
     generator = network
     if "init_noise_to_signal" in description:
         with reading(folder / CONFIG):
-            generator = ImageGenerator(
-                network, description["init_noise_to_signal"], *description.get("further_noise_to_signal", ())
-            )
+            further = description.get("further_noise_to_signal", ())
+            generator = ImageGenerator(network, description["init_noise_to_signal"], *further)
     if (folder / ADAPTERS).is_file():
         network.load_adapters(folder)
     elif not is_pipeline(folder):
@@ -103,36 +111,45 @@ def load_generator(path: Path | str, resolution: int | None = None) -> Generator
     return generator.eval().requires_grad_(False)
 
 
+def _settings_in(folder: Path) -> dict[str, Any]:
+    """Return the settings that an export replaces, since it holds the pipeline or the autoencoder."""
+    if is_pipeline(folder):  # the exported network has its guidance built in
+        return {"path": str(folder), "revision": None, "variant": None, "embedded_guidance": None}
+    if (folder / AUTOENCODER).is_dir():
+        return {AUTOENCODER: str(folder / AUTOENCODER)}
+    return {}
+
+
 def is_pipeline(folder: Path) -> bool:
-    """Whether a folder is a pipeline of diffusers, and not of a network that only this package has. Raises UserError where its index is broken."""
+    """Tell whether a folder is a pipeline of diffusers, not one of a network that only this package has."""
     return (folder / PIPELINE).is_file() and not is_own_pipeline(folder)
 
 
 def is_own_pipeline(folder: Path) -> bool:
-    """Whether a folder is the export of a network that only this package has. Raises UserError where its index is broken."""
-    return (folder / PIPELINE).is_file() and read_mapping(folder / PIPELINE).get("_class_name") == list(
-        OWN_PIPELINE
-    )
+    """Tell whether a folder is the export of a network that only this package has."""
+    if not (folder / PIPELINE).is_file():
+        return False
+    return read_mapping(folder / PIPELINE).get("_class_name") == list(OWN_PIPELINE)
 
 
 def describe_generator(generator: Generator) -> dict[str, Any]:
-    """What `config.json` says of a student: all but its weights."""
+    """Return the content of a generator's `config.json`: everything but its weights."""
     from distill.networks.few_step_generator import FewStepGenerator
 
-    if isinstance(generator, FewStepGenerator):
-        first, *further = generator.noise_to_signal
-        description = {
-            "init_noise_to_signal": first,
-            "further_noise_to_signal": further,
-            "network": _describe(generator.denoiser),
-        }
-    else:
-        description = {"network": _describe(generator)}
-    return {"format": FORMAT, "kind": "generator", **description}
+    header = {"format": FORMAT, "kind": "generator"}
+    if not isinstance(generator, FewStepGenerator):
+        return {**header, "network": _describe(generator)}
+    first, *further = generator.noise_to_signal
+    return {
+        **header,
+        "init_noise_to_signal": first,
+        "further_noise_to_signal": further,
+        "network": _describe(generator.denoiser),
+    }
 
 
 def describe_model(network: Any) -> dict[str, Any]:
-    """What `config.json` says of a student or of a teacher: all but its weights."""
+    """Return the content of a student's or a teacher's `config.json`: everything but its weights."""
     from distill.types import Generator
 
     if isinstance(network, Generator):
@@ -145,7 +162,7 @@ def _describe(network: Any) -> dict[str, Any]:
 
 
 def build_network(description: dict[str, Any], source: Path, classes: Mapping[str, str] = CLASSES) -> Any:
-    """A network without weights, from its class and what its `describe()` says. Raises UserError, naming the source, where there is none."""
+    """Build a network without weights from its class and its `describe()`; errors name the source."""
     settings: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in description.items()
     }
@@ -156,19 +173,22 @@ def build_network(description: dict[str, Any], source: Path, classes: Mapping[st
         return getattr(importlib.import_module(classes[name]), name).from_description(settings)
 
 
-def _open(path: Path, kind: str) -> tuple[Path, dict[str, Any]]:
+def resolve_folder(path: Path) -> Path:
+    """Find a network: in the folder itself, else in a run's export, else in its newest checkpoint."""
     if not path.is_dir():
         raise UserError(f"{path}: no such folder; expected a run, a checkpoint or an export")
+    candidates = [path, path / "export"]
     newest = newest_checkpoint(path)
-    candidates = [path, path / "export", *([newest] if newest else [])]
-    folder = next((candidate for candidate in candidates if (candidate / CONFIG).is_file()), None)
-    if folder is None:
-        raise UserError(f"{path}: holds neither {CONFIG} nor an export nor a checkpoint")
-    return folder, read_description(folder, kind)
+    if newest is not None:
+        candidates.append(newest)
+    for folder in candidates:
+        if (folder / CONFIG).is_file():
+            return folder
+    raise UserError(f"{path}: holds neither {CONFIG} nor an export nor a checkpoint")
 
 
 def read_description(folder: Path, kind: str) -> dict[str, Any]:
-    """What `config.json` says of a network of this kind. Raises UserError where it is of another, or says nothing of a network."""
+    """Read the `config.json` of a network of this kind, and check it as far as all kinds have in common."""
     description = read_mapping(folder / CONFIG)
     if description.get("format") != FORMAT:
         raise UserError(f"{folder / CONFIG}: is not of the format '{FORMAT}'")
@@ -182,15 +202,12 @@ def read_description(folder: Path, kind: str) -> dict[str, Any]:
     return description
 
 
-MANIFEST, PROGRESS = "manifest.json", "progress.json"
-
-
 def checkpoints(run_dir: Path) -> list[Path]:
-    """The checkpoints of a run, oldest first."""
+    """List the checkpoints of a run, oldest first."""
     found = (run_dir / "checkpoints").glob("step-*")
     return sorted(path for path in found if re.fullmatch(r"step-\d{8}", path.name))
 
 
 def newest_checkpoint(run_dir: Path) -> Path | None:
-    """The newest checkpoint of a run, or None."""
+    """Return the newest checkpoint of a run, or None if it has none."""
     return max(checkpoints(run_dir), default=None)

@@ -1,4 +1,7 @@
-"""The identity of a model: plain data of all that decides its images besides seed and condition. They are stored by it."""
+"""The identity of a model: plain data on all that decides its images apart from seed and condition.
+
+Stored images and encoded prompts carry it, so that they are used for the same model only.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +16,11 @@ from distill.storage.tensors import weights_sha256
 from distill.types import ImageModel
 
 PLACES = ("_name_or_path", "_diffusers_version", "transformers_version", "architectures")
-"""Settings of diffusers' and transformers' parts that say where they came from, and decide nothing."""
+"""Settings of diffusers' and transformers' parts that say where they came from, and change no image."""
 
 
 def describe_images_of(network: ImageModel) -> dict[str, Any]:
-    """Return what decides a generator's or a denoiser's images besides its weights.
+    """Return what decides a generator's or a denoiser's images apart from its weights.
 
     These are its sizes and its schedule, and the hash of each part that it works with.
     """
@@ -29,12 +32,12 @@ def describe_images_of(network: ImageModel) -> dict[str, Any]:
 
 
 def part_sha256(part: Any) -> str:
-    """Return the hash of what `describe_part` says."""
+    """Hash what `describe_part` returns."""
     return hashlib.sha256(json.dumps(describe_part(part), sort_keys=True).encode()).hexdigest()
 
 
 def describe_part(part: Any) -> dict[str, Any]:
-    """Return the class of a part of a pipeline, and what there is of weights, settings and words in it."""
+    """Return the class of a pipeline's part, and its weights, settings and vocabulary if it has any."""
     found: dict[str, Any] = {"class": type(part).__name__}
     if isinstance(part, nn.Module):
         found["weights_sha256"] = weights_sha256(part)
@@ -48,11 +51,11 @@ def describe_part(part: Any) -> dict[str, Any]:
 
 
 def _words_sha256(tokenizer: Any) -> str:
-    """Hash of a tokenizer's words and of the rules by which it splits a text into them."""
+    """Hash a tokenizer's vocabulary and the rules by which it splits a text."""
     described: Any = sorted(tokenizer.get_vocab().items())
     if tokenizer.is_fast:
         rules = json.loads(tokenizer.backend_tokenizer.to_str())
-        calls_change = ("truncation", "padding")
-        described = {name: value for name, value in rules.items() if name not in calls_change}
+        changed_by_calls = ("truncation", "padding")
+        described = {name: value for name, value in rules.items() if name not in changed_by_calls}
     content = json.dumps([described, tokenizer.model_max_length], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()

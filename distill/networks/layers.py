@@ -12,12 +12,10 @@ from torch import Tensor, nn
 def label_rows(
     label: Int64[Tensor, " b"] | None, t: Float[Tensor, " b"], label_count: int
 ) -> Int64[Tensor, " b"]:
-    """Rows of a table of label_count + 1 embeddings, whose last is that of no label."""
-    return (
-        torch.full(t.shape, label_count, device=t.device)
-        if label is None
-        else label.remainder(label_count + 1)
-    )
+    """Return each label's row in a table of label_count + 1 embeddings; the last row stands for no label."""
+    if label is None:
+        return torch.full(t.shape, label_count, device=t.device)
+    return label.remainder(label_count + 1)
 
 
 class FourierFeatures(nn.Module):
@@ -34,12 +32,12 @@ class FourierFeatures(nn.Module):
 
 
 def groups(channels: int) -> int:
-    """Groups for normalisation: at least four channels in each, at most 32 groups."""
+    """Return the number of groups for normalisation: at most 32, of at least four channels each."""
     return math.gcd(channels, min(32, max(1, channels // 4)))
 
 
 def zero_init(layer: nn.Conv2d) -> nn.Conv2d:
-    """Start a residual branch at zero, so that the network begins as the identity."""
+    """Set a convolution to zero, so that a residual branch which ends in it starts as the identity."""
     nn.init.zeros_(layer.weight)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)

@@ -1,4 +1,4 @@
-"""A residual network for vectors, with EDM preconditioning in sigma/alpha: fake score and student of the laboratory."""
+"""A residual network for vectors with EDM preconditioning: student and fake score of exact experiments."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from distill.types import Condition, Denoiser, Features, NoiseSchedule, expand_l
 
 @dataclasses.dataclass(frozen=True)
 class MLPConfig:
-    """Sizes of an `MLP` over vectors of `dimension` elements. `sigma_data` is the standard deviation of the data."""
+    """Sizes of an `MLP`. `dimension` is the length of its vectors, `sigma_data` their standard deviation."""
 
     dimension: int
     label_count: int = 0
@@ -27,9 +27,11 @@ class MLPConfig:
 
 
 class MLP(Denoiser):
-    """A `Denoiser` of vectors (b, d), for any schedule: Karras et al. 2022, table 1, in the coordinates x_t/alpha and sigma/alpha.
+    """A `Denoiser` of vectors (b, d) for any schedule.
 
-    It has features at one depth, "bottleneck", (b, width, 1, 1): one position of an image, for heads that expect one.
+    Its preconditioning is EDM's (Karras et al. 2022, table 1) with x_t/alpha for x and sigma/alpha for sigma.
+    It has features at one depth, "bottleneck", shaped (b, width, 1, 1) for heads that expect the positions of
+    an image.
     """
 
     def __init__(self, config: MLPConfig, schedule: NoiseSchedule) -> None:
@@ -48,12 +50,12 @@ class MLP(Denoiser):
         nn.init.zeros_(self.exit.bias)
 
     def describe(self) -> dict[str, Any]:
-        """Its sizes and its schedule, as plain data."""
+        """Return its sizes and its schedule as plain data."""
         return {**dataclasses.asdict(self.config), "schedule": describe_schedule(self.schedule)}
 
     @classmethod
     def from_description(cls, description: dict[str, Any]) -> MLP:
-        """The network of that description. Raises KeyError, TypeError or ValueError where it is none."""
+        """Build the network from what `describe` returned."""
         sizes = {name: value for name, value in description.items() if name != "schedule"}
         return cls(MLPConfig(**sizes), read_schedule(description["schedule"]))
 
@@ -71,20 +73,21 @@ class MLP(Denoiser):
     def forward(
         self, x_t: Float[Tensor, "b d"], t: Float[Tensor, " b"], cond: Condition, depths: Sequence[str] = ()
     ) -> Tensor | tuple[Tensor, Features]:
-        """Prediction of x_0, (b, d); with `depths`, also the features."""
+        """Predict x_0, (b, d), from x_t at time t; with `depths`, also return the features."""
         hidden = self._hidden(x_t, t, cond)
-        level, data = expand_like(self._noise_to_signal(t), x_t), self.config.sigma_data
-        scale = (level**2 + data**2).rsqrt()
-        x0 = (data * scale) ** 2 * x_t / expand_like(
-            self.schedule.alpha(t), x_t
-        ) + level * data * scale * self.exit(F.silu(hidden))
+        sigma_data = self.config.sigma_data
+        level = expand_like(self._noise_to_signal(t), x_t)
+        alpha = expand_like(self.schedule.alpha(t), x_t)
+        scale = (level**2 + sigma_data**2).rsqrt()
+        output = self.exit(F.silu(hidden))
+        x0 = (sigma_data * scale) ** 2 * x_t / alpha + level * sigma_data * scale * output
         return (x0, as_features(hidden, depths)) if depths else x0
 
     def features(self, x_t: Tensor, t: Tensor, cond: Condition, depths: Sequence[str]) -> Features:
         return as_features(self._hidden(x_t, t, cond), depths)
 
     def target_weight(self, t: Tensor) -> Tensor:
-        """EDM's weight, with sigma/alpha for sigma."""
+        """Return EDM's weight of the squared error, with sigma/alpha for sigma."""
         return self._noise_to_signal(t) ** -2 + self.config.sigma_data**-2
 
     def _noise_to_signal(self, t: Tensor) -> Tensor:
@@ -102,11 +105,12 @@ class MLP(Denoiser):
 
 
 def as_features(hidden: Tensor, depths: Sequence[str]) -> Features:
-    return {depth: {"bottleneck": hidden[:, :, None, None]}[depth] for depth in depths}
+    known = {"bottleneck": hidden[:, :, None, None]}
+    return {depth: known[depth] for depth in depths}
 
 
 class Block(nn.Module):
-    """hidden + MLP of hidden, scaled and shifted by the condition."""
+    """A residual block: an MLP whose normalised input is scaled and shifted by the condition."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

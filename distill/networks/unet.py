@@ -1,7 +1,8 @@
-"""A class-conditional U-Net with EDM preconditioning: our own teacher, fake score and generator for images up to 64x64.
+"""A class-conditional U-Net with EDM preconditioning: our own network for images up to 64x64.
 
-Residual blocks are conditioned on noise level and label by FiLM (a scale and a shift after the second normalisation); attention is optional
-per resolution. The preconditioning is that of Karras et al. 2022, table 1, so the network predicts the clean image at every noise level.
+Residual blocks are conditioned on noise level and label by FiLM (a scale and a shift after the second
+normalisation); attention is optional per resolution. The preconditioning is that of Karras et al. 2022, table
+1, so the network predicts the clean image at every noise level.
 """
 
 from __future__ import annotations
@@ -24,7 +25,11 @@ from distill.types import Condition, Denoiser, Features, expand_like
 
 @dataclasses.dataclass(frozen=True)
 class UNetConfig:
-    """Sizes of a `UNet`. `multipliers` has one entry per resolution, halving each time; `label_count` 0 means unconditional."""
+    """Sizes of a `UNet`.
+
+    `multipliers` has one entry per resolution, which halves each time: the channels there are that multiple
+    of `width`. `attention` lists the resolutions that have it. `label_count` 0 means unconditional.
+    """
 
     resolution: int
     channels: int
@@ -37,100 +42,77 @@ class UNetConfig:
     sigma_data: float = 0.5
 
     def __post_init__(self) -> None:
-        coarsest = 2 ** (len(self.multipliers) - 1)
+        count = len(self.multipliers)
+        coarsest = 2 ** (count - 1)
         if self.resolution % coarsest:
             raise ValueError(
-                f"resolution {self.resolution} is not divisible by {coarsest}, which {len(self.multipliers)} levels need"
+                f"resolution {self.resolution} is not divisible by {coarsest}, which {count} levels need"
             )
-        levels = [self.resolution >> level for level in range(len(self.multipliers))]
+        levels = [resolution for resolution, _ in self.levels]
         for resolution in self.attention:
             if resolution not in levels:
-                raise ValueError(
-                    f"attention: {resolution} is no level; expected one of {', '.join(map(str, levels))}"
-                )
+                known = ", ".join(map(str, levels))
+                raise ValueError(f"attention: {resolution} is no level; expected one of {known}")
+
+    @property
+    def levels(self) -> list[tuple[int, int]]:
+        """Resolution and channels of each level, finest first."""
+        return [
+            (self.resolution >> level, self.width * multiplier)
+            for level, multiplier in enumerate(self.multipliers)
+        ]
 
 
 class UNet(Denoiser):
-    """A `Denoiser`: (x_t, t, cond) -> prediction of x_0, with t = sigma (variance-exploding).
+    """A `Denoiser` that predicts x_0 from x_t at t = sigma (variance-exploding).
 
-    Features for a discriminator are asked for by depth: the resolution of an encoder level ("8", "4") or "bottleneck".
+    Its depths are the resolutions of the encoder's levels, such as "8" and "4", and "bottleneck".
     """
 
     def __init__(self, config: UNetConfig) -> None:
         super().__init__()
-        self.config = c = config
+        self.config = config
         self.schedule = EDM()
-        self.image_shape = (c.channels, c.resolution, c.resolution)
-        self.label_count = c.label_count
-        embedding = 4 * c.width
+        self.image_shape = (config.channels, config.resolution, config.resolution)
+        self.label_count = config.label_count
+        width, embedding = config.width, 4 * config.width
         self.noise_embedding = nn.Sequential(
-            FourierFeatures(c.width),
-            nn.Linear(c.width, embedding),
+            FourierFeatures(width),
+            nn.Linear(width, embedding),
             nn.SiLU(),
             nn.Linear(embedding, embedding),
         )
         # One more row than there are labels: the last is "no label".
-        self.label_embedding = nn.Embedding(c.label_count + 1, embedding)
+        self.label_embedding = nn.Embedding(config.label_count + 1, embedding)
         nn.init.zeros_(self.label_embedding.weight)
 
-        self.stem = nn.Conv2d(c.channels, c.width, 3, padding=1)
-        encoder: list[nn.ModuleList] = []
-        widths = [c.width * m for m in c.multipliers]
-        skips, current = [c.width], c.width
-        for level, width in enumerate(widths):
-            resolution = c.resolution >> level
-            stage = nn.ModuleList()
-            if level:
-                stage.append(nn.AvgPool2d(2))
-                skips.append(current)
-            for _ in range(c.blocks):
-                stage.append(ResidualBlock(current, width, embedding, c.dropout, resolution in c.attention))
-                current = width
-                skips.append(current)
-            encoder.append(stage)
-        self.encoder = nn.ModuleList(encoder)
-        self.bottleneck = ResidualBlock(current, current, embedding, c.dropout, bool(c.attention))
-        decoder: list[nn.ModuleList] = []
-        for level, width in reversed(list(enumerate(widths))):
-            stage = nn.ModuleList()
-            for _ in range(c.blocks + 1):
-                stage.append(
-                    ResidualBlock(
-                        current + skips.pop(),
-                        width,
-                        embedding,
-                        c.dropout,
-                        c.resolution >> level in c.attention,
-                    )
-                )
-                current = width
-            if level:
-                stage.append(nn.Upsample(scale_factor=2.0))
-            decoder.append(stage)
-        self.decoder = nn.ModuleList(decoder)
+        self.stem = nn.Conv2d(config.channels, width, 3, padding=1)
+        self.encoder, skips = build_encoder(config, embedding)
+        deepest = skips[-1]
+        self.bottleneck = ResidualBlock(
+            deepest, deepest, embedding, config.dropout, attention=bool(config.attention)
+        )
+        self.decoder = build_decoder(config, embedding, skips)
+        finest = width * config.multipliers[0]
         self.head = nn.Sequential(
-            nn.GroupNorm(groups(current), current),
+            nn.GroupNorm(groups(finest), finest),
             nn.SiLU(),
-            zero_init(nn.Conv2d(current, c.channels, 3, padding=1)),
+            zero_init(nn.Conv2d(finest, config.channels, 3, padding=1)),
         )
 
     def describe(self) -> dict[str, Any]:
-        """Its sizes, as plain data."""
+        """Return its sizes as plain data."""
         return dataclasses.asdict(self.config)
 
     @classmethod
     def from_description(cls, description: dict[str, Any]) -> UNet:
-        """The network of those sizes. Raises TypeError or ValueError where they are none."""
+        """Build the network from what `describe` returned."""
         return cls(UNetConfig(**description))
 
     @property
     def depth_channels(self) -> dict[str, int]:
-        """Names of the depths that `features` may ask for, and the channels of each."""
-        widths = {
-            str(self.config.resolution >> i): self.config.width * m
-            for i, m in enumerate(self.config.multipliers)
-        }
-        return widths | {"bottleneck": self.config.width * self.config.multipliers[-1]}
+        levels = self.config.levels
+        return {str(resolution): width for resolution, width in levels} | {"bottleneck": levels[-1][1]}
 
     @overload
     def forward(self, x_t: Tensor, t: Tensor, cond: Condition) -> Tensor: ...
@@ -146,8 +128,9 @@ class UNet(Denoiser):
         cond: Condition,
         depths: Sequence[str] = (),
     ) -> Tensor | tuple[Tensor, Features]:
-        """Predict x_0 from x_t at noise level t = sigma; with `depths`, also return the encoder's features at those depths."""
-        sigma, sigma_data = expand_like(t, x_t), self.config.sigma_data
+        """Predict x_0 from x_t at noise level t = sigma; with `depths`, also return the features there."""
+        sigma = expand_like(t, x_t)
+        sigma_data = self.config.sigma_data
         scale = (sigma**2 + sigma_data**2).rsqrt()
         hidden, skips, embedding, features = self._encode(x_t * scale, t, cond, depths)
         output = self._decode(hidden, skips, embedding)
@@ -155,47 +138,87 @@ class UNet(Denoiser):
         return (x0, features) if depths else x0
 
     def target_weight(self, t: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
-        """EDM's weight of the squared error of x_0, (sigma^2 + sigma_data^2)/(sigma sigma_data)^2: that of a unit-variance target."""
+        """Return EDM's weight of the squared error of x_0, (sigma^2 + sigma_data^2)/(sigma sigma_data)^2.
+
+        It makes the loss that of a target of unit variance.
+        """
         return t**-2 + self.config.sigma_data**-2
 
     def features(self, x_t: Tensor, t: Tensor, cond: Condition, depths: Sequence[str]) -> Features:
-        """Only the encoder's features at `depths`: half the cost of a prediction."""
+        """Return the features at `depths` only, at half the cost of a prediction."""
         scale = (t**2 + self.config.sigma_data**2).rsqrt()
         return self._encode(x_t * expand_like(scale, x_t), t, cond, depths)[3]
 
     def _embed(self, t: Tensor, label: Int64[Tensor, " b"] | None) -> Tensor:
-        return F.silu(
-            self.noise_embedding(t.log() / 4)
-            + self.label_embedding(label_rows(label, t, self.config.label_count))
-        )
+        rows = label_rows(label, t, self.config.label_count)
+        return F.silu(self.noise_embedding(t.log() / 4) + self.label_embedding(rows))
 
     def _encode(
         self, x: Tensor, t: Tensor, cond: Condition, depths: Sequence[str]
     ) -> tuple[Tensor, list[Tensor], Tensor, Features]:
+        """Return the bottleneck, the skip connections, the embedding of the condition, and the features."""
         embedding = self._embed(t, cond.label)
         hidden = self.stem(x)
-        skips, features = [hidden], {}
-        for level, stage in enumerate(self.encoder):
+        skips = [hidden]
+        features: Features = {}
+        for (resolution, _), stage in zip(self.config.levels, self.encoder, strict=True):
             for layer in stage.children():
                 hidden = layer(hidden, embedding) if isinstance(layer, ResidualBlock) else layer(hidden)
                 skips.append(hidden)
-            features[str(self.config.resolution >> level)] = hidden
-        features["bottleneck"] = hidden = self.bottleneck(hidden, embedding)
+            features[str(resolution)] = hidden
+        hidden = self.bottleneck(hidden, embedding)
+        features["bottleneck"] = hidden
         return hidden, skips, embedding, {depth: features[depth] for depth in depths}
 
     def _decode(self, hidden: Tensor, skips: list[Tensor], embedding: Tensor) -> Tensor:
         skips = list(skips)
         for stage in self.decoder:
             for layer in stage.children():
-                is_block = isinstance(layer, ResidualBlock)
-                hidden = (
-                    layer(torch.cat([hidden, skips.pop()], dim=1), embedding) if is_block else layer(hidden)
-                )
+                if isinstance(layer, ResidualBlock):
+                    hidden = layer(torch.cat([hidden, skips.pop()], dim=1), embedding)
+                else:
+                    hidden = layer(hidden)
         return self.head(hidden)
 
 
+def build_encoder(config: UNetConfig, embedding: int) -> tuple[nn.ModuleList, list[int]]:
+    """Build one stage per level, finest first, and list the channels of the skip connections, stem first."""
+    stages = nn.ModuleList()
+    channels = config.width
+    skips = [channels]
+    for resolution, width in config.levels:
+        stage = nn.ModuleList()
+        if resolution != config.resolution:
+            stage.append(nn.AvgPool2d(2))
+            skips.append(channels)
+        for _ in range(config.blocks):
+            attends = resolution in config.attention
+            stage.append(ResidualBlock(channels, width, embedding, config.dropout, attends))
+            channels = width
+            skips.append(channels)
+        stages.append(stage)
+    return stages, skips
+
+
+def build_decoder(config: UNetConfig, embedding: int, skips: list[int]) -> nn.ModuleList:
+    """Build one stage per level, coarsest first. Each block takes one skip connection, the last one first."""
+    skips = list(skips)
+    stages = nn.ModuleList()
+    channels = skips[-1]
+    for resolution, width in reversed(config.levels):
+        stage = nn.ModuleList()
+        for _ in range(config.blocks + 1):
+            attends = resolution in config.attention
+            stage.append(ResidualBlock(channels + skips.pop(), width, embedding, config.dropout, attends))
+            channels = width
+        if resolution != config.resolution:
+            stage.append(nn.Upsample(scale_factor=2.0))
+        stages.append(stage)
+    return stages
+
+
 class ResidualBlock(CheckpointedBlock):
-    """Two 3x3 convolutions with FiLM between them, a residual path, and self-attention after it if asked for."""
+    """Two 3x3 convolutions with FiLM between them, a residual path, and optional self-attention after it."""
 
     def __init__(self, inputs: int, outputs: int, embedding: int, dropout: float, attention: bool) -> None:
         super().__init__()
@@ -217,7 +240,7 @@ class ResidualBlock(CheckpointedBlock):
 
 
 class SelfAttention(nn.Module):
-    """Self-attention over the pixels, 32 channels a head, added to its input."""
+    """Self-attention over pixels, 32 channels per head, added to its input."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -228,11 +251,7 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         b, c, h, w = x.shape
-        q, k, v = (
-            self.qkv(self.norm(x))
-            .reshape(b, 3, self.heads, c // self.heads, h * w)
-            .transpose(-1, -2)
-            .unbind(1)
-        )
+        qkv = self.qkv(self.norm(x)).reshape(b, 3, self.heads, c // self.heads, h * w)
+        q, k, v = qkv.transpose(-1, -2).unbind(1)
         attended = F.scaled_dot_product_attention(q, k, v).transpose(-1, -2).reshape(b, c, h, w)
         return x + self.out(attended)

@@ -17,9 +17,10 @@ import torch
 from torch import Tensor
 
 from distill.diffusion.samplers import Heun
+from distill.networks.edm.arguments import describe_network
 from distill.networks.edm.edm import DhariwalUNetConfig, EDMNetwork, SongUNetConfig
 from distill.networks.edm.preconditioning import EDMPrecond, IDDPMPrecond
-from distill.networks.edm.published import describe_network, read_network
+from distill.networks.edm.published import read_network
 from distill.networks.folder import build_network, load_denoiser, save_denoiser
 from distill.storage.pickles.reader import PickledObject
 from distill.types import Condition

@@ -14,10 +14,11 @@ from safetensors import safe_open
 from torch import Tensor
 
 from distill.config.errors import UserError
+from distill.networks.edm.arguments import describe_network
 from distill.networks.edm.edm import DhariwalUNetConfig, EDMNetwork, SongUNetConfig
 from distill.networks.edm.edm2 import EDM2Config, EDM2Network
 from distill.networks.edm.preconditioning import EDMPrecond, Preconditioned, VEPrecond, VPPrecond
-from distill.networks.edm.published import describe_network, meta_network
+from distill.networks.edm.published import meta_network
 from distill.networks.folder import build_network, load_denoiser, save_denoiser
 from distill.types import Condition
 from tests.helpers.seeded_weights import normal, seeded_weights

@@ -17,7 +17,8 @@ import torch
 from distill import load_generator, load_teacher
 from distill.config.errors import UserError
 from distill.config.settings import Choice
-from distill.networks.edm.published import describe_network, read_network
+from distill.networks.edm.arguments import describe_network
+from distill.networks.edm.published import read_network
 from distill.networks.folder import load_denoiser
 from distill.publishing.convert import main as convert
 from distill.storage.pickles.reader import PickledObject, read_pickle

@@ -11,7 +11,7 @@ import yaml
 from accelerate.state import AcceleratorState
 from PIL import Image
 
-from distill.networks.edm.published import PUBLISHED, describe_network
+from distill.networks.edm.arguments import PUBLISHED, describe_network
 from distill.networks.folder import build_network, load_generator, save_denoiser
 from distill.training.config import read_config
 from distill.training.launch import launch

@@ -1,7 +1,9 @@
-"""The autoencoder of EDM2's networks of latents: Stability's, whose latents get a mean of about 0 and a deviation of about 0.5 in each channel.
+"""Stability's autoencoder, which makes the latents of EDM2's networks.
 
-EDM2 gives it images in [0, 1], though it was trained on [-1, 1], and takes its output as [0, 1] again (`StabilityVAEEncoder` of the published
-`training/encoders.py`). The networks learned the latents that come of that, so that a decoder in [-1, 1] would show other images.
+EDM2 scales them to a mean of about 0 and a standard deviation of about 0.5 in each channel. It gives the
+autoencoder images in [0, 1], though it was trained on [-1, 1], and takes its output as [0, 1]
+(`StabilityVAEEncoder` in the published `training/encoders.py`). The networks learned these latents; decoding
+them to [-1, 1] would show other images.
 """
 
 from __future__ import annotations
@@ -18,17 +20,22 @@ from distill.networks.folder import AUTOENCODER
 
 PUBLISHED = "stabilityai/sd-vae-ft-mse"
 CHANNELS, FACTOR = 4, 8
-"""Channels of latents, and pixels to a latent's side."""
-MEAN, DEVIATION = (5.81, 3.25, 0.12, -2.15), (4.17, 4.62, 3.71, 3.28)
-"""Of the autoencoder's own latents of ImageNet, by channel (Karras et al. 2024, the published `training/encoders.py`)."""
+"""Channels of the latents, and pixels to one side of a latent."""
+MEAN = (5.81, 3.25, 0.12, -2.15)
+STD = (4.17, 4.62, 3.71, 3.28)
+"""Statistics of the autoencoder's latents of ImageNet, by channel (the published `training/encoders.py`)."""
 SIGMA_DATA = 0.5
 
 
 class StabilityAutoencoder:
-    """Images in [-1, 1] to EDM2's latents and back. `source` is a folder or a name on the hub, opened when it is first needed, by copies too."""
+    """The `ImageCodec` between images in [-1, 1] and EDM2's latents.
+
+    `source` is a folder or a name on the hub. It is opened when it is first needed, once for all copies.
+    """
 
     def __init__(self, source: str) -> None:
-        self.source, self.device = source, torch.device("cpu")
+        self.source = source
+        self.device = torch.device("cpu")
         self._vae: Any = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> StabilityAutoencoder:
@@ -50,41 +57,47 @@ class StabilityAutoencoder:
         return {AUTOENCODER: self.vae} if Path(self.source).is_dir() else {}
 
     def use(self, vae: Any) -> None:
-        """Have this one, an `AutoencoderKL`, instead of opening the source."""
+        """Use this `AutoencoderKL` instead of opening the source."""
         self._vae = vae.requires_grad_(False)
 
     def encode(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 4 _ _"]:
-        """Encode images in [-1, 1] as the means of their latents, in the type of the images.
-
-        Raises UserError where the autoencoder cannot be opened.
-        """
+        """Encode images in [-1, 1] as the means of their latents, in the type of the images."""
         own = images.to(self.vae.dtype)
-        mean, scale = _units(own)
+        mean, scale = _statistics(own)
         latents = self.vae.encode((own + 1) / 2).latent_dist.mode()
         return ((latents - mean) / scale).to(images.dtype)
 
     def decode(self, latents: Float[Tensor, "b 4 h w"]) -> Float[Tensor, "b 3 _ _"]:
-        """Decode latents to images in [-1, 1] up to overshoot, in the autoencoder's type or, if it is wider, in that of the latents.
+        """Decode latents to images in [-1, 1] up to overshoot.
 
-        Raises UserError where the autoencoder cannot be opened.
+        Their type is the autoencoder's or that of the latents, whichever is wider.
         """
         own = latents.to(self.vae.dtype)
-        mean, scale = _units(own)
+        mean, scale = _statistics(own)
         in_unit_range = self.vae.decode(own * scale + mean, return_dict=False)[0]
         return (2 * in_unit_range - 1).to(torch.promote_types(in_unit_range.dtype, latents.dtype))
 
     @property
     def vae(self) -> Any:
-        """The autoencoder of diffusers, frozen; on the meta device without weights."""
+        """Return the autoencoder of diffusers, frozen; on the meta device it has no weights."""
+        if self._vae is not None:
+            return self._vae
+        if self.device.type == "meta":
+            return self._build_meta()
+        self._vae = self._open().float().eval().requires_grad_(False).to(self.device)
+        return self._vae
+
+    def _build_meta(self) -> Any:
         from diffusers import AutoencoderKL
 
         from distill.networks.diffusers.published import VAE
 
-        if self._vae is not None:
-            return self._vae
-        if self.device.type == "meta":
-            with self.device:
-                return AutoencoderKL(**VAE)
+        with self.device:
+            return AutoencoderKL(**VAE)
+
+    def _open(self) -> Any:
+        from diffusers import AutoencoderKL
+
         try:
             # Weights in pickles are refused: opening them could run code.
             vae = AutoencoderKL.from_pretrained(self.source, use_safetensors=True)
@@ -92,14 +105,16 @@ class StabilityAutoencoder:
             raise UserError(
                 f"teacher.autoencoder: {self.source} cannot be opened as an AutoencoderKL ({error})"
             ) from error
-        if vae.config.latent_channels != CHANNELS or 2 ** (len(vae.config.block_out_channels) - 1) != FACTOR:
+        factor = 2 ** (len(vae.config.block_out_channels) - 1)
+        if vae.config.latent_channels != CHANNELS or factor != FACTOR:
             raise UserError(
-                f"teacher.autoencoder: {self.source} has other latents; expected {CHANNELS} channels for {FACTOR}x{FACTOR} pixels"
+                f"teacher.autoencoder: {self.source} has other latents; "
+                f"expected {CHANNELS} channels for {FACTOR}x{FACTOR} pixels"
             )
-        self._vae = vae.float().eval().requires_grad_(False).to(self.device)
-        return self._vae
+        return vae
 
 
-def _units(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and scale (c, 1, 1) of the autoencoder's own latents in EDM2's."""
-    return x.new_tensor(MEAN)[:, None, None], x.new_tensor(DEVIATION)[:, None, None] / SIGMA_DATA
+def _statistics(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and scale, (c, 1, 1) each: EDM2's latents are (the autoencoder's - mean) / scale."""
+    mean, std = x.new_tensor(MEAN)[:, None, None], x.new_tensor(STD)[:, None, None]
+    return mean, std / SIGMA_DATA

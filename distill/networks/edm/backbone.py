@@ -1,10 +1,11 @@
-"""The skeleton that the U-Nets of EDM and EDM2 share: their sizes, where their layers stand, and the walk through them."""
+"""The skeleton that the U-Nets of EDM and EDM2 share: their sizes, lists of layers and forward pass."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -12,10 +13,15 @@ from torch import Tensor, nn
 
 from distill.types import Features
 
+T = TypeVar("T")
+
+MAX_BLOCKS, MAX_MULTIPLIER, MAX_SIZE = 64, 64, 65536
+"""Larger sizes are taken for a mistake: they may come from a file, and would cost time and memory."""
+
 
 @dataclasses.dataclass(frozen=True)
 class LayerSpec:
-    """Where a layer stands in a U-Net: at which resolution, as what ("conv", "down", "up", "in0", "block2"), and its channels."""
+    """A layer of a U-Net. `kind` is "conv", "down", "up", "in0", "in1", or "block" with a number."""
 
     resolution: int
     kind: str
@@ -27,20 +33,17 @@ class LayerSpec:
         return f"{self.resolution}x{self.resolution}_{self.kind}"
 
     def attends(self, resolutions: tuple[int, ...]) -> bool:
-        """Whether a block here has self-attention: at these resolutions, and first of all in the decoder."""
+        """Tell whether it has self-attention: blocks at these resolutions and "in0" do."""
         return self.kind == "in0" or (self.kind.startswith("block") and self.resolution in resolutions)
-
-
-MAX_BLOCKS, MAX_MULTIPLIER, MAX_SIZE = 64, 64, 65536
-"""Beyond these a network is taken for a mistake: sizes may come from a file, and cost time and memory."""
 
 
 @dataclasses.dataclass(frozen=True)
 class BackboneConfig:
-    """What the sizes of the U-Nets have in common.
+    """Sizes that all the U-Nets have.
 
-    The resolution halves at each of `multipliers`, times which `width` is the channels; `attention` holds the resolutions that have it. Raises
-    ValueError where no network has such sizes.
+    The resolution halves from one of the `multipliers` to the next; the channels there are that multiple of
+    `width`. Each level of the encoder has `blocks` blocks, and one more in the decoder. `attention` lists the
+    resolutions that have it. Sizes that no network has raise ValueError.
     """
 
     resolution: int
@@ -54,84 +57,97 @@ class BackboneConfig:
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
-            value, kind = getattr(self, field.name), str(field.type)
-            least = int(not field.name.endswith("_count"))
-            most = (
-                MAX_BLOCKS
-                if field.name == "blocks"
-                else MAX_MULTIPLIER
-                if "multiplier" in field.name
-                else MAX_SIZE
-            )
-            for one in value if isinstance(value, tuple) else (value,):
-                if one is None and "None" in kind:
-                    continue
-                if "int" in kind and not (isinstance(one, int) and least <= one <= most):
-                    raise ValueError(f"{field.name}: expected whole numbers from {least} to {most}")
-                if "float" in kind and not isinstance(one, (int, float)):
-                    raise ValueError(f"{field.name}: expected a number")
-        levels = len(self.multipliers)
-        if not levels or self.resolution % 2 ** (levels - 1):
+            check_size(field.name, getattr(self, field.name), str(field.type))
+        count = len(self.multipliers)
+        if not count or self.resolution % 2 ** (count - 1):
             raise ValueError(
-                f"resolution {self.resolution} does not halve {levels - 1} times, as {levels} multipliers say"
+                f"resolution {self.resolution} does not halve {count - 1} times, as {count} multipliers say"
             )
 
+    @property
+    def levels(self) -> list[tuple[int, int]]:
+        """Resolution and channels of each level, finest first."""
+        return [
+            (self.resolution >> level, self.width * multiplier)
+            for level, multiplier in enumerate(self.multipliers)
+        ]
 
-def plan(sizes: BackboneConfig, inputs: int, stem: int) -> tuple[list[LayerSpec], list[LayerSpec]]:
-    """The layers of encoder and decoder in the order in which they run; `inputs` channels enter, `stem` leave the first convolution."""
-    levels = [
-        (sizes.resolution >> level, sizes.width * multiplier)
-        for level, multiplier in enumerate(sizes.multipliers)
-    ]
-    encoder = [LayerSpec(sizes.resolution, "conv", inputs, stem)]
-    for resolution, width in levels:
-        current = encoder[-1].outputs
-        if resolution != sizes.resolution:
-            encoder.append(LayerSpec(resolution, "down", current, current))
-        for index in range(sizes.blocks):
-            encoder.append(LayerSpec(resolution, f"block{index}", encoder[-1].outputs, width))
-    skips, current = [place.outputs for place in encoder], encoder[-1].outputs
-    decoder = [LayerSpec(levels[-1][0], kind, current, current) for kind in ("in0", "in1")]
-    for resolution, width in reversed(levels):
-        if resolution != levels[-1][0]:
-            decoder.append(LayerSpec(resolution, "up", current, current))
-        for index in range(sizes.blocks + 1):
-            decoder.append(LayerSpec(resolution, f"block{index}", current + skips.pop(), width))
-            current = width
+
+def check_size(name: str, value: Any, annotation: str) -> None:
+    """Refuse a size, or an entry of a tuple of them, that does not fit its annotation or is out of range."""
+    minimum = 0 if name.endswith("_count") else 1
+    maximum = MAX_SIZE
+    if name == "blocks":
+        maximum = MAX_BLOCKS
+    elif "multiplier" in name:
+        maximum = MAX_MULTIPLIER
+    entries = value if isinstance(value, tuple) else (value,)
+    for entry in entries:
+        if entry is None and "None" in annotation:
+            continue
+        if "int" in annotation and not (isinstance(entry, int) and minimum <= entry <= maximum):
+            raise ValueError(f"{name}: expected whole numbers from {minimum} to {maximum}")
+        if "float" in annotation and not isinstance(entry, (int, float)):
+            raise ValueError(f"{name}: expected a number")
+
+
+def plan(config: BackboneConfig, inputs: int, stem: int) -> tuple[list[LayerSpec], list[LayerSpec]]:
+    """List the layers of encoder and decoder in the order in which they run.
+
+    `inputs` channels enter the first convolution, and `stem` channels leave it.
+    """
+    encoder = [LayerSpec(config.resolution, "conv", inputs, stem)]
+    channels = stem
+    for resolution, width in config.levels:
+        if resolution != config.resolution:
+            encoder.append(LayerSpec(resolution, "down", channels, channels))
+        for index in range(config.blocks):
+            encoder.append(LayerSpec(resolution, f"block{index}", channels, width))
+            channels = width
+    skips = [spec.outputs for spec in encoder]
+    coarsest = config.levels[-1][0]
+    decoder = [LayerSpec(coarsest, kind, channels, channels) for kind in ("in0", "in1")]
+    for resolution, width in reversed(config.levels):
+        if resolution != coarsest:
+            decoder.append(LayerSpec(resolution, "up", channels, channels))
+        for index in range(config.blocks + 1):
+            decoder.append(LayerSpec(resolution, f"block{index}", channels + skips.pop(), width))
+            channels = width
     return encoder, decoder
 
 
 class Backbone(nn.Module):
-    """A U-Net F(x; noise, label) whose layers stand in `enc` and `dec` under the names of their places, in the order in which they run.
+    """A U-Net F(x; noise, label).
 
-    The decoder begins with the layers "in0" and "in1" at the coarsest resolution; what they return is the bottleneck.
+    `enc` and `dec` hold its layers under the names of their specs, in the order in which they run. The
+    decoder begins with the layers "in0" and "in1" at the coarsest resolution; their output is the bottleneck.
     """
 
     enc: nn.ModuleDict
     dec: nn.ModuleDict
 
     def embed(self, noise: Float[Tensor, " b"], label: Float[Tensor, "b n"] | None) -> Tensor:
-        """c_noise and one-hot labels (zeros: no label) -> the embedding that the blocks are conditioned on."""
+        """Embed c_noise and one-hot labels, which are zeros for no label, as the condition of the blocks."""
         raise NotImplementedError
 
     def join(self, hidden: Tensor, skip: Tensor) -> Tensor:
-        """Bring an encoder's activations back in."""
+        """Combine the decoder's activations with a skip connection from the encoder."""
         return torch.cat([hidden, skip], dim=1)
 
     def head(self, hidden: Tensor) -> Tensor:
-        """The decoder's last activations -> F."""
+        """Map the decoder's last activations to F."""
         raise NotImplementedError
 
     def encode(self, x: Tensor, embedding: Tensor) -> tuple[Tensor, list[Tensor], Features]:
-        """The bottleneck, what the decoder takes from the encoder, and the features at each depth."""
+        """Return the bottleneck, the skip connections, and the features at each depth."""
         hidden = pyramid = x
         skips: list[Tensor] = []
         features: Features = {}
         for name, layer in self.enc.items():
-            if name.endswith(
-                "_aux_residual"
-            ):  # NCSN++: a pyramid of the input is mixed in at each resolution
-                hidden = pyramid = skips[-1] = (hidden + layer(pyramid)) * math.sqrt(0.5)
+            if name.endswith("_aux_residual"):
+                # NCSN++ adds a pyramid of the input at each resolution.
+                pyramid = (hidden + layer(pyramid)) * math.sqrt(0.5)
+                hidden = skips[-1] = pyramid
             else:
                 hidden = layer(hidden) if name.endswith("_conv") else layer(hidden, embedding)
                 skips.append(hidden)
@@ -142,7 +158,7 @@ class Backbone(nn.Module):
         return hidden, skips, features | {"bottleneck": hidden}
 
     def decode(self, hidden: Tensor, skips: list[Tensor], embedding: Tensor) -> Tensor:
-        """F, from the bottleneck and the encoder's activations, which it uses up."""
+        """Compute F from the bottleneck and the skip connections, whose list it empties."""
         for name, layer in self.dec.items():
             if "_block" in name:
                 hidden = layer(self.join(hidden, skips.pop()), embedding)
@@ -151,8 +167,8 @@ class Backbone(nn.Module):
         return self.head(hidden)
 
 
-def read_plain(kind: Any, values: dict[str, Any]) -> Any:
-    """A frozen dataclass from plain data, whose lists become tuples. Raises TypeError for other fields than its own."""
+def read_plain(kind: Callable[..., T], values: dict[str, Any]) -> T:
+    """Build a frozen dataclass from plain data, whose lists become tuples."""
     return kind(
         **{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
     )

@@ -1,13 +1,14 @@
-"""The networks of EDM (Karras et al. 2022): DDPM++ and NCSN++ (`SongUNet`) and ADM (`DhariwalUNet`), as denoisers.
+"""The networks of EDM (Karras et al. 2022): DDPM++ and NCSN++ (`SongUNet`), ADM (`DhariwalUNet`).
 
-Written from the papers (Song et al. 2021, Dhariwal and Nichol 2021, Karras et al. 2022, appendix F.3); state names are those of the published
-networks, so that their weights load strictly.
+They are written from the papers (Song et al. 2021, Dhariwal and Nichol 2021, Karras et al. 2022, appendix
+F.3). The names in their state are those of the published networks, so that published weights load strictly.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -30,9 +31,11 @@ from distill.networks.edm.preconditioning import (
 
 @dataclasses.dataclass(frozen=True)
 class SongUNetConfig(BackboneConfig):
-    """Sizes of a `SongUNet`: DDPM++ as it stands; NCSN++ has fourier noise features, twice as many, a residual encoder and the filter 1 3 3 1.
+    """Sizes of a `SongUNet`. The defaults are DDPM++.
 
-    `embedding_multiplier` times `width` is the length of the embedding, `augment_count` that of the augmentation vector of its training.
+    NCSN++ has fourier noise features, twice as many of them, a residual encoder and the filter 1 3 3 1.
+    `embedding_multiplier` times `width` is the length of the embedding, `noise_multiplier` times `width` that
+    of the noise features, and `augment_count` that of the augmentation vector of its training.
     """
 
     width: int = 128
@@ -49,17 +52,15 @@ class SongUNetConfig(BackboneConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, known in (
-            ("noise_embedding", ("positional", "fourier")),
-            ("encoder", ("standard", "residual")),
-        ):
-            if getattr(self, name) not in known:
-                raise ValueError(f"{name}: expected {' or '.join(known)}")
+        if self.noise_embedding not in ("positional", "fourier"):
+            raise ValueError("noise_embedding: expected positional or fourier")
+        if self.encoder not in ("standard", "residual"):
+            raise ValueError("encoder: expected standard or residual")
 
 
 @dataclasses.dataclass(frozen=True)
 class DhariwalUNetConfig(BackboneConfig):
-    """Sizes of a `DhariwalUNet`; the fields mean what those of `SongUNetConfig` mean."""
+    """Sizes of a `DhariwalUNet`; its fields are those of `SongUNetConfig`."""
 
     attention: tuple[int, ...] = (32, 16, 8)
     dropout: float = 0.1
@@ -68,43 +69,58 @@ class DhariwalUNetConfig(BackboneConfig):
 
 
 class SongUNet(Backbone):
-    """DDPM++ or NCSN++: one attention head, sums scaled to keep their variance, the condition a shift. Its output has `output_channels`."""
+    """DDPM++ or NCSN++, whose output has `output_channels`.
+
+    Attention has one head, sums are scaled to keep their variance, and the condition is a shift.
+    """
 
     def __init__(self, config: SongUNetConfig, output_channels: int) -> None:
         super().__init__()
-        self.config = c = config
-        noise, self.embedding = c.width * c.noise_multiplier, c.width * c.embedding_multiplier
-        self.map_noise = (
-            PositionalAngles(noise // 2, endpoint=True)
-            if c.noise_embedding == "positional"
-            else FourierAngles(noise // 2)
-        )
-        self.map_label = nn.Linear(c.label_count, noise) if c.label_count else None
-        # A distilled image is not augmented: the weight is there to be loaded and saved.
-        self.map_augment = nn.Linear(c.augment_count, noise, bias=False) if c.augment_count else None
-        self.map_layer0 = nn.Linear(noise, self.embedding)
-        self.map_layer1 = nn.Linear(self.embedding, self.embedding)
+        self.config = config
+        noise = config.width * config.noise_multiplier
+        embedding = config.width * config.embedding_multiplier
+        self.embedding = embedding
+        self.map_noise: PositionalAngles | FourierAngles
+        if config.noise_embedding == "positional":
+            self.map_noise = PositionalAngles(noise // 2, endpoint=True)
+        else:
+            self.map_noise = FourierAngles(noise // 2)
+        self.map_label = nn.Linear(config.label_count, noise) if config.label_count else None
+        # Distillation augments no images: these weights are only loaded and saved.
+        augments = config.augment_count
+        self.map_augment = nn.Linear(augments, noise, bias=False) if augments else None
+        self.map_layer0 = nn.Linear(noise, embedding)
+        self.map_layer1 = nn.Linear(embedding, embedding)
+        encoder, decoder = plan(config, config.channels, config.width)
+        self.enc = self._build_encoder(encoder)
+        self.dec = self._build_decoder(decoder, output_channels)
 
-        encoder, decoder = plan(c, c.channels, c.width)
-        self.enc, self.dec = nn.ModuleDict(), nn.ModuleDict()
-        pyramid = c.channels
-        for place in encoder:
-            if place.kind == "conv":
-                self.enc[place.name] = nn.Conv2d(place.inputs, place.outputs, 3, padding=1)
+    def _build_encoder(self, specs: list[LayerSpec]) -> nn.ModuleDict:
+        layers = nn.ModuleDict()
+        pyramid = self.config.channels
+        for spec in specs:
+            if spec.kind == "conv":
+                layers[spec.name] = nn.Conv2d(spec.inputs, spec.outputs, 3, padding=1)
                 continue
-            self.enc[place.name] = self._block(place, place.attends(c.attention))
-            if place.kind == "down" and c.encoder == "residual":
-                name = f"{place.resolution}x{place.resolution}_aux_residual"
-                self.enc[name] = ResampledConv(
-                    pyramid, place.outputs, 3, c.resample_filter, up=False, filter_last=True
-                )
-                pyramid = place.outputs
-        for place in decoder:  # of the blocks at a resolution, the last alone attends
-            self.dec[place.name] = self._block(
-                place, place.attends(c.attention) and place.kind in ("in0", f"block{c.blocks}")
-            )
-        self.dec[self._head("norm")] = group_norm(decoder[-1].outputs, 1e-6)
-        self.dec[self._head("conv")] = nn.Conv2d(decoder[-1].outputs, output_channels, 3, padding=1)
+            layers[spec.name] = self._block(spec, spec.attends(self.config.attention))
+            if spec.kind == "down" and self.config.encoder == "residual":
+                name = f"{spec.resolution}x{spec.resolution}_aux_residual"
+                taps = self.config.resample_filter
+                layers[name] = ResampledConv(pyramid, spec.outputs, 3, taps, up=False, filter_last=True)
+                pyramid = spec.outputs
+        return layers
+
+    def _build_decoder(self, specs: list[LayerSpec], output_channels: int) -> nn.ModuleDict:
+        """Build the decoder; of its blocks at one resolution, only the last has attention."""
+        layers = nn.ModuleDict()
+        attending = ("in0", f"block{self.config.blocks}")
+        for spec in specs:
+            attends = spec.kind in attending and spec.attends(self.config.attention)
+            layers[spec.name] = self._block(spec, attends)
+        channels = specs[-1].outputs
+        layers[self._head_name("norm")] = group_norm(channels, 1e-6)
+        layers[self._head_name("conv")] = nn.Conv2d(channels, output_channels, 3, padding=1)
+        return layers
 
     def embed(self, noise: Float[Tensor, " b"], label: Float[Tensor, "b n"] | None) -> Tensor:
         angles = self.map_noise(noise)
@@ -114,16 +130,17 @@ class SongUNet(Backbone):
         return F.silu(self.map_layer1(F.silu(self.map_layer0(embedding))))
 
     def head(self, hidden: Tensor) -> Tensor:
-        return self.dec[self._head("conv")](F.silu(self.dec[self._head("norm")](hidden)))
+        norm, conv = self.dec[self._head_name("norm")], self.dec[self._head_name("conv")]
+        return conv(F.silu(norm(hidden)))
 
-    def _head(self, part: str) -> str:
+    def _head_name(self, part: str) -> str:
         return f"{self.config.resolution}x{self.config.resolution}_aux_{part}"
 
-    def _block(self, place: LayerSpec, attention: bool) -> Block:
+    def _block(self, spec: LayerSpec, attends: bool) -> Block:
         return Block(
-            place,
+            spec,
             self.embedding,
-            heads=int(attention),
+            heads=int(attends),
             dropout=self.config.dropout,
             taps=self.config.resample_filter,
             scales=False,
@@ -134,30 +151,35 @@ class SongUNet(Backbone):
 
 
 class DhariwalUNet(Backbone):
-    """ADM: 64 channels a head, the condition a scale and a shift. Its output has `output_channels`."""
+    """ADM: heads of 64 channels, and a condition that scales and shifts. Its output has `output_channels`."""
 
     def __init__(self, config: DhariwalUNetConfig, output_channels: int) -> None:
         super().__init__()
-        self.config = c = config
-        self.embedding = c.width * c.embedding_multiplier
-        self.map_noise = PositionalAngles(c.width // 2, endpoint=False)
-        self.map_augment = (
-            nn.Linear(c.augment_count, c.width, bias=False) if c.augment_count else None
-        )  # not used, as in SongUNet
-        self.map_layer0 = nn.Linear(c.width, self.embedding)
-        self.map_layer1 = nn.Linear(self.embedding, self.embedding)
-        self.map_label = nn.Linear(c.label_count, self.embedding, bias=False) if c.label_count else None
+        self.config = config
+        width, embedding = config.width, config.width * config.embedding_multiplier
+        self.embedding = embedding
+        self.map_noise = PositionalAngles(width // 2, endpoint=False)
+        # Loaded and saved only, as in SongUNet.
+        augments = config.augment_count
+        self.map_augment = nn.Linear(augments, width, bias=False) if augments else None
+        self.map_layer0 = nn.Linear(width, embedding)
+        self.map_layer1 = nn.Linear(embedding, embedding)
+        labels = config.label_count
+        self.map_label = nn.Linear(labels, embedding, bias=False) if labels else None
 
-        encoder, decoder = plan(c, c.channels, c.width * c.multipliers[0])
-        self.enc = nn.ModuleDict({encoder[0].name: nn.Conv2d(c.channels, encoder[0].outputs, 3, padding=1)})
-        self.enc.update({place.name: self._block(place) for place in encoder[1:]})
-        self.dec = nn.ModuleDict({place.name: self._block(place) for place in decoder})
-        self.out_norm = group_norm(decoder[-1].outputs, 1e-5)
-        self.out_conv = nn.Conv2d(decoder[-1].outputs, output_channels, 3, padding=1)
+        encoder, decoder = plan(config, config.channels, width * config.multipliers[0])
+        stem = encoder[0]
+        self.enc = nn.ModuleDict({stem.name: nn.Conv2d(stem.inputs, stem.outputs, 3, padding=1)})
+        self.enc.update({spec.name: self._block(spec) for spec in encoder[1:]})
+        self.dec = nn.ModuleDict({spec.name: self._block(spec) for spec in decoder})
+        channels = decoder[-1].outputs
+        self.out_norm = group_norm(channels, 1e-5)
+        self.out_conv = nn.Conv2d(channels, output_channels, 3, padding=1)
 
     def embed(self, noise: Float[Tensor, " b"], label: Float[Tensor, "b n"] | None) -> Tensor:
         angles = self.map_noise(noise)
-        embedding = self.map_layer1(F.silu(self.map_layer0(torch.cat([angles.cos(), angles.sin()], dim=1))))
+        features = torch.cat([angles.cos(), angles.sin()], dim=1)
+        embedding = self.map_layer1(F.silu(self.map_layer0(features)))
         if self.map_label is not None and label is not None:
             embedding = embedding + self.map_label(label)
         return F.silu(embedding)
@@ -165,11 +187,11 @@ class DhariwalUNet(Backbone):
     def head(self, hidden: Tensor) -> Tensor:
         return self.out_conv(F.silu(self.out_norm(hidden)))
 
-    def _block(self, place: LayerSpec) -> Block:
+    def _block(self, spec: LayerSpec) -> Block:
         return Block(
-            place,
+            spec,
             self.embedding,
-            heads=place.outputs // 64 if place.attends(self.config.attention) else 0,
+            heads=spec.outputs // 64 if spec.attends(self.config.attention) else 0,
             dropout=self.config.dropout,
             taps=(1, 1),
             scales=True,
@@ -179,21 +201,32 @@ class DhariwalUNet(Backbone):
         )
 
 
-SIZES: dict[str, Any] = {"SongUNet": SongUNetConfig, "DhariwalUNet": DhariwalUNetConfig}
-PRECONDITIONINGS: dict[str, Any] = {
-    kind.__name__: kind for kind in (EDMPrecond, VPPrecond, VEPrecond, IDDPMPrecond)
+CONFIGS: dict[str, Callable[..., SongUNetConfig | DhariwalUNetConfig]] = {
+    "SongUNet": SongUNetConfig,
+    "DhariwalUNet": DhariwalUNetConfig,
+}
+PRECONDITIONINGS: dict[str, Callable[..., Preconditioning]] = {
+    "EDMPrecond": EDMPrecond,
+    "VPPrecond": VPPrecond,
+    "VEPrecond": VEPrecond,
+    "IDDPMPrecond": IDDPMPrecond,
 }
 
 
 class EDMNetwork(Preconditioned):
-    """One of EDM's U-Nets, `model`, with one of its preconditionings. `u` holds the noise levels of one that has discrete ones."""
+    """One of EDM's U-Nets, `model`, with one of its preconditionings.
+
+    The buffer `u` holds the noise levels of a preconditioning that has discrete ones.
+    """
 
     def __init__(self, config: SongUNetConfig | DhariwalUNetConfig, precond: Preconditioning) -> None:
         super().__init__(config, precond)
         outputs = config.channels * (2 if precond.learns_variance else 1)
-        self.model: Backbone = (
-            SongUNet(config, outputs) if isinstance(config, SongUNetConfig) else DhariwalUNet(config, outputs)
-        )
+        self.model: Backbone
+        if isinstance(config, SongUNetConfig):
+            self.model = SongUNet(config, outputs)
+        else:
+            self.model = DhariwalUNet(config, outputs)
         self.u: Tensor | None
         self.register_buffer("u", precond.levels() if isinstance(precond, IDDPMPrecond) else None)
 
@@ -206,26 +239,28 @@ class EDMNetwork(Preconditioned):
         return self.u
 
     def level_range(self) -> tuple[float, float]:
-        return super().level_range() if self.u is None else (self.u[-2].item(), self.u[0].item())
+        if self.u is None:
+            return super().level_range()
+        return self.u[-2].item(), self.u[0].item()
 
     def nearest_level(self, noise_to_signal: float) -> float:
         if self.u is None:
             return noise_to_signal
-        levels = self.u[:-1]  # the last, 0, is no level to denoise at
+        levels = self.u[:-1]  # without the last, 0, where there is nothing to denoise
         return levels[(levels - noise_to_signal).abs().argmin()].item()
 
     def describe(self) -> dict[str, Any]:
-        """Its preconditioning and its sizes, as plain data."""
+        """Return its preconditioning and its sizes as plain data."""
         return {"precond": _describe(self.precond, self.precond), "model": _describe(self.sizes, self.model)}
 
     @classmethod
     def from_description(cls, description: dict[str, Any]) -> EDMNetwork:
-        """The network of that description. Raises KeyError, TypeError or ValueError where it is none."""
+        """Build the network from what `describe` returned."""
         precond, model = dict(description["precond"]), dict(description["model"])
-        sizes = read_plain(SIZES[model.pop("class")], model)
-        return cls(sizes, read_plain(PRECONDITIONINGS[precond.pop("class")], precond))
+        config = read_plain(CONFIGS[model.pop("class")], model)
+        return cls(config, read_plain(PRECONDITIONINGS[precond.pop("class")], precond))
 
 
 def _describe(settings: Any, built: object) -> dict[str, Any]:
-    """Return a dataclass as plain data under the class that was built of it."""
+    """Return a dataclass as plain data, with the name of the class that was built from it."""
     return {"class": type(built).__name__, **dataclasses.asdict(settings)}

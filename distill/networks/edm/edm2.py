@@ -1,7 +1,8 @@
-"""The network of EDM2 (Karras et al. 2024): a U-Net each of whose layers preserves the magnitude of what passes, as a denoiser.
+"""The network of EDM2 (Karras et al. 2024) as a denoiser: a U-Net whose layers preserve magnitudes.
 
-Written from the paper; equations and figures cited are its own. State names are those of the published networks, so that their weights load
-strictly. Of latents, as of pixels, it is a denoiser of arrays (channels, resolution, resolution) whose standard deviation is `sigma_data`.
+It is written from the paper, whose equations and figures the comments cite. The names in its state are those
+of the published networks, so that published weights load strictly. It denoises arrays (channels, resolution,
+resolution) with standard deviation `sigma_data`, which are pixels or latents.
 """
 
 from __future__ import annotations
@@ -28,10 +29,13 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class EDM2Config(BackboneConfig):
-    """Sizes of an `EDM2Network`. A balance is the share of the second of two summands: the label, the skip, the residual branch, attention.
+    """Sizes of an `EDM2Network`.
 
-    `noise_multiplier` times `width` is the length of the noise features; None takes the channels of the finest level, and where it stands for
-    `embedding_multiplier` the most of any level. `logvar_channels` None leaves out the uncertainty, which students do not have.
+    A balance is the share of the second of two summands: the label, the skip connection, the residual branch,
+    attention. `noise_multiplier` times `width` is the length of the noise features; None takes the channels
+    of the finest level. `embedding_multiplier` times `width` is the length of the embedding; None takes the
+    most channels of any level. `largest_activation` clamps what leaves each block. `logvar_channels` None
+    leaves out the uncertainty, which students do not have.
     """
 
     embedding_multiplier: int | None = None
@@ -47,9 +51,9 @@ class EDM2Config(BackboneConfig):
 
 
 class EDM2Network(Preconditioned):
-    """EDM2's U-Net, `unet`, with EDM's preconditioning, and the uncertainty that it was trained with.
+    """EDM2's U-Net, `unet`, with EDM's preconditioning and the uncertainty that it was trained with.
 
-    `autoencoder` makes images of latents; without one the network's arrays are the images.
+    `autoencoder` decodes its latents to images; without one the network works on pixels.
     """
 
     codec: StabilityAutoencoder | None
@@ -58,40 +62,39 @@ class EDM2Network(Preconditioned):
         super().__init__(config, EDMPrecond(config.sigma_data))
         self.codec = autoencoder
         self.unet = EDM2UNet(config)
-        count = config.logvar_channels
-        self.logvar_fourier = None if count is None else MPFourier(count)
-        self.logvar_linear = None if count is None else MPConv(count, 1)
+        channels = config.logvar_channels
+        self.logvar_fourier = None if channels is None else MPFourier(channels)
+        self.logvar_linear = None if channels is None else MPConv(channels, 1)
 
     @property
     def backbone(self) -> Backbone:
         return self.unet
 
     def logvar(self, t: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
-        """u(sigma), the learnt log variance of the weighted error at t = sigma (eq. 14 and 21). Raises ValueError for a network without it."""
+        """Return u(sigma), the learned log variance of the weighted error, at t = sigma (eq. 14 and 21)."""
         if self.logvar_fourier is None or self.logvar_linear is None:
             raise ValueError("logvar: the network was saved without its uncertainty")
         return self.logvar_linear(self.logvar_fourier(self.precond(t).noise))[:, 0]
 
     def _apply(self, *args: Any, **kwargs: Any) -> Self:
-        """What every move of a module goes through: the autoencoder goes with it."""
+        """Take the autoencoder along: every change of a module's device or type goes through here."""
         super()._apply(*args, **kwargs)
         if self.codec is not None:
             self.codec.to(self.unet.out_gain.device)
         return self
 
     def describe(self) -> dict[str, Any]:
-        """Its sizes, and where its autoencoder is from, as plain data."""
-        return {
-            **dataclasses.asdict(self.sizes),
-            "autoencoder": None if self.codec is None else self.codec.source,
-        }
+        """Return its sizes and the source of its autoencoder as plain data."""
+        source = None if self.codec is None else self.codec.source
+        return {**dataclasses.asdict(self.sizes), "autoencoder": source}
 
     @classmethod
     def from_description(cls, description: dict[str, Any]) -> EDM2Network:
-        """The network of those sizes. Raises TypeError or ValueError where they are none."""
+        """Build the network from what `describe` returned."""
         sizes = dict(description)
         source = sizes.pop("autoencoder", None)
-        return cls(read_plain(EDM2Config, sizes), None if source is None else StabilityAutoencoder(source))
+        autoencoder = None if source is None else StabilityAutoencoder(source)
+        return cls(read_plain(EDM2Config, sizes), autoencoder)
 
 
 class EDM2UNet(Backbone):
@@ -99,69 +102,80 @@ class EDM2UNet(Backbone):
 
     def __init__(self, config: EDM2Config) -> None:
         super().__init__()
-        self.config = c = config
-        widths = [c.width * multiplier for multiplier in c.multipliers]
-        noise = widths[0] if c.noise_multiplier is None else c.width * c.noise_multiplier
-        embedding = max(widths) if c.embedding_multiplier is None else c.width * c.embedding_multiplier
+        self.config = config
+        widths = [width for _, width in config.levels]
+        noise, embedding = widths[0], max(widths)
+        if config.noise_multiplier is not None:
+            noise = config.width * config.noise_multiplier
+        if config.embedding_multiplier is not None:
+            embedding = config.width * config.embedding_multiplier
         self.emb_fourier = MPFourier(noise)
         self.emb_noise = MPConv(noise, embedding)
-        self.emb_label = MPConv(c.label_count, embedding) if c.label_count else None
-        encoder, decoder = plan(c, c.channels + 1, widths[0])
-        self.enc = nn.ModuleDict({encoder[0].name: MPConv(encoder[0].inputs, encoder[0].outputs, 3)})
-        self.enc.update({place.name: EDM2Block(place, embedding, c, decodes=False) for place in encoder[1:]})
-        self.dec = nn.ModuleDict(
-            {place.name: EDM2Block(place, embedding, c, decodes=True) for place in decoder}
-        )
-        self.out_conv = MPConv(decoder[-1].outputs, c.channels, 3)
+        self.emb_label = MPConv(config.label_count, embedding) if config.label_count else None
+        encoder, decoder = plan(config, config.channels + 1, widths[0])
+        stem = encoder[0]
+        self.enc = nn.ModuleDict({stem.name: MPConv(stem.inputs, stem.outputs, 3)})
+        for spec in encoder[1:]:
+            self.enc[spec.name] = EDM2Block(spec, embedding, config, decodes=False)
+        self.dec = nn.ModuleDict()
+        for spec in decoder:
+            self.dec[spec.name] = EDM2Block(spec, embedding, config, decodes=True)
+        self.out_conv = MPConv(decoder[-1].outputs, config.channels, 3)
         self.out_gain = nn.Parameter(torch.zeros([]))
 
     def embed(self, noise: Float[Tensor, " b"], label: Float[Tensor, "b n"] | None) -> Tensor:
         embedding = self.emb_noise(self.emb_fourier(noise))
         if self.emb_label is not None and label is not None:
-            embedding = mp_sum(
-                embedding, self.emb_label(label * math.sqrt(label.shape[1])), self.config.label_balance
-            )
+            embedded = self.emb_label(label * math.sqrt(label.shape[1]))
+            embedding = mp_sum(embedding, embedded, self.config.label_balance)
         return mp_silu(embedding)
 
     def encode(self, x: Tensor, embedding: Tensor) -> tuple[Tensor, list[Tensor], dict[str, Tensor]]:
-        # No layer has a bias: a channel of ones is what stands in for it.
+        # No layer has a bias; a channel of ones takes its place.
         return super().encode(torch.cat([x, torch.ones_like(x[:, :1])], dim=1), embedding)
 
     def join(self, hidden: Tensor, skip: Tensor) -> Tensor:
-        """Magnitude-preserving concatenation (eq. 103)."""
+        """Concatenate so that magnitudes are preserved (eq. 103)."""
         share = self.config.skip_balance
-        scale = math.sqrt((hidden.shape[1] + skip.shape[1]) / ((1 - share) ** 2 + share**2))
-        parts = ((1 - share) / math.sqrt(hidden.shape[1]) * hidden, share / math.sqrt(skip.shape[1]) * skip)
-        return torch.cat([scale * part for part in parts], dim=1)
+        hidden_channels, skip_channels = hidden.shape[1], skip.shape[1]
+        scale = math.sqrt((hidden_channels + skip_channels) / ((1 - share) ** 2 + share**2))
+        hidden = (1 - share) / math.sqrt(hidden_channels) * hidden
+        skip = share / math.sqrt(skip_channels) * skip
+        return torch.cat([scale * hidden, scale * skip], dim=1)
 
     def head(self, hidden: Tensor) -> Tensor:
         return self.out_conv(hidden, self.out_gain)
 
 
 class EDM2Block(CheckpointedBlock):
-    """A residual block (figure 21). The encoder's projects and normalises each pixel first; the decoder's projects its main path last."""
+    """A residual block (figure 21).
 
-    def __init__(self, place: LayerSpec, embedding: int, config: EDM2Config, decodes: bool) -> None:
+    The encoder's blocks project and normalise each pixel first; the decoder's project the main path last.
+    """
+
+    def __init__(self, spec: LayerSpec, embedding: int, config: EDM2Config, decodes: bool) -> None:
         super().__init__()
-        self.config, self.change, self.decodes = config, place.kind, decodes
-        self.heads = place.outputs // config.channels_per_head if place.attends(config.attention) else 0
+        self.config, self.kind, self.decodes = config, spec.kind, decodes
+        inputs, outputs = spec.inputs, spec.outputs
+        self.heads = outputs // config.channels_per_head if spec.attends(config.attention) else 0
         self.emb_gain = nn.Parameter(torch.zeros([]))
-        self.conv_res0 = MPConv(place.inputs if decodes else place.outputs, place.outputs, 3)
-        self.emb_linear = MPConv(embedding, place.outputs)
-        self.conv_res1 = MPConv(place.outputs, place.outputs, 3)
-        self.conv_skip = MPConv(place.inputs, place.outputs, 1) if place.inputs != place.outputs else None
-        self.attn_qkv = MPConv(place.outputs, 3 * place.outputs, 1) if self.heads else None
-        self.attn_proj = MPConv(place.outputs, place.outputs, 1) if self.heads else None
+        self.conv_res0 = MPConv(inputs if decodes else outputs, outputs, 3)
+        self.emb_linear = MPConv(embedding, outputs)
+        self.conv_res1 = MPConv(outputs, outputs, 3)
+        self.conv_skip = MPConv(inputs, outputs, 1) if inputs != outputs else None
+        self.attn_qkv = MPConv(outputs, 3 * outputs, 1) if self.heads else None
+        self.attn_proj = MPConv(outputs, outputs, 1) if self.heads else None
 
     def forward(self, x: Float[Tensor, "b c h w"], embedding: Float[Tensor, "b e"]) -> Tensor:
-        if self.change == "down":
+        if self.kind == "down":
             x = F.avg_pool2d(x, 2)
-        elif self.change == "up":
+        elif self.kind == "up":
             x = F.interpolate(x, scale_factor=2.0, mode="nearest")
         if not self.decodes:
             x = normalize(x if self.conv_skip is None else self.conv_skip(x), [1])
         hidden = self.conv_res0(mp_silu(x))
-        hidden = mp_silu(hidden * (self.emb_linear(embedding, self.emb_gain) + 1)[:, :, None, None])
+        scale = (self.emb_linear(embedding, self.emb_gain) + 1)[:, :, None, None]
+        hidden = mp_silu(hidden * scale)
         hidden = self.conv_res1(F.dropout(hidden, self.config.dropout, self.training))
         if self.decodes and self.conv_skip is not None:
             x = self.conv_skip(x)
@@ -188,26 +202,31 @@ class MPFourier(nn.Module):
 
 
 class MPConv(nn.Module):
-    """A convolution, or with kernel 0 a linear map, whose rows have unit magnitude whatever its weight's (eq. 47).
+    """A convolution, or with kernel 0 a linear map, whose rows are scaled to unit magnitude (eq. 47).
 
-    In training the weight itself is kept at unit magnitude (eq. 66), lest it grow and the effective learning rate decay.
+    In training the weight itself is kept at unit magnitude (eq. 66); otherwise it would grow, and the
+    effective learning rate would decay.
     """
 
     def __init__(self, inputs: int, outputs: int, kernel: int = 0) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(outputs, inputs, *[kernel] * (2 if kernel else 0)))
+        shape = (outputs, inputs, kernel, kernel) if kernel else (outputs, inputs)
+        self.weight = nn.Parameter(torch.randn(shape))
 
     def forward(self, x: Tensor, gain: float | Tensor = 1.0) -> Tensor:
         if self.training:
-            # Past autograd: where two passes share a backward, the second changes nothing that the first has read but rounding.
+            # Hidden from autograd: if two forward passes share a backward pass, the second changes the
+            # weight that the first has read by no more than rounding.
             self.weight.data.copy_(normalize(self.weight.data))
         weight = normalize(self.weight)
         weight = (weight * (gain / math.sqrt(weight[0].numel()))).to(x.dtype)
-        return F.linear(x, weight) if weight.ndim == 2 else F.conv2d(x, weight, padding=weight.shape[-1] // 2)
+        if weight.ndim == 2:
+            return F.linear(x, weight)
+        return F.conv2d(x, weight, padding=weight.shape[-1] // 2)
 
 
 def normalize(x: Tensor, axes: Sequence[int] = (), eps: float = 1e-4) -> Tensor:
-    """Divide by the root mean square over `axes`, by default all but the first, plus `eps`."""
+    """Divide by the root mean square over `axes` (all but the first if empty), plus `eps`."""
     axes = list(axes) or list(range(1, x.ndim))
     at_least_single = torch.promote_types(x.dtype, torch.float32)
     norm = torch.linalg.vector_norm(x, dim=axes, keepdim=True, dtype=at_least_single)
@@ -215,10 +234,10 @@ def normalize(x: Tensor, axes: Sequence[int] = (), eps: float = 1e-4) -> Tensor:
 
 
 def mp_silu(x: Tensor) -> Tensor:
-    """SiLU that preserves the magnitude of normal inputs (eq. 81)."""
+    """Apply SiLU, scaled to preserve the magnitude of normal inputs (eq. 81)."""
     return F.silu(x) / 0.596
 
 
 def mp_sum(a: Tensor, b: Tensor, share: float) -> Tensor:
-    """Sum that preserves the magnitude of uncorrelated summands (eq. 88); `share` is that of b."""
+    """Add a and b so that the magnitude of uncorrelated summands is preserved (eq. 88); `share` is b's."""
     return a.lerp(b, share) / math.sqrt((1 - share) ** 2 + share**2)

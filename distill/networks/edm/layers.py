@@ -1,4 +1,7 @@
-"""Layers of EDM's U-Nets (Karras et al. 2022, appendix F.3). Attributes have the published names, so that published weights load as they are."""
+"""Layers of EDM's U-Nets (Karras et al. 2022, appendix F.3).
+
+Attributes have the published names, so that published weights load unchanged.
+"""
 
 from __future__ import annotations
 
@@ -14,21 +17,23 @@ from distill.networks.edm.backbone import LayerSpec
 
 
 class PositionalAngles(nn.Module):
-    """Noise level times geometrically falling frequencies, from 1 to 1/10000; with `endpoint` the last is reached (DDPM++)."""
+    """Multiplies c_noise by `count` frequencies that fall geometrically from 1 to 1/10000 (DDPM++, ADM).
+
+    With `endpoint` the last frequency is 1/10000; otherwise the one after it would be.
+    """
 
     def __init__(self, count: int, endpoint: bool) -> None:
         super().__init__()
         self.count, self.endpoint = count, endpoint
 
     def forward(self, noise: Float[Tensor, " b"]) -> Float[Tensor, "b count"]:
-        exponents = torch.arange(self.count, dtype=noise.dtype, device=noise.device) / (
-            self.count - self.endpoint
-        )
+        index = torch.arange(self.count, dtype=noise.dtype, device=noise.device)
+        exponents = index / (self.count - self.endpoint)
         return noise[:, None] * (1 / 10000) ** exponents
 
 
 class FourierAngles(nn.Module):
-    """Noise level times fixed random frequencies (NCSN++)."""
+    """Multiplies c_noise by fixed random frequencies (NCSN++)."""
 
     def __init__(self, count: int) -> None:
         super().__init__()
@@ -40,11 +45,12 @@ class FourierAngles(nn.Module):
 
 
 class Resample(nn.Module):
-    """Halve or double the resolution, with a separable filter."""
+    """Halves the resolution, or with `up` doubles it, by a separable filter."""
 
     def __init__(self, taps: tuple[int, ...], up: bool) -> None:
         super().__init__()
-        self.up, self.padding = up, (len(taps) - 1) // 2
+        self.up = up
+        self.padding = (len(taps) - 1) // 2
         self.resample_filter: Tensor
         self.register_buffer("resample_filter", separable(taps))
 
@@ -53,7 +59,11 @@ class Resample(nn.Module):
 
 
 class ResampledConv(nn.Conv2d):
-    """A convolution at a new resolution. `filter_last` convolves first and filters what left the borders too, as NCSN++'s pyramid does."""
+    """A convolution that also halves the resolution, or with `up` doubles it.
+
+    It filters first. With `filter_last` it convolves first, on a wider padding, and filters without one, as
+    the pyramid of NCSN++ does.
+    """
 
     def __init__(
         self,
@@ -77,13 +87,13 @@ class ResampledConv(nn.Conv2d):
 
 
 def separable(taps: tuple[int, ...]) -> Float[Tensor, "1 1 k k"]:
-    """The outer product of the taps with themselves, of sum one."""
+    """Return the outer product of the taps with themselves, scaled to a sum of one."""
     row = torch.tensor(taps, dtype=torch.float32)
     return (row[:, None] * row)[None, None] / row.sum().square()
 
 
 def resample(x: Float[Tensor, "b c h w"], kernel: Float[Tensor, "1 1 k k"], up: bool, padding: int) -> Tensor:
-    """Filter each channel alone, in strides of two or, going up, between them."""
+    """Filter each channel by itself with stride two, or with `up` by the transposed filter."""
     channels = x.shape[1]
     weight = kernel.expand(channels, 1, -1, -1)
     if up:
@@ -92,15 +102,16 @@ def resample(x: Float[Tensor, "b c h w"], kernel: Float[Tensor, "1 1 k k"], up: 
 
 
 class Block(CheckpointedBlock):
-    """Two 3x3 convolutions, conditioned between them; a residual path; self-attention after it, if it has `heads`.
+    """Two 3x3 convolutions with the condition between them, a residual path, and attention of `heads` heads.
 
-    The condition is a shift before the second normalisation, or with `scales` a scale and a shift after it. `residual_scale` multiplies each
-    sum; `projects` puts a 1x1 convolution on every residual path that changes the resolution.
+    The condition is a shift before the second normalisation, or with `scales` a scale and a shift after it.
+    `residual_scale` multiplies each sum. With `projects`, every residual path that changes the resolution has
+    a 1x1 convolution. `eps` is that of the normalisations.
     """
 
     def __init__(
         self,
-        place: LayerSpec,
+        spec: LayerSpec,
         embedding: int,
         *,
         heads: int,
@@ -113,8 +124,8 @@ class Block(CheckpointedBlock):
     ) -> None:
         super().__init__()
         self.heads, self.scales, self.residual_scale = heads, scales, residual_scale
-        inputs, outputs = place.inputs, place.outputs
-        change = place.kind if place.kind in ("up", "down") else None
+        inputs, outputs = spec.inputs, spec.outputs
+        change = spec.kind if spec.kind in ("up", "down") else None
         self.norm0 = group_norm(inputs, eps)
         self.conv0 = convolution(inputs, outputs, 3, taps, change)
         self.affine = nn.Linear(embedding, outputs * (2 if scales else 1))
@@ -150,6 +161,7 @@ class Block(CheckpointedBlock):
 def convolution(
     inputs: int, outputs: int, kernel: int, taps: tuple[int, ...], change: str | None
 ) -> nn.Conv2d:
+    """Build a convolution; `change`, "up" or "down", changes the resolution too."""
     if change is None:
         return nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2)
     return ResampledConv(inputs, outputs, kernel, taps, change == "up")
@@ -160,13 +172,13 @@ def group_norm(channels: int, eps: float) -> nn.GroupNorm:
 
 
 def split_heads(qkv: Float[Tensor, "b c h w"], heads: int) -> Float[Tensor, "b heads d 3 n"]:
-    """Queries, keys and values as the published weights lay them out: for each head, for each of its channels, the three."""
+    """Split the output of a qkv layer, which published weights order by head, channel, and then q, k, v."""
     return qkv.reshape(len(qkv), heads, -1, 3, qkv.shape[2] * qkv.shape[3])
 
 
 def attend(
     q: Float[Tensor, "b heads d n"], k: Float[Tensor, "b heads d n"], v: Float[Tensor, "b heads d n"]
 ) -> Float[Tensor, "b heads d n"]:
-    """Self-attention over positions, which are the last axis."""
+    """Compute self-attention over positions, the last axis."""
     q, k, v = (part.transpose(2, 3) for part in (q, k, v))
     return F.scaled_dot_product_attention(q, k, v).transpose(2, 3)

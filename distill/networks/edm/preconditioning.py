@@ -1,7 +1,8 @@
-"""What wraps EDM's and EDM2's U-Nets into denoisers.
+"""Preconditionings turn EDM's and EDM2's U-Nets F into denoisers D.
 
-A preconditioning gives the four coefficients of D(x; sigma) = c_skip x + c_out F(c_in x; c_noise) (Karras et al. 2022, eq. 7, table 1). All act on
-x = x_0 + sigma eps, those of networks trained by the VP and VE recipes of Song et al. 2021 too: their own scaling of x is inside c_in.
+A preconditioning gives the four coefficients of D(x; sigma) = c_skip x + c_out F(c_in x; c_noise) (Karras et
+al. 2022, eq. 7, table 1). All of them act on x = x_0 + sigma eps, also those of networks trained by the VP
+and VE recipes of Song et al. 2021, whose own scaling of x is part of c_in.
 """
 
 from __future__ import annotations
@@ -32,14 +33,15 @@ class Coefficients:
 
 
 Levels = Float[Tensor, " n"]
-"""The discrete noise levels that a network was trained at, falling to 0."""
+"""Discrete noise levels that a network was trained at, falling to 0."""
 
 
 @runtime_checkable
 class Preconditioning(Protocol):
-    """sigma (b,), and the network's discrete levels if it has any -> the coefficients.
+    """Computes the coefficients at sigma, (b,), given the network's discrete levels if it has any.
 
-    With `learns_variance` the network's output has twice the channels: the second half, a variance, is not used.
+    With `learns_variance` the network's output has twice the channels; the second half, a variance, is not
+    used.
     """
 
     learns_variance: ClassVar[bool]
@@ -49,7 +51,7 @@ class Preconditioning(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class EDMPrecond:
-    """Inputs and targets of unit variance (Karras et al. 2022, table 1, last column)."""
+    """Gives inputs and targets unit variance (Karras et al. 2022, table 1, last column)."""
 
     learns_variance: ClassVar[bool] = False
     sigma_data: float = 0.5
@@ -66,7 +68,10 @@ class EDMPrecond:
 
 @dataclasses.dataclass(frozen=True)
 class VPPrecond:
-    """A network that predicts eps at step (steps - 1) t of the variance-preserving process, beta(t) = beta_min + beta_d t, t in [0, 1]."""
+    """For networks that predict eps at step (steps - 1) t of a variance-preserving process.
+
+    Its noise rate is beta(t) = beta_min + beta_d t for t in [0, 1].
+    """
 
     learns_variance: ClassVar[bool] = False
     beta_d: float = 19.9
@@ -74,14 +79,14 @@ class VPPrecond:
     steps: int = 1000
 
     def __call__(self, sigma: Float[Tensor, " b"], levels: Levels | None = None) -> Coefficients:
-        # The t at which sigma^2 = exp(beta_d t^2 / 2 + beta_min t) - 1.
+        # t solves sigma^2 = exp(beta_d t^2 / 2 + beta_min t) - 1.
         t = ((self.beta_min**2 + 2 * self.beta_d * (1 + sigma**2).log()).sqrt() - self.beta_min) / self.beta_d
         return Coefficients(torch.ones_like(sigma), -sigma, 1 / (sigma**2 + 1).sqrt(), (self.steps - 1) * t)
 
 
 @dataclasses.dataclass(frozen=True)
 class VEPrecond:
-    """A network that predicts -eps of the variance-exploding process."""
+    """For networks that predict -eps of a variance-exploding process."""
 
     learns_variance: ClassVar[bool] = False
 
@@ -91,16 +96,17 @@ class VEPrecond:
 
 
 MAX_STEPS = 100_000
-"""More discrete levels than this are taken for a mistake: their number may come from a file."""
+"""A larger number of discrete levels is taken for a mistake: it may come from a file."""
 
 
 @dataclasses.dataclass(frozen=True)
 class IDDPMPrecond:
-    """A network that predicts eps, and a variance, at the discrete levels of improved DDPM (Nichol and Dhariwal 2021), as ADM's do.
+    """For networks that predict eps and a variance at the discrete levels of improved DDPM, as ADM's do.
 
-    The levels are u_steps = 0 and u_{j-1}^2 = (u_j^2 + 1)/max(abar_{j-1}/abar_j, c_1) - 1, abar_j = sin^2(pi/2 j/(steps (c_2 + 1))) (Karras et
-    al. 2022, table 1). Any sigma is denoised; the network is told the nearest level, by its step, steps - 1 - j. Raises ValueError for numbers
-    that give no levels.
+    The levels (Nichol and Dhariwal 2021) are u_steps = 0 and u_{j-1}^2 = (u_j^2 + 1)/max(abar_{j-1}/abar_j,
+    c_1) - 1 with abar_j = sin^2(pi/2 j/(steps (c_2 + 1))) (Karras et al. 2022, table 1). Any sigma can be
+    denoised; c_noise is the step, steps - 1 - j, of the nearest level. Numbers that give no levels raise
+    ValueError.
     """
 
     learns_variance: ClassVar[bool] = True
@@ -134,10 +140,11 @@ class IDDPMPrecond:
 
 
 class Preconditioned(Denoiser):
-    """A `Denoiser` around a backbone: (x_t, t, cond) -> prediction of x_0, with t = sigma (variance-exploding).
+    """A `Denoiser` that predicts x_0 at t = sigma (variance-exploding) by a preconditioned backbone.
 
-    Features are those of the encoder at the end of a resolution ("32", "16", ...), or "bottleneck". A network without labels leaves a
-    condition's out; one with labels takes none as zeros in place of the one-hot vector.
+    Its depths are the encoder's resolutions, such as "32" and "16", as the encoder leaves them, and
+    "bottleneck". A network without labels ignores a condition's label; one with labels takes zeros for no
+    label.
     """
 
     def __init__(self, sizes: BackboneConfig, precond: Preconditioning) -> None:
@@ -153,16 +160,13 @@ class Preconditioned(Denoiser):
 
     @property
     def levels(self) -> Levels | None:
-        """The discrete levels of its training, None where it was trained at all levels."""
+        """Discrete levels that it was trained at, or None if it was trained at all levels."""
         return None
 
     @property
     def depth_channels(self) -> dict[str, int]:
-        widths = {
-            str(self.sizes.resolution >> level): self.sizes.width * multiplier
-            for level, multiplier in enumerate(self.sizes.multipliers)
-        }
-        return widths | {"bottleneck": self.sizes.width * self.sizes.multipliers[-1]}
+        levels = self.sizes.levels
+        return {str(resolution): width for resolution, width in levels} | {"bottleneck": levels[-1][1]}
 
     @overload
     def forward(self, x_t: Tensor, t: Tensor, cond: Condition) -> Tensor: ...
@@ -178,7 +182,7 @@ class Preconditioned(Denoiser):
         cond: Condition,
         depths: Sequence[str] = (),
     ) -> Tensor | tuple[Tensor, Features]:
-        """Predict x_0 from x_t at noise level t = sigma; with `depths`, also return the features at those depths."""
+        """Predict x_0 from x_t at noise level t = sigma; with `depths`, also return the features there."""
         c = self.precond(t, self.levels)
         embedding, hidden, skips, features = self._encode(x_t, c, cond)
         output = self.backbone.decode(hidden, skips, embedding)[:, : self.sizes.channels]
@@ -186,22 +190,26 @@ class Preconditioned(Denoiser):
         return (x0, {depth: features[depth] for depth in depths}) if depths else x0
 
     def features(self, x_t: Tensor, t: Tensor, cond: Condition, depths: Sequence[str]) -> Features:
-        """Only the features at `depths`: half the cost of a prediction."""
+        """Return the features at `depths` only, at half the cost of a prediction."""
         features = self._encode(x_t, self.precond(t, self.levels), cond)[3]
         return {depth: features[depth] for depth in depths}
 
     def target_weight(self, t: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
-        """1/c_out^2, under which F's own error has unit weight (Karras et al. 2022, eq. 8)."""
+        """Return 1/c_out^2, which gives F's own error unit weight (Karras et al. 2022, eq. 8)."""
         return self.precond(t, self.levels).out ** -2
 
     def _encode(
         self, x_t: Tensor, c: Coefficients, cond: Condition
     ) -> tuple[Tensor, Tensor, list[Tensor], Features]:
-        one_hot = None
-        if self.label_count:
-            one_hot = x_t.new_zeros(len(x_t), self.label_count)
-            if cond.label is not None:
-                rows = cond.label.remainder(self.label_count + 1)  # the last, of -1, is no label
-                one_hot = F.one_hot(rows, self.label_count + 1)[:, :-1].to(x_t.dtype)
-        embedding = self.backbone.embed(c.noise, one_hot)
+        """Return the embedding of the condition, the bottleneck, the skip connections, and the features."""
+        embedding = self.backbone.embed(c.noise, self._one_hot(cond, x_t))
         return embedding, *self.backbone.encode(expand_like(c.inner, x_t) * x_t, embedding)
+
+    def _one_hot(self, cond: Condition, x_t: Tensor) -> Tensor | None:
+        """Return one-hot labels, (b, label_count), zeros for no label; None for a network without labels."""
+        if not self.label_count:
+            return None
+        if cond.label is None:
+            return x_t.new_zeros(len(x_t), self.label_count)
+        rows = cond.label.remainder(self.label_count + 1)  # -1, no label: the last column, which is cut off
+        return F.one_hot(rows, self.label_count + 1)[:, :-1].to(x_t.dtype)

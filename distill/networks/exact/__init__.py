@@ -1,1 +1,1 @@
-"""Distributions whose scores are known exactly: the laboratory."""
+"""Models whose scores are known exactly, for experiments that check the mathematics."""

@@ -1,4 +1,4 @@
-"""A Gaussian mixture that is known exactly: density, score and prediction of x_0 at every noise level."""
+"""A Gaussian mixture whose density, score and prediction of x_0 are known exactly at every noise level."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from distill.types import Condition, Denoiser, NoiseSchedule, expand_like
 
 
 class GaussianMixture(Denoiser):
-    """sum_k w_k N(mean_k, A_k diag(variance_k) A_k^T) over vectors of d elements, noised by a schedule.
+    """The mixture sum_k w_k N(mean_k, A_k diag(variance_k) A_k^T) of vectors of d elements, as a `Denoiser`.
 
-    weights (k,) are normalised; `axes`, the orthonormal A_k (k, d, d), are the identity if left out. With `labels` (k,), each in
-    [0, label_count), a condition selects the components of its label. It has no parameters: there is nothing to train.
+    The weights (k,) are normalised. `axes` holds the orthonormal A_k, (k, d, d); the default is the identity.
+    With `labels`, (k,), each in [0, label_count), a condition selects the components with its label. It has
+    no parameters: there is nothing to train.
     """
 
     def __init__(
@@ -45,46 +46,46 @@ class GaussianMixture(Denoiser):
 
     @property
     def depth_channels(self) -> dict[str, int]:
-        """None: it has no features."""
+        """Return none: it has no features."""
         return {}
 
     def forward(
         self, x_t: Float[Tensor, "b d"], t: Float[Tensor, " b"], cond: Condition
     ) -> Float[Tensor, "b d"]:
-        """E[x_0 | x_t]: the components' own, weighted by their responsibilities."""
-        seen = self._look(x_t, t, cond)
-        own = self.means + self._from_axes(seen.alpha * self.variances / seen.variance * seen.centred)
-        return torch.einsum("bk,bkd->bd", seen.log_joint.softmax(1), own)
+        """Return E[x_0 | x_t], the components' predictions averaged by their responsibilities."""
+        at_x_t = self._components(x_t, t, cond)
+        shift = at_x_t.alpha * self.variances / at_x_t.variance * at_x_t.centred
+        x0 = self.means + self._from_axes(shift)
+        return torch.einsum("bk,bkd->bd", at_x_t.log_joint.softmax(1), x0)
 
     def log_density(
         self, x_t: Float[Tensor, "b d"], t: Float[Tensor, " b"], cond: Condition
     ) -> Float[Tensor, " b"]:
-        """log p_t(x_t), in nats."""
-        return self._look(x_t, t, cond).log_joint.logsumexp(1)
+        """Return log p_t(x_t) in nats."""
+        return self._components(x_t, t, cond).log_joint.logsumexp(1)
 
     def responsibilities(
         self, x_t: Float[Tensor, "b d"], t: Float[Tensor, " b"], cond: Condition
     ) -> Float[Tensor, "b k"]:
-        """Posterior probability of each component."""
-        return self._look(x_t, t, cond).log_joint.softmax(1)
+        """Return the posterior probability of each component."""
+        return self._components(x_t, t, cond).log_joint.softmax(1)
 
     def draw(self, count: int, random: torch.Generator, cond: Condition) -> Float[Tensor, "n d"]:
-        """Exact samples without noise."""
+        """Draw exact samples without noise."""
         component = torch.multinomial(self._log_weights(cond, count).exp(), 1, generator=random)[:, 0]
         noise = torch.randn(count, *self.image_shape, generator=random, dtype=self.means.dtype)
-        stretched = self.variances[component].sqrt() * noise
-        return self.means[component] + (
-            stretched if self.axes is None else torch.einsum("bde,be->bd", self.axes[component], stretched)
-        )
+        deviation = self.variances[component].sqrt() * noise
+        if self.axes is not None:
+            deviation = torch.einsum("bde,be->bd", self.axes[component], deviation)
+        return self.means[component] + deviation
 
-    def _look(self, x_t: Tensor, t: Tensor, cond: Condition) -> _Seen:
-        alpha, sigma = (
-            expand_like(part, x_t[:, None]) for part in (self.schedule.alpha(t), self.schedule.sigma(t))
-        )
+    def _components(self, x_t: Tensor, t: Tensor, cond: Condition) -> _Components:
+        alpha = expand_like(self.schedule.alpha(t), x_t[:, None])
+        sigma = expand_like(self.schedule.sigma(t), x_t[:, None])
         variance = alpha**2 * self.variances + sigma**2
         centred = self._to_axes(x_t[:, None] - alpha * self.means)
         log_density = -(centred.square() / variance + (2 * math.pi * variance).log()).sum(2) / 2
-        return _Seen(self._log_weights(cond, len(x_t)) + log_density, centred, variance, alpha)
+        return _Components(self._log_weights(cond, len(x_t)) + log_density, centred, variance, alpha)
 
     def _to_axes(self, vectors: Tensor) -> Tensor:
         return vectors if self.axes is None else torch.einsum("kde,bkd->bke", self.axes, vectors)
@@ -100,13 +101,17 @@ class GaussianMixture(Denoiser):
 
 
 def excluded(labels: Int64[Tensor, " k"], wanted: Int64[Tensor, " b"]) -> Bool[Tensor, "b k"]:
-    """Which components a batch's labels leave out; -1 leaves out none."""
+    """Mark the components that each label of a batch leaves out; the label -1 leaves out none."""
     return (labels != wanted[:, None]) & (wanted[:, None] >= 0)
 
 
 @dataclasses.dataclass(frozen=True)
-class _Seen:
-    """Each component's log joint density (b, k), and along its axes x_t - alpha mean and its variance, (b, k, d); alpha is (b, 1, 1)."""
+class _Components:
+    """Quantities of each component at x_t.
+
+    `log_joint` is the log of weight times density, (b, k). `centred`, x_t - alpha mean, and `variance` are
+    along the component's axes, (b, k, d). alpha is (b, 1, 1).
+    """
 
     log_joint: Tensor
     centred: Tensor

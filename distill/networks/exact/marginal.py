@@ -1,4 +1,4 @@
-"""The distribution of a student's samples, exactly: its density and its score at every noise level."""
+"""The exact distribution of a student's samples: its density and its score at every noise level."""
 
 from __future__ import annotations
 
@@ -17,13 +17,16 @@ from distill.networks.exact.gaussian_mixture import GaussianMixture, excluded
 from distill.types import Condition, Critic, Denoiser, Features, Generator, NoiseSchedule
 
 REACH = 6.0
-"""Quadrature over z goes this many standard deviations out: what is left has mass 2e-9 in each dimension."""
+"""Standard deviations of z that quadrature reaches; the mass outside is 2e-9 in each dimension."""
 MAX_DIMENSION = 2
 
 
 @runtime_checkable
 class KnownMarginal(Protocol):
-    """A distribution known at every noise level: E[x_0 | x_t] where called, (b, d), and log p_t(x_t), (b,), in nats."""
+    """A distribution known at every noise level.
+
+    A call returns E[x_0 | x_t], (b, d); `log_density` returns log p_t(x_t), (b,), in nats.
+    """
 
     def __call__(self, x_t: Tensor, t: Tensor, cond: Condition) -> Tensor: ...
     def log_density(self, x_t: Tensor, t: Tensor, cond: Condition) -> Tensor: ...
@@ -31,9 +34,11 @@ class KnownMarginal(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class PointMasses:
-    """Weighted points, noised: a `KnownMarginal`. `labels` (k,) selects points by condition; without a condition all count.
+    """A `KnownMarginal` of weighted points plus noise.
 
-    It is a `GaussianMixture` of variances zero, for thousands of components: nothing of size b k d is ever held.
+    With `labels`, (k,), a condition selects the points with its label; without a condition all of them count.
+    It equals a `GaussianMixture` of variance zero, but serves thousands of components: it never holds a
+    tensor of b k d elements.
     """
 
     points: Float[Tensor, "k d"]
@@ -54,16 +59,13 @@ class PointMasses:
         return self._log_joint(x_t, t, cond).logsumexp(1) - normaliser
 
     def _log_joint(self, x_t: Tensor, t: Tensor, cond: Condition) -> Tensor:
-        """log of weight times density, (b, k), but for what all points share."""
+        """Return the log of weight times density, (b, k), up to a term that all points share."""
         alpha, variance = self.schedule.alpha(t)[:, None], self.schedule.sigma(t)[:, None].square()
-        # One product of matrices: with thousands of points, every further operation on (b, k) is felt.
+        # One product of matrices: with thousands of points, every further operation on (b, k) costs time.
         samples = torch.cat([alpha / variance * x_t, alpha**2 / (-2 * variance), torch.ones_like(alpha)], 1)
-        log_joint = (
-            samples
-            @ torch.cat(
-                [self.points, self.points.square().sum(1, keepdim=True), self.log_weights[:, None]], 1
-            ).T
-        )
+        square_norms = self.points.square().sum(1, keepdim=True)
+        points = torch.cat([self.points, square_norms, self.log_weights[:, None]], 1)
+        log_joint = samples @ points.T
         if self.labels is None or cond.label is None:
             return log_joint - self.log_weights.logsumexp(0)
         others = excluded(self.labels, cond.label)
@@ -73,94 +75,101 @@ class PointMasses:
 
 @torch.no_grad()
 def marginal(generator: Generator, schedule: NoiseSchedule, points: int = 64) -> KnownMarginal:
-    """The student's distribution, without gradient to its weights: a Gaussian for each label where it is affine.
+    """Return the distribution of a student's samples, without gradient to its parameters.
 
-    Otherwise one atom for each node of a grid of `points` in each dimension of z, noised; the trapezoid rule is exact to
-    exp(-2 (pi sigma/(alpha gap))^2), where `gap` is the distance between neighbouring atoms. Raises ValueError in more than two dimensions, and for a
-    student of several steps.
+    An affine student's is a Gaussian for each label. Any other's is a sum of noised points, one for each node
+    of a grid of `points` nodes in each dimension of z. There the trapezoid rule is exact to exp(-2 (pi
+    sigma/(alpha gap))^2), where `gap` is the distance between neighbouring points. More than two dimensions
+    or several steps raise ValueError.
     """
     labels = torch.arange(generator.label_count) if generator.label_count else None
     if isinstance(generator, Affine):
         axes, scales, _ = torch.linalg.svd(generator.matrix)
-        return GaussianMixture(
-            torch.ones(len(axes)), generator.mean.clone(), scales.square(), schedule, axes, labels
-        ).to(axes)
+        weights, variances = torch.ones(len(axes)), scales.square()
+        return GaussianMixture(weights, generator.mean.clone(), variances, schedule, axes, labels).to(axes)
+    z, log_weights = (part.to(next(generator.parameters())) for part in grid(_dimension(generator), points))
+    if labels is None:
+        return PointMasses(generator(z, Condition()), log_weights, schedule)
+    labels = labels.to(z.device).repeat_interleave(len(z))
+    images = generator(z.repeat(generator.label_count, 1), Condition(labels))
+    return PointMasses(images, log_weights.repeat(generator.label_count), schedule, labels)
+
+
+def _dimension(generator: Generator) -> int:
+    """Return the dimension of a student's vectors, and refuse students that quadrature cannot serve."""
     if generator.evaluations > 1:
         raise ValueError(
-            f"the student takes {generator.evaluations} steps; expected 1, of which alone the distribution is known exactly"
+            f"the student takes {generator.evaluations} steps; "
+            "expected 1, of which alone the distribution is known exactly"
         )
     dimension = math.prod(generator.image_shape)
     if dimension > MAX_DIMENSION:
         raise ValueError(
-            f"the student makes vectors of {dimension} elements; expected at most {MAX_DIMENSION} for quadrature, or affine"
+            f"the student makes vectors of {dimension} elements; "
+            f"expected at most {MAX_DIMENSION} for quadrature, or affine"
         )
-    z, log_weights = (part.to(next(generator.parameters())) for part in grid(dimension, points))
-    if labels is None:
-        return PointMasses(generator(z, Condition()), log_weights, schedule)
-    labels = labels.to(z.device).repeat_interleave(len(z))
-    return PointMasses(
-        generator(z.repeat(generator.label_count, 1), Condition(labels)),
-        log_weights.repeat(generator.label_count),
-        schedule,
-        labels,
-    )
+    return dimension
 
 
 @functools.cache
 def grid(dimension: int, points: int) -> tuple[Tensor, Tensor]:
-    """Nodes (n, d) of N(0, I) on a uniform grid, and the logarithms of their weights (n,), up to a constant."""
+    """Return the nodes (n, d) of a uniform grid, and their log weights (n,) under N(0, I) up to a constant."""
     axis = torch.linspace(-REACH, REACH, points, dtype=torch.float64)
     nodes = torch.cartesian_prod(*[axis] * dimension).reshape(-1, dimension)
     return nodes, -nodes.square().sum(1) / 2
 
 
 class ExactFakeScore(Denoiser):
-    """What a perfect fake score predicts for the student as it is now. It has nothing to train.
+    """A perfect fake score: it predicts x_0 exactly for the student as it is now, and has no parameters.
 
-    Its feature at the depth "log_ratio", (b,), is log p_t/q_t of the teacher to the student, without gradient: what a perfect discriminator says.
+    Its feature at the depth "log_ratio", (b,), is log p_t/q_t of teacher p and student q, without gradient:
+    the logit of a perfect discriminator.
     """
 
     def __init__(self, teacher: GaussianMixture, generator: Generator, points: int) -> None:
         super().__init__()
-        self.schedule, self.image_shape, self.label_count = (
-            teacher.schedule,
-            teacher.image_shape,
-            teacher.label_count,
-        )
+        self.schedule = teacher.schedule
+        self.image_shape, self.label_count = teacher.image_shape, teacher.label_count
         self.points = points
-        self._others = (teacher, generator)  # in a tuple: their weights are not this module's
+        self._others = (
+            teacher,
+            generator,
+        )  # in a tuple, so that their parameters do not become this module's
 
     @property
     def depth_channels(self) -> dict[str, int]:
-        """None that heads could read: its one feature is the answer."""
+        """Return none for heads to read: its one feature is the answer itself."""
         return {}
 
     def forward(
         self, x_t: Tensor, t: Tensor, cond: Condition, depths: Sequence[str] = ()
     ) -> Tensor | tuple[Tensor, Features]:
         q = self._marginal()
-        return (q(x_t, t, cond), self._features(q, x_t, t, cond, depths)) if depths else q(x_t, t, cond)
+        x0 = q(x_t, t, cond)
+        return (x0, self._features(q, x_t, t, cond, depths)) if depths else x0
 
     def features(self, x_t: Tensor, t: Tensor, cond: Condition, depths: Sequence[str]) -> Features:
         return self._features(self._marginal(), x_t, t, cond, depths)
 
     def target_weight(self, t: Tensor) -> Tensor:
-        """One: its error is only looked at."""
+        """Return ones: its error is only logged."""
         return torch.ones_like(t)
 
     def _marginal(self) -> KnownMarginal:
-        return marginal(self._others[1], self.schedule, self.points)
+        _, generator = self._others
+        return marginal(generator, self.schedule, self.points)
 
     @torch.no_grad()
     def _features(
         self, q: KnownMarginal, x_t: Tensor, t: Tensor, cond: Condition, depths: Sequence[str]
     ) -> Features:
-        known = {"log_ratio": self._others[0].log_density(x_t, t, cond) - q.log_density(x_t, t, cond)}
+        teacher, _ = self._others
+        known = {"log_ratio": teacher.log_density(x_t, t, cond) - q.log_density(x_t, t, cond)}
         return {depth: known[depth] for depth in depths}
 
 
 class ExactDiscriminator(Critic):
-    """Its logit is the exact log p_t/q_t."""
+    """A discriminator whose logit is the exact log p_t/q_t."""
 
     reads = "fake"
 
