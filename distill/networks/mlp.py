@@ -12,18 +12,17 @@ from torch.nn import functional as F
 
 from distill.diffusion.schedules import describe_schedule, read_schedule
 from distill.networks.layers import FourierFeatures, label_rows
+from distill.networks.sizes import MLPSizes, split_sizes
 from distill.types import Condition, Denoiser, Features, NoiseSchedule, expand_like
 
 
 @dataclasses.dataclass(frozen=True)
 class MLPConfig:
-    """Sizes of an `MLP`. `dimension` is the length of its vectors, `sigma_data` their standard deviation."""
+    """The vectors of an `MLP`, of `dimension` elements, its labels, and its sizes."""
 
     dimension: int
     label_count: int = 0
-    width: int = 64
-    blocks: int = 3
-    sigma_data: float = 1.0
+    sizes: MLPSizes = dataclasses.field(default_factory=MLPSizes)
 
 
 class MLP(Denoiser):
@@ -38,30 +37,36 @@ class MLP(Denoiser):
         super().__init__()
         self.config, self.schedule = config, schedule
         self.image_shape, self.label_count = (config.dimension,), config.label_count
-        width = config.width
+        width = config.sizes.width
         self.noise_embedding = nn.Sequential(
             FourierFeatures(width), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width)
         )
         self.label_embedding = nn.Embedding(config.label_count + 1, width)  # the last row is "no label"
         self.entry = nn.Linear(config.dimension, width)
-        self.blocks = nn.ModuleList(Block(width) for _ in range(config.blocks))
+        self.blocks = nn.ModuleList(Block(width) for _ in range(config.sizes.blocks))
         self.exit = nn.Linear(width, config.dimension)
         nn.init.zeros_(self.exit.weight)
         nn.init.zeros_(self.exit.bias)
 
     def describe(self) -> dict[str, Any]:
         """Return its sizes and its schedule as plain data."""
-        return {**dataclasses.asdict(self.config), "schedule": describe_schedule(self.schedule)}
+        return {
+            "dimension": self.config.dimension,
+            "label_count": self.config.label_count,
+            **self.config.sizes.model_dump(),
+            "schedule": describe_schedule(self.schedule),
+        }
 
     @classmethod
     def from_description(cls, description: dict[str, Any]) -> MLP:
         """Build the network from what `describe` returned."""
-        sizes = {name: value for name, value in description.items() if name != "schedule"}
-        return cls(MLPConfig(**sizes), read_schedule(description["schedule"]))
+        own, sizes = split_sizes(description, MLPSizes)
+        schedule = read_schedule(own.pop("schedule"))
+        return cls(MLPConfig(**own, sizes=sizes), schedule)
 
     @property
     def depth_channels(self) -> dict[str, int]:
-        return {"bottleneck": self.config.width}
+        return {"bottleneck": self.config.sizes.width}
 
     @overload
     def forward(self, x_t: Tensor, t: Tensor, cond: Condition) -> Tensor: ...
@@ -75,7 +80,7 @@ class MLP(Denoiser):
     ) -> Tensor | tuple[Tensor, Features]:
         """Predict x_0, (b, d), from x_t at time t; with `depths`, also return the features."""
         hidden = self._hidden(x_t, t, cond)
-        sigma_data = self.config.sigma_data
+        sigma_data = self.config.sizes.sigma_data
         level = expand_like(self._noise_to_signal(t), x_t)
         alpha = expand_like(self.schedule.alpha(t), x_t)
         scale = (level**2 + sigma_data**2).rsqrt()
@@ -88,14 +93,14 @@ class MLP(Denoiser):
 
     def target_weight(self, t: Tensor) -> Tensor:
         """Return EDM's weight of the squared error, with sigma/alpha for sigma."""
-        return self._noise_to_signal(t) ** -2 + self.config.sigma_data**-2
+        return self._noise_to_signal(t) ** -2 + self.config.sizes.sigma_data**-2
 
     def _noise_to_signal(self, t: Tensor) -> Tensor:
         return self.schedule.sigma(t) / self.schedule.alpha(t)
 
     def _hidden(self, x_t: Tensor, t: Tensor, cond: Condition) -> Tensor:
         level = self._noise_to_signal(t)
-        scale = (level**2 + self.config.sigma_data**2).rsqrt() / self.schedule.alpha(t)
+        scale = (level**2 + self.config.sizes.sigma_data**2).rsqrt() / self.schedule.alpha(t)
         label = label_rows(cond.label, t, self.config.label_count)
         condition = F.silu(self.noise_embedding(level.log() / 4) + self.label_embedding(label))
         hidden = self.entry(expand_like(scale, x_t) * x_t)

@@ -20,36 +20,31 @@ from torch.nn import functional as F
 from distill.diffusion.schedules import EDM
 from distill.networks.activation_checkpointing import CheckpointedBlock
 from distill.networks.layers import FourierFeatures, groups, label_rows, zero_init
+from distill.networks.sizes import UNetSizes, split_sizes
 from distill.types import Condition, Denoiser, Features, expand_like
 
 
 @dataclasses.dataclass(frozen=True)
 class UNetConfig:
-    """Sizes of a `UNet`.
+    """The images of a `UNet`, (channels, resolution, resolution), its labels, and its sizes.
 
-    `multipliers` has one entry per resolution, which halves each time: the channels there are that multiple
-    of `width`. `attention` lists the resolutions that have it. `label_count` 0 means unconditional.
+    `label_count` 0 means unconditional.
     """
 
     resolution: int
     channels: int
     label_count: int = 0
-    width: int = 32
-    multipliers: tuple[int, ...] = (1, 2)
-    blocks: int = 2
-    attention: tuple[int, ...] = ()
-    dropout: float = 0.0
-    sigma_data: float = 0.5
+    sizes: UNetSizes = dataclasses.field(default_factory=UNetSizes)
 
     def __post_init__(self) -> None:
-        count = len(self.multipliers)
+        count = len(self.sizes.multipliers)
         coarsest = 2 ** (count - 1)
         if self.resolution % coarsest:
             raise ValueError(
                 f"resolution {self.resolution} is not divisible by {coarsest}, which {count} levels need"
             )
         levels = [resolution for resolution, _ in self.levels]
-        for resolution in self.attention:
+        for resolution in self.sizes.attention:
             if resolution not in levels:
                 known = ", ".join(map(str, levels))
                 raise ValueError(f"attention: {resolution} is no level; expected one of {known}")
@@ -58,8 +53,8 @@ class UNetConfig:
     def levels(self) -> list[tuple[int, int]]:
         """Resolution and channels of each level, finest first."""
         return [
-            (self.resolution >> level, self.width * multiplier)
-            for level, multiplier in enumerate(self.multipliers)
+            (self.resolution >> level, self.sizes.width * multiplier)
+            for level, multiplier in enumerate(self.sizes.multipliers)
         ]
 
 
@@ -75,7 +70,7 @@ class UNet(Denoiser):
         self.schedule = EDM()
         self.image_shape = (config.channels, config.resolution, config.resolution)
         self.label_count = config.label_count
-        width, embedding = config.width, 4 * config.width
+        width, embedding = config.sizes.width, 4 * config.sizes.width
         self.noise_embedding = nn.Sequential(
             FourierFeatures(width),
             nn.Linear(width, embedding),
@@ -90,10 +85,10 @@ class UNet(Denoiser):
         self.encoder, skips = build_encoder(config, embedding)
         deepest = skips[-1]
         self.bottleneck = ResidualBlock(
-            deepest, deepest, embedding, config.dropout, attention=bool(config.attention)
+            deepest, deepest, embedding, config.sizes.dropout, attention=bool(config.sizes.attention)
         )
         self.decoder = build_decoder(config, embedding, skips)
-        finest = width * config.multipliers[0]
+        finest = width * config.sizes.multipliers[0]
         self.head = nn.Sequential(
             nn.GroupNorm(groups(finest), finest),
             nn.SiLU(),
@@ -102,12 +97,14 @@ class UNet(Denoiser):
 
     def describe(self) -> dict[str, Any]:
         """Return its sizes as plain data."""
-        return dataclasses.asdict(self.config)
+        images = {"resolution": self.config.resolution, "channels": self.config.channels}
+        return {**images, "label_count": self.config.label_count, **self.config.sizes.model_dump()}
 
     @classmethod
     def from_description(cls, description: dict[str, Any]) -> UNet:
         """Build the network from what `describe` returned."""
-        return cls(UNetConfig(**description))
+        own, sizes = split_sizes(description, UNetSizes)
+        return cls(UNetConfig(**own, sizes=sizes))
 
     @property
     def depth_channels(self) -> dict[str, int]:
@@ -130,7 +127,7 @@ class UNet(Denoiser):
     ) -> Tensor | tuple[Tensor, Features]:
         """Predict x_0 from x_t at noise level t = sigma; with `depths`, also return the features there."""
         sigma = expand_like(t, x_t)
-        sigma_data = self.config.sigma_data
+        sigma_data = self.config.sizes.sigma_data
         scale = (sigma**2 + sigma_data**2).rsqrt()
         hidden, skips, embedding, features = self._encode(x_t * scale, t, cond, depths)
         output = self._decode(hidden, skips, embedding)
@@ -142,11 +139,11 @@ class UNet(Denoiser):
 
         It makes the loss that of a target of unit variance.
         """
-        return t**-2 + self.config.sigma_data**-2
+        return t**-2 + self.config.sizes.sigma_data**-2
 
     def features(self, x_t: Tensor, t: Tensor, cond: Condition, depths: Sequence[str]) -> Features:
         """Return the features at `depths` only, at half the cost of a prediction."""
-        scale = (t**2 + self.config.sigma_data**2).rsqrt()
+        scale = (t**2 + self.config.sizes.sigma_data**2).rsqrt()
         return self._encode(x_t * expand_like(scale, x_t), t, cond, depths)[3]
 
     def _embed(self, t: Tensor, label: Int64[Tensor, " b"] | None) -> Tensor:
@@ -184,16 +181,16 @@ class UNet(Denoiser):
 def build_encoder(config: UNetConfig, embedding: int) -> tuple[nn.ModuleList, list[int]]:
     """Build one stage per level, finest first, and list the channels of the skip connections, stem first."""
     stages = nn.ModuleList()
-    channels = config.width
+    channels = config.sizes.width
     skips = [channels]
     for resolution, width in config.levels:
         stage = nn.ModuleList()
         if resolution != config.resolution:
             stage.append(nn.AvgPool2d(2))
             skips.append(channels)
-        for _ in range(config.blocks):
-            attends = resolution in config.attention
-            stage.append(ResidualBlock(channels, width, embedding, config.dropout, attends))
+        for _ in range(config.sizes.blocks):
+            attends = resolution in config.sizes.attention
+            stage.append(ResidualBlock(channels, width, embedding, config.sizes.dropout, attends))
             channels = width
             skips.append(channels)
         stages.append(stage)
@@ -207,9 +204,11 @@ def build_decoder(config: UNetConfig, embedding: int, skips: list[int]) -> nn.Mo
     channels = skips[-1]
     for resolution, width in reversed(config.levels):
         stage = nn.ModuleList()
-        for _ in range(config.blocks + 1):
-            attends = resolution in config.attention
-            stage.append(ResidualBlock(channels + skips.pop(), width, embedding, config.dropout, attends))
+        for _ in range(config.sizes.blocks + 1):
+            attends = resolution in config.sizes.attention
+            stage.append(
+                ResidualBlock(channels + skips.pop(), width, embedding, config.sizes.dropout, attends)
+            )
             channels = width
         if resolution != config.resolution:
             stage.append(nn.Upsample(scale_factor=2.0))

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field
-
 from distill.config.errors import UserError
-from distill.config.settings import Settings
+from distill.networks.sizes import MLPSizes
 from distill.students import FakeNetworkSettings, StudentSettings
 
 if TYPE_CHECKING:
@@ -16,16 +14,8 @@ if TYPE_CHECKING:
     from distill.types import Denoiser, Generator
 
 
-class MLPSizes(Settings):
-    """Sizes of a residual multilayer perceptron for vectors."""
-
-    width: int = Field(64, ge=4)
-    """Hidden units of each layer. More fit finer detail, and cost more: time grows with width^2."""
-    blocks: int = Field(3, ge=1)
-    """Residual blocks. Time grows in proportion."""
-    sigma_data: float = Field(1.0, gt=0)
-    """Standard deviation of the data, which EDM's preconditioning scales inputs and outputs by (Karras et al.
-    2022, table 1). The default fits vectors of unit scale."""
+class MLPSettings(MLPSizes):
+    """A residual multilayer perceptron for the vectors and labels of a teacher."""
 
     def build_network(self, teacher: Denoiser, key: str) -> MLP:
         """Make a network with random weights for the teacher's vectors and labels.
@@ -37,11 +27,12 @@ class MLPSizes(Settings):
         if len(teacher.image_shape) != 1:
             raise UserError(f"{key}: mlp is for vectors; expected copy for images of {teacher.image_shape}")
         dimension = teacher.image_shape[0]
-        config = MLPConfig(dimension, teacher.label_count, self.width, self.blocks, self.sigma_data)
+        sizes = MLPSizes(**self.model_dump(include=set(MLPSizes.model_fields)))
+        config = MLPConfig(dimension, teacher.label_count, sizes)
         return MLP(config, teacher.schedule)
 
 
-class Student(MLPSizes, StudentSettings):
+class Student(MLPSettings, StudentSettings):
     """A residual network for vectors that begins with random weights."""
 
     name: Literal["mlp"] = "mlp"
@@ -53,7 +44,7 @@ class Student(MLPSizes, StudentSettings):
         return FewStepGenerator(self.build_network(teacher, "generator.network"), *noise_to_signal)
 
 
-class FakeScore(MLPSizes, FakeNetworkSettings):
+class FakeScore(MLPSettings, FakeNetworkSettings):
     """A residual network for vectors that begins with random weights, and needs some `fake.warmup_steps`."""
 
     name: Literal["mlp"] = "mlp"

@@ -11,6 +11,7 @@ from distill.config.settings import Settings, choice_of
 from distill.diffusion.guidance_scales import GuidanceScales
 from distill.diffusion.noise_levels import LogNormal, NoiseLevels
 from distill.diffusion.samplers import Heun
+from distill.networks.sizes import UNetSizes
 from distill.objectives.settings import ObjectiveSettings, RatioSettings
 from distill.training.distillation.settings import (
     DiscriminatorSettings,
@@ -228,25 +229,6 @@ class DistillRun(RunSettings):
         return any(term.needs_pairs for term in self.terms)
 
 
-class NetworkSettings(Settings):
-    """Sizes of our own U-Net. Resolution, channels and number of labels are those of the data."""
-
-    width: int = Field(32, ge=4)
-    """Channels at full resolution. More make the network stronger and slower."""
-    multipliers: tuple[int, ...] = (1, 2)
-    """Channels of each level as a multiple of `width`. Each level after the first halves the resolution."""
-    blocks: int = Field(2, ge=1)
-    """Residual blocks in each encoder level; a decoder level has one more."""
-    attention: tuple[int, ...] = ()
-    """Resolutions, in pixels, whose blocks have self-attention; none by default."""
-    dropout: float = Field(0.0, ge=0, lt=1)
-    """Dropout probability in the residual blocks during training. More delays the memorising of small data
-    sets."""
-    sigma_data: float = Field(0.5, gt=0)
-    """Standard deviation of the images' values, for EDM's preconditioning. The default is EDM's, for images
-    in [-1, 1]."""
-
-
 class TrainTeacherRun(RunSettings):
     """Train a diffusion teacher on data."""
 
@@ -254,7 +236,7 @@ class TrainTeacherRun(RunSettings):
     """Task of the run: `distill` or `train_teacher`."""
     data: choice_of("data.sources")  # type: ignore[valid-type]
     """Source of the images to train on."""
-    network: NetworkSettings = NetworkSettings()
+    network: UNetSizes = UNetSizes()
     """Sizes of the U-Net that is trained."""
     noise_levels: NoiseLevels = LogNormal()
     """Distribution of the noise levels at which the teacher is trained. The default is EDM's."""

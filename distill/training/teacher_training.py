@@ -14,13 +14,14 @@ from distill.diffusion.noise_levels import NoiseLevels
 from distill.diffusion.sampling import balanced_labels, sample_teacher
 from distill.networks.activation_checkpointing import checkpoint_activations
 from distill.networks.folder import save_denoiser
+from distill.networks.sizes import UNetSizes
 from distill.networks.unet import UNet, UNetConfig
 from distill.training.batches import Batch, Batches
 from distill.training.distillation.losses import Metrics
 from distill.training.ema import EMA
 from distill.training.logging import Clock, check_finite
 from distill.training.optimizer import Updater
-from distill.training.settings import NetworkSettings, TrainTeacherRun
+from distill.training.settings import TrainTeacherRun
 from distill.types import Denoiser, expand_like
 
 
@@ -85,13 +86,13 @@ class TeacherTraining:
         return {}
 
 
-def build_teacher(settings: NetworkSettings, image_shape: tuple[int, ...], label_count: int) -> UNet:
+def build_teacher(sizes: UNetSizes, image_shape: tuple[int, ...], label_count: int) -> UNet:
     """Build the untrained network for images of this shape."""
     channels, resolution, width = image_shape
     if resolution != width:
         raise UserError(f"data: images of {resolution}x{width}; expected square ones")
     try:
-        return UNet(UNetConfig(resolution, channels, label_count, **settings.model_dump()))
+        return UNet(UNetConfig(resolution, channels, label_count, sizes))
     except ValueError as error:
         place = "network.attention" if str(error).startswith("attention") else "network.multipliers"
         raise UserError(f"{place}: {str(error).removeprefix('attention: ')}") from error

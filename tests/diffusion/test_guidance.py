@@ -11,6 +11,7 @@ from distill.diffusion.schedules import EDM
 from distill.networks.discriminator import ChannelMean
 from distill.networks.exact.gaussian_mixture import GaussianMixture
 from distill.networks.mlp import MLP, MLPConfig
+from distill.networks.sizes import MLPSizes, UNetSizes
 from distill.networks.unet import UNet, UNetConfig
 from distill.training.batches import Batch
 from distill.training.distillation.losses import fake_loss, generator_loss
@@ -35,8 +36,8 @@ def mixture() -> GaussianMixture:
 @pytest.mark.parametrize(
     ("network", "shape"),
     [
-        (randomised(UNet(UNetConfig(8, 1, 3, width=8, blocks=1))), (1, 8, 8)),
-        (randomised(MLP(MLPConfig(2, 3, width=16), EDM())), (2,)),
+        (randomised(UNet(UNetConfig(8, 1, 3, sizes=UNetSizes(width=8, blocks=1)))), (1, 8, 8)),
+        (randomised(MLP(MLPConfig(2, 3, sizes=MLPSizes(width=16)), EDM())), (2,)),
         (mixture(), (2,)),
     ],
     ids=["unet", "mlp", "mixture"],
@@ -53,7 +54,7 @@ def test_it_extrapolates_from_no_label_through_the_label(network: Denoiser, shap
 
 
 def test_features_are_the_conditional_ones() -> None:
-    network = randomised(UNet(UNetConfig(8, 1, 3, width=8, blocks=1)))
+    network = randomised(UNet(UNetConfig(8, 1, 3, sizes=UNetSizes(width=8, blocks=1))))
     x_t, t = torch.randn(3, 1, 8, 8, generator=torch.Generator().manual_seed(0)), torch.ones(3)
     critic = ChannelMean(["bottleneck"])
     logits = guided(network, x_t, t, Condition(LABELS), 3.0, critic).logits

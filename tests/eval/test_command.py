@@ -19,6 +19,7 @@ from distill.data.sources.digits import Settings as Digits
 from distill.diffusion.sampling import balanced_labels, sample_generator, sample_teacher
 from distill.networks.few_step_generator import FewStepGenerator
 from distill.networks.folder import save_denoiser, save_generator
+from distill.networks.sizes import UNetSizes
 from distill.networks.unet import UNet, UNetConfig
 from eval.__main__ import main
 from tests.helpers.image_sets import pixels_sha256
@@ -36,7 +37,9 @@ TEACHER_CONFIG = "task: train_teacher\nrun_dir: {run}\ndata: {{name: digits}}\ns
 def save_teacher(folder: Path, resolution: int = 8, label_count: int = 10) -> UNet:
     """A teacher with random weights everywhere, also where an untrained network has zeros."""
     torch.manual_seed(0)
-    network = UNet(UNetConfig(resolution, 1, label_count, width=8, multipliers=(1,), blocks=1)).eval()
+    network = UNet(
+        UNetConfig(resolution, 1, label_count, sizes=UNetSizes(width=8, multipliers=(1,), blocks=1))
+    ).eval()
     for parameter in network.parameters():
         parameter.data = 0.2 * torch.randn_like(parameter)
     folder.mkdir(parents=True)

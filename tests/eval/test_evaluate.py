@@ -17,6 +17,7 @@ from distill.data.images import from_bytes, to_bytes
 from distill.data.sources.digits import Settings as Digits
 from distill.diffusion.samplers import Heun
 from distill.networks.few_step_generator import FewStepGenerator
+from distill.networks.sizes import UNetSizes
 from distill.networks.unet import UNet, UNetConfig
 from distill.training.config import read_config
 from eval.features import Function, load_extractor
@@ -86,7 +87,7 @@ def results(train: ImageSet, held_out: ImageSet) -> EvalResults:
 
 def sampled(seconds: float, sampler: Heun | None = None) -> NetworkImages:
     """A stream of 300 images whose sampling took so many seconds."""
-    network = UNet(UNetConfig(8, 1, 10, width=8, multipliers=(1,), blocks=1))
+    network = UNet(UNetConfig(8, 1, 10, sizes=UNetSizes(width=8, multipliers=(1,), blocks=1)))
     stream = NetworkImages(network if sampler else FewStepGenerator(network, 2.5), 300, sampler=sampler)
     stream.seconds = seconds
     return stream

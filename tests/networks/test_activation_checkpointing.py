@@ -19,7 +19,7 @@ from distill.networks.edm.edm import DhariwalUNetConfig, EDMNetwork, SongUNetCon
 from distill.networks.edm.edm2 import EDM2Config, EDM2Network
 from distill.networks.edm.preconditioning import EDMPrecond
 from distill.networks.folder import newest_checkpoint, save_denoiser
-from distill.networks.unet import UNet, UNetConfig
+from distill.networks.unet import UNet
 from distill.storage.tensors import load_tensors
 from distill.teachers.diffusers import Settings
 from distill.types import Condition, Denoiser
@@ -35,7 +35,7 @@ SIZES: dict[str, Any] = {
     "dropout": 0.2,
 }
 OWN: dict[str, Callable[[], Denoiser]] = {
-    "unet": lambda: UNet(UNetConfig(**SIZES, width=8)),
+    "unet": lambda: UNet.from_description({**SIZES, "width": 8}),
     "song": lambda: EDMNetwork(SongUNetConfig(**SIZES, width=16), EDMPrecond()),
     "dhariwal": lambda: EDMNetwork(DhariwalUNetConfig(**SIZES, width=64), EDMPrecond()),
     "edm2": lambda: EDM2Network(EDM2Config(**SIZES, width=16, channels_per_head=16)),

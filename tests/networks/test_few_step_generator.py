@@ -23,6 +23,7 @@ from distill.diffusion.schedules import DDPM, EDM, Flow
 from distill.networks.few_step_generator import FewStepGenerator
 from distill.networks.folder import checkpoints
 from distill.networks.mlp import MLP, MLPConfig
+from distill.networks.sizes import MLPSizes, UNetSizes
 from distill.networks.unet import UNet, UNetConfig
 from distill.publishing.report.page import write_report
 from distill.training.config import read_config
@@ -40,7 +41,7 @@ LABELS = Condition(torch.tensor([1, 2, 3]))
 
 def random_unet() -> UNet:
     torch.manual_seed(0)
-    network = UNet(UNetConfig(8, 1, 10, width=8, blocks=1)).eval()
+    network = UNet(UNetConfig(8, 1, 10, sizes=UNetSizes(width=8, blocks=1))).eval()
     for parameter in network.parameters():
         parameter.data.add_(0.05 * torch.randn_like(parameter))
     return network
@@ -56,7 +57,7 @@ def test_one_step_is_the_denoiser_at_its_entry_to_the_last_bit() -> None:
 @pytest.mark.parametrize("schedule", [EDM(), DDPM.linear(), Flow()], ids=["edm", "ddpm", "flow"])
 def test_two_steps_noise_the_first_image_anew(schedule: NoiseSchedule) -> None:
     torch.manual_seed(0)
-    network = MLP(MLPConfig(2, 10, width=16, blocks=1), schedule)
+    network = MLP(MLPConfig(2, 10, sizes=MLPSizes(width=16, blocks=1)), schedule)
     for parameter in network.parameters():
         parameter.data.add_(0.1 * torch.randn_like(parameter))
     generator = FewStepGenerator(network, 5.0, 0.7)

@@ -3,16 +3,15 @@
 import pytest
 import torch
 
+from distill.networks.sizes import UNetSizes
 from distill.networks.unet import UNet, UNetConfig
 from distill.types import Condition
 
 
 def network(**changes) -> UNet:
     torch.manual_seed(0)
-    return UNet(
-        UNetConfig(
-            **{"resolution": 8, "channels": 1, "label_count": 10, "width": 16, "attention": (4,), **changes}
-        )
+    return UNet.from_description(
+        {"resolution": 8, "channels": 1, "label_count": 10, "width": 16, "attention": (4,), **changes}
     )
 
 
@@ -88,9 +87,9 @@ def test_it_scales_to_larger_images(resolution: int, multipliers: tuple[int, ...
 
 def test_a_resolution_that_cannot_be_halved_is_refused() -> None:
     with pytest.raises(ValueError, match="resolution 12 is not divisible by 8"):
-        UNetConfig(12, 1, multipliers=(1, 1, 1, 1))
+        UNetConfig(12, 1, sizes=UNetSizes(multipliers=(1, 1, 1, 1)))
 
 
 def test_attention_at_a_resolution_that_is_no_level_is_refused() -> None:
     with pytest.raises(ValueError, match="attention: 7 is no level; expected one of 8, 4"):
-        UNetConfig(8, 1, multipliers=(1, 2), attention=(7,))
+        UNetConfig(8, 1, sizes=UNetSizes(multipliers=(1, 2), attention=(7,)))

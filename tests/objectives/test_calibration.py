@@ -8,6 +8,7 @@ import torch
 from distill.diffusion.schedules import EDM
 from distill.networks.exact.affine import Affine
 from distill.networks.exact.gaussian_mixture import GaussianMixture
+from distill.networks.sizes import UNetSizes
 from distill.networks.unet import UNet, UNetConfig
 from distill.objectives.calibration import Calibration, bins_of
 from distill.training.distillation.build import exact_log_ratio
@@ -130,7 +131,7 @@ def test_the_exact_log_ratio_is_that_of_the_current_student() -> None:
 
 
 def test_networks_that_are_not_known_exactly_have_no_exact_log_ratio() -> None:
-    assert exact_log_ratio(UNet(UNetConfig(8, 1, 10, width=8, blocks=1)), Affine(2)) is None
+    assert exact_log_ratio(UNet(UNetConfig(8, 1, 10, sizes=UNetSizes(width=8, blocks=1))), Affine(2)) is None
     assert exact_log_ratio(laboratory()[0], Affine(2)) is not None
 
 

@@ -14,6 +14,7 @@ from distill.diffusion.schedules import DDPM, EDM, Flow
 from distill.divergences import parse
 from distill.networks.exact.gaussian_mixture import GaussianMixture
 from distill.networks.mlp import MLP, MLPConfig
+from distill.networks.sizes import MLPSizes
 from distill.objectives import distribution_matching
 from distill.objectives.gradients.weighting import Weighting
 from distill.objectives.term import TermInputs
@@ -129,7 +130,7 @@ def step(
 
 def network() -> MLP:
     torch.manual_seed(0)
-    fake = MLP(MLPConfig(2, 3, width=16), EDM()).double()
+    fake = MLP(MLPConfig(2, 3, sizes=MLPSizes(width=16)), EDM()).double()
     for parameter in fake.parameters():
         parameter.data.add_(0.1 * torch.randn_like(parameter))
     return fake.eval()

@@ -20,6 +20,7 @@ from distill.diffusion.schedules import EDM
 from distill.networks.discriminator import Discriminator
 from distill.networks.few_step_generator import FewStepGenerator
 from distill.networks.mlp import MLP, MLPConfig
+from distill.networks.sizes import MLPSizes, UNetSizes
 from distill.networks.unet import UNet, UNetConfig
 from distill.objectives.gradient_penalty import squared_gradient
 from distill.objectives.reward_loss import Brightness, RewardTerm, WeightedReward
@@ -34,7 +35,7 @@ STEP = 1e-4
 def denoiser(kind: str, folder: Path) -> Denoiser:
     torch.manual_seed(0)
     if kind == "mlp":
-        return MLP(MLPConfig(3, label_count=2, width=16), EDM()).eval()
+        return MLP(MLPConfig(3, label_count=2, sizes=MLPSizes(width=16)), EDM()).eval()
     return own_student(kind, folder).denoiser
 
 
@@ -114,7 +115,7 @@ def test_rewards_see_images_in_float64_where_they_come_in_it() -> None:
     x0 = torch.full((2, 1, 2, 2), 1 / 3, dtype=torch.float64)
     ones, generator = (
         x0.new_ones(2, 1, 1, 1),
-        FewStepGenerator(UNet(UNetConfig(2, 1, width=8, multipliers=(1,), blocks=1)), 1.0),
+        FewStepGenerator(UNet(UNetConfig(2, 1, sizes=UNetSizes(width=8, multipliers=(1,), blocks=1))), 1.0),
     )
     student = TermInputs(
         Scores(x0, x0, ones, ones, x0, x0, x0.new_zeros(2)), Condition(), generator, Prediction(x0)

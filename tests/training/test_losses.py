@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from distill.networks.discriminator import Discriminator
+from distill.networks.sizes import UNetSizes
 from distill.networks.unet import UNet, UNetConfig
 from distill.objectives.density_ratio import DensityRatio
 from distill.training.batches import Batch
@@ -39,7 +40,7 @@ def make(tmp_path):
         config = read_config(tmp_path / "run.yaml")
         assert isinstance(config, DistillRun)
         torch.manual_seed(0)
-        teacher = UNet(UNetConfig(8, 1, 10, width=16, blocks=1))
+        teacher = UNet(UNetConfig(8, 1, 10, sizes=UNetSizes(width=16, blocks=1)))
         for parameter in teacher.parameters():
             parameter.data.add_(0.05 * torch.randn_like(parameter))
         teacher.eval().requires_grad_(False)

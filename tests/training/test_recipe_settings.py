@@ -13,6 +13,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from distill.config.errors import UserError
 from distill.divergences import parse
 from distill.networks.discriminator import ChannelMean
+from distill.networks.sizes import UNetSizes
 from distill.networks.unet import UNet, UNetConfig
 from distill.objectives import PUBLISHED_PARTS, expanded_divergence, score_matching
 from distill.objectives.density_ratio import BatchLossRatio, DensityRatio
@@ -46,7 +47,7 @@ def make(tmp_path: Path):
         (tmp_path / "run.yaml").write_text(BASE + text)
         config = read_config(tmp_path / "run.yaml")
         torch.manual_seed(0)
-        teacher = UNet(UNetConfig(8, 1, 10, width=16, blocks=1))
+        teacher = UNet(UNetConfig(8, 1, 10, sizes=UNetSizes(width=16, blocks=1)))
         for parameter in teacher.parameters():
             parameter.data.add_(0.05 * torch.randn_like(parameter))
         teacher.eval().requires_grad_(False)

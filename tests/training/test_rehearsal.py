@@ -17,6 +17,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from distill.networks.diffusers.prompt_encoder import PipelinePromptEncoder
 from distill.networks.folder import save_denoiser
+from distill.networks.sizes import UNetSizes
 from distill.networks.unet import UNet, UNetConfig
 from distill.training.config import read_config
 from distill.training.distillation.task import Distillation
@@ -40,7 +41,10 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("rehearsal")
     (root / "unet").mkdir()
     save_denoiser(
-        UNet(UNetConfig(resolution=16, channels=3, width=16, multipliers=(1, 2), dropout=0.1)), root / "unet"
+        UNet(
+            UNetConfig(resolution=16, channels=3, sizes=UNetSizes(width=16, multipliers=(1, 2), dropout=0.1))
+        ),
+        root / "unet",
     )
     tiny_pipelines.stable_diffusion_xl(root / "sdxl")
     (root / "prompts.txt").write_text("\n".join(PROMPTS))
