@@ -26,7 +26,7 @@ from eval.fid.reference import read_statistics
 from eval.fid.table import paper_line
 from eval.frechet import Statistics, frechet_distance
 from eval.protocols import protocol_names, read_protocol
-from tests.helpers.fid_result import fid
+from tests.helpers.fid_command import fid
 from tests.helpers.random_teacher import save_random_teacher
 
 TRAIN, HELD_OUT = (to_bytes(Digits().load(split).images) for split in ("train", "held_out"))

@@ -12,7 +12,7 @@ from distill.config.errors import UserError
 from distill.networks.few_step_generator import FewStepGenerator
 from distill.networks.folder import save_generator
 from eval.__main__ import main
-from tests.helpers.fid_result import fid
+from tests.helpers.fid_command import fid
 from tests.helpers.random_teacher import save_random_teacher
 
 CONFIG = """task: distill
