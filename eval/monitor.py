@@ -11,11 +11,11 @@ from torch import Tensor
 
 from distill.config.errors import UserError
 from distill.data import InMemory
-from distill.data.sources.array import InBytes
+from distill.data.images import check_images
 from distill.teachers.gaussian_mixture import Settings as LaboratoryTeacher
 from distill.training.settings import DistillRun, RunConfig
 from distill.types import DataSource
-from eval.features import Extractor, load_extractor, quantise
+from eval.features import Extractor, load_extractor
 from eval.features.pixels import MAX_VALUES
 from eval.fid.reference import read_statistics
 from eval.frechet import Statistics, frechet_distance
@@ -85,8 +85,9 @@ class Monitor:
 
     def __call__(self, images: Float[Tensor, "n c h w"]) -> dict[str, float]:
         """Measure images in [-1, 1]; the distance has the name of the protocol, such as fd_pixel."""
-        source = InBytes(quantise(images.cpu(), "generated images"), None)
-        made = compute_features(_stream(source, "generated images"), self.protocol, self.extractor)
+        check_images(images, "generated images")
+        stream = _stream(InMemory(images.cpu(), None), "generated images")
+        made = compute_features(stream, self.protocol, self.extractor)
         return {self.name: frechet_distance(made.statistics, self.real)}
 
     def _real_statistics(self, real: DataSource | Tensor) -> Statistics:

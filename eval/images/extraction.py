@@ -152,7 +152,7 @@ def name_of(stream: ImageStream, row: int) -> str:
 
 def digest(content: bytes) -> UInt8[Tensor, " 32"]:
     """Hash bytes with SHA-256."""
-    return torch.tensor(list(hashlib.sha256(content).digest()), dtype=torch.uint8)
+    return torch.frombuffer(bytearray(hashlib.sha256(content).digest()), dtype=torch.uint8)
 
 
 def _block(waiting: Sequence[tuple[int, Tensor, Tensor]], extractor: Extractor) -> Block:

@@ -25,6 +25,8 @@ from distill.storage.tensors import weights_sha256
 from distill.types import Condition, DataSource, Denoiser, Generator
 from eval.metrics.subsets import evenly
 
+CHUNK = 16
+"""Images of a data source that are held as floats at once."""
 HELD_PROMPTS = 256
 """Maximum number of prompts that are encoded once and held; more are encoded batch by batch."""
 
@@ -157,8 +159,10 @@ class DataImages:
         return self._labels[place]
 
     def read(self, rows: Sequence[int]) -> Iterator[UInt8[Tensor, "c h w"] | UserError]:
-        for row in rows:
-            yield quantised(self._load(row)[0], f"{self.origin}: {self.name(row)}")
+        for start in range(0, len(rows), CHUNK):
+            chunk = rows[start : start + CHUNK]
+            images = torch.stack([self._load(row)[0] for row in chunk])
+            yield from quantised(images, [f"{self.origin}: {self.name(row)}" for row in chunk])
 
     def _load(self, row: int) -> tuple[Tensor, int]:
         """Read an image and remember its label: some sources would have to decode the image for it again."""
@@ -258,8 +262,7 @@ class NetworkImages:
     def read(self, rows: Sequence[int]) -> Iterator[UInt8[Tensor, "c h w"] | UserError]:
         for start in range(0, len(rows), self.batch_size):
             batch = rows[start : start + self.batch_size]
-            for row, image in zip(batch, self._sample(batch), strict=True):
-                yield quantised(image, f"{self.origin}: {self.name(row)}")
+            yield from quantised(self._sample(batch), [f"{self.origin}: {self.name(row)}" for row in batch])
 
     def _sample(self, rows: Sequence[int]) -> Tensor:
         seeds = [self.first_seed + row for row in rows]
@@ -287,8 +290,10 @@ class NetworkImages:
         return self.prompts.balanced(min(len(self.prompts), self.count))
 
 
-def quantised(image: Float[Tensor, "c h w"], name: str) -> UInt8[Tensor, "c h w"] | UserError:
-    """Quantise an image in [-1, 1] to bytes, or return the error that a value is not finite."""
-    if not image.isfinite().all():
-        return UserError(f"{name} has values that are not finite")
-    return to_bytes(image[None])[0]
+def quantised(
+    images: Float[Tensor, "n c h w"], names: Sequence[str]
+) -> Iterator[UInt8[Tensor, "c h w"] | UserError]:
+    """Quantise images in [-1, 1] to bytes; an image that is not finite becomes the error that says so."""
+    finite = images.isfinite().flatten(1).all(1).tolist()
+    for name, pixels, is_finite in zip(names, to_bytes(images), finite, strict=True):
+        yield pixels if is_finite else UserError(f"{name} has values that are not finite")

@@ -15,14 +15,13 @@ from PIL import Image
 import distill
 from distill.config.errors import UserError
 from distill.data.images import to_bytes
-from distill.data.sources.digits import Settings as Digits
 from distill.diffusion.sampling import balanced_labels, sample_generator, sample_teacher
 from distill.networks.few_step_generator import FewStepGenerator
 from distill.networks.folder import save_denoiser, save_generator
 from distill.networks.sizes import UNetSizes
 from distill.networks.unet import UNet, UNetConfig
 from eval.__main__ import main
-from tests.helpers.image_sets import pixels_sha256
+from tests.helpers.image_sets import pixels_sha256, save_held_out_digits
 
 CONFIG = """task: distill
 run_dir: {run}
@@ -63,10 +62,7 @@ def run_dir(tmp_path: Path) -> Path:
 @pytest.fixture(scope="module")
 def held_out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The real held-out digits as an array file."""
-    path = tmp_path_factory.mktemp("array") / "held_out.npz"
-    source = Digits().load("held_out")
-    np.savez(path, images=to_bytes(source.images).numpy(), labels=source.labels.numpy())
-    return path
+    return save_held_out_digits(tmp_path_factory.mktemp("array") / "held_out.npz")
 
 
 def hash_of(images: torch.Tensor) -> str:
@@ -217,7 +213,8 @@ def test_images_that_are_not_finite_leave_the_run_as_it_was(run_dir: Path) -> No
     save_generator(generator, run_dir / "export")
     with pytest.raises(
         UserError,
-        match=r"^20 of 20 images cannot be used: the student: the image of seed 0 has values that are not finite$",
+        match=r"^20 of 20 images cannot be used: "
+        r"the student: the image of seed 0 has values that are not finite$",
     ):
         main(["--run", str(run_dir), "--n", "20"])
     assert sorted(path.name for path in run_dir.iterdir()) == ["config.yaml", "export"]

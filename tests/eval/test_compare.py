@@ -81,7 +81,8 @@ def test_the_very_same_images_are_marked(table) -> None:
     [
         (
             {"first_seeds": [0, 0, 0]},
-            "b.json: its repetitions share seeds (first seeds 0, 0, 0, 100 images each); expected other seeds for each",
+            "b.json: its repetitions share seeds (first seeds 0, 0, 0, 100 images each); "
+            "expected other seeds for each",
         ),
         (
             {"first_seeds": [0, 50]},
@@ -98,3 +99,38 @@ def test_what_is_not_comparable_is_refused(table, changes: dict[str, Any], messa
     with pytest.raises(UserError) as error:
         table(a={}, b=changes)
     assert message in str(error.value)
+
+
+def test_results_of_different_things_are_not_compared(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = {**RESULT, "source": {"prompts_sha256": "q"}}
+    changed: dict[str, dict[str, Any]] = {
+        "a": {},
+        "w": {"weights_sha256": "v"},
+        "n": {"n": 6},
+        "r": {"reference": {"sha256": "s"}},
+        "x": {"format": "?"},
+        "p": {"source": {"prompts_sha256": "o"}},
+        "files": {"source": {}},
+    }
+    for name, changes in changed.items():
+        repetitions = {"repetitions": [{"images_sha256": name}]}
+        (tmp_path / f"{name}.json").write_text(json.dumps({**results, **repetitions, **changes}))
+    messages = {
+        "w": "weights_sha256 is v; expected w",
+        "n": "n is 6; expected 100",
+        "r": "reference is s; expected r",
+        "p": "prompts is o; expected q",
+    }
+    for name, message in messages.items():
+        with pytest.raises(
+            UserError,
+            match=rf"{name}.json: {message} as in .*a.json, "
+            rf"numbers of different ones are not to be compared$",
+        ):
+            main(["compare", str(tmp_path / "a.json"), str(tmp_path / f"{name}.json")])
+    main(["compare", str(tmp_path / "a.json"), str(tmp_path / "files.json")])
+    assert "[1] its prompts are not known" in capsys.readouterr().out
+    with pytest.raises(UserError, match=r"x.json: is not of the format 'distill-fid/1'"):
+        main(["compare", str(tmp_path / "x.json")])

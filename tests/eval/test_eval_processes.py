@@ -44,7 +44,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[list[objec
 @pytest.mark.slow
 @pytest.mark.parametrize("shares", SHARES)
 def test_two_processes_compute_what_one_does(found: dict[str, list[list[object]]], shares: str) -> None:
-    """Of what needs all features the very same; the sums of the distance are of other terms first, whose last digit may differ."""
+    """Metrics of all features are equal; the distance adds in another order, so its last digit may differ."""
     first, second = found[shares]
     assert first == second
     alone = [compute(build, torch.arange(130)) for build in METRICS]

@@ -1,4 +1,4 @@
-"""The protocol as a whole, on sets of images whose numbers are known; the monitor; the grids and the table."""
+"""Metrics of sets of images whose numbers are known; the monitor; the grids and the table."""
 
 from __future__ import annotations
 
@@ -159,7 +159,8 @@ def test_what_cannot_be_had_is_said(train: ImageSet) -> None:
         "memorised": "the data have no held-out images",
     }
     assert found["warnings"] == [
-        "images: 50 images span fewer than the 64 dimensions of the features: the Fréchet distance is biased upwards"
+        "images: 50 images span fewer than the 64 dimensions of the features: "
+        "the Fréchet distance is biased upwards"
     ]
     lines = render(found).splitlines()
     assert "skipped: label_agreement: no labels came with: images" in lines

@@ -1,4 +1,4 @@
-"""The laboratory's measurements against closed forms, and a whole run of it through train.py and python -m eval."""
+"""Laboratory measurements against closed forms, and a whole laboratory run through its commands."""
 
 import json
 import math
@@ -47,7 +47,11 @@ def test_divergences_between_gaussians_are_the_closed_form(schedule: NoiseSchedu
 
 @pytest.mark.parametrize("distance", [6.5, 1e6])
 def test_a_student_far_away_is_far_in_every_divergence(distance: float) -> None:
-    """On the grid or off it: 2 log 2 is the largest Jensen-Shannon divergence (a sum of two, not their mean), and the log-ratio is clamped at 30."""
+    """The student is on the grid or off it.
+
+    2 log 2 is the largest Jensen-Shannon divergence (a sum of two, not their mean), and the log-ratio is
+    clamped at 30.
+    """
     student = Affine(2).double()
     student.load_state_dict(
         {"mean": torch.tensor([[0.0, distance]]), "matrix": torch.tensor([[[0.01, 0.0], [0.0, 0.01]]])}

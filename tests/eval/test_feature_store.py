@@ -1,4 +1,4 @@
-"""Streams of images and the store of their features: the same however they were extracted, and complaints that cost nothing else."""
+"""Streams of images and the store of features: equal however extracted, and errors that lose nothing."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ EFFNET = read_protocol("fd-effnet")
 
 
 class Summary(Function):
-    """Features of images of any kind: the mean of each channel and of the left half. Counts the images that it saw."""
+    """Features of any images: the mean of each channel and of the left half. Counts the images it saw."""
 
     def __init__(self) -> None:
         super().__init__(self.summarise, "summary")
@@ -212,7 +212,8 @@ def test_one_bad_file_does_not_lose_the_other_features(tmp_path: Path) -> None:
     extractor = Summary()
     with pytest.raises(
         UserError,
-        match=r"^1 of 40 images cannot be used: .*017.png: cannot be read as an image .*; the features of the others are kept$",
+        match=r"^1 of 40 images cannot be used: .*017.png: cannot be read as an image .*; "
+        r"the features of the others are kept$",
     ):
         take(FileImages(tmp_path / "images"), tmp_path / "store", extractor=extractor)
     assert extractor.seen == 39
@@ -233,13 +234,15 @@ def test_images_that_are_not_alike_are_refused_or_named(tmp_path: Path) -> None:
     ]
     with pytest.raises(
         UserError,
-        match=r"^2 of 5 images .*z/000.png is of \(1, 8, 8\); expected \(3, 12, 10\) as before, edm-50k takes one size;",
+        match=r"^2 of 5 images .*z/000.png is of \(1, 8, 8\); expected \(3, 12, 10\) as before, "
+        r"edm-50k takes one size;",
     ):
         take(stream, tmp_path / "store", read_protocol("edm-50k"))
     Image.fromarray(np.zeros((12, 10), dtype=np.uint16)).save(tmp_path / "images" / "000.png")
     with pytest.raises(
         UserError,
-        match=r"^1 of 5 images cannot be used: .*000.png: cannot be read as an image \(mode I;16; expected 8 bits a channel\)",
+        match=r"^1 of 5 images cannot be used: .*000.png: cannot be read as an image "
+        r"\(mode I;16; expected 8 bits a channel\)",
     ):
         take(FileImages(tmp_path / "images"), tmp_path / "store")
 
@@ -248,7 +251,8 @@ def test_an_image_that_is_not_finite_is_named_by_its_seed(tmp_path: Path) -> Non
     broken = [row for row in range(200) if seeded_noise([row], (1, 4, 4))[0, 0, 0, 0] > 2]
     with pytest.raises(
         UserError,
-        match=rf"^{len(broken)} of 200 images cannot be used: the student: the image of seed {broken[0]} has values that",
+        match=rf"^{len(broken)} of 200 images cannot be used: "
+        rf"the student: the image of seed {broken[0]} has values that",
     ):
         take(NetworkImages(Affine(broken=True), 200), tmp_path, PIXEL)
 

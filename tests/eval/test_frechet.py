@@ -1,4 +1,4 @@
-"""The Fréchet distance against closed forms, against scipy's matrix square root, and against itself computed in pieces."""
+"""The Fréchet distance against closed forms, scipy's matrix square root, and itself computed in pieces."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_near_singular_covariances() -> None:
 
 
 def test_a_distance_that_is_small_beside_singular_covariances() -> None:
-    """Half of the eigenvalues are rounding: the roots of the product's would be wrong by more than the distance has digits."""
+    """Half of the eigenvalues are rounding: their roots would spoil the digits of the distance."""
     a, b = torch.full((64,), 1e-15).double(), torch.full((64,), 1e-15).double()
     a[:32], b[:32] = 1, (1 + 1e-3) ** 2
     basis = rotation(64)
@@ -91,7 +91,10 @@ def test_a_distance_that_is_small_beside_singular_covariances() -> None:
 
 
 def test_fewer_images_than_dimensions() -> None:
-    """With centred features A and B, the trace of the root is the nuclear norm of A B^T over the root of the degrees of freedom."""
+    """The trace of the root is the nuclear norm of A B^T over the degrees of freedom's root.
+
+    A and B are centred features.
+    """
     a, b = draw(20, 64, seed=5), draw(30, 64, seed=5, offset=1.0)
     centred_a, centred_b = (x.numpy() - x.numpy().mean(0) for x in (a, b))
     root = np.linalg.svd(centred_a @ centred_b.T, compute_uv=False).sum() / np.sqrt(19 * 29)

@@ -1,4 +1,4 @@
-"""Published statistics belong to the protocol that they were made with; weights and arrays are whole and take no more memory than they must."""
+"""Published statistics belong to their protocol; weights and arrays are whole and take little memory."""
 
 import pickle
 import subprocess

@@ -1,4 +1,4 @@
-"""The resizings of the protocols against clean-fid and torch-fidelity where they are installed, and against formulas everywhere."""
+"""Resizing against clean-fid and torch-fidelity where they are installed, and against formulas everywhere."""
 
 from __future__ import annotations
 

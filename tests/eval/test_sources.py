@@ -1,4 +1,4 @@
-"""Where images come from: bytes, labels, order, seeds and complaints."""
+"""Streams of real images, files and networks: bytes, labels, order, seeds and errors."""
 
 from __future__ import annotations
 
@@ -66,7 +66,8 @@ def test_the_pixels_of_large_images_are_no_features() -> None:
     assert pixels(torch.zeros(1, 1, 64, 64, dtype=torch.uint8)).shape == (1, 4096)
     with pytest.raises(
         UserError,
-        match=r"^images of \(3, 64, 64\): their 12288 values are no features; expected at most 4096; for larger",
+        match=r"^images of \(3, 64, 64\): their 12288 values are no features; "
+        r"expected at most 4096; for larger",
     ):
         pixels(torch.zeros(1, 3, 64, 64, dtype=torch.uint8))
 
@@ -117,7 +118,8 @@ def test_samples_of_sample_py_come_with_their_labels_and_without_their_grid(tmp_
     (tmp_path / "unlabelled" / "samples.json").write_text('{"files": []}')
     with pytest.raises(
         UserError,
-        match=r"samples.json: is not what sample.py writes; expected 'images' of 'file', 'label', 'seed' and 'prompt'$",
+        match=r"samples.json: is not what sample.py writes; "
+        r"expected 'images' of 'file', 'label', 'seed' and 'prompt'$",
     ):
         folder_images(tmp_path / "unlabelled", REAL)
 
@@ -133,7 +135,8 @@ def test_sub_folders_are_labels(tmp_path: Path) -> None:
     Image.fromarray(np.zeros((8, 8), dtype=np.uint8)).save(tmp_path / "other" / "a.png")
     with pytest.raises(
         UserError,
-        match=r"has sub-folders with names, which are not known as labels; .* as the labels of the data, 0 to 9$",
+        match=r"has sub-folders with names, which are not known as labels; .* "
+        r"as the labels of the data, 0 to 9$",
     ):
         folder_images(tmp_path, REAL)
 

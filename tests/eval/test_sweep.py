@@ -12,6 +12,7 @@ from distill.config.errors import UserError
 from distill.networks.few_step_generator import FewStepGenerator
 from distill.networks.folder import save_generator
 from eval.__main__ import main
+from tests.helpers.fid_command import fid
 from tests.helpers.random_teacher import save_random_teacher
 
 CONFIG = """task: distill
@@ -25,7 +26,7 @@ objective: {{name: distribution_matching, divergence: reverse_kl}}
 
 @pytest.fixture
 def run_dir(tmp_path: Path) -> Path:
-    """A run of three checkpoints, whose students are a teacher of random weights entered at three noise levels."""
+    """A run of three checkpoints: a teacher of random weights entered at three noise levels."""
     teacher = save_random_teacher(tmp_path / "teacher")
     run = tmp_path / "run"
     run.mkdir()
@@ -73,21 +74,19 @@ def test_every_checkpoint_once_and_the_best_three_times(
         "std": pytest.approx(float(values.std())),
         "min": pytest.approx(float(values.min())),
     }
-    main(["fid", "--run", str(run_dir / "checkpoints" / "step-00000030"), "--reference", "digits", "--n", "80", "--bootstrap", "0",
-          "--features", str(run_dir.parent / "features"), "--out", str(run_dir.parent / "fid.json"), "--device", "cpu"])  # fmt: skip
-    assert json.loads((run_dir.parent / "fid.json").read_text())["summary"]["fd"]["mean"] == distances[30]
+    checkpoint = run_dir / "checkpoints" / "step-00000030"
+    flags = "--reference digits --n 80 --bootstrap 0 --device cpu"
+    measured = fid(run_dir.parent, "--run", str(checkpoint), *flags.split())
+    assert measured["summary"]["fd"]["mean"] == distances[30]
     page = (run_dir / "report.html").read_text()
     stated = best["results"]["summary"]["fd"]
-    assert (
-        f"Best: step {best['step']}, {stated['mean']:.4f} ± {stated['std']:.4f} over 3 repetitions (least {stated['min']:.4f})."
-        in page
-    )
+    number = f"{stated['mean']:.4f} ± {stated['std']:.4f}"
+    over = f"over 3 repetitions (least {stated['min']:.4f})."
+    assert f"Best: step {best['step']}, {number} {over}" in page
     assert "fd-pixel, 80 images of each checkpoint" in page
     out = capsys.readouterr().out
-    assert (
-        f"step {best['step']} was chosen for {distances[best['step']]:.4f}; from seeds that did not choose it:\nFD-pixel {stated['mean']:.4f} ± "
-        in out
-    )
+    chosen = f"step {best['step']} was chosen for {distances[best['step']]:.4f}"
+    assert f"{chosen}; from seeds that did not choose it:\nFD-pixel {stated['mean']:.4f} ± " in out
 
 
 def test_the_checkpoints_of_a_teacher(tmp_path: Path) -> None:

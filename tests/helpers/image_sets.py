@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 
+import numpy as np
 import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
+from distill.data.images import to_bytes
 from distill.data.sources.array import InBytes
+from distill.data.sources.digits import Settings as Digits
 from eval.features import load_extractor
 from eval.images.streams import DataImages, ImageStream
 from eval.protocols import default_protocol
@@ -43,3 +47,10 @@ def image_set(stream: ImageStream, name: str) -> ImageSet:
     """Measure a stream under the protocol that suits its images."""
     protocol = default_protocol(tuple(pixels_of(stream).shape[1:]))
     return measure_images(stream, name, protocol, load_extractor(protocol.features))
+
+
+def save_held_out_digits(path: Path) -> Path:
+    """Write the real held-out digits as an array file with labels, and return its path."""
+    source = Digits().load("held_out")
+    np.savez(path, images=to_bytes(source.images).numpy(), labels=source.labels.numpy())
+    return path
