@@ -51,7 +51,7 @@ def test_every_setting_of_every_part_counts(part: str, pipe: Path, tmp_path: Pat
     parts = [describe_images_of(teacher)["parts_sha256"] for teacher in (before, there, after)]
     assert parts[0] == parts[1]  # wherever they lie
     assert [name for name in parts[0] if parts[0][name] != parts[2][name]] == [part]
-    encoders = [teacher.prompt_encoder_sha256() for teacher in (before, there, after)]
+    encoders = [teacher.prompt_encoder.sha256() for teacher in (before, there, after)]
     assert encoders[0] == encoders[1]
     assert (encoders[0] != encoders[2]) == (part in ("text_encoder", "tokenizer"))
 
@@ -59,9 +59,9 @@ def test_every_setting_of_every_part_counts(part: str, pipe: Path, tmp_path: Pat
 def test_a_call_changes_nothing(pipe: Path) -> None:
     """Tokenizers remember how they were last asked to pad and to cut."""
     teacher = distill.load_teacher(pipe)
-    before = describe_images_of(teacher), teacher.prompt_encoder_sha256()
+    before = describe_images_of(teacher), teacher.prompt_encoder.sha256()
     teacher.encode_prompts(["a cat", "two dogs"])
-    assert (describe_images_of(teacher), teacher.prompt_encoder_sha256()) == before
+    assert (describe_images_of(teacher), teacher.prompt_encoder.sha256()) == before
 
 
 def test_a_students_parts_are_its_pipelines(pipe: Path, tmp_path: Path) -> None:
