@@ -4,16 +4,22 @@ end the process."""
 from __future__ import annotations
 
 import copy
+import pickle
 import sys
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from distill.networks.edm.published import read_network
 from distill.storage.pickles.reader import PickledObject
 
+ORACLES = Path(__file__).parents[1] / "oracles"
+EDM, EDM2 = ORACLES / "edm_tiny.pkl", ORACLES / "edm2_tiny.pkl"
+"""Pickles that the published classes wrote, with the weights of `seeded_weights`."""
 SOURCE = 'raise SystemExit("the source in this file was executed")'
 
 
@@ -78,3 +84,31 @@ def renamed(network: PickledObject, classes: dict[str, str], **arguments: Any) -
         backbone = network.state["_init_kwargs"]["model_type"]
         network.state["_init_kwargs"]["model_type"] = classes.get(backbone, backbone)
     return network
+
+
+def dump(protocol: int) -> Callable[[Any, Path], None]:
+    return lambda value, path: path.write_bytes(pickle.dumps(value, protocol))
+
+
+WRITERS: dict[str, Callable[[Any, Path], Any]] = {
+    **{f"protocol {protocol}": dump(protocol) for protocol in (2, 3, 4, 5)},
+    "torch.save": torch.save,
+    "torch.save before 1.6": lambda value, path: torch.save(
+        value, path, _use_new_zipfile_serialization=False
+    ),
+}
+
+
+def written(data: dict[str, Any], path: Path, writer: str = "protocol 4") -> Path:
+    """A file of data that the reader gave, as the published code writes it; its source would end the process."""
+    with published_names():
+        WRITERS[writer]({name: as_published(value) for name, value in data.items()}, path)
+    assert SOURCE.encode() in path.read_bytes()
+    return path
+
+
+def assert_same_network(path: Path, expected: Path) -> None:
+    found, known = read_network(path), read_network(expected)
+    assert found.describe() == known.describe()
+    for name, value in known.state_dict().items():
+        assert torch.equal(found.state_dict()[name], value), name

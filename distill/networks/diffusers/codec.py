@@ -1,4 +1,4 @@
-"""The autoencoders of diffusers' pipelines: from images to the latents of their denoisers, and back."""
+"""Autoencoders of diffusers' pipelines, between images and the latents of their denoisers."""
 
 from __future__ import annotations
 
@@ -13,19 +13,20 @@ MEGAPIXEL = 2**20
 
 
 class PipelineCodec:
-    """An `AutoencoderKL` or `AutoencoderDC` with weights of type `dtype`. It returns the floating-point type that it is given.
+    """The `ImageCodec` of an `AutoencoderKL` or `AutoencoderDC` whose weights are of type `dtype`.
 
-    It works on as many images at once as make a megapixel, since each megapixel takes gigabytes. An autoencoder whose
-    activations are too large for half precision (`force_upcast`, as SDXL's) decodes in float32 under autocast to float16,
-    as diffusers' pipelines do.
+    It returns the floating-point type that it is given. It works on as many images at once as make a
+    megapixel, since each megapixel takes gigabytes. An autoencoder whose activations are too large for half
+    precision (`force_upcast`, as SDXL's) decodes in float32 under autocast to float16, as diffusers'
+    pipelines do.
     """
 
     def __init__(self, vae: Any, dtype: torch.dtype) -> None:
         self.vae, self.dtype = vae, dtype
-        self.channels = vae.config.latent_channels
+        self.channels: int = vae.config.latent_channels
         levels = vae.config.get("encoder_block_out_channels") or vae.config.block_out_channels
         self.factor = 2 ** (len(levels) - 1)
-        """Pixels to one side of a latent: each level of the autoencoder halves the height."""
+        """Pixels to one side of a latent: each level after the first halves the height."""
 
     def __deepcopy__(self, memo: dict[int, Any]) -> PipelineCodec:
         """Copies of a network share their autoencoder."""
@@ -68,14 +69,17 @@ class PipelineCodec:
 
     def _encode(self, images: Tensor) -> Tensor:
         encoded = self.vae.encode(images)
-        return encoded.latent_dist.mode() if hasattr(encoded, "latent_dist") else encoded.latent
+        if hasattr(encoded, "latent_dist"):  # of an AutoencoderKL; an AutoencoderDC has no distribution
+            return encoded.latent_dist.mode()
+        return encoded.latent
 
     def _split(self, x: Tensor, factor: int) -> tuple[Tensor, ...]:
-        """Split a batch into parts of a megapixel, where a side of x is `factor` times as long in pixels."""
-        return x.split(max(1, MEGAPIXEL // (x.shape[2] * x.shape[3] * factor**2)))
+        """Split a batch into parts of about a megapixel; an element of x stands for `factor`^2 pixels."""
+        pixels = x.shape[2] * x.shape[3] * factor**2
+        return x.split(max(1, MEGAPIXEL // pixels))
 
     def _statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return mean and standard deviation of the autoencoder's latents; the network's have mean 0 and deviation 1."""
+        """Return mean and standard deviation of the autoencoder's latents; the network's have 0 and 1."""
         config = self.vae.config
         if config.get("latents_mean") is not None and config.get("latents_std") is not None:
             mean = x.new_tensor(config.latents_mean).reshape(1, -1, 1, 1)

@@ -1,7 +1,8 @@
-"""The networks of diffusers, U-Nets and transformers, as denoisers."""
+"""Networks of diffusers, U-Nets and transformers, as denoisers."""
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
 from distill.config.errors import UserError
-from distill.diffusion import prediction as parameterization
+from distill.diffusion.prediction import target_weight, to_x0
 from distill.diffusion.schedules import Flow
 from distill.networks.diffusers.families import Depths
 from distill.networks.diffusers.pipeline import Pipeline, open_pipeline
@@ -25,15 +26,15 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 PURE_NOISE = 80.0
-"""sigma/alpha from which on a noise level is taken for nothing but noise, which is infinite in flow matching: EDM's sigma_max."""
+"""sigma/alpha that counts as pure noise, at which it is infinite in flow matching: EDM's sigma_max."""
 
 
 class DiffusersNetwork(Denoiser):
     """A `Denoiser` around the network of a diffusers pipeline, whose other parts its copies share.
 
-    Features for a discriminator are asked for by depth, as in `distill.networks.diffusers.families`: in a U-Net the height of a level of
-    the encoder, in latents where there are any ("64", ..., "8" in Stable Diffusion), as it leaves the level; in a transformer the number of a
-    block; or "bottleneck".
+    Its depths are those of `distill.networks.diffusers.families`: in a U-Net the height of a level of the
+    encoder, in latents if there are any ("64", ..., "8" in Stable Diffusion); in a transformer the number of
+    a block; or "bottleneck".
     """
 
     network: Any
@@ -44,23 +45,19 @@ class DiffusersNetwork(Denoiser):
         self.schedule, self.image_shape = pipeline.schedule, pipeline.image_shape
         self.label_count = pipeline.label_count
         self.codec, self.prompt_encoder = pipeline.codec, pipeline.prompt_encoder
-        labels: list[Any] = [
-            module for module in network.modules() if type(module).__name__ == "LabelEmbedding"
-        ]
-        for module in labels:
-            module.dropout_prob = 0  # in training it would drop labels by itself
+        disable_label_dropout(network)
 
     def describe(self) -> dict[str, Any]:
-        """The settings that open its pipeline, with weights of its own type."""
+        """Return the settings that open its pipeline, with the type of its own weights as `dtype`."""
         return {**self.pipeline.source.describe(), "dtype": str(self.dtype).removeprefix("torch.")}
 
     @property
     def dtype(self) -> torch.dtype:
-        """What its weights are held in, and what it computes in, but for adapters, where these are less than float32."""
+        """Type of its weights, in which it computes, except for adapters if this is below float32."""
         return next(self.network.parameters()).dtype
 
     def exported(self) -> DiffusersNetwork:
-        """The network that `save_pipeline` is to write."""
+        """Return the network that `save_pipeline` is to write."""
         return self
 
     def save_pipeline(self, times: Sequence[float], folder: Path) -> None:
@@ -68,53 +65,51 @@ class DiffusersNetwork(Denoiser):
         self.pipeline.save(self.network, times, folder)
 
     def example_call(self, steps: int) -> dict[str, Any] | None:
-        """Arguments for an image, in so many steps, of a pipeline with what `save_pipeline` wrote: those without which it would take other steps, be
-        guided, or be of another size. None for U-Nets of classes, whose pipelines cannot be told one."""
+        """Return arguments with which a pipeline from `save_pipeline` makes an image in as many steps.
+
+        They include all without which it would take other steps, use guidance, or make images of another
+        size. A U-Net of classes has none, since its pipeline takes no class.
+        """
         known = inspect.signature(type(self.pipeline.pipe).__call__).parameters
         if self.label_count and "class_labels" not in known:
             return None
-        call: dict[str, Any] = (
-            {"prompt": "a cat in a hat"}
-            if self.takes_text
-            else {"class_labels": [0]}
-            if self.label_count
-            else {}
-        )
+        call: dict[str, Any] = {}
+        if self.takes_text:
+            call["prompt"] = "a cat in a hat"
+        elif self.label_count:
+            call["class_labels"] = [0]
         call |= {"num_inference_steps": steps, "guidance_scale": 0}
         if self.pipeline.source.resolution is not None and not self.leaves_with_its_size:
-            call |= {
-                "height": self.pixel_shape[1],
-                "width": self.pixel_shape[2],
-                "use_resolution_binning": False,
-            }
+            _, height, width = self.pixel_shape
+            call |= {"height": height, "width": width, "use_resolution_binning": False}
         return {name: value for name, value in call.items() if name in known}
 
     @property
     def leaves_with_its_size(self) -> bool:
-        """Whether `save_pipeline` writes down another size than the teacher's own: a U-Net's configuration says it."""
-        return self.pipeline.family.part == "unet"
+        """True if `save_pipeline` writes the chosen resolution, as it does into a U-Net's configuration."""
+        return self.pipeline.family.is_unet
 
     @classmethod
     def from_description(cls, description: dict[str, Any]) -> DiffusersNetwork:
-        """The network of the pipeline that these settings open, with the pipeline's weights. Raises UserError where they open none."""
+        """Open the network of the pipeline that these settings describe, with the pipeline's weights."""
         return cls.open(PipelineSource.model_validate(description))
 
     @classmethod
     def open(cls, source: PipelineSource) -> DiffusersNetwork:
-        """Open the network of a pipeline, in evaluation mode, on the CPU. Raises UserError where there is none, or it is of an unknown kind."""
+        """Open the network of a pipeline, in evaluation mode, on the CPU."""
         settings: dict[str, Any] = {"revision": source.revision, "variant": source.variant}
-        if source.dtype != "float32":  # which is the default
+        if source.dtype != "float32":  # the default of diffusers
             settings["dtype"] = getattr(torch, source.dtype)
         return cls.around(open_pipeline(source.path, "teacher.path", **settings), source)
 
     @classmethod
     def around(cls, pipe: Any, source: PipelineSource) -> DiffusersNetwork:
-        """The network of an opened pipeline, in evaluation mode."""
+        """Wrap the network of an opened pipeline, in evaluation mode."""
         pipeline = Pipeline(pipe, source)
         return cls(getattr(pipe, pipeline.family.part), pipeline).eval()
 
     def _apply(self, *args: Any, **kwargs: Any) -> Self:
-        """What every move of a module goes through: the pipeline's other parts that work on tensors go with it."""
+        """Move the autoencoder and the text encoders too: every move of a module goes through here."""
         super()._apply(*args, **kwargs)
         self.pipeline.to(next(self.parameters()).device)
         return self
@@ -123,9 +118,10 @@ class DiffusersNetwork(Denoiser):
         return self.pipeline.components()
 
     def entry_points(self, noise_to_signal: Sequence[float]) -> list[EntryPoint]:
-        """The nearest that its pipeline can enter at, first with unit noise: whole steps from 1, in flow matching t = 1 and then any time.
+        """Return the nearest entry points that its pipeline has, the first with unit noise.
 
-        Raises UserError where the student is to begin with less than pure noise in flow matching, or to take steps that a pipeline cannot.
+        These are whole steps from 1; in flow matching, t = 1 and then any time. There, a student that begins
+        with less than pure noise raises UserError, as do steps that no pipeline takes.
         """
         t = self.schedule.t(torch.tensor(noise_to_signal, dtype=torch.float64))
         if not isinstance(self.schedule, Flow):
@@ -133,8 +129,11 @@ class DiffusersNetwork(Denoiser):
         elif noise_to_signal[0] >= PURE_NOISE:
             t[0] = 1.0
         else:
-            expected = f"expected at least {PURE_NOISE:g}, for pure noise, with which pipelines of flow matching begin"
-            raise UserError(f"generator.init_noise_to_signal: is {noise_to_signal[0]:g}; {expected}")
+            raise UserError(
+                f"generator.init_noise_to_signal: is {noise_to_signal[0]:g}; "
+                f"expected at least {PURE_NOISE:g}, for pure noise, "
+                "with which pipelines of flow matching begin"
+            )
         alpha, sigma = self._levels(t)
         sigma[0] = 1.0
         self.pipeline.check_steps(t.tolist())
@@ -142,7 +141,7 @@ class DiffusersNetwork(Denoiser):
 
     @property
     def depth_channels(self) -> dict[str, int]:
-        """Names of the depths that `features` may ask for, and the channels of each."""
+        """Channels at each depth that `features` may be asked for."""
         return {depth: channels for depth, (_, channels) in self._depths().items()}
 
     @overload
@@ -159,32 +158,35 @@ class DiffusersNetwork(Denoiser):
         cond: Condition,
         depths: Sequence[str] = (),
     ) -> Tensor | tuple[Tensor, Features]:
-        """Predict x_0 from x_t at time t; with `depths`, also return the features at those depths."""
+        """Predict x_0 from x_t at time t; with `depths`, also return the features there."""
         with self._observed(depths, x_t) as features:
-            output = self._run(x_t, t, cond)[:, : x_t.shape[1]]  # what may follow is a learned variance
-        x0 = parameterization.to_x0(
+            output = self._run(x_t, t, cond)[:, : x_t.shape[1]]  # any further channels are a learned variance
+        alpha, sigma = self._levels(t)
+        x0 = to_x0(
             self.pipeline.prediction,
             output.to(x_t.dtype),
             x_t,
-            *(expand_like(value, x_t) for value in self._levels(t)),
+            expand_like(alpha, x_t),
+            expand_like(sigma, x_t),
         )
         return (x0, features) if depths else x0
 
     def features(self, x_t: Tensor, t: Tensor, cond: Condition, depths: Sequence[str]) -> Features:
-        """Only the features at `depths`: nothing runs after the deepest."""
+        """Return the features at `depths` only; nothing runs after the deepest."""
         with self._observed(depths, x_t, alone=True) as features, suppress(_Enough):
             self._run(x_t, t, cond)
         return features
 
     def target_weight(self, t: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
-        """Weight of the squared error of x_0 that makes it the squared error of what the network predicts."""
-        return parameterization.target_weight(self.pipeline.prediction, *self._levels(t))
+        """Return the weight that turns the squared error of x_0 into that of the network's output."""
+        alpha, sigma = self._levels(t)
+        return target_weight(self.pipeline.prediction, alpha, sigma)
 
     def _levels(self, t: Tensor) -> tuple[Tensor, Tensor]:
         return self.schedule.alpha(t), self.schedule.sigma(t)
 
     def _run(self, x_t: Tensor, t: Tensor, cond: Condition) -> Tensor:
-        """What the network predicts, (b, channels, h, w)."""
+        """Return the output of the network, (b, channels, h, w)."""
         packing = self.pipeline.family.packing
         x = x_t.to(self.dtype)
         inputs = x if packing == 1 else pixel_unshuffle(x, packing).flatten(2).mT
@@ -199,7 +201,7 @@ class DiffusersNetwork(Denoiser):
         return pixel_shuffle(output.mT.unflatten(2, (x_t.shape[2] // packing, -1)), packing)
 
     def _condition(self, cond: Condition, count: int) -> dict[str, Any]:
-        """The condition as the network takes it."""
+        """Return a condition as arguments of the network."""
         if self.pipeline.prompt_encoder is not None and self.pipeline.family.inputs is not None:
             text = cond.text or self.pipeline.prompt_encoder.unconditional(count)
             given = {
@@ -207,37 +209,41 @@ class DiffusersNetwork(Denoiser):
                 for name, value in text.given.items()
             }
             return self.pipeline.family.inputs(self.pipeline, given)
-        if not self.label_count:
-            return {}
-        label = (
-            torch.full((count,), -1, device=next(self.parameters()).device)
-            if cond.label is None
-            else cond.label
-        )
+        if self.label_count:
+            return {"class_labels": self._class_labels(cond, count)}
+        return {}
+
+    def _class_labels(self, cond: Condition, count: int) -> Tensor:
+        """Return a batch's classes, with the network's own class for no label."""
+        label = cond.label
+        if label is None:
+            label = torch.full((count,), -1, device=next(self.parameters()).device)
         if self.pipeline.null_label is not None:
-            label = label.where(label >= 0, self.pipeline.null_label)
-        elif not label.is_meta and (label < 0).any():
+            return label.where(label >= 0, self.pipeline.null_label)
+        if not label.is_meta and (label < 0).any():
             raise UserError(
-                "teacher.null_label: is not given; expected the class that means no label, without which there is no guidance"
+                "teacher.null_label: is not given; expected the class that means no label, "
+                "without which there is no guidance"
             )
-        return {"class_labels": label}
+        return label
 
     def _depths(self) -> Depths:
         return self.pipeline.family.depths(self.network, self.image_shape[1])
 
     @contextmanager
     def _observed(self, depths: Sequence[str], x_t: Tensor, alone: bool = False) -> Iterator[Features]:
-        """Within, what passes these depths is written down; where it is wanted `alone`, the network stops after the last of them."""
+        """Record the features at these depths; with `alone`, stop the network after the last of them."""
         features: Features = {}
-        handles = []
-        for depth in depths:
+        layers = self._depths() if depths else {}
 
-            def note(module: nn.Module, inputs: Any, output: Any, depth: str = depth) -> None:
-                features[depth] = self._as_map(output, x_t)
-                if alone and len(features) == len(set(depths)):
-                    raise _Enough
+        def record(depth: str, module: nn.Module, inputs: Any, output: Any) -> None:
+            features[depth] = self._as_map(output, x_t)
+            if alone and len(features) == len(set(depths)):
+                raise _Enough
 
-            handles.append(self._depths()[depth][0].register_forward_hook(note))
+        handles = [
+            layers[depth][0].register_forward_hook(functools.partial(record, depth)) for depth in depths
+        ]
         try:
             yield features
         finally:
@@ -245,10 +251,14 @@ class DiffusersNetwork(Denoiser):
                 handle.remove()
 
     def _as_map(self, output: Any, x_t: Tensor) -> Tensor:
-        """A layer's output, (b, channels, h, w): a transformer's tokens of the image, which come last, lie row by row."""
-        is_unet = self.pipeline.family.part == "unet"
-        value: Tensor = output if isinstance(output, Tensor) else output[0 if is_unet else -1]
-        value = value.to(x_t.dtype)
+        """Return a layer's output as (b, channels, h, w).
+
+        A transformer's output ends with the tokens of the image, row by row.
+        """
+        is_unet = self.pipeline.family.is_unet
+        if not isinstance(output, Tensor):
+            output = output[0 if is_unet else -1]
+        value: Tensor = output.to(x_t.dtype)
         if is_unet:
             return value
         side = self.network.config.patch_size * self.pipeline.family.packing
@@ -256,5 +266,13 @@ class DiffusersNetwork(Denoiser):
         return value[:, -height * width :].mT.unflatten(2, (height, width))
 
 
+def disable_label_dropout(network: nn.Module) -> None:
+    """Keep the label embeddings of DiT from dropping labels in training by themselves."""
+    for module in network.modules():
+        layer: Any = module
+        if type(layer).__name__ == "LabelEmbedding":
+            layer.dropout_prob = 0
+
+
 class _Enough(Exception):
-    """Ends a pass of which only the features are wanted."""
+    """Stops a forward pass when its features are all that is needed."""

@@ -1,4 +1,4 @@
-"""The classes of denoisers in diffusers that are known here, one description each: how it is called, and where its features are."""
+"""Families of denoisers in diffusers: how the networks of a class are called, where their features are."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 Tensors = dict[str, Tensor]
 Depths = dict[str, tuple[nn.Module, int]]
-"""Layers by the names of their depths, and the channels that leave each."""
+"""Layers by the names of their depths, and the channels of their outputs."""
 
 
 @runtime_checkable
@@ -23,63 +23,96 @@ class PipelineFacts(Protocol):
     config: Any
     """The configuration of its network."""
     embedded_guidance: float | None
-    """Scale of guidance that a guidance-distilled network is told."""
+    """Guidance scale that a guidance-distilled network takes as input."""
     image_shape: tuple[int, ...]
-    """Shape of what the network works on."""
+    """Shape of x_t."""
     pixel_shape: tuple[int, ...]
     """Shape of the images."""
 
 
+def no_time_factor(config: Any) -> float:
+    """Return 1: the network takes the scheduler's steps."""
+    return 1.0
+
+
+def flux_time_factor(config: Any) -> float:
+    """Return 1/1000: the network takes times in [0, 1], and multiplies them by 1000 itself."""
+    return 1e-3
+
+
+def sana_time_factor(config: Any) -> float:
+    return config.timestep_scale
+
+
+def as_it_is(network: Any, guidance: float | None) -> nn.Module:
+    """Return the network unchanged."""
+    return network
+
+
 @dataclasses.dataclass(frozen=True)
 class Family:
-    """One class of denoisers. Their pipelines have them as `part`, and call them with the noisy image, `timestep` and the condition."""
+    """One class of denoisers.
+
+    A pipeline holds such a network as `part`, and calls it with the noisy image, `timestep` and the
+    condition.
+    """
 
     depths: Callable[[Any, int], Depths]
-    """The layers of a network, for images of a height."""
+    """Returns the layers of a network whose outputs are features, for x_t of this height."""
     part: str = "transformer"
     inputs: Callable[[PipelineFacts, Tensors], dict[str, Any]] | None = None
-    """An encoded prompt as the network's arguments; None for networks that take none."""
+    """Turns an encoded prompt into arguments of the network; None for networks that take no prompt."""
     encoded: tuple[str, ...] = ()
-    """What the pipeline's `encode_prompt` returns; "no ..." is what stands for no prompt, which is the empty one where there is no such part."""
+    """Names of what the pipeline's `encode_prompt` returns; "no ..." names the unconditional tensors.
+
+    Without these, the empty prompt is encoded as the unconditional one.
+    """
     labels: str = ""
-    """Setting of the network that counts its classes."""
+    """Setting of the network with the number of its classes."""
     has_null_label: bool = False
-    """It has one class more, which means none."""
+    """The network has one more class, which means no label."""
     packing: int = 1
-    """Side of the squares of the latents that are one token each to the network, which then takes (b, tokens, channels)."""
-    time_factor: Callable[[Any], float] = lambda config: 1.0
-    """From the scheduler's steps to what the network is told."""
+    """Side of the squares of latents that make one token. Above 1 the network takes (b, tokens, channels)."""
+    time_factor: Callable[[Any], float] = no_time_factor
+    """Returns the factor from the scheduler's steps to the network's timestep, given its configuration."""
     fixed_size: bool = False
-    """Its pipeline makes images of one size only."""
+    """The pipeline makes images of one size only."""
     default_size: int | None = None
-    """Height and width of the latents where the network's configuration names none."""
-    exported: Callable[[Any, float | None], nn.Module] = lambda network, guidance: network
-    """The network that leaves in a pipeline, given the guidance that it is told."""
+    """Height and width of the latents if the network's configuration names none."""
+    exported: Callable[[Any, float | None], nn.Module] = as_it_is
+    """Returns the network to export, given the guidance scale that it takes as input."""
+
+    @property
+    def is_unet(self) -> bool:
+        return self.part == "unet"
 
 
 def encoder_levels(unet: Any, height: int) -> Depths:
-    """Levels of a U-Net's encoder, by their heights, each as it is before the resolution is halved, and, where it has a middle block, what that
-    makes of them, its bottleneck."""
+    """Return the levels of a U-Net's encoder by height, and its middle block, if any, as the bottleneck.
+
+    The features of a level are taken before the resolution is halved.
+    """
     channels = unet.config.block_out_channels
-    last = [(getattr(block, "attentions", None) or block.resnets)[-1] for block in unet.down_blocks]
-    levels = {
-        str(height >> level): (layer, count)
-        for level, (layer, count) in enumerate(zip(last, channels, strict=True))
-    }
-    return levels if unet.mid_block is None else levels | {"bottleneck": (unet.mid_block, channels[-1])}
+    depths: Depths = {}
+    for level, (block, count) in enumerate(zip(unet.down_blocks, channels, strict=True)):
+        layers = getattr(block, "attentions", None) or block.resnets
+        depths[str(height >> level)] = (layers[-1], count)
+    if unet.mid_block is not None:
+        depths["bottleneck"] = (unet.mid_block, channels[-1])
+    return depths
 
 
 def blocks(transformer: Any, height: int) -> Depths:
-    """Blocks of a transformer, by their numbers from 1; the bottleneck is the middle one."""
+    """Return the blocks of a transformer by their numbers from 1; the bottleneck is the middle one."""
     config = transformer.config
     width = config.num_attention_heads * config.attention_head_dim
-    every = [*transformer.transformer_blocks, *getattr(transformer, "single_transformer_blocks", ())]
-    numbered = {str(number): (block, width) for number, block in enumerate(every, start=1)}
-    return numbered | {"bottleneck": (every[(len(every) - 1) // 2], width)}
+    layers = [*transformer.transformer_blocks, *getattr(transformer, "single_transformer_blocks", ())]
+    depths: Depths = {str(number): (layer, width) for number, layer in enumerate(layers, start=1)}
+    return depths | {"bottleneck": (layers[(len(layers) - 1) // 2], width)}
 
 
 def unet_inputs(pipeline: PipelineFacts, text: Tensors) -> dict[str, Any]:
-    """SDXL's sizes and crop are those of whole images of the pipeline's own size."""
+    """Return the arguments of a U-Net. SDXL's size and crop are those of whole images."""
     added = None
     if "pooled" in text:
         height, width = pipeline.pixel_shape[1:]
@@ -89,11 +122,12 @@ def unet_inputs(pipeline: PipelineFacts, text: Tensors) -> dict[str, Any]:
 
 
 def masked_inputs(pipeline: PipelineFacts, text: Tensors) -> dict[str, Any]:
+    """Return the arguments of a transformer that takes tokens and their mask."""
     return {"encoder_hidden_states": text["tokens"], "encoder_attention_mask": text["mask"]}
 
 
 def pixart_inputs(pipeline: PipelineFacts, text: Tensors) -> dict[str, Any]:
-    """The networks for 1024 pixels are told height, width and their ratio."""
+    """Return the arguments of PixArt. Networks for 1024 pixels also take height, width and their ratio."""
     added: dict[str, Any] = {"resolution": None, "aspect_ratio": None}
     if pipeline.config.sample_size == 128:
         height, width = pipeline.pixel_shape[1:]
@@ -106,39 +140,47 @@ def pixart_inputs(pipeline: PipelineFacts, text: Tensors) -> dict[str, Any]:
 
 
 def pooled_inputs(pipeline: PipelineFacts, text: Tensors) -> dict[str, Any]:
+    """Return the arguments of a transformer that takes tokens and a pooled embedding."""
     return {"encoder_hidden_states": text["tokens"], "pooled_projections": text["pooled"]}
 
 
 def flux_inputs(pipeline: PipelineFacts, text: Tensors) -> dict[str, Any]:
-    """Positions of text and image, and the guidance that a guidance-distilled network is told."""
-    tokens, (height, width) = text["tokens"], pipeline.image_shape[1:]
-    guidance = (
-        None
-        if pipeline.embedded_guidance is None
-        else tokens.new_full((len(tokens),), pipeline.embedded_guidance)
+    """Return the arguments of FLUX: text, positions of its tokens and of the image's, and guidance scale."""
+    tokens = text["tokens"]
+    height, width = pipeline.image_shape[1:]
+    guidance = None
+    if pipeline.embedded_guidance is not None:
+        guidance = tokens.new_full((len(tokens),), pipeline.embedded_guidance)
+    image_ids = pipeline.pipe._prepare_latent_image_ids(
+        1, height // 2, width // 2, tokens.device, tokens.dtype
     )
-    positions = {
+    return {
+        **pooled_inputs(pipeline, text),
         "txt_ids": tokens.new_zeros(tokens.shape[1], 3),
-        "img_ids": pipeline.pipe._prepare_latent_image_ids(
-            1, height // 2, width // 2, tokens.device, tokens.dtype
-        ),
+        "img_ids": image_ids,
+        "guidance": guidance,
     }
-    return {**pooled_inputs(pipeline, text), **positions, "guidance": guidance}
 
 
 def flux_exported(network: Any, guidance: float | None) -> nn.Module:
-    """With the embedding of its guidance in the bias of its time's: a pipeline would tell it the `guidance_scale` of its call."""
+    """Add the embedding of the guidance scale to the bias of the time embedding, and drop its layers.
+
+    A pipeline would otherwise pass the `guidance_scale` of each call to the network.
+    """
     if guidance is None:
         return network
-    embed, weights = network.time_text_embed, network.state_dict()
+    embed = network.time_text_embed
+    weights = network.state_dict()
     bias = "time_text_embed.timestep_embedder.linear_2.bias"
     with torch.no_grad():
-        told = embed.guidance_embedder(embed.time_proj(weights[bias].new_tensor([1000 * guidance])))
+        scale = weights[bias].new_tensor([1000 * guidance])
+        embedded = embed.guidance_embedder(embed.time_proj(scale))[0]
     weights = {name: value for name, value in weights.items() if "guidance_embedder" not in name}
+    weights[bias] = weights[bias] + embedded
     with torch.device("meta"):
-        folded = type(network).from_config({**network.config, "guidance_embeds": False})
-    folded.load_state_dict({**weights, bias: weights[bias] + told[0]}, assign=True)
-    return folded.eval()
+        exported = type(network).from_config({**network.config, "guidance_embeds": False})
+    exported.load_state_dict(weights, assign=True)
+    return exported.eval()
 
 
 PAIRS = ("tokens", "no tokens", "pooled", "no pooled")
@@ -156,12 +198,12 @@ FAMILIES = {
         inputs=flux_inputs,
         encoded=("tokens", "pooled"),
         packing=2,
-        time_factor=lambda config: 1e-3,
+        time_factor=flux_time_factor,
         default_size=128,
         exported=flux_exported,
     ),
     "SanaTransformer2DModel": Family(
-        blocks, inputs=masked_inputs, encoded=MASKED, time_factor=lambda config: config.timestep_scale
+        blocks, inputs=masked_inputs, encoded=MASKED, time_factor=sana_time_factor
     ),
 }
-"""By their names in diffusers."""
+"""The families by the names of their classes in diffusers."""

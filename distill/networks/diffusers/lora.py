@@ -1,4 +1,4 @@
-"""Low-rank adapters (LoRA, Hu et al. 2021) by peft: a network of diffusers that learns little and holds no second copy of its weights."""
+"""Low-rank adapters (LoRA, Hu et al. 2021) by peft: few trainable parameters, no second copy of the base."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from distill.networks.folder import ADAPTERS
 from distill.storage.tensors import check_weights, load_tensors
 
 ADAPTER = "default"
-"""What peft calls an adapter that has no name. It stands in the names of weights, though not in files."""
+"""peft's name for an adapter without a name. It is part of weights' names in modules, but not in files."""
 
 
 class LoRANetwork(DiffusersNetwork):
-    """A `DiffusersNetwork` on the frozen weights of another, with adapters of its own: scale alpha/rank, `alpha` None for 1.
+    """A `DiffusersNetwork` with the frozen weights of another one and its own adapters at scale alpha/rank.
 
-    `targets` are the layers that are adapted, by the ends of their names, None for all linear layers within blocks. The frozen weights are the
-    other's tensors themselves; a copy of this network has adapters of its own and those tensors again, and its state is the adapters alone. Raises
-    UserError for targets that are no layers.
+    `alpha` None takes `rank`, for a scale of 1. `targets` are the ends of the names of the layers to adapt;
+    None takes all linear layers in blocks. The frozen weights are the other network's tensors themselves, and
+    a copy of this network shares them again but has its own adapters. Its state is the adapters only.
     """
 
     def __init__(
@@ -50,34 +50,35 @@ class LoRANetwork(DiffusersNetwork):
         self.register_load_state_dict_post_hook(_miss_no_base)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> LoRANetwork:
-        memo.update(shared(self, but=self.adapters()))
+        memo.update(shared(self, without=self.adapters()))
         copied = memo[id(self)] = type(self).__new__(type(self))
         copied.__dict__.update(copy.deepcopy(self.__dict__, memo))
         return copied
 
     def adapters(self) -> list[nn.Parameter]:
-        """What learns."""
+        """Return the adapters' parameters, the only ones that are trained."""
         return [parameter for name, parameter in self.named_parameters() if is_adapter(name)]
 
     def describe(self) -> dict[str, Any]:
-        """The settings that open its pipeline, and those of its adapters."""
+        """Return the settings that open its pipeline, and those of its adapters."""
         return {**super().describe(), "lora": self.sizes}
 
     @classmethod
     def from_description(cls, description: dict[str, Any]) -> LoRANetwork:
-        """The network with the pipeline's weights and untrained adapters. Raises UserError where the settings open no pipeline."""
+        """Open the network with the pipeline's weights and untrained adapters."""
         source = {name: value for name, value in description.items() if name != "lora"}
         return cls(DiffusersNetwork.from_description(source), **description["lora"])
 
     def exported(self) -> DiffusersNetwork:
-        """Adapters of scale 1, which is what diffusers takes a file of them to have; where its pipeline loads none, the weights with them added."""
+        """Return this network with adapters of scale 1, which diffusers assumes in their files.
+
+        If its pipeline cannot load adapters, return the network with merged weights.
+        """
         if not hasattr(self.pipeline.pipe, "save_lora_weights"):
             return self.merged()
         other = copy.deepcopy(self)
-        scale, other.sizes = (
-            self.sizes["alpha"] / self.sizes["rank"],
-            {**self.sizes, "alpha": self.sizes["rank"]},
-        )
+        other.sizes = {**self.sizes, "alpha": self.sizes["rank"]}
+        scale = self.sizes["alpha"] / self.sizes["rank"]
         for name, module in other.network.named_modules():
             if name.endswith(f".lora_B.{ADAPTER}"):
                 module.weight.data.mul_(scale)
@@ -86,7 +87,7 @@ class LoRANetwork(DiffusersNetwork):
         return other
 
     def merged(self) -> DiffusersNetwork:
-        """The network without adapters, which are added to a copy of its weights, in float32."""
+        """Return the network without adapters, which are added to a copy of its weights, in float32."""
         network = copy.deepcopy(self.network).float()
         for name, layer in _adapted(network).items():
             layer.merge()
@@ -95,83 +96,100 @@ class LoRANetwork(DiffusersNetwork):
         return DiffusersNetwork(network, self.pipeline)
 
     def save_pipeline(self, times: Sequence[float], folder: Path) -> None:
-        """Write what the base's pipeline needs to be this one: adapters, of scale 1, for `load_lora_weights`, and the scheduler of its steps."""
+        """Write what turns the base's pipeline into this one: a scheduler, and adapters of scale 1.
+
+        `load_lora_weights` of diffusers reads the adapters.
+        """
         part = self.pipeline.family.part
-        weights = {_name_in_file(name): value.contiguous() for name, value in self.network_state().items()}
+        weights = {_without_adapter(name): value.contiguous() for name, value in self.network_state().items()}
         self.pipeline.pipe.save_lora_weights(folder, **{f"{part}_lora_layers": weights})
         self.pipeline.student_scheduler(times).save_pretrained(folder / "scheduler")
 
     def example_call(self, steps: int) -> dict[str, Any] | None:
-        """A network that is told its guidance is told it by the call of its base's pipeline."""
-        call, guidance = super().example_call(steps), self.pipeline.embedded_guidance
-        return call if call is None or guidance is None else {**call, "guidance_scale": guidance}
+        """Return the call of the base's pipeline, with the guidance scale that the network takes, if any."""
+        call = super().example_call(steps)
+        guidance = self.pipeline.embedded_guidance
+        if call is None or guidance is None:
+            return call
+        return {**call, "guidance_scale": guidance}
 
     @property
     def leaves_with_its_size(self) -> bool:
+        """False: the base's pipeline has its own size."""
         return False
 
     def load_adapters(self, folder: Path) -> None:
-        """Read what `save_pipeline` wrote. Raises UserError where it is another network's."""
-        part, found = self.pipeline.family.part, load_tensors(folder / ADAPTERS)
-        names = {f"{part}.{_name_in_file(name)}": name for name in self.network_state()}
+        """Read the adapters that `save_pipeline` wrote."""
+        part = self.pipeline.family.part
+        names = {f"{part}.{_without_adapter(name)}": name for name in self.network_state()}
+        found = load_tensors(folder / ADAPTERS)
         tensors = {names.get(name, name): value for name, value in found.items()}
         check_weights(self, {f"network.{name}": value for name, value in tensors.items()}, folder / ADAPTERS)
         self.network.load_state_dict(tensors, strict=False)
 
     def network_state(self) -> dict[str, Tensor]:
-        """The adapters, by their names in the network."""
+        """Return the adapters by their names in the network."""
         return {name.removeprefix("network."): value for name, value in self.state_dict().items()}
 
 
 def is_adapter(name: str) -> bool:
-    """Whether a weight of this name belongs to an adapter."""
+    """Tell whether a weight of this name belongs to an adapter."""
     return f".lora_A.{ADAPTER}" in name or f".lora_B.{ADAPTER}" in name
 
 
-def shared(network: nn.Module, but: Sequence[Tensor] = ()) -> dict[int, Any]:
-    """A memo of `copy.deepcopy` under which the copy has this network's weights and buffers themselves, but for these."""
-    own = {id(value) for value in but}
-    return {id(value): value for value in [*network.parameters(), *network.buffers()] if id(value) not in own}
+def shared(network: nn.Module, without: Sequence[Tensor] = ()) -> dict[int, Any]:
+    """Return a memo of `copy.deepcopy` with which a copy shares this network's parameters and buffers.
+
+    Those in `without` are copied.
+    """
+    copied = {id(value) for value in without}
+    tensors = [*network.parameters(), *network.buffers()]
+    return {id(value): value for value in tensors if id(value) not in copied}
 
 
 def choose_layers(network: nn.Module, targets: Sequence[str] | None) -> list[str]:
-    """Names of the layers to adapt. Raises UserError for a target that is the end of no layer's name."""
+    """Return the names of the layers to adapt: those that are named by a target, or end in one."""
     kinds = (nn.Linear, nn.Conv2d)
     layers = {name: module for name, module in network.named_modules() if isinstance(module, kinds)}
     if targets is None:
         return [name for name, module in layers.items() if isinstance(module, nn.Linear) and "block" in name]
+    chosen: set[str] = set()
     for target in targets:
-        if not any(name == target or name.endswith(f".{target}") for name in layers):
-            raise UserError(
-                f"lora.targets: '{target}' is no layer of the network{did_you_mean(target, {_short(name) for name in layers})}"
-            )
-    return [
-        name for name in layers if any(name == target or name.endswith(f".{target}") for target in targets)
-    ]
+        named = [name for name in layers if name == target or name.endswith(f".{target}")]
+        if not named:
+            hint = did_you_mean(target, {_short(name) for name in layers})
+            raise UserError(f"lora.targets: '{target}' is no layer of the network{hint}")
+        chosen.update(named)
+    return [name for name in layers if name in chosen]
 
 
 def _short(name: str) -> str:
-    """The end of a layer's name that says what it is: `to_q`, `to_out.0`."""
+    """Return the end of a layer's name that tells what it is, such as `to_q` and `to_out.0`."""
     parts = name.split(".")
-    return ".".join(parts[-2:]) if parts[-1].isdigit() and len(parts) > 1 else parts[-1]
+    if parts[-1].isdigit() and len(parts) > 1:
+        return ".".join(parts[-2:])
+    return parts[-1]
 
 
 def _adapted(network: nn.Module) -> dict[str, Any]:
-    """The layers with adapters, by name."""
+    """Return the layers with adapters by name."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     return {name: module for name, module in network.named_modules() if isinstance(module, BaseTunerLayer)}
 
 
-def _name_in_file(name: str) -> str:
-    """A weight's name as diffusers has it in files, but for the part of the pipeline that stands before it."""
+def _without_adapter(name: str) -> str:
+    """Return a weight's name as files have it, except for the name of the pipeline's part in front."""
     return name.replace(f".{ADAPTER}.", ".")
 
 
 def _leave_out_the_base(module: nn.Module, state: dict[str, Tensor], prefix: str, metadata: Any) -> None:
-    for name in [name for name in state if name.startswith(prefix) and not is_adapter(name)]:
-        del state[name]
+    """Remove all but adapters from a state dict."""
+    for name in list(state):
+        if name.startswith(prefix) and not is_adapter(name):
+            del state[name]
 
 
 def _miss_no_base(module: nn.Module, keys: Any) -> None:
+    """Count only adapters as missing when a state dict is loaded."""
     keys.missing_keys[:] = [name for name in keys.missing_keys if is_adapter(name)]

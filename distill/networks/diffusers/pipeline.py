@@ -1,4 +1,4 @@
-"""What a diffusers pipeline has besides its denoiser: scheduler, image autoencoder and text encoders, and how it is opened and written."""
+"""Pipelines of diffusers: opened, written, and held by the denoisers that share their parts."""
 
 from __future__ import annotations
 
@@ -15,19 +15,20 @@ from torch import Tensor, nn
 
 from distill.config.errors import UserError
 from distill.diffusion.schedules import Flow
+from distill.networks.diffusers.checks import check_parts
 from distill.networks.diffusers.codec import PipelineCodec
-from distill.networks.diffusers.families import FAMILIES, Family
 from distill.networks.diffusers.prompt_encoder import PipelinePromptEncoder
 from distill.networks.diffusers.scheduler import check_steps, read_scheduler, student_scheduler
 from distill.networks.diffusers.source import PipelineSource
 from distill.networks.folder import PIPELINE, is_own_pipeline
 from distill.storage.files import read_mapping
 
-AUTOENCODERS = ("AutoencoderKL", "AutoencoderDC")
-
 
 def open_pipeline(source: str, flag: str, **settings: Any) -> Any:
-    """A pipeline of diffusers, by folder or hub name; `settings` go to `from_pretrained`. Raises UserError, naming the flag, where there is none."""
+    """Open a pipeline of diffusers by folder or hub name; errors name the flag.
+
+    `settings` are arguments of `from_pretrained`.
+    """
     from diffusers import DiffusionPipeline
 
     if Path(source).is_dir():
@@ -41,7 +42,10 @@ def open_pipeline(source: str, flag: str, **settings: Any) -> Any:
 
 
 def left_out_parts(folder: Path) -> dict[str, None]:
-    """Text encoders and tokenizers that a pipeline was saved without, such as T5 of Stable Diffusion 3: diffusers wants to be told of each."""
+    """Return the text encoders and tokenizers that a pipeline was saved without, such as T5 of SD 3.
+
+    `from_pretrained` expects each of them to be passed as None.
+    """
     import diffusers
 
     index = read_mapping(folder / PIPELINE)
@@ -55,10 +59,11 @@ def left_out_parts(folder: Path) -> dict[str, None]:
 
 
 def check_folder(folder: Path, flag: str) -> None:
-    """Raises UserError, naming the flag, where a folder is no pipeline whose classes diffusers has."""
+    """Refuse a folder that is no pipeline of classes that diffusers has; errors name the flag."""
     if is_own_pipeline(folder):
         raise UserError(
-            f"{flag}: {folder} is a student's export of a network that diffusers does not have; expected a pipeline that it has"
+            f"{flag}: {folder} is a student's export of a network that diffusers does not have; "
+            "expected a pipeline that it has"
         )
     if not (folder / PIPELINE).is_file():
         raise UserError(f"{flag}: {folder} holds no {PIPELINE}; expected the folder of a diffusers pipeline")
@@ -72,13 +77,15 @@ class _Settings:
 
 
 class Pipeline:
-    """A diffusers pipeline, opened for the denoisers that share it: copies of one of them copy its network alone.
+    """A pipeline of diffusers, shared by denoisers: copying one of them copies its network only.
 
-    All its weights are held in the type that `source` asks for; its encoders take and return float32.
+    Its weights are held in the type that `source` asks for; its codec and its prompt encoder take and return
+    float32.
     """
 
     def __init__(self, pipe: Any, source: PipelineSource) -> None:
-        self.pipe, self.source, self.dtype = pipe, source, getattr(torch, source.dtype)
+        self.pipe, self.source = pipe, source
+        self.dtype: torch.dtype = getattr(torch, source.dtype)
         self.family = check_parts(pipe)
         self.schedule, self.prediction = read_scheduler(pipe.scheduler)
         self.config: Any = getattr(pipe, self.family.part).config
@@ -88,9 +95,9 @@ class Pipeline:
         self.prompt_encoder = None if self.family.inputs is None else PipelinePromptEncoder(pipe, self.family)
         channels = self.config.in_channels if self.codec is None else self.codec.channels
         self.image_shape: tuple[int, ...] = (channels, height, width)
-        self.pixel_shape = (
-            self.image_shape if self.codec is None else self.codec.pixel_shape(self.image_shape)
-        )
+        self.pixel_shape: tuple[int, ...] = self.image_shape
+        if self.codec is not None:
+            self.pixel_shape = self.codec.pixel_shape(self.image_shape)
         self.label_count, self.null_label = self._choose_labels(source.null_label)
         self.embedded_guidance = self._choose_guidance(source.embedded_guidance)
         self.time_factor = self.family.time_factor(self.config)
@@ -101,16 +108,18 @@ class Pipeline:
                 cast_weights(part.eval().requires_grad_(False), self.dtype)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Pipeline:
+        """Copies of a network share their pipeline."""
         return self
 
     def to(self, device: torch.device) -> None:
         """Move the autoencoder and the text encoders."""
-        for held in (self.codec, self.prompt_encoder):
-            for part in held.components().values() if held is not None else ():
-                part.to(device)
+        for holder in (self.codec, self.prompt_encoder):
+            if holder is not None:
+                for part in holder.components().values():
+                    part.to(device)
 
     def components(self) -> dict[str, Any]:
-        """Return the pipeline's parts and settings; of the denoiser, whose weights copies hold, the settings only."""
+        """Return the pipeline's parts and settings; of the denoiser, which copies hold, the settings only."""
         parts = {
             name: part
             for name, part in self.pipe.components.items()
@@ -119,7 +128,7 @@ class Pipeline:
         return {**parts, self.family.part: _Settings(self.config), "pipeline": _Settings(self.pipe.config)}
 
     def model_timestep(self, t: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
-        """Return a time of the schedule in the network's units."""
+        """Convert a time of the schedule to the network's units."""
         return t * self.time_factor
 
     def student_scheduler(self, times: Sequence[float]) -> Any:
@@ -138,104 +147,81 @@ class Pipeline:
         pipe.save_pretrained(folder)
 
     def _reopen(self, network: nn.Module) -> Any:
-        """Open the pipeline again around this network, with its other parts in the precision of their files."""
-        place = {"revision": self.source.revision, "variant": self.source.variant}
-        return open_pipeline(self.source.path, "teacher.path", **place, **{self.family.part: network})
+        """Open the pipeline again around this network, its other parts in the precision of their files."""
+        settings = {"revision": self.source.revision, "variant": self.source.variant}
+        return open_pipeline(self.source.path, "teacher.path", **settings, **{self.family.part: network})
 
     def _choose_size(self, resolution: int | None) -> tuple[int, int]:
-        """Height and width as the network has them. Another than its own is written into a U-Net's configuration, for the pipeline's default call;
-        a transformer's positions depend on what stands there, so that its pipeline is to be called with height and width."""
-        factor = 1 if self.codec is None else self.codec.factor
-        is_unet = self.family.part == "unet"
+        """Return height and width of x_t, for images of `resolution` or of the pipeline's own size."""
         size: Any = self.config.get("sample_size") or self.family.default_size
         if resolution is not None:
-            levels = len(self.config.block_out_channels) - 1 if is_unet else 0
-            smallest = factor << levels if is_unet else factor * self.config.patch_size * self.family.packing
-            if resolution % smallest:
-                raise UserError(
-                    f"teacher.resolution: {resolution} is not divisible by {smallest}, which the network needs"
-                )
-            if self.family.fixed_size and resolution // factor != size:
-                raise UserError(
-                    f"teacher.resolution: is {resolution}; expected {size * factor} or null: this pipeline makes images of one size"
-                )
-            size = resolution // factor
-            if is_unet:
-                self.pipe.unet.register_to_config(sample_size=size)
+            size = self._resize(resolution, size)
         if size is None:
             raise UserError("teacher.resolution: the pipeline names none; expected pixels")
         height, width = size if isinstance(size, (list, tuple)) else (size, size)
         return height, width
 
+    def _resize(self, resolution: int, own_size: Any) -> int:
+        """Return the side of x_t for images of this resolution in pixels.
+
+        It is written into a U-Net's configuration, so that the pipeline's default call uses it. A transformer
+        derives its positions from the size in its configuration, so that its pipeline must be called with
+        height and width.
+        """
+        factor = 1 if self.codec is None else self.codec.factor
+        if self.family.is_unet:
+            smallest = factor * 2 ** (len(self.config.block_out_channels) - 1)
+        else:
+            smallest = factor * self.config.patch_size * self.family.packing
+        if resolution % smallest:
+            raise UserError(
+                f"teacher.resolution: {resolution} is not divisible by {smallest}, which the network needs"
+            )
+        size = resolution // factor
+        if self.family.fixed_size and size != own_size:
+            raise UserError(
+                f"teacher.resolution: is {resolution}; expected {own_size * factor} or null: "
+                "this pipeline makes images of one size"
+            )
+        if self.family.is_unet:
+            self.pipe.unet.register_to_config(sample_size=size)
+        return size
+
     def _choose_labels(self, null_label: int | None) -> tuple[int, int | None]:
-        """How many labels there are, and the class that means none."""
+        """Return the number of labels, and the class that means no label."""
         classes = self.config.get(self.family.labels) or 0
         if self.family.has_null_label:
-            classes, known = classes + 1, classes
-            null_label = known if null_label is None else null_label
-        if null_label is not None and null_label != classes - 1:
+            if null_label is None:
+                null_label = classes
+            classes += 1
+        if null_label is None:
+            return classes, None
+        if null_label != classes - 1:
             raise UserError(
-                f"teacher.null_label: is {null_label}; expected null, or the last of the network's {classes} classes"
+                f"teacher.null_label: is {null_label}; expected null, "
+                f"or the last of the network's {classes} classes"
             )
-        return (classes if null_label is None else null_label), null_label
+        return null_label, null_label
 
     def _choose_guidance(self, scale: float | None) -> float | None:
-        """What a guidance-distilled network is told; None for others."""
+        """Return the guidance scale that a guidance-distilled network takes as input; None for others."""
         if not self.config.get("guidance_embeds"):
             if scale is not None:
                 raise UserError("teacher.embedded_guidance: the network is told no guidance; expected null")
             return None
-        return (
-            inspect.signature(type(self.pipe).__call__).parameters["guidance_scale"].default
-            if scale is None
-            else scale
-        )
+        if scale is not None:
+            return scale
+        return inspect.signature(type(self.pipe).__call__).parameters["guidance_scale"].default
 
 
 def cast_weights(network: nn.Module, dtype: torch.dtype) -> None:
-    """Hold a network's weights in `dtype`, and in float32 what else it has, since rounded frequencies would tell other positions and times."""
-    for tensors, kind in ((network.parameters(), dtype), (network.buffers(), torch.float32)):
-        for tensor in tensors:
-            tensor.data = tensor.data.to(kind) if tensor.is_floating_point() else tensor.data
+    """Cast a network's parameters to `dtype`, and its buffers to float32.
 
-
-def check_parts(pipe: Any) -> Family:
-    """The family of a pipeline's denoiser. Raises UserError, naming the first part that is unknown here."""
-    name, parts = type(pipe).__name__, (getattr(pipe, part, None) for part in ("unet", "transformer"))
-    network: Any = next((part for part in parts if part is not None), None)
-    kind = "none" if network is None else type(network).__name__
-    if kind not in FAMILIES:
-        raise UserError(
-            f"teacher.path: {name}'s denoiser, {kind}, is unknown here; expected one of: {', '.join(FAMILIES)}"
-        )
-    family, config = FAMILIES[kind], network.config
-    vae: Any = getattr(pipe, "vae", None) or getattr(pipe, "vqvae", None)
-    if vae is not None and type(vae).__name__ not in AUTOENCODERS:
-        raise UserError(
-            f"teacher.path: {name}'s autoencoder, {type(vae).__name__}, is unknown here; expected one of: {', '.join(AUTOENCODERS)}"
-        )
-    latents = config.in_channels if vae is None else vae.config.latent_channels * family.packing**2
-    if config.in_channels != latents:
-        raise UserError(
-            f"teacher.path: {name}'s network takes {config.in_channels} channels; expected {latents}, as its images have"
-        )
-    if family.inputs is not None and not hasattr(pipe, "encode_prompt"):
-        raise UserError(f"teacher.path: {name} encodes no prompts, which its {kind} needs")
-    if config.get("addition_embed_type") not in (None, "text_time"):
-        raise UserError(
-            f"teacher.path: addition_embed_type '{config.addition_embed_type}' of {name} is unknown here; expected none or text_time"
-        )
-    for key in ("class_embed_type", "num_class_embeds") if family.inputs is not None else ():
-        _refuse_setting(name, config, key)
-    for key in (
-        "encoder_hid_dim_type",
-        "time_cond_proj_dim",
-        *(("guidance_embeds",) if family.packing == 1 else ()),
-    ):
-        _refuse_setting(name, config, key)
-    return family
-
-
-def _refuse_setting(name: str, config: Any, key: str) -> None:
-    if config.get(key):
-        raise UserError(f"teacher.path: the network of {name} has {key}, which is unknown here")
+    Buffers hold frequencies; rounded, they would stand for other positions and times.
+    """
+    for parameter in network.parameters():
+        if parameter.is_floating_point():
+            parameter.data = parameter.data.to(dtype)
+    for buffer in network.buffers():
+        if buffer.is_floating_point():
+            buffer.data = buffer.data.to(torch.float32)

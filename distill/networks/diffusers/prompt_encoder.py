@@ -19,7 +19,7 @@ CLIP_TOKENS = 77
 
 
 class PipelinePromptEncoder:
-    """Encodes prompts as the pipeline's own `encode_prompt` does, with all of its text encoders."""
+    """Encodes prompts by the pipeline's own `encode_prompt`, with all of its text encoders."""
 
     def __init__(self, pipe: Any, family: Family) -> None:
         self.pipe, self.family = pipe, family
@@ -30,24 +30,30 @@ class PipelinePromptEncoder:
         return self
 
     def encode(self, prompts: Sequence[str]) -> Condition:
-        """Encode prompts, and the pipeline's own stand-in for no prompt, in float32."""
+        """Encode prompts, and the pipeline's unconditional prompt, in float32."""
         encoded = self._encode(prompts)
         given = {name: value for name, value in encoded.items() if not name.startswith("no ")}
-        for name, shape in self.shapes().items():
-            found = given[name].shape[-1] if name != "mask" and name in given else shape[-1]
-            if found != shape[-1]:
-                raise UserError(
-                    f"teacher.path: its text encoders give {name} of {found} numbers; expected {shape[-1]}: "
-                    "a text encoder is missing"
-                )
+        self._check_widths(given)
         if "no tokens" in encoded:
             unconditional = {name: encoded[f"no {name}"][:1] for name in given}
         else:
             unconditional = self._encode([""])
         return Condition(text=Text(given, unconditional))
 
+    def _check_widths(self, given: dict[str, Tensor]) -> None:
+        """Check that embeddings have the network's width: a missing text encoder makes them narrower."""
+        for name, shape in self.shapes().items():
+            if name == "mask" or name not in given:
+                continue
+            found, expected = given[name].shape[-1], shape[-1]
+            if found != expected:
+                raise UserError(
+                    f"teacher.path: its text encoders give {name} of {found} numbers; expected {expected}: "
+                    "a text encoder is missing"
+                )
+
     def unconditional(self, count: int) -> Text:
-        """Return what stands for no prompt, (count, ...)."""
+        """Encode no prompt, (count, ...)."""
         text = self.encode([""] * count).text
         assert text is not None
         return text.drop(torch.ones(count, dtype=torch.bool, device=text.device))
@@ -57,7 +63,8 @@ class PipelinePromptEncoder:
 
         They hold CLIP's 77 tokens, and as many of T5's or Gemma's as the pipeline asks for.
         """
-        config, tokens = self.config, self._settings().get("max_sequence_length", 0)
+        config = self.config
+        tokens = self._settings().get("max_sequence_length", 0)
         width = (
             config.get("caption_channels") or config.get("joint_attention_dim") or config.cross_attention_dim
         )
@@ -71,9 +78,10 @@ class PipelinePromptEncoder:
         return {name: shape for name, shape in shapes.items() if name in self.family.encoded and all(shape)}
 
     def sha256(self) -> str:
-        """Hash everything that an encoded prompt depends on besides the prompt.
+        """Hash everything but the prompt that an encoded prompt depends on.
 
-        That is the encoders' weights and settings, the tokenizers' words and rules, and the pipeline's class and defaults.
+        These are the encoders' weights and settings, the tokenizers' words and rules, and the pipeline's
+        class and defaults.
         """
         pipe = self.pipe
         zeros = pipe.config.get("force_zeros_for_empty_prompt")
@@ -92,14 +100,14 @@ class PipelinePromptEncoder:
 
     @torch.no_grad()
     def _encode(self, prompts: Sequence[str]) -> dict[str, Tensor]:
-        """Return everything that the pipeline's `encode_prompt` returns, by our names, floating-point numbers as float32."""
+        """Return what the pipeline's `encode_prompt` returns, under our names and in float32."""
         device = next(iter(self.components().values())).device
         encoded = self.pipe.encode_prompt(**{**self._settings(), "prompt": list(prompts), "device": device})
         named = dict(zip(self.family.encoded, encoded, strict=False))
         return {name: _in_float32(value) for name, value in named.items()}
 
     def _settings(self) -> dict[str, Any]:
-        """Return the other arguments of `encode_prompt`: those of a guided call of the pipeline with nothing but a prompt."""
+        """Return the other arguments of `encode_prompt`: the defaults of a guided call of the pipeline."""
         from diffusers.utils import is_bs4_available, is_ftfy_available
 
         own = inspect.signature(self.pipe.encode_prompt).parameters

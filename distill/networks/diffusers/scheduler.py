@@ -15,22 +15,25 @@ from distill.diffusion.schedules import DDPM, Flow
 from distill.types import NoiseSchedule
 
 ALL_PREDICTION = 1e10
-"""`timestep_scaling` under which a consistency model's scheduler takes all of its prediction of x_0 and nothing of its input."""
+"""`timestep_scaling` with which a consistency model's scheduler returns its prediction of x_0 only."""
 MIN_SIGNAL = 2.0**-24
-"""alpha^2 at the end of a schedule of zero terminal signal-to-noise ratio, as in diffusers' Euler scheduler: 0 would be a
-division by zero."""
+"""alpha^2 at the end of a schedule of zero terminal signal-to-noise ratio, as in diffusers' Euler scheduler.
+
+Zero itself would be divided by.
+"""
 
 
 def read_scheduler(scheduler: Any) -> tuple[NoiseSchedule, PredictionType]:
     """Return the noise schedule and the prediction type of a diffusers scheduler."""
-    name, prediction = type(scheduler).__name__, scheduler.config.get("prediction_type", "epsilon")
+    name = type(scheduler).__name__
+    prediction = scheduler.config.get("prediction_type", "epsilon")
     is_flow = name.startswith("FlowMatch") or prediction == "flow_prediction"
     if is_flow or scheduler.config.get("use_flow_sigmas"):
         return Flow(), "flow_prediction"
     if not hasattr(scheduler, "alphas_cumprod"):
         raise UserError(
-            f"teacher.path: scheduler {name} is unknown here; expected one of DDPM's kind, with alphas_cumprod, "
-            "or of flow matching"
+            f"teacher.path: scheduler {name} is unknown here; "
+            "expected one of DDPM's kind, with alphas_cumprod, or of flow matching"
         )
     if prediction not in get_args(PredictionType):
         known = ", ".join(get_args(PredictionType))
@@ -41,7 +44,7 @@ def read_scheduler(scheduler: Any) -> tuple[NoiseSchedule, PredictionType]:
 
 
 def read_signal(scheduler: Any) -> Float[Tensor, " n"]:
-    """Return alpha^2 at every step, never 0."""
+    """Return alpha^2 at every step; the last is above 0."""
     signal = scheduler.alphas_cumprod.double()
     if signal[-1] == 0:
         signal[-1] = min(MIN_SIGNAL, signal[-2].item() / 2)
@@ -51,10 +54,10 @@ def read_signal(scheduler: Any) -> Float[Tensor, " n"]:
 def student_scheduler(
     scheduler: Any, schedule: NoiseSchedule, prediction: PredictionType, times: Sequence[float]
 ) -> Any:
-    """Return a scheduler that takes as many steps at these times, as far as it can, and adds fresh noise between them.
+    """Return a scheduler that steps at these times, as far as it can, and adds fresh noise between steps.
 
-    In flow matching the times are evenly spaced from 1 to the last. Otherwise the teacher's schedule is cut off at the
-    first time, and divided evenly.
+    In flow matching the times are evenly spaced from 1 to the last. Otherwise the teacher's schedule is cut
+    off at the first time, and divided evenly.
     """
     from diffusers import FlowMatchEulerDiscreteScheduler, LCMScheduler
 
@@ -63,7 +66,8 @@ def student_scheduler(
         return FlowMatchEulerDiscreteScheduler(
             scheduler.config.num_train_timesteps, shift_terminal=last, stochastic_sampling=True
         )
-    betas, count = scheduler.betas.clone(), int(times[0]) + 1
+    betas = scheduler.betas.clone()
+    count = int(times[0]) + 1
     if betas[-1] >= 1:
         signal = read_signal(scheduler)
         betas[-1] = 1 - signal[-1] / signal[-2]
@@ -73,18 +77,19 @@ def student_scheduler(
         original_inference_steps=count,
         prediction_type=prediction,
         timestep_scaling=ALL_PREDICTION,
-        steps_offset=1,  # of no effect; pipelines ask for it
+        steps_offset=1,  # without effect, but pipelines expect it
     )
 
 
 def check_steps(scheduler: Any, schedule: NoiseSchedule, times: Sequence[float]) -> None:
-    """Raise UserError if a student's scheduler does not take its steps at these times, so that it could not be exported."""
+    """Raise UserError if a student's scheduler does not step at these times: it could not be exported."""
     scheduler.set_timesteps(len(times))
     unit = scheduler.config.num_train_timesteps if isinstance(schedule, Flow) else 1
     taken = scheduler.timesteps / unit
     if not torch.allclose(taken.double(), torch.tensor(times, dtype=torch.float64), rtol=0, atol=1e-5):
-        asked, found = (", ".join(f"{t:g}" for t in some) for some in (times, taken.tolist()))
+        found = ", ".join(f"{t:g}" for t in times)
+        possible = ", ".join(f"{t:g}" for t in taken.tolist())
         raise UserError(
-            f"generator.further_noise_to_signal: steps at t = {asked}; expected {found}, or null: "
+            f"generator.further_noise_to_signal: steps at t = {found}; expected {possible}, or null: "
             "pipelines have no others"
         )

@@ -77,7 +77,7 @@ class EDM2Network(Preconditioned):
         return self.logvar_linear(self.logvar_fourier(self.precond(t).noise))[:, 0]
 
     def _apply(self, *args: Any, **kwargs: Any) -> Self:
-        """Take the autoencoder along: every change of a module's device or type goes through here."""
+        """Move the autoencoder too: every move of a module goes through here."""
         super()._apply(*args, **kwargs)
         if self.codec is not None:
             self.codec.to(self.unet.out_gain.device)

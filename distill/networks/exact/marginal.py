@@ -113,7 +113,7 @@ def _dimension(generator: Generator) -> int:
 
 @functools.cache
 def grid(dimension: int, points: int) -> tuple[Tensor, Tensor]:
-    """Return the nodes (n, d) of a uniform grid, and their log weights (n,) under N(0, I) up to a constant."""
+    """Return the nodes (n, d) of a uniform grid, and their log weights (n,) under N(0, I), unnormalised."""
     axis = torch.linspace(-REACH, REACH, points, dtype=torch.float64)
     nodes = torch.cartesian_prod(*[axis] * dimension).reshape(-1, dimension)
     return nodes, -nodes.square().sum(1) / 2

@@ -1,0 +1,73 @@
+"""Checks that the parts of a diffusers pipeline are of kinds that are known here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from distill.config.errors import UserError
+from distill.networks.diffusers.families import FAMILIES, Family
+
+AUTOENCODERS = ("AutoencoderKL", "AutoencoderDC")
+UNKNOWN_SETTINGS = ("encoder_hid_dim_type", "time_cond_proj_dim")
+"""Settings of networks that change how they are called, in ways that are unknown here."""
+CLASS_SETTINGS = ("class_embed_type", "num_class_embeds")
+"""Settings by which a network takes classes; unknown in networks that take prompts."""
+
+
+def check_parts(pipe: Any) -> Family:
+    """Return the family of a pipeline's denoiser, or raise a UserError that names the first unknown part."""
+    name = type(pipe).__name__
+    network = find_denoiser(pipe)
+    kind = "none" if network is None else type(network).__name__
+    if kind not in FAMILIES:
+        known = ", ".join(FAMILIES)
+        raise UserError(f"teacher.path: {name}'s denoiser, {kind}, is unknown here; expected one of: {known}")
+    family = FAMILIES[kind]
+    _check_autoencoder(pipe, network.config, family)
+    if family.inputs is not None and not hasattr(pipe, "encode_prompt"):
+        raise UserError(f"teacher.path: {name} encodes no prompts, which its {kind} needs")
+    _check_settings(name, network.config, family)
+    return family
+
+
+def find_denoiser(pipe: Any) -> Any:
+    """Return the U-Net or the transformer of a pipeline, or None."""
+    unet = getattr(pipe, "unet", None)
+    return unet if unet is not None else getattr(pipe, "transformer", None)
+
+
+def _check_autoencoder(pipe: Any, config: Any, family: Family) -> None:
+    """Check the kind of the autoencoder, and that its latents have as many channels as the network takes."""
+    name = type(pipe).__name__
+    vae = getattr(pipe, "vae", None) or getattr(pipe, "vqvae", None)
+    if vae is None:
+        return
+    kind = type(vae).__name__
+    if kind not in AUTOENCODERS:
+        known = ", ".join(AUTOENCODERS)
+        raise UserError(
+            f"teacher.path: {name}'s autoencoder, {kind}, is unknown here; expected one of: {known}"
+        )
+    channels = vae.config.latent_channels * family.packing**2
+    if config.in_channels != channels:
+        raise UserError(
+            f"teacher.path: {name}'s network takes {config.in_channels} channels; "
+            f"expected {channels}, as its images have"
+        )
+
+
+def _check_settings(name: str, config: Any, family: Family) -> None:
+    """Check that the network has no setting that changes its arguments in an unknown way."""
+    added = config.get("addition_embed_type")
+    if added not in (None, "text_time"):
+        raise UserError(
+            f"teacher.path: addition_embed_type '{added}' of {name} is unknown here; "
+            "expected none or text_time"
+        )
+    settings = [*CLASS_SETTINGS] if family.inputs is not None else []
+    settings += UNKNOWN_SETTINGS
+    if family.packing == 1:  # FLUX, which packs its latents, is the only family that takes a guidance scale
+        settings.append("guidance_embeds")
+    for setting in settings:
+        if config.get(setting):
+            raise UserError(f"teacher.path: the network of {name} has {setting}, which is unknown here")
