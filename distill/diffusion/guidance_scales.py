@@ -6,8 +6,7 @@ from distill.config.settings import Settings
 
 
 class GuidanceScales(Settings):
-    """Classifier-free guidance of teacher and fake score: D(no condition) + scale (D(condition) - D(no
-    condition)).
+    """Scales of classifier-free guidance: D(no condition) + scale (D(condition) - D(no condition)).
 
     A scale of 1 is no guidance. A larger one gives clearer and less diverse images, and costs a forward pass
     of twice the batch. SiD-LSG (Zhou et al. 2024) names the scales kappa.

@@ -1,5 +1,7 @@
-"""Terms added to the objective: the inputs they read, and the settings they share. The terms are the files of
-`distill/objectives/terms`."""
+"""Terms added to the objective: their inputs, and the settings they share.
+
+The terms are the files of `distill/objectives/terms`.
+"""
 
 from __future__ import annotations
 
@@ -98,8 +100,10 @@ class TermSettings(Settings):
         """Raise UserError if this teacher cannot have this term."""
 
     def build(self) -> Term:
-        """Return the term as a function. A term that holds networks is a module; they are never trained, nor
-        saved with a run."""
+        """Return the term as a function.
+
+        A term that holds networks is a module; they are never trained, nor saved with a run.
+        """
         raise TypeError(f"{type(self).__name__} is not a term")
 
     def meta(self) -> Term:

@@ -1,8 +1,7 @@
-"""Everything random about a step, drawn as a pure function of (seed, index), so that a resumed run repeats an
-uninterrupted one.
+"""Batches: everything random about a step, as a pure function of (seed, index).
 
-Every process draws the whole batch and keeps its own rows: a run does not depend on how its batches are
-split.
+So a resumed run repeats an uninterrupted one. Every process draws the whole batch and keeps its own rows: a
+run does not depend on how its batches are split.
 """
 
 from __future__ import annotations
@@ -36,8 +35,7 @@ class PairSource(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Noise:
-    """Noise for b samples: quantiles `u` of the noise level, (b,), uniform in (0, 1), and `eps`, (b,
-    *image_shape), N(0, I)."""
+    """Noise for b samples: quantiles of the noise level, and the noise itself."""
 
     u: Tensor
     eps: Tensor
@@ -50,8 +48,10 @@ class Noise:
 
 
 class Purpose(enum.IntEnum):
-    """Independent streams of random numbers within one batch. The numbers are part of every run: they never
-    change."""
+    """Independent streams of random numbers within a batch.
+
+    The numbers are part of every run: they never change.
+    """
 
     NOISE = 0
     DATA = 1

@@ -1,5 +1,4 @@
-"""Checkpoints: folders `checkpoints/step-00001000` of safetensors and JSON, whole or absent, with a manifest
-of hashes."""
+"""Checkpoints: complete or absent folders of safetensors and JSON, with a manifest of hashes."""
 
 from __future__ import annotations
 

@@ -17,8 +17,10 @@ CONFIG = "config.yaml"
 
 
 def read_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
-    """Read and check a run's file. Raises UserError: the file, the key, what was expected, and the nearest
-    right name."""
+    """Read and check a run's file.
+
+    Messages name the file, the key, what was expected and the nearest right name.
+    """
     text = read_text(path, str(path))
     try:
         content = parse_yaml(text)

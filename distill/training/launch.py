@@ -19,8 +19,10 @@ from distill.training.trainer import STATS, Monitor, Task, Trainer
 
 
 def launch(config: RunConfig, monitor: Monitor | None = None) -> int:
-    """Run a configuration from the state of its folder, and return the exit code. Bad input is refused before
-    anything is written."""
+    """Run a configuration from the state of its folder, and return the exit code.
+
+    Bad input is refused before anything is written.
+    """
     accelerator = build_accelerator(config)
     clock = Clock()
     task: Task

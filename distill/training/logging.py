@@ -60,8 +60,7 @@ class Averages:
 
 
 def append_line(path: Path, values: Mapping[str, float]) -> None:
-    """Append one line of statistics. A value that is not finite is written as null, so that every line is
-    JSON."""
+    """Append one line of statistics, as JSON; a value that is not finite becomes null."""
     clean = {name: value if math.isfinite(value) else None for name, value in values.items()}
     with path.open("ab+") as file:
         # A crash may have left half a line: start a new one.
@@ -71,8 +70,10 @@ def append_line(path: Path, values: Mapping[str, float]) -> None:
 
 
 def cut_lines(path: Path, step: int) -> None:
-    """Remove the lines after `step`, which a run that continues from a checkpoint writes again, and lines
-    that are not JSON."""
+    """Remove the lines after `step`, and lines that are not JSON.
+
+    A run that continues from a checkpoint writes them again.
+    """
     if not path.is_file():
         return
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()

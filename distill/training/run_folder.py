@@ -78,8 +78,7 @@ def load_run_teacher(run_dir: Path, resolution: int | None = None) -> Denoiser:
 
 
 def record_run(config: RunConfig) -> None:
-    """Write the resolved configuration into the folder, and the versions, the commit and the machine into
-    meta.json."""
+    """Write the resolved configuration, and versions, commit and machine."""
     write_text(config.run_dir / CONFIG, to_yaml(config))
     write_json(
         config.run_dir / "meta.json",

@@ -162,8 +162,10 @@ class Trainer:
         self.step += 1
 
     def _must_stop(self, caught: list[int]) -> bool:
-        """Return whether a signal or a stop condition ended any process: all must leave the loop at the same
-        step."""
+        """Return whether a signal or a stop condition ended any process.
+
+        All processes must leave the loop at the same step.
+        """
         if self.accelerator.num_processes > 1:
             mine = torch.tensor(
                 [[caught[0] if caught else 0, self.violation is not None]], device=self.accelerator.device
@@ -283,8 +285,10 @@ class Trainer:
 
 @contextmanager
 def interruptions() -> Iterator[list[int]]:
-    """Yield a list that SIGINT and SIGTERM append to instead of stopping the process; a second signal stops
-    it at once."""
+    """Yield a list that SIGINT and SIGTERM append to instead of stopping the process.
+
+    A second signal stops it at once.
+    """
     caught: list[int] = []
 
     def note(number: int, frame: object) -> None:

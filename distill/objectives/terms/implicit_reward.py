@@ -22,8 +22,7 @@ if TYPE_CHECKING:
 
 
 class Settings(TermSettings):
-    """Moves samples to where the teacher's conditional score is higher than its unconditional one; `weight`
-    is alpha_cfg."""
+    """Moves samples to where the teacher recognises the condition; `weight` is alpha_cfg."""
 
     needs_both_sides: ClassVar[bool] = True
     name: Literal["implicit_reward"] = "implicit_reward"
@@ -39,10 +38,9 @@ class Settings(TermSettings):
 
 
 def implicit_reward(inputs: TermInputs, weighting: Weighting = "dmd") -> LossOutput:
-    """Return -sg[s_p(x_t|c) - s_p(x_t)] . x_t per sample and per dimension, (b,), in the units of the
-    objective's weighting.
+    """Return -sg[s_p(x_t|c) - s_p(x_t)] . x_t per sample and per dimension, (b,).
 
-    It is zero for samples without a condition.
+    It is in the units of the objective's weighting, and zero for samples without a condition.
     """
     from distill.objectives.gradients.weighting import descent
     from distill.types import LossOutput

@@ -1,7 +1,6 @@
-"""DMD's regression (Yin et al. 2024, eq. 9): the distance of the student's image to the teacher's ODE
-endpoint from the same noise.
+"""DMD's regression (Yin et al. 2024, eq. 9) of the student's images onto the teacher's.
 
-Student and teacher share the unit noise z: the teacher's ODE starts at sigma_max z, the student at
+Both images come from the same unit noise z: the teacher's ODE starts at sigma_max z, the student at
 init_noise_to_signal z.
 """
 
@@ -53,8 +52,10 @@ class Settings(TermSettings):
 
 
 def regression(inputs: TermInputs, distance: Distance = "l2", c: float = 0.00054) -> LossOutput:
-    """Return m, or sqrt(m + c^2) - c, (b,), where m is the mean square difference of G(z) and x over a pair's
-    dimensions."""
+    """Return m, or sqrt(m + c^2) - c, (b,).
+
+    m is the mean square difference of G(z) and x over a pair's dimensions.
+    """
     from distill.types import LossOutput
 
     if inputs.pairs is None:

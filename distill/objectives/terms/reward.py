@@ -21,8 +21,7 @@ if TYPE_CHECKING:
 
 
 class Settings(TermSettings):
-    """Maximises rewards of the decoded sample; `weight` is alpha_rew divided by the number of a sample's
-    dimensions."""
+    """Maximises rewards of the decoded sample; `weight` is alpha_rew over the number of its dimensions."""
 
     name: Literal["reward"] = "reward"
     rewards: tuple[choice_of("rewards"), ...] = Field(min_length=1)  # type: ignore[valid-type]

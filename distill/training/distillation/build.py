@@ -52,8 +52,7 @@ def build_networks(config: DistillRun, teacher: Denoiser, device: torch.device) 
 
 
 def build_generator(settings: GeneratorSettings, teacher: Denoiser) -> Generator:
-    """Build the student as it is before its first step: untrained, or with the weights of
-    `generator.init_from`."""
+    """Build the student before its first step: untrained, or with the weights of `init_from`."""
     first, further = settings.init_noise_to_signal, settings.further_noise_to_signal
     if further is None:
         levels = teacher.student_noise_levels(first, settings.steps)
@@ -87,8 +86,7 @@ def _shapes(network: nn.Module) -> dict[str, tuple[int, ...]]:
 def build_critic(
     config: DistillRun, teacher: Denoiser, fake: Denoiser, device: torch.device
 ) -> Critic | None:
-    """Build what gives the logits of density ratio and adversarial term: a discriminator, the exact one, or
-    nothing."""
+    """Build the source of logits for density ratio and adversarial term, if there is one."""
     if config.ratio is not None and config.ratio.source == "exact":
         return ExactDiscriminator()
     if config.discriminator is None:

@@ -1,5 +1,7 @@
-"""The losses of one batch: of fake score and discriminator, and of the generator. Pure functions without
-optimisers."""
+"""The losses of one batch: of fake score and discriminator, and of the generator.
+
+They are pure functions, without optimisers and without processes.
+"""
 
 from __future__ import annotations
 
@@ -26,8 +28,7 @@ Metrics = dict[str, Tensor]
 
 @contextmanager
 def frozen(*networks: nn.Module) -> Iterator[None]:
-    """Put networks into evaluation mode and freeze their parameters inside the block; their inputs may still
-    need gradients."""
+    """Freeze networks in evaluation mode inside the block; their inputs may still need gradients."""
     modes = [(module, module.training) for network in networks for module in network.modules()]
     trained = [
         parameter for network in networks for parameter in network.parameters() if parameter.requires_grad
@@ -46,8 +47,10 @@ def frozen(*networks: nn.Module) -> Iterator[None]:
 def add_noise(
     networks: Networks, levels: NoiseLevels, x0: Tensor, noise: Noise
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Add noise to x0 at the quantiles `noise.u`: returns x_t, t, alpha and sigma; the last two broadcast
-    against x0."""
+    """Add noise to x0 at the quantiles `noise.u`, and return x_t, t, alpha and sigma.
+
+    alpha and sigma broadcast against x0.
+    """
     schedule = networks.teacher.schedule
     t = levels.t(noise.u, schedule)
     alpha, sigma = expand_like(schedule.alpha(t), x0), expand_like(schedule.sigma(t), x0)
@@ -85,8 +88,7 @@ def fake_loss(
 def discriminator_loss(
     networks: Networks, method: Method, batch: Batch, discriminator: Critic, logits: Tensor
 ) -> tuple[Losses, Metrics]:
-    """Return the binary cross-entropy of real images and student samples, and the gradient penalty, if there
-    is one.
+    """Return the cross-entropy of real images and student samples, and the gradient penalty if there is one.
 
     `logits` are those of the student samples. Both sides get noise of the same levels and the same
     conditions, so that the logit tends to log p_t/q_t.
@@ -117,8 +119,7 @@ def discriminator_loss(
 def generator_loss(
     networks: Networks, method: Method, batch: Batch, x0: Tensor, step: int
 ) -> tuple[Losses, Metrics]:
-    """Return the objective per image dimension and the weighted terms, on student samples x0 (b, ...) with
-    their graph.
+    """Return the objective per image dimension and the weighted terms, on student samples x0 with a graph.
 
     Teacher and fake score must be frozen. They record no graph unless the objective, or a term that
     differentiates the discriminator's logits, needs one.
@@ -163,8 +164,7 @@ def generator_loss(
 def _weigh_by_ratio(
     method: Method, batch: Batch, x0: Tensor, logits: Tensor | None, step: int
 ) -> tuple[Tensor, Tensor | float, Metrics]:
-    """Return the log-ratio of each sample, (b,), the scale of the objective's weights, and metrics of the
-    ratio."""
+    """Return each sample's log-ratio, (b,), the scale of the objective's weights, and metrics."""
     ratio, counts = method.ratio, step >= method.ratio_start_step
     log_ratio = x0.new_zeros(len(x0))
     if ratio is None:
@@ -183,8 +183,7 @@ def _weigh_by_ratio(
 
 
 def _logits_under_own_noise(networks: Networks, method: Method, batch: Batch, x0: Tensor) -> Tensor:
-    """Return the discriminator's logits, with a graph to x0 (b, ...), under `batch.gan_noise` at the levels
-    of its training."""
+    """Return the discriminator's logits, with a graph to x0 (b, ...), under `batch.gan_noise`."""
     discriminator, noise = networks.discriminator, batch.gan_noise
     if discriminator is None or noise is None:
         raise ValueError("terms: gan with own_noise needs a discriminator and noise for it")

@@ -17,8 +17,7 @@ from distill.types import Condition, Critic, Denoiser, Features, Generator, Obje
 
 @dataclasses.dataclass(frozen=True)
 class Networks:
-    """The networks of a distillation. The discriminator reads the features of the teacher or of the fake
-    score."""
+    """The networks of a distillation."""
 
     teacher: Denoiser
     fake: Denoiser
@@ -64,8 +63,7 @@ class WeightedTerm:
 
 @dataclasses.dataclass(frozen=True)
 class Method:
-    """Everything that a run minimises: the objective, the terms added to it, and the noise levels of each
-    update."""
+    """Everything that a run minimises, and the noise levels of each update."""
 
     objective: Objective
     needs_graph: bool

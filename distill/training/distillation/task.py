@@ -45,34 +45,35 @@ class Distillation:
 
         self.modules: dict[str, nn.Module] = {}
         self.updaters: dict[str, Updater] = {}
-        self._train("generator", self.networks.generator, config.generator.optimizer)
-        self._train("fake", self.networks.fake, config.fake.optimizer)
+        self._add_trainable("generator", self.networks.generator, config.generator.optimizer)
+        self._add_trainable("fake", self.networks.fake, config.fake.optimizer)
         if config.discriminator is not None and self.networks.discriminator is not None:
-            self._train("discriminator", self.networks.discriminator, config.discriminator.optimizer)
+            self._add_trainable("discriminator", self.networks.discriminator, config.discriminator.optimizer)
         self.image_shape, self.label_count = self.teacher.pixel_shape, self.teacher.label_count
         if self.method.calibration is not None:
             self.modules["calibration"] = self.method.calibration
         if self.method.ratio is not None:
             self.modules["ratio"] = self.method.ratio
 
-    def _train(self, name: str, network: nn.Module, settings: OptimizerSettings) -> None:
-        """Add a network's optimiser; a network without parameters, such as an exact score, has none."""
+    def _add_trainable(self, name: str, network: nn.Module, settings: OptimizerSettings) -> None:
+        """Give a network an optimiser, unless it has no parameters, as an exact score."""
         if not list(network.parameters()):
             return
         self.modules[name] = network
         self.updaters[name] = Updater(name, network, settings, self.config.steps, self.accelerator)
 
     def start(self, step: int) -> None:
-        """Start with the batches of this step, after the main process has drawn the teacher's samples that
-        are missing."""
+        """Start with the batches of this step, after missing samples of the teacher are drawn."""
         if self.teacher_samples is not None:
             with self.accelerator.main_process_first():
                 self.teacher_samples.draw(self.teacher)
         self.stream = self.batches.starting_at(step * self.config.fake.updates)
 
     def update(self, step: int, detailed: bool) -> Metrics:
-        """Make one step: the fake score's updates, then the generator's. `detailed` adds metrics that cost
-        time."""
+        """Make one step: the fake score's updates, then the generator's.
+
+        `detailed` adds metrics that cost time.
+        """
         metrics: Metrics = {}
         for update in range(self.config.fake.updates):
             with self.clock("data"):
@@ -182,8 +183,10 @@ class Distillation:
 
 
 def gradient_sizes(losses: Losses, x0: Tensor) -> Metrics:
-    """Return the norm of each loss's gradient with respect to the student's samples, for the losses that
-    depend on them."""
+    """Return the norm of each loss's gradient with respect to the student's samples.
+
+    Losses that do not depend on the samples are left out.
+    """
     sizes: Metrics = {}
     for name, loss in losses.items():
         if not loss.requires_grad:
