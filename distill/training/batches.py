@@ -38,7 +38,9 @@ class Noise:
     """Noise for b samples: quantiles of the noise level, and the noise itself."""
 
     u: Tensor
+    """Quantiles of the noise level, (b,), uniform in (0, 1)."""
     eps: Tensor
+    """N(0, I), (b, *image_shape)."""
 
     def __getitem__(self, rows: slice) -> Noise:
         return Noise(self.u[rows], self.eps[rows])

@@ -13,8 +13,10 @@ from distill.types.schedule import expand_like
 
 @dataclasses.dataclass(frozen=True)
 class Text:
-    """Encoded prompts, as tensors by name: `tokens` (b, n, width), `pooled` (b, width), `mask` (b, n), 0 for
-    padding."""
+    """Encoded prompts, as tensors by name.
+
+    The names are `tokens` (b, n, width), `pooled` (b, width) and `mask` (b, n), 0 for padding.
+    """
 
     given: dict[str, Tensor]
     unconditional: dict[str, Tensor]
@@ -65,10 +67,9 @@ class Condition:
     text: Text | None = None
 
     def with_unconditional(self) -> Condition:
-        """Return the rows of this condition, followed by as many unconditional rows: both sides of a guided
-        prediction.
+        """Return the rows of this condition, and then as many unconditional ones.
 
-        Raises ValueError if there is no condition.
+        They are both sides of a guided prediction. Raises ValueError if there is no condition.
         """
         given = self.label if self.text is None else self.text
         if given is None:
@@ -96,8 +97,7 @@ class Condition:
 
 @dataclasses.dataclass(frozen=True)
 class Pairs:
-    """Pairs of unit noise z, (b, *image_shape), and the image x, of the same shape, that the teacher's
-    many-step sampler makes of z under `cond`."""
+    """Unit noise z, (b, *image_shape), and the image x that the teacher's sampler makes of it."""
 
     z: Float[Tensor, "b ..."]
     cond: Condition

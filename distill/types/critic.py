@@ -16,8 +16,10 @@ def per_sample(values: Tensor) -> Tensor:
 
 
 class Critic(nn.Module):
-    """A discriminator on another network's features: it returns the logit of log p_t/q_t, (b,), or one for
-    each of n positions, (b, n)."""
+    """A discriminator on another network's features.
+
+    It returns the logit of log p_t/q_t, (b,), or one for each of n positions, (b, n).
+    """
 
     reads: str
     """The network whose features it takes: "teacher" or "fake"."""
@@ -29,16 +31,18 @@ class Critic(nn.Module):
 
 
 class Reward(nn.Module):
-    """A score of images: from images (b, c, h, w) in [-1, 1] up to overshoot, and their condition, to (b,),
-    differentiable in the images.
+    """A score of images, (b,), differentiable in the images.
 
-    A reward of text reads `cond.text.prompts`, a reward of labels `cond.label`.
+    Images are (b, c, h, w) in [-1, 1] up to overshoot. A reward of text reads `cond.text.prompts`, a reward
+    of labels `cond.label`.
     """
 
     def forward(self, images: Tensor, cond: Condition) -> Tensor:
         raise NotImplementedError
 
     def describe(self) -> dict[str, Any]:
-        """Return everything that decides a score besides weights, as plain data: sizes, preprocessing,
-        tokenizer. Scores are stored by it."""
+        """Return everything that decides a score besides weights, as plain data.
+
+        That is sizes, preprocessing and tokenizer. Stored scores are found by it.
+        """
         return {}

@@ -9,8 +9,10 @@ from torch import Tensor
 
 @runtime_checkable
 class DataSource(Protocol):
-    """A source of images by index: `source[i]` is an image (c, h, w) in [-1, 1], float32, and its label, 0 if
-    it has none."""
+    """A source of images by index.
+
+    `source[i]` is an image (c, h, w) in [-1, 1], float32, and its label, 0 if it has none.
+    """
 
     @property
     def image_shape(self) -> tuple[int, ...]: ...

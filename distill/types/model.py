@@ -63,11 +63,10 @@ class PromptEncoder(Protocol):
 
 
 class ImageModel(nn.Module):
-    """Base of denoisers and generators: the space in which they work, (b, *image_shape), and the images that
-    it stands for.
+    """Base of denoisers and generators: the space in which they work, and the images it stands for.
 
-    That space is the images' own unless the model holds a codec; its conditions are labels unless it holds a
-    prompt encoder.
+    That space, (b, *image_shape), is the images' own unless the model holds a codec. Conditions are labels
+    unless it holds a prompt encoder.
     """
 
     image_shape: tuple[int, ...]
@@ -113,8 +112,10 @@ class ImageModel(nn.Module):
 
 
 class EntryPoint(NamedTuple):
-    """The point at which a step of a generator enters a denoiser: alpha times the image so far plus sigma
-    times unit noise, at time t."""
+    """The point at which a generator's step enters a denoiser.
+
+    The input at time t is alpha times the image so far plus sigma times unit noise.
+    """
 
     t: float
     alpha: float
@@ -122,11 +123,10 @@ class EntryPoint(NamedTuple):
 
 
 class Denoiser(ImageModel):
-    """A network that predicts x_0 from x_t = alpha(t) x_0 + sigma(t) eps: teacher, fake score, and the
-    network in a generator.
+    """A network that predicts x_0 from x_t = alpha(t) x_0 + sigma(t) eps.
 
-    It is called with x_t (b, *image_shape), t (b,) and a condition. With `depths` it also returns its
-    features at these depths.
+    Teacher and fake score are denoisers, and a generator holds one. It is called with x_t (b, *image_shape),
+    t (b,) and a condition; with `depths` it also returns its features at these depths.
     """
 
     schedule: NoiseSchedule
@@ -140,8 +140,10 @@ class Denoiser(ImageModel):
         ]
 
     def student_noise_levels(self, noise_to_signal: float, count: int) -> tuple[float, ...]:
-        """Return sigma/alpha of `count` steps of a generator: the first is given, the others are spaced
-        evenly in the schedule's time."""
+        """Return sigma/alpha of `count` steps of a generator, of which the first is given.
+
+        The others are spaced evenly in the schedule's time.
+        """
         t = torch.tensor(
             self.schedule.step_times(self.entry_points([noise_to_signal])[0].t, count)[1:],
             dtype=torch.float64,
@@ -153,8 +155,10 @@ class Denoiser(ImageModel):
         return 0.0, max_noise_to_signal(self.schedule)
 
     def nearest_level(self, noise_to_signal: float) -> float:
-        """Return the sigma/alpha of its training that is nearest to this one: this one itself, for most
-        networks."""
+        """Return the sigma/alpha of its training that is nearest to this one.
+
+        For most networks it is this one itself.
+        """
         return noise_to_signal
 
     @property
@@ -167,28 +171,31 @@ class Denoiser(ImageModel):
         raise NotImplementedError
 
     def target_weight(self, t: Tensor) -> Tensor:
-        """Return the weight of the squared error of x_0, (b,), under which the network's own training target
-        counts equally at every level."""
+        """Return the weight of the squared error of x_0, (b,).
+
+        Under it the network's own training target counts equally at every level.
+        """
         raise NotImplementedError
 
 
 class Prediction(NamedTuple):
-    """Output of one network at x_t: the guided x_0, discriminator logits, (b,) or (b, n), if the
-    discriminator reads this network, and the detached conditional and unconditional predictions of x_0, if
-    both were computed."""
+    """Output of one network at x_t."""
 
     x0: Float[Tensor, "b ..."]
+    """The guided prediction of x_0."""
     logits: Tensor | None = None
+    """The discriminator's logits, (b,) or (b, n), if it reads this network."""
     conditional: Float[Tensor, "b ..."] | None = None
+    """The conditional prediction of x_0, without a graph, if both sides were computed."""
     unconditional: Float[Tensor, "b ..."] | None = None
+    """The unconditional prediction of x_0, without a graph, if both sides were computed."""
 
 
 class Generator(ImageModel):
-    """A generator: from noise z ~ N(0, I), (b, *noise_shape), and a condition to x_0, with one network
-    evaluation for each noise in z.
+    """A generator: noise z ~ N(0, I) and a condition become x_0.
 
-    The noises, each of `image_shape`, follow one another along the first axis after the batch. With fewer
-    noises than `evaluations` the generator stops early.
+    z is (b, *noise_shape) and holds one noise of `image_shape` for each network evaluation, along its first
+    axis after the batch. With fewer noises than `evaluations` the generator stops early.
     """
 
     evaluations: int = 1

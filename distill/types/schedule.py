@@ -11,8 +11,7 @@ from torch import Tensor
 
 @runtime_checkable
 class NoiseSchedule(Protocol):
-    """A noise schedule: x_t = alpha(t) x_0 + sigma(t) eps. All functions work elementwise on tensors of
-    times."""
+    """A noise schedule: x_t = alpha(t) x_0 + sigma(t) eps, elementwise in tensors of times."""
 
     @property
     def t_max(self) -> float | None:
@@ -26,8 +25,7 @@ class NoiseSchedule(Protocol):
         ...
 
     def step_times(self, t: float, count: int) -> list[float]:
-        """Return the times at which `count` steps begin: the first at t, the others evenly on the way to no
-        noise."""
+        """Return the times at which `count` steps begin: t, and then evenly on the way to no noise."""
         ...
 
 

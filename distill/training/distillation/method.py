@@ -23,6 +23,7 @@ class Networks:
     fake: Denoiser
     generator: Generator
     discriminator: Critic | None = None
+    """It reads the features of the teacher or of the fake score."""
 
     def read_by(self, discriminator: Critic) -> Denoiser:
         """Return the network whose features the discriminator reads."""
