@@ -14,10 +14,11 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-# Two libraries that tests compare with (1.5 MB without their dependencies). They stand in a folder of their own;
-# tests/helpers/fidelity_oracle.py says why.
+# Two libraries that tests compare with, 1.5 MB without their dependencies. They are installed in a folder of
+# their own; tests/helpers/fidelity_oracle.py says why.
 $(VENV)/oracles: $(VENV)/installed
-	$(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-deps --upgrade --target $@ clean-fid torch-fidelity
+	$(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+		--no-deps --upgrade --target $@ clean-fid torch-fidelity
 	touch $@
 
 demo: $(VENV)/installed
