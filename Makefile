@@ -1,9 +1,9 @@
-# Everything on a fresh machine: `make demo` and `make test`. Python 3.10 or newer is all they need.
+# `make demo` and `make test` set up everything they need; the machine needs Python 3.10 or newer.
 
 PYTHON ?= python3
 VENV ?= .venv
 RUN := $(VENV)/bin/python
-# One process with as many threads as there are cores; never more.
+# Each process uses one thread for each core.
 export OMP_NUM_THREADS ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 FROM_SCRATCH ?= 0
 
@@ -14,9 +14,11 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-# What the tests compare with, where nothing else sees it: tests/helpers/fidelity_oracle.py says why. No dependencies: 1.5 MB.
+# Two libraries that tests compare with, 1.5 MB without their dependencies. They are installed in a folder of
+# their own; tests/helpers/fidelity_oracle.py says why.
 $(VENV)/oracles: $(VENV)/installed
-	$(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-deps --upgrade --target $@ clean-fid torch-fidelity
+	$(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+		--no-deps --upgrade --target $@ clean-fid torch-fidelity
 	touch $@
 
 demo: $(VENV)/installed

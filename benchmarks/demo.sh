@@ -1,5 +1,6 @@
 #!/bin/sh
-# `make demo`: distil the digits teacher, sample student and teacher, evaluate both, write the report. A few minutes on two cores.
+# `make demo`: distil the digits teacher, sample student and teacher, evaluate both, write the report.
+# Takes a few minutes on two cores. FROM_SCRATCH=1 trains the teacher first.
 set -eu
 : "${PYTHON:=python}" "${FROM_SCRATCH:=0}"
 RUN=runs/demo

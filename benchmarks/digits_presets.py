@@ -1,138 +1,134 @@
-"""The table of digits presets in the README: `python benchmarks/digits_presets.py [--jobs 2]`.
+"""Compare the presets of `configs/digits`: `python benchmarks/digits_presets.py [--jobs 2]`.
 
-Distils every preset of `configs/digits` with three seeds, evaluates each student, and writes `benchmarks/results/digits_presets.json` and the
-table between the markers in README.md. Finished runs under `runs/digits-presets` are not repeated, so it may be interrupted; results of presets and
-seeds that are not asked for stay as they are. Seconds are those of training with one thread, of the seed that other work disturbed least.
+Distils every preset with three seeds and evaluates each student. Finished runs under runs/digits-presets are
+not repeated, so the script may be interrupted. Writes the table in README.md, and
+benchmarks/results/digits_presets.json, where results of other presets and seeds are kept. The seconds are the
+training time of the fastest seed, on one thread: other work on the machine delayed it least.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
-import statistics
-import subprocess
 import sys
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from distill.storage.files import read_json, write_json, write_text  # noqa: E402
+from benchmarks import project
+from benchmarks.document import Block, markdown_table, mean_and_std
+from benchmarks.project import ROOT, add_seeds_and_jobs, argument_parser, run_python
+from distill.storage.files import read_json, write_json
 
-RUNS = ROOT / "runs" / "digits-presets"
-RESULTS = ROOT / "benchmarks" / "results" / "digits_presets.json"
+RUNS = project.RUNS / "digits-presets"
+RESULTS = project.RESULTS / "digits_presets.json"
+BLOCK = Block(ROOT / "README.md", "digits presets")
 PRESETS = (
-    "diff_instruct", "dmd", "dmd2", "dmd2_4_steps", "f_distill", "sid", "sim", "sida", "sid_lsg", "uni_instruct", "uni_instruct_long",
-)  # fmt: skip
+    "diff_instruct",
+    "dmd",
+    "dmd2",
+    "dmd2_4_steps",
+    "f_distill",
+    "sid",
+    "sim",
+    "sida",
+    "sid_lsg",
+    "uni_instruct",
+    "uni_instruct_long",
+)
 COLUMNS = {
     "fd_pixel": "fd-pixel",
     "precision": "precision",
     "recall": "recall",
     "label_agreement": "label agreement",
 }
-BEGIN, END = "<!-- digits presets: begin -->", "<!-- digits presets: end -->"
+"""Names of the metrics in the results, and in the table."""
+Row = dict[str, Any]
+"""The results of one run: its preset and seed, how it was made, and its metrics."""
 
 
-def run(preset: str, seed: int) -> dict[str, Any]:
-    """Distil one preset with one seed and evaluate the student; returns its numbers."""
+def main(arguments: list[str]) -> None:
+    parser = argument_parser(__doc__)
+    parser.add_argument(
+        "--presets", nargs="+", choices=PRESETS, default=PRESETS, help="presets to run (default: all)"
+    )
+    add_seeds_and_jobs(parser)
+    options = parser.parse_args(arguments)
+    pairs = [(preset, seed) for seed in options.seeds for preset in options.presets]
+    with ThreadPoolExecutor(options.jobs) as pool:
+        new = list(pool.map(lambda pair: run(*pair), pairs))
+    rows = [row for row in stored_rows() if (row["preset"], row["seed"]) not in pairs] + new
+    rows.sort(key=lambda row: (PRESETS.index(row["preset"]), row["seed"]))
+    conditions = {"threads": 1, "images": 10_000}
+    results = {"conditions": conditions, "teacher": evaluate_teacher(), "runs": rows}
+    write_json(RESULTS, results)
+    for block, text in render(results).items():
+        block.write(text)
+        print(text)
+
+
+def run(preset: str, seed: int) -> Row:
+    """Distil one preset with one seed and evaluate the student."""
     folder = RUNS / f"{preset}-{seed}"
     if not (folder / "eval.json").is_file():
-        call("train.py", f"configs/digits/{preset}.yaml", "--run_dir", str(folder), "--seed", str(seed))
-        call("-m", "eval", "--run", str(folder), "--no-teacher")
-    evaluation, meta = read_json(folder / "eval.json"), read_json(folder / "meta.json")
+        config = f"configs/digits/{preset}.yaml"
+        run_python("train.py", config, "--run_dir", str(folder), "--seed", str(seed), threads=1)
+        run_python("-m", "eval", "--run", str(folder), "--no-teacher", threads=1)
+    evaluation = read_json(folder / "eval.json")
+    meta = read_json(folder / "meta.json")
     last = json.loads((folder / "stats.jsonl").read_text().splitlines()[-1])
-    run = {
+    return {
         "preset": preset,
         "seed": seed,
         "commit": meta["commit"],
         "machine": meta["machine"],
         "command": meta["command"],
+        "seconds": last["seconds"],
+        "steps": last["step"],
+        "images": last["images"],
+        "evaluations": evaluation["sampling"]["student_evaluations"],
+        **evaluation["student"],
     }
-    run |= {"seconds": last["seconds"], "steps": last["step"], "images": last["images"]}
-    return {**run, "evaluations": evaluation["sampling"]["student_evaluations"], **evaluation["student"]}
 
 
-def teacher() -> dict[str, Any]:
-    """The teacher's numbers, of its 35-evaluation sampler."""
+def evaluate_teacher() -> dict[str, Any]:
+    """Return the metrics of the teacher, sampled with 35 evaluations."""
     folder = RUNS / "teacher"
     if not (folder / "eval.json").is_file():
-        call("-m", "eval", "--teacher", "assets/digits-teacher", "--data", "digits", "--out", str(folder))
+        teacher = ("--teacher", "assets/digits-teacher", "--data", "digits")
+        run_python("-m", "eval", *teacher, "--out", str(folder), threads=1)
     return read_json(folder / "eval.json")["teacher"]
 
 
-def call(*words: str) -> None:
-    """Run a command of the project with one thread."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, *words], cwd=ROOT, env=environment, capture_output=True, text=True)
-    if done.returncode:
-        raise SystemExit(f"{' '.join(words)}:\n{done.stderr[-2000:]}")
+def stored_rows() -> list[Row]:
+    """Return the rows of the results on disk."""
+    return read_json(RESULTS)["runs"] if RESULTS.is_file() else []
 
 
-def table(rows: list[dict[str, Any]], its_teacher: dict[str, Any]) -> str:
-    """Mean ± standard deviation over seeds of every preset, as Markdown."""
-    lines = [
-        f"| preset | evaluations | {' | '.join(COLUMNS.values())} | seconds | seeds |",
-        "|---" * (len(COLUMNS) + 4) + "|",
+def render(results: Mapping[str, Any]) -> dict[Block, str]:
+    """Return the generated block with its text: mean and standard deviation over seeds of every preset."""
+    rows = results["runs"]
+    presets = dict.fromkeys(row["preset"] for row in rows)
+    teacher = ["teacher", "35", *(f"{results['teacher'][name]:.3f}" for name in COLUMNS), "", "1"]
+    students = [table_row([row for row in rows if row["preset"] == preset]) for preset in presets]
+    head = ["preset", "evaluations", *COLUMNS.values(), "seconds", "seeds"]
+    return {BLOCK: markdown_table(head, [teacher, *students])}
+
+
+def table_row(rows: list[Row]) -> list[str]:
+    """Return the table's row of one preset's runs."""
+    metrics = [mean_and_std([row[name] for row in rows]) for name in COLUMNS]
+    seconds = min(row["seconds"] for row in rows)
+    return [
+        f"`{rows[0]['preset']}`",
+        str(rows[0]["evaluations"]),
+        *metrics,
+        f"{seconds:.0f}",
+        str(len(rows)),
     ]
-    lines.append(f"| teacher | 35 | {' | '.join(f'{its_teacher[key]:.3f}' for key in COLUMNS)} | | 1 |")
-    for preset in dict.fromkeys(row["preset"] for row in rows):
-        chosen = [row for row in rows if row["preset"] == preset]
-        cells = [spread([row[key] for row in chosen]) for key in COLUMNS]
-        seconds = min(row["seconds"] for row in chosen)
-        lines.append(
-            f"| `{preset}` | {chosen[0]['evaluations']} | {' | '.join(cells)} | {seconds:.0f} | {len(chosen)} |"
-        )
-    return "\n".join(lines)
-
-
-def spread(values: list[float]) -> str:
-    """Mean ± sample standard deviation."""
-    deviation = statistics.stdev(values) if len(values) > 1 else float("nan")
-    return f"{statistics.mean(values):.3f} ± {deviation:.3f}"
-
-
-def write_readme(text: str) -> None:
-    """Replace what stands between the markers."""
-    readme = ROOT / "README.md"
-    before, _, rest = readme.read_text(encoding="utf-8").partition(BEGIN)
-    _, _, after = rest.partition(END)
-    write_text(readme, f"{before}{BEGIN}\n{text}\n{END}{after}")
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--presets", nargs="+", choices=PRESETS, default=PRESETS, help="presets to run (default: all)"
-    )
-    parser.add_argument(
-        "--seeds", type=int, nargs="+", default=[0, 1, 2], help="seeds of each (default: 0 1 2)"
-    )
-    parser.add_argument(
-        "--jobs", type=int, default=2, help="processes side by side, one thread each (default: 2)"
-    )
-    options = parser.parse_args()
-    pairs = [(preset, seed) for seed in options.seeds for preset in options.presets]
-    with ThreadPoolExecutor(options.jobs) as pool:
-        made = list(pool.map(lambda pair: run(*pair), pairs))
-    kept = (
-        [row for row in read_json(RESULTS)["runs"] if (row["preset"], row["seed"]) not in pairs]
-        if RESULTS.is_file()
-        else []
-    )
-    rows = sorted(kept + made, key=lambda row: (PRESETS.index(row["preset"]), row["seed"]))
-    its_teacher = teacher()
-    write_json(
-        RESULTS, {"conditions": {"threads": 1, "images": 10_000}, "teacher": its_teacher, "runs": rows}
-    )
-    text = table(rows, its_teacher)
-    write_readme(text)
-    print(text)
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -1,7 +1,7 @@
-"""What the README shows of `make demo`: `python benchmarks/keep_demo.py [RUN]` after it.
+"""Keep the results of `make demo` for the README: `python benchmarks/keep_demo.py [RUN]`.
 
-Puts the grids of real images, teacher and student side by side as docs/digits.png, and the summary, with the machine, the commit and the
-versions, into benchmarks/results/demo.json.
+Puts the grids of real, teacher and student images side by side into docs/digits.png. Writes the run's
+summary, with machine, commit and versions, to benchmarks/results/demo.json.
 """
 
 from __future__ import annotations
@@ -11,20 +11,32 @@ from pathlib import Path
 
 from PIL import Image
 
-ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from distill.storage.files import read_json, write_json  # noqa: E402
+from benchmarks.project import RESULTS, ROOT, RUNS, argument_parser
+from distill.storage.files import read_json, write_json
 
 GAP = 24
+"""Pixels between two grids."""
 
 
-def picture(run_dir: Path) -> Image.Image:
-    """The three grids of an evaluated run, side by side."""
-    grids = [Image.open(run_dir / "eval" / f"{name}.png") for name in ("real", "teacher", "student")]
-    canvas = Image.new(
-        "L", (sum(grid.width for grid in grids) + GAP * (len(grids) - 1), grids[0].height), 255
+def main(arguments: list[str]) -> None:
+    parser = argument_parser(__doc__)
+    parser.add_argument(
+        "run", metavar="RUN", type=Path, nargs="?", default=RUNS / "demo", help="run (default: runs/demo)"
     )
+    run: Path = parser.parse_args(arguments).run
+    join_grids(run).save(ROOT / "docs" / "digits.png", optimize=True)
+    meta = read_json(run / "meta.json")
+    conditions = {key: meta[key] for key in ("machine", "commit", "versions")}
+    write_json(RESULTS / "demo.json", {"conditions": conditions, **read_json(run / "summary.json")})
+
+
+def join_grids(run: Path) -> Image.Image:
+    """Return the three grids of an evaluated run, side by side."""
+    grids = [Image.open(run / "eval" / f"{name}.png") for name in ("real", "teacher", "student")]
+    width = sum(grid.width for grid in grids) + GAP * (len(grids) - 1)
+    canvas = Image.new("L", (width, grids[0].height), 255)
     left = 0
     for grid in grids:
         canvas.paste(grid, (left, 0))
@@ -32,15 +44,5 @@ def picture(run_dir: Path) -> Image.Image:
     return canvas
 
 
-def main(run_dir: Path) -> None:
-    picture(run_dir).save(ROOT / "docs" / "digits.png", optimize=True)
-    meta = read_json(run_dir / "meta.json")
-    conditions = {key: meta[key] for key in ("machine", "commit", "versions")}
-    write_json(
-        ROOT / "benchmarks" / "results" / "demo.json",
-        {"conditions": conditions, **read_json(run_dir / "summary.json")},
-    )
-
-
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "runs" / "demo")
+    main(sys.argv[1:])

@@ -1,172 +1,156 @@
-"""Peak memory and time of a step, in full and with adapters, with and without activation checkpointing: `python benchmarks/memory.py`.
+"""Measure the peak memory and the time of a training step: `python benchmarks/memory.py`.
 
-By default of SDXL's classes with sizes that suit a CPU. `--config sdxl` takes SDXL's own sizes with random weights, on a GPU: U-Net, autoencoder and
-text encoders, 1024x1024 pixels, one image at once, weights that do not learn in bfloat16. A step is DMD2's: one fake update with its discriminator,
-one of the generator. Every way is run by a process of its own. Results go into `benchmarks/results/memory.json`, and into the table between the
-markers in docs/diffusers.md; beside them stands what the dry run predicts.
+A step is DMD2's: one update of the fake score and its discriminator, and one of the generator. It is measured
+in four variants, each in a process of its own: all weights or adapters are trained, with activation
+checkpointing and without. The results also have the dry run's predictions.
+
+The default is SDXL with sizes that suit a CPU. `--config sdxl` has SDXL's own sizes and needs a GPU: U-Net,
+autoencoder and text encoders with random weights, 1024x1024 pixels, one image at a time, frozen weights in
+bfloat16. Writes benchmarks/results/memory.json and the table in docs/diffusers.md.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import itertools
 import json
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))
+import torch
+from torch.profiler import ProfilerActivity, profile
 
-import torch  # noqa: E402
-from torch import nn  # noqa: E402
-from torch.profiler import ProfilerActivity, profile  # noqa: E402
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from distill.networks.diffusers.denoiser import DiffusersNetwork  # noqa: E402
-from distill.networks.diffusers.meta import CLIP_G, CLIP_L, PUBLISHED, SDXL_UNET, VAE, meta_pipeline  # noqa: E402
-from distill.networks.diffusers.pipeline import cast_weights  # noqa: E402
-from distill.storage.files import read_json, write_json, write_text  # noqa: E402
-from distill.storage.provenance import commit, machine  # noqa: E402
-from distill.teachers import diffusers  # noqa: E402
-from distill.training.distillation.task import Distillation  # noqa: E402
-from distill.training.dry_run.step import rehearse_distillation  # noqa: E402
-from distill.training.dry_run.summary import META, measure_both  # noqa: E402
-from distill.training.launch import build_accelerator  # noqa: E402
-from distill.training.logging import Clock  # noqa: E402
-from distill.training.settings import DistillRun  # noqa: E402
-from distill.types import Condition, PromptEncoder, Text  # noqa: E402
+from benchmarks import project
+from benchmarks.document import Block, markdown_table
+from benchmarks.project import ROOT, argument_parser, run_python
+from benchmarks.random_pipelines import SDXL, TINY, RandomTeacher, register_tiny_pipeline
+from distill.storage.files import read_json, write_json
+from distill.storage.provenance import commit, machine
+from distill.training.distillation.task import Distillation
+from distill.training.dry_run.step import rehearse_distillation
+from distill.training.dry_run.summary import META, measure_both
+from distill.training.launch import build_accelerator
+from distill.training.logging import Clock
+from distill.training.settings import DistillRun
 
-RESULTS, DOCUMENT = ROOT / "benchmarks" / "results" / "memory.json", ROOT / "docs" / "diffusers.md"
-BEGIN, END = "<!-- memory: begin -->", "<!-- memory: end -->"
-MIB, STEPS = 2**20, 3
-SDXL = "stabilityai/stable-diffusion-xl-base-1.0"
-SMALL_UNET = {
-    **{
-        "sample_size": 32,
-        "block_out_channels": (64, 128, 256),
-        "transformer_layers_per_block": (1, 1, 2),
-        "attention_head_dim": (2, 4, 8),
-    },
-    **{
-        "cross_attention_dim": 192,
-        "addition_time_embed_dim": 32,
-        "projection_class_embeddings_input_dim": 6 * 32 + 128,
-    },
-}
-SMALL_CLIPS = [
-    {"hidden_size": width, "intermediate_size": 4 * width, "num_attention_heads": 2, "projection_dim": width}
-    for width in (64, 128)
-]
-CONFIGS: dict[str, dict[str, Any]] = {
-    "tiny": {
-        "path": "tiny",
-        "dtype": "float32",
-        "precision": "fp32",
-        "batch_size": 4,
-        "rank": 16,
-        "device": "cpu",
-    },
-    "sdxl": {
-        "path": SDXL,
-        "dtype": "bfloat16",
-        "precision": "bf16",
-        "batch_size": 1,
-        "rank": 64,
-        "device": "cuda",
-    },
+RESULTS = project.RESULTS / "memory.json"
+BLOCK = Block(ROOT / "docs" / "diffusers.md", "memory")
+MIB = 2**20
+STEPS = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Setup:
+    """The teacher and the settings of a step that is measured."""
+
+    path: str
+    dtype: str
+    precision: str
+    batch_size: int
+    rank: int
+    device: str
+
+
+SETUPS = {
+    "tiny": Setup(TINY, "float32", "fp32", batch_size=4, rank=16, device="cpu"),
+    "sdxl": Setup(SDXL, "bfloat16", "bf16", batch_size=1, rank=64, device="cuda"),
 }
 LABELS = {"tiny": "SDXL's kind, small", "sdxl": "SDXL, 1024x1024"}
-WAYS = list(itertools.product(("copy", "lora"), (False, True)))
+STUDENTS = {"copy": "all weights", "lora": "adapters"}
+"""Kinds of students, and what the table says that they train."""
 
 
-def register_the_small_one() -> None:
-    """Make the small pipeline known beside the published ones: SDXL's classes and configurations, but for sizes."""
-    kind, parts = PUBLISHED[SDXL]
-    small = {"unet": {**SDXL_UNET, **SMALL_UNET}, "vae": {**VAE, "block_out_channels": (32,) * 4}}
-    small |= {
-        "text_encoder": {**CLIP_L, **SMALL_CLIPS[0], "num_hidden_layers": 2},
-        "text_encoder_2": {**CLIP_G, **SMALL_CLIPS[1], "num_hidden_layers": 2},
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """One way to take the step."""
+
+    student: str
+    is_checkpointed: bool
+
+
+VARIANTS = [Variant(student, is_checkpointed) for student in STUDENTS for is_checkpointed in (False, True)]
+
+
+def main(arguments: list[str]) -> None:
+    options = parse(arguments)
+    register_tiny_pipeline()
+    if options.way:
+        print(json.dumps(run(options.config, Variant(options.way, options.checkpointing))))
+        return
+    predictions = predict(options.config)
+    rows = []
+    for variant in VARIANTS:
+        row: dict[str, Any] = {
+            "way": variant.student,
+            "activation checkpointing": variant.is_checkpointed,
+            "predicted": predictions[variant],
+        }
+        if not options.predict and variant.student in options.ways:
+            row |= run_in_own_process(options.config, variant)
+        print(row, flush=True)
+        rows.append(row)
+    conditions = {
+        "machine": machine(),
+        "commit": commit(),
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "sizes in": "MiB",
     }
-    PUBLISHED["tiny"] = (
-        kind,
-        {
-            name: (library, part, {**config, **small.get(name, {})})
-            for name, (library, part, config) in parts.items()
-        },
+    settings = dataclasses.asdict(SETUPS[options.config])
+    results = read_json(RESULTS) if RESULTS.is_file() else {}
+    results[options.config] = {"conditions": conditions, "settings": settings, "ways": rows}
+    write_json(RESULTS, results)
+    for block, text in render(results).items():
+        block.write(text)
+        print(text)
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """Parse the command line. `--way` and `--checkpointing` name the variant of a process of its own."""
+    parser = argument_parser(__doc__)
+    parser.add_argument(
+        "--config", choices=SETUPS, default="tiny", help="tiny for CPUs, or sdxl for a GPU (default: tiny)"
     )
+    parser.add_argument(
+        "--predict", action="store_true", help="predict only; earlier measurements become `not run`"
+    )
+    parser.add_argument(
+        "--ways",
+        nargs="+",
+        choices=STUDENTS,
+        default=tuple(STUDENTS),
+        help="students to measure: copy trains all weights, lora trains adapters (default: both)",
+    )
+    parser.add_argument("--way", choices=STUDENTS, help=argparse.SUPPRESS)
+    parser.add_argument("--checkpointing", action="store_true", help=argparse.SUPPRESS)
+    return parser.parse_args(arguments)
 
 
-class RandomTeacher(diffusers.Settings):
-    """A pipeline that is known without its files, with random weights, and random numbers for its prompts, since it has no tokenizer."""
-
-    def load(self) -> DiffusersNetwork:
-        pipe = meta_pipeline(self.path)
-        torch.manual_seed(0)
-        for part in pipe.components.values():
-            if isinstance(part, nn.Module):
-                cast_weights(part, getattr(torch, self.dtype))
-                draw_weights(part.to_empty(device="cpu"))
-        network = DiffusersNetwork.around(pipe, self)
-        if network.prompt_encoder is not None:
-            network.prompt_encoder = RandomPromptEncoder(network.prompt_encoder)
-        return network
-
-
-class RandomPromptEncoder:
-    """Gives random numbers for prompts, of the shapes of a prompt encoder without a tokenizer."""
-
-    def __init__(self, encoder: PromptEncoder) -> None:
-        self.encoder = encoder
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> RandomPromptEncoder:
-        return self
-
-    def encode(self, prompts: Sequence[str]) -> Condition:
-        return Condition(text=Text(self._draw(len(prompts)), self._draw(1)))
-
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        return self.encoder.shapes()
-
-    def sha256(self) -> str:
-        return "random"
-
-    def components(self) -> dict[str, nn.Module]:
-        return self.encoder.components()
-
-    def _draw(self, count: int) -> dict[str, torch.Tensor]:
-        return {name: torch.randn(count, *shape) for name, shape in self.shapes().items()}
-
-
-def draw_weights(network: nn.Module) -> None:
-    """Under which what passes a layer keeps its size."""
-    for name, parameter in network.named_parameters():
-        if parameter.ndim > 1:
-            nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5)
-        else:
-            nn.init.constant_(parameter, float(name.endswith("weight")))
-
-
-def config_of(name: str, kind: str, is_checkpointed: bool, folder: Path) -> DistillRun:
-    """DMD2 on the teacher's own samples: no data are needed."""
-    chosen = CONFIGS[name]
+def config_of(setup: Setup, variant: Variant, folder: Path) -> DistillRun:
+    """Configure DMD2 on the teacher's own samples, which needs no data."""
     (folder / "prompts.txt").write_text("a prompt")
-    network = {"name": kind, **({"rank": chosen["rank"]} if kind == "lora" else {})}
+    network: dict[str, Any] = {"name": variant.student}
+    if variant.student == "lora":
+        network["rank"] = setup.rank
     return DistillRun.model_validate(
         {
-            **{
-                "task": "distill",
-                "run_dir": folder / "run",
-                "steps": STEPS,
-                **{key: chosen[key] for key in ("batch_size", "precision", "device")},
-            },
-            "teacher": RandomTeacher(path=chosen["path"], dtype=chosen["dtype"]),
+            "task": "distill",
+            "run_dir": folder / "run",
+            "steps": STEPS,
+            "batch_size": setup.batch_size,
+            "precision": setup.precision,
+            "device": setup.device,
+            "teacher": RandomTeacher(path=setup.path, dtype=setup.dtype),
             "prompts": {"name": "text_file", "path": folder / "prompts.txt"},
             "teacher_samples": {"path": folder / "samples", "count": 1, "sampler": {"steps": 1}},
-            "activation_checkpointing": is_checkpointed,
+            "activation_checkpointing": variant.is_checkpointed,
             "generator": {"network": network, "init_noise_to_signal": 1.16},
             "fake": {"network": network},
             "objective": {"name": "distribution_matching", "divergence": "reverse_kl"},
@@ -177,10 +161,36 @@ def config_of(name: str, kind: str, is_checkpointed: bool, folder: Path) -> Dist
     )
 
 
-def run(name: str, kind: str, is_checkpointed: bool) -> dict[str, Any]:
-    """Take some steps; returns the most that torch's allocator held, in MiB, and seconds of a step. This process must have done nothing before."""
+def predict(name: str) -> dict[Variant, float]:
+    """Return the peak memory of a step that the dry run predicts for each variant, in MiB."""
+    predictions = {}
     with tempfile.TemporaryDirectory() as folder:
-        config = config_of(name, kind, is_checkpointed, Path(folder))
+        for student in STUDENTS:
+            config = config_of(SETUPS[name], Variant(student, False), Path(folder))
+            teacher = config.teacher.meta().eval().requires_grad_(False)
+            rehearsal = rehearse_distillation(config, teacher, META)
+            costs = measure_both(student, rehearsal, config).values()
+            for is_checkpointed, cost in zip((False, True), costs, strict=True):
+                added = max(size for update, size in cost.added.items() if update in rehearsal.updates)
+                peak = sum(cost.held.values()) + added
+                predictions[Variant(student, is_checkpointed)] = peak / MIB
+    return predictions
+
+
+def run_in_own_process(name: str, variant: Variant) -> dict[str, float]:
+    """Call `run` in a process of its own."""
+    checkpointing = ["--checkpointing"] if variant.is_checkpointed else []
+    output = run_python(__file__, "--config", name, "--way", variant.student, *checkpointing)
+    return json.loads(output.splitlines()[-1])
+
+
+def run(name: str, variant: Variant) -> dict[str, float]:
+    """Take some steps; return the peak memory of torch's allocator, in MiB, and the seconds of a step.
+
+    The process must have allocated nothing before.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        config = config_of(SETUPS[name], variant, Path(folder))
         accelerator = build_accelerator(config)
 
         def begin() -> Distillation:
@@ -190,161 +200,73 @@ def run(name: str, kind: str, is_checkpointed: bool) -> dict[str, Any]:
                 task.update(step, detailed=False)
             return task
 
-        on_gpu = accelerator.device.type == "cuda"
-        task, most = begin_on_gpu(begin) if on_gpu else begin_on_cpu(begin)
-        seconds = [
-            timed(lambda step=step: task.update(step, detailed=False), on_gpu)
-            for step in range(STEPS, 2 * STEPS)
-        ]
-        return {name: size / MIB for name, size in most.items()} | {"seconds": min(seconds)}
+        is_on_gpu = accelerator.device.type == "cuda"
+        task, peaks = measure_on_gpu(begin) if is_on_gpu else measure_on_cpu(begin)
+        seconds = [measure_time(task, step, is_on_gpu) for step in range(STEPS, 2 * STEPS)]
+        return {kind: size / MIB for kind, size in peaks.items()} | {"seconds": min(seconds)}
 
 
-def begin_on_gpu(begin: Callable[[], Distillation]) -> tuple[Distillation, dict[str, int]]:
-    """With the bytes in tensors, and those that the allocator reserved for them, at most."""
+def measure_on_gpu(begin: Callable[[], Distillation]) -> tuple[Distillation, dict[str, int]]:
+    """Begin; return the peak bytes in tensors, and the peak bytes that the allocator reserved for them."""
     task = begin()
-    return task, {"measured": torch.cuda.max_memory_allocated(), "reserved": torch.cuda.max_memory_reserved()}
+    peaks = {"measured": torch.cuda.max_memory_allocated(), "reserved": torch.cuda.max_memory_reserved()}
+    return task, peaks
 
 
-def begin_on_cpu(begin: Callable[[], Distillation]) -> tuple[Distillation, dict[str, int]]:
-    """With the bytes in tensors at most, by every allocation and release that torch's profiler writes down."""
+def measure_on_cpu(begin: Callable[[], Distillation]) -> tuple[Distillation, dict[str, int]]:
+    """Begin; return the peak bytes in tensors, summed over the allocations that torch's profiler records."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
         task = begin()
     events = [event for event in profiled.profiler.kineto_results.events() if event.name() == "[memory]"]
-    return task, {
-        "measured": max(
-            itertools.accumulate(
-                event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())
-            )
-        )
-    }
+    events.sort(key=lambda event: event.start_ns())
+    return task, {"measured": max(itertools.accumulate(event.nbytes() for event in events))}
 
 
-def timed(do: Callable[[], Any], on_gpu: bool) -> float:
-    """Seconds: of the clock on a GPU, of the processor elsewhere."""
-    if on_gpu:
-        torch.cuda.synchronize()
-    clock = time.perf_counter if on_gpu else time.process_time
-    start = clock()
-    do()
-    if on_gpu:
-        torch.cuda.synchronize()
-    return clock() - start
+def measure_time(task: Distillation, step: int, is_on_gpu: bool) -> float:
+    """Return the seconds of a step: of the clock on a GPU, of the processor elsewhere."""
+    if not is_on_gpu:
+        start = time.process_time()
+        task.update(step, detailed=False)
+        return time.process_time() - start
+    torch.cuda.synchronize()
+    start = time.perf_counter()
+    task.update(step, detailed=False)
+    torch.cuda.synchronize()
+    return time.perf_counter() - start
 
 
-def predict(name: str) -> dict[tuple[str, bool], float]:
-    """What the dry run has every way take in steps, in MiB."""
-    costs = {}
-    with tempfile.TemporaryDirectory() as folder:
-        for kind in ("copy", "lora"):
-            config = config_of(name, kind, False, Path(folder))
-            rehearsal = rehearse_distillation(
-                config, config.teacher.meta().eval().requires_grad_(False), META
-            )
-            for is_checkpointed, cost in zip(
-                (False, True), measure_both(kind, rehearsal, config).values(), strict=True
-            ):
-                most = max(added for name, added in cost.added.items() if name in rehearsal.updates)
-                costs[kind, is_checkpointed] = (sum(cost.held.values()) + most) / MIB
-    return costs
-
-
-def run_apart(name: str, kind: str, is_checkpointed: bool) -> dict[str, Any]:
-    """`run` in a process of its own."""
-    words = [
-        sys.executable,
-        __file__,
-        "--config",
-        name,
-        "--way",
-        kind,
-        *(["--checkpointing"] if is_checkpointed else []),
-    ]
-    done = subprocess.run(words, capture_output=True, text=True)
-    if done.returncode:
-        raise SystemExit(f"{' '.join(words)}:\n{done.stderr[-2000:]}")
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-def table(results: dict[str, Any]) -> str:
-    """All results as Markdown, with "not run" where there is no GPU's."""
-    lines = [
-        "| network | what learns | activation checkpointing | predicted, GiB | measured, GiB | time of a step |",
-        "|---|---|---|---|---|---|",
-    ]
+def render(results: Mapping[str, Any]) -> dict[Block, str]:
+    """Return the generated block with its text: a table of all results."""
+    head = ["network", "what learns", "activation checkpointing"]
+    head += ["predicted, GiB", "measured, GiB", "time of a step"]
+    lines = []
     for name, result in results.items():
-        first = result["ways"][0].get("seconds")
-        for way in result["ways"]:
-            spent = "not run"
-            if "seconds" in way:
-                spent = (
-                    f"{way['seconds']:.2f} s"
-                    if CONFIGS[name]["device"] == "cuda"
-                    else f"{way['seconds'] / first:.2f}"
-                )
-            measured = f"{way['measured'] / 1024:.2f}" if "measured" in way else "not run"
-            learns, checkpointed = (
-                {"copy": "all weights", "lora": "adapters"}[way["way"]],
-                "yes" if way["activation checkpointing"] else "no",
-            )
-            lines.append(
-                f"| {LABELS[name]} | {learns} | {checkpointed} | {way['predicted'] / 1024:.2f} | {measured} | {spent} |"
-            )
-    return "\n".join(lines)
+        reference = result["ways"][0].get("seconds")
+        lines += [table_row(name, row, reference) for row in result["ways"]]
+    return {BLOCK: markdown_table(head, lines)}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--config", choices=CONFIGS, default="tiny", help="tiny, for CPUs, or sdxl, for a GPU (default: tiny)"
-    )
-    parser.add_argument(
-        "--predict", action="store_true", help="predict only, and leave what was measured before as not run"
-    )
-    parser.add_argument(
-        "--ways",
-        nargs="+",
-        choices=("copy", "lora"),
-        default=("copy", "lora"),
-        help="what learns (default: both)",
-    )
-    parser.add_argument("--way", choices=("copy", "lora"), help=argparse.SUPPRESS)
-    parser.add_argument("--checkpointing", action="store_true", help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    register_the_small_one()
-    if options.way:
-        print(json.dumps(run(options.config, options.way, options.checkpointing)))
-        return
-    costs, ways = predict(options.config), []
-    for kind, is_checkpointed in WAYS:
-        way = {
-            "way": kind,
-            "activation checkpointing": is_checkpointed,
-            "predicted": costs[kind, is_checkpointed],
-        }
-        if not options.predict and kind in options.ways:
-            way |= run_apart(options.config, kind, is_checkpointed)
-        print(way, flush=True)
-        ways.append(way)
-    conditions = {
-        "machine": machine(),
-        "commit": commit(),
-        "torch": torch.__version__,
-        "threads": torch.get_num_threads(),
-        "sizes in": "MiB",
-    }
-    results = read_json(RESULTS) if RESULTS.is_file() else {}
-    write_json(
-        RESULTS,
-        results
-        | {options.config: {"conditions": conditions, "settings": CONFIGS[options.config], "ways": ways}},
-    )
-    before, _, rest = DOCUMENT.read_text(encoding="utf-8").partition(BEGIN)
-    text = table(read_json(RESULTS))
-    write_text(DOCUMENT, f"{before}{BEGIN}\n{text}\n{END}{rest.partition(END)[2]}")
-    print(text)
+def table_row(name: str, row: Mapping[str, Any], reference: float | None) -> list[str]:
+    """Return a variant's row of the table.
+
+    Times on a CPU are relative to `reference`, the first variant's seconds.
+    """
+    measured = f"{row['measured'] / 1024:.2f}" if "measured" in row else "not run"
+    if "seconds" not in row:
+        duration = "not run"
+    elif SETUPS[name].device == "cuda":
+        duration = f"{row['seconds']:.2f} s"
+    else:
+        duration = f"{row['seconds'] / reference:.2f}"
+    return [
+        LABELS[name],
+        STUDENTS[row["way"]],
+        "yes" if row["activation checkpointing"] else "no",
+        f"{row['predicted'] / 1024:.2f}",
+        measured,
+        duration,
+    ]
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

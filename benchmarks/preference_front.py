@@ -1,55 +1,84 @@
-"""Reward against distance: `python benchmarks/preference_front.py [--jobs 2]`. Does score-based regularisation keep more at equal reward?
+"""Compare what aligned students keep at equal reward: `python benchmarks/preference_front.py [--jobs 2]`.
 
-One student of the digits is distilled once, by DMD2; from there Diff-Instruct*, Diff-Instruct++ and the reward alone go on, three seeds each. The
-first two have five weights of the reward and, so that nothing but the regularisation differs, no guidance; the reward alone has no weight to vary, as
-Adam forgets the scale of a loss, and stops after five numbers of steps. The reward is the log-probability of the label under one classifier; another,
-of another kind, never seen in training, says whether the labels are really seen. Writes benchmarks/results/preference_front.json and .png, and the
-paragraph and the table between the markers in docs/methods.md. Finished runs under runs/preference are not repeated, so it may be interrupted.
+DMD2 distils one student of the digits. From there Diff-Instruct*, Diff-Instruct++ and the reward alone
+continue, three seeds each. The first two have five weights of the reward and no guidance, so that only the
+regularisation differs. Adam forgets the scale of a loss, so the reward alone has no weight to vary: it stops
+after five numbers of steps. The reward is the log-probability of the label under one classifier; a classifier
+of another kind, which no training used, checks that the labels are really visible.
+
+Finished runs under runs/preference are not repeated, so the script may be interrupted. Writes
+benchmarks/results/preference_front.json and .png, and the paragraph and the table in docs/methods.md.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import math
-import os
 import statistics
-import subprocess
 import sys
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from distill.storage.files import read_json, write_json, write_text  # noqa: E402
-from distill.storage.provenance import commit, machine  # noqa: E402
+from benchmarks import project
+from benchmarks.document import Block, markdown_table, mean_and_std
+from benchmarks.project import ROOT, add_seeds_and_jobs, argument_parser, run_python
+from distill.storage.files import read_json, write_json
+from distill.storage.provenance import commit, machine
 
-RUNS, RESULTS, PAGE = (
-    ROOT / "runs" / "preference",
-    ROOT / "benchmarks" / "results" / "preference_front.json",
-    ROOT / "docs" / "methods.md",
-)
+RUNS = project.RUNS / "preference"
+RESULTS = project.RESULTS / "preference_front.json"
+BLOCK = Block(ROOT / "docs" / "methods.md", "preference front")
 START = ("configs/digits/dmd2.yaml", "--teacher.path", "assets/digits-guided-teacher")
-STAR, PLUS, ALONE = "di_star", "di_plus_plus", "reward_alone"
-NAMES = {STAR: "Diff-Instruct*", PLUS: "Diff-Instruct++", ALONE: "the reward alone"}
-METHODS: dict[str, tuple[str, ...]] = {
-    STAR: ("configs/digits/di_star.yaml", "--guidance.teacher", "1", "--terms.0.weight"),
-    PLUS: ("configs/digits/di_plus_plus.yaml", "--terms.0.weight", "0", "--terms.1.weight"),
-    ALONE: (
-        "configs/digits/di_star.yaml", "--guidance.teacher", "1", "--objective.weight", "0", "--fake.warmup_steps", "0", "--terms.0.start_step", "0",
-        "--steps",
-    ),
-}  # fmt: skip
-"""Preset and what is changed in it; the last flag takes the method's values."""
+STAR_PRESET = "configs/digits/di_star.yaml"
 WEIGHTS = (0.01, 0.1, 1.0, 10.0, 100.0)
-VALUES: dict[str, tuple[float, ...]] = {STAR: WEIGHTS, PLUS: WEIGHTS, ALONE: (12, 25, 50, 100, 200)}
-COLOURS = {STAR: "#2a6fbb", PLUS: "#c8551b", ALONE: "#7a828e"}
-SEEDS = (0, 1, 2)
 IMAGES = 5000
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """One way to align the student, with one number to vary."""
+
+    title: str
+    command: tuple[str, ...]
+    """Preset and its changed settings; the last flag takes the number."""
+    values: tuple[float, ...]
+    colour: str
+    unit: str = ""
+
+
+STAR, PLUS, ALONE = "di_star", "di_plus_plus", "reward_alone"
+METHODS = {
+    STAR: Method(
+        title="Diff-Instruct*",
+        command=(STAR_PRESET, "--guidance.teacher", "1", "--terms.0.weight"),
+        values=WEIGHTS,
+        colour="#2a6fbb",
+    ),
+    PLUS: Method(
+        title="Diff-Instruct++",
+        command=("configs/digits/di_plus_plus.yaml", "--terms.0.weight", "0", "--terms.1.weight"),
+        values=WEIGHTS,
+        colour="#c8551b",
+    ),
+    ALONE: Method(
+        title="the reward alone",
+        command=(
+            *(STAR_PRESET, "--guidance.teacher", "1", "--objective.weight", "0"),
+            *("--fake.warmup_steps", "0", "--terms.0.start_step", "0", "--steps"),
+        ),
+        values=(12, 25, 50, 100, 200),
+        colour="#7a828e",
+        unit=" steps",
+    ),
+}
 MEASURES = {
     "reward": "reward",
     "other_agreement": "agreement of the other",
@@ -57,55 +86,81 @@ MEASURES = {
     "precision": "precision",
     "recall": "recall",
 }
-BEGIN, END = "<!-- preference front: begin -->", "<!-- preference front: end -->"
+"""Names of the measures in the results, and on the page."""
+Row = dict[str, Any]
+"""The results of one run: its method, value and seed, and its measures."""
 
 
-def start() -> Path:
-    """The student that all go on from."""
+def main(arguments: list[str]) -> None:
+    parser = argument_parser(__doc__)
+    add_seeds_and_jobs(parser)
+    parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    if options.measure is not None:
+        write_json(options.measure / "measured.json", measure(options.measure))
+        return
+    start = distil_start()
+    cells = [
+        (name, value, seed)
+        for seed in options.seeds
+        for name, method in METHODS.items()
+        for value in method.values
+    ]
+    with ThreadPoolExecutor(options.jobs) as pool:
+        rows = list(pool.map(lambda cell: run(*cell), cells))
+    rows.sort(key=lambda row: (list(METHODS).index(row["method"]), row["value"], row["seed"]))
+    conditions = {"machine": machine(), "commit": commit(), "threads": 1, "images": IMAGES}
+    results = {"conditions": conditions, "start": start, "runs": rows}
+    write_json(RESULTS, results)
+    draw(results, RESULTS.with_suffix(".png"))
+    for block, text in render(results).items():
+        block.write(text)
+        print(text)
+
+
+def distil_start() -> dict[str, float]:
+    """Distil the student that all methods continue from, and measure it."""
     folder = RUNS / "start"
     if not (folder / "export").is_dir():
-        call("train.py", *START, "--run_dir", str(folder))
-    return folder
+        run_python("train.py", *START, "--run_dir", str(folder), threads=1)
+    if not (folder / "measured.json").is_file():
+        run_python(__file__, "--measure", str(folder), threads=1)
+    return read_json(folder / "measured.json")
 
 
-def run(method: str, value: float, seed: int) -> dict[str, Any]:
-    """Align one student and measure it; returns its numbers."""
-    preset, *changes = METHODS[method]
+def run(method: str, value: float, seed: int) -> Row:
+    """Align one student and measure it."""
     folder = RUNS / f"{method}-{value:g}-{seed}"
     if not (folder / "measured.json").is_file():
         settings = [
-            "--run_dir",
-            str(folder),
-            "--seed",
-            str(seed),
-            "--generator.init_from",
-            str(RUNS / "start"),
-            "--stop_when",
-            "[]",
+            *("--run_dir", str(folder)),
+            *("--seed", str(seed)),
+            *("--generator.init_from", str(RUNS / "start")),
+            *("--stop_when", "[]"),
         ]
-        call("train.py", preset, *changes, f"{value:g}", *settings)
-        call(__file__, "--measure", str(folder))
-    meta, last = (
-        read_json(folder / "meta.json"),
-        json.loads((folder / "stats.jsonl").read_text().splitlines()[-1]),
-    )
-    row = {
+        run_python("train.py", *METHODS[method].command, f"{value:g}", *settings, threads=1)
+        run_python(__file__, "--measure", str(folder), threads=1)
+    meta = read_json(folder / "meta.json")
+    last = json.loads((folder / "stats.jsonl").read_text().splitlines()[-1])
+    return {
         "method": method,
         "value": value,
         "seed": seed,
         "commit": meta["commit"],
         "seconds": last["seconds"],
+        **read_json(folder / "measured.json"),
     }
-    return {**row, **read_json(folder / "measured.json")}
 
 
 def measure(folder: Path) -> dict[str, float]:
-    """A student's mean reward, and its distance, precision, recall and label agreement against the training images."""
+    """Measure a student: its mean reward, and its metrics against the training images."""
     import torch
 
     from distill import load_generator
     from distill.data.images import from_bytes
+    from distill.objectives.terms import reward
     from distill.training.config import read_config
+    from distill.training.settings import DistillRun
     from distill.types import Condition
     from eval.features import load_extractor
     from eval.images.streams import NetworkImages
@@ -113,129 +168,130 @@ def measure(folder: Path) -> dict[str, float]:
     from eval.run.evaluate import evaluate, measure_images
     from eval.run.subjects import open_real
 
-    config: Any = read_config(ROOT / METHODS[STAR][0])
+    config = read_config(ROOT / STAR_PRESET)
+    assert isinstance(config, DistillRun)
+    assert config.data is not None
     real = open_real(config.data)
     assert real.held_out is not None
     protocol = default_protocol(real.train.image_shape)
     extractor = load_extractor(protocol.features)
     stream = NetworkImages(load_generator(folder), IMAGES, first_seed=10**6)
     made = measure_images(stream, "student", protocol, extractor, keep=IMAGES)
+    term = config.terms[0]
+    assert isinstance(term, reward.Settings)
     with torch.no_grad():
-        condition = Condition(made.features.labels)
-        rewards = config.terms[0].rewards[0].load()(from_bytes(made.first), condition)
+        rewards = term.rewards[0].load()(from_bytes(made.first), Condition(made.features.labels))
     train = measure_images(real.train, "real training images", protocol, extractor)
     held_out = measure_images(real.held_out, "real held-out images", protocol, extractor)
-    found = evaluate({"student": made}, train, held_out, protocol)["student"]
-    kept = {name: found[name] for name in ("fd_pixel", "precision", "recall")}
-    return {"reward": rewards.mean().item(), "other_agreement": found["label_agreement"], **kept}
+    metrics = evaluate({"student": made}, train, held_out, protocol)["student"]
+    return {
+        "reward": rewards.mean().item(),
+        "other_agreement": metrics["label_agreement"],
+        "fd_pixel": metrics["fd_pixel"],
+        "precision": metrics["precision"],
+        "recall": metrics["recall"],
+    }
 
 
-def call(*words: str) -> None:
-    """Run a command of the project with one thread."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, *words], cwd=ROOT, env=environment, capture_output=True, text=True)
-    if done.returncode:
-        raise SystemExit(f"{' '.join(words)}:\n{done.stderr[-2000:]}")
+def render(results: Mapping[str, Any]) -> dict[Block, str]:
+    """Return the generated block with its text: the verdict, then the table."""
+    rows = results["runs"]
+    return {BLOCK: f"{verdict(rows)}\n\n{table(rows, results['start'])}"}
 
 
-def at_equal_reward(rows: list[dict[str, Any]], other: str, measure: str) -> list[float]:
-    """For each seed, how much more of a measure Diff-Instruct* has than another, on average over the rewards that both reach, on a scale of
-    log(-reward). Seeds whose rewards do not overlap are left out."""
-    differences = []
+def verdict(rows: list[Row]) -> str:
+    """Compare Diff-Instruct* with the other two methods at equal reward, in words."""
+    compared = "; ".join(compare(rows, other) for other in (PLUS, ALONE))
+    wins = measures_won(gaps_at_equal_reward(rows, PLUS))
+    if not wins:
+        outcome = "does not show here"
+    elif len(wins) == 1:
+        outcome = f"shows in {wins[0]} alone"
+    else:
+        outcome = "shows"
+    return (
+        "At equal reward, on average over the rewards that both reach, "
+        rf"Diff-Instruct\* has {compared}. The front that the paper claims, that score-based regularisation "
+        f"keeps more than Kullback and Leibler's, {outcome}."
+    )
+
+
+def compare(rows: list[Row], other: str) -> str:
+    """Say how much more fd-pixel and recall Diff-Instruct* has than another method at equal reward."""
+    gaps = gaps_at_equal_reward(rows, other)
+    difference = "no reward in common"
+    if gaps["fd_pixel"]:
+        distance = mean_and_std(gaps["fd_pixel"], "+.3f")
+        recall = mean_and_std(gaps["recall"], "+.3f")
+        difference = f"{distance} of fd-pixel and {recall} of recall"
+    wins = " and ".join(measures_won(gaps)) or "neither"
+    return f"{difference} against {METHODS[other].title} (better with every seed in {wins})"
+
+
+def measures_won(gaps: Mapping[str, list[float]]) -> list[str]:
+    """Return the measures in which Diff-Instruct* is better with every seed."""
+    wins = []
+    if max(gaps["fd_pixel"], default=0) < 0:
+        wins.append("fd-pixel")
+    if min(gaps["recall"], default=0) > 0:
+        wins.append("recall")
+    return wins
+
+
+def gaps_at_equal_reward(rows: list[Row], other: str) -> dict[str, list[float]]:
+    """Return, for fd-pixel and recall, how much more Diff-Instruct* has than another method, by seed.
+
+    A gap is the average over the rewards that both reach, on a scale of log(-reward). Seeds whose rewards do
+    not overlap are left out.
+    """
+    gaps: dict[str, list[float]] = {"fd_pixel": [], "recall": []}
     for seed in sorted({row["seed"] for row in rows}):
-        one, two = (
-            curve([row for row in rows if (row["method"], row["seed"]) == (method, seed)], measure)
-            for method in (STAR, other)
-        )
-        low, high = max(one[0][0], two[0][0]), min(one[0][-1], two[0][-1])
-        if low < high:
-            at = np.linspace(low, high, 101)
-            differences.append(float((np.interp(at, *one) - np.interp(at, *two)).mean()))
-    return differences
+        star_rows = [row for row in rows if (row["method"], row["seed"]) == (STAR, seed)]
+        other_rows = [row for row in rows if (row["method"], row["seed"]) == (other, seed)]
+        for name in gaps:
+            star_curve = curve(star_rows, name)
+            other_curve = curve(other_rows, name)
+            low = max(star_curve[0][0], other_curve[0][0])
+            high = min(star_curve[0][-1], other_curve[0][-1])
+            if low < high:
+                at = np.linspace(low, high, 101)
+                gap = np.interp(at, *star_curve) - np.interp(at, *other_curve)
+                gaps[name].append(float(gap.mean()))
+    return gaps
 
 
-def curve(rows: list[dict[str, Any]], measure: str) -> tuple[list[float], list[float]]:
-    """-log(-reward), ascending, and a measure at each."""
+def curve(rows: list[Row], measure: str) -> tuple[list[float], list[float]]:
+    """Return -log(-reward), ascending, and a measure at each."""
     ordered = sorted(rows, key=lambda row: row["reward"])
     return [-math.log(-row["reward"]) for row in ordered], [row[measure] for row in ordered]
 
 
-def verdict(rows: list[dict[str, Any]]) -> str:
-    """What the runs say about the claim, in words."""
-    said = []
-    for other in (PLUS, ALONE):
-        nearer, kept = (at_equal_reward(rows, other, measure) for measure in ("fd_pixel", "recall"))
-        more = (
-            f"{spread(nearer, '+.3f')} of fd-pixel and {spread(kept, '+.3f')} of recall"
-            if nearer
-            else "no reward in common"
-        )
-        wins = [
-            name
-            for name, better in (
-                ("fd-pixel", max(nearer, default=0) < 0),
-                ("recall", min(kept, default=0) > 0),
-            )
-            if better
-        ]
-        said.append(
-            f"{more} against {NAMES[other]} (better with every seed in {' and '.join(wins) or 'neither'})"
-        )
-        if other == PLUS:
-            shows = {0: "does not show here", 1: f"shows in {''.join(wins)} alone", 2: "shows"}[len(wins)]
-    compared = f"At equal reward, on average over the rewards that both reach, Diff-Instruct\\* has {'; '.join(said)}."
-    return f"{compared} The front that the paper claims, that score-based regularisation keeps more than Kullback and Leibler's, {shows}."
+def table(rows: list[Row], start: Mapping[str, float]) -> str:
+    """Return mean and standard deviation over seeds of every method and value, as Markdown."""
+    lines = [["the start", "", *(f"{start[name]:.4f}" for name in MEASURES)]]
+    for key, value in dict.fromkeys((row["method"], row["value"]) for row in rows):
+        chosen = [row for row in rows if (row["method"], row["value"]) == (key, value)]
+        method = METHODS[key]
+        title = method.title.replace("*", r"\*")
+        lines.append([title, f"{value:g}{method.unit}", *(measure_cell(chosen, name) for name in MEASURES)])
+    return markdown_table(["method", "weight or steps", *MEASURES.values()], lines)
 
 
-def spread(values: list[float], form: str = ".3f") -> str:
-    """Mean ± sample standard deviation."""
-    deviation = f" ± {statistics.stdev(values):{form.lstrip('+')}}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):{form}}{deviation}"
+def measure_cell(rows: list[Row], name: str) -> str:
+    """Return a measure's mean and standard deviation; rewards are small and take a fourth digit."""
+    return mean_and_std([row[name] for row in rows], ".4f" if name == "reward" else ".3f")
 
 
-def table(rows: list[dict[str, Any]], its_start: dict[str, float]) -> str:
-    """Mean ± standard deviation over seeds of every method and value, as Markdown."""
-    lines = [
-        f"| method | weight or steps | {' | '.join(MEASURES.values())} |",
-        "|---" * (len(MEASURES) + 2) + "|",
-    ]
-    lines.append(f"| the start | | {' | '.join(f'{its_start[name]:.4f}' for name in MEASURES)} |")
-    for method, value in dict.fromkeys((row["method"], row["value"]) for row in rows):
-        chosen = [row for row in rows if (row["method"], row["value"]) == (method, value)]
-        cells = " | ".join(
-            spread([row[name] for row in chosen], ".4f" if name == "reward" else ".3f") for name in MEASURES
-        )
-        name = NAMES[method].replace("*", r"\*")
-        lines.append(f"| {name} | {value:g}{' steps' * (method == ALONE)} | {cells} |")
-    return "\n".join(lines)
-
-
-def picture(rows: list[dict[str, Any]], its_start: dict[str, float], path: Path) -> None:
-    """Reward against fd-pixel and recall: a point for each run, the larger the more the reward had to say; a line through the means over seeds."""
+def draw(results: Mapping[str, Any], path: Path) -> None:
+    """Plot fd-pixel and recall against the reward."""
     from matplotlib.figure import Figure
 
+    start = results["start"]
     figure = Figure(figsize=(10, 4), layout="constrained")
     for axes, name in zip(figure.subplots(1, 2), ("fd_pixel", "recall"), strict=True):
-        for method, colour in COLOURS.items():
-            by_value = [
-                [row for row in rows if (row["method"], row["value"]) == (method, value)]
-                for value in VALUES[method]
-            ]
-            means = [
-                [statistics.mean(row[key] for row in chosen) for chosen in by_value if chosen]
-                for key in ("reward", name)
-            ]
-            axes.plot([-reward for reward in means[0]], means[1], color=colour, label=NAMES[method])
-            for size, chosen in zip((12, 24, 40, 60, 85), by_value, strict=True):
-                axes.scatter(
-                    [-row["reward"] for row in chosen],
-                    [row[name] for row in chosen],
-                    s=size,
-                    color=colour,
-                    alpha=0.5,
-                    linewidths=0,
-                )
-        axes.plot(-its_start["reward"], its_start[name], "k+", markersize=12, label="the start")
+        for key, method in METHODS.items():
+            draw_method(axes, method, [row for row in results["runs"] if row["method"] == key], name)
+        axes.plot(-start["reward"], start[name], "k+", markersize=12, label="the start")
         axes.set_xscale("log")
         axes.invert_xaxis()
         axes.set_xlabel("-log p(label) of the classifier: more reward to the right")
@@ -244,43 +300,18 @@ def picture(rows: list[dict[str, Any]], its_start: dict[str, float], path: Path)
     figure.savefig(path, dpi=110)
 
 
-def write_page(text: str) -> None:
-    """Replace what stands between the markers."""
-    page = PAGE.read_text(encoding="utf-8")
-    before, _, rest = page.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    write_text(PAGE, f"{before}{BEGIN}\n{text}\n{END}{after}")
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS, help="seeds of each (default: 0 1 2)")
-    parser.add_argument(
-        "--jobs", type=int, default=2, help="processes side by side, one thread each (default: 2)"
-    )
-    parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.measure is not None:
-        write_json(options.measure / "measured.json", measure(options.measure))
-        return
-    begun = start()
-    if not (begun / "measured.json").is_file():
-        call(__file__, "--measure", str(begun))
-    its_start = read_json(begun / "measured.json")
-    cells = [
-        (method, value, seed) for seed in options.seeds for method in METHODS for value in VALUES[method]
-    ]
-    with ThreadPoolExecutor(options.jobs) as pool:
-        rows = list(pool.map(lambda cell: run(*cell), cells))
-    rows.sort(key=lambda row: (list(METHODS).index(row["method"]), row["value"], row["seed"]))
-    conditions = {"machine": machine(), "commit": commit(), "threads": 1, "images": IMAGES}
-    write_json(RESULTS, {"conditions": conditions, "start": its_start, "runs": rows})
-    picture(rows, its_start, RESULTS.with_suffix(".png"))
-    write_page(f"{verdict(rows)}\n\n{table(rows, its_start)}")
-    print(table(rows, its_start), verdict(rows), sep="\n\n")
+def draw_method(axes: Any, method: Method, rows: list[Row], name: str) -> None:
+    """Plot a point for each run, larger for a larger value, and a line through the means over seeds."""
+    by_value = [[row for row in rows if row["value"] == value] for value in method.values]
+    present = [chosen for chosen in by_value if chosen]
+    rewards = [-statistics.mean(row["reward"] for row in chosen) for chosen in present]
+    means = [statistics.mean(row[name] for row in chosen) for chosen in present]
+    axes.plot(rewards, means, color=method.colour, label=method.title)
+    for size, chosen in zip((12, 24, 40, 60, 85), by_value, strict=True):
+        x = [-row["reward"] for row in chosen]
+        y = [row[name] for row in chosen]
+        axes.scatter(x, y, s=size, color=method.colour, alpha=0.5, linewidths=0)
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -1,6 +1,7 @@
-"""Timings that can be believed: contestants take turns in an order that rotates, one of them twice, in a process with the machine's own BLAS.
+"""Compare times on one machine: contestants take turns in an order that rotates.
 
-A contestant that is entered under two names is the control: the ratio of its two times says how far a ratio of 1 may be off here.
+One contestant is entered under two names as a control: the ratio of its two times shows how far a ratio of 1
+may be off on this machine. The process uses the machine's own BLAS kernels.
 """
 
 from __future__ import annotations
@@ -11,16 +12,31 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Literal, TypedDict
 
 OVERRIDES = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
-"""Variables that choose a kernel of NumPy's BLAS which may be several times slower than the machine's own."""
+"""Variables that choose a kernel of NumPy's BLAS, perhaps several times slower than the machine's own."""
+
+
+class Seconds(TypedDict):
+    """Time of one turn: by the clock, and of the processor."""
+
+    wall: float
+    processor: float
+
+
+class Ratio(TypedDict):
+    """Median, minimum and maximum over rounds of the ratio of two times."""
+
+    median: float
+    least: float
+    greatest: float
 
 
 def run_without_overrides() -> None:
-    """Start this script again without the variables that choose a BLAS kernel, and end with its exit code; go on where none is set.
+    """Start this script again without `OVERRIDES`, if one is set, and exit with its exit code.
 
-    BLAS reads them when it is loaded, so they cannot be unset in the process itself.
+    BLAS reads the variables when it is loaded, so they cannot be unset in the process itself.
     """
     if any(name in os.environ for name in OVERRIDES):
         environment = {name: value for name, value in os.environ.items() if name not in OVERRIDES}
@@ -28,36 +44,43 @@ def run_without_overrides() -> None:
 
 
 def kernels() -> list[str]:
-    """The linear algebra libraries that are loaded, with their kernels and threads."""
+    """List the linear algebra libraries that are loaded, with their kernels and numbers of threads."""
     from threadpoolctl import threadpool_info
 
-    found = threadpool_info()
     return [
-        f"{one['internal_api']} {one.get('architecture', '')} {one['version']}, {one['num_threads']} threads"
-        for one in found
+        f"{library['internal_api']} {library.get('architecture', '')} {library['version']}, "
+        f"{library['num_threads']} threads"
+        for library in threadpool_info()
     ]
 
 
-def take_turns(
-    contestants: Mapping[str, Callable[[], Any]], rounds: int
-) -> dict[str, list[dict[str, float]]]:
-    """Wall and processor seconds of each contestant in each round, after a round that does not count."""
+def take_turns(contestants: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[Seconds]]:
+    """Time each contestant in each round, after a warm-up round that does not count."""
     names = list(contestants)
-    times: dict[str, list[dict[str, float]]] = {name: [] for name in names}
+    times: dict[str, list[Seconds]] = {name: [] for name in names}
     for turn in range(-1, rounds):
-        for place in range(len(names)):
-            name = names[(place + turn) % len(names)]
-            wall, processor = time.perf_counter(), time.process_time()
-            contestants[name]()
-            took = {"wall": time.perf_counter() - wall, "processor": time.process_time() - processor}
+        for position in range(len(names)):
+            name = names[(position + turn) % len(names)]
+            seconds = measure_time(contestants[name])
             if turn >= 0:
-                times[name].append(took)
+                times[name].append(seconds)
     return times
 
 
+def measure_time(do: Callable[[], object]) -> Seconds:
+    """Return the time of one call."""
+    wall = time.perf_counter()
+    processor = time.process_time()
+    do()
+    return {"wall": time.perf_counter() - wall, "processor": time.process_time() - processor}
+
+
 def ratio(
-    times: Mapping[str, list[dict[str, float]]], slow: str, fast: str, clock: str = "processor"
-) -> dict[str, float]:
-    """How many times longer one takes than the other: the median over rounds, the least and the greatest."""
+    times: Mapping[str, list[Seconds]],
+    slow: str,
+    fast: str,
+    clock: Literal["wall", "processor"] = "processor",
+) -> Ratio:
+    """Return how many times longer `slow` takes than `fast`, by one of the two clocks."""
     ratios = [a[clock] / b[clock] for a, b in zip(times[slow], times[fast], strict=True)]
     return {"median": statistics.median(ratios), "least": min(ratios), "greatest": max(ratios)}
