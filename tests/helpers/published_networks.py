@@ -1,5 +1,4 @@
-"""Networks as the published code pickles them: objects that save their class's source, whose line here would
-end the process."""
+"""Networks as the published code pickles them: with source, which here would end the process."""
 
 from __future__ import annotations
 
@@ -41,7 +40,7 @@ class Persistent:
 
 @contextmanager
 def published_names() -> Iterator[None]:
-    """Within, the function is there that such a pickle names."""
+    """Define the function that such a pickle names, inside the context."""
     module = types.ModuleType("torch_utils.persistence")
 
     def _reconstruct_persistent_obj(meta: Any) -> Any:
@@ -58,7 +57,7 @@ def published_names() -> Iterator[None]:
 
 
 def as_published(value: Any) -> Any:
-    """Objects that the reader gave, as the published code pickles them."""
+    """Turn objects that our reader returned into objects that pickle as the published ones do."""
     if isinstance(value, dict):
         return {name: as_published(one) for name, one in value.items()}
     if not isinstance(value, PickledObject):
@@ -72,7 +71,7 @@ def as_published(value: Any) -> Any:
 
 
 def renamed(network: PickledObject, classes: dict[str, str], **arguments: Any) -> PickledObject:
-    """A copy of a network whose classes have other names, and which was called with further arguments."""
+    """Copy a network with other class names and further arguments."""
     network = copy.deepcopy(network)
     waiting = [network]
     while waiting:
@@ -87,6 +86,7 @@ def renamed(network: PickledObject, classes: dict[str, str], **arguments: Any) -
 
 
 def dump(protocol: int) -> Callable[[Any, Path], None]:
+    """Return a function that pickles a value into a file."""
     return lambda value, path: path.write_bytes(pickle.dumps(value, protocol))
 
 
@@ -100,7 +100,7 @@ WRITERS: dict[str, Callable[[Any, Path], Any]] = {
 
 
 def written(data: dict[str, Any], path: Path, writer: str = "protocol 4") -> Path:
-    """A file of data that the reader gave, as the published code writes it; its source would end the process."""
+    """Write data that our reader returned to a file, as the published code would."""
     with published_names():
         WRITERS[writer]({name: as_published(value) for name, value in data.items()}, path)
     assert SOURCE.encode() in path.read_bytes()
@@ -108,6 +108,7 @@ def written(data: dict[str, Any], path: Path, writer: str = "protocol 4") -> Pat
 
 
 def assert_same_network(path: Path, expected: Path) -> None:
+    """Check that two files hold the same network with the same weights."""
     found, known = read_network(path), read_network(expected)
     assert found.describe() == known.describe()
     for name, value in known.state_dict().items():

@@ -1,4 +1,4 @@
-"""Activation checkpointing changes what a step holds and nothing that it learns: the same weights after two steps, to the last bit."""
+"""Activation checkpointing saves memory and changes no result, to the last bit."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def teacher_of(root: Path, name: str) -> dict[str, Any]:
-    """The settings of a teacher of random weights, which is made when it is asked for first."""
+    """Return the settings of a teacher with random weights, which is made on first use."""
     folder = root / name
     if name in FAMILIES:
         path = folder if folder.is_dir() else FAMILIES[name](folder)
@@ -69,14 +69,17 @@ def teacher_of(root: Path, name: str) -> dict[str, Any]:
 
 
 def disturbed(network: Denoiser) -> Denoiser:
-    """Also where an untrained network has zeros, which would hide what is behind them."""
+    """Move all parameters away from zero, since zeros would hide what comes before them."""
     for parameter in network.parameters():
         parameter.data.add_(0.1 * torch.randn_like(parameter))
     return network
 
 
-def learnt(root: Path, name: str, config: dict[str, Any]) -> dict[str, Tensor]:
-    """Everything that two steps leave: weights, averages, states of the optimisers. Blocks are checkpointed where the configuration says so alone."""
+def train_two_steps(root: Path, name: str, config: dict[str, Any]) -> dict[str, Tensor]:
+    """Run two steps, and return weights, averages and optimiser states.
+
+    Blocks are checkpointed if, and only if, the configuration says so.
+    """
     with unittest.mock.patch(
         "distill.networks.activation_checkpointing.checkpoint", wraps=torch.utils.checkpoint.checkpoint
     ) as recomputing:
@@ -136,40 +139,42 @@ DEFAULT = [
     ],
 )
 def test_it_learns_the_same_to_the_last_bit(root: Path, teacher: str, students: str, objective: str) -> None:
-    """With two fake updates, dropout where the network has any, a GAN term on features at two depths, R1 through the network."""
+    """The run has two fake updates, dropout if the network has any, a GAN term at two depths, and R1."""
     config = config_of(root, teacher, objective, LORA if students == "lora" else FULL)
     name = f"{teacher}-{students}-{objective}"
-    plain = learnt(root, name, config)
-    checkpointed = learnt(root, f"{name}-checkpointed", {**config, "activation_checkpointing": True})
+    plain = train_two_steps(root, name, config)
+    checkpointed = train_two_steps(root, f"{name}-checkpointed", {**config, "activation_checkpointing": True})
     assert plain.keys() == checkpointed.keys()
     for key, value in plain.items():
         assert torch.equal(value, checkpointed[key]), key
 
 
 @pytest.mark.parametrize("students", ["lora", pytest.param("copy", marks=pytest.mark.slow)])
-def test_so_it_does_in_bfloat16(root: Path, students: str) -> None:
-    """Under autocast, which holds casts of weights, and on a base of bfloat16."""
+def test_it_learns_the_same_in_bfloat16(root: Path, students: str) -> None:
+    """Autocast caches casts of weights; the base is bfloat16 too."""
     config = config_of(root, "sdxl", "score_matching", LORA if students == "lora" else FULL, precision="bf16")
     config["teacher"] = {**config["teacher"], "dtype": "bfloat16"}
     config["teacher_samples"] = {**config["teacher_samples"], "path": str(root / "samples" / "bfloat16")}
-    plain = learnt(root, f"bf16-{students}", config)
-    checkpointed = learnt(root, f"bf16-{students}-checkpointed", {**config, "activation_checkpointing": True})
+    plain = train_two_steps(root, f"bf16-{students}", config)
+    checkpointed = train_two_steps(
+        root, f"bf16-{students}-checkpointed", {**config, "activation_checkpointing": True}
+    )
     for key, value in plain.items():
         assert torch.equal(value, checkpointed[key]), key
 
 
-def test_a_run_may_go_on_with_it(root: Path) -> None:
+def test_a_resumed_run_may_turn_it_on(root: Path) -> None:
     config = config_of(root, "unet", "score_matching", FULL, checkpoint_every=1)
-    plain = learnt(root, "whole", config)
+    plain = train_two_steps(root, "whole", config)
     run(root, "parts", {**config, "steps": 2, "checkpoint_every": 1})
     shutil.rmtree(root / "runs" / "parts" / "checkpoints" / "step-00000002")
-    continued = learnt(root, "parts", {**config, "activation_checkpointing": True})
+    continued = train_two_steps(root, "parts", {**config, "activation_checkpointing": True})
     for key, value in plain.items():
         assert torch.equal(value, continued[key]), key
 
 
 @pytest.mark.parametrize("is_hooked", [False, True])
-def test_a_block_whose_output_is_read_does_not_run_again(is_hooked: bool) -> None:
+def test_a_block_with_a_forward_hook_is_not_recomputed(is_hooked: bool) -> None:
     block, runs = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.SiLU()), []
     block[0].register_forward_hook(lambda module, inputs, output: runs.append(output.shape))
     if is_hooked:
@@ -185,19 +190,21 @@ def test_a_teacher_in_training_is_checkpointed_too(root: Path) -> None:
         "network": {"width": 8, "attention": [4], "dropout": 0.1},
     }
     plain, checkpointed = (
-        learnt(root, f"teacher-{on}", {**config, "activation_checkpointing": on}) for on in (False, True)
+        train_two_steps(root, f"teacher-{on}", {**config, "activation_checkpointing": on})
+        for on in (False, True)
     )
     for key, value in plain.items():
         assert torch.equal(value, checkpointed[key]), key
 
 
 def gradients(network: Denoiser, depths: list[str]) -> tuple[list[Tensor], int]:
-    """Of a prediction, its features, and its features alone, with respect to input and weights; and the bytes that were held for them."""
+    """Return the gradients of a prediction and features by input and weights, and the bytes kept for them.
+
+    The features are computed with the prediction, and once more by themselves.
+    """
     random = torch.Generator().manual_seed(1)
-    x, t = (
-        torch.randn(2, *network.image_shape, generator=random, requires_grad=True),
-        torch.tensor([0.4, 0.9]),
-    )
+    x = torch.randn(2, *network.image_shape, generator=random, requires_grad=True)
+    t = torch.tensor([0.4, 0.9])
     cond = network.encode_prompts(PROMPTS[:2]) if network.takes_text else Condition(torch.tensor([0, 3]))
     own = {value.untyped_storage()._cdata for value in (x, *network.parameters(), *network.buffers())}
     held: dict[int, Tensor] = {}
@@ -213,9 +220,8 @@ def gradients(network: Denoiser, depths: list[str]) -> tuple[list[Tensor], int]:
         total = torch.stack([output.square().mean() for output in outputs]).sum()
     bytes_held = sum(value.untyped_storage().nbytes() for key, value in held.items() if key not in own)
     wanted = [x, *(parameter for parameter in network.parameters() if parameter.requires_grad)]
-    return [
-        gradient for gradient in torch.autograd.grad(total, wanted, allow_unused=True) if gradient is not None
-    ], bytes_held
+    found = torch.autograd.grad(total, wanted, allow_unused=True)
+    return [gradient for gradient in found if gradient is not None], bytes_held
 
 
 @pytest.mark.parametrize("learns", [True, False], ids=["in training", "frozen"])
@@ -225,7 +231,7 @@ def gradients(network: Denoiser, depths: list[str]) -> tuple[list[Tensor], int]:
         ("unet", ["4"], 0.6),
         ("edm2", ["4"], 0.4),
         ("sdxl", ["8"], 0.5),
-        ("sd3", ["1"], 0.9),  # of whose two blocks one is looked at, and is not checkpointed
+        ("sd3", ["1"], 0.9),  # the features are read from one of its two blocks, which is not checkpointed
         *(
             pytest.param(*case, marks=pytest.mark.slow)
             for case in [("song", ["4"], 0.5), ("dhariwal", ["4"], 0.5), ("ddpm", ["8"], 0.9)]
@@ -236,20 +242,22 @@ def gradients(network: Denoiser, depths: list[str]) -> tuple[list[Tensor], int]:
         ),
     ],
 )
-def test_the_gradients_are_the_same_and_less_is_held(
+def test_gradients_are_the_same_in_less_memory(
     root: Path, name: str, depths: list[str], most: float, learns: bool
 ) -> None:
-    """Also where a block that could be checkpointed is looked at, and where the network stops after it. EDM2 normalises its weights when it runs."""
+    """The features are read from a checkpointable block, after which the network may stop.
+
+    EDM2 normalises its weights in each forward pass, so that its gradients agree to 1e-6.
+    """
     settings = teacher_of(root, name)
     network = Settings(**settings).load() if name in FAMILIES else disturbed(OWN[name]())
     network.train(learns).requires_grad_(learns)
     plain, held = gradients(network, depths)
     checkpoint_activations(network)
     checkpointed, held_less = gradients(network, depths)
+    tolerance = 1e-6 if name == "edm2" else 0
     for expected, found in zip(plain, checkpointed, strict=True):
-        torch.testing.assert_close(
-            found, expected, rtol=1e-6 if name == "edm2" else 0, atol=1e-6 if name == "edm2" else 0
-        )
+        torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance)
     assert held_less < most * held
     checkpoint_activations(network, None)
     assert gradients(network, depths)[1] == held

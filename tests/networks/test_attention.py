@@ -1,4 +1,4 @@
-"""What computes attention in networks of diffusers: elsewhere, but the same; refused where it is not to be had; no matter for runs and exports."""
+"""Attention backends of diffusers' networks: same results, clear refusals, no trace in runs and exports."""
 
 from __future__ import annotations
 
@@ -45,7 +45,10 @@ FAMILIES: dict[str, Callable[[Path], Path]] = {
 
 
 class XFormers:
-    """Its attention by its definition, softmax(scale q k^T + bias) v with heads after tokens, and what its kernel demands of a bias."""
+    """xformers' attention by its definition, softmax(scale q k^T + bias) v with heads after tokens.
+
+    It checks a bias as xformers' kernel does.
+    """
 
     def __init__(self) -> None:
         self.calls = 0
@@ -65,7 +68,7 @@ class XFormers:
 
 
 class Counted(TorchFunctionMode):
-    """Counts the calls of PyTorch's attention."""
+    """Counts calls of PyTorch's attention."""
 
     calls = 0
 
@@ -76,7 +79,7 @@ class Counted(TorchFunctionMode):
 
 @pytest.fixture
 def xformers(monkeypatch: pytest.MonkeyPatch) -> XFormers:
-    """The package and a device, as far as is looked."""
+    """Pretend that the package and a CUDA device are there."""
     computed, package, ops = XFormers(), ModuleType("xformers"), ModuleType("xformers.ops")
     ops.memory_efficient_attention = computed  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "xformers", package)
@@ -97,10 +100,11 @@ def inputs(network: Denoiser) -> tuple[Tensor, Tensor, Condition]:
 
 @pytest.mark.parametrize("family", FAMILIES)
 @torch.no_grad()
-def test_attention_elsewhere_is_the_same_in_every_family(
-    family: str, tmp_path: Path, xformers: XFormers
-) -> None:
-    """With masks (PixArt, Sana), norms of queries and keys (SD 3.5, FLUX), positions (FLUX); linear attention (Sana) stays where it is."""
+def test_xformers_computes_the_same_in_every_family(family: str, tmp_path: Path, xformers: XFormers) -> None:
+    """The families have masks (PixArt, Sana), norms of queries and keys (SD 3.5, FLUX), and positions (FLUX).
+
+    Sana's linear attention is left alone.
+    """
     source = {
         "path": str(FAMILIES[family](tmp_path / "teacher")),
         "resolution": 16 if family == "flux" else None,
@@ -121,7 +125,7 @@ def test_attention_elsewhere_is_the_same_in_every_family(
 
 
 def test_copies_have_it_and_exports_do_not(tmp_path: Path, xformers: XFormers) -> None:
-    """Fake score and student, by copy and by LoRA; gradients, also of a pass that is made twice."""
+    """Copies and LoRA students use it; gradients are the same, also when the pass is recomputed."""
     folder = tiny_pipelines.stable_diffusion_xl(tmp_path / "teacher")
     plain, teacher = (Settings(path=str(folder), attention=name).load() for name in ("sdpa", "xformers"))
     arguments = inputs(plain)
@@ -150,8 +154,8 @@ def test_copies_have_it_and_exports_do_not(tmp_path: Path, xformers: XFormers) -
     assert xformers.calls == before
 
 
-def test_flash_is_alone_where_it_can_be(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Half precision without a mask goes to FlashAttention or nowhere; what it cannot take goes to what PyTorch chooses."""
+def test_flash_is_used_alone_if_it_can_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half precision without a mask uses FlashAttention only; PyTorch chooses for other calls."""
     allowed = []
 
     def look(*args: Any, **settings: Any) -> Tensor:
@@ -172,7 +176,7 @@ def test_flash_is_alone_where_it_can_be(monkeypatch: pytest.MonkeyPatch) -> None
     half = [part.bfloat16() for part in (q, k, v)]
     torch.testing.assert_close(
         attention.attend_by_flash(q, k, half[2]), scaled_dot_product_attention(*half)
-    )  # norms leave float32
+    )  # norms return float32
     torch.testing.assert_close(
         attention.attend_by_flash(*half, attn_mask=mask.bfloat16()), scaled_dot_product_attention(*half)
     )
@@ -182,8 +186,8 @@ def test_flash_is_alone_where_it_can_be(monkeypatch: pytest.MonkeyPatch) -> None
     assert allowed == [(True, False, False, False), (True, True, True, True), (True, True, True, True)]
 
 
-def test_masks_of_both_kinds() -> None:
-    """Booleans and addends, for all heads and queries or for each; 13 keys, which no row of a bias may have as its stride."""
+def test_xformers_takes_masks_of_both_kinds() -> None:
+    """Masks are booleans or addends, for all heads and queries or for each; 13 keys need an aligned bias."""
     q, k, v = torch.randn(2, 3, 5, 8), torch.randn(2, 3, 13, 8), torch.randn(2, 3, 13, 8)
     for shape in ((2, 1, 1, 13), (2, 3, 5, 13), (1, 1, 5, 13)):
         kept = torch.rand(shape) < 0.7
@@ -195,8 +199,10 @@ def test_masks_of_both_kinds() -> None:
         attention.attend_by_xformers(XFormers(), q, k, v, is_causal=True)
 
 
-def test_what_is_not_there_is_said_in_one_line(monkeypatch: pytest.MonkeyPatch, xformers: XFormers) -> None:
-    """Before the pipeline is looked for."""
+def test_a_missing_backend_is_refused_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, xformers: XFormers
+) -> None:
+    """It is refused before the pipeline is opened."""
 
     def complaint(backend: Any) -> str:
         with pytest.raises(UserError) as error:
@@ -204,23 +210,22 @@ def test_what_is_not_there_is_said_in_one_line(monkeypatch: pytest.MonkeyPatch, 
         return str(error.value)
 
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (7, 5))
-    assert (
-        complaint("flash")
-        == "teacher.attention: flash needs a CUDA device of compute capability 8.0 or more; expected sdpa or xformers"
+    assert complaint("flash") == (
+        "teacher.attention: flash needs a CUDA device of compute capability 8.0 or more; "
+        "expected sdpa or xformers"
     )
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert complaint("flash") == "teacher.attention: flash needs a CUDA device; expected sdpa"
     assert complaint("xformers") == "teacher.attention: xformers needs a CUDA device; expected sdpa"
     monkeypatch.setitem(sys.modules, "xformers.ops", None)
-    assert (
-        complaint("xformers")
-        == "teacher.attention: xformers is not installed; expected it from pip install '.[xformers]'"
+    assert complaint("xformers") == (
+        "teacher.attention: xformers is not installed; expected it from pip install '.[xformers]'"
     )
     assert "nowhere cannot be opened as a diffusers pipeline" in complaint("sdpa")
 
 
-def test_a_run_may_go_on_with_another(tmp_path: Path) -> None:
-    """So may its teacher's samples; it is not what the run learns. An outline, which computes nothing, has none."""
+def test_a_resumed_run_may_use_another_backend(tmp_path: Path) -> None:
+    """The backend is no part of what a run or its teacher's samples depend on, and the dry run ignores it."""
     folder = tiny_pipelines.ddpm(tmp_path / "teacher")
     content = {
         "task": "distill",
@@ -254,12 +259,14 @@ def test_a_run_may_go_on_with_another(tmp_path: Path) -> None:
     assert next(read(attention="xformers").teacher.meta().parameters()).is_meta
     with pytest.raises(
         UserError,
-        match=r"teacher.attention: expected 'sdpa', 'xformers' or 'flash'; did you mean 'flash'\?; found 'flas'",
+        match=r"teacher.attention: expected 'sdpa', 'xformers' or 'flash'; "
+        r"did you mean 'flash'\?; found 'flas'",
     ):
         read(attention="flas")
     content["precision"] = "fp32"
     with pytest.raises(
         UserError,
-        match=r"teacher.attention: flash computes in half precision; expected precision: bf16, or attention: sdpa or xformers",
+        match=r"teacher.attention: flash computes in half precision; "
+        r"expected precision: bf16, or attention: sdpa or xformers",
     ):
         read(attention="flash")

@@ -1,4 +1,4 @@
-"""Latents of diffusers' autoencoders, by diffusers' own image-to-image pipeline: what it makes of an image file is what our models take."""
+"""Latents of an image are those that diffusers' own image-to-image pipelines make of its file."""
 
 from __future__ import annotations
 
@@ -32,14 +32,13 @@ def test_an_image_becomes_the_latents_that_the_image_to_image_pipeline_begins_wi
     theirs = kind.from_pretrained(folder)
     for pipe in (teacher.pipeline.pipe, theirs):
         pipe.vae.register_to_config(shift_factor=shift)
-    theirs.scheduler.add_noise = theirs.scheduler.scale_noise = lambda latents, *_: (
-        latents
-    )  # as noise would be none
+    # Without noise, so that the latents are those of the image.
+    theirs.scheduler.add_noise = theirs.scheduler.scale_noise = lambda latents, *_: latents
     pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
     prepared = theirs.image_processor.preprocess(Image.fromarray(pixels))
     ours = from_bytes(torch.from_numpy(pixels).permute(2, 0, 1)[None])
     torch.testing.assert_close(ours, prepared, rtol=0, atol=1e-6)
-    # A generator per image, and a posterior of no variance: its sample is its mean.
+    # A posterior without variance, whose sample is its mean.
     theirs.vae.quant_conv.weight.data[len(theirs.vae.quant_conv.weight) // 2 :].zero_()
     theirs.vae.quant_conv.bias.data[len(theirs.vae.quant_conv.bias) // 2 :].fill_(-1e4)
     settings: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""EDM2's networks of latents, with an autoencoder of the published one's class: units, training on images, a student that makes images."""
+"""Latent networks of EDM2: units of the latents, training on images, and a student that makes images."""
 
 from __future__ import annotations
 
@@ -28,15 +28,19 @@ LATENTS = {
     51: (-0.4568345, -0.1352814, 0.2533693, 0.6326220),
     255: (0.5023981, 0.7305195, 1.3315364, 1.8521341),
 }
-"""EDM2's latents of even images of these bytes where the autoencoder's own are ten times the pixel that it is given, in all four channels.
+"""EDM2's latents of even images of these bytes, for an autoencoder whose latents are ten times the pixel.
 
-By hand, from the published `StabilityVAEEncoder`: it gives the autoencoder byte/255, and makes (10 byte/255 - mean) 0.5/deviation of its latents,
-with the means 5.81, 3.25, 0.12, -2.15 and the deviations 4.17, 4.62, 3.71, 3.28. In the first channel byte 51 is (2 - 5.81)/8.34 = -0.4568345.
+By hand, from the published `StabilityVAEEncoder`: it gives the autoencoder byte/255, and makes (10 byte/255 -
+mean) 0.5/deviation of its latents, with the means 5.81, 3.25, 0.12, -2.15 and the deviations 4.17, 4.62,
+3.71, 3.28. In the first channel byte 51 is (2 - 5.81)/8.34 = -0.4568345.
 """
 
 
 class TenTimes(torch.nn.Module):
-    """Stands in for the autoencoder: latents are ten times the first channel, averaged over 8x8 pixels, and pixels a tenth of the first latent."""
+    """Stands in for the autoencoder.
+
+    Latents are ten times the first channel, averaged over 8x8 pixels; pixels are a tenth of the first latent.
+    """
 
     def __init__(self, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
@@ -89,7 +93,7 @@ def test_latents_become_the_bytes_that_edm2_shows(byte: int) -> None:
 
 
 def test_pixels_outside_the_range_are_shown_as_black_and_white() -> None:
-    """The first channel's latents of -0.1 and of 1.3 in the autoencoder's output: (-1 - 5.81)/8.34 and (13 - 5.81)/8.34."""
+    """The autoencoder's output is -0.1 and 1.3: latents (-1 - 5.81)/8.34 and (13 - 5.81)/8.34."""
     latents = torch.tensor([-0.8165468, 0.8621103])[:, None, None, None].expand(2, 4, 1, 1)
     decoded = with_stand_in(TenTimes()).decode(latents)
     torch.testing.assert_close(decoded[:, 0, 0, 0], torch.tensor([-1.2, 1.6]), rtol=0, atol=1e-5)
@@ -98,7 +102,7 @@ def test_pixels_outside_the_range_are_shown_as_black_and_white() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 def test_the_autoencoder_works_in_its_own_type(dtype: torch.dtype) -> None:
-    """Latents of byte 51 in any type: their own rounding is all the error there is."""
+    """Latents of byte 51 in any type, with no error but their own rounding."""
     autoencoder = with_stand_in(TenTimes())
     latents = torch.tensor(LATENTS[51], dtype=dtype)[None, :, None, None]
     decoded = autoencoder.decode(latents)
@@ -141,16 +145,15 @@ def test_a_student_of_latents_learns_from_images_and_makes_images(folder: Path, 
         torch.testing.assert_close(made, StabilityAutoencoder(str(folder)).decode(latents).clamp(-1, 1))
 
 
-def test_without_weights_it_is_the_published_one_and_without_a_source_there_is_one_line(
-    tmp_path: Path,
-) -> None:
+def test_on_the_meta_device_it_is_the_published_one() -> None:
     meta = Settings(path=EDM2).meta()
     assert meta.pixel_shape == (3, 64, 64)
-    assert (
-        sum(parameter.numel() for parameter in meta.frozen_components()["autoencoder"].parameters())
-        == 83_653_863
-    )
+    autoencoder = meta.frozen_components()["autoencoder"]
+    assert sum(parameter.numel() for parameter in autoencoder.parameters()) == 83_653_863
     assert meta.decode(torch.zeros(1, 4, 8, 8, device="meta")).shape == (1, 3, 64, 64)
+
+
+def test_a_source_that_is_no_such_autoencoder_is_refused_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match=r"^teacher.autoencoder: .*nowhere cannot be opened as an AutoencoderKL"
     ):

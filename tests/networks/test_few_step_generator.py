@@ -1,4 +1,4 @@
-"""Students of several steps: what they make and learn from, by hand and in closed form; their runs, exports, reports and refusals."""
+"""Students of several steps, by hand and in closed form; their runs, exports, reports and refusals."""
 
 from __future__ import annotations
 
@@ -69,13 +69,16 @@ def test_two_steps_noise_the_first_image_anew(schedule: NoiseSchedule) -> None:
     expected = network(alpha[1] * x0 + sigma[1] * second, t[1:].expand(3), LABELS)
     torch.testing.assert_close(generator(torch.cat([first, second], 1), LABELS), expected)
     assert generator.noise_shape == (4,)
-    torch.testing.assert_close(generator(first, LABELS), x0)  # of one noise, one step
+    torch.testing.assert_close(generator(first, LABELS), x0)  # one noise, one step
     with pytest.raises(ValueError, match="z: 3 noises; expected at most 2, one for each step"):
         generator(torch.randn(3, 6), LABELS)
 
 
 def test_images_of_a_gaussian_teacher_have_the_variance_that_its_steps_leave() -> None:
-    """From (0, 0) on, each step turns mean m and variance v into g m + (1 - g) mean and g^2 (v + sigma^2), with g = std^2/(std^2 + sigma^2)."""
+    """Each step turns mean m and variance v, from (0, 0) on, into g m + (1 - g) mean and g^2 (v + sigma^2).
+
+    Here g = std^2/(std^2 + sigma^2).
+    """
     teacher = GaussianTeacher(mean=0.5, std=0.4)
     levels, mean, variance = (80.0, 2.0, 0.5, 0.2), 0.0, 0.0
     for sigma in levels:
@@ -86,7 +89,7 @@ def test_images_of_a_gaussian_teacher_have_the_variance_that_its_steps_leave() -
     assert images.std().item() == pytest.approx(math.sqrt(variance), rel=0.02)
 
 
-def test_gradient_flows_through_the_last_step_alone() -> None:
+def test_gradient_flows_through_the_last_step_only() -> None:
     network, z = random_unet(), torch.randn(3, 3, 8, 8)
     generator = FewStepGenerator(network, 2.5, 0.8, 0.2)
 
@@ -107,7 +110,7 @@ def test_gradient_flows_through_the_last_step_alone() -> None:
     assert max((a - b).abs().max().item() for a, b in zip(mine, through_all, strict=True)) > 1e-3
 
 
-def test_an_image_depends_on_its_seed_alone_and_begins_as_that_of_one_step() -> None:
+def test_an_image_depends_on_its_seed_only_and_starts_as_that_of_one_step() -> None:
     network, cond = random_unet(), balanced_labels(5, 10)
     generator = FewStepGenerator(network, 2.5, 0.8, 0.2)
     images = sample_generator(generator, range(5), cond, batch_size=5)
@@ -124,7 +127,7 @@ def test_steps_are_spaced_as_published() -> None:
     """DMD2's four steps of SDXL (Yin et al. 2024), even times of a flow, and EDM's grid."""
     assert DDPM.linear().step_times(999.0, 4) == [999, 749, 499, 249]
     assert Flow().step_times(1.0, 4) == [1, 0.75, 0.5, 0.25]
-    # Karras et al. 2022, eq. 5, rho = 7, four quarters: 80^(1/7) = 1.8701223 falls to 0.002^(1/7) = 0.4115597.
+    # Karras et al. 2022, eq. 5, rho = 7, in quarters from 80^(1/7) = 1.8701223 to 0.002^(1/7) = 0.4115597.
     assert EDM().step_times(80.0, 4) == pytest.approx([80.0, 17.527832, 2.515219, 0.169753], rel=1e-5)
     network = MLP(MLPConfig(2), DDPM.linear())
     levels = network.student_noise_levels(network.schedule.sigma(torch.tensor(999.0)).item() * 1e6, 4)
@@ -219,7 +222,7 @@ def test_three_evaluations_are_reported_under_a_protocol(
     assert "fd-pixel, 80 images of each checkpoint, 3 evaluations an image" in capsys.readouterr().out
 
 
-def test_features_of_one_network_entered_elsewhere_are_others() -> None:
+def test_entry_levels_are_part_of_the_identity_of_features() -> None:
     network = random_unet()
     one, other, same = (
         NetworkImages(FewStepGenerator(network, *levels), 4).describe()
@@ -235,11 +238,13 @@ def test_features_of_one_network_entered_elsewhere_are_others() -> None:
         (["--generator.steps", "9"], "generator.steps: expected less than or equal to 8; found 9"),
         (
             ["--generator.steps", "2"],
-            "generator: further_noise_to_signal: holds 2 levels; expected 1, one for each step after the first",
+            "generator: further_noise_to_signal: holds 2 levels; "
+            "expected 1, one for each step after the first",
         ),
         (
             ["--generator.further_noise_to_signal", "[0.3, 1]"],
-            "generator: further_noise_to_signal: expected levels that fall from init_noise_to_signal, 2.5, and stay above 0",
+            "generator: further_noise_to_signal: expected levels that fall from init_noise_to_signal, 2.5, "
+            "and stay above 0",
         ),
         (
             ["--generator.further_noise_to_signal", "[3, 1]"],
@@ -251,7 +256,8 @@ def test_features_of_one_network_entered_elsewhere_are_others() -> None:
         ),
         (
             ["--terms", "[{name: regression, weight: 1}]", "--teacher_samples", "{path: x, count: 9}"],
-            "terms: regression pairs an image with one noise, and 3 steps take as many; expected generator.steps: 1",
+            "terms: regression pairs an image with one noise, and 3 steps take as many; "
+            "expected generator.steps: 1",
         ),
     ],
 )
@@ -270,12 +276,15 @@ def test_settings_that_make_no_steps_are_refused_in_one_line(
 
 def test_levels_beyond_the_end_of_a_schedule_are_refused() -> None:
     network = MLP(MLPConfig(2), DDPM.linear())
-    message = r"^generator\.further_noise_to_signal: 300 is entered at t = 999 and the step before it at 999; expected a lower level$"
+    message = (
+        r"^generator\.further_noise_to_signal: 300 is entered at t = 999 and the step before it at 999; "
+        r"expected a lower level$"
+    )
     with pytest.raises(UserError, match=message):
         FewStepGenerator(network, 400.0, 300.0)
 
 
-LABORATORY = {
+EXACT = {
     "task": "distill",
     "teacher": {
         "name": "gaussian_mixture",
@@ -290,19 +299,22 @@ LABORATORY = {
 }
 
 
-def test_the_laboratory_knows_students_of_one_step_alone(
+def test_exact_distributions_are_of_students_of_one_step(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A learned fake score learns from several steps; an exact one is refused, and so is a student that has no levels to enter."""
+    """A learned fake score learns from several steps; an exact one and an affine student are refused."""
     file = tmp_path / "run.yaml"
-    file.write_text(yaml.safe_dump({**LABORATORY, "run_dir": str(tmp_path / "run")}))
+    file.write_text(yaml.safe_dump({**EXACT, "run_dir": str(tmp_path / "run")}))
     train([str(file)])
     evaluate(["--run", str(tmp_path / "run"), "--n", "64"])
     assert "divergences are known only for one-step students" in capsys.readouterr().out
     assert sum(
         json.loads((tmp_path / "run" / "eval.json").read_text())["student"]["mode_shares"]
     ) == pytest.approx(1)
-    exact = r"^fake\.network: the student takes 2 steps; expected 1, of which alone the distribution is known exactly$"
+    exact = (
+        r"^fake\.network: the student takes 2 steps; "
+        r"expected 1, of which alone the distribution is known exactly$"
+    )
     with pytest.raises(UserError, match=exact):
         train([str(file), "--run_dir", str(tmp_path / "exact"), "--fake.network", "{name: exact}"])
     with pytest.raises(UserError, match=r"^generator\.steps: is 2; expected 1 for affine$"):

@@ -1,4 +1,4 @@
-"""The laboratory's teacher against torch.distributions, autograd of its density, quadrature and the moments of its draws."""
+"""The Gaussian mixture against torch.distributions, autograd of its density, and moments of its draws."""
 
 import pytest
 import torch
@@ -24,29 +24,19 @@ def build(schedule: str = "edm", components: list[dict] = COMPONENTS) -> Gaussia
 
 
 def exact(schedule: NoiseSchedule, level: float, chosen: list[int]) -> tuple[MixtureSameFamily, float, float]:
-    """Those components noised to sigma/alpha = `level`, by torch.distributions, and (alpha, sigma)."""
+    """Return these components plus noise at sigma/alpha = `level` by torch.distributions, alpha and sigma."""
     t = schedule.t(torch.tensor([level], dtype=torch.float64))
     alpha, sigma = schedule.alpha(t).item(), schedule.sigma(t).item()
     rows = [COMPONENTS[i] for i in chosen]
-    covariances = [
-        row.get(
-            "covariance", torch.diag(torch.tensor(row.get("std", [0.0]), dtype=torch.float64) ** 2).tolist()
-        )
-        for row in rows
-    ]
-    add_noise = alpha**2 * torch.tensor(covariances, dtype=torch.float64) + sigma**2 * torch.eye(
-        2, dtype=torch.float64
-    )
-    parts = MultivariateNormal(
-        alpha * torch.tensor([row["mean"] for row in rows], dtype=torch.float64), add_noise
-    )
-    return (
-        MixtureSameFamily(
-            Categorical(torch.tensor([row["weight"] for row in rows], dtype=torch.float64)), parts
-        ),
-        alpha,
-        sigma,
-    )
+    covariances = []
+    for row in rows:
+        std = torch.tensor(row.get("std", [0.0]), dtype=torch.float64)
+        covariances.append(row.get("covariance", torch.diag(std**2).tolist()))
+    covariance = alpha**2 * torch.tensor(covariances, dtype=torch.float64)
+    covariance = covariance + sigma**2 * torch.eye(2, dtype=torch.float64)
+    means = alpha * torch.tensor([row["mean"] for row in rows], dtype=torch.float64)
+    weights = Categorical(torch.tensor([row["weight"] for row in rows], dtype=torch.float64))
+    return MixtureSameFamily(weights, MultivariateNormal(means, covariance)), alpha, sigma
 
 
 def points(count: int = 40) -> Tensor:
@@ -61,10 +51,10 @@ def test_density_and_prediction_are_those_of_the_noised_mixture(
     teacher, schedule = build(name), SCHEDULES[name]
     cond = Condition(None if label is None else torch.full((40,), label))
     for level in (0.1, 0.7, 3.0):
-        add_noise, alpha, sigma = exact(schedule, level, chosen)
+        mixture, alpha, sigma = exact(schedule, level, chosen)
         x_t = (alpha * points()).requires_grad_()
         t = schedule.t(torch.full((40,), level, dtype=torch.float64))
-        log_density = add_noise.log_prob(x_t)
+        log_density = mixture.log_prob(x_t)
         # The settings hold float32, whose covariances are those of COMPONENTS to seven digits.
         torch.testing.assert_close(teacher.log_density(x_t, t, cond), log_density, rtol=1e-5, atol=1e-5)
         score = torch.autograd.grad(log_density.sum(), x_t)[0]
@@ -73,8 +63,8 @@ def test_density_and_prediction_are_those_of_the_noised_mixture(
         )
 
 
-def test_it_is_its_own_score() -> None:
-    """Tweedie's formula within the mixture's own numbers, to the precision of its axes, which are float32."""
+def test_its_prediction_is_its_own_score() -> None:
+    """Tweedie's formula holds within its own numbers, to the precision of its axes, which are float32."""
     teacher, t = build("ddpm"), torch.full((40,), 300.0, dtype=torch.float64)
     x_t = points().requires_grad_()
     score = torch.autograd.grad(teacher.log_density(x_t, t, Condition()).sum(), x_t)[0]

@@ -1,10 +1,11 @@
-"""ADM's networks with the preconditioning of improved DDPM, which know a thousand noise levels (Karras et al. 2022, table 1, third column).
+"""ADM's networks with the preconditioning of improved DDPM (Karras et al. 2022, table 1).
 
-The levels are known in closed form. The published recursion keeps (u_j^2 + 1) abar_j the same from level to level, so that with u_1000 = 0
+They have a thousand noise levels, which are known in closed form. The published recursion keeps (u_j^2 + 1)
+abar_j the same from level to level, so that with u_1000 = 0
 
     u_j^2 = abar_1000/abar_j - 1,    abar_j = sin^2(pi/2 j/(1000 (C_2 + 1))),
 
-but for u_0, where abar is 0 and the ratio is kept at C_1: u_0^2 = (u_1^2 + 1)/C_1 - 1.
+except for u_0, where abar is 0 and the ratio is kept at C_1: u_0^2 = (u_1^2 + 1)/C_1 - 1.
 """
 
 from __future__ import annotations
@@ -63,19 +64,22 @@ def test_the_levels_are_those_of_the_closed_form(settings: dict) -> None:
 
 
 def test_the_first_and_last_levels_are_the_published_ones() -> None:
-    """Karras et al. 2022, table 1: from 0.0064 on; the next to last is at 80 as the sampler of ADM's networks begins."""
+    """They run from 0.0064 to above 80, where ADM's sampler begins (Karras et al. 2022, table 1)."""
     levels = IDDPMPrecond().levels()
     assert round(levels[-2].item(), 4) == 0.0064
     assert levels[0] > 80
 
 
-def test_it_denoises_any_level_and_is_told_the_nearest_step() -> None:
-    """D(x) = x - sigma F(x/sqrt(sigma^2 + 1); 999 - j), F's first three channels; j counts the levels that lie above sigma's nearest."""
+def test_it_denoises_any_level_with_the_nearest_step_as_input() -> None:
+    """D(x) = x - sigma F(x/sqrt(sigma^2 + 1); 999 - j), with the first three channels of F.
+
+    j counts the levels above the nearest to sigma.
+    """
     net, levels = network(), closed_form()
     sigma = torch.tensor([0.02, 0.7, 40.0])
     x_t = normal("x", (3, 3, 8, 8)) * (1 + sigma.reshape(-1, 1, 1, 1) ** 2).sqrt()
-    told: list[Tensor] = []
-    net.model.map_noise.register_forward_pre_hook(lambda module, inputs: told.append(inputs[0]))
+    steps: list[Tensor] = []
+    net.model.map_noise.register_forward_pre_hook(lambda module, inputs: steps.append(inputs[0]))
     outputs: list[Tensor] = []
     net.model.out_conv.register_forward_hook(lambda module, inputs, output: outputs.append(output))
     entered: list[Tensor] = []
@@ -87,21 +91,21 @@ def test_it_denoises_any_level_and_is_told_the_nearest_step() -> None:
         above = int((levels > value).sum())
         nearer_above = levels[above - 1] - value < value - levels[above]
         expected.append(999.0 - (above - 1 if nearer_above else above))
-    assert told[0].tolist() == expected
+    assert steps[0].tolist() == expected
     assert outputs[0].shape == (3, 6, 8, 8)
     for row, value in enumerate(sigma.tolist()):
         torch.testing.assert_close(entered[0][row], x_t[row] / (value**2 + 1) ** 0.5)
         torch.testing.assert_close(prediction[row], x_t[row] - value * outputs[0][row, :3])
 
 
-def test_at_a_level_it_is_told_its_own_step() -> None:
+def test_the_input_at_a_level_is_its_own_step() -> None:
     precond, levels = IDDPMPrecond(), torch.from_numpy(closed_form())
     for j in (0, 1, 500, 998, 999):
         assert precond(levels[j : j + 1].float()).noise.item() == 999 - j
 
 
 def test_the_sampler_stays_on_the_levels() -> None:
-    """EDM's sampler begins and ends at levels of the network, and rounds those between, churned ones too."""
+    """EDM's sampler begins and ends at levels of the network, and rounds those between, also with churn."""
     net, levels = network(), closed_form()
     seen: list[float] = []
     net.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[1][0].item()))
@@ -114,7 +118,7 @@ def test_the_sampler_stays_on_the_levels() -> None:
     assert seen[11:] == pytest.approx([levels[0], levels[999], levels[999]], rel=1e-4)
 
 
-def test_networks_of_all_levels_are_sampled_as_before() -> None:
+def test_other_networks_are_sampled_at_any_level() -> None:
     net = EDMNetwork(SongUNetConfig(8, 1, width=8, multipliers=(1,), blocks=1), EDMPrecond())
     assert net.level_range() == (0.0, np.inf)
     assert net.nearest_level(0.1234) == 0.1234
@@ -136,7 +140,7 @@ def test_an_export_opens_as_the_same_network(tmp_path: Path) -> None:
 
 
 def test_a_published_file_is_opened_with_its_own_levels(tmp_path: Path) -> None:
-    """Its buffer `u` holds them as the published code rounded them."""
+    """The buffer `u` of a published file holds the levels as the published code rounded them."""
     net = network()
     u = net.u * 1.0001
     parts: dict[str, PickledObject] = {}
@@ -174,6 +178,6 @@ def test_numbers_that_give_no_levels_are_refused(values: dict) -> None:
         IDDPMPrecond(**values)
 
 
-def test_the_output_has_a_variance_only_here() -> None:
+def test_the_output_has_channels_for_a_variance() -> None:
     config = DhariwalUNetConfig(8, 3, width=64, multipliers=(1,), blocks=1, attention=())
     assert EDMNetwork(config, IDDPMPrecond()).model.out_conv.out_channels == 6

@@ -1,4 +1,4 @@
-"""LoRA: one base for teacher, student, fake score and average; adapters that learn, are kept alone, and leave as diffusers takes them."""
+"""LoRA: networks share one base; adapters are trained, saved by themselves, and exported for diffusers."""
 
 from __future__ import annotations
 
@@ -53,14 +53,14 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def disturbed(generator: FewStepGenerator) -> FewStepGenerator:
-    """With adapters that do something."""
+    """Move the adapters away from zero, so that they change the output."""
     for parameter in generator.denoiser.adapters():
         parameter.data.add_(0.1 * torch.randn_like(parameter))
     return generator
 
 
 def image_with_adapters(teacher: Path, export: Path, z: Tensor, guidance: float, steps: int) -> Tensor:
-    """The image of the teacher's pipeline with the export's adapters and scheduler, by plain diffusers."""
+    """Make an image by the teacher's pipeline with the export's adapters and scheduler."""
     import diffusers
 
     pipe = diffusers.DiffusionPipeline.from_pretrained(teacher)
@@ -76,8 +76,8 @@ def image_with_adapters(teacher: Path, export: Path, z: Tensor, guidance: float,
 
 @pytest.mark.parametrize("steps", [1, pytest.param(3, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("family", [slow(family) for family in FAMILIES])
-def test_an_export_is_what_diffusers_takes(family: str, steps: int, tmp_path: Path) -> None:
-    """A file of adapters where the family's pipeline loads one, else a whole pipeline; the same image to 1e-5."""
+def test_diffusers_loads_an_export(family: str, steps: int, tmp_path: Path) -> None:
+    """It is a file of adapters if the family's pipeline loads one, else a pipeline. Images agree to 1e-5."""
     embedded = 7.0 if family == "flux" else None
     settings = {
         "path": str(FAMILIES[family](tmp_path / "teacher")),
@@ -106,8 +106,8 @@ def test_an_export_is_what_diffusers_takes(family: str, steps: int, tmp_path: Pa
     )
 
 
-def test_a_base_is_held_once(root: Path) -> None:
-    """Student and average share every tensor with the teacher but the adapters, and begin as the teacher, to the last bit."""
+def test_the_base_is_in_memory_once(root: Path) -> None:
+    """Student and average share all tensors but adapters with the teacher, and start equal to it."""
     teacher = Settings(path=str(root / "sdxl")).load()
     before, count = weights_sha256(teacher), sum(1 for _ in teacher.parameters())
     student = Student(rank=4).build(teacher, 80.0)
@@ -128,7 +128,7 @@ def test_a_base_is_held_once(root: Path) -> None:
 
 
 def test_merged_weights_are_base_and_adapters(root: Path) -> None:
-    """W + alpha/rank B A, for one layer by hand and for the whole network by what it predicts."""
+    """The merged weight is W + alpha/rank B A: by hand for one layer, by its predictions for the network."""
     teacher = Settings(path=str(root / "sdxl")).load()
     network = disturbed(Student(rank=4, alpha=8.0, targets=("to_q", "conv1")).build(teacher, 80.0)).denoiser
     name = "mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
@@ -151,8 +151,8 @@ def test_merged_weights_are_base_and_adapters(root: Path) -> None:
         *(pytest.param(name, marks=pytest.mark.slow) for name in OBJECTIVES if name != "score_matching"),
     ],
 )
-def test_adapters_learn_and_are_kept_alone(root: Path, objective: str) -> None:
-    """Student and fake score with adapters of different sizes, a discriminator on the fake score; what is kept is the adapters."""
+def test_only_adapters_are_trained_and_saved(root: Path, objective: str) -> None:
+    """The student's adapters and the fake score's differ in size; a discriminator reads the fake score."""
     config = {
         "teacher": {"name": "diffusers", "path": str(root / "sdxl")},
         "prompts": {"name": "text_file", "path": str(root / "prompts.txt")},
@@ -212,7 +212,7 @@ def test_a_dry_run_counts_the_base_once(
     )
 
 
-def test_what_cannot_be_is_refused_in_one_line(root: Path, tmp_path: Path) -> None:
+def test_impossible_adapters_are_refused_in_one_line(root: Path, tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match=r"^generator\.network: lora is for teachers of diffusers; expected copy$"
     ):
@@ -227,7 +227,8 @@ def test_what_cannot_be_is_refused_in_one_line(root: Path, tmp_path: Path) -> No
     (tmp_path / "other" / ADAPTERS).replace(tmp_path / "export" / ADAPTERS)
     with pytest.raises(
         UserError,
-        match=r"pytorch_lora_weights.safetensors: weights of another architecture: .* is \(2, \d+\); expected \(4, \d+\)",
+        match=r"pytorch_lora_weights.safetensors: weights of another architecture: "
+        r".* is \(2, \d+\); expected \(4, \d+\)",
     ):
         load_generator(tmp_path / "export")
 

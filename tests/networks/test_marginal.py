@@ -1,4 +1,4 @@
-"""The student's exact marginal: a Gaussian where it is affine, and the same from quadrature; what the exact fake score and ratio say."""
+"""The student's exact marginal, of affine students and by quadrature, and the exact fake score and ratio."""
 
 import math
 
@@ -24,7 +24,7 @@ def affine(label_count: int) -> Affine:
 
 
 class Wrapped(Generator):
-    """A student that hides that it is affine."""
+    """An affine student that is not known to be one."""
 
     def __init__(self, inner: Affine) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class Wrapped(Generator):
 
 
 class Bent(Generator):
-    """x = (z, z^2 / 2): a curve, whose noised density is a one-dimensional integral."""
+    """The curve x = z + z^2/2, whose density after noise is a one-dimensional integral."""
 
     image_shape, label_count = (1,), 0
 
@@ -49,7 +49,7 @@ class Bent(Generator):
 
 
 def points(scale: float = 1.0, row: int = 0) -> Tensor:
-    """Where that row of the student is, somewhat spread: quadrature ends where the student's mass does."""
+    """Points near that row of the student, since quadrature covers only where its mass is."""
     z, eps = torch.randn(2, 50, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     return MEAN[row] + z @ MATRIX[row].T + scale * eps
 
@@ -90,7 +90,7 @@ def test_a_student_of_two_labels_without_a_condition_is_their_mixture() -> None:
         )
 
 
-def test_a_bent_student_against_scipys_quadrature() -> None:
+def test_a_bent_student_agrees_with_scipys_quadrature() -> None:
     from scipy.integrate import quad
 
     known = marginal(Bent(), EDM(), points=400)
@@ -106,16 +106,14 @@ def test_a_bent_student_against_scipys_quadrature() -> None:
         assert found.item() == pytest.approx(expected, abs=1e-7)
 
 
-def test_atoms_are_a_mixture_without_variance() -> None:
+def test_point_masses_are_a_mixture_without_variance() -> None:
     random = torch.Generator().manual_seed(0)
-    atoms, log_weights = (
-        torch.randn(30, 2, generator=random).double(),
-        torch.randn(30, generator=random).double(),
-    )
+    masses = torch.randn(30, 2, generator=random).double()
+    log_weights = torch.randn(30, generator=random).double()
     labels, t = torch.arange(30) % 3, torch.linspace(50, 900, 50, dtype=torch.float64)
     schedule = DDPM.linear()
-    fast = PointMasses(atoms, log_weights, schedule, labels)
-    slow = GaussianMixture(log_weights.exp(), atoms, torch.zeros_like(atoms), schedule, labels=labels)
+    fast = PointMasses(masses, log_weights, schedule, labels)
+    slow = GaussianMixture(log_weights.exp(), masses, torch.zeros_like(masses), schedule, labels=labels)
     for cond in (Condition(), Condition(torch.arange(50) % 3)):
         torch.testing.assert_close(fast(points(), t, cond), slow(points(), t, cond), rtol=1e-12, atol=1e-12)
         torch.testing.assert_close(

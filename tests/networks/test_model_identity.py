@@ -1,4 +1,4 @@
-"""What stored images and encoded prompts are known by: everything that decides them, and nothing of where it lies."""
+"""The identity of stored images and encoded prompts: all that decides them, but not where it lies."""
 
 from __future__ import annotations
 
@@ -36,9 +36,8 @@ CHANGES: dict[str, Any] = {
         folder, "scheduler/scheduler_config.json", prediction_type="v_prediction"
     ),
     "text_encoder": lambda folder: edited(folder, "text_encoder/config.json", hidden_act="relu"),
-    "tokenizer": lambda folder: edited(
-        folder, "tokenizer/tokenizer_config.json", model_max_length=8
-    ),  # of the same words
+    # The same words, but fewer of them.
+    "tokenizer": lambda folder: edited(folder, "tokenizer/tokenizer_config.json", model_max_length=8),
 }
 
 
@@ -49,7 +48,7 @@ def test_every_setting_of_every_part_counts(part: str, pipe: Path, tmp_path: Pat
     CHANGES[part](folder)
     after = distill.load_teacher(folder)
     parts = [describe_images_of(teacher)["parts_sha256"] for teacher in (before, there, after)]
-    assert parts[0] == parts[1]  # wherever they lie
+    assert parts[0] == parts[1]  # two folders with the same content
     assert [name for name in parts[0] if parts[0][name] != parts[2][name]] == [part]
     encoders = [teacher.prompt_encoder.sha256() for teacher in (before, there, after)]
     assert encoders[0] == encoders[1]
@@ -57,7 +56,7 @@ def test_every_setting_of_every_part_counts(part: str, pipe: Path, tmp_path: Pat
 
 
 def test_a_call_changes_nothing(pipe: Path) -> None:
-    """Tokenizers remember how they were last asked to pad and to cut."""
+    """Tokenizers remember how a call made them pad and truncate; that is no part of the identity."""
     teacher = distill.load_teacher(pipe)
     before = describe_images_of(teacher), teacher.prompt_encoder.sha256()
     teacher.encode_prompts(["a cat", "two dogs"])
@@ -74,9 +73,8 @@ def test_a_students_parts_are_its_pipelines(pipe: Path, tmp_path: Path) -> None:
     export_generator(student, tmp_path / "export")
     exported = describe_images_of(distill.load_generator(tmp_path / "export"))
     assert exported["parts_sha256"]["vae"] == described["parts_sha256"]["vae"]
-    assert (
-        exported["parts_sha256"]["scheduler"] != described["parts_sha256"]["scheduler"]
-    )  # a student has its own
+    # A student has its own scheduler.
+    assert exported["parts_sha256"]["scheduler"] != described["parts_sha256"]["scheduler"]
 
 
 def test_a_teacher_of_our_own_is_its_configuration(tmp_path: Path) -> None:

@@ -1,8 +1,9 @@
 """EDM's and EDM2's networks against the published ones.
 
-`oracles/nvidia_networks.safetensors` holds what the published code (NVlabs/edm `training/networks.py`, NVlabs/edm2 `training/networks_edm2.py`, on
-torch 2.13) returned, in evaluation mode and float32, for small networks whose weights and inputs are those of `seeded_weights`. Its metadata holds
-each network's class, arguments, and the names and shapes of its state.
+`oracles/nvidia_networks.safetensors` holds the outputs of the published code (NVlabs/edm
+`training/networks.py`, NVlabs/edm2 `training/networks_edm2.py`, on torch 2.13), in evaluation mode and
+float32, for small networks whose weights and inputs are those of `seeded_weights`. Its metadata holds each
+network's class and arguments, and the names and shapes of its state.
 """
 
 import json
@@ -26,7 +27,7 @@ from tests.helpers.seeded_weights import normal, seeded_weights
 ORACLE = Path(__file__).parents[1] / "oracles" / "nvidia_networks.safetensors"
 with safe_open(ORACLE, "pt") as oracle:
     CASES = json.loads(oracle.metadata()["cases"])
-    OUTPUTS = {name: oracle.get_tensor(name) for name in oracle.keys()}  # noqa: SIM118 - it has no other way to its names
+    OUTPUTS = {name: oracle.get_tensor(name) for name in oracle.keys()}  # noqa: SIM118 - it is no mapping
 T = torch.tensor([0.02, 0.7, 40.0])
 LABELS = Condition(torch.tensor([0, 3, 4]))
 
@@ -133,27 +134,18 @@ def test_the_depths_of_the_cifar_network_are_those_that_recipes_name() -> None:
     ],
 )
 def test_the_loss_weight_makes_the_network_s_own_target_unit_weight(precond, expected) -> None:
-    """EDM: eq. 8 of Karras et al. 2022. The networks of VP and VE predict noise, whose error is that of x_0 over sigma."""
+    """EDM: Karras et al. 2022, eq. 8. VP and VE networks predict noise; its error is that of x_0 over sigma."""
     net = EDMNetwork(SongUNetConfig(8, 1, width=8, multipliers=(1,), blocks=1), precond)
     torch.testing.assert_close(net.target_weight(T), expected(T))
 
 
 def test_the_step_of_a_variance_preserving_network_is_that_of_its_process() -> None:
-    """At step (steps - 1) t: log(1 + sigma^2) is the integral of beta(s) = beta_min + beta_d s over [0, t]."""
+    """At step (steps - 1) t, log(1 + sigma^2) is the integral over [0, t] of beta_min + beta_d s."""
     t = torch.linspace(0.05, 1, 20, dtype=torch.float64)
-    sigma = (
-        (
-            torch.cumulative_trapezoid(
-                0.1 + 19.9 * torch.linspace(0, 1, 20001, dtype=torch.float64), dx=1 / 20000
-            )
-        )
-        .exp()
-        .sub(1)
-        .sqrt()
-    )
-    torch.testing.assert_close(
-        VPPrecond()(sigma[(t * 20000).round().long() - 1]).noise, 999 * t, rtol=1e-9, atol=1e-9
-    )
+    beta = 0.1 + 19.9 * torch.linspace(0, 1, 20001, dtype=torch.float64)
+    sigma = torch.cumulative_trapezoid(beta, dx=1 / 20000).exp().sub(1).sqrt()
+    noise = VPPrecond()(sigma[(t * 20000).round().long() - 1]).noise
+    torch.testing.assert_close(noise, 999 * t, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize(
@@ -169,7 +161,7 @@ def test_an_export_opens_as_the_same_network(case: str, tmp_path: Path) -> None:
 
 
 def test_training_keeps_edm2_s_weights_at_unit_magnitude_and_gradients_flow_through_two_passes() -> None:
-    """The magnitude r of a row becomes r/(r + 1e-4) (eq. 66), which a second pass leaves as it is."""
+    """The magnitude r of a row becomes r/(r + 1e-4) (eq. 66), which a second pass leaves unchanged."""
     net = network("edm2_cond").train()
     x_t = noisy("edm2_cond", net)
     (net(x_t, T, LABELS).square().mean() + net(2 * x_t, T, LABELS).square().mean()).backward()
@@ -220,7 +212,7 @@ def test_a_label_of_minus_one_is_none(case: str) -> None:
     ("name", "count"),
     [("edm-cifar10-32x32-cond-vp", 55_735_299), ("edm-imagenet-64x64-cond-adm", 295_899_267)],
 )
-def test_a_published_file_that_is_absent_has_an_outline(name: str, count: int) -> None:
+def test_a_published_file_that_is_absent_can_be_built_on_the_meta_device(name: str, count: int) -> None:
     net = meta_network(Path(f"nowhere/{name}.pkl"), "EDMNetwork")
     assert sum(parameter.numel() for parameter in net.parameters() if parameter.is_meta) == count
     with pytest.raises(UserError, match=r"nowhere/mine\.pkl: cannot be read \(No such file or directory\)"):

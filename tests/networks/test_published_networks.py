@@ -1,8 +1,9 @@
 """Published pickles become our networks.
 
-`oracles/edm_tiny.pkl` (NCSN++, EDM's preconditioning) and `oracles/edm2_tiny.pkl` (of latents, in float16) were written by the published classes
-and their `torch_utils.persistence`, with the weights of `seeded_weights`, in the dicts in which NVIDIA's training loops leave them. In place of the
-classes' source they carry a line that would end the process.
+`oracles/edm_tiny.pkl` (NCSN++, EDM's preconditioning) and `oracles/edm2_tiny.pkl` (latent, in float16) were
+written by the published classes and their `torch_utils.persistence`, with the weights of `seeded_weights`, in
+the dicts in which NVIDIA's training loops save them. In place of the classes' source they carry a line that
+would end the process.
 """
 
 from pathlib import Path
@@ -24,7 +25,7 @@ from tests.helpers.published_networks import EDM, EDM2, ORACLES, assert_same_net
 from tests.helpers.seeded_weights import normal, seeded_weights
 
 
-def test_the_files_carry_source_that_would_be_noticed() -> None:
+def test_the_files_carry_source_that_would_end_the_process() -> None:
     for path in (EDM, EDM2):
         assert b'raise SystemExit("the source in this file was executed")' in path.read_bytes()
 
@@ -68,7 +69,7 @@ def test_an_edm2_pickle_gives_its_network_and_weights_in_float32() -> None:
     assert all(parameter.requires_grad for parameter in network.parameters())
 
 
-def test_what_stands_beside_the_network_is_data() -> None:
+def test_entries_beside_the_network_are_read_as_data() -> None:
     data = read_pickle(EDM2)
     assert data["dataset_kwargs"] == {
         "class_name": "training.dataset.ImageFolderDataset",
@@ -81,12 +82,9 @@ def test_what_stands_beside_the_network_is_data() -> None:
     torch.testing.assert_close(
         torch.from_numpy(data["encoder"].state["scale"]), 0.5 / torch.tensor([4.17, 4.62, 3.71, 3.28])
     )
-    block = (
-        read_pickle(EDM)["ema"]
-        .state["_modules"]["model"]
-        .state["_modules"]["enc"]
-        .state["_modules"]["8x8_block0"]
-    )
+    block = read_pickle(EDM)["ema"]
+    for name in ("model", "enc", "8x8_block0"):
+        block = block.state["_modules"][name]
     assert block.state["skip_scale"] == 0.5**0.5  # a NumPy number
 
 
@@ -104,11 +102,8 @@ def test_a_converted_folder_predicts_as_the_pickle(
     )
     assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["config.json", "model.safetensors"]
     again = load_denoiser(tmp_path / "out").eval()
-    x_t, t, cond = (
-        normal("x", (2, *network.image_shape)),
-        torch.tensor([0.3, 5.0]),
-        Condition(torch.tensor([1, 4])),
-    )
+    x_t, t = normal("x", (2, *network.image_shape)), torch.tensor([0.3, 5.0])
+    cond = Condition(torch.tensor([1, 4]))
     with torch.no_grad():
         assert torch.equal(again(x_t, t, cond), network(x_t, t, cond))
 
@@ -166,7 +161,7 @@ def test_weights_that_are_not_those_of_the_arguments_are_refused(
 
 
 def test_students_of_sida_and_uni_instruct_are_edm_s_networks(tmp_path: Path) -> None:
-    """Their classes are EDM's, and can return their encoder's mean besides; where no backbone is named it is DDPM++."""
+    """The classes are EDM's, extended to return the encoder's mean; the default backbone is DDPM++."""
     data = read_pickle(EDM)
     student = renamed(
         data["ema"], {"EDMPrecond": "EDMPrecond_EncoderDecoder", "SongUNet": "SongUNet_EncoderDecoder"}
@@ -187,22 +182,17 @@ def test_students_of_sida_and_uni_instruct_are_edm_s_networks(tmp_path: Path) ->
 
 
 def test_students_of_sida_are_edm2_s_networks(tmp_path: Path) -> None:
-    classes, arguments = (
-        {"Precond": "EDM_2_Precond_EncoderDecoder", "UNet": "UNet_EncoderDecoder"},
-        {"force_normalization": True, "use_gan": True},
-    )
+    classes = {"Precond": "EDM_2_Precond_EncoderDecoder", "UNet": "UNet_EncoderDecoder"}
+    arguments = {"force_normalization": True, "use_gan": True}
     student = renamed(read_pickle(EDM2)["ema"], classes, **arguments)
     assert_same_network(written({"ema": student}, tmp_path / "network.pkl"), EDM2)
-    student.class_name = "EDM_2_Precond_Generator"  # has no uncertainty
+    student.class_name = "EDM_2_Precond_Generator"  # without the uncertainty
     for name in ("logvar_fourier", "logvar_linear"):
         del student.state["_modules"][name]
     del student.state["_init_kwargs"]["logvar_channels"]
     network, whole = read_network(written({"ema": student}, tmp_path / "generator.pkl")), read_network(EDM2)
-    x_t, t, cond = (
-        normal("x", (2, *network.image_shape)),
-        torch.tensor([2.5, 2.5]),
-        Condition(torch.tensor([1, 4])),
-    )
+    x_t, t = normal("x", (2, *network.image_shape)), torch.tensor([2.5, 2.5])
+    cond = Condition(torch.tensor([1, 4]))
     with torch.no_grad():
         assert torch.equal(network(x_t, t, cond), whole(x_t, t, cond))
     convert([str(tmp_path / "generator.pkl"), str(tmp_path / "out")])
@@ -230,14 +220,12 @@ def test_latents_in_other_units_are_refused(name: str, tmp_path: Path) -> None:
     path = written(data, tmp_path / "network.pkl")
     with pytest.raises(UserError) as error:
         read_network(path)
-    assert (
-        str(error.value)
-        == f"{path}: its latents are in other units than those of EDM2's published encoder, the only ones known"
-    )
+    expected = "its latents are in other units than those of EDM2's published encoder, the only ones known"
+    assert str(error.value) == f"{path}: {expected}"
 
 
-def test_weights_that_lie_over_one_another_are_refused(tmp_path: Path) -> None:
-    """A small file of a network whose layers are all the same numbers would else take many times its size in memory."""
+def test_overlapping_weights_are_refused(tmp_path: Path) -> None:
+    """A small file whose layers are all the same numbers would take many times its size in memory."""
     data = read_pickle(EDM)
     blocks = data["ema"].state["_modules"]["model"].state["_modules"]["dec"].state["_modules"]
     first = blocks["4x4_in0"].state["_modules"]["conv0"].state["_parameters"]
@@ -252,7 +240,7 @@ def test_weights_that_lie_over_one_another_are_refused(tmp_path: Path) -> None:
 def test_a_published_student_is_converted_to_an_export(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """SiD's students make an image of noise of deviation 2.5, clamped to [-1, 1]."""
+    """SiD's students make an image from noise of deviation 2.5, clamped to [-1, 1]."""
     convert([str(EDM), str(tmp_path / "out"), "--student", "2.5"])
     assert "out: one-step student of EDMNetwork, " in capsys.readouterr().out
     student, network = load_generator(tmp_path / "out"), read_network(EDM)

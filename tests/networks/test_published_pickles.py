@@ -1,4 +1,4 @@
-"""Files of networks and tensors are read the same, whatever pickle protocol or version of torch wrote them."""
+"""Files of networks and tensors are read the same from any pickle protocol and version of torch."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ from tests.helpers.published_networks import EDM, EDM2, WRITERS, assert_same_net
     ],
 )
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
-def test_tensors_come_back_from_whatever_device_and_type(
+def test_tensors_are_read_from_any_device_and_type(
     dtype: torch.dtype, protocol: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Views of one storage, a parameter, nothing at all; all of them said to have been on a GPU."""
+    """Values are views of one storage, a parameter, and an empty tensor, all marked as on a GPU."""
     whole = torch.arange(6).to(dtype)
     values = {
         "whole": whole,
@@ -57,12 +57,12 @@ def test_tensors_come_back_from_whatever_device_and_type(
 
 @pytest.mark.parametrize("writer", WRITERS)
 @pytest.mark.parametrize("path", [EDM, EDM2], ids=["edm", "edm2"])
-def test_networks_are_read_from_whatever_wrote_them(path: Path, writer: str, tmp_path: Path) -> None:
+def test_networks_are_read_from_any_writer(path: Path, writer: str, tmp_path: Path) -> None:
     assert_same_network(written(read_pickle(path), tmp_path / "network.pkl", writer), path)
 
 
 @pytest.mark.parametrize("writer", WRITERS)
-def test_sets_arrays_numbers_and_bytes_are_read_from_whatever_wrote_them(writer: str, tmp_path: Path) -> None:
+def test_sets_arrays_numbers_and_bytes_are_read_from_any_writer(writer: str, tmp_path: Path) -> None:
     array = np.arange(6, dtype=np.float32).reshape(2, 3)
     values = {
         "set": {1, "a"},
@@ -82,7 +82,7 @@ def test_sets_arrays_numbers_and_bytes_are_read_from_whatever_wrote_them(writer:
 
 
 @pytest.mark.parametrize("writer", ["torch.save", "torch.save before 1.6"])
-def test_tensors_come_back_from_torch_s_files(writer: str, tmp_path: Path) -> None:
+def test_tensors_are_read_from_torch_s_files(writer: str, tmp_path: Path) -> None:
     whole = torch.arange(6.0)
     values = {
         "whole": whole,
@@ -103,7 +103,7 @@ def test_tensors_come_back_from_torch_s_files(writer: str, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("writer", ["torch.save", "torch.save before 1.6"])
 def test_a_training_state_of_edm_is_a_teacher(writer: str, tmp_path: Path) -> None:
-    """EDM's `training-state-*.pt` holds the network that is being trained, under "net", beside the optimizer's state."""
+    """EDM's `training-state-*.pt` holds the network in training under "net", beside the optimizer's state."""
     weight = torch.nn.Parameter(torch.ones(3))
     optimizer = torch.optim.Adam([weight])
     weight.sum().backward()
@@ -122,8 +122,8 @@ def test_a_training_state_of_edm_is_a_teacher(writer: str, tmp_path: Path) -> No
         ({"time_embed.0.weight": torch.ones(2)}, ""),
     ],
 )
-def test_a_file_of_weights_alone_says_so(contents: dict, where: str, writer: str, tmp_path: Path) -> None:
-    """SiD's training states, and OpenAI's files of ADM."""
+def test_a_file_of_weights_only_is_refused(contents: dict, where: str, writer: str, tmp_path: Path) -> None:
+    """Examples are SiD's training states, and OpenAI's files of ADM."""
     path = tmp_path / "training-state-000001.pt"
     WRITERS[writer](contents, path)
     with pytest.raises(UserError) as error:

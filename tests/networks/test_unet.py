@@ -16,7 +16,7 @@ def network(**changes) -> UNet:
 
 
 def stirred(**changes) -> UNet:
-    """A network whose layers are no longer zero, as after training."""
+    """Make a network whose layers are no longer zero, as after training."""
     net = network(**changes)
     with torch.no_grad():
         for parameter in net.parameters():
@@ -25,7 +25,10 @@ def stirred(**changes) -> UNet:
 
 
 def test_an_untrained_network_predicts_by_the_preconditioning_alone() -> None:
-    """Its last layer starts at zero, which leaves c_skip x_t, c_skip = sigma_data^2/(sigma^2 + sigma_data^2) (Karras et al. 2022, table 1)."""
+    """The last layer starts at zero, which leaves c_skip x_t.
+
+    c_skip is sigma_data^2/(sigma^2 + sigma_data^2) (Karras et al. 2022, table 1).
+    """
     x_t, t = torch.randn(3, 1, 8, 8), torch.tensor([0.01, 0.5, 80.0])
     expected = (0.5**2 / (t**2 + 0.5**2)).reshape(3, 1, 1, 1) * x_t
     torch.testing.assert_close(network()(x_t, t, Condition(torch.tensor([1, 2, 3]))), expected)
@@ -61,7 +64,7 @@ def test_label_and_noise_level_matter_and_no_label_is_one_more_condition() -> No
     assert not torch.equal(net(x_t, t, Condition()), net(x_t, 2 * t, Condition()))
 
 
-def test_samples_of_a_batch_do_not_meet() -> None:
+def test_samples_of_a_batch_are_independent() -> None:
     net = stirred()
     x_t, t, cond = torch.randn(4, 1, 8, 8), torch.rand(4) + 0.1, Condition(torch.tensor([0, 1, 2, 3]))
     together = net(x_t, t, cond)
