@@ -1,9 +1,10 @@
-"""Peak memory and time of a step, in full and with adapters, with and without activation checkpointing: `python benchmarks/memory.py`.
+"""Measure peak memory and time of a step: all weights or adapters, with and without activation checkpointing.
 
-By default of SDXL's classes with sizes that suit a CPU. `--config sdxl` takes SDXL's own sizes with random weights, on a GPU: U-Net, autoencoder and
-text encoders, 1024x1024 pixels, one image at once, weights that do not learn in bfloat16. A step is DMD2's: one fake update with its discriminator,
-one of the generator. Every way is run by a process of its own. Results go into `benchmarks/results/memory.json`, and into the table between the
-markers in docs/diffusers.md; beside them stands what the dry run predicts.
+`python benchmarks/memory.py` takes SDXL's classes with sizes for a CPU. `--config sdxl` takes SDXL's own
+sizes with random weights, on a GPU: U-Net, autoencoder and text encoders, 1024x1024 pixels, one image at once,
+frozen weights in bfloat16. A step is DMD2's: one fake update with its discriminator, one generator update.
+Each variant runs in a process of its own. Results go into `benchmarks/results/memory.json` and into the table
+between the markers in docs/diffusers.md; beside them stands what the dry run predicts.
 """
 
 from __future__ import annotations
@@ -27,14 +28,15 @@ from torch import nn  # noqa: E402
 from torch.profiler import ProfilerActivity, profile  # noqa: E402
 
 from distill.networks.diffusers.denoiser import DiffusersNetwork  # noqa: E402
-from distill.networks.diffusers.meta import CLIP_G, CLIP_L, PUBLISHED, SDXL_UNET, VAE, meta_pipeline  # noqa: E402
+from distill.networks.diffusers.meta import meta_pipeline  # noqa: E402
 from distill.networks.diffusers.pipeline import cast_weights  # noqa: E402
+from distill.networks.diffusers.published import CLIP_G, CLIP_L, PUBLISHED, SDXL_UNET, VAE  # noqa: E402
 from distill.storage.files import read_json, write_json, write_text  # noqa: E402
 from distill.storage.provenance import commit, machine  # noqa: E402
 from distill.teachers import diffusers  # noqa: E402
 from distill.training.distillation.task import Distillation  # noqa: E402
-from distill.training.dry_run.step import rehearse_distillation  # noqa: E402
-from distill.training.dry_run.summary import META, measure_both  # noqa: E402
+from distill.training.dry_run.cost import META, measure_both  # noqa: E402
+from distill.training.dry_run.step import simulate_distillation  # noqa: E402
 from distill.training.launch import build_accelerator  # noqa: E402
 from distill.training.logging import Clock  # noqa: E402
 from distill.training.settings import DistillRun  # noqa: E402
@@ -84,7 +86,7 @@ WAYS = list(itertools.product(("copy", "lora"), (False, True)))
 
 
 def register_the_small_one() -> None:
-    """Make the small pipeline known beside the published ones: SDXL's classes and configurations, but for sizes."""
+    """Add a small pipeline to the published ones: SDXL's classes and configurations in other sizes."""
     kind, parts = PUBLISHED[SDXL]
     small = {"unet": {**SDXL_UNET, **SMALL_UNET}, "vae": {**VAE, "block_out_channels": (32,) * 4}}
     small |= {
@@ -101,7 +103,7 @@ def register_the_small_one() -> None:
 
 
 class RandomTeacher(diffusers.Settings):
-    """A pipeline that is known without its files, with random weights, and random numbers for its prompts, since it has no tokenizer."""
+    """A published pipeline with random weights, and random prompt embeddings, since it has no tokenizer."""
 
     def load(self) -> DiffusersNetwork:
         pipe = meta_pipeline(self.path)
@@ -126,7 +128,7 @@ class RandomTeacher(diffusers.Settings):
 
 
 def draw_weights(network: nn.Module) -> None:
-    """Under which what passes a layer keeps its size."""
+    """Draw weights under which activations keep their size from layer to layer."""
     for name, parameter in network.named_parameters():
         if parameter.ndim > 1:
             nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5)
@@ -135,7 +137,7 @@ def draw_weights(network: nn.Module) -> None:
 
 
 def config_of(name: str, kind: str, is_checkpointed: bool, folder: Path) -> DistillRun:
-    """DMD2 on the teacher's own samples: no data are needed."""
+    """Return a run of DMD2 on the teacher's own samples, which needs no data."""
     chosen = CONFIGS[name]
     (folder / "prompts.txt").write_text("a prompt")
     network = {"name": kind, **({"rank": chosen["rank"]} if kind == "lora" else {})}
@@ -162,7 +164,7 @@ def config_of(name: str, kind: str, is_checkpointed: bool, folder: Path) -> Dist
 
 
 def run(name: str, kind: str, is_checkpointed: bool) -> dict[str, Any]:
-    """Take some steps; returns the most that torch's allocator held, in MiB, and seconds of a step. This process must have done nothing before."""
+    """Take some steps in a fresh process; return the allocator's peak in MiB and the seconds of a step."""
     with tempfile.TemporaryDirectory() as folder:
         config = config_of(name, kind, is_checkpointed, Path(folder))
         accelerator = build_accelerator(config)
@@ -184,13 +186,13 @@ def run(name: str, kind: str, is_checkpointed: bool) -> dict[str, Any]:
 
 
 def begin_on_gpu(begin: Callable[[], Distillation]) -> tuple[Distillation, dict[str, int]]:
-    """With the bytes in tensors, and those that the allocator reserved for them, at most."""
+    """Take the steps; return the peak bytes in tensors, and those that the allocator reserved for them."""
     task = begin()
     return task, {"measured": torch.cuda.max_memory_allocated(), "reserved": torch.cuda.max_memory_reserved()}
 
 
 def begin_on_cpu(begin: Callable[[], Distillation]) -> tuple[Distillation, dict[str, int]]:
-    """With the bytes in tensors at most, by every allocation and release that torch's profiler writes down."""
+    """Take the steps; return the peak bytes in tensors, by the allocations that torch's profiler records."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
         task = begin()
     events = [event for event in profiled.profiler.kineto_results.events() if event.name() == "[memory]"]
@@ -204,7 +206,7 @@ def begin_on_cpu(begin: Callable[[], Distillation]) -> tuple[Distillation, dict[
 
 
 def timed(do: Callable[[], Any], on_gpu: bool) -> float:
-    """Seconds: of the clock on a GPU, of the processor elsewhere."""
+    """Return the seconds that it takes: of the clock on a GPU, of the processor elsewhere."""
     if on_gpu:
         torch.cuda.synchronize()
     clock = time.perf_counter if on_gpu else time.process_time
@@ -216,24 +218,22 @@ def timed(do: Callable[[], Any], on_gpu: bool) -> float:
 
 
 def predict(name: str) -> dict[tuple[str, bool], float]:
-    """What the dry run has every way take in steps, in MiB."""
+    """Return the peak of every variant's steps that the dry run predicts, in MiB."""
     costs = {}
     with tempfile.TemporaryDirectory() as folder:
         for kind in ("copy", "lora"):
             config = config_of(name, kind, False, Path(folder))
-            rehearsal = rehearse_distillation(
-                config, config.teacher.meta().eval().requires_grad_(False), META
-            )
-            for is_checkpointed, cost in zip(
-                (False, True), measure_both(kind, rehearsal, config).values(), strict=True
-            ):
-                most = max(added for name, added in cost.added.items() if name in rehearsal.updates)
-                costs[kind, is_checkpointed] = (sum(cost.held.values()) + most) / MIB
+            teacher = config.teacher.meta().eval().requires_grad_(False)
+            step = simulate_distillation(config, teacher, META)
+            both = measure_both(kind, step, config).values()
+            for is_checkpointed, cost in zip((False, True), both, strict=True):
+                peak = max(added for name, added in cost.added.items() if name in step.updates)
+                costs[kind, is_checkpointed] = (sum(cost.held.values()) + peak) / MIB
     return costs
 
 
 def run_apart(name: str, kind: str, is_checkpointed: bool) -> dict[str, Any]:
-    """`run` in a process of its own."""
+    """Call `run` in a process of its own."""
     words = [
         sys.executable,
         __file__,
@@ -250,9 +250,10 @@ def run_apart(name: str, kind: str, is_checkpointed: bool) -> dict[str, Any]:
 
 
 def table(results: dict[str, Any]) -> str:
-    """All results as Markdown, with "not run" where there is no GPU's."""
+    """Return all results as a Markdown table, with "not run" for what was not measured."""
     lines = [
-        "| network | what learns | activation checkpointing | predicted, GiB | measured, GiB | time of a step |",
+        "| network | what learns | activation checkpointing "
+        "| predicted, GiB | measured, GiB | time of a step |",
         "|---|---|---|---|---|---|",
     ]
     for name, result in results.items():
@@ -266,13 +267,11 @@ def table(results: dict[str, Any]) -> str:
                     else f"{way['seconds'] / first:.2f}"
                 )
             measured = f"{way['measured'] / 1024:.2f}" if "measured" in way else "not run"
-            learns, checkpointed = (
-                {"copy": "all weights", "lora": "adapters"}[way["way"]],
-                "yes" if way["activation checkpointing"] else "no",
-            )
-            lines.append(
-                f"| {LABELS[name]} | {learns} | {checkpointed} | {way['predicted'] / 1024:.2f} | {measured} | {spent} |"
-            )
+            trained = {"copy": "all weights", "lora": "adapters"}[way["way"]]
+            checkpointed = "yes" if way["activation checkpointing"] else "no"
+            predicted = f"{way['predicted'] / 1024:.2f}"
+            cells = (LABELS[name], trained, checkpointed, predicted, measured, spent)
+            lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

@@ -22,19 +22,3 @@ class FakeNetworkSettings(Settings):
 
     def build(self, teacher: Denoiser, generator: Generator) -> Denoiser:
         raise TypeError(f"{type(self).__name__} is not a fake score")
-
-
-def alternatives(teacher: Denoiser) -> dict[str, tuple[StudentSettings, FakeNetworkSettings]]:
-    """Return the architectures between which a run with this teacher can choose, by name, for student and fake score.
-
-    They differ in what is trained, and so in memory. There are none where the teacher takes no adapters.
-    """
-    from distill.networks.diffusers.denoiser import DiffusersNetwork
-    from distill.students import copy, lora
-
-    if not isinstance(teacher, DiffusersNetwork):
-        return {}
-    return {
-        "all weights": (copy.Student(), copy.FakeScore()),
-        "LoRA": (lora.Student(), lora.FakeScore()),
-    }

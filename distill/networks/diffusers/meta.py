@@ -18,7 +18,7 @@ from distill.networks.diffusers.published import PUBLISHED, PartConfigs
 
 @contextmanager
 def without_weights() -> Iterator[None]:
-    """Make tensors on the meta device, and leave out what initialises weights, which takes seconds even there."""
+    """Make tensors on the meta device, and skip initialising weights, which takes seconds even there."""
     with torch.device("meta"), _NoInitialisation():
         yield
 
@@ -87,9 +87,10 @@ def _read_configs(source: str, revision: str | None) -> tuple[str, PartConfigs]:
         if library == "diffusers":
             configs[name] = (library, kind, getattr(diffusers, kind).load_config(source, **place))
         elif library == "transformers":
-            part = getattr(transformers, kind)
-            if isinstance(part, type) and issubclass(part, nn.Module):
-                config = part.config_class.from_pretrained(source, **place)
+            network: Any = getattr(transformers, kind)
+            is_network = isinstance(network, type) and issubclass(network, nn.Module)
+            if is_network:
+                config = network.config_class.from_pretrained(source, **place)
                 configs[name] = (library, kind, config.to_dict())
     return index["_class_name"], configs
 

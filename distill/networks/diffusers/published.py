@@ -1,4 +1,4 @@
-"""Describe published diffusers pipelines by the classes and configurations of their parts, for machines without the hub."""
+"""Describe published diffusers pipelines by their parts' configurations, for machines without the hub."""
 
 from __future__ import annotations
 
@@ -180,4 +180,4 @@ PUBLISHED: dict[str, tuple[str, PartConfigs]] = {
     "black-forest-labs/FLUX.1-dev": flux(True),
     "black-forest-labs/FLUX.1-schnell": flux(False),
 }
-"""Pipelines that a dry run knows without the hub: their classes, and the settings that give the sizes of their parts."""
+"""Pipelines that a dry run knows without the hub: their classes, and what gives the sizes of their parts."""

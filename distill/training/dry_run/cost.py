@@ -1,4 +1,4 @@
-"""Measure a simulated step: the bytes that a run holds throughout and adds at most, and its floating-point operations."""
+"""Measure a simulated step: the bytes that a run holds and adds, and its floating-point operations."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Cost:
 def measure_both(
     name: str, step: SimulatedStep, config: RunConfig, report: Report = lambda stage: None
 ) -> dict[str, Cost]:
-    """Return the cost without activation checkpointing and with it, or the run's own where no network supports it."""
+    """Return the costs without and with activation checkpointing; only the run's own if it is impossible."""
     report(f"{name}: outside the step")
     outside = measure(step, step.outside_the_step)
     costs = {}
@@ -105,7 +105,7 @@ def count_trained(*networks: nn.Module) -> int:
 
 
 def tensors_of(value: object) -> Iterator[torch.Tensor]:
-    """Yield the tensors of a batch, its conditions and pairs. One that stands in several places comes several times."""
+    """Yield the tensors of a batch, its conditions and pairs; one that is used twice comes twice."""
     if isinstance(value, torch.Tensor):
         yield value
     elif dataclasses.is_dataclass(value):

@@ -1,7 +1,7 @@
-"""Make the meta device hold what CUDA would hold: attention by a fused kernel, and the types of CUDA's autocast.
+"""Make the meta device hold what CUDA would hold: fused attention, and the types of CUDA's autocast.
 
-Torch's own way would be fake tensors on a pretended CUDA device, `FakeTensorMode`. Without CUDA these have no backward
-pass, which tests/training/test_torch_tools.py shows; the meta device has one everywhere.
+Torch's own way would be fake tensors on a pretended CUDA device, `FakeTensorMode`. Without CUDA these have
+no backward pass, which tests/training/test_torch_tools.py shows; the meta device has one everywhere.
 """
 
 from __future__ import annotations
@@ -18,20 +18,26 @@ from torch.overrides import TorchFunctionMode
 
 from distill.networks.activation_checkpointing import Recompute, recompute
 
-IN_BFLOAT16 = set(
-    ["addbmm", "addmm", "baddbmm", "bmm", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "einsum", "linear", "matmul", "__matmul__", "__rmatmul__", "mm", "mv", "scaled_dot_product_attention"]
+IN_BFLOAT16 = frozenset(
+    """
+    addbmm addmm baddbmm bmm conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d
+    einsum linear matmul __matmul__ __rmatmul__ mm mv scaled_dot_product_attention
+    """.split()  # noqa: SIM905 - one name a line would be a page
 )
 """Functions that CUDA's autocast computes in bfloat16, of those that networks and losses are made of."""
-IN_FLOAT32 = set(
-    ["__pow__", "cosine_similarity", "cumsum", "exp", "group_norm", "interpolate", "l1_loss", "layer_norm", "log", "log_softmax", "mse_loss", "norm", "pow", "prod", "reciprocal", "rms_norm", "rsqrt", "smooth_l1_loss", "softmax", "softplus", "sum"]
+IN_FLOAT32 = frozenset(
+    """
+    __pow__ cosine_similarity cumsum exp group_norm interpolate l1_loss layer_norm log log_softmax mse_loss
+    norm pow prod reciprocal rms_norm rsqrt smooth_l1_loss softmax softplus sum
+    """.split()  # noqa: SIM905
 )
 """Functions that CUDA's autocast computes in float32, of the same."""
 
 
 class MetaKernels(TorchFunctionMode):
-    """Within this mode attention holds no (n, n) attention weights; with `autocast`, functions use CUDA's types for bfloat16.
+    """Within this mode attention holds no (n, n) weights; with `autocast`, functions use CUDA's types.
 
-    As in CUDA's autocast, trainable weights are cast once, and their casts live as long as this mode is entered.
+    As in CUDA's autocast, trainable weights are cast once, and the casts live as long as the mode is entered.
     """
 
     def __init__(self, autocast: bool) -> None:
@@ -98,7 +104,7 @@ def fused_attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Tensor:
-    """Compute `scaled_dot_product_attention` by the fused kernel that takes every head width, mask and type."""
+    """Compute `scaled_dot_product_attention` by the fused kernel that takes any head width, mask and type."""
     if enable_gqa:
         groups = query.shape[1] // key.shape[1]
         key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
@@ -112,12 +118,12 @@ def fused_attention(
 
 
 def kernels(device: torch.device, autocast: bool) -> AbstractContextManager[object]:
-    """Compute as a run would, with or without bfloat16 autocast; on the meta device as a run on CUDA would."""
+    """Compute as a run would, with or without bfloat16 autocast; on the meta device, as on CUDA."""
     if device.type == "meta":
         return MetaKernels(autocast)
     return torch.autocast(device.type, torch.bfloat16, enabled=autocast)
 
 
 def recompute_on_meta(autocast: bool) -> Recompute:
-    """Return how checkpointed blocks recompute on the meta device: under `MetaKernels`, which torch's checkpoint does not know."""
+    """Return how blocks are recomputed on the meta device: within `MetaKernels`, as they were computed."""
     return partial(recompute, context_fn=lambda: (nullcontext(), MetaKernels(autocast)))

@@ -1,7 +1,8 @@
-"""Count what runs in torch while it runs: floating-point operations, and the bytes of the tensors that are alive.
+"""Count what runs in torch: floating-point operations, and the bytes of the tensors that are alive.
 
-Torch's own tools for this are `MemTracker` of torch.distributed._tools and `FlopCounterMode`. `MemTracker` refuses a step
-that calls one network several times, which tests/training/test_torch_tools.py shows; the formulas for operations are torch's.
+Torch's own tool for memory is `MemTracker` of torch.distributed._tools. It refuses frozen networks, and
+networks that run several times, as tests/training/test_torch_tools.py shows. The formulas for operations are
+torch's.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class Layout(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """The floating-point operations of one call on the meta device, and the layouts of its outputs, which are new tensors."""
+    """The floating-point operations of one call on the meta device, and the layouts of its new tensors."""
 
     flops: int
     layouts: Layout | list[Layout | None]
@@ -46,12 +47,13 @@ class Outcome(NamedTuple):
 class Meter(TorchDispatchMode):
     """While it is entered, count `flops`, forward and backward, and the bytes of the tensors that are made.
 
-    `live` are the bytes alive now, `peak` the most that were alive at once. Tensors of every device count; those of the
-    meta device have a size though no content. Tensors of `before`, and what shares their memory, do not count.
+    `live` are the bytes alive now, `peak` the most that were alive at once. Tensors of every device count;
+    those of the meta device have a size though no content. Tensors of `before`, and what shares their memory,
+    do not count.
 
-    Torch infers shapes on the meta device in Python, at up to a millisecond a call. A network calls the same operations
-    with the same shapes again and again, so all meters share `_outcomes`, which remembers the outcome of each call by its
-    operation and by `_describe` of its inputs. An operation for which that would be wrong has None there.
+    Torch infers shapes on the meta device in Python, at up to a millisecond a call. A network calls the same
+    operations with the same shapes again and again, so all meters share `_outcomes`: the outcome of each call
+    by its operation and by `_describe` of its inputs. An operation that torch must run each time has None.
     """
 
     _outcomes: ClassVar[dict[Any, dict[Hashable, Outcome | None] | None]] = {}
@@ -66,7 +68,7 @@ class Meter(TorchDispatchMode):
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        """Spare every call a wrapper that keeps torch.compile out, which has no part here (torch >= 2.6 asks)."""
+        """Spare each call the wrapper that keeps torch.compile out (newer versions of torch ask)."""
         return False
 
     def begin(self) -> None:
@@ -129,7 +131,7 @@ class Meter(TorchDispatchMode):
 
 
 def _is_functional(func: Any) -> bool:
-    """Return whether an operation declares that it changes no input, and that no output shares an input's memory."""
+    """Return whether an operation declares that it changes no input and that its outputs are new."""
     schema = func._schema
     return all(value.alias_info is None for value in (*schema.arguments, *schema.returns))
 

@@ -1,10 +1,11 @@
-"""Go through the step of a run on any device, with neither data nor optimisers; on the meta device nothing is computed."""
+"""Go through the step of a run, without data or optimisers; on the meta device nothing is computed."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -50,8 +51,10 @@ class SimulatedStep:
     generations: int = 0
     """The number of times that a step has the student generate the batch for training."""
     skipped_passes: float = 0.0
-    """Student evaluations that a step leaves out on average: it trains after a random number of the student's
-    steps, and the updates take all of them."""
+    """Student evaluations that a step leaves out on average.
+
+    It trains after a random number of the student's steps, and the updates here take all of them.
+    """
 
 
 def simulate_distillation(config: DistillRun, teacher: Denoiser, device: torch.device) -> SimulatedStep:
@@ -73,7 +76,7 @@ def simulate_distillation(config: DistillRun, teacher: Denoiser, device: torch.d
     if not list(networks.fake.parameters()):  # an exact fake score
         del updates[FAKE_UPDATE]
     repeats = {name: config.fake.updates if name == FAKE_UPDATE else 1 for name in updates}
-    # A generator update generates anew where the batch comes in micro-batches, or where no fake update has generated.
+    # A generator update generates anew in micro-batches, and where no fake update has generated before.
     generates_anew = len(batch) < config.batch_size or FAKE_UPDATE not in updates
     generations = repeats.get(FAKE_UPDATE, 0) + generates_anew
     return SimulatedStep(
@@ -129,7 +132,7 @@ class _DistillationStep:
         if networks.discriminator is not None:
             self.trained.append(networks.discriminator)
         self._x0: Tensor | None = None
-        """The student's samples of the last fake update, with a graph for the generator update of a whole batch."""
+        """Samples of the last fake update, with a graph where the generator update will use them."""
 
     def update_fake(self) -> None:
         with kernels(self.device, self.autocast):
@@ -154,11 +157,12 @@ def _distillation_batch(config: DistillRun, teacher: Denoiser, device: torch.dev
     """Make up a batch with the fields that the run asks for."""
     batch = simulate_batch(config, teacher, device, config.discriminator is not None, config.needs_pairs)
     noise = Noise(batch.u, batch.eps)
-    return dataclasses.replace(batch, **dict.fromkeys(config.own_noise, noise))
+    own: dict[str, Any] = dict.fromkeys(config.own_noise, noise)
+    return dataclasses.replace(batch, **own)
 
 
 def _method(config: DistillRun, device: torch.device) -> Method:
-    """Build the losses; terms that recompute their networks in the backward pass do so as the device needs it."""
+    """Build the losses. On the meta device, terms that recompute their networks do so by its kernels."""
     method = build_method(config, device, meta=True)
     if device.type == "meta":
         for term in method.terms:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NoReturn
 
 from torch import nn
 from tqdm import tqdm
 
-from distill import students
+from distill.students import lora
 from distill.training.dry_run.cost import (
     CHECKPOINTED,
     META,
@@ -32,7 +33,7 @@ from distill.types import Denoiser
 MIB = 2**20
 ALL_WEIGHTS = "all weights"
 STAGES = 3
-"""What is measured of each variant: outside the step, the step, and the step with activation checkpointing."""
+"""Measurements of each variant: outside the step, the step, and the step with activation checkpointing."""
 
 
 def describe_run(config: RunConfig, show_progress: bool = False) -> str:
@@ -48,7 +49,7 @@ def describe_run(config: RunConfig, show_progress: bool = False) -> str:
     return "\n".join([f"{config.task}: nothing is loaded, trained or written", "", *lines])
 
 
-def _describe_distillation(config: DistillRun, progress: tqdm[None]) -> list[str]:
+def _describe_distillation(config: DistillRun, progress: tqdm[NoReturn]) -> list[str]:
     progress.set_postfix_str("building the teacher")
     teacher = config.teacher.meta().eval().requires_grad_(False)
     runs = variants(config, teacher)
@@ -70,7 +71,7 @@ def _describe_distillation(config: DistillRun, progress: tqdm[None]) -> list[str
     ]
 
 
-def _describe_teacher_run(config: TrainTeacherRun, progress: tqdm[None]) -> list[str]:
+def _describe_teacher_run(config: TrainTeacherRun, progress: tqdm[NoReturn]) -> list[str]:
     data = config.data.load("train")
     network = build_teacher(config.network, data.image_shape, data.label_count).to(META).train()
     progress.total = STAGES
@@ -92,7 +93,7 @@ def variants(config: DistillRun, teacher: Denoiser) -> dict[str, DistillRun]:
     """Return the run and, by what they train, the runs between which its teacher leaves the choice."""
     student, fake = config.generator.network, config.fake.network
     found = {}
-    for name, (other_student, other_fake) in students.alternatives(teacher).items():
+    for name, (other_student, other_fake) in lora.alternatives(teacher).items():
         parts = {
             "generator": config.generator.model_copy(
                 update={"network": student if isinstance(student, type(other_student)) else other_student}
@@ -108,7 +109,7 @@ def variants(config: DistillRun, teacher: Denoiser) -> dict[str, DistillRun]:
     return {own: config, **found}
 
 
-def _reporter(progress: tqdm[None]) -> Report:
+def _reporter(progress: tqdm[NoReturn]) -> Report:
     def report(stage: str) -> None:
         progress.set_postfix_str(stage)
         progress.update()
