@@ -62,7 +62,7 @@ def main(arguments: list[str]) -> int:
     if DRY_RUN in arguments:
         from distill.training.dry_run.summary import describe_run
 
-        print(describe_run(config))
+        print(describe_run(config, show_progress=True))
         return 0
 
     from distill.training.launch import launch

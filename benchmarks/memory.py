@@ -34,8 +34,8 @@ from benchmarks.random_pipelines import SDXL, TINY, RandomTeacher, register_tiny
 from distill.storage.files import read_json, write_json
 from distill.storage.provenance import commit, machine
 from distill.training.distillation.task import Distillation
-from distill.training.dry_run.step import rehearse_distillation
-from distill.training.dry_run.summary import META, measure_both
+from distill.training.dry_run.cost import META, measure_both
+from distill.training.dry_run.step import simulate_distillation
 from distill.training.launch import build_accelerator
 from distill.training.logging import Clock
 from distill.training.settings import DistillRun
@@ -168,10 +168,10 @@ def predict(name: str) -> dict[Variant, float]:
         for student in STUDENTS:
             config = config_of(SETUPS[name], Variant(student, False), Path(folder))
             teacher = config.teacher.meta().eval().requires_grad_(False)
-            rehearsal = rehearse_distillation(config, teacher, META)
-            costs = measure_both(student, rehearsal, config).values()
+            simulated = simulate_distillation(config, teacher, META)
+            costs = measure_both(student, simulated, config).values()
             for is_checkpointed, cost in zip((False, True), costs, strict=True):
-                added = max(size for update, size in cost.added.items() if update in rehearsal.updates)
+                added = max(size for update, size in cost.added.items() if update in simulated.updates)
                 peak = sum(cost.held.values()) + added
                 predictions[Variant(student, is_checkpointed)] = peak / MIB
     return predictions

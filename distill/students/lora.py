@@ -62,3 +62,16 @@ class FakeScore(LoRASizes, FakeNetworkSettings):
     def build(self, teacher: Denoiser, generator: Generator) -> LoRANetwork:
         """Adapt the teacher."""
         return self.adapt(teacher, "fake.network")
+
+
+def alternatives(teacher: Denoiser) -> dict[str, tuple[StudentSettings, FakeNetworkSettings]]:
+    """Return students and fake scores for this teacher that train all weights or adapters, by what they train.
+
+    There is no choice, and the result is empty, where the teacher takes no adapters.
+    """
+    from distill.networks.diffusers.denoiser import DiffusersNetwork
+    from distill.students import copy
+
+    if not isinstance(teacher, DiffusersNetwork):
+        return {}
+    return {"all weights": (copy.Student(), copy.FakeScore()), "LoRA": (Student(), FakeScore())}

@@ -1,4 +1,4 @@
-"""Out of memory in one line: what a run held, part by part, and which setting to lower."""
+"""Describe a lack of memory in one line: what the run held, by part, and which setting to lower."""
 
 from __future__ import annotations
 
@@ -17,44 +17,38 @@ GIB = 1 << 30
 
 
 def describe_shortage(config: RunConfig, task: Task, device: torch.device) -> str:
-    """The line for a run whose device had no more memory: what it held, which setting to lower to what, and
-    that no checkpoint is lost."""
+    """Return the line for a run whose device has no more memory."""
     held = held_parts(task)
-    total = _allocated(device)
+    total = _peak_allocated(device)
     if total is not None:
         held["activations and the rest"] = max(0, total - sum(held.values()))
     parts = ", ".join(f"{name} {size / GIB:.2f} GiB" for name, size in held.items())
-    return f"out of memory on {device}: {parts} were held; {', or '.join(remedies(config))}; the last checkpoint is untouched"
+    advice = ", or ".join(remedies(config))
+    return f"out of memory on {device}: {parts} were held; {advice}; the last checkpoint is untouched"
 
 
 def held_parts(task: Task) -> dict[str, int]:
-    """Bytes of weights, gradients, optimisers' states and of the average, each tensor counted once."""
+    """Return the bytes of weights, gradients, optimiser states and the average; shared memory counts once."""
     updaters = task.updaters.values()
     trained = [parameter for updater in updaters for parameter in updater.parameters]
     networks = [*task.modules.values(), *task.frozen_networks()]
+    weights = [tensor for network in networks for tensor in (*network.parameters(), *network.buffers())]
+    states = [state for updater in updaters for state in updater.optimizer.state.values()]
     seen: set[int] = set()
     return {
-        "weights": _size(
-            (tensor for network in networks for tensor in [*network.parameters(), *network.buffers()]), seen
-        ),
+        "weights": _size(weights, seen),
         "gradients": _size((parameter.grad for parameter in trained if parameter.grad is not None), seen),
-        "optimisers": _size(
-            (
-                value
-                for updater in updaters
-                for state in updater.optimizer.state.values()
-                for value in state.values()
-            ),
-            seen,
-        ),
+        "optimisers": _size((value for state in states for value in state.values()), seen),
         "average": _size(task.ema.average.parameters(), seen),
     }
 
 
 def remedies(config: RunConfig) -> list[str]:
-    """Settings that take less memory, the one that changes nothing else first."""
+    """Return the settings that save memory; first the one that changes nothing else."""
+    found = []
     at_once = min(config.batch_size, config.micro_batch_size or config.batch_size)
-    found = [f"lower micro_batch_size to {at_once // 2} (now {at_once})"] if at_once > 1 else []
+    if at_once > 1:
+        found.append(f"lower micro_batch_size to {at_once // 2} (now {at_once})")
     if not config.activation_checkpointing:
         found.append("set activation_checkpointing: true")
     if config.precision == "fp32":
@@ -69,6 +63,7 @@ def remedies(config: RunConfig) -> list[str]:
 
 
 def _size(tensors: Iterable[Tensor], seen: set[int]) -> int:
+    """Return the bytes of storages that are not in `seen`, and add them to it."""
     total = 0
     for tensor in tensors:
         storage = tensor.untyped_storage()
@@ -78,7 +73,7 @@ def _size(tensors: Iterable[Tensor], seen: set[int]) -> int:
     return total
 
 
-def _allocated(device: torch.device) -> int | None:
+def _peak_allocated(device: torch.device) -> int | None:
     import torch
 
     return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None

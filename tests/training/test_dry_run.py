@@ -1,4 +1,4 @@
-"""What a dry run says of a run, against counts by hand, and that it neither needs weights nor leaves anything behind."""
+"""A dry run says what can be counted by hand, needs no weights and leaves nothing behind."""
 
 import shutil
 import socket
@@ -18,14 +18,17 @@ TEACHER = Path("assets/digits-teacher")
 
 
 def test_the_cost_of_a_linear_layer_is_that_by_hand() -> None:
-    """2 b i o operations forward and as many for the weight's gradient. Input, output and sum live, and in the end the weight's gradient alone."""
+    """It takes 2 b i o operations forward and as many for the weight's gradient.
+
+    Input, output and sum are alive, and in the end the weight's gradient alone.
+    """
     layer = nn.Linear(10, 20, bias=False, device="meta")
     with Meter(layer.parameters()) as meter:
         output = layer(torch.empty(4, 10, device="meta"))
         assert (meter.flops, meter.live) == (2 * 4 * 10 * 20, 4 * (4 * 10 + 4 * 20))
         total = output.sum()
         del output
-        assert (meter.live, meter.most) == (4 * (4 * 10 + 1), 4 * (4 * 10 + 4 * 20 + 1))
+        assert (meter.live, meter.peak) == (4 * (4 * 10 + 1), 4 * (4 * 10 + 4 * 20 + 1))
         total.backward()
         del total
     assert (meter.take_flops(), meter.take_flops(), meter.live) == (2 * 2 * 4 * 10 * 20, 0, 4 * 10 * 20)
@@ -34,7 +37,8 @@ def test_the_cost_of_a_linear_layer_is_that_by_hand() -> None:
 @pytest.mark.parametrize(
     ("preset", "passes", "images"),
     [
-        # docs/methods.md derives these: (a) 8, (b) 10, and 4 for each further fake update; the digits' heads and encoder are what they are.
+        # docs/methods.md derives these: (a) 8, (b) 10, and 4 for each further fake update, without
+        # discriminators, whose passes depend on their heads and on the network that they read.
         ("diff_instruct", "8.0", "64 images of the student and looks at 0 real ones"),
         ("sid", "10.0", "64 images of the student and looks at 0 real ones"),
         ("uni_instruct", "12.0", "64 images of the student and looks at 64 real ones"),
@@ -76,7 +80,10 @@ def test_weights_may_be_absent_and_micro_batches_make_the_images_anew(
 
 
 def test_several_steps_take_half_of_the_further_ones_for_training(capsys: pytest.CaptureFixture[str]) -> None:
-    """8 passes with one step; then 3/2 more on average, of which one kind of update makes images; and as many again for each further fake update."""
+    """One step takes 8 passes, and a student of 4 takes 3/2 more on average in the update that generates.
+
+    Each further fake update takes as many again.
+    """
     few = ["--generator.steps", "4"]
     main(["configs/digits/diff_instruct.yaml", "--dry-run", *few])
     said = capsys.readouterr().out

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from distill.config.errors import UserError, did_you_mean
 from distill.networks.diffusers.denoiser import DiffusersNetwork
+from distill.networks.diffusers.meta import without_weights
 from distill.networks.folder import ADAPTERS
 from distill.storage.tensors import check_weights, load_tensors
 
@@ -43,7 +45,9 @@ class LoRANetwork(DiffusersNetwork):
         }
         layers = choose_layers(self.network, targets)
         config = peft.LoraConfig(r=rank, lora_alpha=self.sizes["alpha"], target_modules=layers)
-        peft.inject_adapter_in_model(config, self.network, ADAPTER)
+        is_meta = next(self.network.parameters()).is_meta
+        with without_weights() if is_meta else nullcontext():
+            peft.inject_adapter_in_model(config, self.network, ADAPTER)
         for parameter in self.adapters():
             parameter.data = parameter.data.float()
         self.register_state_dict_post_hook(_leave_out_the_base)

@@ -1,89 +1,111 @@
-"""Diffusers pipelines without weights: their networks on the meta device, built from their configurations."""
+"""Build diffusers pipelines without weights: networks on the meta device, made from their configurations."""
 
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from distill.config.errors import UserError
-from distill.networks.diffusers.published import PUBLISHED, Parts
+from distill.networks.diffusers.published import PUBLISHED, PartConfigs
+
+
+@contextmanager
+def without_weights() -> Iterator[None]:
+    """Make tensors on the meta device, and skip initialising weights, which takes seconds even there."""
+    with torch.device("meta"), _NoInitialisation():
+        yield
+
+
+class _NoInitialisation(TorchFunctionMode):
+    """Within this mode the functions of `torch.nn.init` return their tensor unchanged."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return func(*args, **kwargs)
 
 
 def meta_pipeline(source: str, revision: str | None = None) -> Any:
-    """The pipeline of a folder or of the hub, which may lack weights and tokenizers. Raises UserError where its configurations cannot be had."""
+    """Build the pipeline of a folder or of the hub, which may lack weights and tokenizers.
+
+    Parts that the configurations do not list, such as tokenizers, are None.
+    """
     import diffusers
 
     from distill.networks.diffusers.pipeline import check_folder
 
-    if Path(source).is_dir():
+    is_folder = Path(source).is_dir()
+    if is_folder:
         check_folder(Path(source), "teacher.path")
     try:
-        kind, parts = (
-            PUBLISHED[source]
-            if source in PUBLISHED and not Path(source).is_dir()
-            else _read_parts(source, revision)
-        )
+        if source in PUBLISHED and not is_folder:
+            kind, configs = PUBLISHED[source]
+        else:
+            kind, configs = _read_configs(source, revision)
         pipeline = getattr(diffusers, kind)
-        wanted = [
-            name
-            for name, parameter in inspect.signature(pipeline.__init__).parameters.items()
-            if parameter.default is inspect.Parameter.empty
-        ]
-        built: dict[str, Any] = {
-            name: _meta_part(*parts[name]) if name in parts else None for name in wanted if name != "self"
-        }
+        parts: dict[str, Any] = dict.fromkeys(_required(pipeline))
+        for name in parts.keys() & configs.keys():
+            parts[name] = _build_part(*configs[name])
     except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:
         raise UserError(
             f"teacher.path: the configurations of {source} cannot be read as a diffusers pipeline's ({error})"
         ) from error
-    if "safety_checker" in built:
-        built["requires_safety_checker"] = False
-    return pipeline(**built)
+    if "safety_checker" in parts:
+        parts["requires_safety_checker"] = False
+    return pipeline(**parts)
 
 
-def _read_parts(source: str, revision: str | None) -> tuple[str, Parts]:
-    """Class and parts of a pipeline, without what only turns text and images into numbers."""
+def _required(pipeline: Any) -> list[str]:
+    """Return the arguments without which this kind of pipeline cannot be made."""
+    parameters = inspect.signature(pipeline.__init__).parameters
+    required = [name for name, value in parameters.items() if value.default is inspect.Parameter.empty]
+    return [name for name in required if name != "self"]
+
+
+def _read_configs(source: str, revision: str | None) -> tuple[str, PartConfigs]:
+    """Read the class of a pipeline and the configurations of its networks and scheduler."""
     import diffusers
     import transformers
 
     index = diffusers.DiffusionPipeline.load_config(source, revision=revision)
-    parts: Parts = {}
+    configs: PartConfigs = {}
     for name, entry in index.items():
-        if (
-            not isinstance(entry, (list, tuple))
-            or len(entry) != 2
-            or entry[0] not in ("diffusers", "transformers")
-        ):
+        if not isinstance(entry, (list, tuple)) or len(entry) != 2:
             continue
         library, kind = entry
         place = {"subfolder": name, "revision": revision}
         if library == "diffusers":
-            parts[name] = (library, kind, getattr(diffusers, kind).load_config(source, **place))
-        elif isinstance(getattr(transformers, kind), type) and issubclass(
-            getattr(transformers, kind), nn.Module
-        ):
-            parts[name] = (
-                library,
-                kind,
-                getattr(transformers, kind).config_class.from_pretrained(source, **place).to_dict(),
-            )
-    return index["_class_name"], parts
+            configs[name] = (library, kind, getattr(diffusers, kind).load_config(source, **place))
+        elif library == "transformers":
+            network: Any = getattr(transformers, kind)
+            is_network = isinstance(network, type) and issubclass(network, nn.Module)
+            if is_network:
+                config = network.config_class.from_pretrained(source, **place)
+                configs[name] = (library, kind, config.to_dict())
+    return index["_class_name"], configs
 
 
-def _meta_part(library: str, kind: str, config: dict[str, Any]) -> Any:
+def _build_part(library: str, kind: str, config: dict[str, Any]) -> Any:
+    """Build one part of a pipeline: a network on the meta device, or a scheduler."""
     import diffusers
     import transformers
 
     if library == "transformers":
         network = getattr(transformers, kind)
-        with torch.device("meta"):
+        with without_weights():
             return network(network.config_class(**config))
     part = getattr(diffusers, kind)
     if not issubclass(part, nn.Module):
         return part.from_config(config)
-    with torch.device("meta"):
+    with without_weights():
         return part.from_config(config)

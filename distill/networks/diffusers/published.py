@@ -1,4 +1,4 @@
-"""Published diffusers pipelines as data: classes and configurations of their parts, for a machine that cannot ask the hub."""
+"""Describe published diffusers pipelines by their parts' configurations, for machines without the hub."""
 
 from __future__ import annotations
 
@@ -75,12 +75,12 @@ VAE_16 = {
 SD3_VAE = {**VAE_16, "scaling_factor": 1.5305, "shift_factor": 0.0609}
 FLUX_VAE = {**VAE_16, "scaling_factor": 0.3611, "shift_factor": 0.1159}
 LINEAR = {"beta_start": 1e-4, "beta_end": 0.02, "beta_schedule": "linear"}
-Parts = dict[str, tuple[str, str, dict[str, Any]]]
-"""Name of a part -> its library, its class, and its configuration."""
+PartConfigs = dict[str, tuple[str, str, dict[str, Any]]]
+"""Library, class and configuration of each part of a pipeline, by the part's name."""
 
 
-def sd21(size: int, prediction: str) -> tuple[str, Parts]:
-    """Stable Diffusion 2.1 for latents of this height."""
+def sd21(size: int, prediction: str) -> tuple[str, PartConfigs]:
+    """Describe Stable Diffusion 2.1 for latents of this height."""
     return "StableDiffusionPipeline", {
         "unet": ("diffusers", "UNet2DConditionModel", {**SD21_UNET, "sample_size": size}),
         "vae": ("diffusers", "AutoencoderKL", {**VAE, "sample_size": 768}),
@@ -93,8 +93,8 @@ def sd21(size: int, prediction: str) -> tuple[str, Parts]:
     }
 
 
-def pixart_alpha(size: int) -> tuple[str, Parts]:
-    """PixArt-alpha XL/2 for latents of this height."""
+def pixart_alpha(size: int) -> tuple[str, PartConfigs]:
+    """Describe PixArt-alpha XL/2 for latents of this height."""
     return "PixArtAlphaPipeline", {
         "transformer": (
             "diffusers",
@@ -107,8 +107,8 @@ def pixart_alpha(size: int) -> tuple[str, Parts]:
     }
 
 
-def dit(size: int) -> tuple[str, Parts]:
-    """DiT XL/2 for latents of this height."""
+def dit(size: int) -> tuple[str, PartConfigs]:
+    """Describe DiT XL/2 for latents of this height."""
     return "DiTPipeline", {
         "transformer": ("diffusers", "DiTTransformer2DModel", {"sample_size": size, "out_channels": 8}),
         "vae": ("diffusers", "AutoencoderKL", VAE),
@@ -116,8 +116,8 @@ def dit(size: int) -> tuple[str, Parts]:
     }
 
 
-def flux(guided: bool) -> tuple[str, Parts]:
-    """FLUX.1, dev or schnell."""
+def flux(guided: bool) -> tuple[str, PartConfigs]:
+    """Describe FLUX.1: dev if `guided`, else schnell."""
     shift = {"shift": 3.0, "use_dynamic_shifting": True} if guided else {"shift": 1.0}
     return "FluxPipeline", {
         "transformer": ("diffusers", "FluxTransformer2DModel", {"guidance_embeds": guided}),
@@ -128,8 +128,8 @@ def flux(guided: bool) -> tuple[str, Parts]:
     }
 
 
-def sd3_medium() -> tuple[str, Parts]:
-    """Stable Diffusion 3 medium, with all three text encoders."""
+def sd3_medium() -> tuple[str, PartConfigs]:
+    """Describe Stable Diffusion 3 medium, with all three text encoders."""
     sizes = {
         "num_layers": 24,
         "num_attention_heads": 24,
@@ -146,7 +146,7 @@ def sd3_medium() -> tuple[str, Parts]:
     }
 
 
-PUBLISHED: dict[str, tuple[str, Parts]] = {
+PUBLISHED: dict[str, tuple[str, PartConfigs]] = {
     "stable-diffusion-v1-5/stable-diffusion-v1-5": (
         "StableDiffusionPipeline",
         {
@@ -180,4 +180,4 @@ PUBLISHED: dict[str, tuple[str, Parts]] = {
     "black-forest-labs/FLUX.1-dev": flux(True),
     "black-forest-labs/FLUX.1-schnell": flux(False),
 }
-"""Pipelines of the hub that a dry run knows without asking it: their classes, and the settings of their parts that say how large they are."""
+"""Pipelines that a dry run knows without the hub: their classes, and what gives the sizes of their parts."""

@@ -1,29 +1,43 @@
-"""What CUDA would compute, and hold for the way back, of tensors on the meta device, which is no device that torch chooses kernels for."""
+"""Make the meta device hold what CUDA would hold: fused attention, and the types of CUDA's autocast.
+
+Torch's own way would be fake tensors on a pretended CUDA device, `FakeTensorMode`. Without CUDA these have
+no backward pass, which tests/training/test_torch_tools.py shows; the meta device has one everywhere.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_map
 
-REDUCED = {
-    "addbmm", "addmm", "baddbmm", "bmm", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "einsum", "linear",
-    "matmul", "__matmul__", "__rmatmul__", "mm", "mv", "scaled_dot_product_attention",
-}  # fmt: skip
-FULL = {
-    "__pow__", "cosine_similarity", "cumsum", "exp", "group_norm", "interpolate", "l1_loss", "layer_norm", "log", "log_softmax", "mse_loss", "norm",
-    "pow", "prod", "reciprocal", "rms_norm", "rsqrt", "smooth_l1_loss", "softmax", "softplus", "sum",
-}  # fmt: skip
-"""Functions that torch's autocast computes in bfloat16, and in float32, on CUDA, of those that networks and losses are made of."""
+from distill.networks.activation_checkpointing import Recompute, recompute
+
+IN_BFLOAT16 = frozenset(
+    """
+    addbmm addmm baddbmm bmm conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d
+    einsum linear matmul __matmul__ __rmatmul__ mm mv scaled_dot_product_attention
+    """.split()  # noqa: SIM905 - one name a line would be a page
+)
+"""Functions that CUDA's autocast computes in bfloat16, of those that networks and losses are made of."""
+IN_FLOAT32 = frozenset(
+    """
+    __pow__ cosine_similarity cumsum exp group_norm interpolate l1_loss layer_norm log log_softmax mse_loss
+    norm pow prod reciprocal rms_norm rsqrt smooth_l1_loss softmax softplus sum
+    """.split()  # noqa: SIM905
+)
+"""Functions that CUDA's autocast computes in float32, of the same."""
 
 
 class MetaKernels(TorchFunctionMode):
-    """Within, attention holds no weights of attention, as fused kernels do not; with `autocast` functions compute in CUDA's types under bfloat16.
+    """Within this mode attention holds no (n, n) weights; with `autocast`, functions use CUDA's types.
 
-    Weights that learn are cast once, as autocast has it, and their casts live as long as this mode is entered.
+    As in CUDA's autocast, trainable weights are cast once, and the casts live as long as the mode is entered.
     """
 
     def __init__(self, autocast: bool) -> None:
@@ -35,28 +49,52 @@ class MetaKernels(TorchFunctionMode):
         self._casts.clear()
         super().__exit__(*error)
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name, inputs = getattr(func, "__name__", ""), (args, kwargs or {})
-        if self.autocast and name in REDUCED | FULL:
-            inputs = tree_map(self._reduced if name in REDUCED else self._full, inputs)
-        # The penalty R1 asks for attention that can be differentiated twice, which no fused kernel can.
-        is_fused = name == "scaled_dot_product_attention" and torch.backends.cuda.flash_sdp_enabled()
-        return (attend if is_fused else func)(*inputs[0], **inputs[1])
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        cast = self._cast_of(func)
+        if cast is not None:
+            args = _map(cast, args)
+            kwargs = {name: _map(cast, value) for name, value in kwargs.items()}
+        # The penalty R1 allows only attention that can be differentiated twice, which no fused kernel can.
+        if func is scaled_dot_product_attention and torch.backends.cuda.flash_sdp_enabled():
+            func = fused_attention
+        return func(*args, **kwargs)
 
-    def _reduced(self, value: Any) -> Any:
-        if not isinstance(value, Tensor) or value.dtype != torch.float32:
-            return value
-        if not (value.is_leaf and value.requires_grad):
-            return value.bfloat16()
-        if id(value) not in self._casts:
-            self._casts[id(value)] = value.bfloat16()
-        return self._casts[id(value)]
+    def _cast_of(self, func: Callable[..., Any]) -> Callable[[Tensor], Tensor] | None:
+        """Return how autocast casts the inputs of a function, None where it does not."""
+        if not self.autocast:
+            return None
+        name = getattr(func, "__name__", "")
+        if name in IN_BFLOAT16:
+            return self._to_bfloat16
+        return _to_float32 if name in IN_FLOAT32 else None
 
-    def _full(self, value: Any) -> Any:
-        return value.float() if isinstance(value, Tensor) and value.dtype == torch.bfloat16 else value
+    def _to_bfloat16(self, tensor: Tensor) -> Tensor:
+        if tensor.dtype != torch.float32:
+            return tensor
+        if not (tensor.is_leaf and tensor.requires_grad):
+            return tensor.bfloat16()
+        if id(tensor) not in self._casts:
+            self._casts[id(tensor)] = tensor.bfloat16()
+        return self._casts[id(tensor)]
 
 
-def attend(
+def _to_float32(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.dtype == torch.bfloat16 else tensor
+
+
+def _map(change: Callable[[Tensor], Tensor], value: Any) -> Any:
+    """Return a function's argument, with its tensors changed."""
+    if isinstance(value, Tensor):
+        return change(value)
+    if type(value) in (tuple, list):
+        return [_map(change, item) for item in value]
+    return value
+
+
+def fused_attention(
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -66,11 +104,26 @@ def attend(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Tensor:
-    """`scaled_dot_product_attention` by the fused kernel that takes every width of heads, mask and type."""
+    """Compute `scaled_dot_product_attention` by the fused kernel that takes any head width, mask and type."""
     if enable_gqa:
-        key, value = (part.repeat_interleave(query.shape[1] // part.shape[1], 1) for part in (key, value))
+        groups = query.shape[1] // key.shape[1]
+        key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
     if attn_mask is not None:
         attn_mask = attn_mask.to(query.dtype).expand(*query.shape[:3], key.shape[2])
-    is_learnt = torch.is_grad_enabled() and any(part.requires_grad for part in (query, key, value))
+    needs_gradient = torch.is_grad_enabled() and any(part.requires_grad for part in (query, key, value))
     kernel = torch.ops.aten._scaled_dot_product_efficient_attention
-    return kernel(query, key, value, attn_mask, is_learnt, dropout_p, is_causal, scale=scale)[0]
+    outputs = kernel(query, key, value, attn_mask, needs_gradient, dropout_p, is_causal, scale=scale)
+    output: Tensor = outputs[0]
+    return output
+
+
+def kernels(device: torch.device, autocast: bool) -> AbstractContextManager[object]:
+    """Compute as a run would, with or without bfloat16 autocast; on the meta device, as on CUDA."""
+    if device.type == "meta":
+        return MetaKernels(autocast)
+    return torch.autocast(device.type, torch.bfloat16, enabled=autocast)
+
+
+def recompute_on_meta(autocast: bool) -> Recompute:
+    """Return how blocks are recomputed on the meta device: within `MetaKernels`, as they were computed."""
+    return partial(recompute, context_fn=lambda: (nullcontext(), MetaKernels(autocast)))

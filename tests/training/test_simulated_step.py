@@ -1,4 +1,4 @@
-"""What a dry run predicts, against what torch's allocator counts while the engine takes a step; and what is not to be measured here, by hand."""
+"""Compare a dry run's prediction with what torch's allocator counts in a step, or with counts by hand."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from distill.networks.sizes import UNetSizes
 from distill.networks.unet import UNet, UNetConfig
 from distill.training.config import read_config
 from distill.training.distillation.task import Distillation
+from distill.training.dry_run.cost import META, measure, measure_both
 from distill.training.dry_run.meta_kernels import MetaKernels
 from distill.training.dry_run.meter import Meter
-from distill.training.dry_run.step import rehearse_distillation
-from distill.training.dry_run.summary import META, measure, measure_both
+from distill.training.dry_run.step import simulate_distillation
 from distill.training.launch import build_accelerator
 from distill.training.logging import Clock
 from distill.training.settings import DistillRun
@@ -38,7 +38,7 @@ DMD = {"name": "distribution_matching", "divergence": "reverse_kl"}
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("rehearsal")
+    root = tmp_path_factory.mktemp("simulated_step")
     (root / "unet").mkdir()
     save_denoiser(
         UNet(
@@ -52,7 +52,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def config_of(root: Path, teacher: str, **changes: Any) -> DistillRun:
-    """A run with everything that takes memory: two fake updates, a discriminator on the fake score, guidance where there are prompts."""
+    """Return a run with all that takes memory: a discriminator, and guidance if there are prompts."""
     source: dict[str, Any] = {"teacher": {"name": "native", "path": str(root / "unet")}}
     if teacher == "sdxl":
         source = {"teacher": {"name": "diffusers", "path": str(root / "sdxl")}, "guidance": {"teacher": 2.0}}
@@ -72,21 +72,21 @@ def config_of(root: Path, teacher: str, **changes: Any) -> DistillRun:
 
 
 def moments(task: Distillation) -> list[Tensor]:
-    """What Adam remembers, but for the number of its step."""
+    """Return Adam's moments."""
     states = [state for updater in task.updaters.values() for state in updater.optimizer.state.values()]
     return [state[name] for state in states for name in ("exp_avg", "exp_avg_sq")]
 
 
-def most_allocated(do: Callable[[], Any]) -> int:
-    """Bytes that torch's allocator held at most, beyond those that it held before."""
+def peak_allocated(act: Callable[[], Any]) -> int:
+    """Return the bytes that torch's allocator held at most, beyond those that it held before."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
-        do()
+        act()
     events = [event for event in profiled.profiler.kineto_results.events() if event.name() == "[memory]"]
-    live = most = 0
+    live = peak = 0
     for event in sorted(events, key=lambda event: event.start_ns()):
         live += event.nbytes()
-        most = max(most, live)
-    return most
+        peak = max(peak, live)
+    return peak
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,10 @@ def most_allocated(do: Callable[[], Any]) -> int:
 def test_it_predicts_what_a_step_takes(
     root: Path, teacher: str, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The very bytes of what is held throughout; what a step adds to it to 3 %, or to the megabyte that kernels of CPUs take for a moment."""
+    """What is held throughout agrees to the byte.
+
+    What a step adds agrees to 3 %, or to the megabyte that kernels of CPUs take for a moment.
+    """
     # The tiny pipeline's prompts are of 16 tokens, not of CLIP's 77.
     monkeypatch.setattr(
         PipelinePromptEncoder, "shapes", lambda encoder: {"tokens": (16, 24), "pooled": (16,)}
@@ -133,30 +136,43 @@ def test_it_predicts_what_a_step_takes(
                 if mine is not own
             ],
         }
-        rehearsal = rehearse_distillation(config, config.teacher.meta().eval().requires_grad_(False), META)
-        costs = measure_both("", rehearsal, config)
+        step = simulate_distillation(config, config.teacher.meta().eval().requires_grad_(False), META)
+        costs = measure_both("", step, config)
         cost = costs[max(costs, key=len) if is_checkpointed else ""]
         batch = cost.held.pop("batch")  # which each update draws anew
         assert {name: sum(value.nbytes for value in values) for name, values in held.items()} == cost.held
-        predicted = batch + max(value for name, value in cost.added.items() if name in rehearsal.updates)
+        predicted = batch + max(value for name, value in cost.added.items() if name in step.updates)
         assert predicted == pytest.approx(
-            most_allocated(lambda task=task: task.update(1, detailed=False)), rel=0.03, abs=1.3e6
+            peak_allocated(lambda task=task: task.update(1, detailed=False)), rel=0.03, abs=1.3e6
         )
 
 
-def test_a_rehearsal_on_the_cpu_counts_as_on_the_meta_device(root: Path) -> None:
+def test_a_step_on_the_cpu_counts_as_on_the_meta_device(root: Path) -> None:
+    """The meter remembers outcomes on the meta device alone, so this checks what it remembers too."""
     config = config_of(root, "unet")
     teachers = (config.teacher.meta(), config.teacher.load())
-    rehearsals = [
-        rehearse_distillation(config, teacher.eval().requires_grad_(False), device)
+    steps = [
+        simulate_distillation(config, teacher.eval().requires_grad_(False), device)
         for teacher, device in zip(teachers, (META, torch.device("cpu")), strict=True)
     ]
-    predicted, counted = (measure(rehearsal, rehearsal.updates) for rehearsal in rehearsals)
+    predicted, counted = (measure(step, step.updates) for step in steps)
     assert predicted == counted
 
 
+def test_a_call_with_other_settings_is_not_answered_from_memory() -> None:
+    """1, 1.0 and True are equal as keys of a dictionary, and other types for torch."""
+    x = torch.empty(2, 3, dtype=torch.int64, device="meta")
+    with Meter([x]):
+        assert [(x + 1).dtype, (x + 1.0).dtype, (x + 1).dtype] == [torch.int64, torch.float32, torch.int64]
+        assert [x.sum(0).shape, x.sum(1).shape, x.T.sum(0).shape] == [(3,), (2,), (2,)]
+        assert [tuple(part.shape) for part in torch.empty(5, device="meta").sort()] == [(5,), (5,)]
+
+
 def test_attention_holds_no_weights_of_attention() -> None:
-    """What leaves, and a logarithm for each query; 4 n^2 d operations a head there, and 10 n^2 d back, for which the weights are computed anew."""
+    """It holds its output and a logarithm for each query.
+
+    It takes 4 n^2 d operations a head forward, and 10 n^2 d backward, where it recomputes its weights.
+    """
     heads, n, d = 2, 64, 8
     parts = [torch.empty(1, heads, n, d, device="meta", requires_grad=True) for _ in range(3)]
     with Meter(parts) as meter:
@@ -171,7 +187,10 @@ def test_attention_holds_no_weights_of_attention() -> None:
 
 
 def test_autocast_on_the_meta_device_has_the_types_of_cuda() -> None:
-    """What torch's documentation lists; a weight that learns is cast once, one that does not each time; and gradients are of the weights' type."""
+    """The types are those that torch's documentation lists.
+
+    A trainable weight is cast once, a frozen one each time, and gradients have the weights' type.
+    """
     x = torch.randn(2, 8, 4, 4, device="meta")
     conv, norm, linear = (
         nn.Conv2d(8, 8, 1, device="meta"),
@@ -198,44 +217,42 @@ def test_autocast_on_the_meta_device_has_the_types_of_cuda() -> None:
 
 
 def table_of(said: str) -> dict[str, list[float]]:
-    """What a run would take in other ways: numbers by way, under the last of which "this run" stands as infinity."""
+    """Return the numbers of each variant; the mark "this run" becomes infinity."""
     lines = said.split("MiB      ")[1].split("\n\n")[0].splitlines()[1:]
     cells = [re.split(r"\s{2,}", line.replace(",", "").replace("this run", "inf")) for line in lines]
-    return {way: [float(cell) for row in rest for cell in row.split()] for way, *rest in cells}
+    return {name: [float(cell) for row in rest for cell in row.split()] for name, *rest in cells}
 
 
 @pytest.mark.slow
-def test_other_ways_to_run_it_stand_beside_it(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Of a run in bfloat16 whose student has adapters: of both in full, of both with adapters, and with and without activation checkpointing."""
+def test_variants_of_the_run_stand_beside_it(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The run trains an adapted student and a full fake score; its variants train either in both."""
     config_of(root, "sdxl", generator=LORA, precision="bf16", micro_batch_size=8)
     arguments = [str(root / "config.yaml"), "--dry-run", "--teacher.dtype", "bfloat16"]
     train([*arguments, "--activation_checkpointing", "true"])
     said = capsys.readouterr().out
     table = table_of(said)
-    ways = [
-        f"{way}{ending}"
-        for way in ("lora and copy", "in full", "LoRA")
+    names = [
+        f"{name}{ending}"
+        for name in ("lora and copy", "all weights", "LoRA")
         for ending in ("", " activation checkpointing")
     ]
-    assert list(table) == ways
+    assert list(table) == names
     own = table["lora and copy activation checkpointing"]
     assert own[6:] == [1.0, float("inf")]
     assert all(len(row) == 7 for row in table.values() if row is not own)
     assert f"{own[5]:>12,.1f} MiB  at most" in said
     assert "memory of one process: 8 images at once, computing in bfloat16" in said
     assert "frozen, bfloat16" in said
-    for way in ways[::2]:
-        (*held, more, _, work), (*held_too, less, _, more_work) = (
-            table[way],
-            table[f"{way} activation checkpointing"][:7],
-        )
+    for name in names[::2]:
+        *held, more, _, work = table[name]
+        *held_too, less, _, more_work = table[f"{name} activation checkpointing"][:7]
         assert held == held_too
         assert less < 0.9 * more
         assert 1.1 * work < more_work < 1.4 * work
     train([*arguments, "--generator.network", "{name: copy}"])
-    assert list(table_of(capsys.readouterr().out)) == ways[2:]
+    assert list(table_of(capsys.readouterr().out)) == names[2:]
 
 
-def test_where_there_is_no_other_way_there_is_no_table(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_without_variants_has_no_table(capsys: pytest.CaptureFixture[str]) -> None:
     train(["configs/lab/dmd2.yaml", "--dry-run"])
     assert "this run" not in capsys.readouterr().out

@@ -1,0 +1,116 @@
+"""Measure a simulated step: the bytes that a run holds and adds, and its floating-point operations."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+
+import torch
+from torch import nn
+
+from distill.networks.activation_checkpointing import checkpoint_activations, checkpointable
+from distill.training.dry_run.meta_kernels import recompute_on_meta
+from distill.training.dry_run.meter import Meter
+from distill.training.dry_run.step import Action, SimulatedStep
+from distill.training.settings import RunConfig
+
+META = torch.device("meta")
+BYTES_OF_FLOAT = 4
+CHECKPOINTED = ", activation checkpointing"
+Report = Callable[[str], None]
+"""Takes the name of what is measured next."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+    """Memory in bytes and floating-point operations, forward and backward, of a step of one micro-batch."""
+
+    held: dict[str, int]
+    """Bytes that the run holds throughout, by what holds them."""
+    added: dict[str, int]
+    """Bytes that each action adds at its peak."""
+    flops: int
+
+    @property
+    def peak(self) -> int:
+        """Bytes that the run holds at most."""
+        return sum(self.held.values()) + max(self.added.values())
+
+
+def measure_both(
+    name: str, step: SimulatedStep, config: RunConfig, report: Report = lambda stage: None
+) -> dict[str, Cost]:
+    """Return the costs without and with activation checkpointing; only the run's own if it is impossible."""
+    report(f"{name}: outside the step")
+    outside = measure(step, step.outside_the_step)
+    costs = {}
+    is_possible = any(list(checkpointable(model)) for model in step.models)
+    for is_on in (False, True) if is_possible else (config.activation_checkpointing,):
+        report(f"{name}{CHECKPOINTED * is_on}")
+        for model in step.models:
+            checkpoint_activations(model, recompute_on_meta(config.precision == "bf16") if is_on else None)
+        cost = measure(step, step.updates)
+        flops = cost.flops
+        if step.student_pass is not None and step.skipped_passes:
+            flops -= round(step.skipped_passes * measure_flops(step.student_pass))
+        # The step was measured on one micro-batch, and the run holds the whole batch.
+        batch = cost.held["batch"] * config.batch_size // images_at_once(config)
+        held = {**cost.held, "batch": batch}
+        costs[name + CHECKPOINTED * is_on] = Cost(held, cost.added | outside.added, flops)
+    return costs
+
+
+def measure(step: SimulatedStep, actions: Mapping[str, Action]) -> Cost:
+    """Do some of a step's actions in turn and return their cost."""
+    networks = step.networks.values()
+    weights = unique_parameters(*networks)
+    held = {
+        "weights": sum(parameter.nbytes for parameter in weights),
+        "optimiser": 2 * BYTES_OF_FLOAT * count_trained(*step.trained),
+        "average": BYTES_OF_FLOAT * count_trained(step.averaged),
+        "batch": sum(tensor.nbytes for tensor in tensors_of(step.batch)),
+    }
+    added = {}
+    flops = 0
+    with Meter([*weights, *(buffer for network in networks for buffer in network.buffers())]) as meter:
+        for name, act in actions.items():
+            meter.begin()
+            act()
+            added[name] = meter.peak
+            flops += step.repeats.get(name, 0) * meter.take_flops()
+    return Cost(held, added, flops)
+
+
+def measure_flops(act: Action) -> int:
+    """Return the floating-point operations of an action."""
+    with Meter([]) as meter:
+        act()
+    return meter.flops
+
+
+def images_at_once(config: RunConfig) -> int:
+    """Return the number of images of a step that one process holds together."""
+    return min(config.batch_size, config.micro_batch_size or config.batch_size)
+
+
+def unique_parameters(*networks: nn.Module) -> set[nn.Parameter]:
+    """Return the parameters of networks; those that networks share are there once."""
+    return {parameter for network in networks for parameter in network.parameters()}
+
+
+def count_trained(*networks: nn.Module) -> int:
+    """Return the number of trainable parameters."""
+    parameters = (parameter for network in networks for parameter in network.parameters())
+    return sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
+
+
+def tensors_of(value: object) -> Iterator[torch.Tensor]:
+    """Yield the tensors of a batch, its conditions and pairs; one that is used twice comes twice."""
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif dataclasses.is_dataclass(value):
+        for field in dataclasses.fields(value):
+            yield from tensors_of(getattr(value, field.name))
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from tensors_of(item)
