@@ -73,7 +73,7 @@ def test_a_teacher_is_trained_and_opens(tmp_path: Path) -> None:
         "data": {"name": "digits"},
         "steps": 3,
         "batch_size": 8,
-        "network": {"width": 8},
+        "network": {"width": 8, "multipliers": [1], "blocks": 1},
         "monitor_images": 4,
         "device": "cpu",
     }
