@@ -1,11 +1,13 @@
-"""Shapes and types of functions are checked while tests run, and the CPU is where they run.
+"""Tests check the shapes and types of functions as they run, and run on the CPU.
 
-The tests' numbers are a CPU's, and some expect that there is no CUDA device: it is hidden from them and from the processes that they start.
-`CUDA_VISIBLE_DEVICES=0 pytest tests/training/test_cuda.py` runs what needs one.
+Their numbers are a CPU's, and some tests expect that there is no CUDA device: it is hidden from them and from
+the processes that they start. `CUDA_VISIBLE_DEVICES=0 pytest tests/training/test_cuda.py` runs the tests that
+need one.
 """
 
 import os
 import sys
+from collections.abc import Iterator
 
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
@@ -17,9 +19,18 @@ import tests.helpers.typechecker  # noqa: F401 - the hook below looks it up
 install_import_hook(["distill", "eval"], "tests.helpers.typechecker.check")
 
 
+@pytest.fixture(autouse=True)
+def _reset_accelerate() -> Iterator[None]:
+    """Reset accelerate after each test: the precision of a run would hold for later runs of the process."""
+    yield
+    state = sys.modules.get("accelerate.state")  # a test that needs no torch does not import it
+    if state is not None:
+        state.AcceleratorState._reset_state(reset_partial_state=True)
+
+
 @pytest.fixture
 def code_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A place of its own for the code that diffusers copies out of a pipeline's folder before it runs it."""
+    """Give diffusers a new folder for the code that it copies out of a pipeline's folder and runs."""
     monkeypatch.setattr(
         "diffusers.utils.dynamic_modules_utils.HF_MODULES_CACHE", str(tmp_path_factory.mktemp("modules"))
     )

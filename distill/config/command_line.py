@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,25 +22,58 @@ def run_command(
     """Run `main(arguments)` of a command and exit with the code that it returns.
 
     A `UserError` ends the command with one line on stderr and exit code 2. A `TrainingError` ends it with
-    exit code 1, and so does a lack of memory, for which `on_shortage` says what to do.
+    exit code 1, and so does a lack of memory, for which `on_shortage` says what to do. If the reader of
+    stdout stops early, as `head` does, the command ends without a message and with exit code 141, as a
+    program that SIGPIPE ends.
     """
     try:
-        code = main(sys.argv[1:])
+        code = _run(main, on_shortage)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        if not _is_stdout_broken():
+            raise
+        _discard_stdout()
+        code = 128 + signal.SIGPIPE
+    sys.exit(code)
+
+
+def _run(main: Callable[[list[str]], int | None], on_shortage: str) -> int | str | None:
+    """Run a command, report its errors, and return its exit code."""
+    try:
+        return main(sys.argv[1:])
+    except SystemExit as ended:  # `argparse` raises it after --help
+        return ended.code
     except UserError as error:
-        _fail(str(error), 2)
+        _report(str(error))
+        return 2
     except TrainingError as error:
-        _fail(str(error), 1)
+        _report(str(error))
+        return 1
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
         asked = str(error).split(". ")[0].removesuffix(".") or "the machine has no more"
-        _fail(f"out of memory ({asked}); {on_shortage}", 1)
-    sys.exit(code or 0)
+        _report(f"out of memory ({asked}); {on_shortage}")
+        return 1
 
 
-def _fail(message: str, code: int) -> NoReturn:
+def _report(message: str) -> None:
+    """Print an error in one line on stderr."""
     print(f"error: {' '.join(message.split())}", file=sys.stderr)
-    sys.exit(code)
+
+
+def _is_stdout_broken() -> bool:
+    """Return True if nobody reads stdout any more: the broken pipe may also be another one, as of a tracker."""
+    try:
+        print(flush=True)
+    except BrokenPipeError:
+        return True
+    return False
+
+
+def _discard_stdout() -> None:
+    """Lead stdout to nowhere, so that Python can write the rest of its buffer without an error as it exits."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class ArgumentParser(argparse.ArgumentParser):

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from distill.config.errors import UserError
+from distill.data import Captioned
 from distill.data.encoded_prompts import EncodedPrompts
 from distill.diffusion.random import open_uniform, seeded
 from distill.diffusion.sampling import max_batch_size
@@ -266,10 +267,9 @@ class Batches:
 
     def _draw_label(self, index: int, random: torch.Generator, labels: Tensor | None) -> Tensor | None:
         """Return labels, or numbers of prompts: those of the real images, else drawn uniformly."""
-        captions = getattr(self.data, "captions", None) if self.prompts is not None else None
-        if captions is not None and labels is not None:
+        if self.prompts is not None and labels is not None and isinstance(self.data, Captioned):
             u = open_uniform(self.batch_size, self.random(index, Purpose.CAPTIONS))
-            labels = captions.draw(labels, u[self.rows])
+            labels = self.data.captions.draw(labels, u[self.rows])
         choices = self.label_count if self.prompts is None else len(self.prompts)
         if not choices:
             return None

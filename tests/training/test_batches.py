@@ -1,4 +1,4 @@
-"""Everything random about a step is a function of (seed, index), whoever draws it."""
+"""All random numbers of a step depend on the seed and the step's index alone, on whichever process."""
 
 import dataclasses
 from itertools import islice
@@ -15,6 +15,7 @@ CPU = torch.device("cpu")
 
 
 def batches(process: int = 0, processes: int = 1, data: bool = True, **changes: Any) -> Batches:
+    """Return batches of the digits, or of labels alone."""
     settings = {"batch_size": 8, "seed": 3, **changes}
     return Batches(
         (1, 8, 8),
@@ -28,6 +29,7 @@ def batches(process: int = 0, processes: int = 1, data: bool = True, **changes: 
 
 
 def tensors(batch: Batch) -> dict[str, torch.Tensor]:
+    """Return a batch's fields that are tensors, and its labels."""
     values = {field.name: getattr(batch, field.name) for field in dataclasses.fields(batch)}
     return {"label": batch.cond.label} | {
         name: value for name, value in values.items() if isinstance(value, torch.Tensor)
@@ -83,8 +85,8 @@ def test_micro_batches_are_the_batch_in_order() -> None:
         assert torch.equal(torch.cat([tensors(part)[name] for part in parts]), value), name
 
 
-class Numbers:
-    """Pair number i is (z, x) = (i, -i) under label i."""
+class NumberPairs:
+    """A `PairSource` whose pair i is (z, x) = (i, -i) under label i."""
 
     def __len__(self) -> int:
         return 5
@@ -94,8 +96,10 @@ class Numbers:
 
 
 def test_pairs_stay_together_however_a_batch_is_split() -> None:
-    whole = next(batches(paired=Numbers(), batch_size=64).starting_at(5))
-    halves = [next(batches(process, 2, paired=Numbers(), batch_size=64).starting_at(5)) for process in (0, 1)]
+    whole = next(batches(paired=NumberPairs(), batch_size=64).starting_at(5))
+    halves = [
+        next(batches(process, 2, paired=NumberPairs(), batch_size=64).starting_at(5)) for process in (0, 1)
+    ]
     parts = whole.split(40)
     assert set(whole.pairs.z.flatten().tolist()) == {0, 1, 2, 3, 4}
     for split in ([whole], halves, parts):
@@ -106,21 +110,37 @@ def test_pairs_stay_together_however_a_batch_is_split() -> None:
     assert next(batches(data=False).starting_at(5)).pairs is None
 
 
-def test_a_batch_is_of_images_after_any_number_of_steps_the_same_on_all_processes() -> None:
-    taken = []
+def test_processes_agree_on_the_generator_s_number_of_steps_in_a_batch() -> None:
+    """A batch takes 1 to 3 steps, drawn uniformly, and holds a noise for each."""
+    steps = []
     for index in range(300):
         drawn = [
             next(batches(process, 2, data=False, evaluations=3, batch_size=2).starting_at(index))
             for process in (0, 1)
         ]
         assert drawn[0].z.shape == drawn[1].z.shape
-        taken.append(drawn[0].z.shape[1])
+        steps.append(drawn[0].z.shape[1])
         assert drawn[0].eps.shape == (1, 1, 8, 8)
-    counts = torch.tensor(taken).bincount(minlength=4)
+    counts = torch.tensor(steps).bincount(minlength=4)
     assert counts[0] == 0
     assert (counts[1:] - 100).abs().max() < 25  # three standard deviations
     whole = next(batches(data=False, evaluations=3, batch_size=2).starting_at(299))
     assert torch.equal(whole.z[1:], drawn[1].z)
+
+
+def test_own_noise_leaves_all_other_random_numbers_as_they_were() -> None:
+    names = ("gan_noise", "discriminator_noise", "real_noise")
+    settings = {"data": False, "batch_size": 6, "seed": 0}
+    without = next(batches(**settings).starting_at(3))
+    having = next(batches(**settings, own_noise=names).starting_at(3))
+    for name, value in tensors(without).items():
+        assert torch.equal(value, tensors(having)[name]), name
+    assert without.gan_noise is None
+    own = (having.gan_noise, having.discriminator_noise, having.real_noise)
+    assert len({float(noise.u[0]) for noise in own}) == 3
+    half = next(batches(1, 2, **settings, own_noise=names).starting_at(3))
+    assert torch.equal(half.real_noise.eps, having.real_noise.eps[3:])
+    assert torch.equal(having.split(4)[1].gan_noise.u, having.gan_noise.u[4:])
 
 
 def test_noise_and_levels_have_their_distributions() -> None:

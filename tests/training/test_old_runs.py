@@ -1,4 +1,4 @@
-"""A run begun by version 0.1, before its modules moved into rooms, resumes and ends as it would have ended then."""
+"""A run of version 0.1, from before its modules moved into rooms, resumes and ends as it would have then."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ import shutil
 from pathlib import Path
 
 import torch
-from accelerate.state import AcceleratorState
 
 from distill import load_generator
 from distill.storage.tensors import load_tensors
-from distill.training.config import read_config
-from distill.training.launch import launch
+from tests.helpers.runs import train_run
 
 OLD = Path(__file__).parents[1] / "oracles" / "run_before_the_rooms"
-"""SIM on the ring with tiny networks: the checkpoint after step 2 of 4, and the weights after step 4, both by version 0.1."""
+"""SIM on the ring with tiny networks, trained by version 0.1.
+
+It holds the checkpoint after step 2 of 4, and the weights after step 4 in `finished`.
+"""
 
 
 def test_an_old_run_resumes_and_ends_with_the_same_weights(tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(OLD, run, ignore=shutil.ignore_patterns("finished"))
-    AcceleratorState._reset_state(reset_partial_state=True)
-    assert launch(read_config(run / "config.yaml", ["--run_dir", str(run), "--device", "cpu"])) == 0
+    train_run(run / "config.yaml", f"--run_dir={run}", "--device=cpu")
     for name in ("generator", "fake", "model"):
         found = load_tensors(run / "checkpoints" / "step-00000004" / f"{name}.safetensors")
         expected = load_tensors(OLD / "finished" / f"{name}.safetensors")

@@ -1,0 +1,95 @@
+"""Commands end with one line on stderr and an exit code, not with a traceback."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from distill.config.command_line import run_command
+from distill.config.errors import TrainingError, UserError
+
+
+def exit_code(error: Exception) -> int | str | None:
+    """Run a command that raises an error, and return its exit code."""
+
+    def main(arguments: list[str]) -> None:
+        raise error
+
+    with pytest.raises(SystemExit) as ended:
+        run_command(main, on_shortage="lower --batch-size")
+    return ended.value.code
+
+
+@pytest.mark.parametrize(
+    ("error", "expected", "code"),
+    [
+        (UserError("--n 0: expected at least 1"), "--n 0: expected at least 1", 2),
+        (TrainingError("step 7: loss 'gan' is inf"), "step 7: loss 'gan' is inf", 1),
+        (UserError("two\n  lines"), "two lines", 2),
+        (MemoryError(), "out of memory (the machine has no more); lower --batch-size", 1),
+        (
+            RuntimeError(
+                "[enforce fail at alloc_cpu.cpp:118] err == 0. "
+                "DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."
+            ),
+            "out of memory ([enforce fail at alloc_cpu.cpp:118] err == 0); lower --batch-size",
+            1,
+        ),
+        (
+            torch.OutOfMemoryError("CUDA out of memory. Tried"),
+            "out of memory (CUDA out of memory); lower --batch-size",
+            1,
+        ),
+    ],
+)
+def test_an_expected_error_is_one_line_with_an_exit_code(
+    error: Exception, expected: str, code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert exit_code(error) == code
+    assert capsys.readouterr().err == f"error: {expected}\n"
+
+
+@pytest.mark.parametrize("error", [RuntimeError("a fault of ours"), BrokenPipeError("the tracker's pipe")])
+def test_an_error_of_another_kind_keeps_its_traceback(error: Exception) -> None:
+    with pytest.raises(type(error), match=str(error)):
+        exit_code(error)
+
+
+@pytest.mark.parametrize(("returned", "code"), [(None, 0), (0, 0), (3, 3)])
+def test_the_exit_code_is_what_the_command_returns(returned: int | None, code: int) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run_command(lambda arguments: returned)
+    assert (ended.value.code or 0) == code
+
+
+@pytest.mark.parametrize(
+    ("command", "unbuffered"),
+    [
+        ("train.py --help", ""),
+        ("train.py --help", "1"),
+        ("sample.py --help", ""),
+        ("-m eval --help", ""),
+        ("-m eval fid --help", ""),
+        ("-m distill", ""),
+        ("-m distill export --help", ""),
+    ],
+)
+def test_a_reader_that_stops_early_ends_a_command_quietly(command: str, unbuffered: str) -> None:
+    """stdout is a pipe that nobody reads, as after `| head`; it is written at the end, or at once."""
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    done = subprocess.run(
+        [sys.executable, *command.split()],
+        stdout=write_end,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+        timeout=120,
+    )
+    os.close(write_end)
+    assert done.stderr == ""
+    assert done.returncode == 141  # 128 + SIGPIPE

@@ -1,0 +1,81 @@
+"""Runs that cannot start are refused in one line, and leave the folders that they find as they are."""
+
+from pathlib import Path
+
+import pytest
+
+from distill.networks.folder import checkpoints
+from tests.helpers.runs import refusal, train_in_processes
+
+
+def test_the_folder_of_another_run_is_left_alone(run_file: Path, uninterrupted: Path) -> None:
+    before = {path: path.read_bytes() for path in uninterrupted.rglob("*") if path.is_file()}
+    message = refusal(run_file, "--generator.ema", "0.5")
+    assert "holds another run: generator.ema is 0.999 there and 0.5 here" in message
+    after = {path: path.read_bytes() for path in uninterrupted.rglob("*") if path.is_file()}
+    assert after == before
+
+
+def test_a_folder_that_is_no_run_is_left_alone(run_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("mine")
+    assert "is not empty and holds no run" in refusal(run_file, f"--run_dir={tmp_path}")
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_a_folder_that_cannot_be_made_is_named(run_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    assert "file/run cannot be made" in refusal(run_file, f"--run_dir={tmp_path / 'file' / 'run'}")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["--teacher.path", "nowhere"], "nowhere: no such folder"),
+        (
+            ["--discriminator.depths", "[bottlneck]"],
+            "discriminator.depths: 'bottlneck' is not a depth of the fake; did you mean 'bottleneck'?",
+        ),
+        (
+            ["--data", "{name: image_folder, path: nowhere}"],
+            "nowhere: cannot be read (No such file or directory); expected a folder, a .zip or a .tar",
+        ),
+        (["--device", "cuda"], "device: cuda is not available"),
+        (["--resume", "nowhere"], "resume: nowhere is no checkpoint"),
+        (["--generator.init_from", "nowhere"], "nowhere: no such folder"),
+    ],
+)
+def test_a_run_that_cannot_start_is_refused_and_writes_nothing(
+    run_file: Path, tmp_path: Path, overrides: list[str], message: str
+) -> None:
+    assert message in refusal(run_file, f"--run_dir={tmp_path / 'new'}", *overrides)
+    assert not list(tmp_path.glob("new/*"))
+
+
+def test_a_tracker_that_is_not_installed_is_named(
+    run_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    message = refusal(run_file, f"--run_dir={tmp_path / 'new'}", "--trackers=[trackio]")
+    assert "trackers: trackio is not installed" in message
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_refusal_is_one_line_on_stderr_and_exit_code_two(run_file: Path) -> None:
+    done = train_in_processes(run_file, "--generator.emma", "1")
+    assert done.returncode == 2
+    assert done.stderr == f"error: {run_file}: generator: unknown key 'emma'; did you mean 'ema'?\n"
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_spares_the_checkpoint(
+    run_file: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "diverging"
+    done = train_in_processes(
+        run_file, f"--run_dir={run}", "--fake.optimizer.lr=1e30", "--checkpoint_every=1"
+    )
+    assert done.returncode == 1
+    assert done.stderr.strip().splitlines()[-1].startswith("error: step ")
+    assert "is nan" in done.stderr or "is inf" in done.stderr
+    assert "the last checkpoint is untouched" in done.stderr
+    for checkpoint in checkpoints(run):
+        assert (checkpoint / "manifest.json").is_file()

@@ -1,0 +1,101 @@
+"""Interrupted runs continue from their newest checkpoint and end bit for bit as an uninterrupted run does."""
+
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from distill.networks.folder import checkpoints
+from tests.helpers.runs import (
+    ENVIRONMENT,
+    assert_same_tensors,
+    checkpoint_tensors,
+    logged_steps,
+    read_lines,
+    refusal,
+    train_command,
+    train_in_processes,
+    train_run,
+)
+
+
+def test_a_run_killed_at_any_moment_continues_bit_for_bit(
+    run_file: Path, uninterrupted: Path, tmp_path: Path
+) -> None:
+    """SIGKILL ends a run at a moment that the machine's speed decides; the same command ends it as usual."""
+    run = tmp_path / "killed"
+    command = train_command(run_file, f"--run_dir={run}")
+    process = subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 200
+    while not checkpoints(run) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    steps = re.findall(r'"step": (\d+)', (run / "stats.jsonl").read_text())
+    assert int(steps[-1]) >= 4
+    leave_unfinished_files(run)
+    done = train_in_processes(run_file, f"--run_dir={run}")
+    assert done.returncode == 0, done.stderr
+    expected = checkpoint_tensors(uninterrupted)
+    assert len(expected) > 200
+    assert_same_tensors(checkpoint_tensors(run), expected)
+    assert logged_steps(run) == list(range(1, 13))
+    assert "loss/fake" in read_lines(run)[10]
+    assert not list(run.rglob("*.partial"))
+
+
+def leave_unfinished_files(run: Path) -> None:
+    """Leave what a kill in the middle of a checkpoint and of a line leaves, whether or not this one did."""
+    folder = run / "checkpoints" / f".step-00000099.{socket.gethostname()}.999999999.partial"
+    folder.mkdir()
+    (folder / "generator.safetensors").write_bytes(bytes(1000))
+    with (run / "stats.jsonl").open("a") as file:
+        file.write('{"step": 11, "images": 44}\n{"step": 12, "ima')
+
+
+def test_a_terminated_run_saves_and_continues_bit_for_bit(
+    run_file: Path, uninterrupted: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "terminated"
+    process = subprocess.Popen(
+        train_command(run_file, f"--run_dir={run}"),
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    while not (run / "stats.jsonl").is_file() and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate()
+    assert process.returncode == 128 + signal.SIGTERM
+    assert "SIGTERM: saved at step" in output
+    stopped = int(checkpoints(run)[-1].name.removeprefix("step-"))
+    assert 0 < stopped < 12
+    done = train_in_processes(run_file, f"--run_dir={run}")
+    assert done.returncode == 0, done.stderr
+    assert_same_tensors(checkpoint_tensors(run), checkpoint_tensors(uninterrupted))
+
+
+def test_a_finished_run_has_nothing_more_to_do(
+    run_file: Path, uninterrupted: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = checkpoint_tensors(uninterrupted)
+    assert train_run(run_file) == uninterrupted
+    assert "finished 12 steps" in capsys.readouterr().out
+    assert_same_tensors(checkpoint_tensors(uninterrupted), before)
+
+
+def test_a_damaged_checkpoint_is_named(run_file: Path, uninterrupted: Path, tmp_path: Path) -> None:
+    run = tmp_path / "damaged"
+    shutil.copytree(uninterrupted, run)
+    weights = checkpoints(run)[-1] / "fake.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"!")
+    message = refusal(run_file, f"--run_dir={run}")
+    assert "fake.safetensors: is damaged" in message
+    assert "step-00000012 to continue from an earlier checkpoint" in message
