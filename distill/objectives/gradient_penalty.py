@@ -35,7 +35,8 @@ def gradient_penalty(
 ) -> tuple[Float[Tensor, " b"], Float[Tensor, " b"]]:
     """Return the logits of noised real images x_t and their weighted penalties, both with a graph.
 
-    The directions eps are N(0, I), independent of the images and of their noise. `step` is in the units of x_t.
+    The directions eps are N(0, I), independent of the images and of their noise. `step` is in the units of
+    x_t.
     """
     if approximate:
         logits, squared = _finite_difference(lambda x: discriminator(features(x)).to(x.dtype), x_t, eps, step)

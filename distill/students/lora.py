@@ -65,9 +65,9 @@ class FakeScore(LoRASizes, FakeNetworkSettings):
 
 
 def alternatives(teacher: Denoiser) -> dict[str, tuple[StudentSettings, FakeNetworkSettings]]:
-    """Return students and fake scores for this teacher that train all weights or adapters, by what they train.
+    """Return students and fake scores for this teacher by what they train: all weights, or adapters.
 
-    There is no choice, and the result is empty, where the teacher takes no adapters.
+    The result is empty if the teacher takes no adapters.
     """
     from distill.networks.diffusers.denoiser import DiffusersNetwork
     from distill.students import copy
