@@ -134,7 +134,7 @@ def test_the_depths_of_the_cifar_network_are_those_that_recipes_name() -> None:
     ],
 )
 def test_the_loss_weight_makes_the_network_s_own_target_unit_weight(precond, expected) -> None:
-    """EDM: Karras et al. 2022, eq. 8. VP and VE networks predict noise, with the error of x_0 over sigma."""
+    """EDM: Karras et al. 2022, eq. 8. VP and VE networks predict noise: the error of x_0 over sigma."""
     net = EDMNetwork(SongUNetConfig(8, 1, width=8, multipliers=(1,), blocks=1), precond)
     torch.testing.assert_close(net.target_weight(T), expected(T))
 
