@@ -224,49 +224,63 @@ def test_a_missing_backend_is_refused_in_one_line(
     assert "nowhere cannot be opened as a diffusers pipeline" in complaint("sdpa")
 
 
-def test_a_resumed_run_may_use_another_backend(tmp_path: Path) -> None:
-    """The backend is no part of what a run or its teacher's samples depend on, and the dry run ignores it."""
-    folder = tiny_pipelines.ddpm(tmp_path / "teacher")
+def read_run(folder: Path, precision: str = "bf16", **teacher: Any) -> Any:
+    """Read a run in `folder` whose teacher, a tiny DDPM, has these settings."""
+    pipeline = folder / "teacher"
+    if not pipeline.is_dir():
+        tiny_pipelines.ddpm(pipeline)
     content = {
         "task": "distill",
-        "run_dir": str(tmp_path / "run"),
+        "run_dir": str(folder / "run"),
         "steps": 1,
-        "precision": "bf16",
+        "precision": precision,
         "objective": {"name": "score_matching"},
+        "teacher": {"name": "diffusers", "path": str(pipeline), **teacher},
     }
+    (folder / "config.yaml").write_text(yaml.safe_dump(content))
+    return read_config(folder / "config.yaml")
 
-    def read(**teacher: Any) -> Any:
-        (tmp_path / "config.yaml").write_text(
-            yaml.safe_dump({**content, "teacher": {"name": "diffusers", "path": str(folder), **teacher}})
-        )
-        return read_config(tmp_path / "config.yaml")
 
-    open_run_folder(read())
-    record_run(read())
+def test_a_resumed_run_may_use_another_backend(tmp_path: Path) -> None:
+    open_run_folder(read_run(tmp_path))
+    record_run(read_run(tmp_path))
     for name in ("xformers", "flash"):
-        open_run_folder(read(attention=name))
+        open_run_folder(read_run(tmp_path, attention=name))
     with pytest.raises(
         UserError,
         match=r"run holds another run: teacher.null_label is None there and 3 here; give another run_dir$",
     ):
-        open_run_folder(read(attention="flash", null_label=3))
-    teacher = read().teacher.load()
+        open_run_folder(read_run(tmp_path, attention="flash", null_label=3))
+
+
+def test_stored_teacher_samples_do_not_depend_on_the_backend(tmp_path: Path) -> None:
+    teacher = read_run(tmp_path).teacher.load()
     stored = [
-        TeacherSamples(TeacherSamplesSettings(path=tmp_path / "x", count=2), read(**one).teacher, teacher)
-        for one in ({}, {"attention": "flash"})
+        TeacherSamples(
+            TeacherSamplesSettings(path=tmp_path / "x", count=2),
+            read_run(tmp_path, **settings).teacher,
+            teacher,
+        )
+        for settings in ({}, {"attention": "flash"})
     ]
     assert stored[0].description == stored[1].description
-    assert next(read(attention="xformers").teacher.meta().parameters()).is_meta
+
+
+def test_a_network_on_the_meta_device_needs_no_backend(tmp_path: Path) -> None:
+    network = read_run(tmp_path, attention="xformers").teacher.meta()
+    assert next(network.parameters()).is_meta
+
+
+def test_an_impossible_backend_is_refused_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(
         UserError,
         match=r"teacher.attention: expected 'sdpa', 'xformers' or 'flash'; "
         r"did you mean 'flash'\?; found 'flas'",
     ):
-        read(attention="flas")
-    content["precision"] = "fp32"
+        read_run(tmp_path, attention="flas")
     with pytest.raises(
         UserError,
         match=r"teacher.attention: flash computes in half precision; "
         r"expected precision: bf16, or attention: sdpa or xformers",
     ):
-        read(attention="flash")
+        read_run(tmp_path, precision="fp32", attention="flash")

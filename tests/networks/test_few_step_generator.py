@@ -313,7 +313,7 @@ def test_exact_distributions_are_of_students_of_one_step(
     ) == pytest.approx(1)
     exact = (
         r"^fake\.network: the student takes 2 steps; "
-        r"expected 1, of which alone the distribution is known exactly$"
+        r"expected 1, since only then the distribution is known exactly$"
     )
     with pytest.raises(UserError, match=exact):
         train([str(file), "--run_dir", str(tmp_path / "exact"), "--fake.network", "{name: exact}"])

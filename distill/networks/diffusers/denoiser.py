@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 PURE_NOISE = 80.0
-"""sigma/alpha that counts as pure noise, at which it is infinite in flow matching: EDM's sigma_max."""
+"""Least sigma/alpha that counts as pure noise, which is infinite in flow matching; EDM's sigma_max."""
 
 
 class DiffusersNetwork(Denoiser):
@@ -79,13 +79,13 @@ class DiffusersNetwork(Denoiser):
         elif self.label_count:
             call["class_labels"] = [0]
         call |= {"num_inference_steps": steps, "guidance_scale": 0}
-        if self.pipeline.source.resolution is not None and not self.leaves_with_its_size:
+        if self.pipeline.source.resolution is not None and not self.saves_resolution:
             _, height, width = self.pixel_shape
             call |= {"height": height, "width": width, "use_resolution_binning": False}
         return {name: value for name, value in call.items() if name in known}
 
     @property
-    def leaves_with_its_size(self) -> bool:
+    def saves_resolution(self) -> bool:
         """True if `save_pipeline` writes the chosen resolution, as it does into a U-Net's configuration."""
         return self.pipeline.family.is_unet
 

@@ -44,7 +44,7 @@ def sana_time_factor(config: Any) -> float:
     return config.timestep_scale
 
 
-def as_it_is(network: Any, guidance: float | None) -> nn.Module:
+def unchanged(network: Any, guidance: float | None) -> nn.Module:
     """Return the network unchanged."""
     return network
 
@@ -79,7 +79,7 @@ class Family:
     """The pipeline makes images of one size only."""
     default_size: int | None = None
     """Height and width of the latents if the network's configuration names none."""
-    exported: Callable[[Any, float | None], nn.Module] = as_it_is
+    exported: Callable[[Any, float | None], nn.Module] = unchanged
     """Returns the network to export, given the guidance scale that it takes as input."""
 
     @property

@@ -118,7 +118,7 @@ class LoRANetwork(DiffusersNetwork):
         return {**call, "guidance_scale": guidance}
 
     @property
-    def leaves_with_its_size(self) -> bool:
+    def saves_resolution(self) -> bool:
         """False: the base's pipeline has its own size."""
         return False
 

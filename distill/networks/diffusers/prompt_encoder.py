@@ -59,7 +59,7 @@ class PipelinePromptEncoder:
         return text.drop(torch.ones(count, dtype=torch.bool, device=text.device))
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Return the shapes of one encoded prompt, from the network's configuration alone.
+        """Return the shapes of one encoded prompt, as the network's configuration gives them.
 
         They hold CLIP's 77 tokens, and as many of T5's or Gemma's as the pipeline asks for.
         """

@@ -30,5 +30,5 @@ class PipelineSource(Settings):
     """Guidance scale for a guidance-distilled network such as FLUX.1-dev; null takes its pipeline's own."""
 
     def describe(self) -> dict[str, Any]:
-        """Return these settings alone as plain data, without those that a teacher adds to them."""
+        """Return these settings as plain data, without those that a teacher adds to them."""
         return self.model_dump(mode="json", include=set(PipelineSource.model_fields))

@@ -68,7 +68,7 @@ class EDMPrecond:
 
 @dataclasses.dataclass(frozen=True)
 class VPPrecond:
-    """For networks that predict eps at step (steps - 1) t of a variance-preserving process.
+    """Wraps networks that predict eps at step (steps - 1) t of a variance-preserving process.
 
     Its noise rate is beta(t) = beta_min + beta_d t for t in [0, 1].
     """
@@ -86,7 +86,7 @@ class VPPrecond:
 
 @dataclasses.dataclass(frozen=True)
 class VEPrecond:
-    """For networks that predict -eps of a variance-exploding process."""
+    """Wraps networks that predict -eps of a variance-exploding process."""
 
     learns_variance: ClassVar[bool] = False
 
@@ -101,7 +101,7 @@ MAX_STEPS = 100_000
 
 @dataclasses.dataclass(frozen=True)
 class IDDPMPrecond:
-    """For networks that predict eps and a variance at the discrete levels of improved DDPM, as ADM's do.
+    """Wraps networks that predict eps and a variance at the discrete levels of improved DDPM, as ADM's do.
 
     The levels (Nichol and Dhariwal 2021) are u_steps = 0 and u_{j-1}^2 = (u_j^2 + 1)/max(abar_{j-1}/abar_j,
     c_1) - 1 with abar_j = sin^2(pi/2 j/(steps (c_2 + 1))) (Karras et al. 2022, table 1). Any sigma can be

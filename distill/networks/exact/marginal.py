@@ -100,7 +100,7 @@ def _dimension(generator: Generator) -> int:
     if generator.evaluations > 1:
         raise ValueError(
             f"the student takes {generator.evaluations} steps; "
-            "expected 1, of which alone the distribution is known exactly"
+            "expected 1, since only then the distribution is known exactly"
         )
     dimension = math.prod(generator.image_shape)
     if dimension > MAX_DIMENSION:
