@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from distill.config.errors import UserError
+from distill.config.errors import UserError, reading
 from distill.networks.edm.arguments import POSITIONAL, PUBLISHED, describe_encoder, describe_network
 from distill.networks.folder import build_network, load_denoiser, meta_denoiser
 from distill.storage.pickles.machine import one_line
@@ -58,12 +58,10 @@ def read_network(path: Path) -> Denoiser:
             f"{path}: '{one_line(found.class_name)}' under 'ema' is no network with its arguments"
         ) from error
     check_memory(tensors, path)
-    try:
+    with reading(path):
         description = describe_network(found.class_name, arguments)
         if "autoencoder" in description and isinstance(data.get("encoder"), PickledObject):
             description["autoencoder"] = describe_encoder(data["encoder"])
-    except ValueError as error:
-        raise UserError(f"{path}: {error}") from error
     # The file claims these sizes. On the meta device they cost no memory until the weights confirm them.
     with torch.device("meta"):
         network = build_network(description, path)
