@@ -13,7 +13,7 @@ from distill.types import LossOutput, Scores
 
 
 def test_the_ratio_of_the_batch_s_loss_is_one_number_for_all_samples() -> None:
-    """A discriminator that cannot tell has loss ln 2: exp(ln 2/3072) = 1.000226 for a CIFAR image."""
+    """ln 2, the loss of an undecided discriminator, over the 3072 elements of a CIFAR image: 1.000226."""
     ratio, u = BatchLossRatio(), torch.rand(4)
     assert ratio(torch.zeros(4), u, 3072).tolist() == [0.0] * 4
     ratio.observe(torch.zeros(4), u)
