@@ -2,7 +2,6 @@
 
 import importlib.metadata
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -19,13 +18,7 @@ from distill.networks.folder import save_generator
 from distill.students.mlp import Student as MLP
 from distill.teachers.gaussian_mixture import Settings as GaussianMixture
 from tests.helpers.random_teacher import save_random_teacher
-
-CONFIG = """task: distill
-run_dir: {run}
-teacher: {{name: native, path: {run}/teacher}}
-steps: 1
-objective: {{name: distribution_matching, divergence: reverse_kl}}
-"""
+from tests.helpers.runs import ENVIRONMENT, write_finished_run
 
 
 @pytest.fixture(scope="module")
@@ -35,8 +28,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     network = save_random_teacher(run / "teacher", multipliers=(1,))
     (run / "export").mkdir()
     save_generator(FewStepGenerator(network, 2.5), run / "export")
-    (run / "config.yaml").write_text(CONFIG.format(run=run))
-    return run
+    return write_finished_run(run, {"name": "native", "path": str(run / "teacher")})
 
 
 def pixels(folder: Path, index: int) -> np.ndarray:
@@ -203,12 +195,11 @@ def test_a_folder_of_something_else_is_left_alone(run: Path, tmp_path: Path) -> 
 
 
 def test_a_complaint_ends_with_exit_code_two(tmp_path: Path) -> None:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, "sample.py", "--run", str(tmp_path / "none")],
         capture_output=True,
         text=True,
-        env=environment,
+        env=ENVIRONMENT,
     )
     assert done.returncode == 2
     assert (

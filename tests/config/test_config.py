@@ -1,4 +1,4 @@
-"""Reading configurations, and the one-line messages about those that cannot be read."""
+"""Configurations are read as they are written, and refused in one line if they cannot be read."""
 
 from pathlib import Path
 
@@ -9,12 +9,9 @@ from distill.config.config_file import parse_overrides
 from distill.config.errors import UserError
 from distill.training.config import read_config, to_yaml
 from distill.training.run_folder import open_run_folder
-from distill.training.settings import DistillRun
+from tests.helpers.runs import read_run, write_run
 
-MINIMAL = {
-    "task": "distill",
-    "run_dir": "runs/x",
-    "steps": 10,
+SETTINGS = {
     "data": {"name": "digits"},
     "teacher": {"name": "native", "path": "assets/digits-teacher"},
     "objective": {"name": "distribution_matching", "divergence": "reverse_kl"},
@@ -23,15 +20,12 @@ MINIMAL = {
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    path = tmp_path / "run.yaml"
-    path.write_text(yaml.safe_dump(MINIMAL))
-    return path
+    return write_run(tmp_path, **SETTINGS)
 
 
 def test_an_override_is_read_as_yaml_would_be(file: Path) -> None:
     overrides = ["--generator.optimizer.lr", "3e-4", "--fake.updates=5"]
-    config = read_config(file, [*overrides, "--generator.noise_levels", "{name: karras, stop: 0.8}"])
-    assert isinstance(config, DistillRun)
+    config = read_run(file, *overrides, "--generator.noise_levels", "{name: karras, stop: 0.8}")
     assert config.generator.optimizer.lr == 3e-4
     assert config.fake.updates == 5
     assert config.generator.noise_levels.stop == 0.8
@@ -140,7 +134,7 @@ def test_a_resolved_configuration_reads_back_as_itself(file: Path, tmp_path: Pat
 )
 def test_a_wrong_setting_is_named_in_one_line(file: Path, overrides: list[str], message: str) -> None:
     if overrides[0].startswith("--terms.0"):
-        file.write_text(yaml.safe_dump(MINIMAL | {"terms": []}))
+        write_run(file.parent, **SETTINGS, terms=[])
     with pytest.raises(UserError) as error:
         read_config(file, overrides)
     assert message in str(error.value)
@@ -148,7 +142,9 @@ def test_a_wrong_setting_is_named_in_one_line(file: Path, overrides: list[str], 
 
 
 def test_a_missing_key_is_named(file: Path) -> None:
-    file.write_text(yaml.safe_dump({key: value for key, value in MINIMAL.items() if key != "teacher"}))
+    content = yaml.safe_load(file.read_text())
+    del content["teacher"]
+    file.write_text(yaml.safe_dump(content))
     with pytest.raises(UserError, match="teacher: is missing"):
         read_config(file)
 
@@ -182,19 +178,23 @@ def test_every_preset_is_valid_and_says_where_it_comes_from(path: Path) -> None:
     assert any("Measured" in line for line in header)
 
 
-def test_a_run_that_cannot_be_continued_leaves_no_folder_and_names_its_damaged_file(
-    file: Path, tmp_path: Path
-) -> None:
-    run = tmp_path / "run"
+def test_a_run_without_the_checkpoint_to_resume_leaves_no_folder(file: Path, tmp_path: Path) -> None:
     message = (
         "resume: no is no checkpoint; expected auto, never, or a folder such as checkpoints/step-00001000"
     )
     with pytest.raises(UserError, match=f"^{message}$"):
-        open_run_folder(read_config(file, ["--run_dir", str(run), "--resume", "no"]))
-    assert not run.exists()
-    config = read_config(file, ["--run_dir", str(run)])
+        open_run_folder(read_config(file, ["--resume", "no"]))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [("a: [", "is not YAML"), ("", "expected a mapping, found NoneType")]
+)
+def test_a_damaged_configuration_of_a_run_is_named(
+    file: Path, tmp_path: Path, content: str, message: str
+) -> None:
+    config = read_config(file)
     assert open_run_folder(config) is None
-    for content, message in (("a: [", "is not YAML"), ("", "expected a mapping, found NoneType")):
-        (run / "config.yaml").write_text(content)
-        with pytest.raises(UserError, match=rf"^{run}/config.yaml: {message}"):
-            open_run_folder(config)
+    (tmp_path / "run" / "config.yaml").write_text(content)
+    with pytest.raises(UserError, match=rf"^{tmp_path}/run/config.yaml: {message}"):
+        open_run_folder(config)

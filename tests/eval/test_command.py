@@ -22,14 +22,8 @@ from distill.networks.sizes import UNetSizes
 from distill.networks.unet import UNet, UNetConfig
 from eval.__main__ import main
 from tests.helpers.image_sets import pixels_sha256, save_held_out_digits
+from tests.helpers.runs import write_finished_run
 
-CONFIG = """task: distill
-run_dir: {run}
-data: {{name: digits}}
-teacher: {{name: native, path: {teacher}}}
-steps: 1
-objective: {{name: distribution_matching, divergence: reverse_kl}}
-"""
 TEACHER_CONFIG = "task: train_teacher\nrun_dir: {run}\ndata: {{name: digits}}\nsteps: 1\n"
 
 
@@ -53,10 +47,8 @@ def run_dir(tmp_path: Path) -> Path:
     export = tmp_path / "run" / "export"
     export.mkdir(parents=True)
     save_generator(FewStepGenerator(teacher, 2.5), export)
-    (tmp_path / "run" / "config.yaml").write_text(
-        CONFIG.format(run=tmp_path / "run", teacher=tmp_path / "teacher")
-    )
-    return tmp_path / "run"
+    native = {"name": "native", "path": str(tmp_path / "teacher")}
+    return write_finished_run(tmp_path / "run", native, data={"name": "digits"})
 
 
 @pytest.fixture(scope="module")

@@ -14,23 +14,15 @@ from distill.networks.folder import save_generator
 from eval.__main__ import main
 from tests.helpers.fid_command import fid
 from tests.helpers.random_teacher import save_random_teacher
-
-CONFIG = """task: distill
-run_dir: {run}
-data: {{name: digits}}
-teacher: {{name: native, path: {teacher}}}
-steps: 30
-objective: {{name: distribution_matching, divergence: reverse_kl}}
-"""
+from tests.helpers.runs import write_finished_run
 
 
 @pytest.fixture
 def run_dir(tmp_path: Path) -> Path:
     """A run of three checkpoints: a teacher of random weights entered at three noise levels."""
     teacher = save_random_teacher(tmp_path / "teacher")
-    run = tmp_path / "run"
-    run.mkdir()
-    (run / "config.yaml").write_text(CONFIG.format(run=run, teacher=tmp_path / "teacher"))
+    native = {"name": "native", "path": str(tmp_path / "teacher")}
+    run = write_finished_run(tmp_path / "run", native, data={"name": "digits"}, steps=30)
     for step, level in ((10, 80.0), (20, 1.0), (30, 2.5)):
         folder = run / "checkpoints" / f"step-{step:08d}"
         folder.mkdir(parents=True)

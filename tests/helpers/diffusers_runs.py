@@ -8,15 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
-from accelerate.state import AcceleratorState
 from PIL import Image
 from torch import Tensor
 
-from distill.training.config import read_config
-from distill.training.launch import launch
 from distill.types import Condition, Generator
 from tests.helpers import tiny_pipelines
+from tests.helpers.runs import train_run, write_run
 
 PROMPTS, LABELS = ["a cat", "two dogs", "xyz"], [3, 1, 4]
 ZERO_SNR = {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True, "clip_sample": False}
@@ -58,14 +55,7 @@ def make_inputs(root: Path) -> Path:
 
 def run(root: Path, name: str, config: dict[str, Any]) -> Path:
     """Run a configuration to its end, and return the run's folder."""
-    file = root / f"{name}.yaml"
-    file.write_text(
-        yaml.safe_dump({"task": "distill", **SMALL, "run_dir": str(root / "runs" / name), **config})
-    )
-    config_read = read_config(file)
-    AcceleratorState._reset_state(reset_partial_state=True)  # the precision of the last run is kept otherwise
-    assert launch(config_read) == 0
-    return config_read.run_dir
+    return train_run(write_run(root, **{**SMALL, "run_dir": str(root / "runs" / name), **config}))
 
 
 def folder_of(root: Path, family: str) -> Path:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch import Tensor
 
 from distill.networks.few_step_generator import FewStepGenerator
@@ -15,6 +14,7 @@ from distill.teachers.edm import Settings as EDM
 from distill.teachers.edm2 import Settings as EDM2
 from distill.types import Condition, Generator
 from tests.helpers.random_teacher import save_random_teacher
+from tests.helpers.runs import write_finished_run
 
 ORACLES = Path(__file__).parents[1] / "oracles"
 OBJECTIVE = {"name": "distribution_matching", "divergence": "jensen_shannon"}
@@ -57,16 +57,7 @@ def exported(generator: Generator, folder: Path) -> Path:
 def run_of(generator: Generator, folder: Path, teacher: dict[str, Any], **settings: Any) -> Path:
     """Write the folder of a finished run, with its export but without a model card, and return it."""
     exported(generator, folder / "export")
-    config = {
-        "task": "distill",
-        "run_dir": str(folder),
-        "steps": 3,
-        "objective": OBJECTIVE,
-        "teacher": teacher,
-        **settings,
-    }
-    (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    return folder
+    return write_finished_run(folder, teacher, steps=3, objective=OBJECTIVE, **settings)
 
 
 @torch.no_grad()

@@ -9,8 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from distill.networks.sizes import UNetSizes
-from distill.networks.unet import UNet, UNetConfig
 from distill.training.batches import Batch, Noise
 from distill.training.distillation.build import build_generator, build_method
 from distill.training.distillation.method import Method, Networks
@@ -25,20 +23,14 @@ QUANTILES = {"gan_noise": 0.9, "discriminator_noise": 0.8, "real_noise": 0.7}
 def loss_inputs(
     folder: Path, objective: dict[str, Any] = REVERSE_KL, **settings: Any
 ) -> tuple[Networks, Method, Batch]:
-    """Build what a run's settings describe, around a random U-Net, and a batch of four images."""
-    defaults = {
-        "data": {"name": "digits"},
-        "teacher": {"name": "native", "path": "unused"},
-        "steps": 10,
-        "generator": {"init_noise_to_signal": 2.5},
-    }
+    """Build the networks and the method of a run on a random teacher, and a batch of four images."""
+    defaults = {"data": {"name": "digits"}, "steps": 10, "generator": {"init_noise_to_signal": 2.5}}
     config = read_run(write_run(folder, **defaults, objective=objective, **settings))
     torch.manual_seed(0)
-    teacher = UNet(UNetConfig(8, 1, 10, UNetSizes(width=16, blocks=1)))
-    disturb(teacher, 0.05)
-    teacher.eval().requires_grad_(False)
+    teacher = config.teacher.load().eval().requires_grad_(False)
     fake = copy.deepcopy(teacher).requires_grad_(True)
-    disturb(fake, 0.01)
+    for parameter in fake.parameters():
+        parameter.data.add_(0.01 * torch.randn_like(parameter))
     discriminator = config.discriminator.build(teacher, fake) if config.discriminator else None
     networks = Networks(teacher, fake, build_generator(config.generator, teacher), discriminator)
     tensors = {name: torch.randn(4, 1, 8, 8) for name in ("z", "eps", "eps_fake", "eps_real", "real")}
@@ -55,12 +47,6 @@ def loss_inputs(
         **own_noise,
     )
     return networks, build_method(config, torch.device("cpu")), batch
-
-
-def disturb(network: torch.nn.Module, size: float) -> None:
-    """Add noise to all parameters of a network."""
-    for parameter in network.parameters():
-        parameter.data.add_(size * torch.randn_like(parameter))
 
 
 def fake_sigma(u: Tensor) -> Tensor:

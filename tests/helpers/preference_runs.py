@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-import yaml
 from torch import Tensor
 
 import distill
@@ -17,6 +16,7 @@ from distill.networks.few_step_generator import FewStepGenerator
 from distill.publishing.export import export_generator
 from eval.__main__ import main
 from tests.helpers import small_rewards, tiny_pipelines
+from tests.helpers.runs import write_finished_run
 
 LINES = "Prompt\tCategory\na cat\tanimals\na dog and a cat\tanimals\na house\tplaces\n"
 TEXTS = ("a cat", "a dog and a cat", "a house")
@@ -33,15 +33,8 @@ def save_models(root: Path) -> Path:
     tiny_pipelines.stable_diffusion(root / "pipe", kind="DDIMScheduler", clip_sample=False)
     (root / "run" / "export").mkdir(parents=True)
     export_generator(FewStepGenerator(distill.load_teacher(root / "pipe"), 80.0), root / "run" / "export")
-    config = {
-        "task": "distill",
-        "run_dir": str(root / "run"),
-        "steps": 1,
-        "teacher": {"name": "diffusers", "path": str(root / "pipe")},
-        "objective": {"name": "distribution_matching", "divergence": "reverse_kl"},
-        "prompts": {"name": "text_file", "path": "prompts.txt"},
-    }
-    (root / "run" / "config.yaml").write_text(yaml.safe_dump(config))
+    teacher = {"name": "diffusers", "path": str(root / "pipe")}
+    write_finished_run(root / "run", teacher, prompts={"name": "text_file", "path": "prompts.txt"})
     (root / "prompts.tsv").write_text(LINES)
     return root
 

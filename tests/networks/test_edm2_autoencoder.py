@@ -8,8 +8,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-import yaml
-from accelerate.state import AcceleratorState
 
 import distill
 from distill.config.errors import UserError
@@ -17,10 +15,9 @@ from distill.data.images import from_bytes, to_bytes
 from distill.diffusion.sampling import sample_generator, seeded_noise
 from distill.networks.edm.autoencoder import StabilityAutoencoder
 from distill.teachers.edm2 import Settings
-from distill.training.config import read_config
-from distill.training.launch import launch
 from distill.types import Condition
 from tests.helpers import tiny_pipelines
+from tests.helpers.runs import train_run, write_run
 
 EDM2 = Path(__file__).parents[1] / "oracles" / "edm2_tiny.pkl"
 LATENTS = {
@@ -115,28 +112,18 @@ def test_the_autoencoder_works_in_its_own_type(dtype: torch.dtype) -> None:
 def test_a_student_of_latents_learns_from_images_and_makes_images(folder: Path, tmp_path: Path) -> None:
     images = np.random.default_rng(0).integers(0, 256, (5, 64, 64, 3), dtype=np.uint8)
     np.savez(tmp_path / "data.npz", images=images, labels=np.arange(5))
-    config = {
-        "task": "distill",
-        "run_dir": str(tmp_path / "run"),
-        "data": {"name": "array", "path": str(tmp_path / "data.npz")},
-        "teacher": {"name": "edm2", "path": str(EDM2), "autoencoder": str(folder)},
-        "objective": {"name": "distribution_matching", "divergence": "reverse_kl"},
-        "discriminator": {"reads": "teacher", "depths": ["bottleneck"], "width": 8},
-        "terms": [{"name": "gan", "weight": 0.1}],
-        **{
-            "steps": 2,
-            "batch_size": 2,
-            "log_every": 1,
-            "checkpoint_every": 2,
-            "monitor_every": 2,
-            "monitor_images": 2,
-            "device": "cpu",
-        },
-    }
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
-    AcceleratorState._reset_state(reset_partial_state=True)
-    launch(read_config(tmp_path / "config.yaml"))
-    student = distill.load_generator(tmp_path / "run")
+    file = write_run(
+        tmp_path,
+        data={"name": "array", "path": str(tmp_path / "data.npz")},
+        teacher={"name": "edm2", "path": str(EDM2), "autoencoder": str(folder)},
+        objective={"name": "distribution_matching", "divergence": "reverse_kl"},
+        discriminator={"reads": "teacher", "depths": ["bottleneck"], "width": 8},
+        terms=[{"name": "gan", "weight": 0.1}],
+        checkpoint_every=2,
+        monitor_every=2,
+        monitor_images=2,
+    )
+    student = distill.load_generator(train_run(file))
     assert (student.image_shape, student.pixel_shape) == ((4, 8, 8), (3, 64, 64))
     made = sample_generator(student, [0], Condition(torch.tensor([1])), 1)
     z = seeded_noise([0], student.image_shape)

@@ -27,13 +27,13 @@ from distill.networks.sizes import MLPSizes, UNetSizes
 from distill.networks.unet import UNet, UNetConfig
 from distill.publishing.report.page import write_report
 from distill.training.config import read_config
-from distill.training.launch import launch
 from distill.types import Condition, NoiseSchedule
 from eval.__main__ import main as evaluate
 from eval.images.streams import NetworkImages
 from sample import main as sample
 from tests.helpers.gaussian_teacher import GaussianTeacher
 from tests.helpers.random_teacher import save_random_teacher
+from tests.helpers.runs import train_run, write_run
 from train import main as train
 
 LABELS = Condition(torch.tensor([1, 2, 3]))
@@ -135,7 +135,6 @@ def test_steps_are_spaced_as_published() -> None:
 
 
 CONFIG: dict[str, Any] = {
-    "task": "distill",
     "data": {"name": "digits"},
     "steps": 6,
     "batch_size": 4,
@@ -145,8 +144,6 @@ CONFIG: dict[str, Any] = {
     "discriminator": {"reads": "fake", "depths": ["4"], "width": 8},
     "ratio": {"bins": 2},
     "terms": [{"name": "gan", "weight": 0.1}],
-    "device": "cpu",
-    "log_every": 1,
     "checkpoint_every": 3,
     "monitor_images": 8,
 }
@@ -157,12 +154,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of a student of three steps, with two checkpoints."""
     root = tmp_path_factory.mktemp("steps")
     save_random_teacher(root / "teacher", dropout=0.1)
-    teacher = {"name": "native", "path": str(root / "teacher")}
-    (root / "run.yaml").write_text(
-        yaml.safe_dump({**CONFIG, "teacher": teacher, "run_dir": str(root / "run")})
-    )
-    assert launch(read_config(root / "run.yaml")) == 0
-    return root / "run"
+    return train_run(write_run(root, **CONFIG))
 
 
 def test_a_resumed_run_repeats_an_uninterrupted_one_bit_for_bit(run: Path) -> None:
@@ -170,7 +162,7 @@ def test_a_resumed_run_repeats_an_uninterrupted_one_bit_for_bit(run: Path) -> No
     shutil.copytree(run, again)
     shutil.rmtree(checkpoints(again)[-1])
     shutil.rmtree(again / "export")
-    assert launch(read_config(run.with_name("run.yaml"), ["--run_dir", str(again)])) == 0
+    train_run(run.with_name("run.yaml"), f"--run_dir={again}")
     for file in sorted(checkpoints(run)[-1].glob("*.safetensors")):
         mine, theirs = load_file(file), load_file(checkpoints(again)[-1] / file.name)
         assert all(torch.equal(value, theirs[name]) for name, value in mine.items()), file.name
@@ -265,11 +257,9 @@ def test_settings_that_make_no_steps_are_refused_in_one_line(
     tmp_path: Path, overrides: list[str], message: str
 ) -> None:
     teacher = {"name": "native", "path": "assets/digits-teacher"}
-    (tmp_path / "run.yaml").write_text(
-        yaml.safe_dump({**CONFIG, "teacher": teacher, "run_dir": str(tmp_path / "run")})
-    )
+    file = write_run(tmp_path, **CONFIG, teacher=teacher)
     with pytest.raises(UserError) as error:
-        read_config(tmp_path / "run.yaml", overrides)
+        read_config(file, overrides)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
 

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from accelerate.state import AcceleratorState
 
 from distill.networks.few_step_generator import FewStepGenerator
 from distill.networks.folder import load_generator
@@ -21,13 +20,12 @@ from distill.students.lora import Student as LoRA
 from distill.students.mlp import Student as MLP
 from distill.teachers.diffusers import Settings as Diffusers
 from distill.teachers.gaussian_mixture import Settings as GaussianMixture
-from distill.training.config import read_config
-from distill.training.launch import launch
 from distill.types import Condition
 from eval.__main__ import main as evaluate
 from tests.helpers import tiny_pipelines
 from tests.helpers.exported import images, opened, own_student, run_of
 from tests.helpers.random_teacher import save_random_teacher
+from tests.helpers.runs import train_run, write_run
 
 pytestmark = pytest.mark.usefixtures("code_cache")
 MIXTURE = {"name": "gaussian_mixture", "components": [{"mean": [1.0, 0.5], "std": 0.3}]}
@@ -244,26 +242,8 @@ def test_a_card_names_teacher_results_and_recipe(tmp_path: Path) -> None:
 
 def test_training_leaves_a_card_and_an_evaluation_rewrites_it(tmp_path: Path) -> None:
     save_random_teacher(tmp_path / "teacher", multipliers=(1,))
-    config = {
-        "task": "distill",
-        "run_dir": str(tmp_path / "run"),
-        "data": {"name": "digits"},
-        "teacher": {"name": "native", "path": str(tmp_path / "teacher")},
-        "objective": {"name": "score_matching"},
-        **{
-            "steps": 2,
-            "batch_size": 2,
-            "log_every": 1,
-            "checkpoint_every": 2,
-            "monitor_every": 2,
-            "monitor_images": 2,
-            "device": "cpu",
-        },
-    }
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
-    AcceleratorState._reset_state(reset_partial_state=True)
-    run = tmp_path / "run"
-    launch(read_config(tmp_path / "config.yaml"))
+    every = {"checkpoint_every": 2, "monitor_every": 2}
+    run = train_run(write_run(tmp_path, data={"name": "digits"}, steps=2, monitor_images=2, **every))
     z = torch.randn(2, 1, 8, 8)
     cond = Condition(torch.tensor([4, 5]))
     torch.testing.assert_close(

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import yaml
 from PIL import Image
 
 import distill
@@ -26,6 +25,7 @@ from tests.helpers.diffusers_runs import (
     run,
 )
 from tests.helpers.image_sets import pixels_sha256
+from tests.helpers.runs import write_finished_run
 
 
 @pytest.fixture(scope="module")
@@ -75,17 +75,11 @@ def test_an_evaluation_draws_prompts(root: Path, tmp_path: Path) -> None:
     )
     (tmp_path / "run" / "export").mkdir(parents=True)
     export_generator(FewStepGenerator(distill.load_teacher(root / "sd15"), 80.0), tmp_path / "run" / "export")
-    config = {
-        "task": "distill",
-        "run_dir": str(tmp_path / "run"),
-        "steps": 1,
-        "objective": {"name": "score_matching"},
-        "guidance": {"teacher": 2.0},
-    }
-    prompts = {"name": "text_file", "path": str(root / "prompts.txt")}
-    teacher = {"name": "diffusers", "path": str(root / "sd15")}
-    (tmp_path / "run" / "config.yaml").write_text(
-        yaml.safe_dump({**config, "teacher": teacher, "prompts": prompts})
+    write_finished_run(
+        tmp_path / "run",
+        teacher={"name": "diffusers", "path": str(root / "sd15")},
+        prompts={"name": "text_file", "path": str(root / "prompts.txt")},
+        guidance={"teacher": 2.0},
     )
     arguments = ["--run", str(tmp_path / "run"), "--data", f"array:{tmp_path / 'real.npy'}", "--n", "4"]
     evaluate(arguments)

@@ -1,4 +1,4 @@
-"""Checkpoints: saving, loading, keeping the newest, and refusing a damaged one."""
+"""Checkpoints are saved and loaded, the newest ones are kept, and a damaged one is refused."""
 
 from pathlib import Path
 
@@ -12,9 +12,8 @@ from distill.storage.files import write_json
 from distill.training.checkpoint import load_checkpoint, save_checkpoint
 
 
-def save(
-    run_dir: Path, step: int, network: nn.Module, optimizer: torch.optim.Optimizer, keep: int = 2
-) -> Path:
+def save(run_dir: Path, step: int, network: nn.Module, optimizer: torch.optim.Optimizer) -> Path:
+    """Save a checkpoint, and keep the two newest."""
     return save_checkpoint(
         run_dir,
         step,
@@ -22,11 +21,12 @@ def save(
         {"net": optimizer},
         {"seconds": 1.5},
         lambda folder: write_json(folder / "config.json", {}),
-        keep,
+        keep=2,
     )
 
 
 def trained() -> tuple[nn.Module, torch.optim.Optimizer]:
+    """Return a network after one step of its optimiser."""
     network = nn.Linear(2, 4)
     optimizer = torch.optim.Adam(network.parameters(), lr=0.1)
     network(torch.randn(5, 2)).square().sum().backward()

@@ -1,4 +1,7 @@
-"""Tests on a CUDA device. They are skipped without one, and by default, since `tests/conftest.py` hides it."""
+"""Tests that need a CUDA device.
+
+They are skipped by default, since `tests/conftest.py` hides the device.
+"""
 
 from pathlib import Path
 

@@ -1,7 +1,7 @@
 """Networks and losses in float64 compute in float64 throughout.
 
-A central difference of step 1e-4 tells: it agrees with the derivative to about 1e-7 in float64, and rounding anywhere in float32 would leave errors
-of about 1e-7/1e-4 in it.
+A central difference of step 1e-4 shows it: in float64 it agrees with the derivative to about 1e-7, and any
+rounding in float32 would leave errors of about 1e-7/1e-4 in it.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ STEP = 1e-4
 
 
 def denoiser(kind: str, folder: Path) -> Denoiser:
+    """Make a small network of one kind with random weights."""
     torch.manual_seed(0)
     if kind == "mlp":
         return MLP(MLPConfig(3, label_count=2, sizes=MLPSizes(width=16)), EDM()).eval()
@@ -40,7 +41,7 @@ def denoiser(kind: str, folder: Path) -> Denoiser:
 
 
 def differences(function: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
-    """A function's derivative along a fixed direction, by a central difference and by automatic differentiation."""
+    """Return a function's derivative along a fixed direction: a central difference, and by autograd."""
     direction = torch.randn(x.shape, generator=torch.Generator().manual_seed(1), dtype=x.dtype)
     central = (function(x + STEP * direction) - function(x - STEP * direction)) / (2 * STEP)
     _, exact = torch.autograd.functional.jvp(function, x, direction)
@@ -48,7 +49,7 @@ def differences(function: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor
 
 
 def magnitudes(weight: Tensor) -> Tensor:
-    """Root mean square of each row."""
+    """Return the root mean square of each row."""
     return weight.detach().flatten(1).square().mean(1).sqrt()
 
 
@@ -67,7 +68,7 @@ def test_a_network_in_float64_predicts_in_float64(kind: str, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("kind", ["unet", "edm", "edm2", "mlp"])
-def test_the_noise_level_is_told_in_float64(kind: str, tmp_path: Path) -> None:
+def test_the_noise_level_is_embedded_in_float64(kind: str, tmp_path: Path) -> None:
     double = denoiser(kind, tmp_path).double()
     x_t = torch.randn(2, *double.image_shape, dtype=torch.float64)
     central, exact = differences(
@@ -104,14 +105,17 @@ def test_images_are_sampled_from_networks_in_float64(kind: str, tmp_path: Path) 
 
 
 def test_a_gradient_penalty_in_float64_has_its_digits() -> None:
-    """The gradient of w . x is w: with w = 1 + 1e-9 in each of four elements its square is 4 (1 + 2e-9), which float32 would round to 4."""
+    """The gradient of w . x is w. With w = 1 + 1e-9 in each of four elements its square is 4 (1 + 2e-9).
+
+    In float32 it would be 4.
+    """
     x = torch.zeros(1, 4, dtype=torch.float64, requires_grad=True)
     squared = squared_gradient((x * (1 + 1e-9)).sum(1), [x])
     assert squared.dtype == torch.float64
     assert abs(squared.item() - 4 - 8e-9) < 1e-14
 
 
-def test_rewards_see_images_in_float64_where_they_come_in_it() -> None:
+def test_rewards_of_images_in_float64_are_in_float64() -> None:
     x0 = torch.full((2, 1, 2, 2), 1 / 3, dtype=torch.float64)
     ones, generator = (
         x0.new_ones(2, 1, 1, 1),

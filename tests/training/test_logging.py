@@ -1,4 +1,4 @@
-"""What a run says of itself, and where it stops."""
+"""The lines that a run logs, and losses that stop it."""
 
 import io
 import json
@@ -59,7 +59,7 @@ def test_a_line_is_appended_without_reading_what_is_there(
     assert path.stat().st_size == 50_000_000 + len('{"step": 3}\n')
 
 
-def test_lines_after_a_checkpoint_and_what_is_no_line_are_dropped(tmp_path: Path) -> None:
+def test_lines_after_a_checkpoint_and_broken_lines_are_dropped(tmp_path: Path) -> None:
     path = tmp_path / "stats.jsonl"
     path.write_text('{"step": 1, "a": null}\n[]\n{"step": 2}\n{"step": 3}\n{"ste')
     cut_lines(path, 2)

@@ -1,5 +1,6 @@
-"""The presets of papers agree with `docs/recipes.md`, value for value, and say in their headers what is whose."""
+"""Presets of papers agree with `docs/recipes.md` in every value, and their headers name their sources."""
 
+import math
 import re
 from collections.abc import Iterator
 from fnmatch import fnmatch
@@ -9,7 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from distill.training.config import read_config
+from distill.training.settings import DistillRun
+from tests.helpers.runs import read_run
 
 PAGE = Path("docs/recipes.md")
 FOLDERS = ("cifar10", "imagenet64", "sd15", "sdxl", "pixart")
@@ -29,11 +31,11 @@ MACHINE = {
     "checkpoint_every",
     "monitor_every",
 }
-"""Sections that say where things are and how often they are looked at; the page says that they are ours."""
+"""Sections of paths and intervals, which the page says are ours."""
 
 
 def rows() -> Iterator[tuple[str, str, Any]]:
-    """Each preset, setting and value that the page's tables name."""
+    """Yield each preset, setting and value that the page's tables name."""
     for line in PAGE.read_text(encoding="utf-8").splitlines():
         cells = [cell.strip() for cell in line.strip("|").split("|")]
         if not line.startswith("| `"):
@@ -47,7 +49,7 @@ def rows() -> Iterator[tuple[str, str, Any]]:
 
 
 def settings(content: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """The values of a preset under dotted names; a term is named by its name."""
+    """Yield the values of a preset under dotted names; a term is named by its name."""
     if isinstance(content, dict) and name.count(".") < 1 and name not in {"objective", "ratio", "guidance"}:
         for key, value in content.items():
             yield from settings(value, f"{name}.{key}" if name else key)
@@ -59,7 +61,7 @@ def settings(content: Any, name: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def numbers(value: Any) -> Any:
-    """The value with numbers in place of texts such as 1e-5, which YAML reads as texts."""
+    """Turn texts such as 1e-5, which YAML does not read as numbers, into numbers."""
     if isinstance(value, dict):
         return {key: numbers(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -96,24 +98,24 @@ def test_a_header_says_source_ours_cost_and_what_was_published_and_measured(name
     assert "docs/recipes.md" in header.replace("\n# ", " ")
 
 
+def runs_of_sida(folder: str = "") -> list[DistillRun]:
+    """Read the presets of SiDA, and of Uni-Instruct, which has SiDA's settings."""
+    names = [name for name in PRESETS if name.startswith(folder)]
+    return [read_run(PRESETS[name]) for name in names if "/sida" in name or "/uni_instruct" in name]
+
+
 def test_sida_s_weights_are_those_of_its_sums() -> None:
-    """E[1/sigma^2 + 1/sigma_data^2] for log sigma ~ N(-1.2, 1.2^2), by its moment, over the elements of an image."""
-    expected_lambda = 2.718281828459045 ** (2 * 1.2 + 2 * 1.2**2) + 1 / 0.5**2
+    """They follow from E[1/sigma^2 + 1/sigma_data^2], log sigma ~ N(-1.2, 1.2^2), and an image's elements."""
+    expected_lambda = math.exp(2 * 1.2 + 2 * 1.2**2) + 1 / 0.5**2
     for folder, elements in (("cifar10", 3 * 32 * 32), ("imagenet64", 3 * 64 * 64)):
-        for path in (
-            path
-            for name, path in PRESETS.items()
-            if name.startswith((f"{folder}/sida", f"{folder}/uni_instruct"))
-        ):
-            run = read_config(path)
+        for run in runs_of_sida(folder):
             assert run.discriminator.weight == pytest.approx(0.5 * expected_lambda / elements, rel=2e-3)
             assert run.fake.optimizer.clip_grad_value == pytest.approx(1 / elements, rel=2e-3)
             assert run.terms[0].weight / run.objective.weight == pytest.approx(0.01 / 100)
 
 
 def test_steps_after_which_a_method_changes_are_counted_in_images() -> None:
-    """SiDA's generator learns once more than 100 000 images were seen, its GAN counts once more than 200 000 were."""
-    for path in (path for name, path in PRESETS.items() if "/sida" in name or "/uni_instruct" in name):
-        run = read_config(path)
+    """SiDA trains the generator after 100 000 images, and adds the GAN term after 200 000."""
+    for run in runs_of_sida():
         for images, step in ((100_000, run.fake.warmup_steps), (200_000, run.terms[0].start_step)):
             assert (step - 1) * run.batch_size <= images < step * run.batch_size

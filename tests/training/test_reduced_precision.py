@@ -1,4 +1,4 @@
-"""A teacher held in bfloat16: what does not learn takes half the memory; what learns, and what leaves, is float32."""
+"""A teacher in bfloat16: frozen parameters take half the memory; trained and exported ones are float32."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ from tests.helpers.diffusers_runs import (
 )
 
 FLOWS = ("sd3", "flux", "sana")
-"""Whose time is from 0 to 1."""
+"""Families whose time is from 0 to 1."""
 TOLERANCE = 0.06
-"""Of a number of bfloat16 it is 1/256; through the layers of these networks a few times that."""
+"""Relative error: 1/256 for one number of bfloat16, a few times that through the layers of these networks."""
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def types(tensors: Any) -> set[torch.dtype]:
 
 
 def differ(a: Tensor, b: Tensor) -> float:
-    """Root mean square difference over that of b."""
+    """Return the root mean square of a - b, relative to that of b."""
     return float((a - b).square().mean().sqrt() / b.square().mean().sqrt())
 
 
@@ -68,8 +68,8 @@ def differ(a: Tensor, b: Tensor) -> float:
     ],
 )
 @torch.no_grad()
-def test_its_prediction_is_that_of_float32_to_bfloat16_s_digits(family: str, tmp_path: Path) -> None:
-    """Latents, images, prompts, predictions and features are of float32 all the same."""
+def test_predictions_in_bfloat16_agree_with_float32(family: str, tmp_path: Path) -> None:
+    """Latents, images, prompts, predictions and features are float32 nevertheless."""
     source = {"path": str(FAMILIES[family](tmp_path / family)), **(SMALL_FLUX if family == "flux" else {})}
     whole, reduced = Settings(**source).load(), Settings(**source, dtype="bfloat16").load()
     parts = [reduced.network, *reduced.frozen_components().values()]
@@ -96,8 +96,8 @@ def test_its_prediction_is_that_of_float32_to_bfloat16_s_digits(family: str, tmp
 
 
 @pytest.mark.parametrize("autocast", [False, True])
-def test_adapters_learn_in_float32_on_a_base_of_bfloat16(root: Path, autocast: bool) -> None:
-    """Their gradients are those on a base of float32, but for the rounding; the average follows in float32."""
+def test_adapters_are_trained_in_float32_on_a_base_of_bfloat16(root: Path, autocast: bool) -> None:
+    """Gradients are those on a base of float32, up to rounding; the average is float32 too."""
     found = []
     for dtype in ("float32", "bfloat16"):
         teacher = Settings(path=str(root / "sdxl"), dtype=dtype).load()
@@ -120,7 +120,7 @@ def test_adapters_learn_in_float32_on_a_base_of_bfloat16(root: Path, autocast: b
     assert base.dtype == torch.bfloat16
 
 
-def test_what_learns_in_full_is_float32(root: Path) -> None:
+def test_a_student_trained_in_full_is_float32(root: Path) -> None:
     teacher = Settings(path=str(root / "sdxl"), dtype="bfloat16").load()
     student = Copy().build(teacher, 80.0)
     assert types(student.parameters()) == {torch.float32}
@@ -150,7 +150,7 @@ def test_what_learns_in_full_is_float32(root: Path) -> None:
 def test_a_run_resumes_bit_for_bit_and_leaves_float32(
     root: Path, students: str, objective: str, precision: str
 ) -> None:
-    """With a discriminator on the fake score, real images of the teacher, guidance; stopped after two of three steps."""
+    """The run has a discriminator and guidance, and is resumed after two of its three steps."""
     name = f"{students}-{objective}-{precision}"
     config = {
         "teacher": {"name": "diffusers", "path": str(root / "sdxl"), "dtype": "bfloat16"},
@@ -186,7 +186,7 @@ def test_a_run_resumes_bit_for_bit_and_leaves_float32(
 
 
 def test_an_export_is_float32_throughout(root: Path, tmp_path: Path) -> None:
-    """Of a student in full with the autoencoder and text encoders that the teacher's folder has; of adapters, their file."""
+    """A student trained in full is exported with the teacher's other components, adapters as one file."""
     teacher = Settings(path=str(root / "sdxl"), dtype="bfloat16").load()
     for name, kind in {"full": Copy(), "adapters": LoRA(rank=4)}.items():
         (tmp_path / name).mkdir()

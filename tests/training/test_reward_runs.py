@@ -35,7 +35,7 @@ REWARD = {"name": "reward", "weight": 20.0, "rewards": [{"name": "tiny", "bounds
 
 @pytest.fixture
 def config(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """Settings of a run of four steps on a random teacher: DI* with a random crop, and the implicit reward."""
+    """Return settings of DI* for four steps, with a random crop and the implicit reward."""
     tiny_rewards.offer(monkeypatch)
     return {
         "steps": 4,
@@ -221,7 +221,7 @@ def di_star(tmp_path: Path) -> dict[str, Any]:
 def test_di_star_improves_the_pickscore_of_an_exported_pipeline(
     di_star: dict[str, Any], tmp_path: Path
 ) -> None:
-    """A student of DMD2 is aligned on a tiny SDXL; diffusers opens both exports, and PickScore compares them."""
+    """A student of DMD2 is aligned with PickScore, which compares the images of both exported pipelines."""
 
     def train(name: str, **changes: Any) -> Path:
         (tmp_path / name).mkdir()

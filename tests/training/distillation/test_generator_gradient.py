@@ -1,4 +1,4 @@
-"""The generator's step in the laboratory, in two dimensions: its gradient is that of the divergence."""
+"""The gradient of the generator's loss is that of the divergence, in two dimensions of the laboratory."""
 
 from __future__ import annotations
 
@@ -14,12 +14,11 @@ from distill.divergences import Divergence, parse
 from distill.networks.exact.affine import Affine
 from distill.networks.exact.gaussian_mixture import GaussianMixture
 from distill.training.batches import Batch
-from distill.training.config import read_config
 from distill.training.distillation.build import build_critic, build_generator, build_method
 from distill.training.distillation.losses import generator_loss
 from distill.training.distillation.method import Method, Networks
-from distill.training.settings import DistillRun
 from distill.types import Condition
+from tests.helpers.runs import read_run
 
 LEVEL = 0.8
 RUN = f"""
@@ -45,9 +44,9 @@ BATCHES, SIZE = 50, 20_000
 
 
 def build(tmp_path: Path, schedule: str, objective: str, divergence: str) -> tuple[Networks, Method]:
+    """Build a run of `RUN` in float64, with an affine student of `MEAN` and `MATRIX`."""
     (tmp_path / "run.yaml").write_text(RUN % (schedule, objective, divergence))
-    config = read_config(tmp_path / "run.yaml")
-    assert isinstance(config, DistillRun)
+    config = read_run(tmp_path / "run.yaml")
     teacher = config.teacher.load().double()
     student = build_generator(config.generator, teacher).double()
     student.load_state_dict({"mean": MEAN, "matrix": MATRIX})
