@@ -1,7 +1,7 @@
 """Measure peak memory and time of a step: all weights or adapters, with and without activation checkpointing.
 
 `python benchmarks/memory.py` takes SDXL's classes with sizes for a CPU. `--config sdxl` takes SDXL's own
-sizes with random weights, on a GPU: U-Net, autoencoder and text encoders, 1024x1024 pixels, one image at once,
+sizes with random weights, on a GPU: U-Net, autoencoder and text encoders, 1024x1024 pixels, one at a time,
 frozen weights in bfloat16. A step is DMD2's: one fake update with its discriminator, one generator update.
 Each variant runs in a process of its own. Results go into `benchmarks/results/memory.json` and into the table
 between the markers in docs/diffusers.md; beside them stands what the dry run predicts.
