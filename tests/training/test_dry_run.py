@@ -108,6 +108,13 @@ def test_it_refuses_what_the_run_would_refuse() -> None:
         main(["configs/digits/uni_instruct.yaml", "--dry-run", "--discriminator.depths", "[bottelneck]"])
 
 
+def test_a_progress_line_names_what_is_measured(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["configs/digits/diff_instruct.yaml", "--dry-run"])
+    said = capsys.readouterr().err
+    for stage in ("all weights: outside the step", "all weights, activation checkpointing"):
+        assert stage in said
+
+
 PRESETS = sorted(Path("configs").glob("*/*.yaml"))
 SLOW = {"sdxl", "sd15", "pixart", "imagenet64", "cifar10"}
 QUICK = {"cifar10/sida_cond", "sd15/di_star", "pixart/di_plus_plus"}
