@@ -1,6 +1,5 @@
 """Measure the peak memory and the time of a training step: `python benchmarks/memory.py`.
 
-<<<<<<< HEAD
 A step is DMD2's: one update of the fake score and its discriminator, and one of the generator. It is measured
 in four variants, each in a process of its own: all weights or adapters are trained, with activation
 checkpointing and without. The results also have the dry run's predictions.
@@ -8,13 +7,6 @@ checkpointing and without. The results also have the dry run's predictions.
 The default is SDXL with sizes that suit a CPU. `--config sdxl` has SDXL's own sizes and needs a GPU: U-Net,
 autoencoder and text encoders with random weights, 1024x1024 pixels, one image at a time, frozen weights in
 bfloat16. Writes benchmarks/results/memory.json and the table in docs/diffusers.md.
-=======
-`python benchmarks/memory.py` takes SDXL's classes with sizes for a CPU. `--config sdxl` takes SDXL's own
-sizes with random weights, on a GPU: U-Net, autoencoder and text encoders, 1024x1024 pixels, one at a time,
-frozen weights in bfloat16. A step is DMD2's: one fake update with its discriminator, one generator update.
-Each variant runs in a process of its own. Results go into `benchmarks/results/memory.json` and into the table
-between the markers in docs/diffusers.md; beside them stands what the dry run predicts.
->>>>>>> dryrun
 """
 
 from __future__ import annotations
