@@ -63,7 +63,7 @@ def _report(message: str) -> None:
 
 
 def _is_stdout_broken() -> bool:
-    """Return True if nobody reads stdout any more. The broken pipe may be another one, as of a tracker."""
+    """Return True if nobody reads stdout any more; a broken pipe may also be another one, as a tracker's."""
     try:
         print(flush=True)
     except BrokenPipeError:
@@ -72,7 +72,7 @@ def _is_stdout_broken() -> bool:
 
 
 def _discard_stdout() -> None:
-    """Lead stdout to nowhere: Python writes the rest of its buffer as it exits, which must not fail."""
+    """Discard the rest of stdout, so that Python writes its buffer without an error as it exits."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
