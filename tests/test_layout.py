@@ -67,7 +67,8 @@ def room_of(module: str) -> str:
 
 
 def rank_of(room: str) -> int:
-    return next(place for place, rank in enumerate(RANKS) if room in rank)
+    (place,) = [place for place, rank in enumerate(RANKS) if room in rank]
+    return place
 
 
 @pytest.mark.parametrize("path", sources(), ids=module_of)

@@ -58,7 +58,7 @@ def test_images_grid_and_index_are_written_and_an_image_depends_on_its_seed_alon
     assert not np.array_equal(pixels(many, 0), pixels(many, 3))
 
 
-def test_seeds_one_by_one(run: Path, tmp_path: Path) -> None:
+def test_seeds_may_be_listed_one_by_one(run: Path, tmp_path: Path) -> None:
     sample.main(
         ["--run", str(run), "--seeds", "9, 3,11-12", "--labels", "4,5", "--out", str(tmp_path / "some")]
     )
@@ -77,42 +77,29 @@ def test_an_image_is_made_again_from_its_metadata(run: Path, tmp_path: Path, tea
     sample.main([*arguments, "--n", "3", "--seed", "7", "--labels", "2-4", "--out", str(tmp_path / "first")])
     with Image.open(tmp_path / "first" / "000002.png") as image:
         noted = json.loads(image.text["Comment"])
-    versions = {name: importlib.metadata.version(name) for name in ("distill", "torch")}
-    sampler = {"sampler": Heun(steps=3, churn=2.5).model_dump()} if teacher else {}
     expected = {
         "run": str(run),
         "teacher": bool(teacher),
         "evaluations": 5 if teacher else 1,
-        **sampler,
         "dtype": "float32",
         "device": "cpu",
-    }
-    assert noted == {
-        **expected,
         "size": [8, 8],
-        "versions": versions,
+        "versions": {name: importlib.metadata.version(name) for name in ("distill", "torch")},
         "file": "000002.png",
         "seed": 9,
         "label": 4,
     }
+    if teacher:
+        expected["sampler"] = Heun(steps=3, churn=2.5).model_dump()
+    assert noted == expected
     index = json.loads((tmp_path / "first" / "samples.json").read_text())
     assert {**index, **index["images"][2]} == {**noted, "images": index["images"]}
-    again = [
-        "--run",
-        noted["run"],
-        "--seeds",
-        str(noted["seed"]),
-        "--labels",
-        str(noted["label"]),
-        "--dtype",
-        noted["dtype"],
-    ]
+    again = [f"--run={noted['run']}", f"--seeds={noted['seed']}", f"--labels={noted['label']}"]
+    again += [f"--dtype={noted['dtype']}", f"--device={noted['device']}"]
     if noted["teacher"]:
-        again += [
-            "--teacher",
-            *(word for name in ("steps", "churn") for word in (f"--{name}", str(noted["sampler"][name]))),
-        ]
-    sample.main([*again, "--device", noted["device"], "--out", str(tmp_path / "again")])
+        steps, churn = noted["sampler"]["steps"], noted["sampler"]["churn"]
+        again += ["--teacher", f"--steps={steps}", f"--churn={churn}"]
+    sample.main([*again, "--out", str(tmp_path / "again")])
     assert np.abs(pixels(tmp_path / "again", 0).astype(int) - pixels(tmp_path / "first", 2)).max() <= 1
 
 
@@ -166,7 +153,7 @@ def test_earlier_samples_are_replaced_whole(run: Path, tmp_path: Path) -> None:
         (["--dtype", "double"], "argument --dtype: invalid choice: 'double'"),
     ],
 )
-def test_what_cannot_be_sampled_is_said_in_one_line(
+def test_wrong_arguments_are_refused_in_one_line(
     run: Path, tmp_path: Path, arguments: list[str], message: str
 ) -> None:
     with pytest.raises(UserError) as error:
@@ -194,7 +181,7 @@ def test_a_folder_of_something_else_is_left_alone(run: Path, tmp_path: Path) -> 
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
-def test_a_complaint_ends_with_exit_code_two(tmp_path: Path) -> None:
+def test_a_refusal_ends_with_exit_code_two(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "sample.py", "--run", str(tmp_path / "none")],
         capture_output=True,
@@ -202,7 +189,6 @@ def test_a_complaint_ends_with_exit_code_two(tmp_path: Path) -> None:
         env=ENVIRONMENT,
     )
     assert done.returncode == 2
-    assert (
-        done.stderr
-        == f"error: {tmp_path / 'none'}: no such folder; expected a run, a checkpoint or an export\n"
+    assert done.stderr == (
+        f"error: {tmp_path / 'none'}: no such folder; expected a run, a checkpoint or an export\n"
     )
