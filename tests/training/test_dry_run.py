@@ -3,10 +3,12 @@
 import shutil
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from distill import load_teacher
 from distill.config.errors import UserError
@@ -113,6 +115,28 @@ def test_a_progress_line_names_what_is_measured(capsys: pytest.CaptureFixture[st
     said = capsys.readouterr().err
     for stage in ("all weights: outside the step", "all weights, activation checkpointing"):
         assert stage in said
+
+
+class Calls(TorchDispatchMode):
+    """Collects the operations that are called within it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operations: list[Any] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.operations.append(func)
+        return func(*args, **(kwargs or {}))
+
+
+def test_torch_infers_the_shapes_of_a_call_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Meter, "_outcomes", {})
+    layer = nn.Linear(10, 20, device="meta")
+    with Calls() as calls, Meter(layer.parameters()) as meter:
+        for size in (4, 4, 5, 4):
+            layer(torch.empty(size, 10, device="meta"))
+    assert calls.operations.count(torch.ops.aten.addmm.default) == 2
+    assert meter.flops == 2 * (4 + 4 + 5 + 4) * 10 * 20
 
 
 PRESETS = sorted(Path("configs").glob("*/*.yaml"))

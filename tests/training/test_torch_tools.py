@@ -9,11 +9,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.distributed._tools.mem_tracker import MemTracker
 from torch.nn import functional as F
 
 from distill.training.dry_run.meta_kernels import MetaKernels
 from distill.training.dry_run.meter import Meter
+
+MemTracker = pytest.importorskip("torch.distributed._tools.mem_tracker").MemTracker
 
 
 def network() -> nn.Module:

@@ -1,1 +1,1 @@
-"""The memory and the work of a run, without running it."""
+"""Predict the memory and the work of a run without running it."""
