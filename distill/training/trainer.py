@@ -37,7 +37,7 @@ class Task(Protocol):
     """The part of a run that the trainer does not know: how to make a step, and what to save."""
 
     modules: dict[str, nn.Module]
-    """Everything that checkpoints hold by name, besides the average and the optimisers."""
+    """Everything that checkpoints hold by name, in addition to the average and the optimisers."""
     updaters: dict[str, Updater]
     ema: EMA[Any]
     image_shape: tuple[int, ...]

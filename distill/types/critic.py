@@ -41,7 +41,7 @@ class Reward(nn.Module):
         raise NotImplementedError
 
     def describe(self) -> dict[str, Any]:
-        """Return everything that decides a score besides weights, as plain data.
+        """Return everything that decides a score, except weights, as plain data.
 
         That is sizes, preprocessing and tokenizer. Stored scores are found by it.
         """

@@ -54,7 +54,7 @@ class PromptEncoder(Protocol):
         ...
 
     def sha256(self) -> str:
-        """Hash everything that an encoded prompt depends on besides the prompt."""
+        """Hash everything that an encoded prompt depends on, except the prompt."""
         ...
 
     def components(self) -> dict[str, nn.Module]:
@@ -104,7 +104,7 @@ class ImageModel(nn.Module):
         return codec if self.prompt_encoder is None else {**codec, **self.prompt_encoder.components()}
 
     def components(self) -> dict[str, Any]:
-        """Return everything besides its own weights that decides its images.
+        """Return everything that decides its images, except its own weights.
 
         These are its frozen components, and a pipeline's scheduler, tokenizers and settings.
         """

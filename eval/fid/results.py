@@ -55,7 +55,7 @@ class Repetition(Numbers):
 
 
 class ReferenceOrigin(TypedDict):
-    """Where a reference is from. `known` is given for statistics: someone is known to have published them."""
+    """Origin of a reference; `known` is given for statistics, and says who has published them."""
 
     kind: str
     of: str
@@ -64,7 +64,7 @@ class ReferenceOrigin(TypedDict):
 
 
 class DescribedReference(ReferenceOrigin):
-    """Where a reference is from, and the hash of its images or of its file of statistics."""
+    """Origin of a reference, and the hash of its images or of its file of statistics."""
 
     sha256: str
 
@@ -94,7 +94,7 @@ class FidResults(TypedDict):
 
 
 class SweepIdentity(TypedDict):
-    """What the numbers of a sweep have in common."""
+    """Settings that all numbers of a sweep share."""
 
     format: str
     protocol: str

@@ -87,7 +87,7 @@ class FileImages:
 
     @property
     def lossy(self) -> int:
-        """How many images a compression has changed; images that cannot be read do not count."""
+        """Count the images that a lossy format has changed; images that cannot be read do not count."""
         if self._lossy is None:
             self._lossy = sum(self._is_lossy(row) for row in range(len(self)))
         return self._lossy

@@ -1,4 +1,4 @@
-"""What the original packages say, for the tests that compare."""
+"""Results of the original packages, for the tests that compare."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.helpers.fidelity_oracle import packages, seeded_inception
 
 @pytest.fixture(scope="session")
 def oracle(tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarray]:
-    """What the original packages say, computed in a process of its own."""
+    """Results of the original packages, computed in a process of its own."""
     if not packages().is_dir():
         pytest.skip(f"clean-fid and torch-fidelity are not in {packages()}, where make test installs them")
     out = tmp_path_factory.mktemp("oracle")

@@ -1,4 +1,4 @@
-"""What `python -m eval compare` puts side by side, what it marks, and what it refuses."""
+"""`python -m eval compare`: results side by side, marks, and refusals."""
 
 import json
 from pathlib import Path

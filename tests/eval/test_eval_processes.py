@@ -15,7 +15,7 @@ from tests.helpers.shared_metrics import METRICS, SHARES, compute
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[list[object]]]:
-    """What each of two processes finds, by how the images are shared."""
+    """Results of each of two processes, by how the images are shared."""
     folder = tmp_path_factory.mktemp("shared")
     launcher = [
         sys.executable,

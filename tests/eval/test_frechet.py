@@ -145,7 +145,7 @@ def test_metric_reduces_over_processes() -> None:
     states = {tensor.shape: tensor for tensor in (other.total, other.products, other.count)}
 
     def gather(tensor: Tensor, group: object = None) -> list[Tensor]:
-        """What torch.distributed would gather from two processes of which `other` is the second."""
+        """Gather as torch.distributed would from two processes, of which `other` is the second."""
         return [tensor, states[tensor.shape]]
 
     metric = FrechetDistance(real)

@@ -106,7 +106,7 @@ def peak_allocated(act: Callable[[], Any]) -> int:
 def test_it_predicts_what_a_step_takes(
     root: Path, teacher: str, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is held throughout agrees to the byte.
+    """Everything that is held throughout agrees to the byte.
 
     What a step adds agrees to 3 %, or to the megabyte that kernels of CPUs take for a moment.
     """

@@ -45,7 +45,7 @@ class SimulatedStep:
     repeats: dict[str, int]
     """The number of times that a step does each update."""
     outside_the_step: dict[str, Action] = dataclasses.field(default_factory=dict)
-    """What the run does now and then between its steps."""
+    """Actions of the run between its steps, by name."""
     teacher_pass: Action | None = None
     student_pass: Action | None = None
     """One evaluation of the student."""
