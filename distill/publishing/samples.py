@@ -61,7 +61,7 @@ def computing(network: ImageModel, dtype: str) -> torch.autocast:
 
 
 def describe(network: ImageModel) -> dict[str, Any]:
-    """Describe what an image depends on in addition to network, seed and condition: size, device, versions."""
+    """Describe what images depend on beyond network, seed and condition: size, device, versions."""
     versions = {name: version(name) for name in ("distill", "torch")}
     return {"size": list(network.pixel_shape[1:]), "device": _device(network).type, "versions": versions}
 

@@ -1,4 +1,4 @@
-"""Classifier-free guidance: one pass of twice the batch against two, and the scale of each network in a step."""
+"""Classifier-free guidance: both sides in one pass, and each network of a step with its own scale."""
 
 import pytest
 import torch
