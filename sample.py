@@ -114,7 +114,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         help="floating-point type that the networks compute in (default: float32)",
     )
     parser.add_argument(
-        "--teacher", action="store_true", help="sample the run's teacher, with EDM's sampler, instead"
+        "--teacher", action="store_true", help="sample the run's teacher instead, with EDM's sampler"
     )
     parser.add_argument(
         "--steps", type=int, help="steps of the teacher's sampler (default: 18, which are 35 evaluations)"

@@ -35,7 +35,9 @@ USAGE = f"""usage: python train.py CONFIG [--key value ...] [{DRY_RUN}]
        python train.py [CONFIG] --help [TOPIC]
 
 Distils a teacher into a generator of one step or a few, or trains a teacher. CONFIG is a YAML file such as
-configs/digits/dmd2.yaml; a setting is overridden by its dotted name, such as --generator.optimizer.lr 2e-4.
+configs/digits/dmd2.yaml. Override a setting by its dotted name, such as --generator.optimizer.lr 2e-4, a
+choice by its name, such as --generator.network.name mlp, and an entry of a list by its position, such as
+--terms.0.weight 1.
 The same command, given again, continues an interrupted run. {DRY_RUN} trains nothing: it prints the networks,
 their memory and the work of a step, and needs no weights.
 

@@ -1,4 +1,4 @@
-"""The former place of the pipeline classes, which exports that were written before version 0.2 import."""
+"""Re-export the pipeline classes under their old name, which exports of version 0.1 import."""
 
 from distill.publishing.diffusers_pipeline import ExportedNetwork, OneStepPipeline
 

@@ -12,7 +12,7 @@ class UserError(Exception):
 
 
 class TrainingError(Exception):
-    """Training cannot go on because a loss or a gradient is not finite. The message is one line."""
+    """Training cannot go on because a number is not finite or memory is short. The message is one line."""
 
 
 @contextmanager

@@ -46,7 +46,7 @@ def describe_values(source: Path, config: Settings, topic: str | None = None) ->
         names = dict.fromkeys(name for value in values for name in _prefixes(value.topic))
         raise unknown_topic(topic, f"of {source}", list(names), [name for name in names if "." not in name])
     width = max(len(value.flag) for value in found)
-    lines = [f"{source}: * marks what differs from the default, and what has none."]
+    lines = [f"{source}: * marks values that differ from the default or have no default."]
     explained: set[str] = set()
     for value in found:
         lines.append(_line(value, width))

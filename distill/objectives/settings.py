@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from distill.config.settings import Settings
+from distill.objectives.choices import Distance, WeightingName
 
 if TYPE_CHECKING:
     from distill.objectives.density_ratio import BatchLossRatio, DensityRatio
@@ -25,7 +26,7 @@ def _check_divergence(text: str) -> str:
 
 DivergenceName = Annotated[str, AfterValidator(_check_divergence)]
 Weighting = Annotated[
-    Literal["score", "prediction", "dmd"],
+    WeightingName,
     Field(
         description="Units of the comparison. `score` is the textbook's, in which low noise levels outweigh "
         "all others; `prediction` compares predictions of x_0, which puts all levels on one scale; `dmd` "
@@ -38,7 +39,8 @@ class DivergenceObjective(Settings):
     """Settings that the objectives of an f-divergence share."""
 
     divergence: DivergenceName
-    """f-divergence from teacher to student: a name such as `jensen_shannon`, a member of the alpha family
+    """f-divergence from teacher to student: `reverse_kl`, `forward_kl`, `jeffreys`, `jensen_shannon`,
+    `softened_reverse_kl`, `squared_hellinger`, `pearson_chi2`, `neyman_chi2`, a member of the alpha family
     such as `alpha:1.5`, or a sum such as `0.4*forward_kl+0.6*reverse_kl`. `reverse_kl` needs no density ratio
     and may drop modes; `forward_kl` covers modes, with noisier gradients."""
     weighting: Weighting = "dmd"
@@ -115,7 +117,7 @@ class ScoreMatching(Settings):
     """Score matching, the gradient of a distance between the two scores: SIM, SiD, SiDA, Diff-Instruct*."""
 
     name: Literal["score_matching"]
-    distance: Literal["l2", "pseudo_huber"] = "l2"
+    distance: Distance = "l2"
     """Distance between the scores. `l2` is the squared distance of SiD; `pseudo_huber` limits the gradient of
     samples with a large difference, as in SIM and Diff-Instruct*."""
     alpha: float = 1.0
@@ -163,9 +165,11 @@ class RatioSettings(Settings):
     loss of the step before / elements of an image), about 1.0002 at 32x32, as Uni-Instruct's published code
     does, without clamping and normalisation."""
     low: float = Field(0.1, gt=0)
-    """Minimum of the ratio, by default f-distill's. A larger one limits how little a sample can count."""
+    """Minimum of the ratio before it is normalised, by default f-distill's. A larger one limits how little a
+    sample can count."""
     high: float = Field(20.0, gt=0)
-    """Maximum of the ratio, by default f-distill's. A smaller one limits how much a sample can count."""
+    """Maximum of the ratio before it is normalised, by default f-distill's. A smaller one limits how much a
+    sample can count."""
     normalise: bool = True
     """Divide the ratio by its running mean within each bin of noise levels, which is 1 for the true ratio,
     and the objective by the running mean of its weight h, which keeps the objective's size the same for all
@@ -177,8 +181,9 @@ class RatioSettings(Settings):
     """Decay of the running means, per generator step. A larger one averages over more steps: 0.99 over about
     100."""
     start_step: int = Field(0, ge=0)
-    """Generator step from which samples are weighted by the ratio; before, all have the weight of r = 1. The
-    running means are kept from the first step on."""
+    """Step of the run from which samples are weighted by the ratio, including the steps of
+    `fake.warmup_steps`; before, all have the weight of r = 1. The running means are kept from the first
+    update of the generator on."""
 
     def build(self, objective: ObjectiveSettings) -> DensityRatio | BatchLossRatio:
         """Return the density ratio by which this objective weights samples."""

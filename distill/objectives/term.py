@@ -71,10 +71,11 @@ class TermSettings(Settings):
     """It reads the teacher's conditional and unconditional predictions."""
     name: str
     weight: float = Field(ge=0)
-    """Weight of the term in the generator's loss, relative to the objective per image dimension. 0 switches
-    it off."""
+    """Weight of the term in the generator's loss, relative to the objective per image dimension. With 0 it
+    is computed and logged without an effect; leave the term out to save its cost."""
     start_step: int = Field(0, ge=0)
-    """Generator step from which the term counts; 0 is from the first."""
+    """Step of the run from which the term counts, including the steps of `fake.warmup_steps`; 0 is from the
+    first."""
     warmup_steps: int = Field(0, ge=0)
     """Steps after `start_step` over which the weight rises linearly from zero; 0 starts with the full weight.
     """

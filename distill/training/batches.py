@@ -1,7 +1,7 @@
 """Batches: everything random about a step, as a pure function of (seed, index).
 
-So a resumed run repeats an uninterrupted one. Every process draws the whole batch and keeps its own rows: a
-run does not depend on how its batches are split.
+A resumed run therefore repeats an uninterrupted one. Every process draws the whole batch and keeps its own
+rows: a run does not depend on how its batches are split.
 """
 
 from __future__ import annotations

@@ -37,12 +37,12 @@ def read_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
 
 
 def read_run(run_dir: Path) -> RunConfig:
-    """The resolved configuration of a run's folder. Raises UserError where the folder holds none."""
+    """Return the resolved configuration of a run's folder."""
     if not (run_dir / CONFIG).is_file():
         raise UserError(f"{run_dir}: is not a run; expected a folder with {CONFIG}")
     return read_config(run_dir / CONFIG)
 
 
 def to_yaml(config: RunConfig) -> str:
-    """The resolved configuration as YAML."""
+    """Return the resolved configuration as YAML."""
     return dump_yaml(config.model_dump(mode="json"))

@@ -1,4 +1,4 @@
-"""The way from a checked configuration to a finished run."""
+"""Run a checked configuration to its end."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from distill.training.trainer import STATS, Monitor, Task, Trainer
 
 
 def launch(config: RunConfig, monitor: Monitor | None = None) -> int:
-    """Run a configuration from the state of its folder, and return the exit code.
+    """Run a configuration, from its newest checkpoint if it has one, and return the exit code.
 
     Bad input is refused before anything is written.
     """

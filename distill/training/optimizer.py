@@ -26,15 +26,16 @@ class OptimizerSettings(Settings):
     lr: float = Field(3e-4, gt=0)
     """Learning rate between warm-up and decay. A larger one learns faster, up to where training fails."""
     betas: tuple[Decay, Decay] = (0.0, 0.999)
-    """Decay rates of the running means of the gradient and of its square. The default, without momentum, is
-    that of SiD and f-distill."""
+    """Decay rates of the running means of the gradient and of its square. The first is the momentum; 0, as in
+    SiD and f-distill, has none. Training a teacher takes 0.9."""
     eps: float = Field(1e-8, gt=0)
     """Number added to the denominator of the update. A larger one shortens the updates of small gradients."""
     weight_decay: float = Field(0.0, ge=0)
     """Strength of the weight decay, which pulls weights towards zero; 0 has none. The papers' 1e-2 goes with
     `adamw`."""
     warmup_steps: int = Field(0, ge=0)
-    """Updates at the start over which the learning rate rises linearly from zero."""
+    """Steps of the run, from its first, over which the learning rate rises linearly from zero. Those in
+    `fake.warmup_steps` count too."""
     decay_from: float = Field(1.0, ge=0, le=1)
     """Fraction of the run after which the learning rate falls linearly to zero. 1 keeps it constant."""
     clip_grad_norm: float | None = Field(None, gt=0)
@@ -44,7 +45,7 @@ class OptimizerSettings(Settings):
     score. null does not clip."""
 
     def learning_rate(self, step: int, steps: int) -> float:
-        """Learning rate of update `step` (from 0) of `steps`."""
+        """Return the learning rate of update `step` (from 0) of `steps`."""
         warmup = min(1.0, (step + 1) / (self.warmup_steps + 1))
         decay_start = self.decay_from * steps
         decay = 1.0 if step < decay_start else (steps - step) / max(1.0, steps - decay_start)

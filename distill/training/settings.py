@@ -51,7 +51,8 @@ class RunSettings(Settings):
     seed: int = Field(0, ge=0, lt=2**63)
     """Seed of all random numbers. The same seed and configuration repeat a run."""
     steps: int = Field(ge=1)
-    """Length of the run, in updates of the generator, or of the teacher that is trained."""
+    """Length of the run in steps. Each updates the generator, except in the first `fake.warmup_steps`, or the
+    teacher that is trained."""
     batch_size: int = Field(64, ge=1)
     """Images in an update, over all processes. A larger batch makes gradients less noisy and steps slower."""
     micro_batch_size: int | None = Field(None, ge=1)

@@ -57,7 +57,7 @@ class StopCondition(Settings):
             hint = did_you_mean(self.measure, line)
             raise UserError(
                 f"stop_when: step {line['step']:g} has no '{self.measure}'{hint}; "
-                "what comes later needs a start_step"
+                "a value that is first logged later needs a start_step"
             )
         return self.violation(line)
 

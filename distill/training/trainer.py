@@ -162,7 +162,7 @@ class Trainer:
         self.step += 1
 
     def _must_stop(self, caught: list[int]) -> bool:
-        """Return whether a signal or a stop condition ended any process.
+        """Return whether a signal or a stop condition asks any process to stop.
 
         All processes must leave the loop at the same step.
         """

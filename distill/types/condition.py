@@ -1,4 +1,4 @@
-"""Conditions of images: labels, encoded prompts, and pairs of noise and image."""
+"""Conditions of images, and pairs of noise and image under a condition."""
 
 from __future__ import annotations
 

@@ -18,7 +18,8 @@ def per_sample(values: Tensor) -> Tensor:
 class Critic(nn.Module):
     """A discriminator on another network's features.
 
-    It returns the logit of log p_t/q_t, (b,), or one for each of n positions, (b, n).
+    It turns features into a logit, (b,), or one for each of n positions, (b, n). After training the logit is
+    about log p_t/q_t.
     """
 
     reads: str

@@ -125,8 +125,8 @@ class EntryPoint(NamedTuple):
 class Denoiser(ImageModel):
     """A network that predicts x_0 from x_t = alpha(t) x_0 + sigma(t) eps.
 
-    Teacher and fake score are denoisers, and a generator holds one. It is called with x_t (b, *image_shape),
-    t (b,) and a condition; with `depths` it also returns its features at these depths.
+    Teacher and fake score are denoisers, and most generators hold one. It is called with x_t (b,
+    *image_shape), t (b,) and a condition; with `depths` it also returns its features at these depths.
     """
 
     schedule: NoiseSchedule

@@ -154,7 +154,7 @@ def test_a_configuration_shows_its_values_and_marks_what_differs(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     lines = answer(capsys, DMD2, "--help").splitlines()
-    assert lines[0] == f"{DMD2}: * marks what differs from the default, and what has none."
+    assert lines[0] == f"{DMD2}: * marks values that differ from the default or have no default."
     values = {line[2:].split()[0]: " ".join(line.split()) for line in lines[1:]}
     assert values["steps"] == "* steps 600 (no default)"
     assert values["batch_size"] == "batch_size 64"

@@ -167,7 +167,7 @@ def test_every_preset_s_dry_run_needs_neither_weights_nor_data_nor_the_hub(
     said = capsys.readouterr().out
     assert "nothing is loaded, trained or written" in said
     assert "floating-point operations" in said
-    assert "at most, without what the library itself takes" in said
+    assert "at most, not counting memory of PyTorch itself" in said
 
 
 PARAMETERS = {

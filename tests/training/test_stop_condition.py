@@ -59,7 +59,7 @@ def test_a_value_that_is_not_finite_is_beyond_any_bound() -> None:
 def test_an_unknown_measure_is_named() -> None:
     message = (
         r"stop_when: step 40 has no 'score_gapp'; did you mean 'score_gap'\?; "
-        "what comes later needs a start_step"
+        "a value that is first logged later needs a start_step"
     )
     with pytest.raises(UserError, match=message):
         StopCondition(measure="score_gapp", above=1).check(LINE)

@@ -10,14 +10,13 @@ of E|delta|^2.
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 
+from distill.objectives.choices import Distance
 from distill.objectives.gradients.weighting import Weighting, dot, sample_weight, unit
 from distill.types import LossOutput, Scores
-
-Distance = Literal["l2", "pseudo_huber"]
 
 
 def score_matching(

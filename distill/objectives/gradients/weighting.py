@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import get_args
 
 from torch import Tensor
 
+from distill.objectives.choices import WeightingName
 from distill.types import Scores
 
-Weighting = Literal["score", "prediction", "dmd"]
+Weighting = WeightingName
 """`score` compares the scores, as the mathematics is written. `prediction` compares the predictions of x_0,
 which puts all noise levels on one scale. `dmd` also divides by each sample's mean |x_0 - teacher| (Yin et al.
 2024, eq. 8, and SiD)."""

@@ -17,8 +17,8 @@ class Settings(TermSettings):
     needs_discriminator: ClassVar[bool] = True
     name: Literal["gan"] = "gan"
     weighting: Literal["none", "dmd"] = "none"
-    """Weighting of each sample's loss. `none` leaves it as it is; `dmd` divides it by the sample's mean |x
-    - teacher|, as SiDA and Uni-Instruct do, and logs the mean factor as gan/factor."""
+    """Weighting of each sample's loss. `none` leaves it as it is; `dmd` divides it by the sample's mean
+    |x_0 - teacher|, as SiDA and Uni-Instruct do, and logs the mean factor as gan/factor."""
     own_noise: bool = False
     """Add fresh noise to the sample for the discriminator, at levels of `fake.noise_levels`, as DMD2 does.
     `false` shows the discriminator the same x_t as the scores; `true` costs another forward and backward pass

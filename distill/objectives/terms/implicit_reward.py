@@ -1,4 +1,4 @@
-"""The implicit reward of Diff-Instruct++ (Luo 2024) and Diff-Instruct*: guidance outside the reference score.
+"""The implicit reward of Diff-Instruct++ (Luo 2024) and Diff-Instruct*: guidance as a term of its own.
 
     L = alpha_cfg sg[s_p(x_t) - s_p(x_t|c)] . x_t
 

@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
+from distill.objectives.choices import Distance
 from distill.objectives.term import Term, TermContext, TermInputs, TermSettings
 
 if TYPE_CHECKING:
     from distill.types import LossOutput
-
-Distance = Literal["l2", "pseudo_huber"]
 
 
 class Settings(TermSettings):

@@ -86,7 +86,7 @@ def _shapes(network: nn.Module) -> dict[str, tuple[int, ...]]:
 def build_critic(
     config: DistillRun, teacher: Denoiser, fake: Denoiser, device: torch.device
 ) -> Critic | None:
-    """Build the source of logits for density ratio and adversarial term, if there is one."""
+    """Build the source of logits for density ratio and GAN term, if there is one."""
     if config.ratio is not None and config.ratio.source == "exact":
         return ExactDiscriminator()
     if config.discriminator is None:
@@ -110,7 +110,7 @@ def exact_log_ratio(teacher: Denoiser, generator: Generator) -> LogRatio | None:
 def build_method(
     config: DistillRun, device: torch.device, exact: LogRatio | None = None, meta: bool = False
 ) -> Method:
-    """Build the objective, the terms and their schedule.
+    """Build everything that the run minimises.
 
     `exact` is the exact log-ratio, if it is known, to compare the discriminator's with. `meta` reads no
     weights for terms.

@@ -126,12 +126,12 @@ def generator_loss(
     """
     x_t, t, alpha, sigma = add_noise(networks, method.levels, x0, batch.noise)
     terms = method.terms_at(step)
-    read = None
+    differentiated = None
     if networks.discriminator is not None and any(term.settings.differentiates_logits for term in terms):
-        read = networks.read_by(networks.discriminator)
+        differentiated = networks.read_by(networks.discriminator)
 
     def predict(network: Denoiser, scale: float, with_both_sides: bool = False) -> Prediction:
-        with torch.set_grad_enabled(method.needs_graph or network is read):
+        with torch.set_grad_enabled(method.needs_graph or network is differentiated):
             prediction = networks.predict(network, x_t, t, batch.cond, scale, with_both_sides)
         # The objective's part of the graph is released at once if nothing will differentiate it.
         return prediction if method.needs_graph else prediction._replace(x0=prediction.x0.detach())
@@ -151,11 +151,11 @@ def generator_loss(
         scores, batch.cond, networks.generator, teacher, logits, batch.pairs, batch.crop_positions
     )
     for weighted in terms:
-        settings, read_inputs = weighted.settings, inputs
+        settings, term_inputs = weighted.settings, inputs
         if settings.adds_own_noise:
             own_logits = _logits_under_own_noise(networks, method, batch, x0)
-            read_inputs = dataclasses.replace(inputs, logits=own_logits)
-        term = weighted.term(read_inputs)
+            term_inputs = dataclasses.replace(inputs, logits=own_logits)
+        term = weighted.term(term_inputs)
         losses[settings.name] = settings.weight_at(step) * term.loss.mean()
         metrics |= {f"{settings.name}/{name}": value.mean() for name, value in term.metrics.items()}
     return losses, metrics | ratio_metrics
@@ -170,7 +170,7 @@ def _weigh_by_ratio(
     if ratio is None:
         return log_ratio, 1.0, {}
     if logits is not None:
-        # The running means are kept from the first step on, before the ratio counts.
+        # The running means are kept from the first update of the generator on, before the ratio counts.
         ratio.observe(logits, batch.u)
         if counts:
             log_ratio = ratio(logits, batch.u, x0[0].numel())

@@ -80,7 +80,7 @@ class Method:
     calibration: Calibration | None = None
     """Counts how often the discriminator is right; nothing is trained with it."""
     ratio_start_step: int = 0
-    """Generator step from which the density ratio counts; before, it is 1."""
+    """Step of the run from which the density ratio counts; before, it is 1."""
 
     def terms_at(self, step: int) -> tuple[WeightedTerm, ...]:
         """Return the terms that count at this step."""

@@ -198,7 +198,7 @@ def gradient_sizes(losses: Losses, x0: Tensor) -> Metrics:
 
 
 def add_metrics(metrics: Metrics, losses: Losses, extra: Metrics, share: float) -> None:
-    """Average losses and metrics over micro-batches."""
+    """Add a micro-batch's share of losses and metrics to the means."""
     detached = {f"loss/{name}": loss.detach() for name, loss in losses.items()}
     for name, value in {**detached, **extra}.items():
         metrics[name] = metrics.get(name, 0) + share * value

@@ -144,7 +144,7 @@ def _describe_memory(config: RunConfig, cost: Cost) -> list[str]:
     lines = [f"memory of one process: {images} at once, computing in {precision}"]
     lines += [f"{value / MIB:>12,.1f} MiB  {name}" for name, value in cost.held.items()]
     lines += [f"{value / MIB:>12,.1f} MiB  more for {name}" for name, value in cost.added.items()]
-    lines.append(f"{cost.peak / MIB:>12,.1f} MiB  at most, without what the library itself takes")
+    lines.append(f"{cost.peak / MIB:>12,.1f} MiB  at most, not counting memory of PyTorch itself")
     return lines
 
 
