@@ -34,19 +34,20 @@ def write_run(folder: Path, **settings: Any) -> Path:
     `settings` replace the defaults. Without another `teacher` it is the small U-Net of random weights in
     `folder/teacher`, which is written unless it is there.
     """
-    teacher = folder / "teacher"
-    if "teacher" not in settings and not teacher.is_dir():
-        save_random_teacher(teacher)
-    defaults = {
+    defaults: dict[str, Any] = {
         "task": "distill",
         "run_dir": str(folder / "run"),
-        "teacher": {"name": "native", "path": str(teacher)},
         "steps": 2,
         "batch_size": 2,
         "device": "cpu",
-        "objective": {"name": "score_matching"},
         "log_every": 1,
     }
+    if settings.get("task") != "train_teacher":
+        teacher = folder / "teacher"
+        if "teacher" not in settings and not teacher.is_dir():
+            save_random_teacher(teacher)
+        defaults["teacher"] = {"name": "native", "path": str(teacher)}
+        defaults["objective"] = {"name": "score_matching"}
     return _write_yaml(folder / "run.yaml", {**defaults, **settings})
 
 
