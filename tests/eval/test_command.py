@@ -187,8 +187,7 @@ def test_networks_that_do_not_fit_the_data(tmp_path: Path) -> None:
 
 
 def test_a_run_without_data_asks_for_them(run_dir: Path) -> None:
-    config = run_dir / "config.yaml"
-    config.write_text(config.read_text().replace("data: {name: digits}\n", ""))
+    write_finished_run(run_dir, {"name": "native", "path": str(run_dir.parent / "teacher")})
     with pytest.raises(UserError, match=r"the run has no data to compare with; give --data$"):
         main(["--run", str(run_dir)])
 
