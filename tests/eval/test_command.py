@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import yaml
 from PIL import Image
 
 import distill
@@ -187,9 +186,7 @@ def test_networks_that_do_not_fit_the_data(tmp_path: Path) -> None:
 
 
 def test_a_run_without_data_asks_for_them(run_dir: Path) -> None:
-    config = yaml.safe_load((run_dir / "config.yaml").read_text())
-    del config["data"]
-    (run_dir / "config.yaml").write_text(yaml.safe_dump(config))
+    write_finished_run(run_dir, {"name": "native", "path": str(run_dir.parent / "teacher")})
     with pytest.raises(UserError, match=r"the run has no data to compare with; give --data$"):
         main(["--run", str(run_dir)])
 

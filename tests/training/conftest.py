@@ -38,7 +38,7 @@ def run_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def uninterrupted(run_file: Path) -> Path:
-    """Train the run without interruption, and return its folder. Tests only read it."""
+    """Train the run without interruption, and return its folder. Tests leave it as it is."""
     done = train_in_processes(run_file)
     assert done.returncode == 0, done.stderr
     return run_file.parent / "run"
