@@ -1,4 +1,4 @@
-"""Re-export the pipeline classes under their old name, which exports of version 0.1 import."""
+"""Re-export the pipeline classes under their old name, which earlier exports import."""
 
 from distill.publishing.diffusers_pipeline import ExportedNetwork, OneStepPipeline
 

@@ -28,7 +28,8 @@ def run_command(
     """
     try:
         code = _run(main, on_shortage)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # as it is where the command was started with stdout closed
+            sys.stdout.flush()
     except BrokenPipeError:
         if not _is_stdout_broken():
             raise

@@ -93,3 +93,11 @@ def test_a_reader_that_stops_early_ends_a_command_quietly(command: str, unbuffer
     os.close(write_end)
     assert done.stderr == ""
     assert done.returncode == 141  # 128 + SIGPIPE
+
+
+@pytest.mark.parametrize(("arguments", "code"), [(["--help"], 0), (["configs/absent.yaml"], 2)])
+def test_a_closed_stdout_changes_no_exit_code(arguments: list[str], code: int) -> None:
+    command = f'"{sys.executable}" train.py {" ".join(arguments)} >&-'
+    done = subprocess.run(command, shell=True, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == code
+    assert "Traceback" not in done.stderr

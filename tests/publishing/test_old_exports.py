@@ -1,4 +1,4 @@
-"""Exports that were written before version 0.2, whose code imports `distill.exported_pipeline`."""
+"""Exports from before the modules moved into rooms, whose code imports `distill.exported_pipeline`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run of version 0.1, from before its modules moved into rooms, resumes and ends as it would have then."""
+"""A run from before the modules moved into rooms resumes, and ends as it would have ended then."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from distill.storage.tensors import load_tensors
 from tests.helpers.runs import train_run
 
 OLD = Path(__file__).parents[1] / "oracles" / "run_before_the_rooms"
-"""SIM on the ring with tiny networks, trained by version 0.1.
+"""SIM on the ring with tiny networks, trained by commit 452c28c.
 
 It holds the checkpoint after step 2 of 4, and the weights after step 4 in `finished`.
 """

@@ -41,7 +41,8 @@ def describe_run(config: RunConfig, show_progress: bool = False) -> str:
 
     A progress line on stderr names what is being measured.
     """
-    with tqdm(desc="dry run", unit="stage", leave=False, disable=not show_progress) as progress:
+    line = "dry run: {n_fmt} of {total_fmt} measurements{postfix} [{elapsed}]"
+    with tqdm(bar_format=line, total=STAGES, leave=False, disable=not show_progress) as progress:
         if isinstance(config, TrainTeacherRun):
             lines = _describe_teacher_run(config, progress)
         else:
