@@ -159,23 +159,35 @@ def test_the_code_of_a_card_of_ours(kind: str, tmp_path: Path) -> None:
         )
 
 
-def test_a_card_names_teacher_results_and_recipe(tmp_path: Path) -> None:
+PUBLISHED = {
+    "name": "diffusers",
+    "path": "stabilityai/stable-diffusion-xl-base-1.0",
+    "revision": "main",
+    "variant": "fp16",
+}
+"""A teacher from the hub."""
+
+
+@pytest.fixture
+def adapters_run(tmp_path: Path) -> Path:
+    """A finished run whose student is adapters, with a published teacher in its configuration."""
     generator, teacher, _ = students_of_diffusers("lora", tmp_path)
     run = run_of(generator, tmp_path / "run", teacher)
-    published = {
-        "name": "diffusers",
-        "path": "stabilityai/stable-diffusion-xl-base-1.0",
-        "revision": "main",
-        "variant": "fp16",
-    }
-    config = yaml.safe_load((run / "config.yaml").read_text()) | {
-        "teacher": published,
-        "prompts": {"name": "text_file", "path": "prompts.txt"},
-    }
-    (run / "config.yaml").write_text(yaml.safe_dump(config))
-    write_card(run / "export", run, "me/student")
-    card = (run / "export" / "README.md").read_text()
-    assert f"Not measured yet; `python -m eval --run {run}` does" in card
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    prompts = {"name": "text_file", "path": "prompts.txt"}
+    (run / "config.yaml").write_text(yaml.safe_dump(config | {"teacher": PUBLISHED, "prompts": prompts}))
+    return run
+
+
+def card_of(run: Path, name: str | None = None) -> str:
+    """Write the card of a run's export, under a name on the hub if one is given, and return it."""
+    write_card(run / "export", run, *([] if name is None else [name]))
+    return (run / "export" / "README.md").read_text()
+
+
+def test_a_card_says_how_to_load_adapters_from_the_hub(adapters_run: Path) -> None:
+    card = card_of(adapters_run, "me/student")
+    assert f"Not measured yet; `python -m eval --run {adapters_run}` does" in card
     setup, _ = code_of(card)
     assert setup.splitlines()[0] == "from diffusers import LCMScheduler, DiffusionPipeline"
     assert (
@@ -184,38 +196,13 @@ def test_a_card_names_teacher_results_and_recipe(tmp_path: Path) -> None:
     )
     assert 'pipe.load_lora_weights("me/student")' in setup
     assert 'LCMScheduler.from_pretrained("me/student", subfolder="scheduler")' in setup
-    (run / "meta.json").write_text(
-        json.dumps(
-            {"versions": {"python": "3.11", "torch": "2.9"}, "commit": "abc1234", "machine": "Linux, 2 cores"}
-        )
-    )
-    (run / "stats.jsonl").write_text('{"step": 3, "images": 192, "seconds": 12.4}\n')
-    student, real = (
-        {"fd_pixel": 0.12345, "precision": 0.9, "held_out": {}},
-        {"fd_pixel": 0.0381, "recall": 0.5},
-    )
-    measured = {
-        "protocol": "fd-pixel",
-        "n": 500,
-        "seed": 3,
-        "student": student,
-        "teacher": real,
-        "sampling": {"teacher_evaluations": 35},
-    }
-    (run / "eval.json").write_text(json.dumps(measured))
-    fid = {
-        "protocol": "edm-50k",
-        "metric": "FID",
-        "departures": ["10 images"],
-        "n": 10,
-        "summary": {"fd": {"mean": 2.34567}},
-    }
-    (run / "fid.json").write_text(json.dumps({**fid, "source": {"of": "the student"}}))
-    write_card(run / "export", run)
-    card = (run / "export" / "README.md").read_text()
+
+
+def test_a_card_names_the_published_teacher(adapters_run: Path) -> None:
+    card = card_of(adapters_run)
     data = huggingface_hub.ModelCard(card).data
     assert (data.base_model, data.to_dict()["base_model_relation"], data.pipeline_tag) == (
-        published["path"],
+        PUBLISHED["path"],
         "adapter",
         "text-to-image",
     )
@@ -223,19 +210,49 @@ def test_a_card_names_teacher_results_and_recipe(tmp_path: Path) -> None:
         "Distilled from [stabilityai/stable-diffusion-xl-base-1.0]"
         "(https://huggingface.co/stabilityai/stable-diffusion-xl-base-1.0) by" in card
     )
-    rows = [line for line in card.splitlines() if line.startswith("|")]
-    assert rows == [
+
+
+def test_a_card_has_the_results(adapters_run: Path) -> None:
+    measured = {
+        "protocol": "fd-pixel",
+        "n": 500,
+        "seed": 3,
+        "student": {"fd_pixel": 0.12345, "precision": 0.9, "held_out": {}},
+        "teacher": {"fd_pixel": 0.0381, "recall": 0.5},
+        "sampling": {"teacher_evaluations": 35},
+    }
+    fid = {
+        "protocol": "edm-50k",
+        "metric": "FID",
+        "departures": ["10 images"],
+        "n": 10,
+        "summary": {"fd": {"mean": 2.34567}},
+        "source": {"of": "the student"},
+    }
+    (adapters_run / "eval.json").write_text(json.dumps(measured))
+    (adapters_run / "fid.json").write_text(json.dumps(fid))
+    card = card_of(adapters_run)
+    assert [line for line in card.splitlines() if line.startswith("|")] == [
         "| | student, one network evaluation | teacher, 35 evaluations |",
         "|---|---|---|",
         "| fd-pixel, a Fréchet distance | 0.1235 | 0.0381 |",
         "| precision | 0.9 |  |",
     ]
-    assert f"Over 500 samples from seed 3, {MADE_BY} {run}`." in card
+    assert f"Over 500 samples from seed 3, {MADE_BY} {adapters_run}`." in card
     assert "FID 2.346 under `edm-50k` and 10 images, 10 images, by `python -m eval fid`." in card
+
+
+def test_a_card_has_the_recipe(adapters_run: Path) -> None:
+    versions = {"python": "3.11", "torch": "2.9"}
+    meta = {"versions": versions, "commit": "abc1234", "machine": "Linux, 2 cores"}
+    (adapters_run / "meta.json").write_text(json.dumps(meta))
+    (adapters_run / "stats.jsonl").write_text('{"step": 3, "images": 192, "seconds": 12.4}\n')
+    card = card_of(adapters_run)
     assert (
         "3 steps, 192 images of the student, 12 s; Linux, 2 cores; commit abc1234; python 3.11, torch 2.9."
         in card
     )
+    config = yaml.safe_load((adapters_run / "config.yaml").read_text())
     assert yaml.safe_load(card.split("```yaml\n")[1].split("```")[0]) == config
     assert "This file grants nothing." in card
 

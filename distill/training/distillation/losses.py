@@ -186,6 +186,6 @@ def _logits_under_own_noise(networks: Networks, method: Method, batch: Batch, x0
     """Return the discriminator's logits, with a graph to x0 (b, ...), under `batch.gan_noise`."""
     discriminator, noise = networks.discriminator, batch.gan_noise
     if discriminator is None or noise is None:
-        raise ValueError("terms: gan with own_noise needs a discriminator and noise for it")
+        raise ValueError("terms: a term with noise of its own needs a discriminator and noise for it")
     x_t, t, _, _ = add_noise(networks, method.fake_levels, x0, noise)
     return networks.logits(discriminator, x_t, t, batch.cond)
