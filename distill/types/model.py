@@ -163,7 +163,7 @@ class Denoiser(ImageModel):
 
     @property
     def depth_channels(self) -> dict[str, int]:
-        """The depths at which it returns features, by name, and the channels of each."""
+        """The depths at which it returns features, and the channels of each; empty if it has none."""
         raise NotImplementedError
 
     def features(self, x_t: Tensor, t: Tensor, cond: Condition, depths: Sequence[str]) -> Features:

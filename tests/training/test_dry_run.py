@@ -41,12 +41,12 @@ def test_the_cost_of_a_linear_layer_is_that_by_hand() -> None:
     [
         # docs/methods.md derives these: (a) 8, (b) 10, and 4 for each further fake update, without
         # discriminators, whose passes depend on their heads and on the network that they read.
-        ("diff_instruct", "8.0", "64 images of the student and looks at 0 real ones"),
-        ("sid", "10.0", "64 images of the student and looks at 0 real ones"),
-        ("uni_instruct", "12.0", "64 images of the student and looks at 64 real ones"),
-        ("dmd2", "16.9", "128 images of the student and looks at 128 real ones"),
-        ("di_plus_plus", "9.0", "64 images of the student and looks at 0 real ones"),
-        ("di_star", "12.0", "64 images of the student and looks at 0 real ones"),
+        ("diff_instruct", "8.0", "64 images of the student and reads 0 real ones"),
+        ("sid", "10.0", "64 images of the student and reads 0 real ones"),
+        ("uni_instruct", "12.0", "64 images of the student and reads 64 real ones"),
+        ("dmd2", "16.9", "128 images of the student and reads 128 real ones"),
+        ("di_plus_plus", "9.0", "64 images of the student and reads 0 real ones"),
+        ("di_star", "12.0", "64 images of the student and reads 0 real ones"),
     ],
 )
 def test_a_preset_takes_the_passes_of_the_documentation(
@@ -97,7 +97,7 @@ def test_several_steps_take_half_of_the_further_ones_for_training(capsys: pytest
 
 def test_a_teacher_run_and_the_laboratory_have_one_too(capsys: pytest.CaptureFixture[str]) -> None:
     main(["configs/digits/teacher.yaml", "--dry-run"])
-    assert "a step looks at 128 images" in capsys.readouterr().out
+    assert "a step reads 128 images" in capsys.readouterr().out
     main(["configs/lab/exact_ring.yaml", "--dry-run"])
     assert "fake            ExactFakeScore                  0  frozen" in capsys.readouterr().out
 

@@ -85,7 +85,7 @@ def _describe_teacher_run(config: TrainTeacherRun, progress: tqdm[NoReturn]) -> 
         *_describe_memory(config, costs[chosen]),
         "",
         *_compare(costs, chosen),
-        f"a step looks at {config.batch_size} images",
+        f"a step reads {config.batch_size} images",
         _flops(config, costs[chosen]),
     ]
 
@@ -158,7 +158,7 @@ def _describe_work(config: DistillRun, step: SimulatedStep, cost: Cost) -> list[
     if _count(step.networks["teacher"]) and step.teacher_pass is not None:
         passes = cost.flops / measure_flops(step.teacher_pass)
         work += f", {passes:.1f} forward passes of the teacher on as many images"
-    lines = [f"a generator step makes {generated} images of the student and looks at {real} real ones", work]
+    lines = [f"a generator step makes {generated} images of the student and reads {real} real ones", work]
     steps = config.generator.steps
     if steps > 1:
         average = f"{(steps + 1) / 2:g} on average"
