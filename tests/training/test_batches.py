@@ -8,7 +8,7 @@ import torch
 
 from distill.data.sources.digits import Settings as Digits
 from distill.diffusion.random import seeded
-from distill.training.batches import Batch, Batches
+from distill.training.batches import Batch, Batches, Purpose
 from distill.types import Condition, Pairs
 
 CPU = torch.device("cpu")
@@ -158,3 +158,20 @@ def test_keys_give_unrelated_numbers() -> None:
     table = torch.corrcoef(torch.stack(drawn))
     assert (table - torch.eye(4)).abs().max() < 0.15
     assert torch.equal(drawn[0], torch.randn(1000, generator=seeded(0, 0)))
+
+
+def test_the_streams_of_random_numbers_keep_their_numbers() -> None:
+    """A run that continues, or is repeated by a later version, draws what it drew before."""
+    assert {purpose.name: purpose.value for purpose in Purpose} == {
+        "NOISE": 0,
+        "DATA": 1,
+        "DROPOUT": 2,
+        "PAIRS": 3,
+        "PROMPT_DROPOUT": 4,
+        "GENERATOR_STEPS": 5,
+        "CROPS": 6,
+        "GAN_NOISE": 7,
+        "DISCRIMINATOR_NOISE": 8,
+        "REAL_NOISE": 9,
+        "CAPTIONS": 10,
+    }
