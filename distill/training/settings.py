@@ -26,17 +26,21 @@ PRECISIONS = {
     "no": "fp32",
     "off": "fp32",
     "32": "fp32",
+    "32-true": "fp32",
     "float32": "fp32",
     "False": "fp32",
     "bfloat16": "bf16",
+    "bf16-mixed": "bf16",
+    "bfloat16-true": "bf16-true",
+    "16": "fp16",
+    "16-mixed": "fp16",
+    "float16": "fp16",
 }
-"""Names of precisions in accelerate and torch, and ours."""
+"""Names of precisions in accelerate, lightning and torch, and ours."""
 
 
 def _known_precision(value: Any) -> Any:
-    """Translate the names that accelerate and torch have for a precision."""
-    if str(value) in ("fp16", "float16", "16"):
-        raise ValueError("fp16 needs its losses scaled, which is not offered; expected bf16 or fp32")
+    """Translate the names that other libraries have for a precision."""
     return PRECISIONS.get(str(value), value)
 
 
@@ -55,17 +59,36 @@ class RunSettings(Settings):
     teacher that is trained."""
     batch_size: int = Field(64, ge=1)
     """Images in an update, over all processes. A larger batch makes gradients less noisy and steps slower."""
-    micro_batch_size: int | None = Field(None, ge=1)
+    micro_batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] | None = None
     """Maximum number of images that one process computes at once; the gradients of a batch are accumulated.
-    Lower it when memory runs out: it changes memory and time, not the result. null takes the whole batch."""
+    Lower it when memory runs out: it changes memory and time, not the result. `auto` takes the largest that
+    the predicted memory of a GPU holds, and the whole batch on a CPU; null takes the whole batch."""
     data_workers: int = Field(0, ge=0)
     """Processes that read data, for each training process. 0 reads in the training process itself, which is
     enough for data held in memory; raise it if the device waits for images."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Device to train on; `auto` takes a CUDA device if there is one."""
-    precision: Annotated[Literal["fp32", "bf16"], BeforeValidator(_known_precision)] = "fp32"
-    """Precision in which networks compute. `bf16` is faster and smaller on GPUs; trained weights stay in
-    float32. `no` and `float32` mean fp32, `bfloat16` means bf16."""
+    precision: Annotated[
+        Literal["fp32", "bf16", "bf16-true", "fp16"], BeforeValidator(_known_precision)
+    ] = "fp32"
+    """Precision in which networks compute. `bf16` keeps weights in float32 and casts them in each pass
+    (autocast). `bf16-true` holds the weights in bfloat16, and those that are trained in float32 too: the
+    fastest and smallest. `fp16` is autocast with scaled losses, for networks that were trained so and for
+    cards without bfloat16. `no` and `float32` mean fp32, `bfloat16` means bf16."""
+    tf32: bool = True
+    """Let float32 products on a GPU round their factors to TensorFloat-32, with 10 bits of mantissa: several
+    times faster. false computes in full float32."""
+    compile: Literal["none", "blocks", "step"] = "none"
+    """Compile by torch.compile, which takes a minute or more in the first step. `blocks` compiles the
+    repeated blocks of the networks: fewer and larger kernels. `step` compiles whole losses, with CUDA graphs
+    on a GPU, for small networks whose kernels take less time than their launches. Changes results by rounding
+    only."""
+    channels_last: bool = False
+    """Hold the activations of convolutional networks with channels last, which is faster on GPUs in reduced
+    precision. Changes results by rounding only."""
+    deterministic: bool = False
+    """Use kernels that add in a fixed order, so that a run on a GPU repeats itself and resumes bit for bit.
+    Some are slower. On a CPU a run always does."""
     activation_checkpointing: bool = False
     """Recompute block activations in the backward pass. Saves memory, costs about a third more time, does not
     change results."""
