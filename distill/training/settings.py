@@ -19,7 +19,7 @@ from distill.training.distillation.settings import (
     GeneratorSettings,
     TeacherSamplesSettings,
 )
-from distill.training.optimizer import OptimizerSettings
+from distill.training.optimization.settings import OptimizerSettings
 from distill.training.stop_condition import StopCondition
 
 PRECISIONS = {

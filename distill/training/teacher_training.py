@@ -18,9 +18,9 @@ from distill.networks.sizes import UNetSizes
 from distill.networks.unet import UNet, UNetConfig
 from distill.training.batches import Batch, Batches
 from distill.training.distillation.losses import Metrics
-from distill.training.ema import EMA
 from distill.training.logging import Clock, check_finite
-from distill.training.optimizer import Updater
+from distill.training.optimization.ema import EMA
+from distill.training.optimization.updater import Updater
 from distill.training.settings import TrainTeacherRun
 from distill.types import Denoiser, expand_like
 

@@ -21,9 +21,9 @@ from distill.diffusion.random import seeded
 from distill.storage.files import new_folder, write_json
 from distill.training.batches import Purpose
 from distill.training.checkpoint import load_checkpoint, save_checkpoint
-from distill.training.ema import EMA
 from distill.training.logging import Averages, Clock, append_line
-from distill.training.optimizer import Updater
+from distill.training.optimization.ema import EMA
+from distill.training.optimization.updater import Updater
 from distill.training.settings import RunConfig
 from distill.training.stop_condition import MONITOR, STOPPED, StopCondition
 

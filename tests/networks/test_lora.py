@@ -21,7 +21,7 @@ from distill.publishing.export import export_generator
 from distill.storage.tensors import weights_sha256
 from distill.students.lora import Student
 from distill.teachers.diffusers import Settings
-from distill.training.ema import EMA
+from distill.training.optimization.ema import EMA
 from tests.helpers import tiny_pipelines
 from tests.helpers.diffusers_runs import (
     FAMILIES,

@@ -6,8 +6,9 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from distill.training.ema import EMA
-from distill.training.optimizer import OptimizerSettings, Updater
+from distill.training.optimization.ema import EMA
+from distill.training.optimization.settings import OptimizerSettings
+from distill.training.optimization.updater import Updater
 
 
 def test_a_gradient_is_clipped_by_value_element_by_element() -> None:

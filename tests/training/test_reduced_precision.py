@@ -20,7 +20,7 @@ from distill.storage.tensors import load_tensors
 from distill.students.copy import Student as Copy
 from distill.students.lora import Student as LoRA
 from distill.teachers.diffusers import Settings
-from distill.training.ema import EMA
+from distill.training.optimization.ema import EMA
 from tests.helpers import tiny_pipelines
 from tests.helpers.diffusers_inputs import condition, noise
 from tests.helpers.diffusers_runs import (

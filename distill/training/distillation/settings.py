@@ -13,7 +13,7 @@ from distill.config.settings import Settings, choice_of
 from distill.diffusion.noise_levels import Karras, LogNormal, NoiseLevels
 from distill.diffusion.samplers import Heun
 from distill.objectives.settings import R1Settings
-from distill.training.optimizer import OptimizerSettings
+from distill.training.optimization.settings import OptimizerSettings
 
 if TYPE_CHECKING:
     from distill.types import Critic, Denoiser

@@ -18,9 +18,10 @@ from distill.training.batches import Batch, Batches
 from distill.training.distillation.build import build_method, build_networks, exact_log_ratio, read_prompts
 from distill.training.distillation.losses import Losses, Metrics, fake_loss, frozen, generator_loss
 from distill.training.distillation.teacher_samples import TeacherSamples
-from distill.training.ema import EMA
 from distill.training.logging import Clock, check_finite
-from distill.training.optimizer import OptimizerSettings, Updater
+from distill.training.optimization.ema import EMA
+from distill.training.optimization.settings import OptimizerSettings
+from distill.training.optimization.updater import Updater
 from distill.training.settings import DistillRun
 from distill.types import DataSource
 

@@ -1,0 +1,1 @@
+"""Optimisers, the moving average of weights and the scale of the loss."""
