@@ -7,6 +7,7 @@ import math
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 
 def label_rows(
@@ -29,6 +30,28 @@ class FourierFeatures(nn.Module):
     def forward(self, x: Float[Tensor, " b"]) -> Float[Tensor, "b width"]:
         angles = x[:, None] * self.frequencies
         return torch.cat([angles.cos(), angles.sin()], dim=1)
+
+
+def attend(qkv: Float[Tensor, "3 b heads n d"], x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+    """Compute self-attention over the n positions of x from queries, keys and values; c is heads times d.
+
+    The result has the memory format of x, whatever the format of the kernel's output.
+    """
+    q, k, v = qkv.unbind(0)
+    attended = F.scaled_dot_product_attention(q, k, v).transpose(2, 3).reshape(x.shape)
+    return attended.contiguous(memory_format=memory_format(x))
+
+
+def fusible(qkv: Float[Tensor, "3 b heads n d"]) -> Float[Tensor, "3 b heads n d"]:
+    """Return a tensor whose last axis is contiguous, without which no fused kernel of attention runs."""
+    return qkv if qkv.stride(-1) == 1 else qkv.contiguous()
+
+
+def memory_format(x: Float[Tensor, "b c h w"]) -> torch.memory_format:
+    """Return the memory format of a batch of images: channels last, or contiguous."""
+    if x.is_contiguous() or not x.is_contiguous(memory_format=torch.channels_last):
+        return torch.contiguous_format
+    return torch.channels_last
 
 
 def groups(channels: int) -> int:

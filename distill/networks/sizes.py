@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from pydantic import Field
@@ -38,6 +39,14 @@ class MLPSizes(Settings):
     sigma_data: float = Field(1.0, gt=0)
     """Standard deviation of the data, which EDM's preconditioning scales inputs and outputs by (Karras et al.
     2022, table 1). The default fits vectors of unit scale."""
+
+
+def depth_channels(levels: Sequence[tuple[int, int]]) -> dict[str, int]:
+    """Return the channels at each depth of a U-Net with these resolutions and channels, finest first.
+
+    The depths are named by their resolutions; the last, "bottleneck", is behind the coarsest level.
+    """
+    return {str(resolution): width for resolution, width in levels} | {"bottleneck": levels[-1][1]}
 
 
 Sizes = TypeVar("Sizes", bound=Settings)

@@ -19,8 +19,8 @@ from torch.nn import functional as F
 
 from distill.diffusion.schedules import EDM
 from distill.networks.activation_checkpointing import CheckpointedBlock
-from distill.networks.layers import FourierFeatures, groups, label_rows, zero_init
-from distill.networks.sizes import UNetSizes, split_sizes
+from distill.networks.layers import FourierFeatures, attend, fusible, groups, label_rows, zero_init
+from distill.networks.sizes import UNetSizes, depth_channels, split_sizes
 from distill.types import Condition, Denoiser, Features, expand_like
 
 
@@ -108,8 +108,7 @@ class UNet(Denoiser):
 
     @property
     def depth_channels(self) -> dict[str, int]:
-        levels = self.config.levels
-        return {str(resolution): width for resolution, width in levels} | {"bottleneck": levels[-1][1]}
+        return depth_channels(self.config.levels)
 
     @overload
     def forward(self, x_t: Tensor, t: Tensor, cond: Condition) -> Tensor: ...
@@ -251,6 +250,4 @@ class SelfAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         b, c, h, w = x.shape
         qkv = self.qkv(self.norm(x)).reshape(b, 3, self.heads, c // self.heads, h * w)
-        q, k, v = qkv.transpose(-1, -2).unbind(1)
-        attended = F.scaled_dot_product_attention(q, k, v).transpose(-1, -2).reshape(b, c, h, w)
-        return x + self.out(attended)
+        return x + self.out(attend(fusible(qkv.permute(1, 0, 2, 4, 3)), x))

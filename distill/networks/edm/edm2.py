@@ -20,8 +20,9 @@ from torch.nn import functional as F
 from distill.networks.activation_checkpointing import CheckpointedBlock
 from distill.networks.edm.autoencoder import StabilityAutoencoder
 from distill.networks.edm.backbone import Backbone, BackboneConfig, LayerSpec, plan, read_plain
-from distill.networks.edm.layers import attend, split_heads
+from distill.networks.edm.layers import split_heads
 from distill.networks.edm.preconditioning import EDMPrecond, Preconditioned
+from distill.networks.layers import attend
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -181,8 +182,8 @@ class EDM2Block(CheckpointedBlock):
             x = self.conv_skip(x)
         x = mp_sum(x, hidden, self.config.residual_balance)
         if self.attn_qkv is not None and self.attn_proj is not None:
-            q, k, v = normalize(split_heads(self.attn_qkv(x), self.heads), [2]).unbind(3)
-            x = mp_sum(x, self.attn_proj(attend(q, k, v).reshape(x.shape)), self.config.attention_balance)
+            qkv = normalize(split_heads(self.attn_qkv(x), self.heads), [4])
+            x = mp_sum(x, self.attn_proj(attend(qkv, x)), self.config.attention_balance)
         largest = self.config.largest_activation
         return x if largest is None else x.clamp(-largest, largest)
 

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from distill.networks.activation_checkpointing import CheckpointedBlock
 from distill.networks.edm.backbone import LayerSpec
+from distill.networks.layers import attend, fusible
 
 
 class PositionalAngles(nn.Module):
@@ -153,8 +154,8 @@ class Block(CheckpointedBlock):
         hidden = self.conv1(self.dropout(F.silu(hidden)))
         hidden = (hidden + self.skip(x)) * self.residual_scale
         if self.heads:
-            q, k, v = split_heads(self.qkv(self.norm2(hidden)), self.heads).unbind(3)
-            hidden = (self.proj(attend(q, k, v).reshape(hidden.shape)) + hidden) * self.residual_scale
+            attended = attend(split_heads(self.qkv(self.norm2(hidden)), self.heads), hidden)
+            hidden = (hidden + self.proj(attended)) * self.residual_scale
         return hidden
 
 
@@ -171,14 +172,7 @@ def group_norm(channels: int, eps: float) -> nn.GroupNorm:
     return nn.GroupNorm(min(32, channels // 4), channels, eps)
 
 
-def split_heads(qkv: Float[Tensor, "b c h w"], heads: int) -> Float[Tensor, "b heads d 3 n"]:
+def split_heads(qkv: Float[Tensor, "b c h w"], heads: int) -> Float[Tensor, "3 b heads n d"]:
     """Split the output of a qkv layer, which published weights order by head, channel, and then q, k, v."""
-    return qkv.reshape(len(qkv), heads, -1, 3, qkv.shape[2] * qkv.shape[3])
-
-
-def attend(
-    q: Float[Tensor, "b heads d n"], k: Float[Tensor, "b heads d n"], v: Float[Tensor, "b heads d n"]
-) -> Float[Tensor, "b heads d n"]:
-    """Compute self-attention over positions, the last axis."""
-    q, k, v = (part.transpose(2, 3) for part in (q, k, v))
-    return F.scaled_dot_product_attention(q, k, v).transpose(2, 3)
+    parts = qkv.reshape(len(qkv), heads, -1, 3, qkv.shape[2] * qkv.shape[3])
+    return fusible(parts.permute(3, 0, 1, 4, 2))

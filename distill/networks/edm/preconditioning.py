@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from distill.diffusion.schedules import EDM
 from distill.networks.edm.backbone import Backbone, BackboneConfig
+from distill.networks.sizes import depth_channels
 from distill.types import Condition, Denoiser, Features, expand_like
 
 
@@ -165,8 +166,7 @@ class Preconditioned(Denoiser):
 
     @property
     def depth_channels(self) -> dict[str, int]:
-        levels = self.sizes.levels
-        return {str(resolution): width for resolution, width in levels} | {"bottleneck": levels[-1][1]}
+        return depth_channels(self.sizes.levels)
 
     @overload
     def forward(self, x_t: Tensor, t: Tensor, cond: Condition) -> Tensor: ...
