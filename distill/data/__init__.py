@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 from distill.config.settings import Settings
 
 if TYPE_CHECKING:
+    import torch
     from jaxtyping import Float, Int64
     from torch import Tensor
 
@@ -47,6 +48,18 @@ class InMemory:
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         return self.images[index], 0 if self.labels is None else int(self.labels[index])
+
+    @property
+    def nbytes(self) -> int:
+        return self.images.nbytes
+
+    def to(self, device: torch.device) -> InMemory:
+        labels = None if self.labels is None else self.labels.to(device)
+        return InMemory(self.images.to(device), labels, self.label_count)
+
+    def batch(self, indices: Int64[Tensor, " b"]) -> tuple[Tensor, Tensor]:
+        labels = indices.new_zeros(len(indices)) if self.labels is None else self.labels[indices]
+        return self.images[indices], labels
 
 
 @dataclasses.dataclass(frozen=True)

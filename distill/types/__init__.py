@@ -2,7 +2,7 @@
 
 from distill.types.condition import Condition, Pairs, Text
 from distill.types.critic import Critic, Reward, per_sample
-from distill.types.data import DataSource
+from distill.types.data import DataSource, InMemorySource, Labelled
 from distill.types.loss import LossOutput, Objective, Penalty, Scores
 from distill.types.model import (
     Denoiser,
@@ -26,6 +26,8 @@ __all__ = [
     "Generator",
     "ImageCodec",
     "ImageModel",
+    "InMemorySource",
+    "Labelled",
     "LossOutput",
     "NoiseSchedule",
     "Objective",

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from distill.diffusion.random import seeded
 from distill.diffusion.samplers import Heun
 from distill.diffusion.sampling import balanced_labels, sample_generator, sample_teacher, seeded_noise
 from distill.types import Condition, Generator, expand_like
@@ -83,3 +84,10 @@ def test_noise_of_another_stream_is_other_noise() -> None:
 def test_labels_are_balanced() -> None:
     assert balanced_labels(12, 5).label.tolist() == [0, 1, 2, 3, 4, 0, 1, 2, 3, 4, 0, 1]
     assert balanced_labels(12, 0).label is None
+
+
+def test_keys_give_unrelated_numbers() -> None:
+    drawn = [torch.randn(1000, generator=seeded(*key)) for key in [(0, 0), (0, 1), (1, 0), (0, 0, 0)]]
+    table = torch.corrcoef(torch.stack(drawn))
+    assert (table - torch.eye(4)).abs().max() < 0.15
+    assert torch.equal(drawn[0], torch.randn(1000, generator=seeded(0, 0)))

@@ -1,14 +1,17 @@
 """All random numbers of a step depend on the seed and the step's index alone, on whichever process."""
 
 import dataclasses
+from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
+import pytest
 import torch
 
+from distill.config.errors import UserError
 from distill.data.sources.digits import Settings as Digits
-from distill.diffusion.random import seeded
 from distill.training.batches import Batch, Batches, Purpose
+from distill.training.batches.reading import one_ahead
 from distill.types import Condition, Pairs
 
 CPU = torch.device("cpu")
@@ -153,25 +156,98 @@ def test_noise_and_levels_have_their_distributions() -> None:
     assert abs(correlation) < 0.01
 
 
-def test_keys_give_unrelated_numbers() -> None:
-    drawn = [torch.randn(1000, generator=seeded(*key)) for key in [(0, 0), (0, 1), (1, 0), (0, 0, 0)]]
-    table = torch.corrcoef(torch.stack(drawn))
-    assert (table - torch.eye(4)).abs().max() < 0.15
-    assert torch.equal(drawn[0], torch.randn(1000, generator=seeded(0, 0)))
-
-
 def test_the_streams_of_random_numbers_keep_their_numbers() -> None:
     """A run that continues, or is repeated by a later version, draws what it drew before."""
     assert {purpose.name: purpose.value for purpose in Purpose} == {
-        "NOISE": 0,
-        "DATA": 1,
-        "DROPOUT": 2,
-        "PAIRS": 3,
-        "PROMPT_DROPOUT": 4,
-        "GENERATOR_STEPS": 5,
-        "CROPS": 6,
-        "GAN_NOISE": 7,
-        "DISCRIMINATOR_NOISE": 8,
-        "REAL_NOISE": 9,
-        "CAPTIONS": 10,
+        "Z": 0,
+        "LABEL": 1,
+        "DATA": 2,
+        "CAPTION": 3,
+        "PAIR": 4,
+        "PROMPT_DROPOUT": 5,
+        "GENERATOR_STEPS": 6,
+        "CROP": 7,
+        "DROPOUT": 8,
+        "LEVEL": 9,
+        "NOISE": 10,
+        "FAKE_LEVEL": 11,
+        "FAKE_NOISE": 12,
+        "REAL_NOISE": 13,
+        "GAN_LEVEL": 14,
+        "GAN_NOISE": 15,
+        "DISCRIMINATOR_LEVEL": 16,
+        "DISCRIMINATOR_NOISE": 17,
+        "OWN_REAL_LEVEL": 18,
+        "OWN_REAL_NOISE": 19,
     }
+
+
+def test_all_noises_of_a_batch_are_independent() -> None:
+    batch = next(
+        batches(batch_size=64, evaluations=2, own_noise=("gan_noise", "real_noise")).starting_at(1)
+    )
+    assert batch.z.shape == (64, 2, 8, 8)
+    noises = [batch.z[:, 0], batch.z[:, 1], batch.eps, batch.eps_fake, batch.eps_real]
+    noises += [batch.gan_noise.eps, batch.real_noise.eps]
+    table = torch.corrcoef(torch.stack([noise.flatten() for noise in noises]))
+    assert (table - torch.eye(7)).abs().max() < 0.06
+    levels = [batch.u, batch.u_fake, batch.gan_noise.u, batch.real_noise.u, *batch.crop_positions.T]
+    assert (torch.corrcoef(torch.stack(levels)) - torch.eye(6)).abs().max() < 0.4
+
+
+def test_compiled_batches_are_equal_to_the_bit() -> None:
+    compiled = tensors(next(batches(compiled=True).starting_at(4)))
+    for name, value in tensors(next(batches().starting_at(4))).items():
+        assert torch.equal(value, compiled[name]), name
+
+
+def test_images_are_not_read_where_labels_alone_are_needed() -> None:
+    class Unreadable:
+        image_shape, label_count = (1, 8, 8), 10
+        labels = tuple(range(10))
+
+        def __len__(self) -> int:
+            return 10
+
+        def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+            raise AssertionError("an image was read")
+
+    drawn = Batches((1, 8, 8), 10, Unreadable(), 1000, 0, CPU, shows_images=False)
+    batch = next(drawn.starting_at(0))
+    assert batch.real is None
+    assert batch.eps_real is None
+    assert (batch.cond.label.bincount(minlength=10) - 100).abs().max() < 40
+
+
+def test_sources_in_memory_give_the_images_that_a_loader_reads() -> None:
+    class ByIndex:
+        """The digits without their methods for whole batches."""
+
+        def __init__(self) -> None:
+            self.digits = Digits().load()
+            self.image_shape, self.label_count = self.digits.image_shape, self.digits.label_count
+
+        def __len__(self) -> int:
+            return len(self.digits)
+
+        def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+            return self.digits[index]
+
+    settings = {"batch_size": 8, "seed": 3, "device": CPU}
+    whole = islice(Batches((1, 8, 8), 10, Digits().load(), **settings).starting_at(2), 3)
+    single = islice(Batches((1, 8, 8), 10, ByIndex(), **settings).starting_at(2), 3)
+    for batch, other in zip(whole, single, strict=True):
+        assert torch.equal(batch.real, other.real)
+        assert torch.equal(batch.cond.label, other.cond.label)
+
+
+def test_an_error_of_a_reading_thread_is_raised_where_its_batch_would_be() -> None:
+    def values() -> Iterator[int]:
+        yield 1
+        yield 2
+        raise UserError("no such image")
+
+    read = one_ahead(values())
+    assert [next(read), next(read)] == [1, 2]
+    with pytest.raises(UserError, match="no such image"):
+        next(read)

@@ -12,6 +12,7 @@ from distill.data.archives import UNREADABLE_ARRAYS
 
 if TYPE_CHECKING:
     import numpy as np
+    import torch
     from jaxtyping import Int64, UInt8
     from numpy.lib.npyio import NpzFile
     from torch import Tensor
@@ -62,6 +63,20 @@ class InBytes:
         from distill.data.images import from_bytes
 
         return from_bytes(self.pixels[index][None])[0], 0 if self.labels is None else int(self.labels[index])
+
+    @property
+    def nbytes(self) -> int:
+        return self.pixels.nbytes
+
+    def to(self, device: torch.device) -> InBytes:
+        labels = None if self.labels is None else self.labels.to(device)
+        return InBytes(self.pixels.to(device), labels, self.label_count)
+
+    def batch(self, indices: Int64[Tensor, " b"]) -> tuple[Tensor, Tensor]:
+        from distill.data.images import from_bytes
+
+        labels = indices.new_zeros(len(indices)) if self.labels is None else self.labels[indices]
+        return from_bytes(self.pixels[indices]), labels
 
 
 def read_array(path: Path) -> InBytes:

@@ -19,6 +19,7 @@ from tqdm import tqdm
 from distill.config.config_file import differences
 from distill.config.errors import UserError
 from distill.config.settings import Settings
+from distill.data import InMemory
 from distill.data.encoded_prompts import EncodedPrompts
 from distill.diffusion.sampling import balanced_labels, sample_teacher, seeded_noise
 from distill.storage.files import new_file, read_mapping, write_json
@@ -97,6 +98,17 @@ class TeacherSamples:
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         label = self.stored.cond.label
         return self.stored.x[index], 0 if label is None else int(label[index])
+
+    @property
+    def nbytes(self) -> int:
+        return self.stored.x.nbytes
+
+    def to(self, device: torch.device) -> InMemory:
+        """Return its images and labels as a source on a device."""
+        return InMemory(self.stored.x, self.stored.cond.label, self.label_count).to(device)
+
+    def batch(self, indices: Int64[Tensor, " b"]) -> tuple[Tensor, Tensor]:
+        return self.to(self.stored.x.device).batch(indices)
 
     def _condition(self, label: Tensor | None) -> Condition:
         return Condition(label) if self.prompts is None or label is None else self.prompts(label)

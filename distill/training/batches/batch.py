@@ -1,0 +1,103 @@
+"""One process's part of a batch, as tensors on its device."""
+
+from __future__ import annotations
+
+import dataclasses
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from distill.types import Condition, Pairs
+
+
+@dataclasses.dataclass(frozen=True)
+class Noise:
+    """Noise for b samples: quantiles of the noise level, and the noise itself."""
+
+    u: Tensor
+    """Quantiles of the noise level, (b,), uniform in (0, 1)."""
+    eps: Tensor
+    """N(0, I), (b, *image_shape)."""
+
+    def __getitem__(self, rows: slice) -> Noise:
+        return Noise(self.u[rows], self.eps[rows])
+
+    def to(self, device: torch.device) -> Noise:
+        return Noise(self.u.to(device), self.eps.to(device))
+
+
+@dataclasses.dataclass(frozen=True)
+class Batch:
+    """One process's part of a batch of b samples."""
+
+    z: Tensor
+    """Noise of the generator, (b, *noise_shape), N(0, I); for fewer steps than the generator has, the noises
+    of those alone."""
+    cond: Condition
+    u: Tensor
+    """Quantiles of the noise level in the generator's update, (b,), uniform in (0, 1)."""
+    eps: Tensor
+    """Noise added to the samples in the generator's update, (b, *image_shape), N(0, I)."""
+    u_fake: Tensor
+    """Quantiles of the noise level in the updates of fake score and discriminator, (b,)."""
+    eps_fake: Tensor
+    """Noise added to the samples in those updates, (b, *image_shape)."""
+    real: Tensor | None = None
+    """Images of the data in [-1, 1], under the same conditions as the samples; None if none are shown."""
+    eps_real: Tensor | None = None
+    """Noise added to `real`, (b, *image_shape); None without real images."""
+    pairs: Pairs | None = None
+    """b pairs of other noise and the teacher's image; None if no term needs them."""
+    crop_positions: Tensor | None = None
+    """Positions of each sample's crop, (b, 2), uniform in (0, 1), for terms that crop."""
+    gan_noise: Noise | None = None
+    """Noise for the discriminator's view of the samples in the generator's update; None for that of the
+    scores."""
+    discriminator_noise: Noise | None = None
+    """Noise for the discriminator's view of the samples in its own update; None for that of the fake score.
+    """
+    real_noise: Noise | None = None
+    """Noise for the discriminator's view of real images; None for `u_fake` and `eps_real`."""
+
+    def __len__(self) -> int:
+        return len(self.z)
+
+    @property
+    def noise(self) -> Noise:
+        """Noise of the samples in the generator's update."""
+        return Noise(self.u, self.eps)
+
+    @property
+    def fake_noise(self) -> Noise:
+        """Noise of the samples in the updates of fake score and discriminator."""
+        return Noise(self.u_fake, self.eps_fake)
+
+    @property
+    def noise_of_real(self) -> Noise:
+        """Noise of the real images."""
+        if self.real_noise is not None:
+            return self.real_noise
+        if self.eps_real is None:
+            raise ValueError("the batch has no real images")
+        return Noise(self.u_fake, self.eps_real)
+
+    def split(self, size: int | None) -> list[Batch]:
+        """Split into micro-batches of at most `size` samples; None keeps the batch whole."""
+        if size is None or size >= len(self):
+            return [self]
+        rows = [slice(start, start + size) for start in range(0, len(self), size)]
+        return [self._map(operator.itemgetter(part)) for part in rows]
+
+    def to(self, device: torch.device) -> Batch:
+        return self._map(operator.methodcaller("to", device))
+
+    def _map(self, function: Callable[[Any], Any]) -> Batch:
+        changed = {
+            field.name: function(value)
+            for field in dataclasses.fields(self)
+            if (value := getattr(self, field.name)) is not None
+        }
+        return dataclasses.replace(self, **changed)

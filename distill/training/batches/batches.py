@@ -1,0 +1,238 @@
+"""Draw the batches of a run by their number.
+
+A resumed run repeats an uninterrupted one, since a batch is a pure function of the seed and its number. A
+process draws the numbers of its own rows only, which do not depend on how a batch is split.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator
+from typing import Protocol, runtime_checkable
+
+import torch
+from accelerate import Accelerator
+from jaxtyping import Int64
+from torch import Tensor
+
+from distill.config.errors import UserError
+from distill.data import Captioned
+from distill.data.encoded_prompts import EncodedPrompts
+from distill.diffusion.counter_random import CounterRandom
+from distill.diffusion.sampling import max_batch_size
+from distill.training.batches.batch import Batch, Noise
+from distill.training.batches.purposes import OWN_NOISE, Purpose, noise_of_step
+from distill.training.batches.reading import FileReader, LabelReader, MemoryReader, to_device
+from distill.training.settings import RunSettings
+from distill.types import Condition, DataSource, ImageModel, InMemorySource, Labelled, Pairs
+
+
+@runtime_checkable
+class PairSource(Protocol):
+    """A source of pairs of noise and the teacher's image, by their numbers (b,) in [0, len)."""
+
+    def __len__(self) -> int: ...
+    def pairs(self, rows: Tensor) -> Pairs: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Batches:
+    """The batches of a run by their number, on process `process` of `processes`."""
+
+    image_shape: tuple[int, ...]
+    label_count: int
+    data: DataSource | None
+    batch_size: int
+    seed: int
+    device: torch.device
+    process: int = 0
+    processes: int = 1
+    workers: int = 0
+    paired: PairSource | None = None
+    prompts: EncodedPrompts | None = None
+    evaluations: int = 1
+    """Steps of the generator. Each batch takes a number of them, drawn uniformly, so that all are trained, as
+    in DMD2."""
+    own_noise: tuple[str, ...] = ()
+    """Fields of `OWN_NOISE` to draw."""
+    encode: Callable[[Tensor], Tensor] | None = None
+    """Brings real images into the network's own space; None if the data are there already. With prompts, the
+    labels of the data are the numbers of their prompts."""
+    shows_images: bool = True
+    """False if the data's labels alone are needed: its images are not read then."""
+    compiled: bool = False
+    """Draw noise by a compiled kernel, of equal bits."""
+
+    @classmethod
+    def of(
+        cls,
+        config: RunSettings,
+        network: ImageModel,
+        data: DataSource | None,
+        accelerator: Accelerator,
+        paired: PairSource | None = None,
+        prompts: EncodedPrompts | None = None,
+        evaluations: int = 1,
+        own_noise: tuple[str, ...] = (),
+        shows_images: bool = True,
+    ) -> Batches:
+        """Return the batches of a run on this process."""
+        if data is not None:
+            check_data(data, network)
+        if config.batch_size % accelerator.num_processes:
+            raise UserError(
+                f"batch_size: {config.batch_size} does not split over {accelerator.num_processes} processes"
+            )
+        in_pixels = data is not None and data.image_shape != network.image_shape
+        return cls(
+            network.image_shape,
+            network.label_count,
+            data,
+            config.batch_size,
+            config.seed,
+            accelerator.device,
+            accelerator.process_index,
+            accelerator.num_processes,
+            config.data_workers,
+            paired,
+            prompts,
+            evaluations,
+            own_noise,
+            network.encode if in_pixels else None,
+            shows_images,
+            config.compile != "none",
+        )
+
+    def starting_at(self, index: int) -> Iterator[Batch]:
+        """Yield batches `index`, `index + 1`, ... without end."""
+        for real, labels in self._read(index):
+            yield self._draw(index, real, labels)
+            index += 1
+
+    def _read(self, start: int) -> Iterator[tuple[Tensor | None, Tensor | None]]:
+        """Yield real images and labels of this process's rows, each None if there are none."""
+        data = self.data
+        if data is None or not (self.shows_images or self.label_count):
+            while True:
+                yield None, None
+        if not self.shows_images and isinstance(data, Labelled) and data.label_count:
+            yield from LabelReader(data, self.device)(self._data_indices, start)
+        elif isinstance(data, InMemorySource):
+            yield from MemoryReader(data, self.device)(self._data_indices, start)
+        else:
+            yield from FileReader(data, self.workers, self.device)(self._data_indices, start)
+
+    def _data_indices(self, index: int, device: torch.device) -> Int64[Tensor, " b"]:
+        size = 0 if self.data is None else len(self.data)
+        return self._random(index).below(size, Purpose.DATA, self._samples(device))
+
+    def _samples(self, device: torch.device) -> Int64[Tensor, " b"]:
+        """Return the numbers of this process's samples in the whole batch."""
+        share = self.batch_size // self.processes
+        return torch.arange(self.process * share, (self.process + 1) * share, device=device)
+
+    def _random(self, index: int) -> CounterRandom:
+        """Return the random numbers of one batch."""
+        return CounterRandom(self.seed, index, self.compiled)
+
+    def _draw(self, index: int, real: Tensor | None, labels: Tensor | None) -> Batch:
+        """Draw a batch. Real images and labels are this process's rows."""
+        steps = self._draw_steps(index)
+        normal = self._draw_normal(index, steps, real is not None)
+        u, u_fake, *own_u, crops = self._draw_uniform(index)
+        own = {
+            name: Noise(level[:, 0], normal.pop())
+            for name, level in zip(self.own_noise, own_u, strict=True)
+        }
+        z, eps, eps_fake = torch.cat(normal[:steps], 1), normal[steps], normal[steps + 1]
+        return Batch(
+            z=z,
+            cond=self._condition(index, self._draw_label(index, labels)),
+            u=u[:, 0],
+            eps=eps,
+            u_fake=u_fake[:, 0],
+            eps_fake=eps_fake,
+            real=self._encoded(real),
+            eps_real=None if real is None else normal[steps + 2],
+            pairs=self._draw_pairs(index),
+            crop_positions=crops,
+            **own,
+        )
+
+    def _draw_steps(self, index: int) -> int:
+        """Draw how many steps the generator takes in this batch, the same on all processes."""
+        if self.evaluations == 1:
+            return 1
+        first = torch.zeros(1, dtype=torch.int64)
+        drawn = CounterRandom(self.seed, index).below(self.evaluations, Purpose.GENERATOR_STEPS, first)
+        return 1 + int(drawn)
+
+    def _draw_normal(self, index: int, steps: int, has_real: bool) -> list[Tensor]:
+        """Draw noise, (b, *image_shape) each.
+
+        It is that of the generator's steps, of both updates, of real images if there are any, and the own
+        noises, of which the last comes first.
+        """
+        purposes = [noise_of_step(step) for step in range(steps)]
+        purposes += [Purpose.NOISE, Purpose.FAKE_NOISE] + [Purpose.REAL_NOISE] * has_real
+        purposes += [OWN_NOISE[name][1] for name in reversed(self.own_noise)]
+        samples = self._samples(self.device)
+        drawn = self._random(index).normal(purposes, samples, math.prod(self.image_shape))
+        return list(drawn.unflatten(2, self.image_shape).unbind())
+
+    def _draw_uniform(self, index: int) -> list[Tensor]:
+        """Draw levels of both updates, levels of the own noises, and positions of crops, (b, 2) each."""
+        levels = [OWN_NOISE[name][0] for name in self.own_noise]
+        purposes = [Purpose.LEVEL, Purpose.FAKE_LEVEL, *levels, Purpose.CROP]
+        return list(self._random(index).uniform(purposes, self._samples(self.device), 2).unbind())
+
+    def _draw_label(self, index: int, labels: Tensor | None) -> Int64[Tensor, " b"] | None:
+        """Return labels, or numbers of prompts: those of the real images, else drawn uniformly.
+
+        Numbers of prompts are on the CPU, where prompts are read.
+        """
+        device = self.device if self.prompts is None else torch.device("cpu")
+        choices = self.label_count if self.prompts is None else len(self.prompts)
+        if not choices:
+            return None
+        if labels is None:
+            return self._random(index).below(choices, Purpose.LABEL, self._samples(device))
+        labels = labels.to(device)
+        if self.prompts is not None and isinstance(self.data, Captioned):
+            u = self._random(index).uniform((Purpose.CAPTION,), self._samples(device))
+            labels = self.data.captions.draw(labels, u[0, :, 0])
+        return labels
+
+    @torch.no_grad()
+    def _encoded(self, real: Tensor | None) -> Tensor | None:
+        """Return real images in the network's own space."""
+        if real is None or self.encode is None:
+            return real
+        parts = real.split(max_batch_size(tuple(real.shape[1:])))
+        return torch.cat([self.encode(part) for part in parts])
+
+    def _condition(self, index: int, label: Tensor | None) -> Condition:
+        if label is None:
+            return Condition()
+        if self.prompts is None:
+            return Condition(to_device(label, self.device))
+        u = self._random(index).uniform((Purpose.PROMPT_DROPOUT,), self._samples(label.device))
+        return self.prompts(label).drop(u[0, :, 0] < self.prompts.dropout).to(self.device)
+
+    def _draw_pairs(self, index: int) -> Pairs | None:
+        if self.paired is None:
+            return None
+        rows = self._samples(torch.device("cpu"))
+        drawn = self._random(index).below(len(self.paired), Purpose.PAIR, rows)
+        return self.paired.pairs(drawn).to(self.device)
+
+
+def check_data(data: DataSource, network: ImageModel) -> None:
+    """Raise UserError if a network cannot be trained on these data."""
+    if data.image_shape not in (network.image_shape, network.pixel_shape):
+        raise UserError(
+            f"data: images of {data.image_shape}; expected {network.pixel_shape} as the network's"
+        )
+    if network.label_count not in (0, data.label_count):
+        raise UserError(f"data: {data.label_count} labels; expected {network.label_count} as the network's")

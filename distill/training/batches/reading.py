@@ -1,0 +1,101 @@
+"""Read the data of batches by their indices: from memory on the device, or ahead of time by a thread."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar, cast
+
+import torch
+from jaxtyping import Int64
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from distill.types import DataSource, InMemorySource, Labelled
+
+T = TypeVar("T")
+
+DrawIndices = Callable[[int, torch.device], Tensor]
+"""Returns the data indices of this process's rows of a batch by its number, (b,), on a device."""
+MAX_ON_DEVICE = 2 << 30
+"""Bytes of images in memory that are held on the training device; more stay in the host's memory."""
+
+
+class LabelReader:
+    """The labels of a source, whose images are not read."""
+
+    def __init__(self, data: Labelled, device: torch.device) -> None:
+        self.labels = torch.as_tensor(data.labels).to(device)
+
+    def __call__(self, draw: DrawIndices, start: int) -> Iterator[tuple[None, Int64[Tensor, " b"]]]:
+        """Yield the labels of batches `start`, `start + 1`, ... without end."""
+        while True:
+            yield None, self.labels[draw(start, self.labels.device)]
+            start += 1
+
+
+class MemoryReader:
+    """Images and labels of a source in memory, indexed by whole batches where they are held."""
+
+    def __init__(self, data: InMemorySource, device: torch.device) -> None:
+        self.device = device
+        self.held_on = device if data.nbytes <= MAX_ON_DEVICE else torch.device("cpu")
+        self.data = data.to(self.held_on)
+
+    def __call__(self, draw: DrawIndices, start: int) -> Iterator[tuple[Tensor, Int64[Tensor, " b"]]]:
+        """Yield images and labels of batches `start`, `start + 1`, ... without end."""
+        while True:
+            images, labels = self.data.batch(draw(start, self.held_on))
+            yield to_device(images, self.device), labels
+            start += 1
+
+
+class FileReader:
+    """Images and labels of any other source, read one batch ahead, by `workers` processes if there are any."""
+
+    def __init__(self, data: DataSource, workers: int, device: torch.device) -> None:
+        self.data, self.workers, self.device = data, workers, device
+
+    def __call__(self, draw: DrawIndices, start: int) -> Iterator[tuple[Tensor, Int64[Tensor, " b"]]]:
+        """Yield images and labels of batches `start`, `start + 1`, ... without end."""
+        # Without a generator of its own the loader would take a number from the global one, which belongs to
+        # dropout.
+        loader: DataLoader[Any] = DataLoader(
+            cast(Dataset[tuple[Tensor, int]], self.data),
+            batch_sampler=_Indices(draw, start),
+            num_workers=self.workers,
+            generator=torch.Generator(),
+            pin_memory=self.device.type == "cuda",
+        )
+        for images, labels in one_ahead(iter(loader)):
+            yield to_device(images, self.device), labels
+
+
+class _Indices:
+    """The data indices of batches `start`, `start + 1`, ..."""
+
+    def __init__(self, draw: DrawIndices, start: int) -> None:
+        self.draw, self.start = draw, start
+
+    def __iter__(self) -> Iterator[list[int]]:
+        index = self.start
+        while True:
+            yield self.draw(index, torch.device("cpu")).tolist()
+            index += 1
+
+
+def one_ahead(values: Iterator[T]) -> Iterator[T]:
+    """Yield values while a thread computes the following one. An error is raised where its value would be."""
+    with ThreadPoolExecutor(1) as pool:
+        following = pool.submit(next, values)
+        while True:
+            value = following.result()
+            following = pool.submit(next, values)
+            yield value
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """Copy a tensor to a device; from the host's memory to a GPU without waiting for it."""
+    if device.type != "cuda" or tensor.is_cuda:
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
