@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from distill.networks.computation.constants import constant
+
 MEGAPIXEL = 2**20
 
 
@@ -82,8 +84,8 @@ class PipelineCodec:
         """Return mean and standard deviation of the autoencoder's latents; the network's have 0 and 1."""
         config = self.vae.config
         if config.get("latents_mean") is not None and config.get("latents_std") is not None:
-            mean = x.new_tensor(config.latents_mean).reshape(1, -1, 1, 1)
-            std = x.new_tensor(config.latents_std).reshape(1, -1, 1, 1)
+            mean, std = tuple(config.latents_mean), tuple(config.latents_std)
         else:
-            mean, std = x.new_tensor(config.get("shift_factor") or 0.0), x.new_tensor(1.0)
-        return mean, std / config.scaling_factor
+            mean, std = (config.get("shift_factor") or 0.0,), (1.0,)
+        mean_tensor, std_tensor = (constant(values, x).reshape(1, -1, 1, 1) for values in (mean, std))
+        return mean_tensor, std_tensor / config.scaling_factor

@@ -28,6 +28,11 @@ if TYPE_CHECKING:
 PURE_NOISE = 80.0
 """Least sigma/alpha that counts as pure noise, which is infinite in flow matching; EDM's sigma_max."""
 
+NO_NULL_LABEL = (
+    "teacher.null_label: is not given; expected the class that means no label, "
+    "without which there is no guidance"
+)
+
 
 class DiffusersNetwork(Denoiser):
     """A `Denoiser` around the network of a diffusers pipeline, whose other parts its copies share.
@@ -215,17 +220,20 @@ class DiffusersNetwork(Denoiser):
 
     def _class_labels(self, cond: Condition, count: int) -> Tensor:
         """Return a batch's classes, with the network's own class for no label."""
-        label = cond.label
+        label, null_label = cond.label, self.pipeline.null_label
+        if null_label is None:
+            # Labels on a GPU are not read, which would wait for it; its kernels fail at a label of -1.
+            if label is None or (label.device.type == "cpu" and (label < 0).any()):
+                raise UserError(NO_NULL_LABEL)
+            return label
         if label is None:
-            label = torch.full((count,), -1, device=next(self.parameters()).device)
-        if self.pipeline.null_label is not None:
-            return label.where(label >= 0, self.pipeline.null_label)
-        if not label.is_meta and (label < 0).any():
-            raise UserError(
-                "teacher.null_label: is not given; expected the class that means no label, "
-                "without which there is no guidance"
-            )
-        return label
+            return torch.full((count,), null_label, device=next(self.parameters()).device)
+        return label.where(label >= 0, null_label)
+
+    def require_unconditional(self) -> None:
+        """Refuse a network with labels that has none for no label: it cannot be guided."""
+        if self.label_count and self.pipeline.null_label is None:
+            raise UserError(NO_NULL_LABEL)
 
     def _depths(self) -> Depths:
         return self.pipeline.family.depths(self.network, self.image_shape[1])

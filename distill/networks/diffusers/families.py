@@ -9,6 +9,8 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from distill.networks.computation.constants import constant, image_positions
+
 Tensors = dict[str, Tensor]
 Depths = dict[str, tuple[nn.Module, int]]
 """Layers by the names of their depths, and the channels of their outputs."""
@@ -18,8 +20,6 @@ Depths = dict[str, tuple[nn.Module, int]]
 class PipelineFacts(Protocol):
     """Facts about an opened pipeline that decide the arguments of its network."""
 
-    pipe: Any
-    """The pipeline of diffusers itself."""
     config: Any
     """The configuration of its network."""
     embedded_guidance: float | None
@@ -116,7 +116,7 @@ def unet_inputs(pipeline: PipelineFacts, text: Tensors) -> dict[str, Any]:
     added = None
     if "pooled" in text:
         height, width = pipeline.pixel_shape[1:]
-        ids = text["pooled"].new_tensor([height, width, 0, 0, height, width])
+        ids = constant((height, width, 0, 0, height, width), text["pooled"])
         added = {"text_embeds": text["pooled"], "time_ids": ids.expand(len(text["pooled"]), -1)}
     return {"encoder_hidden_states": text["tokens"], "added_cond_kwargs": added}
 
@@ -131,9 +131,9 @@ def pixart_inputs(pipeline: PipelineFacts, text: Tensors) -> dict[str, Any]:
     added: dict[str, Any] = {"resolution": None, "aspect_ratio": None}
     if pipeline.config.sample_size == 128:
         height, width = pipeline.pixel_shape[1:]
-        numbers = {"resolution": [float(height), float(width)], "aspect_ratio": [height / width]}
+        numbers = {"resolution": (float(height), float(width)), "aspect_ratio": (height / width,)}
         added = {
-            name: text["tokens"].new_tensor(value).expand(len(text["tokens"]), -1)
+            name: constant(value, text["tokens"]).expand(len(text["tokens"]), -1)
             for name, value in numbers.items()
         }
     return {**masked_inputs(pipeline, text), "added_cond_kwargs": added}
@@ -151,13 +151,10 @@ def flux_inputs(pipeline: PipelineFacts, text: Tensors) -> dict[str, Any]:
     guidance = None
     if pipeline.embedded_guidance is not None:
         guidance = tokens.new_full((len(tokens),), pipeline.embedded_guidance)
-    image_ids = pipeline.pipe._prepare_latent_image_ids(
-        1, height // 2, width // 2, tokens.device, tokens.dtype
-    )
     return {
         **pooled_inputs(pipeline, text),
         "txt_ids": tokens.new_zeros(tokens.shape[1], 3),
-        "img_ids": image_ids,
+        "img_ids": image_positions(height // 2, width // 2, tokens.dtype, tokens.device),
         "guidance": guidance,
     }
 

@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from distill.config.errors import UserError
+from distill.networks.computation.constants import constant
 from distill.networks.folder import AUTOENCODER
 
 PUBLISHED = "stabilityai/sd-vae-ft-mse"
@@ -116,5 +117,5 @@ class StabilityAutoencoder:
 
 def _statistics(x: Tensor) -> tuple[Tensor, Tensor]:
     """Return mean and scale, (c, 1, 1) each: EDM2's latents are (the autoencoder's - mean) / scale."""
-    mean, std = x.new_tensor(MEAN)[:, None, None], x.new_tensor(STD)[:, None, None]
+    mean, std = constant(MEAN, x)[:, None, None], constant(STD, x)[:, None, None]
     return mean, std / SIGMA_DATA

@@ -1,0 +1,1 @@
+"""Compilation, precision and memory format of networks, and constants on their device."""
