@@ -14,6 +14,10 @@ from distill.training.config import read_config
 from distill.training.settings import DistillRun, RunConfig, TrainTeacherRun
 
 DRY_RUN = "--dry-run"
+MEMORY = "--memory"
+GIB = 1 << 30
+ASSUMED_GIB = 80.0
+"""Free memory of the GPU that a dry run chooses `micro_batch_size: auto` for, unless it is given."""
 HELP = ("--help", "-h")
 TASKS = {"distill": DistillRun, "train_teacher": TrainTeacherRun}
 MOST_USED = (
@@ -23,6 +27,9 @@ MOST_USED = (
     "micro_batch_size",
     "device",
     "precision",
+    "compile",
+    "channels_last",
+    "deterministic",
     "seed",
     "resume",
     "data",
@@ -31,7 +38,7 @@ MOST_USED = (
     "generator.steps",
     "objective",
 )
-USAGE = f"""usage: python train.py CONFIG [--key value ...] [{DRY_RUN}]
+USAGE = f"""usage: python train.py CONFIG [--key value ...] [{DRY_RUN} [{MEMORY} GIB]]
        python train.py [CONFIG] --help [TOPIC]
 
 Distils a teacher into a generator of one step or a few, or trains a teacher. CONFIG is a YAML file such as
@@ -39,7 +46,8 @@ configs/digits/dmd2.yaml. Override a setting by its dotted name, such as --gener
 choice by its name, such as --generator.network.name mlp, and an entry of a list by its position, such as
 --terms.0.weight 1.
 The same command, given again, continues an interrupted run. {DRY_RUN} trains nothing: it prints the networks,
-their memory and the work of a step, and needs no weights.
+their memory and the work of a step, and needs no weights. With `micro_batch_size: auto` it assumes a GPU with
+{ASSUMED_GIB:g} GiB of free memory, or as many as {MEMORY} says.
 
 The most used settings, with type and default:
 {{most_used}}
@@ -50,7 +58,8 @@ More help:
   CONFIG --help [TOPIC] the values of a configuration, and how they differ from the defaults;
                         with a topic, such as all, what they mean
 {{sections}}
-Words: docs/glossary.md. Methods: docs/methods.md. Values of the papers: docs/recipes.md."""
+Words: docs/glossary.md. Methods: docs/methods.md. Values of the papers: docs/recipes.md.
+Speed and memory on a GPU: docs/speed.md."""
 
 
 def main(arguments: list[str]) -> int:
@@ -60,17 +69,38 @@ def main(arguments: list[str]) -> int:
         index = asked[0] if asked else 0
         print(help_text(arguments[:index], arguments[index + 1 :]))
         return 0
-    config = read_run_file(arguments)
     if DRY_RUN in arguments:
-        from distill.training.dry_run.summary import describe_run
+        return dry_run(arguments)
 
-        print(describe_run(config, show_progress=True))
-        return 0
-
+    config = read_run_file(arguments)
     from distill.training.launch import launch
     from eval.monitor import build_monitor
 
     return launch(config, build_monitor(config))
+
+
+def dry_run(arguments: Sequence[str]) -> int:
+    """Print what a run would take, and return the exit code."""
+    from distill.training.dry_run.summary import describe_run
+
+    rest, memory = take_memory(arguments)
+    print(describe_run(read_run_file(rest), memory, show_progress=True))
+    return 0
+
+
+def take_memory(arguments: Sequence[str]) -> tuple[list[str], int]:
+    """Return the arguments without `--memory GIB`, and the memory in bytes."""
+    rest = list(arguments)
+    if MEMORY not in rest:
+        return rest, round(ASSUMED_GIB * GIB)
+    place = rest.index(MEMORY)
+    try:
+        gib = float(rest[place + 1])
+    except (IndexError, ValueError):
+        gib = 0.0
+    if not 0 < gib < 1e6:
+        raise UserError(f"{MEMORY}: expected the free memory of a GPU in GiB after it, such as 24")
+    return rest[:place] + rest[place + 2 :], round(gib * GIB)
 
 
 def help_text(before: Sequence[str], after: Sequence[str]) -> str:

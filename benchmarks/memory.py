@@ -34,8 +34,8 @@ from benchmarks.random_pipelines import SDXL, TINY, RandomTeacher, register_tiny
 from distill.storage.files import read_json, write_json
 from distill.storage.provenance import commit, machine
 from distill.training.distillation.task import Distillation
-from distill.training.dry_run.cost import META, measure_both
-from distill.training.dry_run.step import simulate_distillation
+from distill.training.dry_run.cost import measure_both
+from distill.training.dry_run.step import META, simulate_distillation
 from distill.training.launch import build_accelerator
 from distill.training.logging import Clock
 from distill.training.settings import DistillRun

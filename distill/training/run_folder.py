@@ -7,12 +7,13 @@ import os
 import platform
 import sys
 from pathlib import Path
+from typing import TypedDict
 
 from distill.config.config_file import differences
 from distill.config.errors import UserError
 from distill.networks.folder import checkpoints, newest_checkpoint
 from distill.publishing.run_record import read_yaml
-from distill.storage.files import write_json, write_text
+from distill.storage.files import read_mapping, write_json, write_text
 from distill.storage.provenance import commit, machine, version
 from distill.training.config import CONFIG, read_run, to_yaml
 from distill.training.settings import RunConfig
@@ -20,8 +21,11 @@ from distill.types import Denoiser
 
 MAY_CHANGE = {
     "activation_checkpointing",
+    "channels_last",
     "checkpoint_every",
+    "compile",
     "data_workers",
+    "deterministic",
     "device",
     "keep_checkpoints",
     "log_every",
@@ -34,9 +38,11 @@ MAY_CHANGE = {
     "sample_every",
     "stop_when",
     "teacher.attention",
+    "tf32",
     "trackers",
 }
 """Settings that may differ when a run continues: they change what is learned by rounding at most."""
+META = "meta.json"
 PACKAGES = ("torch", "accelerate", "diffusers", "numpy", "safetensors", "pydantic", "transformers")
 
 
@@ -62,6 +68,32 @@ def open_run_folder(config: RunConfig) -> Path | None:
     return checkpoint
 
 
+class ComputedBy(TypedDict):
+    """The devices of a run, and what they did: entries of meta.json."""
+
+    device: str
+    processes: int
+    precision: str
+    tf32: bool
+    compile: str
+    deterministic: bool
+    micro_batch_size: int
+    """Images that a process computed at once."""
+
+
+def recorded_micro_batch(run_dir: Path, device: str, processes: int) -> int | None:
+    """Return the micro-batch of a run so far, None if there is none or other devices computed it.
+
+    Sums over other micro-batches differ by rounding, so that a run keeps the one that it began with.
+    """
+    file = run_dir / META
+    recorded = read_mapping(file) if file.is_file() else {}
+    size = recorded.get("micro_batch_size")
+    if (recorded.get("device"), recorded.get("processes")) != (device, processes):
+        return None
+    return size if type(size) is int and size > 0 else None
+
+
 def load_run_teacher(run_dir: Path, resolution: int | None = None) -> Denoiser:
     """Open the teacher that a run distils, at a resolution in pixels if one is given."""
     settings = getattr(read_run(run_dir), "teacher", None)
@@ -77,15 +109,16 @@ def load_run_teacher(run_dir: Path, resolution: int | None = None) -> Denoiser:
     return settings.load()
 
 
-def record_run(config: RunConfig) -> None:
-    """Write the resolved configuration, and versions, commit and machine."""
+def record_run(config: RunConfig, computed_by: ComputedBy | None = None) -> None:
+    """Write the resolved configuration, and versions, commit, machine and device."""
     write_text(config.run_dir / CONFIG, to_yaml(config))
     write_json(
-        config.run_dir / "meta.json",
+        config.run_dir / META,
         {
             "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
             "commit": commit(),
             "machine": machine(),
+            **(computed_by or {}),
             "started": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
             "command": " ".join(sys.argv),
         },

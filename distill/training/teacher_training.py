@@ -17,6 +17,7 @@ from distill.networks.folder import save_denoiser
 from distill.networks.sizes import UNetSizes
 from distill.networks.unet import UNet, UNetConfig
 from distill.training.batches import Batch, Batches
+from distill.training.device.precision import autocast
 from distill.training.distillation.losses import Metrics
 from distill.training.logging import Clock, check_finite
 from distill.training.optimization.ema import EMA
@@ -56,7 +57,7 @@ class TeacherTraining:
         metrics: Metrics = {"loss/teacher": torch.zeros((), device=self.accelerator.device)}
         with self.clock("teacher"):
             for chunk in chunks:
-                with self.accelerator.autocast():
+                with autocast(self.config.precision, self.accelerator.device):
                     loss = denoising_loss(
                         self.network, chunk, self.config.noise_levels, self.config.label_dropout
                     )

@@ -21,10 +21,10 @@ from distill.networks.sizes import UNetSizes
 from distill.networks.unet import UNet, UNetConfig
 from distill.training.config import read_config
 from distill.training.distillation.task import Distillation
-from distill.training.dry_run.cost import META, measure, measure_both
+from distill.training.dry_run.cost import measure, measure_both
 from distill.training.dry_run.meta_kernels import MetaKernels
 from distill.training.dry_run.meter import Meter
-from distill.training.dry_run.step import simulate_distillation
+from distill.training.dry_run.step import META, simulate_distillation
 from distill.training.launch import build_accelerator
 from distill.training.logging import Clock
 from distill.training.settings import DistillRun
@@ -176,7 +176,7 @@ def test_attention_holds_no_weights_of_attention() -> None:
     heads, n, d = 2, 64, 8
     parts = [torch.empty(1, heads, n, d, device="meta", requires_grad=True) for _ in range(3)]
     with Meter(parts) as meter:
-        with MetaKernels(autocast=False):
+        with MetaKernels(autocast=None):
             output = F.scaled_dot_product_attention(*parts)
         assert meter.live < 2 * 4 * heads * n * (d + 1)
         assert meter.take_flops() == 4 * heads * n * n * d
@@ -197,7 +197,7 @@ def test_autocast_on_the_meta_device_has_the_types_of_cuda() -> None:
         nn.GroupNorm(2, 8, device="meta"),
         nn.Linear(4, 4, device="meta"),
     )
-    with Meter([x]) as meter, MetaKernels(autocast=True):
+    with Meter([x]) as meter, MetaKernels(autocast=torch.bfloat16):
         assert conv(x).dtype == (x @ x).dtype == linear(x).dtype == torch.bfloat16
         assert (
             norm(conv(x)).dtype

@@ -56,7 +56,7 @@ def test_fake_cpu_tensors_take_the_types_of_the_cpu_s_autocast() -> None:
 
     with FakeTensorMode(), torch.autocast("cpu", torch.bfloat16):
         assert types("cpu") == {torch.bfloat16}
-    with MetaKernels(autocast=True):
+    with MetaKernels(autocast=torch.bfloat16):
         assert types("meta") == {torch.float32}
 
 

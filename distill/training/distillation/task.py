@@ -15,6 +15,7 @@ from distill.networks.folder import save_generator
 from distill.publishing.export import export_generator
 from distill.publishing.model_card import write_card
 from distill.training.batches import Batch, Batches
+from distill.training.device.precision import autocast
 from distill.training.distillation.build import build_method, build_networks, exact_log_ratio, read_prompts
 from distill.training.distillation.losses import Losses, Metrics, fake_loss, frozen, generator_loss
 from distill.training.distillation.teacher_samples import TeacherSamples
@@ -143,7 +144,7 @@ class Distillation:
     ) -> tuple[Tensor, Metrics]:
         metrics: Metrics = {}
         for chunk in chunks:
-            with self.accelerator.autocast():
+            with autocast(self.config.precision, self.accelerator.device):
                 with torch.set_grad_enabled(keep_graph):
                     x0 = self.generator(chunk.z, chunk.cond)
                 if "fake" not in self.modules:  # an exact fake score has nothing to learn
@@ -162,7 +163,7 @@ class Distillation:
         metrics: Metrics = {}
         for chunk in chunks:
             with frozen(*[self.modules[name] for name in self.modules if name != "generator"]):
-                with self.accelerator.autocast():
+                with autocast(self.config.precision, self.accelerator.device):
                     sample = self.generator(chunk.z, chunk.cond) if x0 is None else x0
                     losses, extra = generator_loss(self.networks, self.method, chunk, sample, step)
                 if detailed:

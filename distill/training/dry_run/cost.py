@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from torch import nn
 
 from distill.networks.activation_checkpointing import checkpoint_activations, checkpointable
+from distill.training.device.precision import autocast_type
 from distill.training.dry_run.meta_kernels import recompute_on_meta
 from distill.training.dry_run.meter import Meter
-from distill.training.dry_run.step import Action, SimulatedStep
+from distill.training.dry_run.step import Action, SimulatedStep, images_at_once
+from distill.training.optimization.settings import OptimizerSettings
 from distill.training.settings import RunConfig
 
-META = torch.device("meta")
 BYTES_OF_FLOAT = 4
+MIN_8BIT = 4096
+BLOCK_8BIT = 256
+"""Elements of the smallest parameter that 8-bit optimisers quantise, and of a block with one scale."""
 CHECKPOINTED = ", activation checkpointing"
 Report = Callable[[str], None]
 """Takes the name of what is measured next."""
@@ -47,17 +52,27 @@ def measure_both(
     is_possible = any(list(checkpointable(model)) for model in step.models)
     for is_on in (False, True) if is_possible else (config.activation_checkpointing,):
         report(f"{name}{CHECKPOINTED * is_on}")
-        for model in step.models:
-            checkpoint_activations(model, recompute_on_meta(config.precision == "bf16") if is_on else None)
-        cost = measure(step, step.updates)
-        flops = cost.flops
-        if step.student_pass is not None and step.skipped_passes:
-            flops -= round(step.skipped_passes * measure_flops(step.student_pass))
-        # The step was measured on one micro-batch, and the run holds the whole batch.
-        batch = cost.held["batch"] * config.batch_size // images_at_once(config)
-        held = {**cost.held, "batch": batch}
-        costs[name + CHECKPOINTED * is_on] = Cost(held, cost.added | outside.added, flops)
+        costs[name + CHECKPOINTED * is_on] = _measure_step(step, config, outside, is_on)
     return costs
+
+
+def measure_own(step: SimulatedStep, config: RunConfig) -> Cost:
+    """Return the cost with activation checkpointing as the run has it."""
+    outside = measure(step, step.outside_the_step)
+    return _measure_step(step, config, outside, config.activation_checkpointing)
+
+
+def _measure_step(step: SimulatedStep, config: RunConfig, outside: Cost, is_checkpointed: bool) -> Cost:
+    how = recompute_on_meta(autocast_type(config.precision)) if is_checkpointed else None
+    for model in step.models:
+        checkpoint_activations(model, how)
+    cost = measure(step, step.updates)
+    flops = cost.flops
+    if step.student_pass is not None and step.skipped_passes:
+        flops -= round(step.skipped_passes * measure_flops(step.student_pass))
+    # The step was measured on one micro-batch, and the run holds the whole batch.
+    batch = cost.held["batch"] * config.batch_size // images_at_once(config)
+    return Cost({**cost.held, "batch": batch}, cost.added | outside.added, flops)
 
 
 def measure(step: SimulatedStep, actions: Mapping[str, Action]) -> Cost:
@@ -66,7 +81,12 @@ def measure(step: SimulatedStep, actions: Mapping[str, Action]) -> Cost:
     weights = unique_parameters(*networks)
     held = {
         "weights": sum(parameter.nbytes for parameter in weights),
-        "optimiser": 2 * BYTES_OF_FLOAT * count_trained(*step.trained),
+        "optimiser": sum(
+            optimizer_bytes(parameter, settings)
+            for network, settings in zip(step.trained, step.optimizers, strict=True)
+            for parameter in network.parameters()
+            if parameter.requires_grad
+        ),
         "average": BYTES_OF_FLOAT * count_trained(step.averaged),
         "batch": sum(tensor.nbytes for tensor in tensors_of(step.batch)),
     }
@@ -88,14 +108,27 @@ def measure_flops(act: Action) -> int:
     return meter.flops
 
 
-def images_at_once(config: RunConfig) -> int:
-    """Return the number of images of a step that one process holds together."""
-    return min(config.batch_size, config.micro_batch_size or config.batch_size)
-
-
 def unique_parameters(*networks: nn.Module) -> set[nn.Parameter]:
     """Return the parameters of networks; those that networks share are there once."""
     return {parameter for network in networks for parameter in network.parameters()}
+
+
+def optimizer_bytes(parameter: nn.Parameter, settings: OptimizerSettings) -> int:
+    """Return the bytes that an optimiser holds on the device for a parameter: moments and master weights."""
+    if getattr(settings, "offload", False):
+        return 0
+    masters = BYTES_OF_FLOAT * parameter.numel() if parameter.dtype != torch.float32 else 0
+    return masters + 2 * moment_bytes(parameter.numel(), settings.name)
+
+
+def moment_bytes(count: int, name: str) -> int:
+    """Return the bytes of one moment of a parameter of so many elements.
+
+    8-bit optimisers have a float32 scale for each block, and keep small parameters in float32.
+    """
+    if not name.endswith("8bit") or count < MIN_8BIT:
+        return BYTES_OF_FLOAT * count
+    return count + BYTES_OF_FLOAT * math.ceil(count / BLOCK_8BIT)
 
 
 def count_trained(*networks: nn.Module) -> int:

@@ -18,13 +18,13 @@ from torch.overrides import TorchFunctionMode
 
 from distill.networks.activation_checkpointing import Recompute, recompute
 
-IN_BFLOAT16 = frozenset(
+IN_HALF = frozenset(
     """
     addbmm addmm baddbmm bmm conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d
     einsum linear matmul __matmul__ __rmatmul__ mm mv scaled_dot_product_attention
     """.split()  # noqa: SIM905 - one name a line would be a page
 )
-"""Functions that CUDA's autocast computes in bfloat16, of those that networks and losses are made of."""
+"""Functions that CUDA's autocast computes in half precision, of those in networks and losses."""
 IN_FLOAT32 = frozenset(
     """
     __pow__ cosine_similarity cumsum exp group_norm interpolate l1_loss layer_norm log log_softmax mse_loss
@@ -32,15 +32,18 @@ IN_FLOAT32 = frozenset(
     """.split()  # noqa: SIM905
 )
 """Functions that CUDA's autocast computes in float32, of the same."""
+FLOATS = (torch.float32, torch.bfloat16, torch.float16)
+"""Types that autocast casts."""
 
 
 class MetaKernels(TorchFunctionMode):
     """Within this mode attention holds no (n, n) weights; with `autocast`, functions use CUDA's types.
 
-    As in CUDA's autocast, trainable weights are cast once, and the casts live as long as the mode is entered.
+    `autocast` is bfloat16 or float16, or None for no autocast. As in CUDA's, trainable weights are cast once,
+    and the casts live as long as the mode is entered.
     """
 
-    def __init__(self, autocast: bool) -> None:
+    def __init__(self, autocast: torch.dtype | None) -> None:
         super().__init__()
         self.autocast = autocast
         self._casts: dict[int, Tensor] = {}
@@ -64,25 +67,25 @@ class MetaKernels(TorchFunctionMode):
 
     def _cast_of(self, func: Callable[..., Any]) -> Callable[[Tensor], Tensor] | None:
         """Return how autocast casts the inputs of a function, None where it does not."""
-        if not self.autocast:
+        if self.autocast is None:
             return None
         name = getattr(func, "__name__", "")
-        if name in IN_BFLOAT16:
-            return self._to_bfloat16
+        if name in IN_HALF:
+            return self._to_half
         return _to_float32 if name in IN_FLOAT32 else None
 
-    def _to_bfloat16(self, tensor: Tensor) -> Tensor:
-        if tensor.dtype != torch.float32:
+    def _to_half(self, tensor: Tensor) -> Tensor:
+        if self.autocast in (None, tensor.dtype) or tensor.dtype not in FLOATS:
             return tensor
         if not (tensor.is_leaf and tensor.requires_grad):
-            return tensor.bfloat16()
+            return tensor.to(self.autocast)
         if id(tensor) not in self._casts:
-            self._casts[id(tensor)] = tensor.bfloat16()
+            self._casts[id(tensor)] = tensor.to(self.autocast)
         return self._casts[id(tensor)]
 
 
 def _to_float32(tensor: Tensor) -> Tensor:
-    return tensor.float() if tensor.dtype == torch.bfloat16 else tensor
+    return tensor.float() if tensor.dtype in FLOATS else tensor
 
 
 def _map(change: Callable[[Tensor], Tensor], value: Any) -> Any:
@@ -117,13 +120,13 @@ def fused_attention(
     return output
 
 
-def kernels(device: torch.device, autocast: bool) -> AbstractContextManager[object]:
-    """Compute as a run would, with or without bfloat16 autocast; on the meta device, as on CUDA."""
+def kernels(device: torch.device, autocast: torch.dtype | None = None) -> AbstractContextManager[object]:
+    """Compute as a run would, in autocast's type if there is one; on the meta device, as on CUDA."""
     if device.type == "meta":
         return MetaKernels(autocast)
-    return torch.autocast(device.type, torch.bfloat16, enabled=autocast)
+    return torch.autocast(device.type, autocast, enabled=autocast is not None)
 
 
-def recompute_on_meta(autocast: bool) -> Recompute:
+def recompute_on_meta(autocast: torch.dtype | None) -> Recompute:
     """Return how blocks are recomputed on the meta device: within `MetaKernels`, as they were computed."""
     return partial(recompute, context_fn=lambda: (nullcontext(), MetaKernels(autocast)))

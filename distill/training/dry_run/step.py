@@ -14,15 +14,18 @@ from distill.data.images import preview_count
 from distill.diffusion.sampling import max_batch_size
 from distill.networks.activation_checkpointing import CheckpointedBlock
 from distill.training.batches import Batch, Noise
+from distill.training.device.precision import autocast_type
 from distill.training.distillation.build import build_method, build_networks
 from distill.training.distillation.losses import Losses, fake_loss, frozen, generator_loss
 from distill.training.distillation.method import Method, Networks
 from distill.training.dry_run.meta_kernels import kernels, recompute_on_meta
-from distill.training.settings import DistillRun, RunSettings, TrainTeacherRun
-from distill.training.teacher_training import denoising_loss
+from distill.training.optimization.settings import OptimizerSettings
+from distill.training.settings import DistillRun, RunConfig, RunSettings, TrainTeacherRun
+from distill.training.teacher_training import build_teacher, denoising_loss
 from distill.types import Condition, Denoiser, Generator, ImageModel, Pairs, Text
 
 Action = Callable[[], None]
+META = torch.device("meta")
 FAKE_UPDATE = "a fake update"
 GENERATOR_UPDATE = "a generator update"
 TEACHER_UPDATE = "an update"
@@ -36,6 +39,8 @@ class SimulatedStep:
     models: Sequence[ImageModel]
     """Networks whose activations can be checkpointed."""
     trained: Sequence[nn.Module]
+    optimizers: Sequence[OptimizerSettings]
+    """The optimisers of the trained networks, in the same order."""
     averaged: nn.Module
     """The network of whose weights the run keeps an average."""
     batch: Batch
@@ -56,6 +61,14 @@ class SimulatedStep:
 
     It trains after a random number of the student's steps, and the updates here take all of them.
     """
+
+
+def meta_teacher_of(config: RunConfig) -> Denoiser:
+    """Build the teacher of a run on the meta device: the one that it distils, or the one that it trains."""
+    if isinstance(config, TrainTeacherRun):
+        data = config.data.load("train")
+        return build_teacher(config.network, data.image_shape, data.label_count).to(META).train()
+    return config.teacher.meta().eval().requires_grad_(False)
 
 
 def simulate_distillation(config: DistillRun, teacher: Denoiser, device: torch.device) -> SimulatedStep:
@@ -84,6 +97,7 @@ def simulate_distillation(config: DistillRun, teacher: Denoiser, device: torch.d
         networks=built,
         models=(teacher, networks.generator, networks.fake),
         trained=step.trained,
+        optimizers=step.optimizers,
         averaged=networks.generator,
         batch=batch,
         updates=updates,
@@ -102,7 +116,7 @@ def simulate_teacher_training(config: TrainTeacherRun, network: Denoiser) -> Sim
     batch = simulate_batch(config, network, device, real=True, pairs=False)
 
     def update() -> None:
-        with kernels(device, config.precision == "bf16"):
+        with kernels(device, autocast_type(config.precision)):
             loss = denoising_loss(network, batch, config.noise_levels, config.label_dropout)
         differentiate({"teacher": loss}, [network])
 
@@ -110,6 +124,7 @@ def simulate_teacher_training(config: TrainTeacherRun, network: Denoiser) -> Sim
         networks={"teacher": network},
         models=[network],
         trained=[network],
+        optimizers=[config.optimizer],
         averaged=network,
         batch=batch,
         updates={TEACHER_UPDATE: update},
@@ -126,12 +141,15 @@ class _DistillationStep:
         self.batch = batch
         self.last_step = config.steps
         self.is_whole_batch = len(batch) == config.batch_size
-        self.autocast = config.precision == "bf16"
+        self.autocast = autocast_type(config.precision)
         self.device = batch.z.device
         self.z = torch.randn(len(batch), *networks.generator.noise_shape, device=self.device)
         self.trained: list[nn.Module] = [networks.generator, networks.fake]
+        self.optimizers = [config.generator.optimizer, config.fake.optimizer]
         if networks.discriminator is not None:
             self.trained.append(networks.discriminator)
+            # The critic of an exact ratio has no settings, and no parameters.
+            self.optimizers.append((config.discriminator or config.fake).optimizer)
         self._x0: Tensor | None = None
         """Samples of the last fake update, with a graph where the generator update will use them."""
 
@@ -168,7 +186,7 @@ def _method(config: DistillRun, device: torch.device) -> Method:
     if device.type == "meta":
         for term in method.terms:
             for block in checkpointed_blocks(term.term):
-                block.recompute = recompute_on_meta(config.precision == "bf16")
+                block.recompute = recompute_on_meta(autocast_type(config.precision))
     return method
 
 
@@ -182,11 +200,18 @@ def _outside_the_step(
     return actions
 
 
+def images_at_once(config: RunSettings, processes: int = 1) -> int:
+    """Return the number of images that one process computes together; `auto` is its whole batch."""
+    whole = max(1, config.batch_size // processes)
+    size = config.micro_batch_size
+    return min(whole, size) if isinstance(size, int) else whole
+
+
 def simulate_batch(
     config: RunSettings, network: Denoiser, device: torch.device, real: bool, pairs: bool
 ) -> Batch:
     """Make up as many samples as one process holds at once."""
-    count = min(config.batch_size, config.micro_batch_size or config.batch_size)
+    count = images_at_once(config)
     image = torch.randn(count, *network.image_shape, device=device)
     u = torch.full((count,), 0.5, device=device)
     cond = _condition(network, count, device)
@@ -235,14 +260,14 @@ def differentiate(losses: Losses, trained: Sequence[nn.Module]) -> None:
 @torch.no_grad()
 def predict(network: Denoiser, batch: Batch) -> None:
     """Take one forward pass, unguided."""
-    with kernels(batch.z.device, autocast=False):
+    with kernels(batch.z.device):
         network(batch.z, batch.u, batch.cond)
 
 
 @torch.no_grad()
 def generate(generator: Generator, batch: Batch) -> None:
     """Generate images by the student's first step alone."""
-    with kernels(batch.z.device, autocast=False):
+    with kernels(batch.z.device):
         generator(batch.z, batch.cond)
 
 
@@ -252,7 +277,7 @@ def preview(generator: Generator, batch: Batch) -> None:
     device = batch.z.device
     count = min(max_batch_size(generator.pixel_shape), preview_count(generator.pixel_shape))
     rows = torch.zeros(count, dtype=torch.int64, device=device)
-    with kernels(device, autocast=False):
+    with kernels(device):
         generator.decode(
             generator(torch.randn(count, *generator.noise_shape, device=device), batch.cond[rows])
         )
@@ -261,5 +286,5 @@ def preview(generator: Generator, batch: Batch) -> None:
 @torch.no_grad()
 def encode(network: ImageModel, count: int, device: torch.device) -> None:
     """Encode that many images to latents."""
-    with kernels(device, autocast=False):
+    with kernels(device):
         network.encode(torch.zeros(count, *network.pixel_shape, device=device))

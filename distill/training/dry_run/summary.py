@@ -11,48 +11,61 @@ from tqdm import tqdm
 from distill.students import lora
 from distill.training.dry_run.cost import (
     CHECKPOINTED,
-    META,
     Cost,
     Report,
     count_trained,
-    images_at_once,
     measure_both,
     measure_flops,
     unique_parameters,
 )
+from distill.training.dry_run.micro_batch import largest_micro_batch
 from distill.training.dry_run.step import (
     FAKE_UPDATE,
+    META,
     SimulatedStep,
+    images_at_once,
+    meta_teacher_of,
     simulate_distillation,
     simulate_teacher_training,
 )
 from distill.training.settings import DistillRun, RunConfig, TrainTeacherRun
-from distill.training.teacher_training import build_teacher
 from distill.types import Denoiser
 
 MIB = 2**20
 ALL_WEIGHTS = "all weights"
+PRECISIONS = {
+    "fp32": "float32",
+    "bf16": "bfloat16, as CUDA's autocast does",
+    "bf16-true": "bfloat16, with float32 copies of what is trained",
+    "fp16": "float16, as CUDA's autocast does",
+}
 STAGES = 3
 """Measurements of each variant: outside the step, the step, and the step with activation checkpointing."""
 
 
-def describe_run(config: RunConfig, show_progress: bool = False) -> str:
+def describe_run(config: RunConfig, memory: int, show_progress: bool = False) -> str:
     """Return the networks of a run, its memory on one process and the work of one step, as text.
 
-    A progress line on stderr names what is being measured.
+    `memory` are the free bytes of the GPU that `micro_batch_size: auto` is chosen for. A progress line on
+    stderr names what is being measured.
     """
+    chosen: list[str] = []
+    if config.micro_batch_size == "auto":
+        micro_batch = largest_micro_batch(config, 1, memory)
+        config = config.model_copy(update={"micro_batch_size": micro_batch.size})
+        chosen = [str(micro_batch)]
     line = "dry run: {n_fmt} of {total_fmt} measurements{postfix} [{elapsed}]"
     with tqdm(bar_format=line, total=STAGES, leave=False, disable=not show_progress) as progress:
         if isinstance(config, TrainTeacherRun):
             lines = _describe_teacher_run(config, progress)
         else:
             lines = _describe_distillation(config, progress)
-    return "\n".join([f"{config.task}: nothing is loaded, trained or written", "", *lines])
+    return "\n".join([f"{config.task}: nothing is loaded, trained or written", *chosen, "", *lines])
 
 
 def _describe_distillation(config: DistillRun, progress: tqdm[NoReturn]) -> list[str]:
     progress.set_postfix_str("building the teacher")
-    teacher = config.teacher.meta().eval().requires_grad_(False)
+    teacher = meta_teacher_of(config)
     runs = variants(config, teacher)
     progress.total = STAGES * len(runs)
     costs: dict[str, Cost] = {}
@@ -73,10 +86,8 @@ def _describe_distillation(config: DistillRun, progress: tqdm[NoReturn]) -> list
 
 
 def _describe_teacher_run(config: TrainTeacherRun, progress: tqdm[NoReturn]) -> list[str]:
-    data = config.data.load("train")
-    network = build_teacher(config.network, data.image_shape, data.label_count).to(META).train()
     progress.total = STAGES
-    step = simulate_teacher_training(config, network)
+    step = simulate_teacher_training(config, meta_teacher_of(config))
     costs = measure_both(ALL_WEIGHTS, step, config, _reporter(progress))
     chosen = ALL_WEIGHTS + CHECKPOINTED * config.activation_checkpointing
     return [
@@ -141,8 +152,7 @@ def _role(network: nn.Module, trained: int) -> str:
 def _describe_memory(config: RunConfig, cost: Cost) -> list[str]:
     rows = images_at_once(config)
     images = f"{rows} {'images' if rows > 1 else 'image'}"
-    precision = "bfloat16, as CUDA's autocast does" if config.precision == "bf16" else "float32"
-    lines = [f"memory of one process: {images} at once, computing in {precision}"]
+    lines = [f"memory of one process: {images} at once, computing in {PRECISIONS[config.precision]}"]
     lines += [f"{value / MIB:>12,.1f} MiB  {name}" for name, value in cost.held.items()]
     lines += [f"{value / MIB:>12,.1f} MiB  more for {name}" for name, value in cost.added.items()]
     lines.append(f"{cost.peak / MIB:>12,.1f} MiB  at most, not counting memory of PyTorch itself")

@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 GIB = 1 << 30
 
 
-def describe_shortage(config: RunConfig, task: Task, device: torch.device) -> str:
-    """Return the line for a run whose device has no more memory."""
+def describe_shortage(config: RunConfig, task: Task, device: torch.device, at_once: int) -> str:
+    """Return the line for a run whose device, which computes so many images at once, has no more memory."""
     held = held_parts(task)
     total = _peak_allocated(device)
     if total is not None:
         held["activations and the rest"] = max(0, total - sum(held.values()))
     parts = ", ".join(f"{name} {size / GIB:.2f} GiB" for name, size in held.items())
-    advice = ", or ".join(remedies(config))
+    advice = ", or ".join(remedies(config, at_once))
     return f"out of memory on {device}: {parts} were held; {advice}; the last checkpoint is untouched"
 
 
@@ -43,23 +43,47 @@ def held_parts(task: Task) -> dict[str, int]:
     }
 
 
-def remedies(config: RunConfig) -> list[str]:
-    """Return the settings that save memory; first the one that changes nothing else."""
+def remedies(config: RunConfig, at_once: int) -> list[str]:
+    """Return the settings that save memory, the one that changes nothing else first.
+
+    `at_once` is the number of images that one process computes at once.
+    """
     found = []
-    at_once = min(config.batch_size, config.micro_batch_size or config.batch_size)
     if at_once > 1:
-        found.append(f"lower micro_batch_size to {at_once // 2} (now {at_once})")
+        by = ", which auto took" if config.micro_batch_size == "auto" else ""
+        found.append(f"lower micro_batch_size to {at_once // 2} (now {at_once}{by})")
     if not config.activation_checkpointing:
         found.append("set activation_checkpointing: true")
     if config.precision == "fp32":
         found.append("set precision: bf16")
     if isinstance(config, DistillRun):
-        r1 = config.discriminator.r1 if config.discriminator else None
-        if r1 is not None and not r1.approximate and r1.at == "image":
-            found.append("set discriminator.r1.at: features")
-        if config.teacher.name == "diffusers" and config.generator.network.name == "copy":
-            found.append("let generator.network and fake.network be {name: lora}")
-    return found or ["use a device with more memory"]
+        found += _penalty_remedies(config) + _teacher_remedies(config)
+    return [*found, *_optimizer_remedies(config)] or ["use a device with more memory"]
+
+
+def _penalty_remedies(config: DistillRun) -> list[str]:
+    r1 = config.discriminator.r1 if config.discriminator else None
+    if r1 is None or r1.approximate or r1.at != "image":
+        return []
+    recompute = [] if getattr(r1, "recompute", True) else ["set discriminator.r1.recompute: true"]
+    return [*recompute, "set discriminator.r1.approximate: true"]
+
+
+def _teacher_remedies(config: DistillRun) -> list[str]:
+    if config.teacher.name != "diffusers":
+        return []
+    if config.generator.network.name == "copy":
+        return ["let generator.network and fake.network be {name: lora}"]
+    return ["set precision: bf16-true"] if config.precision in ("bf16", "fp16") else []
+
+
+def _optimizer_remedies(config: RunConfig) -> list[str]:
+    """Return what shrinks the moments of the networks with the most of them."""
+    key, settings = "optimizer", getattr(config, "optimizer", None)
+    if isinstance(config, DistillRun):
+        key, settings = "generator.optimizer", config.generator.optimizer
+    found = [] if settings.name.endswith("8bit") else [f"set {key}.name: {settings.name}8bit"]
+    return found if getattr(settings, "offload", False) else [*found, f"set {key}.offload: true"]
 
 
 def _size(tensors: Iterable[Tensor], seen: set[int]) -> int:

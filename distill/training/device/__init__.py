@@ -1,0 +1,1 @@
+"""The device of a run: its precision, its kernels and its memory."""
