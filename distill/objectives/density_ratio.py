@@ -7,6 +7,7 @@ a step.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import torch
@@ -150,7 +151,7 @@ class DensityRatio(nn.Module):
         """The factor of the objective's weights: one over the running mean of h, a scalar."""
         return 1 / self.h_mean.mean()[0].float()
 
-    @property
+    @functools.cached_property
     def scale_of_one(self) -> float:
         """The factor if all ratios are 1: 1/h(1)."""
         return 1 / float(self.divergence.h(torch.zeros(())))

@@ -13,50 +13,77 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from distill.config.errors import TrainingError
 from distill.storage.files import write_text
 
 
 class Clock:
-    """Measures the seconds spent in each named part since the last `take`."""
+    """Measures the seconds spent in each named part since the last `take`.
 
-    def __init__(self) -> None:
+    On a GPU they are those of the device, whose work begins long after the host has asked for it.
+    """
+
+    def __init__(self, device: torch.device | None = None) -> None:
+        self.uses_events = device is not None and device.type == "cuda"
         self.seconds: dict[str, float] = {}
+        self.events: list[tuple[str, torch.cuda.Event, torch.cuda.Event]] = []
 
     @contextmanager
     def __call__(self, part: str) -> Iterator[None]:
-        start = time.perf_counter()
+        if self.uses_events:
+            start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+            start.record()
+            try:
+                yield
+            finally:
+                end.record()
+                self.events.append((part, start, end))
+            return
+        began = time.perf_counter()
         try:
             yield
         finally:
-            self.seconds[part] = self.seconds.get(part, 0.0) + time.perf_counter() - start
+            self._add(part, time.perf_counter() - began)
 
     def take(self) -> dict[str, float]:
         """Return the seconds as `time/<part>`, and start again from zero."""
+        for part, start, end in self.events:
+            end.synchronize()
+            self._add(part, start.elapsed_time(end) / 1000)
+        self.events = []
         taken, self.seconds = {f"time/{part}": round(value, 4) for part, value in self.seconds.items()}, {}
         return taken
+
+    def _add(self, part: str, seconds: float) -> None:
+        self.seconds[part] = self.seconds.get(part, 0.0) + seconds
 
 
 class Averages:
     """Averages metrics over the steps between two lines; a step without a metric does not count for it."""
 
     def __init__(self) -> None:
-        self.sums: dict[str, Tensor] = {}
-        self.counts: dict[str, int] = {}
+        self.sums: dict[tuple[str, ...], Tensor] = {}
+        self.counts: dict[tuple[str, ...], int] = {}
 
     def add(self, metrics: Mapping[str, Tensor]) -> None:
-        for name, value in metrics.items():
-            self.sums[name] = self.sums.get(name, 0) + value.detach()
-            self.counts[name] = self.counts.get(name, 0) + 1
+        """Add the metrics of a step, scalars on one device."""
+        names = tuple(metrics)
+        values = torch.stack([value.detach().float() for value in metrics.values()])
+        self.sums[names] = self.sums[names] + values if names in self.sums else values
+        self.counts[names] = self.counts.get(names, 0) + 1
 
     def take(self, average: Callable[[Tensor], Tensor]) -> dict[str, float]:
         """Return the means, and start again; `average` takes the mean of a tensor over processes."""
-        if not self.sums:
-            return {}
-        means = average(torch.stack([total.float() / self.counts[name] for name, total in self.sums.items()]))
-        taken = dict(zip(self.sums, means.tolist(), strict=True))
+        sums: dict[str, Tensor] = {}
+        counts: dict[str, int] = {}
+        for names, totals in self.sums.items():
+            for name, total in zip(names, totals, strict=True):
+                sums[name] = sums[name] + total if name in sums else total
+                counts[name] = counts.get(name, 0) + self.counts[names]
         self.sums, self.counts = {}, {}
-        return taken
+        if not sums:
+            return {}
+        means = average(torch.stack([total / counts[name] for name, total in sums.items()]))
+        return dict(zip(sums, means.tolist(), strict=True))
 
 
 def append_line(path: Path, values: Mapping[str, float]) -> None:
@@ -89,13 +116,3 @@ def _step_of(line: str) -> float | None:
         return None
     found = values.get("step") if isinstance(values, dict) else None
     return found if isinstance(found, (int, float)) else None
-
-
-def check_finite(losses: Mapping[str, Tensor], step: int, u: Tensor) -> None:
-    """Raise TrainingError, with step, loss and noise levels, if a loss is not finite."""
-    for name, loss in losses.items():
-        if not loss.isfinite():
-            raise TrainingError(
-                f"step {step}: loss '{name}' is {loss.item()}; its batch's noise levels are quantiles "
-                f"{u.min():.4f} to {u.max():.4f}; the last checkpoint is untouched"
-            )

@@ -19,8 +19,10 @@ from distill.networks.unet import UNet, UNetConfig
 from distill.training.batches import Batch, Batches
 from distill.training.device.precision import autocast
 from distill.training.distillation.losses import Metrics
-from distill.training.logging import Clock, check_finite
+from distill.training.finite import FiniteCheck
+from distill.training.logging import Clock
 from distill.training.optimization.ema import EMA
+from distill.training.optimization.loss_scale import LossScale
 from distill.training.optimization.updater import Updater
 from distill.training.settings import TrainTeacherRun
 from distill.types import Denoiser, expand_like
@@ -45,6 +47,10 @@ class TeacherTraining:
         }
         self.image_shape, self.label_count = self.network.image_shape, self.network.label_count
         self.modules: dict[str, nn.Module] = {"teacher": self.network}
+        self.finite = FiniteCheck()
+        self.scale = LossScale().to(accelerator.device) if config.precision == "fp16" else None
+        if self.scale is not None:
+            self.modules["teacher_scale"] = self.scale
 
     def start(self, step: int) -> None:
         """Start with the batch of this step."""
@@ -54,20 +60,26 @@ class TeacherTraining:
         """Make one update of the network."""
         with self.clock("data"):
             chunks = next(self.stream).split(self.config.micro_batch_size)
-        metrics: Metrics = {"loss/teacher": torch.zeros((), device=self.accelerator.device)}
+        loss_of_step = torch.zeros((), device=self.accelerator.device)
         with self.clock("teacher"):
             for chunk in chunks:
                 with autocast(self.config.precision, self.accelerator.device):
                     loss = denoising_loss(
                         self.network, chunk, self.config.noise_levels, self.config.label_dropout
                     )
-                check_finite({"teacher": loss}, step, chunk.u)
+                self.finite.add_losses({"teacher": loss}, chunk.u)
                 share = len(chunk) / (self.config.batch_size // self.accelerator.num_processes)
-                self.accelerator.backward(share * loss)
-                metrics["loss/teacher"] += share * loss.detach()
-            metrics["grad_norm/teacher"] = self.updaters["teacher"].update(step)
-            self.ema.update(self.network)
-        return metrics
+                loss_of_step += share * loss.detach()
+                scaled = loss if self.scale is None else self.scale(loss)
+                (share * scaled).backward()
+            norm = self.updaters["teacher"].update(step, self.scale)
+            self.ema.update(self.updaters["teacher"].weights)
+        metrics = {"loss/teacher": loss_of_step, "grad_norm/teacher": norm}
+        if self.scale is None:
+            self.finite.add_norm("teacher", norm)
+            return metrics
+        self.finite.add_scale("teacher", self.scale.update())
+        return metrics | self.scale.metrics("teacher")
 
     def sample(self, count: int, first_seed: int = 0) -> Tensor:
         """Return images of the averaged network's sampler, (count, c, h, w), on the CPU."""

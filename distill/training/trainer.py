@@ -21,6 +21,7 @@ from distill.diffusion.random import seeded
 from distill.storage.files import new_folder, write_json
 from distill.training.batches import Purpose
 from distill.training.checkpoint import load_checkpoint, save_checkpoint
+from distill.training.finite import Agreement, FiniteCheck
 from distill.training.logging import Averages, Clock, append_line
 from distill.training.optimization.ema import EMA
 from distill.training.optimization.updater import Updater
@@ -40,6 +41,8 @@ class Task(Protocol):
     """Everything that checkpoints hold by name, in addition to the average and the optimisers."""
     updaters: dict[str, Updater]
     ema: EMA[Any]
+    finite: FiniteCheck
+    """Holds the losses and gradient norms of each step."""
     image_shape: tuple[int, ...]
     """Shape of the images that `sample` returns."""
     label_count: int
@@ -90,8 +93,10 @@ class Trainer:
         self.seconds_before = 0.0
         self.saved_step: int | None = None
         self.averages = Averages()
+        self.agreement = Agreement()
         self.line: dict[str, float] = {}
         self.violation: str | None = None
+        self.signal, self.is_stopped = 0, False
         self.main = accelerator.is_main_process
         for condition in config.stop_when:
             if monitor is None and condition.measure.startswith(MONITOR):
@@ -102,9 +107,8 @@ class Trainer:
 
     def restore(self, checkpoint: Path) -> None:
         """Continue from a checkpoint."""
-        optimizers = {name: updater.optimizer for name, updater in self.task.updaters.items()}
         progress = load_checkpoint(
-            checkpoint, {**self.task.modules, "model": self.task.ema.average}, optimizers
+            checkpoint, {**self.task.modules, "model": self.task.ema.average}, self.task.updaters
         )
         with reading(checkpoint):
             self.step = self.saved_step = progress["step"]
@@ -127,12 +131,12 @@ class Trainer:
                 self._make_step()
                 bar.update()
                 self._after_step(bar)
-        if caught:
+        if self.signal:
             self._save()
-            name = signal.Signals(caught[0]).name
+            name = signal.Signals(self.signal).name
             self._say(f"{name}: saved at step {self.step}; the same command continues from there")
-            return 128 + caught[0]
-        if self.violation is not None:
+            return 128 + self.signal
+        if self.is_stopped:
             self._save()
             self._finish(
                 f"stopped at step {self.step} by stop_when: {self.violation}; "
@@ -159,21 +163,25 @@ class Trainer:
         torch.manual_seed(random.initial_seed())
         detailed = (self.step + 1) % self.config.log_every == 0
         self.averages.add(self.task.update(self.step, detailed))
+        self.task.finite.end_step(self.step)
         self.step += 1
 
     def _must_stop(self, caught: list[int]) -> bool:
         """Return whether a signal or a stop condition asks any process to stop.
 
-        All processes must leave the loop at the same step.
+        All processes must leave the loop at the same step: if there are several, they agree on what each
+        knew a step earlier.
         """
+        signaled, stopped = caught[0] if caught else 0, self.violation is not None
         if self.accelerator.num_processes > 1:
-            mine = torch.tensor(
-                [[caught[0] if caught else 0, self.violation is not None]], device=self.accelerator.device
-            )
-            number, stopped = self.accelerator.gather(mine).amax(0).tolist()
-            caught[:] = [number] if number else []
-            self.violation = self.violation or ("another process's measurement" if stopped else None)
-        return bool(caught) or self.violation is not None
+            mine = torch.tensor([[signaled, stopped]], device=self.accelerator.device)
+            of_all = self.accelerator.gather(mine).amax(0)
+            at_once = self.step in (self.saved_step, self.config.steps)
+            signaled, stopped = map(int, self.agreement.exchange(of_all, at_once))
+            if stopped:
+                self.violation = self.violation or "another process's measurement"
+        self.signal, self.is_stopped = signaled, bool(stopped)
+        return bool(signaled or stopped)
 
     def _violation(self, find: Callable[[StopCondition], str | None]) -> str | None:
         """Return the first violation of a stop condition, if there is one."""
@@ -186,6 +194,8 @@ class Trainer:
     def _after_step(self, bar: tqdm) -> None:
         config, step = self.config, self.step
         last = step == config.steps
+        if self._is_due(last):
+            self.task.finite.settle()
         if step % config.sample_every == 0 or last:
             self._save_samples()
         measured = self._measure() if step % config.monitor_every == 0 or last else {}
@@ -193,6 +203,12 @@ class Trainer:
             self._log(bar, measured)
         if step % config.checkpoint_every == 0 or last:
             self._save()
+
+    def _is_due(self, last: bool) -> bool:
+        """Return whether anything is logged, shown, measured or saved after this step."""
+        config = self.config
+        intervals = (config.log_every, config.sample_every, config.monitor_every, config.checkpoint_every)
+        return last or any(self.step % interval == 0 for interval in intervals)
 
     def _log(self, bar: tqdm, measured: Mapping[str, float]) -> None:
         means = self.averages.take(lambda means: self.accelerator.reduce(means, reduction="mean"))
@@ -241,6 +257,7 @@ class Trainer:
     def _save(self) -> None:
         if self.saved_step == self.step:
             return
+        self.task.finite.settle()
         self.accelerator.wait_for_everyone()
         if self.main:
             with self.clock("checkpoint"):
@@ -249,12 +266,11 @@ class Trainer:
                     "ema_updates": self.task.ema.updates,
                     "line": self.line,
                 }
-                optimizers = {name: updater.optimizer for name, updater in self.task.updaters.items()}
                 save_checkpoint(
                     self.config.run_dir,
                     self.step,
                     self.task.modules,
-                    optimizers,
+                    self.task.updaters,
                     progress,
                     self.task.save,
                     self.config.keep_checkpoints,

@@ -57,6 +57,14 @@ class Text:
             prompts = tuple("" if dropped else prompt for prompt, dropped in kept)
         return Text({**self.given, **replaced}, self.unconditional, prompts)
 
+    def with_unconditional(self) -> Text:
+        """Return these rows, and then as many without a prompt."""
+        doubled = {}
+        for name, value in self.given.items():
+            other = self.unconditional[name].expand_as(value) if name in self.unconditional else value
+            doubled[name] = torch.cat([value, other])
+        return Text(doubled, self.unconditional, (*self.prompts, *[""] * len(self.prompts)))
+
 
 @dataclasses.dataclass(frozen=True)
 class Condition:
@@ -71,12 +79,12 @@ class Condition:
 
         They are both sides of a guided prediction. Raises ValueError if there is no condition.
         """
-        given = self.label if self.text is None else self.text
-        if given is None:
+        if self.label is None and self.text is None:
             raise ValueError("guidance: needs a condition; found none")
-        rows = torch.arange(len(given), device=given.device)
-        twice = self[torch.cat([rows, rows])]
-        return twice.drop(torch.cat([rows < 0, rows >= 0]))
+        return Condition(
+            None if self.label is None else torch.cat([self.label, torch.full_like(self.label, -1)]),
+            None if self.text is None else self.text.with_unconditional(),
+        )
 
     def drop(self, rows: Bool[Tensor, " b"]) -> Condition:
         """Make these rows unconditional."""

@@ -19,8 +19,10 @@ from distill.training.device.precision import autocast
 from distill.training.distillation.build import build_method, build_networks, exact_log_ratio, read_prompts
 from distill.training.distillation.losses import Losses, Metrics, fake_loss, frozen, generator_loss
 from distill.training.distillation.teacher_samples import TeacherSamples
-from distill.training.logging import Clock, check_finite
+from distill.training.finite import FiniteCheck
+from distill.training.logging import Clock
 from distill.training.optimization.ema import EMA
+from distill.training.optimization.loss_scale import LossScale
 from distill.training.optimization.settings import OptimizerSettings
 from distill.training.optimization.updater import Updater
 from distill.training.settings import DistillRun
@@ -33,6 +35,7 @@ class Distillation:
     def __init__(self, config: DistillRun, accelerator: Accelerator, clock: Clock) -> None:
         self.config, self.accelerator, self.clock = config, accelerator, clock
         device = accelerator.device
+        self.finite = FiniteCheck()
         self.teacher = config.teacher.load().to(device).eval().requires_grad_(False)
         self.prompts = read_prompts(config, self.teacher)
         torch.manual_seed(config.seed)
@@ -43,7 +46,10 @@ class Distillation:
         self.teacher_samples = self._teacher_samples()
         paired = self.teacher_samples if config.needs_pairs else None
         drawn = (paired, self.prompts, self.generator.evaluations, config.own_noise)
-        self.batches = Batches.of(config, self.teacher, self._real_images(), accelerator, *drawn)
+        shows_images = config.discriminator is not None
+        self.batches = Batches.of(
+            config, self.teacher, self._real_images(), accelerator, *drawn, shows_images
+        )
 
         self.modules: dict[str, nn.Module] = {}
         self.updaters: dict[str, Updater] = {}
@@ -56,6 +62,10 @@ class Distillation:
             self.modules["calibration"] = self.method.calibration
         if self.method.ratio is not None:
             self.modules["ratio"] = self.method.ratio
+        self.scales: dict[str, LossScale] = {}
+        if config.precision == "fp16":
+            self.scales = {name: LossScale().to(device) for name in ("fake", "generator")}
+            self.modules |= {f"{name}_scale": scale for name, scale in self.scales.items()}
 
     def _add_trainable(self, name: str, network: nn.Module, settings: OptimizerSettings) -> None:
         """Give a network an optimiser, unless it has no parameters, as an exact score."""
@@ -150,38 +160,52 @@ class Distillation:
                 if "fake" not in self.modules:  # an exact fake score has nothing to learn
                     continue
                 losses, extra = fake_loss(self.networks, self.method, chunk, x0, detailed)
-            share = self._backward(losses, chunk, step, chunk.u_fake)
-            add_metrics(metrics, losses, extra, share)
-        for name in ("fake", "discriminator"):
-            if name in self.updaters:
-                metrics[f"grad_norm/{name}"] = self.updaters[name].update(step)
-        return x0, metrics
+            self.finite.add_losses(losses, chunk.u_fake)
+            add_metrics(metrics, losses, extra, self._backward("fake", losses, chunk))
+        return x0, metrics | self._step("fake", ("fake", "discriminator"), step)
 
     def _update_generator(
         self, step: int, chunks: Sequence[Batch], x0: Tensor | None, detailed: bool
     ) -> Metrics:
         metrics: Metrics = {}
-        for chunk in chunks:
-            with frozen(*[self.modules[name] for name in self.modules if name != "generator"]):
+        with frozen(*[self.networks.fake, *filter(None, [self.networks.discriminator])]):
+            for chunk in chunks:
                 with autocast(self.config.precision, self.accelerator.device):
                     sample = self.generator(chunk.z, chunk.cond) if x0 is None else x0
                     losses, extra = generator_loss(self.networks, self.method, chunk, sample, step)
                 if detailed:
                     extra |= gradient_sizes(losses, sample)
-                share = self._backward(losses, chunk, step, chunk.u)
-            add_metrics(metrics, losses, extra, share)
-        metrics["grad_norm/generator"] = self.updaters["generator"].update(step)
+                self.finite.add_losses(losses, chunk.u)
+                add_metrics(metrics, losses, extra, self._backward("generator", losses, chunk))
+        metrics |= self._step("generator", ("generator",), step)
         if self.method.ratio is not None:
             self.method.ratio.commit(self._sum)
-        self.ema.update(self.generator)
+        self.ema.update(self.updaters["generator"].weights)
         return metrics
 
-    def _backward(self, losses: Losses, chunk: Batch, step: int, u: Tensor) -> float:
+    def _backward(self, update: str, losses: Losses, chunk: Batch) -> float:
         """Accumulate a micro-batch's gradient, and return its share of this process's batch."""
-        check_finite(losses, step, u)
         share = len(chunk) / (self.config.batch_size // self.accelerator.num_processes)
-        self.accelerator.backward(share * sum(losses.values()))
+        loss = torch.stack(list(losses.values())).sum()
+        scale = self.scales.get(update)
+        if scale is not None:
+            loss = scale(loss)
+        (loss if share == 1 else share * loss).backward()
         return share
+
+    def _step(self, update: str, names: Sequence[str], step: int) -> Metrics:
+        """Update the networks that one backward pass trained, and return the norms of their gradients."""
+        scale = self.scales.get(update)
+        metrics: Metrics = {}
+        for name in names:
+            if name in self.updaters:
+                metrics[f"grad_norm/{name}"] = norm = self.updaters[name].update(step, scale)
+                if scale is None:
+                    self.finite.add_norm(name, norm)
+        if scale is not None:
+            self.finite.add_scale(update, scale.update())
+            metrics |= scale.metrics(update)
+        return metrics
 
 
 def gradient_sizes(losses: Losses, x0: Tensor) -> Metrics:
@@ -203,4 +227,5 @@ def add_metrics(metrics: Metrics, losses: Losses, extra: Metrics, share: float) 
     """Add a micro-batch's share of losses and metrics to the means."""
     detached = {f"loss/{name}": loss.detach() for name, loss in losses.items()}
     for name, value in {**detached, **extra}.items():
-        metrics[name] = metrics.get(name, 0) + share * value
+        shared = value if share == 1 else share * value
+        metrics[name] = metrics[name] + shared if name in metrics else shared
