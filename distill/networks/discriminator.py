@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from distill.networks.computation.precision import as_weights
 from distill.networks.layers import groups
 from distill.types import Critic, Features
 
@@ -30,7 +32,11 @@ class Discriminator(Critic):
         return tuple(self.heads)
 
     def forward(self, features: Features) -> Float[Tensor, " b"]:
-        logits = [head(features[depth]).flatten(1).mean(1) for depth, head in self.heads.items()]
+        logits = []
+        layers: Any
+        for depth, layers in self.heads.items():
+            positions = layers(as_weights(features[depth], layers[0].weight))
+            logits.append(_mean(positions.flatten(1)))
         return torch.stack(logits).mean(0)
 
 
@@ -51,7 +57,12 @@ class ChannelMean(Critic):
         return self._depths
 
     def forward(self, features: Features) -> Float[Tensor, "b n"]:
-        return torch.cat([features[depth].mean(1).flatten(1) for depth in self._depths], dim=1)
+        return torch.cat([_mean(features[depth]).flatten(1) for depth in self._depths], dim=1)
+
+
+def _mean(values: Tensor) -> Tensor:
+    """Average over the second axis, in float32 if the values are of lower precision."""
+    return values.mean(1, dtype=torch.promote_types(values.dtype, torch.float32))
 
 
 def head(channels: int, width: int) -> nn.Sequential:

@@ -29,6 +29,7 @@ class FewStepGenerator(Generator):
         self.evaluations = len(noise_to_signal)
         self.image_shape, self.label_count = denoiser.image_shape, denoiser.label_count
         self.codec, self.prompt_encoder = denoiser.codec, denoiser.prompt_encoder
+        self.takes_reduced_weights = denoiser.takes_reduced_weights
         self._check_times_fall()
 
     def forward(self, z: Float[Tensor, "b ..."], cond: Condition) -> Float[Tensor, "b ..."]:

@@ -9,6 +9,8 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from distill.networks.computation.precision import as_weights
+
 
 def label_rows(
     label: Int64[Tensor, " b"] | None, t: Float[Tensor, " b"], label_count: int
@@ -30,6 +32,14 @@ class FourierFeatures(nn.Module):
     def forward(self, x: Float[Tensor, " b"]) -> Float[Tensor, "b width"]:
         angles = x[:, None] * self.frequencies
         return torch.cat([angles.cos(), angles.sin()], dim=1)
+
+
+def embed_noise(layers: nn.Sequential, level: Float[Tensor, " b"]) -> Float[Tensor, "b width"]:
+    """Embed a noise level by `FourierFeatures`, in the level's precision, and the layers after them."""
+    features = layers[0](level)
+    for layer in layers[1:]:
+        features = layer(as_weights(features, layer.weight) if isinstance(layer, nn.Linear) else features)
+    return features
 
 
 def attend(qkv: Float[Tensor, "3 b heads n d"], x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:

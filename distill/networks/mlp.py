@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from distill.diffusion.schedules import describe_schedule, read_schedule
-from distill.networks.layers import FourierFeatures, label_rows
+from distill.networks.computation.precision import as_weights
+from distill.networks.layers import FourierFeatures, embed_noise, label_rows
 from distill.networks.sizes import MLPSizes, split_sizes
 from distill.types import Condition, Denoiser, Features, NoiseSchedule, expand_like
 
@@ -32,6 +33,8 @@ class MLP(Denoiser):
     It has features at one depth, "bottleneck", shaped (b, width, 1, 1) for heads that expect the positions of
     an image.
     """
+
+    takes_reduced_weights = True
 
     def __init__(self, config: MLPConfig, schedule: NoiseSchedule) -> None:
         super().__init__()
@@ -102,8 +105,9 @@ class MLP(Denoiser):
         level = self._noise_to_signal(t)
         scale = (level**2 + self.config.sizes.sigma_data**2).rsqrt() / self.schedule.alpha(t)
         label = label_rows(cond.label, t, self.config.label_count)
-        condition = F.silu(self.noise_embedding(level.log() / 4) + self.label_embedding(label))
-        hidden = self.entry(expand_like(scale, x_t) * x_t)
+        noise = embed_noise(self.noise_embedding, level.log() / 4)
+        condition = F.silu(noise + self.label_embedding(label))
+        hidden = self.entry(as_weights(expand_like(scale, x_t) * x_t, self.entry.weight))
         for block in self.blocks:
             hidden = block(hidden, condition)
         return hidden

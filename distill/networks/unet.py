@@ -19,7 +19,16 @@ from torch.nn import functional as F
 
 from distill.diffusion.schedules import EDM
 from distill.networks.activation_checkpointing import CheckpointedBlock
-from distill.networks.layers import FourierFeatures, attend, fusible, groups, label_rows, zero_init
+from distill.networks.computation.precision import as_weights
+from distill.networks.layers import (
+    FourierFeatures,
+    attend,
+    embed_noise,
+    fusible,
+    groups,
+    label_rows,
+    zero_init,
+)
 from distill.networks.sizes import UNetSizes, depth_channels, split_sizes
 from distill.types import Condition, Denoiser, Features, expand_like
 
@@ -63,6 +72,8 @@ class UNet(Denoiser):
 
     Its depths are the resolutions of the encoder's levels, such as "8" and "4", and "bottleneck".
     """
+
+    takes_reduced_weights = True
 
     def __init__(self, config: UNetConfig) -> None:
         super().__init__()
@@ -147,14 +158,14 @@ class UNet(Denoiser):
 
     def _embed(self, t: Tensor, label: Int64[Tensor, " b"] | None) -> Tensor:
         rows = label_rows(label, t, self.config.label_count)
-        return F.silu(self.noise_embedding(t.log() / 4) + self.label_embedding(rows))
+        return F.silu(embed_noise(self.noise_embedding, t.log() / 4) + self.label_embedding(rows))
 
     def _encode(
         self, x: Tensor, t: Tensor, cond: Condition, depths: Sequence[str]
     ) -> tuple[Tensor, list[Tensor], Tensor, Features]:
         """Return the bottleneck, the skip connections, the embedding of the condition, and the features."""
         embedding = self._embed(t, cond.label)
-        hidden = self.stem(x)
+        hidden = self.stem(as_weights(x, self.stem.weight))
         skips = [hidden]
         features: Features = {}
         for (resolution, _), stage in zip(self.config.levels, self.encoder, strict=True):

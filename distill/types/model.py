@@ -73,6 +73,8 @@ class ImageModel(nn.Module):
     label_count: int
     codec: ImageCodec | None = None
     prompt_encoder: PromptEncoder | None = None
+    takes_reduced_weights: bool = False
+    """It can compute with its weights in bfloat16, without autocast."""
 
     @property
     def pixel_shape(self) -> tuple[int, ...]:

@@ -43,6 +43,7 @@ class DiffusersNetwork(Denoiser):
     """
 
     network: Any
+    takes_reduced_weights = True
 
     def __init__(self, network: nn.Module, pipeline: Pipeline) -> None:
         super().__init__()

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from distill.config.errors import UserError
 from distill.diffusion.schedules import Flow
+from distill.networks.computation.precision import cast_weights
 from distill.networks.diffusers.checks import check_parts
 from distill.networks.diffusers.codec import PipelineCodec
 from distill.networks.diffusers.prompt_encoder import PipelinePromptEncoder
@@ -212,16 +213,3 @@ class Pipeline:
         if scale is not None:
             return scale
         return inspect.signature(type(self.pipe).__call__).parameters["guidance_scale"].default
-
-
-def cast_weights(network: nn.Module, dtype: torch.dtype) -> None:
-    """Cast a network's parameters to `dtype`, and its buffers to float32.
-
-    Buffers hold frequencies; rounded, they would stand for other positions and times.
-    """
-    for parameter in network.parameters():
-        if parameter.is_floating_point():
-            parameter.data = parameter.data.to(dtype)
-    for buffer in network.buffers():
-        if buffer.is_floating_point():
-            buffer.data = buffer.data.to(torch.float32)

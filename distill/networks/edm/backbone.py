@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from distill.networks.computation.precision import as_weights
 from distill.types import Features
 
 T = TypeVar("T")
@@ -140,7 +141,8 @@ class Backbone(nn.Module):
 
     def encode(self, x: Tensor, embedding: Tensor) -> tuple[Tensor, list[Tensor], Features]:
         """Return the bottleneck, the skip connections, and the features at each depth."""
-        hidden = pyramid = x
+        stem: Any = next(iter(self.enc.values()))
+        hidden = pyramid = as_weights(x, stem.weight)
         skips: list[Tensor] = []
         features: Features = {}
         for name, layer in self.enc.items():

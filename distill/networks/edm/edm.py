@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from distill.networks.computation.precision import as_weights
 from distill.networks.edm.backbone import Backbone, BackboneConfig, LayerSpec, plan, read_plain
 from distill.networks.edm.layers import Block, FourierAngles, PositionalAngles, ResampledConv, group_norm
 from distill.networks.edm.preconditioning import (
@@ -124,9 +125,10 @@ class SongUNet(Backbone):
 
     def embed(self, noise: Float[Tensor, " b"], label: Float[Tensor, "b n"] | None) -> Tensor:
         angles = self.map_noise(noise)
-        embedding = torch.cat([angles.sin(), angles.cos()], dim=1)
+        embedding = as_weights(torch.cat([angles.sin(), angles.cos()], dim=1), self.map_layer0.weight)
         if self.map_label is not None and label is not None:
-            embedding = embedding + self.map_label(label * math.sqrt(label.shape[1]))
+            label = as_weights(label * math.sqrt(label.shape[1]), self.map_label.weight)
+            embedding = embedding + self.map_label(label)
         return F.silu(self.map_layer1(F.silu(self.map_layer0(embedding))))
 
     def head(self, hidden: Tensor) -> Tensor:
@@ -178,10 +180,10 @@ class DhariwalUNet(Backbone):
 
     def embed(self, noise: Float[Tensor, " b"], label: Float[Tensor, "b n"] | None) -> Tensor:
         angles = self.map_noise(noise)
-        features = torch.cat([angles.cos(), angles.sin()], dim=1)
+        features = as_weights(torch.cat([angles.cos(), angles.sin()], dim=1), self.map_layer0.weight)
         embedding = self.map_layer1(F.silu(self.map_layer0(features)))
         if self.map_label is not None and label is not None:
-            embedding = embedding + self.map_label(label)
+            embedding = embedding + self.map_label(as_weights(label, self.map_label.weight))
         return F.silu(embedding)
 
     def head(self, hidden: Tensor) -> Tensor:
@@ -218,6 +220,8 @@ class EDMNetwork(Preconditioned):
 
     The buffer `u` holds the noise levels of a preconditioning that has discrete ones.
     """
+
+    takes_reduced_weights = True
 
     def __init__(self, config: SongUNetConfig | DhariwalUNetConfig, precond: Preconditioning) -> None:
         super().__init__(config, precond)

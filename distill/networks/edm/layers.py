@@ -96,7 +96,7 @@ def separable(taps: tuple[int, ...]) -> Float[Tensor, "1 1 k k"]:
 def resample(x: Float[Tensor, "b c h w"], kernel: Float[Tensor, "1 1 k k"], up: bool, padding: int) -> Tensor:
     """Filter each channel by itself with stride two, or with `up` by the transposed filter."""
     channels = x.shape[1]
-    weight = kernel.expand(channels, 1, -1, -1)
+    weight = kernel.to(x.dtype).expand(channels, 1, -1, -1)
     if up:
         return F.conv_transpose2d(x, 4 * weight, groups=channels, stride=2, padding=padding)
     return F.conv2d(x, weight, groups=channels, stride=2, padding=padding)
