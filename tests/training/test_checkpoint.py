@@ -4,52 +4,66 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate import Accelerator
 from torch import nn
 
 from distill.config.errors import UserError
-from distill.networks.folder import checkpoints, newest_checkpoint
-from distill.storage.files import write_json
+from distill.networks.folder import MANIFEST, checkpoints, newest_checkpoint
+from distill.storage.files import read_mapping, write_json
+from distill.storage.tensors import file_sha256
 from distill.training.checkpoint import load_checkpoint, save_checkpoint
+from distill.training.optimization.settings import OptimizerSettings
+from distill.training.optimization.updater import Updater
 
 
-def save(run_dir: Path, step: int, network: nn.Module, optimizer: torch.optim.Optimizer) -> Path:
+def save(run_dir: Path, step: int, network: nn.Module, updater: Updater) -> Path:
     """Save a checkpoint, and keep the two newest."""
     return save_checkpoint(
         run_dir,
         step,
         {"net": network},
-        {"net": optimizer},
+        {"net": updater},
         {"seconds": 1.5},
         lambda folder: write_json(folder / "config.json", {}),
         keep=2,
     )
 
 
-def trained() -> tuple[nn.Module, torch.optim.Optimizer]:
-    """Return a network after one step of its optimiser."""
+def trained() -> tuple[nn.Module, Updater]:
+    """Return a network after one update."""
     network = nn.Linear(2, 4)
-    optimizer = torch.optim.Adam(network.parameters(), lr=0.1)
+    updater = Updater("net", network, OptimizerSettings(lr=0.1), 10, Accelerator(cpu=True))
     network(torch.randn(5, 2)).square().sum().backward()
-    optimizer.step()
-    return network, optimizer
+    updater.update(0)
+    return network, updater
 
 
 def test_a_checkpoint_brings_back_weights_and_optimiser(tmp_path: Path) -> None:
-    network, optimizer = trained()
-    path = save(tmp_path, 7, network, optimizer)
-    other, its_optimizer = trained()
-    assert load_checkpoint(path, {"net": other}, {"net": its_optimizer}) == {"step": 7, "seconds": 1.5}
+    network, updater = trained()
+    path = save(tmp_path, 7, network, updater)
+    other, its_updater = trained()
+    assert load_checkpoint(path, {"net": other}, {"net": its_updater}) == {"step": 7, "seconds": 1.5}
     for before, after in zip(network.parameters(), other.parameters(), strict=True):
         assert torch.equal(before, after)
-    for index, state in optimizer.state_dict()["state"].items():
-        for key, value in state.items():
-            assert torch.equal(value, its_optimizer.state_dict()["state"][index][key])
+    state, its_state = updater.state_tensors(), its_updater.state_tensors()
+    assert set(state) == {f"{index}.{key}" for index in (0, 1) for key in ("step", "exp_avg", "exp_avg_sq")}
+    for name, value in state.items():
+        assert torch.equal(value, its_state[name])
+
+
+def test_the_manifest_has_the_hash_of_every_other_file(tmp_path: Path) -> None:
+    path = save(tmp_path, 7, *trained())
+    manifest = read_mapping(path / MANIFEST)
+    others = sorted(file.name for file in path.iterdir() if file.name != MANIFEST)
+    assert others == ["config.json", "net.optimizer.safetensors", "net.safetensors", "progress.json"]
+    assert list(manifest) == others
+    assert manifest == {name: file_sha256(path / name) for name in others}
 
 
 def test_only_the_newest_checkpoints_are_kept(tmp_path: Path) -> None:
-    network, optimizer = trained()
+    network, updater = trained()
     for step in (5, 100, 20):
-        save(tmp_path, step, network, optimizer)
+        save(tmp_path, step, network, updater)
     assert [path.name for path in checkpoints(tmp_path)] == ["step-00000020", "step-00000100"]
     assert newest_checkpoint(tmp_path) == tmp_path / "checkpoints" / "step-00000100"
     assert newest_checkpoint(tmp_path / "nowhere") is None
@@ -62,11 +76,10 @@ def test_only_the_newest_checkpoints_are_kept(tmp_path: Path) -> None:
 def test_a_damaged_checkpoint_is_refused_before_anything_is_loaded(
     tmp_path: Path, damage, message: str
 ) -> None:
-    network, optimizer = trained()
-    path = save(tmp_path, 7, network, optimizer)
+    path = save(tmp_path, 7, *trained())
     damage(path / "net.optimizer.safetensors")
-    other, its_optimizer = trained()
+    other, its_updater = trained()
     before = [parameter.clone() for parameter in other.parameters()]
     with pytest.raises(UserError, match=f"net.optimizer.safetensors: {message}; remove"):
-        load_checkpoint(path, {"net": other}, {"net": its_optimizer})
+        load_checkpoint(path, {"net": other}, {"net": its_updater})
     assert all(torch.equal(a, b) for a, b in zip(before, other.parameters(), strict=True))

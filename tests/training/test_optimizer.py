@@ -27,5 +27,5 @@ def test_an_average_of_decay_0_is_the_network_itself() -> None:
     average = EMA(network, 0.0)
     for parameter in network.parameters():
         parameter.data.add_(1.0)
-    average.update(network)
+    average.update()
     assert torch.equal(average.average.weight, network.weight)

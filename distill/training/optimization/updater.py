@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-from distill.config.errors import TrainingError
+import torch
+from torch import Tensor, nn
+
+from distill.training.optimization.masters import Masters
 from distill.training.optimization.settings import OptimizerSettings
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
-    from torch import Tensor, nn
+
+    from distill.training.optimization.loss_scale import LossScale
+
+MASTER = "master"
+"""Name of a parameter's master among the tensors of its state."""
 
 
 class Updater:
@@ -18,56 +26,108 @@ class Updater:
     def __init__(
         self, name: str, network: nn.Module, settings: OptimizerSettings, steps: int, accelerator: Accelerator
     ) -> None:
-        import torch
-
         self.name, self.settings, self.steps, self.accelerator = name, settings, steps, accelerator
         self.parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
-        kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.name]
-        # fused: one kernel instead of a loop over tensors
-        self.optimizer = kind(
-            self.parameters,
-            lr=settings.lr,
-            betas=settings.betas,
-            eps=settings.eps,
-            weight_decay=settings.weight_decay,
-            fused=True,
-        )
+        self.masters = Masters(self.parameters, settings.offload)
+        self.weights = self.masters.weights
+        """The parameters in at least float32, in order, for the average."""
+        self.optimizer = settings.build(self.masters.stepped)
 
-    def update(self, step: int) -> Tensor:
+    @torch.no_grad()
+    def update(self, step: int, scale: LossScale | None = None) -> Tensor:
         """Average the gradients over processes, clip and apply them; returns their norm before clipping.
 
-        Raises TrainingError if the norm is not finite, before anything is changed.
+        If the norm is not finite, weights and optimiser stay as they are. The norm is not read here, since
+        that would wait for the device. `scale` is the one that the losses were multiplied by.
         """
-        import torch
-
+        indices = self._indices_with_gradient()
+        gradients = self.masters.take_gradients(indices)
         if self.accelerator.num_processes > 1:
-            self._average_gradients()
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.clip_grad_norm or float("inf"))
-        if not norm.isfinite():
-            self.optimizer.zero_grad()
-            raise TrainingError(
-                f"step {step}: the norm of the {self.name}'s gradient is {norm.item()}; "
-                "the last checkpoint is untouched"
-            )
-        if self.settings.clip_grad_value is not None:
-            torch.nn.utils.clip_grad_value_(self.parameters, self.settings.clip_grad_value)
+            self._average(gradients)
+        if scale is not None:
+            scale.unscale(gradients)
+        norm = torch.nn.utils.get_total_norm(gradients)
+        is_skipped = norm.isfinite().logical_not().float()
+        if scale is not None:
+            scale.note(is_skipped)
+        self._clip(gradients, norm)
+        # The protocol of torch's GradScaler: the optimiser's kernels return at once where found_inf is 1.
+        self.optimizer.found_inf = self.masters.give_gradients(indices, gradients, is_skipped)  # type: ignore[attr-defined]
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings.learning_rate(step, self.steps)
         self.optimizer.step()
-        self.optimizer.zero_grad()
+        self.masters.finish_step()
         return norm
 
-    def _average_gradients(self) -> None:
+    def state_tensors(self) -> dict[str, Tensor]:
+        """Return optimiser state and masters by name, such as `3.exp_avg` for the fourth parameter."""
+        tensors = {
+            f"{index}.{key}": torch.as_tensor(value)
+            for index, weight in enumerate(self.masters.stepped)
+            for key, value in self.optimizer.state.get(weight, {}).items()
+        }
+        masters = {f"{index}.{MASTER}": self.weights[index] for index in self.masters.reduced}
+        return {**tensors, **masters}
+
+    @torch.no_grad()
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Load what `state_tensors` returned, after the network's own weights are loaded.
+
+        The hyper-parameters stay those of the configuration. A state without masters starts them from the
+        network's weights.
+        """
+        self.masters.reset()
+        self.optimizer.state.clear()
+        for name, tensor in tensors.items():
+            index, key = name.split(".", 1)
+            weight = self.masters.stepped[int(index)]
+            if key == MASTER:
+                weight.copy_(tensor)
+            else:
+                self.optimizer.state[weight][key] = _placed(tensor, weight)
+
+    def _indices_with_gradient(self) -> list[int]:
+        """Return the parameters that have a gradient; with several processes all get one, as others may."""
+        if self.accelerator.num_processes > 1:
+            for parameter in self.parameters:
+                if parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)
+        return [index for index, parameter in enumerate(self.parameters) if parameter.grad is not None]
+
+    def _average(self, gradients: Sequence[Tensor]) -> None:
         """Average the gradients over processes in one flat reduction.
 
         A wrapper of the network could not do it: a step calls a network in several ways (features alone,
         frozen, under no_grad), which wrappers that hook `forward` do not follow.
         """
-        import torch
-
-        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.parameters]
         flat = torch.cat([gradient.flatten() for gradient in gradients])
         flat = self.accelerator.reduce(flat, reduction="mean")
-        parts = flat.split([parameter.numel() for parameter in self.parameters])
-        for parameter, gradient in zip(self.parameters, parts, strict=True):
-            parameter.grad = gradient.view_as(parameter)
+        parts = flat.split([gradient.numel() for gradient in gradients])
+        # Into the gradients' own memory: the optimiser wants it laid out as the weights' is.
+        torch._foreach_copy_(
+            gradients, [part.view_as(gradient) for part, gradient in zip(parts, gradients, strict=True)]
+        )
+
+    def _clip(self, gradients: Sequence[Tensor], norm: Tensor) -> None:
+        """Clip by norm, then by value, as `torch.nn.utils` does for tensors that have a gradient."""
+        largest = self.settings.clip_grad_value
+        if not gradients:
+            return
+        if self.settings.clip_grad_norm is not None:
+            factor = (self.settings.clip_grad_norm / (norm + 1e-6)).clamp(max=1.0)
+            torch._foreach_mul_(gradients, factor)
+        if largest is not None:
+            torch._foreach_clamp_min_(gradients, -largest)
+            torch._foreach_clamp_max_(gradients, largest)
+
+
+def _placed(tensor: Tensor, weight: Tensor) -> Any:
+    """Return a tensor of an optimiser's state on the weight's device, laid out in memory as the weight is.
+
+    A whole number is a count that the host keeps.
+    """
+    if tensor.ndim == 0 and not tensor.is_floating_point():
+        return int(tensor)
+    if tensor.shape == weight.shape:
+        return torch.empty_like(weight, dtype=tensor.dtype, requires_grad=False).copy_(tensor)
+    return tensor.to(weight.device)

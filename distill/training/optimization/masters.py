@@ -1,0 +1,93 @@
+"""The tensors that an optimiser steps: a network's parameters, or copies of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+class Masters:
+    """Holds float32 copies of parameters that are stored in fewer bits, so that small updates are not lost.
+
+    Such a copy, the master, is what the optimiser steps; after each step it is rounded to the parameter. With
+    `offload` every parameter has a copy, in the host's memory.
+    """
+
+    def __init__(self, parameters: Sequence[Tensor], offload: bool = False) -> None:
+        self.parameters = list(parameters)
+        self.offload = offload
+        self.stepped = [self._stepped(parameter) for parameter in self.parameters]
+        """The tensors that the optimiser steps, one for each parameter."""
+        pairs = list(zip(self.parameters, self.stepped, strict=True))
+        self.weights = [copy if is_reduced(parameter) else parameter for parameter, copy in pairs]
+        """The parameters in at least float32: masters, or the parameters themselves."""
+        self.reduced = [index for index, parameter in enumerate(self.parameters) if is_reduced(parameter)]
+        """Indices of the parameters that have a master."""
+        copied = [(parameter, copy) for parameter, copy in pairs if copy is not parameter]
+        self._copied = [parameter for parameter, _ in copied]
+        self._copies = [copy for _, copy in copied]
+        whole = [(parameter, copy) for parameter, copy in copied if not is_reduced(parameter)]
+        self._whole = [parameter for parameter, _ in whole]
+        self._whole_copies = [copy for _, copy in whole]
+        self._host_gradients = [_host_tensor(copy, parameter) for parameter, copy in pairs] if offload else []
+
+    @torch.no_grad()
+    def reset(self) -> None:
+        """Take over the parameters' values."""
+        copy_all(self._copies, self._copied)
+
+    def take_gradients(self, indices: Sequence[int]) -> list[Tensor]:
+        """Take the gradients from these parameters, in at least float32, on the device."""
+        given = [self.parameters[index].grad for index in indices]
+        reduced = [gradient for gradient in given if is_reduced(gradient)]
+        widened = [torch.empty_like(gradient, dtype=torch.float32) for gradient in reduced]
+        copy_all(widened, reduced)
+        following = iter(widened)
+        for index in indices:
+            self.parameters[index].grad = None
+        return [next(following) if is_reduced(gradient) else gradient for gradient in given]
+
+    def give_gradients(self, indices: Sequence[int], gradients: Sequence[Tensor], flag: Tensor) -> Tensor:
+        """Give gradients to the stepped tensors; returns the flag where the optimiser steps."""
+        if self.offload:
+            host = [self._host_gradients[index] for index in indices]
+            copy_all(host, gradients, non_blocking=True)
+            # A network may change its weights itself, as EDM2 does: the device has the newest.
+            copy_all(self._whole_copies, self._whole, non_blocking=True)
+            flag = flag.to("cpu")  # waits for the device, and so for the copies before it
+            gradients = host
+        for index, gradient in zip(indices, gradients, strict=True):
+            self.stepped[index].grad = gradient
+        return flag
+
+    def finish_step(self) -> None:
+        """Copy the stepped tensors to the parameters and let go of the gradients."""
+        copy_all(self._copied, self._copies, non_blocking=True)
+        for tensor in self.stepped:
+            tensor.grad = None
+
+    def _stepped(self, parameter: Tensor) -> Tensor:
+        if self.offload:
+            return _host_tensor(parameter, parameter).copy_(parameter.detach())
+        return parameter.detach().float() if is_reduced(parameter) else parameter
+
+
+def is_reduced(tensor: Tensor) -> bool:
+    """Return whether a tensor has less than the precision of float32."""
+    return torch.finfo(tensor.dtype).bits < 32
+
+
+def copy_all(targets: Sequence[Tensor], sources: Sequence[Tensor], non_blocking: bool = False) -> None:
+    """Copy tensors to others of the same shapes; torch refuses empty lists."""
+    if targets:
+        torch._foreach_copy_(targets, sources, non_blocking=non_blocking)
+
+
+def _host_tensor(shaped: Tensor, parameter: Tensor) -> Tensor:
+    """Make a tensor in the host's memory, pinned if the parameter is on a GPU, of at least float32."""
+    dtype = torch.promote_types(shaped.dtype, torch.float32)
+    return torch.empty_like(
+        shaped, dtype=dtype, device="cpu", pin_memory=parameter.is_cuda, requires_grad=False
+    )
