@@ -18,7 +18,7 @@ GIB = 1 << 30
 
 def describe_shortage(config: RunConfig, task: Task, device: torch.device, at_once: int) -> str:
     """Return the line for a run whose device, which computes so many images at once, has no more memory."""
-    held = held_parts(task)
+    held = held_parts(task, device)
     total = _peak_allocated(device)
     if total is not None:
         held["activations and the rest"] = max(0, total - sum(held.values()))
@@ -27,18 +27,22 @@ def describe_shortage(config: RunConfig, task: Task, device: torch.device, at_on
     return f"out of memory on {device}: {parts} were held; {advice}; the last checkpoint is untouched"
 
 
-def held_parts(task: Task) -> dict[str, int]:
-    """Return the bytes of weights, gradients, optimiser states and the average; shared memory counts once."""
+def held_parts(task: Task, device: torch.device) -> dict[str, int]:
+    """Return the bytes of weights, gradients, optimiser states and the average; shared memory counts once.
+
+    Float32 copies of trained weights count as the optimisers'. What they keep in the host's memory does not
+    count.
+    """
     updaters = task.updaters.values()
     trained = [parameter for updater in updaters for parameter in updater.parameters]
     networks = [*task.modules.values(), *task.frozen_networks()]
     weights = [tensor for network in networks for tensor in (*network.parameters(), *network.buffers())]
-    states = [state for updater in updaters for state in updater.optimizer.state.values()]
+    states = [value for updater in updaters for value in updater.state_tensors().values()]
     seen: set[int] = set()
     return {
         "weights": _size(weights, seen),
         "gradients": _size((parameter.grad for parameter in trained if parameter.grad is not None), seen),
-        "optimisers": _size((value for state in states for value in state.values()), seen),
+        "optimisers": _size((value for value in states if value.device.type == device.type), seen),
         "average": _size(task.ema.average.parameters(), seen),
     }
 
@@ -82,8 +86,8 @@ def _optimizer_remedies(config: RunConfig) -> list[str]:
     key, settings = "optimizer", getattr(config, "optimizer", None)
     if isinstance(config, DistillRun):
         key, settings = "generator.optimizer", config.generator.optimizer
-    found = [] if settings.name.endswith("8bit") else [f"set {key}.name: {settings.name}8bit"]
-    return found if getattr(settings, "offload", False) else [*found, f"set {key}.offload: true"]
+    found = [] if settings.is_8bit else [f"set {key}.name: {settings.name}8bit"]
+    return found if settings.offload else [*found, f"set {key}.offload: true"]
 
 
 def _size(tensors: Iterable[Tensor], seen: set[int]) -> int:

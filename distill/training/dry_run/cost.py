@@ -14,14 +14,14 @@ from distill.training.device.precision import autocast_type
 from distill.training.dry_run.meta_kernels import recompute_on_meta
 from distill.training.dry_run.meter import Meter
 from distill.training.dry_run.step import Action, SimulatedStep, images_at_once
+from distill.training.optimization.eight_bit import BLOCK, SMALLEST
+from distill.training.optimization.masters import is_reduced
 from distill.training.optimization.settings import OptimizerSettings
 from distill.training.settings import RunConfig
 
 BYTES_OF_FLOAT = 4
-MIN_8BIT = 4096
-BLOCK_8BIT = 256
-"""Elements of the smallest parameter that 8-bit optimisers quantise, and of a block with one scale."""
 CHECKPOINTED = ", activation checkpointing"
+OPTIMIZER_UPDATE = "an optimiser's update"
 Report = Callable[[str], None]
 """Takes the name of what is measured next."""
 
@@ -70,6 +70,9 @@ def _measure_step(step: SimulatedStep, config: RunConfig, outside: Cost, is_chec
     flops = cost.flops
     if step.student_pass is not None and step.skipped_passes:
         flops -= round(step.skipped_passes * measure_flops(step.student_pass))
+    widened = max((widened_bytes(network) for network in step.trained), default=0)
+    if widened:
+        cost.added[OPTIMIZER_UPDATE] = widened
     # The step was measured on one micro-batch, and the run holds the whole batch.
     batch = cost.held["batch"] * config.batch_size // images_at_once(config)
     return Cost({**cost.held, "batch": batch}, cost.added | outside.added, flops)
@@ -115,20 +118,27 @@ def unique_parameters(*networks: nn.Module) -> set[nn.Parameter]:
 
 def optimizer_bytes(parameter: nn.Parameter, settings: OptimizerSettings) -> int:
     """Return the bytes that an optimiser holds on the device for a parameter: moments and master weights."""
-    if getattr(settings, "offload", False):
+    if settings.offload:
         return 0
-    masters = BYTES_OF_FLOAT * parameter.numel() if parameter.dtype != torch.float32 else 0
-    return masters + 2 * moment_bytes(parameter.numel(), settings.name)
+    masters = BYTES_OF_FLOAT * parameter.numel() if is_reduced(parameter) else 0
+    return masters + 2 * moment_bytes(parameter.numel(), settings)
 
 
-def moment_bytes(count: int, name: str) -> int:
+def widened_bytes(network: nn.Module) -> int:
+    """Return the bytes of gradients of fewer bits than float32, and of the float32 ones made of them."""
+    trained = (parameter for parameter in network.parameters() if parameter.requires_grad)
+    reduced = (parameter for parameter in trained if is_reduced(parameter))
+    return sum(parameter.nbytes + BYTES_OF_FLOAT * parameter.numel() for parameter in reduced)
+
+
+def moment_bytes(count: int, settings: OptimizerSettings) -> int:
     """Return the bytes of one moment of a parameter of so many elements.
 
     8-bit optimisers have a float32 scale for each block, and keep small parameters in float32.
     """
-    if not name.endswith("8bit") or count < MIN_8BIT:
+    if not settings.is_8bit or count < SMALLEST:
         return BYTES_OF_FLOAT * count
-    return count + BYTES_OF_FLOAT * math.ceil(count / BLOCK_8BIT)
+    return count + BYTES_OF_FLOAT * math.ceil(count / BLOCK)
 
 
 def count_trained(*networks: nn.Module) -> int:

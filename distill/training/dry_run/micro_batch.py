@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 import torch
 
-from distill.training.dry_run.cost import measure_own
+from distill.training.dry_run.cost import Cost, measure_own
 from distill.training.dry_run.step import (
     META,
     SimulatedStep,
@@ -48,18 +49,24 @@ def largest_micro_batch(config: RunConfig, processes: int, memory: int) -> Micro
     If one image does not fit, it is one image nevertheless.
     """
     whole = max(1, config.batch_size // processes)
-    peak = _predictor(config, whole)
-    sizes = [size for size in range(whole, 0, -1) if whole % size == 0]
-    # A step's peak is a maximum of linear functions of the size, so that the line through two sizes is below
-    # it: sizes that do not fit by the line need no measurement.
-    one = peak(1)
-    slope = peak(2) - one if whole > 1 else 0
-    for size in sizes:
-        if one + slope * (size - 1) <= budget(memory):
-            found = peak(size)
-            if found <= budget(memory):
-                return MicroBatch(size, whole, found, memory)
-    return MicroBatch(1, whole, one, memory)
+    cost = _predictor(config, whole)
+    for size in range(whole, 1, -1):
+        if whole % size == 0 and _bound(cost(1), cost(2), size) <= budget(memory):
+            peak = cost(size).peak
+            if peak <= budget(memory):
+                return MicroBatch(size, whole, peak, memory)
+    return MicroBatch(1, whole, cost(1).peak, memory)
+
+
+def _bound(one: Cost, two: Cost, size: int) -> int:
+    """Return a lower bound of the peak with a micro-batch of this size, from those of one and two images.
+
+    The peak of an action is a maximum of linear functions of the size, so that it is not below the line
+    through any two, but for the little that a whole batch saves. What does not fit by the bound is not
+    measured, which would take seconds for large networks.
+    """
+    lines = [added + (size - 1) * (two.added[name] - added) for name, added in one.added.items()]
+    return round(0.95 * (sum(one.held.values()) + max(lines)))
 
 
 def free_memory(device: torch.device) -> int | None:
@@ -76,18 +83,16 @@ def budget(memory: int) -> int:
     return int((1 - MARGIN) * memory)
 
 
-def _predictor(config: RunConfig, whole: int) -> Callable[[int], int]:
-    """Return the predicted peak in bytes of one process as a function of its micro-batch."""
+def _predictor(config: RunConfig, whole: int) -> Callable[[int], Cost]:
+    """Return the predicted cost of one process as a function of its micro-batch."""
     build = _builder(config)
-    known: dict[int, int] = {}
 
-    def peak(size: int) -> int:
-        if size not in known:
-            run = config.model_copy(update={"batch_size": whole, "micro_batch_size": size})
-            known[size] = measure_own(build(run), run).peak
-        return known[size]
+    @functools.cache
+    def cost(size: int) -> Cost:
+        run = config.model_copy(update={"batch_size": whole, "micro_batch_size": size})
+        return measure_own(build(run), run)
 
-    return peak
+    return cost
 
 
 def _builder(config: RunConfig) -> Callable[[RunConfig], SimulatedStep]:

@@ -1,0 +1,133 @@
+"""`micro_batch_size: auto` takes the largest micro-batch that is predicted to fit a GPU's free memory."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from distill.config.errors import UserError
+from distill.training import launch as launching
+from distill.training.config import read_config
+from distill.training.dry_run import micro_batch, step
+from distill.training.dry_run.cost import measure_own
+from distill.training.dry_run.micro_batch import GIB, MicroBatch, budget, largest_micro_batch
+from distill.training.dry_run.step import META, meta_teacher_of, simulate_distillation
+from tests.helpers.runs import assert_same_tensors, checkpoint_tensors, read_run, train_run, write_run
+from train import main
+
+AUTO = {"micro_batch_size": "auto", "batch_size": 12}
+
+
+@pytest.fixture
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Write a run whose memory its micro-batch decides: no preview takes more."""
+    monkeypatch.setattr(step, "preview", lambda generator, batch: None)
+    return write_run(tmp_path, **AUTO)
+
+
+def peak(file: Path, size: int, batch_size: int = 12) -> int:
+    """Return the predicted peak of a run of one process with this micro-batch."""
+    config = read_run(file, f"--micro_batch_size={size}", f"--batch_size={batch_size}")
+    return measure_own(simulate_distillation(config, meta_teacher_of(config), META), config).peak
+
+
+def memory_for(peak: int) -> int:
+    """Return the smallest memory whose budget holds this peak."""
+    return next(memory for memory in range(int(peak / 0.9) - 2, 2 * peak) if budget(memory) >= peak)
+
+
+@pytest.mark.parametrize("size", [12, 6, 4, 3, 2, 1])
+def test_it_is_the_largest_divisor_of_the_batch_that_fits(file: Path, size: int) -> None:
+    memory = memory_for(peak(file, size))
+    found = largest_micro_batch(read_run(file), 1, memory)
+    assert (found.size, found.whole, found.peak) == (size, 12, peak(file, size))
+    if size > 1:
+        assert largest_micro_batch(read_run(file), 1, memory - 2).size < size
+
+
+def test_a_process_of_several_has_its_part_of_the_batch(file: Path) -> None:
+    found = largest_micro_batch(read_run(file), 3, memory_for(peak(file, 4, batch_size=4)))
+    assert (found.size, found.whole) == (4, 4)
+
+
+def test_one_image_is_tried_though_it_does_not_fit(file: Path) -> None:
+    found = largest_micro_batch(read_run(file), 1, 1000)
+    assert found.size == 1
+    assert "auto takes 1 of a process's 12 images at once, though it may take" in str(found)
+
+
+def test_a_line_says_what_it_takes_of_what_is_free() -> None:
+    assert str(MicroBatch(size=16, whole=64, peak=60 * GIB, memory=80 * GIB)) == (
+        "micro_batch_size: auto takes 16 of a process's 64 images at once, for 60.0 GiB of 80.0 free"
+    )
+
+
+def test_a_teacher_that_is_trained_has_one_too(tmp_path: Path) -> None:
+    file = write_run(
+        tmp_path, task="train_teacher", data={"name": "digits"}, network={"width": 8, "blocks": 1}, **AUTO
+    )
+    assert largest_micro_batch(read_config(file), 1, 80 * GIB).size == 12
+
+
+def pretend_memory(monkeypatch: pytest.MonkeyPatch, memory: int | None) -> None:
+    """Let the device of runs have this much free memory."""
+    monkeypatch.setattr(launching, "free_memory", lambda device: memory)
+
+
+def recorded(run: Path) -> int:
+    size = json.loads((run / "meta.json").read_text())["micro_batch_size"]
+    assert isinstance(size, int)
+    return size
+
+
+def test_a_run_computes_by_the_micro_batch_that_fits_and_keeps_auto_in_its_configuration(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = checkpoint_tensors(
+        train_run(file, "--micro_batch_size=4", f"--run_dir={file.parent / 'four'}")
+    )
+    pretend_memory(monkeypatch, memory_for(peak(file, 4)))
+    run = train_run(file)
+    assert recorded(run) == 4
+    assert yaml.safe_load((run / "config.yaml").read_text())["micro_batch_size"] == "auto"
+    assert_same_tensors(checkpoint_tensors(run), expected)
+
+
+def test_a_run_that_continues_keeps_its_micro_batch(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The memory is another one by then, but sums over another micro-batch would differ by rounding."""
+    pretend_memory(monkeypatch, memory_for(peak(file, 4)))
+    run = train_run(file)
+    pretend_memory(monkeypatch, 80 * GIB)
+    assert recorded(train_run(file)) == 4
+    meta = json.loads((run / "meta.json").read_text())
+    (run / "meta.json").write_text(json.dumps({**meta, "processes": 2}))
+    assert recorded(train_run(file)) == 12
+
+
+def test_a_cpu_takes_the_whole_batch(file: Path) -> None:
+    assert micro_batch.free_memory(torch.device("cpu")) is None
+    assert recorded(train_run(file)) == 12
+
+
+def test_the_dry_run_chooses_for_the_memory_that_it_is_given(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gib = memory_for(peak(file, 4)) / GIB
+    main([str(file), "--dry-run", "--memory", str(gib)])
+    said = capsys.readouterr().out
+    assert "micro_batch_size: auto takes 4 of a process's 12 images at once" in said
+    assert "memory of one process: 4 images at once" in said
+    main([str(file), "--dry-run"])
+    assert (
+        "auto takes 12 of a process's 12 images at once, for 0.0 GiB of 80.0 free" in capsys.readouterr().out
+    )
+
+
+@pytest.mark.parametrize("given", [["--memory"], ["--memory", "much"], ["--memory", "-1"]])
+def test_a_memory_that_is_no_number_is_refused(file: Path, given: list[str]) -> None:
+    with pytest.raises(UserError, match="--memory: expected the free memory of a GPU in GiB after it"):
+        main([str(file), "--dry-run", *given])
