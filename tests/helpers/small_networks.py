@@ -74,3 +74,15 @@ def gradients(network: Denoiser, *given: Any, depths: tuple[str, ...] = ("bottle
     wanted = [x_t, *(parameter for parameter in network.parameters() if parameter.requires_grad)]
     found = torch.autograd.grad(total, wanted, allow_unused=True)
     return [*outputs, *(gradient for gradient in found if gradient is not None)]
+
+
+def assert_near(found: list[Tensor], expected: list[Tensor], tolerance: float = 1e-5) -> None:
+    """Check that tensors differ by no more than a share of the largest number in each.
+
+    A tenth of the largest in all of them counts too, of which small tensors may be the difference.
+    """
+    assert len(found) == len(expected)
+    largest = max(float(wanted.detach().abs().max()) for wanted in expected)
+    for value, wanted in zip(found, expected, strict=True):
+        assert value.shape == wanted.shape
+        assert (value - wanted).abs().max() <= tolerance * (wanted.abs().max() + 0.1 * largest)
