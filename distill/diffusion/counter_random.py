@@ -13,10 +13,13 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
+
+Word = TypeVar("Word", int, Tensor)
 
 WORD = 0xFFFFFFFF
 MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
@@ -73,6 +76,10 @@ class CounterRandom:
         bits = _bits(self._counter((purpose,), samples), self._key, 1)
         return bits[0, :, 0] * bound >> 32
 
+    def of_step(self, bound: int, purpose: int) -> int:
+        """Draw one whole number from 0 to `bound` - 1 for all samples of the step, on the host."""
+        return philox((0, 0, self.step, int(purpose)), self._key)[0] * bound >> 32
+
     @property
     def _key(self) -> tuple[int, int]:
         return self.seed & WORD, self.seed >> 32 & WORD
@@ -110,12 +117,10 @@ def _compiled_normal() -> Callable[..., Tensor]:
     return torch.compile(_normal)
 
 
-def philox(
-    counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, int]
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def philox(counter: tuple[Word, Word, Word, Word], key: tuple[int, int]) -> tuple[Word, Word, Word, Word]:
     """Return four words of 32 random bits for each counter of four words.
 
-    Words are int64 tensors of values below 2^32, which broadcast against each other.
+    Words are int64 tensors of values below 2^32, which broadcast against each other, or Python's numbers.
     """
     c0, c1, c2, c3 = counter
     k0, k1 = key
@@ -127,7 +132,7 @@ def philox(
     return c0, c1, c2, c3
 
 
-def _multiply(word: Tensor, factor: int) -> tuple[Tensor, Tensor]:
+def _multiply(word: Word, factor: int) -> tuple[Word, Word]:
     """Return the low and the high word of a product of two words."""
     product = word * factor  # modulo 2^64, as a signed number with the same bits
     return product & WORD, product >> 32 & WORD

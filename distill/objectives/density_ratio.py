@@ -13,7 +13,7 @@ from collections.abc import Callable
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
-from torch.nn.functional import one_hot, softplus
+from torch.nn.functional import softplus
 
 from distill.divergences import Divergence
 from distill.types import per_sample
@@ -43,9 +43,9 @@ class RunningMean(nn.Module):
         """Record a micro-batch until `commit`."""
         # A sum over rows, because CUDA adds rows in a fixed order; the order of index_add_ depends on its
         # threads.
-        member = one_hot(bins, self.pending.shape[1]).double()
+        member = bins[:, None] == torch.arange(self.pending.shape[1], device=bins.device)
         # where instead of a product, because 0 times an infinite value is not 0.
-        self.pending[0] += torch.where(member > 0, values.detach().double()[:, None], 0.0).sum(0)
+        self.pending[0] += torch.where(member, values.detach().double()[:, None], 0.0).sum(0)
         self.pending[1] += member.sum(0)
 
     def commit(self, reduce: Reduce) -> None:

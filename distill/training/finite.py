@@ -70,18 +70,18 @@ class FiniteCheck:
 
     def end_step(self, number: int) -> None:
         """Close a step, and raise TrainingError if a value of the step before is not finite."""
+        before, self._pending = self._pending, []
         if self._values:
             finite = torch.stack([value.to(torch.float32) for value in self._values]).isfinite()
             step = _Step(number, self._names, self._values, self._levels, HostCopy(finite))
-            self._pending.append(step)
+            self._pending = [step]
             self._names, self._values, self._levels = [], [], []
-        self._read(self._pending[:-1])
-        del self._pending[:-1]
+        self._read(before)
 
     def settle(self) -> None:
         """Raise TrainingError if any value so far is not finite."""
-        self._read(self._pending)
-        self._pending.clear()
+        before, self._pending = self._pending, []
+        self._read(before)
 
     def _add(self, name: str, value: Tensor, u: Tensor | None) -> None:
         self._names.append(name)

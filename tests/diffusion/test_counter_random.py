@@ -118,3 +118,9 @@ def test_numbers_follow_the_default_type() -> None:
         torch.set_default_dtype(torch.float32)
     assert double.dtype == torch.float64
     assert torch.equal(double.float(), single)
+
+
+def test_numbers_of_a_step_are_those_of_its_first_sample() -> None:
+    drawn = [CounterRandom(5, step).of_step(3, 11) for step in range(600)]
+    assert drawn[:20] == [int(CounterRandom(5, step).below(3, 11, torch.arange(1))) for step in range(20)]
+    assert abs(torch.tensor(drawn).bincount(minlength=3) - 200).max() < 40

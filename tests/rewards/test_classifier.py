@@ -146,6 +146,12 @@ def test_images_need_a_label_that_it_knows(label: Tensor | None, complaint: str,
     assert str(error.value) == complaint
 
 
+def test_in_training_a_label_that_it_does_not_know_gives_no_number(digits: Reward) -> None:
+    images = torch.zeros(3, 1, 8, 8, requires_grad=True)
+    scores = digits(images, Condition(torch.tensor([3, 10, 9])))
+    assert scores.isnan().tolist() == [False, True, False]
+
+
 def test_other_images_and_folders_are_refused(digits: Reward, tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match=r"^classifier: images of \(3, 8, 8\); expected \(1, 8, 8\) as the network's$"

@@ -15,7 +15,6 @@ from typing import ClassVar, Protocol, overload, runtime_checkable
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn import functional as F
 
 from distill.diffusion.schedules import EDM
 from distill.networks.edm.backbone import Backbone, BackboneConfig
@@ -211,5 +210,5 @@ class Preconditioned(Denoiser):
             return None
         if cond.label is None:
             return x_t.new_zeros(len(x_t), self.label_count)
-        rows = cond.label.remainder(self.label_count + 1)  # -1, no label: the last column, which is cut off
-        return F.one_hot(rows, self.label_count + 1)[:, :-1].to(x_t.dtype)
+        classes = torch.arange(self.label_count, device=x_t.device)
+        return (cond.label[:, None] == classes).to(x_t.dtype)

@@ -6,9 +6,10 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-import torch.nn.functional as F
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from distill.config.errors import UserError
 from distill.networks.folder import CONFIG, FORMAT, WEIGHTS, build_network, read_description
@@ -99,7 +100,11 @@ class PublishedClassifier(nn.Module):
 
 
 class LabelLogProbability(Reward):
-    """Score an image by log p(label | image) under a classifier: the natural logarithm, at most 0."""
+    """Score an image by log p(label | image) under a classifier: the natural logarithm, at most 0.
+
+    A label that the classifier does not know raises UserError, and in training, where a look at the labels
+    would wait for the device, gives a score that is not a number.
+    """
 
     def __init__(self, classifier: Classifier | PublishedClassifier) -> None:
         super().__init__()
@@ -107,8 +112,11 @@ class LabelLogProbability(Reward):
 
     def forward(self, images: Float[Tensor, "b c h w"], cond: Condition) -> Float[Tensor, " b"]:
         logits = self.classifier(images)
-        label = labels_of(cond, logits.shape[1], "classifier")
-        return F.log_softmax(logits, dim=1).gather(1, label[:, None])[:, 0]
+        count = logits.shape[1]
+        label = labels_of(cond, count, "classifier", check_range=not logits.requires_grad)
+        known = label.clamp(0, count - 1)
+        scores = F.log_softmax(logits, dim=1).gather(1, known[:, None])[:, 0]
+        return scores.where(label == known, torch.nan)
 
     def describe(self) -> dict[str, Any]:
         return self.classifier.describe()

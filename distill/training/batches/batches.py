@@ -142,8 +142,7 @@ class Batches:
         normal = self._draw_normal(index, steps, real is not None)
         u, u_fake, *own_u, crops = self._draw_uniform(index)
         own = {
-            name: Noise(level[:, 0], normal.pop())
-            for name, level in zip(self.own_noise, own_u, strict=True)
+            name: Noise(level[:, 0], normal.pop()) for name, level in zip(self.own_noise, own_u, strict=True)
         }
         z, eps, eps_fake = torch.cat(normal[:steps], 1), normal[steps], normal[steps + 1]
         return Batch(
@@ -164,9 +163,7 @@ class Batches:
         """Draw how many steps the generator takes in this batch, the same on all processes."""
         if self.evaluations == 1:
             return 1
-        first = torch.zeros(1, dtype=torch.int64)
-        drawn = CounterRandom(self.seed, index).below(self.evaluations, Purpose.GENERATOR_STEPS, first)
-        return 1 + int(drawn)
+        return 1 + self._random(index).of_step(self.evaluations, Purpose.GENERATOR_STEPS)
 
     def _draw_normal(self, index: int, steps: int, has_real: bool) -> list[Tensor]:
         """Draw noise, (b, *image_shape) each.

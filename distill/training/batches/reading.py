@@ -51,7 +51,7 @@ class MemoryReader:
 
 
 class FileReader:
-    """Images and labels of any other source, read one batch ahead, by `workers` processes if there are any."""
+    """Images and labels of any other source, read one batch ahead by a thread or `workers` processes."""
 
     def __init__(self, data: DataSource, workers: int, device: torch.device) -> None:
         self.data, self.workers, self.device = data, workers, device

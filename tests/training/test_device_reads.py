@@ -1,0 +1,95 @@
+"""Between logs, a step reads no value of the device: on a GPU each read is a stall."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from distill.training.config import read_config
+from distill.training.distillation.task import Distillation
+from distill.training.finite import HostCopy
+from distill.training.launch import build_accelerator
+from distill.training.logging import Averages, Clock
+from distill.training.teacher_training import TeacherTraining
+from distill.training.trainer import Task
+from tests.helpers.device_reads import no_device_reads
+from tests.helpers.runs import read_run, write_run
+
+DATA = {"name": "digits"}
+CRITIC = {"depths": ["bottleneck"], "width": 8}
+GAN = {"name": "gan", "weight": 0.1}
+METHODS: dict[str, dict[str, Any]] = {
+    "sid": {"objective": {"name": "score_matching"}, "data": DATA},
+    "f_distill": {
+        "objective": {"name": "distribution_matching", "divergence": "jensen_shannon"},
+        "discriminator": {**CRITIC, "r1": {"weight": 1.0}},
+        "ratio": {},
+        "terms": [GAN],
+        "data": DATA,
+    },
+    "uni_instruct": {
+        "objective": {"name": "expanded_divergence", "divergence": "forward_kl"},
+        "discriminator": {**CRITIC, "reads": "fake", "own_noise": True},
+        "ratio": {"source": "batch_loss"},
+        "terms": [{**GAN, "own_noise": True, "weighting": "dmd", "warmup_steps": 5}],
+        "data": DATA,
+    },
+    "dmd2_4_steps": {
+        "objective": {"name": "distribution_matching", "divergence": "reverse_kl"},
+        "generator": {"steps": 4, "optimizer": {"clip_grad_norm": 1.0, "clip_grad_value": 1.0}},
+        "fake": {"updates": 2},
+        "discriminator": {**CRITIC, "r1": {"weight": 1.0, "approximate": True}},
+        "terms": [GAN],
+        "data": DATA,
+        "micro_batch_size": 3,
+    },
+    "guidance": {
+        "objective": {"name": "score_matching"},
+        "guidance": {"teacher": 1.5, "fake": 1.5, "fake_training": 1.5},
+        "terms": [{"name": "implicit_reward", "weight": 0.1}],
+    },
+}
+
+
+def check_two_steps(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make a step, and two more that must not read a value."""
+    averages = Averages()
+    task.start(0)
+    averages.add(task.update(0, detailed=False))  # constants are computed and moved to the device once
+    task.finite.end_step(0)
+    # Copies are read a step late, when they have arrived.
+    monkeypatch.setattr(HostCopy, "read", lambda copy: [1.0] * copy.copy.numel())
+    with no_device_reads(monkeypatch):
+        for step in (1, 2):
+            averages.add(task.update(step, detailed=False))
+            task.finite.end_step(step)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_distillation_reads_nothing_between_logs(
+    method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = read_run(write_run(tmp_path, batch_size=4, **METHODS[method]))
+    check_two_steps(Distillation(config, build_accelerator(config), Clock()), monkeypatch)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16-true"])
+def test_the_training_of_a_teacher_reads_nothing_between_logs(
+    precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = {"width": 8, "multipliers": [1, 2], "blocks": 1}
+    file = write_run(
+        tmp_path, task="train_teacher", data=DATA, network=network, batch_size=4, precision=precision
+    )
+    config = read_config(file)
+    check_two_steps(TeacherTraining(config, build_accelerator(config), Clock()), monkeypatch)
+
+
+def test_a_read_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    values = torch.ones(3)
+    with no_device_reads(monkeypatch):
+        for read in (lambda: float(values.sum()), lambda: values[values > 0], lambda: values.tolist()):
+            with pytest.raises(AssertionError, match="reads a value of the device"):
+                read()
