@@ -65,10 +65,11 @@ class RandomTeacher(diffusers.Settings):
     def load(self) -> DiffusersNetwork:
         pipe = meta_pipeline(self.path)
         torch.manual_seed(0)
+        device = "cuda" if torch.cuda.is_available() else "cpu"  # billions of weights take long to draw
         for part in pipe.components.values():
             if isinstance(part, nn.Module):
                 cast_weights(part, getattr(torch, self.dtype))
-                draw_weights(part.to_empty(device="cpu"))
+                draw_weights(part.to_empty(device=device))
         network = DiffusersNetwork.around(pipe, self)
         if network.prompt_encoder is not None:
             network.prompt_encoder = RandomPromptEncoder(network.prompt_encoder)

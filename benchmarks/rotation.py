@@ -11,7 +11,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, TypedDict
 
 OVERRIDES = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
@@ -59,12 +59,16 @@ def take_turns(contestants: Mapping[str, Callable[[], object]], rounds: int) -> 
     names = list(contestants)
     times: dict[str, list[Seconds]] = {name: [] for name in names}
     for turn in range(-1, rounds):
-        for position in range(len(names)):
-            name = names[(position + turn) % len(names)]
+        for name in rotated(names, turn):
             seconds = measure_time(contestants[name])
             if turn >= 0:
                 times[name].append(seconds)
     return times
+
+
+def rotated(names: Sequence[str], turn: int) -> list[str]:
+    """Return the names in the order of a round, each of which begins one place later."""
+    return [names[(position + turn) % len(names)] for position in range(len(names))]
 
 
 def measure_time(do: Callable[[], object]) -> Seconds:

@@ -1,0 +1,139 @@
+"""Count what torch dispatches in a step: `python benchmarks/dispatched_operations.py --label after`.
+
+On a GPU the step of a small network takes as long as its launches. A step of each run is counted on the CPU,
+by its parts: all operations, those that compute (views and new empty tensors do not), and reads of values,
+for which the CPU would wait for a GPU. The SDXL runs have all layers of the network and few channels. The
+script also counts the bytes of random numbers that one of several processes draws for a batch.
+
+With PYTHONPATH set to another checkout it counts that one's steps, by its presets. The results become the
+label's entry in benchmarks/results/dispatched_operations.json, or in the file that `--out` names.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+sys.path.append(str(Path(__file__).parents[1]))  # behind PYTHONPATH, which may name another checkout
+
+from benchmarks.counting import Counter, count_batch
+from benchmarks.project import ROOT, argument_parser
+from benchmarks.random_pipelines import RandomTeacher
+from benchmarks.random_teachers import (
+    CIFAR10,
+    DEEP,
+    RandomEDM,
+    register_deep_pipeline,
+    write_captioned_images,
+    write_random_images,
+)
+from benchmarks.steps import Enough, Update, make_steps
+from distill.config.errors import UserError
+from distill.storage.files import read_json, write_json
+from distill.storage.provenance import commit, machine
+from distill.training.config import read_config
+from distill.training.distillation.task import Distillation
+from distill.training.settings import RunConfig
+
+FILE = Path(__file__).parent / "results" / "dispatched_operations.json"
+COUNTED_STEP = 2
+"""The steps before make what is made once, such as the optimisers' state."""
+PROCESSES = (1, 8, 64)
+FROM_THE_START = ("--fake.warmup_steps", "0", "--device", "cpu", "--log_every", "1000")
+SDXL = ("--batch_size", "1", "--data.resolution", "64", "--prompts.cache", "null")
+"""Overrides of a step on one image; the narrow network makes images of 64x64."""
+RUNS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "digits, uni_instruct": ("digits/uni_instruct", ()),
+    "CIFAR-10 size, f_distill": ("cifar10/f_distill_cond", ("--batch_size", "2")),
+    "CIFAR-10 size, sid": ("cifar10/sid_cond", ("--batch_size", "2")),
+    "SDXL, dmd2_lora": ("sdxl/dmd2_lora", SDXL),
+    "SDXL, dmd2_lora, bf16-true": ("sdxl/dmd2_lora", (*SDXL, "--precision", "bf16-true")),
+}
+"""Presets and overrides of the runs whose step is counted, by name."""
+DRAWN = {
+    "CIFAR-10 size, batch of 2048": ((3, 32, 32), 2048),
+    "ImageNet-64 size, batch of 8192": ((3, 64, 64), 8192),
+}
+"""Shapes of images, and numbers of them in a batch, that are drawn by one of several processes."""
+
+
+def main(arguments: list[str]) -> None:
+    parser = argument_parser(__doc__)
+    parser.add_argument(
+        "--label", choices=("before", "after"), default="after", help="entry of the results (default: after)"
+    )
+    parser.add_argument("--out", type=Path, default=FILE, help="file of the results")
+    parser.add_argument("--runs", nargs="*", choices=RUNS, default=tuple(RUNS), help="runs (default: all)")
+    parser.add_argument(
+        "--draws", nargs="*", choices=DRAWN, default=tuple(DRAWN), help="batches to draw (default: all)"
+    )
+    options = parser.parse_args(arguments)
+    register_deep_pipeline()
+    results = read_json(options.out) if options.out.is_file() else {}
+    counted = results.setdefault(options.label, {"steps": {}, "batches of one process": {}})
+    counted["conditions"] = {"machine": machine(), "commit": commit(), "torch": torch.__version__}
+    for name in options.runs:
+        counted["steps"][name] = count_run(name)
+        print(name, counted["steps"][name], flush=True)
+    for name in options.draws:
+        counted["batches of one process"][name] = {
+            str(processes): count_batch(*DRAWN[name], processes) for processes in PROCESSES
+        }
+        print(name, counted["batches of one process"][name], flush=True)
+    write_json(options.out, results)
+
+
+def count_run(name: str) -> dict[str, Any]:
+    """Count one step of a run of `RUNS`, by its parts; a run that the checkout refuses has the message."""
+    preset, overrides = RUNS[name]
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            config = configure(preset, overrides, Path(folder))
+            return count_step(config)
+        except UserError as error:
+            return {"refused": str(error)}
+
+
+def configure(preset: str, overrides: tuple[str, ...], folder: Path) -> RunConfig:
+    """Read a preset's run with random weights, and with data that are written into the folder."""
+    given = [*FROM_THE_START, "--run_dir", str(folder / "run"), *overrides]
+    if preset.startswith("sdxl"):
+        given += ["--data.path", str(write_captioned_images(folder / "images", 2, 64))]
+        given += ["--teacher.path", DEEP]
+    elif preset.startswith("cifar10"):
+        data = write_random_images(folder / "data.npz", 100, 32, 10)
+        given += ["--data", f"{{name: array, path: {data}}}"]
+    config = read_config(ROOT / "configs" / f"{preset}.yaml", given)
+    if preset.startswith("sdxl"):
+        teacher = RandomTeacher(path=DEEP, dtype="bfloat16", resolution=64)
+        return config.model_copy(update={"teacher": teacher})
+    if preset.startswith("cifar10"):
+        return config.model_copy(update={"teacher": RandomEDM(path=Path(CIFAR10))})
+    return config
+
+
+def count_step(config: RunConfig) -> dict[str, Any]:
+    """Count the operations between the beginnings of two steps, by part."""
+    counter = Counter()
+
+    def watch(task: Distillation, step: int, update: Update) -> Mapping[str, Any]:
+        if step == 0:
+            counter.name_parts(task)
+        if step == COUNTED_STEP:
+            counter.start()
+        if step > COUNTED_STEP:
+            counter.stop()
+            raise Enough
+        return update()
+
+    make_steps(config, watch)
+    return counter.counts()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
