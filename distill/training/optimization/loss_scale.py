@@ -39,8 +39,7 @@ class LossScale(nn.Module):
 
     def unscale(self, gradients: Sequence[Tensor]) -> None:
         """Divide gradients by the scale, in place."""
-        if gradients:
-            torch._foreach_mul_(gradients, self.scale.reciprocal())
+        torch._foreach_mul_(gradients, self.scale.reciprocal())
 
     def note(self, is_skipped: Tensor) -> None:
         """Record whether an update was skipped: 1, or 0."""

@@ -41,6 +41,8 @@ class Updater:
         that would wait for the device. `scale` is the one that the losses were multiplied by.
         """
         indices = self._indices_with_gradient()
+        if not indices:
+            return torch.zeros((), device=self.parameters[0].device)
         gradients = self.masters.take_gradients(indices)
         if self.accelerator.num_processes > 1:
             self._average(gradients)
@@ -111,8 +113,6 @@ class Updater:
     def _clip(self, gradients: Sequence[Tensor], norm: Tensor) -> None:
         """Clip by norm, then by value, as `torch.nn.utils` does for tensors that have a gradient."""
         largest = self.settings.clip_grad_value
-        if not gradients:
-            return
         if self.settings.clip_grad_norm is not None:
             factor = (self.settings.clip_grad_norm / (norm + 1e-6)).clamp(max=1.0)
             torch._foreach_mul_(gradients, factor)

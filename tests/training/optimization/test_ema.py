@@ -1,0 +1,89 @@
+"""The moving average of weights, in at least float32."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from distill.training.optimization.ema import EMA
+from distill.training.optimization.settings import OptimizerSettings
+from distill.training.optimization.updater import Updater
+from tests.helpers.dispatched import Dispatched
+
+
+def disturb(network: nn.Module, seed: int) -> None:
+    """Change all parameters and buffers."""
+    random = torch.Generator().manual_seed(seed)
+    for tensor in (*network.parameters(), *network.buffers()):
+        if tensor.is_floating_point():
+            tensor.data.add_(torch.randn(tensor.shape, generator=random))
+        else:
+            tensor.data.add_(1)
+
+
+def test_an_average_of_decay_0_is_the_network_itself() -> None:
+    network = nn.Linear(2, 2)
+    average = EMA(network, 0.0)
+    disturb(network, 0)
+    average.update()
+    assert torch.equal(average.average.weight, network.weight)
+
+
+def test_an_average_is_that_of_one_tensor_after_another_to_the_bit() -> None:
+    network = nn.Sequential(nn.Linear(3, 5), nn.BatchNorm1d(5))
+    expected = copy.deepcopy(network)
+    average = EMA(network, 0.9)
+    for step in range(4):
+        disturb(network, step)
+        average.update()
+        weight = 1 - min(0.9, (1 + step) / (10 + step))
+        for mine, theirs in zip(expected.parameters(), network.parameters(), strict=True):
+            mine.data.lerp_(theirs.data, weight)
+    for mine, theirs in zip(average.average.parameters(), expected.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
+
+
+def test_buffers_of_any_type_are_copied() -> None:
+    network = nn.BatchNorm1d(2)
+    average = EMA(network, 0.9)
+    disturb(network, 0)
+    average.update()
+    for mine, theirs in zip(average.average.buffers(), network.buffers(), strict=True):
+        assert torch.equal(mine, theirs)
+
+
+def test_the_average_of_weights_in_bfloat16_follows_their_masters_in_float32() -> None:
+    network = nn.Linear(1, 1, bias=False).to(torch.bfloat16)
+    nn.init.ones_(network.weight)
+    average = EMA(network, 0.0)
+    updater = Updater(
+        "network", network, OptimizerSettings(lr=1e-4, betas=(0.0, 0.0)), 10, Accelerator(cpu=True)
+    )
+    network.weight.grad = torch.ones_like(network.weight)
+    updater.update(0)
+    average.update(updater.weights)
+    assert average.average.weight.dtype == torch.float32
+    assert torch.equal(average.average.weight, updater.weights[0])
+    assert network.weight.item() == 1.0 != average.average.weight.item()
+
+
+def test_frozen_weights_are_left_out() -> None:
+    network = nn.Sequential(nn.Linear(1, 1), nn.Linear(1, 1))
+    network[0].requires_grad_(False)
+    average = EMA(network, 0.0)
+    before = average.average[0].weight.clone()
+    disturb(network, 0)
+    average.update(list(network[1].parameters()))
+    assert torch.equal(average.average[0].weight, before)
+    assert torch.equal(average.average[1].weight, network[1].weight)
+
+
+def test_an_update_takes_two_operations() -> None:
+    network = nn.Sequential(*(nn.BatchNorm1d(2) for _ in range(9)))
+    average = EMA(network, 0.9)
+    with Dispatched() as dispatched:
+        average.update()
+    assert [name for name, _ in dispatched.calls] == ["_foreach_lerp_", "_foreach_copy_"]
