@@ -69,7 +69,7 @@ def _penalty_remedies(config: DistillRun) -> list[str]:
     r1 = config.discriminator.r1 if config.discriminator else None
     if r1 is None or r1.approximate or r1.at != "image":
         return []
-    recompute = [] if getattr(r1, "recompute", True) else ["set discriminator.r1.recompute: true"]
+    recompute = [] if r1.recompute else ["set discriminator.r1.recompute: true"]
     return [*recompute, "set discriminator.r1.approximate: true"]
 
 
