@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 
+from distill.networks.computation.second_derivatives import attention_kernels, recompute_twice
 from distill.types import ImageModel
 
 Recompute = Callable[..., Any]
@@ -17,15 +19,43 @@ Recompute = Callable[..., Any]
 
 
 class CheckpointedBlock(nn.Module):
-    """A block of our own networks; it is checkpointed while `recompute` is set."""
+    """A block of our own networks; it is checkpointed while `recompute` is set.
+
+    In `differentiating_twice(recompute=True)` it is recomputed for first and second derivatives.
+    """
 
     recompute: Recompute | None = None
 
     def __call__(self, *inputs: Any) -> Any:
         run = super().__call__
-        if self.recompute is None or not torch.is_grad_enabled():
+        if not torch.is_grad_enabled():
             return run(*inputs)
-        return self.recompute(run, *inputs)
+        if _Twice.recomputes and not self._forward_hooks:
+            return recompute_twice(run, list(self.parameters()), *inputs)
+        return run(*inputs) if self.recompute is None else self.recompute(run, *inputs)
+
+
+class _Twice:
+    """State of `differentiating_twice`."""
+
+    is_on = False
+    recomputes = False
+
+
+@contextmanager
+def differentiating_twice(recompute: bool = False) -> Iterator[None]:
+    """Call networks such that their outputs can be differentiated twice, as penalties on gradients do.
+
+    Fused attention and compiled graphs cannot be; they are left out, also when blocks are recomputed later.
+    With `recompute` our own blocks keep less for both derivatives.
+    """
+    before = _Twice.is_on, _Twice.recomputes
+    _Twice.is_on, _Twice.recomputes = True, recompute
+    try:
+        with sdpa_kernel(SDPBackend.MATH), torch.compiler.set_stance("force_eager"):
+            yield
+    finally:
+        _Twice.is_on, _Twice.recomputes = before
 
 
 def recompute(block: Callable[..., Any], *inputs: Any, **settings: Any) -> Any:
@@ -36,25 +66,16 @@ def recompute(block: Callable[..., Any], *inputs: Any, **settings: Any) -> Any:
     """
     if isinstance(block, nn.Module) and block._forward_hooks:
         return block(*inputs)
-    kernels = attention_kernels()
+    kernels, twice = attention_kernels(), _Twice.is_on
 
     def run(*inputs: Any) -> Any:
-        # The kernels of the forward pass: R1, which restricts them, is over when the block is recomputed.
-        with sdpa_kernel(kernels):
+        # As in the forward pass: a penalty on a gradient, which restricts both, is over when the block is
+        # recomputed.
+        uncompiled = torch.compiler.set_stance("force_eager") if twice else nullcontext()
+        with sdpa_kernel(kernels), uncompiled:
             return block(*inputs)
 
     return checkpoint(run, *inputs, use_reentrant=False, **settings)
-
-
-def attention_kernels() -> list[SDPBackend]:
-    """Return the attention kernels that PyTorch may use now."""
-    allowed = {
-        SDPBackend.FLASH_ATTENTION: torch.backends.cuda.flash_sdp_enabled(),
-        SDPBackend.EFFICIENT_ATTENTION: torch.backends.cuda.mem_efficient_sdp_enabled(),
-        SDPBackend.CUDNN_ATTENTION: torch.backends.cuda.cudnn_sdp_enabled(),
-        SDPBackend.MATH: torch.backends.cuda.math_sdp_enabled(),
-    }
-    return [kernel for kernel, is_allowed in allowed.items() if is_allowed]
 
 
 def checkpoint_activations(network: ImageModel, how: Recompute | None = recompute) -> None:

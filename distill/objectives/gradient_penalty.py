@@ -17,8 +17,8 @@ from typing import Literal
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from distill.networks.activation_checkpointing import differentiating_twice
 from distill.types import Features
 
 
@@ -32,17 +32,25 @@ def gradient_penalty(
     at: Literal["image", "features"] = "image",
     approximate: bool = False,
     step: float = 0.1,
+    recompute: bool = False,
+    one_pass: bool = False,
 ) -> tuple[Float[Tensor, " b"], Float[Tensor, " b"]]:
     """Return the logits of noised real images x_t and their weighted penalties, both with a graph.
 
     The directions eps are N(0, I), independent of the images and of their noise. `step` is in the units of
-    x_t.
+    x_t. `recompute` lets the exact penalty at the image keep less for its derivatives. Compiled networks run
+    uncompiled in it, since they cannot be differentiated twice. With `one_pass` the approximate penalty calls
+    `features` with both ends of the difference as one batch, which must draw no dropout masks.
     """
     if approximate:
-        logits, squared = _finite_difference(lambda x: discriminator(features(x)).to(x.dtype), x_t, eps, step)
+
+        def logit(x: Tensor) -> Tensor:
+            return discriminator(features(x)).to(x.dtype)
+
+        logits, squared = _finite_difference(logit, x_t, eps, step, one_pass)
     elif at == "image":
         x_t = x_t.detach().requires_grad_(True)
-        with sdpa_kernel(SDPBackend.MATH):  # only this attention can be differentiated twice
+        with differentiating_twice(recompute):
             logits = discriminator(features(x_t)).to(x_t.dtype)
             squared = squared_gradient(logits, [x_t])
     else:
@@ -53,13 +61,17 @@ def gradient_penalty(
 
 
 def _finite_difference(
-    logit: Callable[[Tensor], Tensor], x_t: Tensor, eps: Tensor, step: float
+    logit: Callable[[Tensor], Tensor], x_t: Tensor, eps: Tensor, step: float, one_pass: bool
 ) -> tuple[Tensor, Tensor]:
-    # The random state is restored after the first pass, so that both passes have the same dropout masks: the
-    # change of the masks would otherwise outweigh that of the image.
-    with torch.random.fork_rng([x_t.device] if x_t.is_cuda else []):
-        moved = logit(x_t + step * eps)
-    logits = logit(x_t)
+    moved_x_t = x_t + step * eps
+    if one_pass:
+        logits, moved = logit(torch.cat([x_t, moved_x_t])).chunk(2)
+    else:
+        # The random state is restored after the first pass, so that both passes have the same dropout masks:
+        # the change of the masks would otherwise outweigh that of the image.
+        with torch.random.fork_rng([x_t.device] if x_t.is_cuda else []):
+            moved = logit(moved_x_t)
+        logits = logit(x_t)
     return logits, ((moved - logits) / step).square()
 
 

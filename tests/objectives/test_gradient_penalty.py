@@ -5,10 +5,15 @@ from itertools import pairwise
 
 import pytest
 import torch
+import torch._dynamo
 from torch.nn import functional as F
 
+from distill.networks.activation_checkpointing import checkpoint_activations
+from distill.networks.discriminator import Discriminator
 from distill.objectives.settings import R1Settings
-from distill.types import Features
+from distill.training.dry_run.meter import Meter
+from distill.types import Denoiser, Features
+from tests.helpers.small_networks import NETWORKS, assert_near, inputs, small_network
 
 X = torch.tensor([[1.0, -2.0, 0.5], [0.0, 3.0, 1.0]])
 EPS = torch.tensor([[0.5, 1.0, -1.0], [2.0, -0.5, 1.0]])
@@ -78,3 +83,87 @@ def test_both_ends_of_the_difference_have_the_same_dropout_masks() -> None:
         lambda x: {"fine": F.dropout(x, 0.5)}, lambda f: f["fine"].sum(1), x, torch.zeros_like(x)
     )
     assert penalty.tolist() == [0.0] * 64
+
+
+def test_both_ends_of_the_difference_may_be_one_batch() -> None:
+    sizes = []
+
+    def features(x: torch.Tensor) -> Features:
+        sizes.append(len(x))
+        return squares(x)
+
+    settings = R1Settings(weight=0.5, approximate=True)
+    found = settings.build()(features, weigh(SLOPE), X, EPS, one_pass=True)
+    assert sizes == [4]
+    torch.testing.assert_close(found, settings.build()(squares, weigh(SLOPE), X, EPS))
+
+
+def network_and_heads(name: str, dropout: float) -> tuple[Denoiser, Discriminator]:
+    network = small_network(name, dropout=dropout)
+    torch.manual_seed(0)
+    return network, Discriminator("fake", network.depth_channels, width=8)
+
+
+def learned(network: Denoiser, heads: Discriminator, recompute: bool) -> list[torch.Tensor]:
+    """Return logits, penalties, and the gradients of their sum by all weights that have one."""
+    x_t, t, cond = inputs(network)
+
+    def features(x: torch.Tensor) -> Features:
+        return network.features(x, t, cond, heads.depths)
+
+    torch.manual_seed(2)
+    penalty = R1Settings(weight=1.0, recompute=recompute).build()
+    logits, penalties = penalty(features, heads, x_t, torch.zeros_like(x_t))
+    weights = [value for value in [*network.parameters(), *heads.parameters()] if value.requires_grad]
+    found = torch.autograd.grad(logits.sum() + penalties.sum(), weights, allow_unused=True)
+    return [logits, penalties, *(gradient for gradient in found if gradient is not None)]
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_recomputation_changes_no_gradient_of_the_exact_penalty(name: str, dropout: float) -> None:
+    network, heads = network_and_heads(name, dropout)
+    network.train(name != "edm2" or dropout > 0)
+    expected = learned(network, heads, recompute=False)
+    assert len(expected) > 30
+    # EDM2 normalises its weights anew in each forward pass of training, to the same up to rounding.
+    assert_near(learned(network, heads, recompute=True), expected, 1e-4 if name == "edm2" else 1e-5)
+
+
+def test_a_frozen_network_is_recomputed_for_its_heads() -> None:
+    network, heads = network_and_heads("unet", 0.0)
+    network.eval().requires_grad_(False)
+    expected = learned(network, heads, recompute=False)
+    assert_near(learned(network, heads, recompute=True), expected)
+
+
+def test_recomputation_keeps_autocast() -> None:
+    network, heads = network_and_heads("song", 0.0)
+    with torch.autocast("cpu", torch.bfloat16):
+        expected = learned(network, heads, recompute=False)
+        found = learned(network, heads, recompute=True)
+    assert_near(found, expected, 0.05)
+
+
+def test_recomputation_holds_less() -> None:
+    network, heads = network_and_heads("song", 0.0)
+    network.requires_grad_(False)
+    peaks = []
+    for recompute in (False, True):
+        before = [value.data for value in [*network.parameters(), *network.buffers(), *heads.parameters()]]
+        with Meter(before) as meter:
+            learned(network, heads, recompute)
+        peaks.append(meter.peak)
+    assert peaks[1] < 0.5 * peaks[0]
+
+
+def test_compiled_blocks_run_uncompiled_in_the_exact_penalty() -> None:
+    network, heads = network_and_heads("unet", 0.0)
+    expected = learned(network, heads, recompute=False)
+    network.bottleneck.compile(backend="eager")
+    calls = torch._dynamo.utils.counters["frames"]["total"]
+    for recompute in (False, True):
+        assert_near(learned(network, heads, recompute), expected)
+    checkpoint_activations(network)
+    assert_near(learned(network, heads, recompute=False), expected)
+    assert torch._dynamo.utils.counters["frames"]["total"] == calls

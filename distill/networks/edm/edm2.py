@@ -160,6 +160,7 @@ class EDM2Block(CheckpointedBlock):
         inputs, outputs = spec.inputs, spec.outputs
         self.heads = outputs // config.channels_per_head if spec.attends(config.attention) else 0
         self.emb_gain = nn.Parameter(torch.zeros([]))
+        self.dropout = nn.Dropout(config.dropout)
         self.conv_res0 = MPConv(inputs if decodes else outputs, outputs, 3)
         self.emb_linear = MPConv(embedding, outputs)
         self.conv_res1 = MPConv(outputs, outputs, 3)
@@ -177,7 +178,7 @@ class EDM2Block(CheckpointedBlock):
         hidden = self.conv_res0(mp_silu(x))
         scale = (self.emb_linear(embedding, self.emb_gain) + 1)[:, :, None, None]
         hidden = mp_silu(hidden * scale)
-        hidden = self.conv_res1(F.dropout(hidden, self.config.dropout, self.training))
+        hidden = self.conv_res1(self.dropout(hidden))
         if self.decodes and self.conv_skip is not None:
             x = self.conv_skip(x)
         x = mp_sum(x, hidden, self.config.residual_balance)
