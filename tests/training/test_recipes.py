@@ -27,11 +27,13 @@ MACHINE = {
     "teacher",
     "prompts",
     "micro_batch_size",
+    "channels_last",
+    "compile",
     "sample_every",
     "checkpoint_every",
     "monitor_every",
 }
-"""Sections of paths and intervals, which the page says are ours."""
+"""Settings of paths, intervals, memory and speed, which the page says are ours."""
 
 
 def rows() -> Iterator[tuple[str, str, Any]]:
