@@ -44,14 +44,14 @@ class Adam8bit(torch.optim.Optimizer):
         for group in self.param_groups:
             for weight in group["params"]:
                 if weight.grad is not None:
-                    self._step(weight, group)
+                    self._step(weight, weight.grad, group)
 
-    def _step(self, weight: Tensor, group: dict[str, Any]) -> None:
+    def _step(self, weight: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
         state = self.state[weight]
         if not state:
             state.update(_new_state(weight))
         state["step"] += 1
-        flat, gradient = _flat(weight), _flat(_laid_out_as(weight, weight.grad))
+        flat, gradient = _flat(weight), _flat(_laid_out_as(weight, gradient))
         changed = [flat, *(value for value in state.values() if isinstance(value, Tensor))]
         if self.found_inf is None:
             self._call_kernel(flat, gradient, state, group)

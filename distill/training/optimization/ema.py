@@ -28,8 +28,8 @@ class EMA(Generic[Network]):
         pairs = zip(self.average.parameters(), network.parameters(), strict=True)
         # Frozen weights stay as they are, and copies of LoRA networks share them.
         trained = [(average, parameter) for average, parameter in pairs if parameter.requires_grad]
-        self._averages = [average for average, _ in trained]
-        self._parameters = [parameter for _, parameter in trained]
+        self._averages: list[Tensor] = [average for average, _ in trained]
+        self._parameters: list[Tensor] = [parameter for _, parameter in trained]
         for average in self._averages:
             if is_reduced(average):
                 average.data = average.data.float()

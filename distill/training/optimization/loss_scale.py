@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 
@@ -37,7 +35,7 @@ class LossScale(nn.Module):
         """Return the loss to differentiate."""
         return loss * self.scale
 
-    def unscale(self, gradients: Sequence[Tensor]) -> None:
+    def unscale(self, gradients: list[Tensor]) -> None:
         """Divide gradients by the scale, in place."""
         torch._foreach_mul_(gradients, self.scale.reciprocal())
 

@@ -31,25 +31,47 @@ class Masters:
         whole = [(parameter, copy) for parameter, copy in copied if not is_reduced(parameter)]
         self._whole = [parameter for parameter, _ in whole]
         self._whole_copies = [copy for _, copy in whole]
-        self._host_gradients = [_host_tensor(copy, parameter) for parameter, copy in pairs] if offload else []
+        self._host_gradients = [_host_tensor(parameter) for parameter in self.parameters] if offload else []
+        self._sums: dict[int, Tensor] = {}
+        """Gradients of parameters that have a master, by index, added up over micro-batches."""
 
     @torch.no_grad()
     def reset(self) -> None:
         """Take over the parameters' values."""
         copy_all(self._copies, self._copied)
 
-    def take_gradients(self, indices: Sequence[int]) -> list[Tensor]:
-        """Take the gradients from these parameters, in at least float32, on the device."""
-        given = [self.parameters[index].grad for index in indices]
-        reduced = [gradient for gradient in given if is_reduced(gradient)]
-        widened = [torch.empty_like(gradient, dtype=torch.float32) for gradient in reduced]
-        copy_all(widened, reduced)
-        following = iter(widened)
-        for index in indices:
+    @torch.no_grad()
+    def accumulate(self) -> None:
+        """Add the gradients that are in fewer bits to sums in float32, and free them."""
+        gradients = {index: self.parameters[index].grad for index in self.reduced}
+        given = {index: gradient for index, gradient in gradients.items() if gradient is not None}
+        wide = {index: torch.empty_like(given[index], dtype=torch.float32) for index in given}
+        copy_all(list(wide.values()), list(given.values()))
+        added = [index for index in wide if index in self._sums]
+        if added:
+            torch._foreach_add_([self._sums[index] for index in added], [wide[index] for index in added])
+        self._sums = {**wide, **self._sums}
+        for index in given:
             self.parameters[index].grad = None
-        return [next(following) if is_reduced(gradient) else gradient for gradient in given]
 
-    def give_gradients(self, indices: Sequence[int], gradients: Sequence[Tensor], flag: Tensor) -> Tensor:
+    def take_gradients(self, of_all: bool) -> tuple[list[int], list[Tensor]]:
+        """Take the gradients from the parameters that have one, or zeros for the others too if `of_all`.
+
+        Returns the indices of the parameters, and the gradients in at least float32 on the device.
+        """
+        self.accumulate()
+        taken: dict[int, Tensor] = {}
+        for index, parameter in enumerate(self.parameters):
+            gradient = self._sums.get(index, parameter.grad)
+            if gradient is not None:
+                taken[index] = gradient
+            elif of_all:
+                taken[index] = torch.zeros_like(parameter, dtype=self.weights[index].dtype)
+            parameter.grad = None
+        self._sums = {}
+        return list(taken), list(taken.values())
+
+    def give_gradients(self, indices: Sequence[int], gradients: list[Tensor], flag: Tensor) -> Tensor:
         """Give gradients to the stepped tensors; returns the flag where the optimiser steps."""
         if self.offload:
             host = [self._host_gradients[index] for index in indices]
@@ -70,7 +92,7 @@ class Masters:
 
     def _stepped(self, parameter: Tensor) -> Tensor:
         if self.offload:
-            return _host_tensor(parameter, parameter).copy_(parameter.detach())
+            return _host_tensor(parameter).copy_(parameter.detach())
         return parameter.detach().float() if is_reduced(parameter) else parameter
 
 
@@ -79,15 +101,14 @@ def is_reduced(tensor: Tensor) -> bool:
     return torch.finfo(tensor.dtype).bits < 32
 
 
-def copy_all(targets: Sequence[Tensor], sources: Sequence[Tensor], non_blocking: bool = False) -> None:
+def copy_all(targets: list[Tensor], sources: list[Tensor], non_blocking: bool = False) -> None:
     """Copy tensors to others of the same shapes; torch refuses empty lists."""
     if targets:
         torch._foreach_copy_(targets, sources, non_blocking=non_blocking)
 
 
-def _host_tensor(shaped: Tensor, parameter: Tensor) -> Tensor:
-    """Make a tensor in the host's memory, pinned if the parameter is on a GPU, of at least float32."""
-    dtype = torch.promote_types(shaped.dtype, torch.float32)
-    return torch.empty_like(
-        shaped, dtype=dtype, device="cpu", pin_memory=parameter.is_cuda, requires_grad=False
-    )
+def _host_tensor(parameter: Tensor) -> Tensor:
+    """Make a tensor for a parameter in the host's memory, of at least float32, pinned if copied to a GPU."""
+    dtype = torch.promote_types(parameter.dtype, torch.float32)
+    is_pinned = parameter.is_cuda
+    return torch.empty_like(parameter, dtype=dtype, device="cpu", pin_memory=is_pinned, requires_grad=False)

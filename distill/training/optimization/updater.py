@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -33,6 +33,14 @@ class Updater:
         """The parameters in at least float32, in order, for the average."""
         self.optimizer = settings.build(self.masters.stepped)
 
+    def accumulate(self) -> None:
+        """Add gradients to those before in float32. Call it after the backward pass of each micro-batch.
+
+        Autograd adds up gradients in the type of their weights, where many small ones would be lost. For
+        weights in float32 nothing is done.
+        """
+        self.masters.accumulate()
+
     @torch.no_grad()
     def update(self, step: int, scale: LossScale | None = None) -> Tensor:
         """Average the gradients over processes, clip and apply them; returns their norm before clipping.
@@ -40,11 +48,12 @@ class Updater:
         If the norm is not finite, weights and optimiser stay as they are. The norm is not read here, since
         that would wait for the device. `scale` is the one that the losses were multiplied by.
         """
-        indices = self._indices_with_gradient()
-        if not indices:
+        has_others = self.accelerator.num_processes > 1
+        # Other processes may have the gradients that this one lacks.
+        indices, gradients = self.masters.take_gradients(of_all=has_others)
+        if not gradients:
             return torch.zeros((), device=self.parameters[0].device)
-        gradients = self.masters.take_gradients(indices)
-        if self.accelerator.num_processes > 1:
+        if has_others:
             self._average(gradients)
         if scale is not None:
             scale.unscale(gradients)
@@ -88,15 +97,7 @@ class Updater:
             else:
                 self.optimizer.state[weight][key] = _placed(tensor, weight)
 
-    def _indices_with_gradient(self) -> list[int]:
-        """Return the parameters that have a gradient; with several processes all get one, as others may."""
-        if self.accelerator.num_processes > 1:
-            for parameter in self.parameters:
-                if parameter.grad is None:
-                    parameter.grad = torch.zeros_like(parameter)
-        return [index for index, parameter in enumerate(self.parameters) if parameter.grad is not None]
-
-    def _average(self, gradients: Sequence[Tensor]) -> None:
+    def _average(self, gradients: list[Tensor]) -> None:
         """Average the gradients over processes in one flat reduction.
 
         A wrapper of the network could not do it: a step calls a network in several ways (features alone,
@@ -110,7 +111,7 @@ class Updater:
             gradients, [part.view_as(gradient) for part, gradient in zip(parts, gradients, strict=True)]
         )
 
-    def _clip(self, gradients: Sequence[Tensor], norm: Tensor) -> None:
+    def _clip(self, gradients: list[Tensor], norm: Tensor) -> None:
         """Clip by norm, then by value, as `torch.nn.utils` does for tensors that have a gradient."""
         largest = self.settings.clip_grad_value
         if self.settings.clip_grad_norm is not None:

@@ -108,6 +108,19 @@ def test_a_gradient_that_is_not_finite_changes_nothing_but_the_count(value: floa
         assert torch.equal(tensor, before[key] + key.endswith("step")), key
 
 
+@pytest.mark.usefixtures("kernels")
+def test_a_gradient_is_read_in_the_order_of_its_weight() -> None:
+    network = network_of_two_sizes()
+    twin = copy.deepcopy(network)
+    for each, layout in ((network, torch.channels_last), (twin, torch.contiguous_format)):
+        updater = updater_of(each)
+        gradient = torch.randn(each.weight.shape, generator=torch.Generator().manual_seed(0))
+        # Assigned as such: autograd would lay it out as the weight.
+        each.weight.grad = gradient.contiguous(memory_format=layout)
+        updater.update(0)
+    assert torch.equal(network.weight, twin.weight)
+
+
 def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
     with pytest.raises(

@@ -63,6 +63,17 @@ def test_gradients_in_bfloat16_are_measured_in_float32() -> None:
     torch.testing.assert_close(updater.update(0).item(), 528**0.5)
 
 
+def test_gradients_of_micro_batches_add_up_in_float32() -> None:
+    """1 + 8/512 is beyond bfloat16 if each 1/512 is added alone."""
+    network = nn.Linear(1, 1, bias=False).to(torch.bfloat16)
+    updater = updater_of(network)
+    for gradient in (1.0, *8 * [1 / 512]):
+        network.weight.grad = torch.full_like(network.weight, gradient)
+        updater.accumulate()
+    assert updater.update(0).item() == 1 + 8 / 512
+    assert updater.update(1).item() == 0.0
+
+
 def test_weights_in_float32_are_stepped_themselves() -> None:
     network = small_network(torch.float32)
     updater = updater_of(network)
