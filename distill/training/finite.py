@@ -37,7 +37,7 @@ class _Step:
 
     number: int
     names: list[str]
-    values: list[Tensor]
+    values: Tensor
     levels: list[Tensor | None]
     is_finite: HostCopy
 
@@ -72,8 +72,8 @@ class FiniteCheck:
         """Close a step, and raise TrainingError if a value of the step before is not finite."""
         before, self._pending = self._pending, []
         if self._values:
-            finite = torch.stack([value.to(torch.float32) for value in self._values]).isfinite()
-            step = _Step(number, self._names, self._values, self._levels, HostCopy(finite))
+            values = torch.stack([value.to(torch.float32) for value in self._values])
+            step = _Step(number, self._names, values, self._levels, HostCopy(values.isfinite()))
             self._pending = [step]
             self._names, self._values, self._levels = [], [], []
         self._read(before)

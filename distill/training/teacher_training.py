@@ -17,6 +17,7 @@ from distill.networks.folder import save_denoiser
 from distill.networks.sizes import UNetSizes
 from distill.networks.unet import UNet, UNetConfig
 from distill.training.batches import Batch, Batches
+from distill.training.device.compilation import begin_step, compiled
 from distill.training.device.precision import autocast
 from distill.training.distillation.losses import Metrics
 from distill.training.finite import FiniteCheck
@@ -47,6 +48,7 @@ class TeacherTraining:
         }
         self.image_shape, self.label_count = self.network.image_shape, self.network.label_count
         self.modules: dict[str, nn.Module] = {"teacher": self.network}
+        self.loss = compiled(denoising_loss, config.compile, accelerator.device)
         self.finite = FiniteCheck()
         self.scale = LossScale().to(accelerator.device) if config.precision == "fp16" else None
         if self.scale is not None:
@@ -60,13 +62,12 @@ class TeacherTraining:
         """Make one update of the network."""
         with self.clock("data"):
             chunks = next(self.stream).split(self.config.micro_batch_size)
+        begin_step(self.config.compile)
         loss_of_step = torch.zeros((), device=self.accelerator.device)
         with self.clock("teacher"):
             for chunk in chunks:
                 with autocast(self.config.precision, self.accelerator.device):
-                    loss = denoising_loss(
-                        self.network, chunk, self.config.noise_levels, self.config.label_dropout
-                    )
+                    loss = self.loss(self.network, chunk, self.config.noise_levels, self.config.label_dropout)
                 self.finite.add_losses({"teacher": loss}, chunk.u)
                 share = len(chunk) / (self.config.batch_size // self.accelerator.num_processes)
                 loss_of_step += share * loss.detach()

@@ -1,7 +1,6 @@
 """Between logs, a step reads no value of the device: on a GPU each read is a stall."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -13,42 +12,8 @@ from distill.training.logging import Averages, Clock
 from distill.training.teacher_training import TeacherTraining
 from distill.training.trainer import Task
 from tests.helpers.device_reads import no_device_reads
+from tests.helpers.methods import DATA, METHODS
 from tests.helpers.runs import read_run, write_run
-
-DATA = {"name": "digits"}
-CRITIC = {"depths": ["bottleneck"], "width": 8}
-GAN = {"name": "gan", "weight": 0.1}
-METHODS: dict[str, dict[str, Any]] = {
-    "sid": {"objective": {"name": "score_matching"}, "data": DATA},
-    "f_distill": {
-        "objective": {"name": "distribution_matching", "divergence": "jensen_shannon"},
-        "discriminator": {**CRITIC, "r1": {"weight": 1.0}},
-        "ratio": {},
-        "terms": [GAN],
-        "data": DATA,
-    },
-    "uni_instruct": {
-        "objective": {"name": "expanded_divergence", "divergence": "forward_kl"},
-        "discriminator": {**CRITIC, "reads": "fake", "own_noise": True},
-        "ratio": {"source": "batch_loss"},
-        "terms": [{**GAN, "own_noise": True, "weighting": "dmd", "warmup_steps": 5}],
-        "data": DATA,
-    },
-    "dmd2_4_steps": {
-        "objective": {"name": "distribution_matching", "divergence": "reverse_kl"},
-        "generator": {"steps": 4, "optimizer": {"clip_grad_norm": 1.0, "clip_grad_value": 1.0}},
-        "fake": {"updates": 2},
-        "discriminator": {**CRITIC, "r1": {"weight": 1.0, "approximate": True}},
-        "terms": [GAN],
-        "data": DATA,
-        "micro_batch_size": 3,
-    },
-    "guidance": {
-        "objective": {"name": "score_matching"},
-        "guidance": {"teacher": 1.5, "fake": 1.5, "fake_training": 1.5},
-        "terms": [{"name": "implicit_reward", "weight": 0.1}],
-    },
-}
 
 
 def check_two_steps(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:

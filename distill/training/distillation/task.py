@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from distill.networks.folder import save_generator
 from distill.publishing.export import export_generator
 from distill.publishing.model_card import write_card
 from distill.training.batches import Batch, Batches
+from distill.training.device.compilation import begin_step, compiled, uncompiled
 from distill.training.device.precision import autocast
 from distill.training.distillation.build import build_method, build_networks, exact_log_ratio, read_prompts
 from distill.training.distillation.losses import Losses, Metrics, fake_loss, frozen, generator_loss
@@ -42,6 +44,7 @@ class Distillation:
         self.networks = build_networks(config, self.teacher, device)
         self.generator = self.networks.generator
         self.method = build_method(config, device, exact_log_ratio(self.teacher, self.generator))
+        self._compile()
         self.ema = EMA(self.generator, config.generator.ema)
         self.teacher_samples = self._teacher_samples()
         paired = self.teacher_samples if config.needs_pairs else None
@@ -67,6 +70,15 @@ class Distillation:
             self.scales = {name: LossScale().to(device) for name in ("fake", "generator")}
             self.modules |= {f"{name}_scale": scale for name, scale in self.scales.items()}
 
+    def _compile(self) -> None:
+        """Compile the losses if the run asks for it."""
+        how, device = self.config.compile, self.accelerator.device
+        if how == "step":
+            self.method = dataclasses.replace(self.method, r1=uncompiled(self.method.r1))
+        self.generate = compiled(self.generator.__call__, how, device)
+        self.fake_loss = compiled(fake_loss, how, device)
+        self.generator_loss = compiled(generator_loss, how, device)
+
     def _add_trainable(self, name: str, network: nn.Module, settings: OptimizerSettings) -> None:
         """Give a network an optimiser, unless it has no parameters, as an exact score."""
         if not list(network.parameters()):
@@ -87,6 +99,7 @@ class Distillation:
         `detailed` adds metrics that cost time.
         """
         metrics: Metrics = {}
+        begin_step(self.config.compile)
         for update in range(self.config.fake.updates):
             with self.clock("data"):
                 chunks = next(self.stream).split(self.config.micro_batch_size)
@@ -156,10 +169,10 @@ class Distillation:
         for chunk in chunks:
             with autocast(self.config.precision, self.accelerator.device):
                 with torch.set_grad_enabled(keep_graph):
-                    x0 = self.generator(chunk.z, chunk.cond)
+                    x0 = self.generate(chunk.z, chunk.cond)
                 if "fake" not in self.modules:  # an exact fake score has nothing to learn
                     continue
-                losses, extra = fake_loss(self.networks, self.method, chunk, x0, detailed)
+                losses, extra = self.fake_loss(self.networks, self.method, chunk, x0, detailed)
             self.finite.add_losses(losses, chunk.u_fake)
             add_metrics(metrics, losses, extra, self._backward("fake", losses, chunk))
         return x0, metrics | self._step("fake", ("fake", "discriminator"), step)
@@ -168,11 +181,13 @@ class Distillation:
         self, step: int, chunks: Sequence[Batch], x0: Tensor | None, detailed: bool
     ) -> Metrics:
         metrics: Metrics = {}
+        # The sizes of gradients take several backward passes, and a compiled loss allows one.
+        loss_of = generator_loss if detailed else self.generator_loss
         with frozen(*[self.networks.fake, *filter(None, [self.networks.discriminator])]):
             for chunk in chunks:
                 with autocast(self.config.precision, self.accelerator.device):
-                    sample = self.generator(chunk.z, chunk.cond) if x0 is None else x0
-                    losses, extra = generator_loss(self.networks, self.method, chunk, sample, step)
+                    sample = self.generate(chunk.z, chunk.cond) if x0 is None else x0
+                    losses, extra = loss_of(self.networks, self.method, chunk, sample, step)
                 if detailed:
                     extra |= gradient_sizes(losses, sample)
                 self.finite.add_losses(losses, chunk.u)

@@ -1,0 +1,36 @@
+"""Compiled losses are those of the same step uncompiled."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.compiled_steps import difference
+from tests.helpers.methods import DATA, METHODS
+from tests.helpers.runs import write_run
+
+
+def test_a_compiled_step_is_that_of_the_uncompiled_run(tmp_path: Path) -> None:
+    """`aot_eager` runs the traced operations themselves, so that their results are equal to the bit."""
+    config = write_run(tmp_path, batch_size=4, **METHODS["sid"])
+    assert difference(config, "step", "aot_eager") == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", sorted(METHODS.keys() - {"sid"}))
+def test_the_losses_of_every_method_can_be_compiled(method: str, tmp_path: Path) -> None:
+    config = write_run(tmp_path, batch_size=4, **METHODS[method])
+    assert difference(config, "step", "aot_eager") == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["sid", "uni_instruct"])
+def test_fused_kernels_differ_by_rounding_only(method: str, tmp_path: Path) -> None:
+    config = write_run(tmp_path, batch_size=4, **METHODS[method])
+    assert difference(config, "step", "inductor") < 1e-3
+
+
+@pytest.mark.slow
+def test_the_loss_of_a_teacher_can_be_compiled(tmp_path: Path) -> None:
+    network = {"width": 8, "multipliers": [1, 2], "blocks": 1}
+    config = write_run(tmp_path, task="train_teacher", data=DATA, network=network, batch_size=4)
+    assert difference(config, "step", "aot_eager") == 0
