@@ -19,6 +19,7 @@ from distill.networks.unet import UNet, UNetConfig
 from distill.training.batches import Batch, Batches
 from distill.training.device.compilation import begin_step, compiled
 from distill.training.device.precision import autocast
+from distill.training.device.preparation import prepare_networks
 from distill.training.distillation.losses import Metrics
 from distill.training.finite import FiniteCheck
 from distill.training.logging import Clock
@@ -41,6 +42,7 @@ class TeacherTraining:
         )
         if config.activation_checkpointing:
             checkpoint_activations(self.network)
+        prepare_networks(config, [self.network])
         self.batches = Batches.of(config, self.network, data, accelerator)
         self.ema = EMA(self.network, config.ema)
         self.updaters = {

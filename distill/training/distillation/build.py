@@ -17,6 +17,7 @@ from distill.networks.folder import load_generator
 from distill.objectives.calibration import Calibration, LogRatio
 from distill.objectives.term import TermSettings
 from distill.students.exact import FakeScore as ExactFakeScore
+from distill.training.device.preparation import prepare_networks
 from distill.training.distillation.method import Method, Networks, WeightedTerm
 from distill.training.distillation.settings import GeneratorSettings
 from distill.training.settings import DistillRun
@@ -48,7 +49,9 @@ def build_networks(config: DistillRun, teacher: Denoiser, device: torch.device) 
     if config.activation_checkpointing:
         for network in (teacher, generator, fake):
             checkpoint_activations(network)
-    return Networks(teacher, fake, generator, build_critic(config, teacher, fake, device))
+    critic = build_critic(config, teacher, fake, device)
+    prepare_networks(config, [teacher, generator, fake, *filter(None, [critic])])
+    return Networks(teacher, fake, generator, critic)
 
 
 def build_generator(settings: GeneratorSettings, teacher: Denoiser) -> Generator:

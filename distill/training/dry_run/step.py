@@ -14,7 +14,8 @@ from distill.data.images import preview_count
 from distill.diffusion.sampling import max_batch_size
 from distill.networks.activation_checkpointing import CheckpointedBlock
 from distill.training.batches import Batch, Noise
-from distill.training.device.precision import autocast_type, hold_weights
+from distill.training.device.precision import autocast_type
+from distill.training.device.preparation import prepare_networks
 from distill.training.distillation.build import build_method, build_networks
 from distill.training.distillation.losses import Losses, fake_loss, frozen, generator_loss
 from distill.training.distillation.method import Method, Networks
@@ -76,8 +77,6 @@ def simulate_distillation(config: DistillRun, teacher: Denoiser, device: torch.d
     without_start = config.generator.model_copy(update={"init_from": None})  # which has the same sizes
     config = config.model_copy(update={"generator": without_start})
     networks = build_networks(config, teacher, device)
-    trained = [networks.generator, networks.fake, networks.discriminator]
-    hold_weights(config.precision, [network for network in [teacher, *trained] if network is not None])
     batch = _distillation_batch(config, teacher, device)
     parts: dict[str, nn.Module | None] = {
         "teacher": teacher,
@@ -115,7 +114,7 @@ def simulate_distillation(config: DistillRun, teacher: Denoiser, device: torch.d
 def simulate_teacher_training(config: TrainTeacherRun, network: Denoiser) -> SimulatedStep:
     """Build the step of a run that trains this teacher."""
     device = next(network.parameters()).device
-    hold_weights(config.precision, [network])
+    prepare_networks(config, [network])
     batch = simulate_batch(config, network, device, real=True, pairs=False)
 
     def update() -> None:
