@@ -40,7 +40,7 @@ def launch(config: RunConfig, monitor: Monitor | None = None) -> int:
 def _run(config: RunConfig, accelerator: Accelerator, monitor: Monitor | None) -> int:
     size, said = choose_micro_batch(config, accelerator)
     resolved = config.model_copy(update={"micro_batch_size": size})
-    clock = Clock()
+    clock = Clock(accelerator.device)
     task: Task
     if isinstance(resolved, TrainTeacherRun):
         task = TeacherTraining(resolved, accelerator, clock)

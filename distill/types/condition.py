@@ -57,6 +57,11 @@ class Text:
             prompts = tuple("" if dropped else prompt for prompt, dropped in kept)
         return Text({**self.given, **replaced}, self.unconditional, prompts)
 
+    def twice(self) -> Text:
+        """Return these rows, and then the same rows again."""
+        doubled = {name: torch.cat([value, value]) for name, value in self.given.items()}
+        return Text(doubled, self.unconditional, self.prompts * 2)
+
     def with_unconditional(self) -> Text:
         """Return these rows, and then as many without a prompt."""
         doubled = {}
@@ -85,6 +90,11 @@ class Condition:
             None if self.label is None else torch.cat([self.label, torch.full_like(self.label, -1)]),
             None if self.text is None else self.text.with_unconditional(),
         )
+
+    def twice(self) -> Condition:
+        """Return the rows of this condition, and then the same rows again."""
+        label = None if self.label is None else torch.cat([self.label, self.label])
+        return Condition(label, None if self.text is None else self.text.twice())
 
     def drop(self, rows: Bool[Tensor, " b"]) -> Condition:
         """Make these rows unconditional."""

@@ -9,6 +9,7 @@ import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -77,43 +78,65 @@ def fake_loss(
     if batch.discriminator_noise is not None:
         x_t, t, _, _ = add_noise(networks, method.fake_levels, x0, batch.discriminator_noise)
         logits = None
-    if logits is None:
-        logits = networks.logits(networks.discriminator, x_t, t, batch.cond)
-    more, metrics = discriminator_loss(networks, method, batch, networks.discriminator, logits)
+    student = Noised(x_t, t, logits)
+    more, metrics, logits = discriminator_loss(networks, method, batch, networks.discriminator, student)
     if method.calibration is not None and detailed:
         metrics |= method.calibration.compare(per_sample(logits), x_t, t, batch.cond)
     return losses | more, metrics
 
 
+class Noised(NamedTuple):
+    """Samples at x_t, (b, ...), and t, (b,), and the discriminator's logits of them if they are known."""
+
+    x_t: Tensor
+    t: Tensor
+    logits: Tensor | None = None
+
+
 def discriminator_loss(
-    networks: Networks, method: Method, batch: Batch, discriminator: Critic, logits: Tensor
-) -> tuple[Losses, Metrics]:
+    networks: Networks, method: Method, batch: Batch, discriminator: Critic, student: Noised
+) -> tuple[Losses, Metrics, Tensor]:
     """Return the cross-entropy of real images and student samples, and the gradient penalty if there is one.
 
-    `logits` are those of the student samples. Both sides get noise of the same levels and the same
-    conditions, so that the logit tends to log p_t/q_t.
+    Metrics follow, and the logits of the student samples. Both sides get noise of the same levels and the
+    same conditions, so that the logit tends to log p_t/q_t.
     """
     real = batch.real
     if real is None:
         raise ValueError("a discriminator needs real images")
     x_t, t, _, _ = add_noise(networks, method.fake_levels, real, batch.noise_of_real)
     losses: Losses = {}
-    if method.r1 is None:
-        real_logits = networks.logits(discriminator, x_t, t, batch.cond)
+    logits = student.logits
+    if logits is None and method.r1 is None:
+        both = torch.cat([student.x_t, x_t]), torch.cat([student.t, t])
+        logits, real_logits = networks.logits(discriminator, *both, batch.cond.twice()).chunk(2)
     else:
-        features = partial(networks.features, discriminator, t=t, cond=batch.cond)
-        # eps adds noise to nothing in this update, so it can be the random direction of the penalty
-        real_logits, penalty = method.r1(features, discriminator, x_t, batch.eps)
-        losses["r1"] = method.discriminator_weight * penalty.mean()
+        if logits is None:
+            logits = networks.logits(discriminator, student.x_t, student.t, batch.cond)
+        real_logits, penalty = _logits_of_real(networks, method, batch, discriminator, Noised(x_t, t))
+        if penalty is not None:
+            losses["r1"] = method.discriminator_weight * penalty.mean()
     cross_entropy = (F.softplus(logits) + F.softplus(-real_logits)).mean()
     losses["discriminator"] = method.discriminator_weight * cross_entropy
     if method.calibration is not None:
         method.calibration.add(per_sample(real_logits), per_sample(logits))
-    return losses, {
+    metrics = {
         "discriminator/accuracy": torch.cat([logits < 0, real_logits > 0]).float().mean(),
         "discriminator/logit_real": real_logits.detach().mean(),
         "discriminator/logit_fake": logits.detach().mean(),
     }
+    return losses, metrics, logits
+
+
+def _logits_of_real(
+    networks: Networks, method: Method, batch: Batch, discriminator: Critic, real: Noised
+) -> tuple[Tensor, Tensor | None]:
+    """Return the logits of real images, and the gradient penalty of each if there is one."""
+    if method.r1 is None:
+        return networks.logits(discriminator, real.x_t, real.t, batch.cond), None
+    features = partial(networks.features, discriminator, t=real.t, cond=batch.cond)
+    # eps adds noise to nothing in this update, so it can be the random direction of the penalty
+    return method.r1(features, discriminator, real.x_t, batch.eps)
 
 
 def generator_loss(
