@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 from unittest import mock
 
@@ -21,6 +21,8 @@ from distill.training.distillation.task import Distillation
 
 PARTS = {"data": "data and noise", "fake": "fake update", "generator": "generator update"}
 """Parts of a step by their names on the task's clock."""
+LATE = "reads a step late"
+"""The part of reads that a step makes of the step before it, whose values have arrived by then."""
 DRAWS = ("rand", "randn", "randint", "normal_", "uniform_", "random_", "bernoulli", "bernoulli_", "normal")
 """Names of the operations of torch that draw random numbers."""
 IDLE = (
@@ -62,6 +64,10 @@ class Counter:
         for updater in task.updaters.values():
             self.phase.around(updater, "update", "optimiser")
         self.phase.around(task.ema, "update", "average")
+        with suppress(ImportError):  # a checkout that reads at once has no later reads
+            from distill.training.finite import HostCopy
+
+            self.phase.around(HostCopy, "read", LATE)
 
     def start(self) -> None:
         """Begin to count."""
@@ -179,19 +185,19 @@ class _Words:
 
 @contextmanager
 def _counted_words() -> Iterator[_Words]:
-    """Count what `CounterRandom` draws inside the block; a checkout without it draws by torch alone."""
+    """Count what the counter-based generator draws in the block; an older checkout draws by torch alone."""
     words = _Words()
     try:
-        from distill.diffusion.counter_random import CounterRandom
+        from distill.diffusion import counter_random
     except ImportError:
         yield words
         return
-    original: Callable[..., Tensor] = CounterRandom.bits
+    original: Callable[..., Tensor] = counter_random._bits
 
     def bits(*args: Any, **kwargs: Any) -> Tensor:
         drawn = original(*args, **kwargs)
         words.bytes += 4 * drawn.numel()
         return drawn
 
-    with mock.patch.object(CounterRandom, "bits", bits):
+    with mock.patch.object(counter_random, "_bits", bits):
         yield words

@@ -6,7 +6,8 @@ for which the CPU would wait for a GPU. The SDXL runs have all layers of the net
 script also counts the bytes of random numbers that one of several processes draws for a batch.
 
 With PYTHONPATH set to another checkout it counts that one's steps, by its presets. The results become the
-label's entry in benchmarks/results/dispatched_operations.json, or in the file that `--out` names.
+label's entry in benchmarks/results/dispatched_operations.json, and the table in docs/speed.md; or they become
+the entry in the file that `--out` names.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ import torch
 
 sys.path.append(str(Path(__file__).parents[1]))  # behind PYTHONPATH, which may name another checkout
 
-from benchmarks.counting import Counter, count_batch
+from benchmarks.counting import LATE, Counter, count_batch
+from benchmarks.document import Block, markdown_table
 from benchmarks.project import ROOT, argument_parser
 from benchmarks.random_pipelines import RandomTeacher
 from benchmarks.random_teachers import (
@@ -40,10 +42,12 @@ from distill.training.config import read_config
 from distill.training.distillation.task import Distillation
 from distill.training.settings import RunConfig
 
-FILE = Path(__file__).parent / "results" / "dispatched_operations.json"
+RESULTS = Path(__file__).parent / "results" / "dispatched_operations.json"
+BLOCK = Block(Path(__file__).parents[1] / "docs" / "speed.md", "dispatched operations")
 COUNTED_STEP = 2
 """The steps before make what is made once, such as the optimisers' state."""
 PROCESSES = (1, 8, 64)
+LABELS = ("before", "after")
 FROM_THE_START = ("--fake.warmup_steps", "0", "--device", "cpu", "--log_every", "1000")
 SDXL = ("--batch_size", "1", "--data.resolution", "64", "--prompts.cache", "null")
 """Overrides of a step on one image; the narrow network makes images of 64x64."""
@@ -65,9 +69,9 @@ DRAWN = {
 def main(arguments: list[str]) -> None:
     parser = argument_parser(__doc__)
     parser.add_argument(
-        "--label", choices=("before", "after"), default="after", help="entry of the results (default: after)"
+        "--label", choices=LABELS, default="after", help="entry of the results (default: after)"
     )
-    parser.add_argument("--out", type=Path, default=FILE, help="file of the results")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="file of the results")
     parser.add_argument("--runs", nargs="*", choices=RUNS, default=tuple(RUNS), help="runs (default: all)")
     parser.add_argument(
         "--draws", nargs="*", choices=DRAWN, default=tuple(DRAWN), help="batches to draw (default: all)"
@@ -86,6 +90,8 @@ def main(arguments: list[str]) -> None:
         }
         print(name, counted["batches of one process"][name], flush=True)
     write_json(options.out, results)
+    if options.out == RESULTS:
+        BLOCK.write(render(results)[BLOCK])
 
 
 def count_run(name: str) -> dict[str, Any]:
@@ -133,6 +139,39 @@ def count_step(config: RunConfig) -> dict[str, Any]:
 
     make_steps(config, watch)
     return counter.counts()
+
+
+def render(results: Mapping[str, Any]) -> dict[Block, str]:
+    """Return the generated block with its text: a table of the steps, and one of the batches."""
+    commits = ", ".join(f"{label} is {one['conditions']['commit']}" for label, one in results.items())
+    steps = [[name, *(_numbers(results, label, name) for label in LABELS)] for name in RUNS]
+    head = ["step", *(f"{label}: dispatched, computing, reads" for label in LABELS)]
+    batches = [
+        [f"{name}, process 1 of {processes}", *(_batch(results, label, name, processes) for label in LABELS)]
+        for name in DRAWN
+        for processes in PROCESSES
+    ]
+    batch_head = ["batch", *(f"{label}: random numbers, dispatched" for label in LABELS)]
+    tables = [markdown_table(head, steps), markdown_table(batch_head, batches)]
+    return {BLOCK: "\n\n".join([f"Commits: {commits}.", *tables])}
+
+
+def _numbers(results: Mapping[str, Any], label: str, run: str) -> str:
+    """Return a step's numbers as text; those of reads leave out values that are read a step late."""
+    counts = results.get(label, {}).get("steps", {}).get(run)
+    if counts is None:
+        return "not run"
+    if "refused" in counts:
+        return "refused"
+    reads = sum(count["reads"] for part, count in counts.items() if part not in (LATE, "step"))
+    return f"{counts['step']['dispatched']:,}, {counts['step']['computing']:,}, {reads}"
+
+
+def _batch(results: Mapping[str, Any], label: str, name: str, processes: int) -> str:
+    counts = results.get(label, {}).get("batches of one process", {}).get(name, {}).get(str(processes))
+    if counts is None:
+        return "not run"
+    return f"{counts['random bytes'] / 1e6:,.1f} MB, {counts['dispatched']:,}"
 
 
 if __name__ == "__main__":

@@ -1,22 +1,26 @@
 """Tests check the shapes and types of functions as they run, and run on the CPU.
 
 Their numbers are a CPU's, and some tests expect that there is no CUDA device: it is hidden from them and from
-the processes that they start. `CUDA_VISIBLE_DEVICES=0 pytest tests/training/test_cuda.py` runs the tests that
-need one.
+the processes that they start. `pytest -m gpu` runs the tests that need one.
 """
 
 import os
 import sys
 from collections.abc import Iterator
 
-os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
-
 import pytest
 from jaxtyping import install_import_hook
 
 import tests.helpers.typechecker  # noqa: F401 - the hook below looks it up
+from tests.helpers.gpu_marker import asks_for_gpu
 
 install_import_hook(["distill", "eval"], "tests.helpers.typechecker.check")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Hide CUDA devices, before torch looks for them, unless the tests of the marker `gpu` are asked for."""
+    if not asks_for_gpu(config.option.markexpr):
+        os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
 
 @pytest.fixture(autouse=True)

@@ -14,12 +14,22 @@ from benchmarks import digits_presets, document, memory, preference_front, study
 from distill.storage.files import read_json
 
 ROOT = Path(__file__).parents[1]
-LIBRARIES = ("document", "project", "random_pipelines", "rotation")
+LIBRARIES = (
+    "counting",
+    "document",
+    "project",
+    "random_pipelines",
+    "random_teachers",
+    "rotation",
+    "steps",
+)
 SCRIPTS = sorted({path.stem for path in ROOT.glob("benchmarks/*.py")} - set(LIBRARIES))
 GENERATORS = (digits_presets, memory, preference_front, study)
 """Scripts that write blocks of the documentation."""
 RENDERED = {
-    block: text for script in GENERATORS for block, text in script.render(read_json(script.RESULTS)).items()
+    block: text
+    for script in GENERATORS
+    for block, text in script.render(read_json(script.RESULTS) if script.RESULTS.is_file() else {}).items()
 }
 
 

@@ -1,0 +1,7 @@
+"""The marker of tests that need a GPU."""
+
+
+def asks_for_gpu(expression: str) -> bool:
+    """Tell whether an expression for `pytest -m` names the marker, other than to leave its tests out."""
+    words = expression.replace("(", " ").replace(")", " ").split()
+    return any(word == "gpu" and before != "not" for before, word in zip(["", *words], words, strict=False))
