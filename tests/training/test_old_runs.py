@@ -1,4 +1,4 @@
-"""A run from before the modules moved into rooms resumes, and ends as it would have ended then."""
+"""A run from before the modules moved into rooms resumes, with the random numbers of this version."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from tests.helpers.runs import train_run
 OLD = Path(__file__).parents[1] / "oracles" / "run_before_the_rooms"
 """SIM on the ring with tiny networks, trained by commit 452c28c.
 
-It holds the checkpoint after step 2 of 4, and the weights after step 4 in `finished`.
+It holds the checkpoint after step 2 of 4. `finished` has the weights after step 4, which were made when the
+random numbers of batches became functions of the sample.
 """
 
 
-def test_an_old_run_resumes_and_ends_with_the_same_weights(tmp_path: Path) -> None:
+def test_an_old_run_resumes_to_the_same_weights_each_time(tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(OLD, run, ignore=shutil.ignore_patterns("finished"))
     train_run(run / "config.yaml", f"--run_dir={run}", "--device=cpu")
