@@ -82,10 +82,11 @@ def _teacher_remedies(config: DistillRun) -> list[str]:
 
 
 def _optimizer_remedies(config: RunConfig) -> list[str]:
-    """Return what shrinks the moments of the networks with the most of them."""
-    key, settings = "optimizer", getattr(config, "optimizer", None)
+    """Return what shrinks the optimiser's state of the network with the most of it."""
     if isinstance(config, DistillRun):
         key, settings = "generator.optimizer", config.generator.optimizer
+    else:
+        key, settings = "optimizer", config.optimizer
     found = [] if settings.is_8bit else [f"set {key}.name: {settings.name}8bit"]
     return found if settings.offload else [*found, f"set {key}.offload: true"]
 
