@@ -75,6 +75,7 @@ class TeacherTraining:
                 loss_of_step += share * loss.detach()
                 scaled = loss if self.scale is None else self.scale(loss)
                 (share * scaled).backward()
+                self.updaters["teacher"].accumulate()
             norm = self.updaters["teacher"].update(step, self.scale)
             self.ema.update(self.updaters["teacher"].weights)
         metrics = {"loss/teacher": loss_of_step, "grad_norm/teacher": norm}

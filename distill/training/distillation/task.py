@@ -175,7 +175,7 @@ class Distillation:
                 losses, extra = self.fake_loss(self.networks, self.method, chunk, x0, detailed)
             self.finite.add_losses(losses, chunk.u_fake)
             add_metrics(metrics, losses, extra, self._backward("fake", losses, chunk))
-        return x0, metrics | self._step("fake", ("fake", "discriminator"), step)
+        return x0, metrics | self._step("fake", step)
 
     def _update_generator(
         self, step: int, chunks: Sequence[Batch], x0: Tensor | None, detailed: bool
@@ -192,7 +192,7 @@ class Distillation:
                     extra |= gradient_sizes(losses, sample)
                 self.finite.add_losses(losses, chunk.u)
                 add_metrics(metrics, losses, extra, self._backward("generator", losses, chunk))
-        metrics |= self._step("generator", ("generator",), step)
+        metrics |= self._step("generator", step)
         if self.method.ratio is not None:
             self.method.ratio.commit(self._sum)
         self.ema.update(self.updaters["generator"].weights)
@@ -206,17 +206,23 @@ class Distillation:
         if scale is not None:
             loss = scale(loss)
         (loss if share == 1 else share * loss).backward()
+        for updater in self._updaters_of(update):
+            updater.accumulate()
         return share
 
-    def _step(self, update: str, names: Sequence[str], step: int) -> Metrics:
+    def _updaters_of(self, update: str) -> list[Updater]:
+        """Return the optimisers of the networks that this update's backward pass trains."""
+        names = ("generator",) if update == "generator" else ("fake", "discriminator")
+        return [self.updaters[name] for name in names if name in self.updaters]
+
+    def _step(self, update: str, step: int) -> Metrics:
         """Update the networks that one backward pass trained, and return the norms of their gradients."""
         scale = self.scales.get(update)
         metrics: Metrics = {}
-        for name in names:
-            if name in self.updaters:
-                metrics[f"grad_norm/{name}"] = norm = self.updaters[name].update(step, scale)
-                if scale is None:
-                    self.finite.add_norm(name, norm)
+        for updater in self._updaters_of(update):
+            metrics[f"grad_norm/{updater.name}"] = norm = updater.update(step, scale)
+            if scale is None:
+                self.finite.add_norm(updater.name, norm)
         if scale is not None:
             self.finite.add_scale(update, scale.update())
             metrics |= scale.metrics(update)
