@@ -37,7 +37,7 @@ class FourierFeatures(nn.Module):
 def embed_noise(layers: nn.Sequential, level: Float[Tensor, " b"]) -> Float[Tensor, "b width"]:
     """Embed a noise level by `FourierFeatures`, in the level's precision, and the layers after them."""
     features = layers[0](level)
-    for layer in layers[1:]:
+    for layer in list(layers)[1:]:
         features = layer(as_weights(features, layer.weight) if isinstance(layer, nn.Linear) else features)
     return features
 

@@ -85,3 +85,12 @@ def test_a_label_for_no_label(folders: PipelineFolders) -> None:
         Settings(path=str(folders["labels"]), null_label=2).load()
     with pytest.raises(UserError, match="null_label: is not given"):
         distill.load_teacher(folders["labels"])(x_t, t, Condition())
+    without = distill.load_teacher(folders["labels"])
+    for refused in (
+        lambda: without(x_t, t, Condition(torch.tensor([-1, 2]))),
+        lambda: guided(without, x_t, t, Condition(torch.tensor([1, 2])), 2.0),
+        without.require_unconditional,
+    ):
+        with pytest.raises(UserError, match="null_label: is not given"):
+            refused()
+    teacher.require_unconditional()

@@ -1,1 +1,1 @@
-"""Compilation, precision and memory format of networks, and constants on their device."""
+"""Compilation, precision, memory format and second derivatives of networks."""

@@ -18,4 +18,6 @@ def use_channels_last(network: nn.Module) -> None:
     if isinstance(network, ImageModel):
         parts += network.frozen_components().values()
     for part in parts:
-        part.to(memory_format=torch.channels_last)
+        for parameter in part.parameters():
+            if parameter.ndim == 4:
+                parameter.data = parameter.data.to(memory_format=torch.channels_last)

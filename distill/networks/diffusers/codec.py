@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from distill.networks.computation.constants import constant
+from distill.diffusion.constants import constant
 
 MEGAPIXEL = 2**20
 

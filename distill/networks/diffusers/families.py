@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
-from distill.networks.computation.constants import constant, image_positions
+from distill.diffusion.constants import constant
 
 Tensors = dict[str, Tensor]
 Depths = dict[str, tuple[nn.Module, int]]
@@ -157,6 +158,15 @@ def flux_inputs(pipeline: PipelineFacts, text: Tensors) -> dict[str, Any]:
         "img_ids": image_positions(height // 2, width // 2, tokens.dtype, tokens.device),
         "guidance": guidance,
     }
+
+
+@functools.lru_cache(maxsize=16)
+def image_positions(height: int, width: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return (0, row, column) of each token of an image, row by row, (height * width, 3)."""
+    with torch.inference_mode(False):
+        rows = torch.arange(height, dtype=dtype, device=device).repeat_interleave(width)
+        columns = torch.arange(width, dtype=dtype, device=device).repeat(height)
+        return torch.stack([torch.zeros_like(rows), rows, columns], 1)
 
 
 def flux_exported(network: Any, guidance: float | None) -> nn.Module:

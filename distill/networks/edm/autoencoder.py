@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from distill.config.errors import UserError
-from distill.networks.computation.constants import constant
+from distill.diffusion.constants import constant
 from distill.networks.folder import AUTOENCODER
 
 PUBLISHED = "stabilityai/sd-vae-ft-mse"

@@ -17,12 +17,3 @@ def constant(values: tuple[float, ...], like: Tensor) -> Tensor:
 def _constant(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
     with torch.inference_mode(False):  # a tensor of inference mode could not be used with a gradient later
         return torch.tensor(values, dtype=dtype, device=device)
-
-
-@functools.lru_cache(maxsize=16)
-def image_positions(height: int, width: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Return (0, row, column) of each token of an image, row by row, (height * width, 3)."""
-    with torch.inference_mode(False):
-        rows = torch.arange(height, dtype=dtype, device=device).repeat_interleave(width)
-        columns = torch.arange(width, dtype=dtype, device=device).repeat(height)
-        return torch.stack([torch.zeros_like(rows), rows, columns], 1)

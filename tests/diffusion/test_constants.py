@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from distill.networks.computation.constants import constant, image_positions
+from distill.diffusion.constants import constant
 
 
 def test_a_constant_is_made_once_for_each_type() -> None:
@@ -21,10 +21,3 @@ def test_a_constant_made_in_inference_can_be_differentiated_through() -> None:
     x = torch.ones(2, requires_grad=True)
     (gradient,) = torch.autograd.grad((x * factor).sum(), x)
     torch.testing.assert_close(gradient, torch.tensor([0.123, 2.0]))
-
-
-def test_positions_of_tokens_are_those_of_flux() -> None:
-    from diffusers import FluxPipeline
-
-    expected = FluxPipeline._prepare_latent_image_ids(1, 2, 3, torch.device("cpu"), torch.float32)
-    assert torch.equal(image_positions(2, 3, torch.float32, torch.device("cpu")), expected)
