@@ -214,7 +214,8 @@ class R1Settings(Settings):
     recompute: bool = False
     """Recompute the blocks of our own networks, EDM's and EDM2's in both derivatives of the exact penalty at
     the image. At CIFAR-10 size the penalty holds 2.6 GiB instead of 8.9 for 64 images, and the step costs a
-    fifth more (by the dry run). Changes results by rounding only."""
+    fifth more, with a trained network below the heads a third (by the dry run). Changes results by rounding
+    only."""
 
     @model_validator(mode="after")
     def _check_variable(self) -> R1Settings:

@@ -78,11 +78,11 @@ def test_graphs_of_own_blocks_give_the_same_numbers(name: str) -> None:
 def test_graphs_of_blocks_with_adapters_give_the_same_numbers(folders: PipelineFolders, family: str) -> None:
     """The features are read by hooks, also of a block that is compiled."""
     network, given = adapted(folders, family)
-    depths = tuple(network.depth_channels)
-    expected, features = gradients(network, *given, depths=depths), network.features(*given, depths[:1])
+    depths = tuple(network.depth_channels)[1:2]
+    expected, features = gradients(network, *given, depths=depths), network.features(*given, depths)
     compile_blocks(network, GRAPHS_ONLY)
     assert_near(gradients(network, *given, depths=depths), expected)
-    assert_near([network.features(*given, depths[:1])[depths[0]]], [features[depths[0]]])
+    assert_near([network.features(*given, depths)[depths[0]]], [features[depths[0]]])
     assert counters["stats"]["unique_graphs"] > 0
     checkpoint_activations(network)
     assert_near(gradients(network, *given, depths=depths), expected)
