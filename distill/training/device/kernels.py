@@ -76,7 +76,7 @@ def _modes() -> dict[str, Any]:
             "warn_only": torch.is_deterministic_algorithms_warn_only_enabled(),
             "cudnn_deterministic": torch.backends.cudnn.deterministic,
             "cudnn_benchmark": torch.backends.cudnn.benchmark,
-            "fill": determinism.fill_uninitialized_memory,  # type: ignore[attr-defined] - torch adds it
+            "fill": determinism.fill_uninitialized_memory,  # type: ignore[attr-defined]
         }
 
 
