@@ -9,6 +9,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from distill.diffusion.constants import constant
 from distill.types import NoiseSchedule
 
 
@@ -108,7 +109,7 @@ class DDPM:
         return torch.lerp(table[below], table[below + 1], (t - below).clamp(0, 1))
 
     def _table(self, like: Tensor) -> Tensor:
-        return torch.tensor(self.log_noise_to_signal, dtype=like.dtype, device=like.device)
+        return constant(self.log_noise_to_signal, like)
 
 
 def describe_schedule(schedule: NoiseSchedule) -> dict[str, Any]:

@@ -64,12 +64,6 @@ def memory_format(x: Float[Tensor, "b c h w"]) -> torch.memory_format:
     return torch.channels_last
 
 
-def draws_dropout(network: nn.Module) -> bool:
-    """Tell whether a network draws dropout masks in its present mode."""
-    dropouts = (module for module in network.modules() if isinstance(module, nn.Dropout))
-    return any(module.training and module.p > 0 for module in dropouts)
-
-
 def groups(channels: int) -> int:
     """Return the number of groups for normalisation: at most 32, of at least four channels each."""
     return math.gcd(channels, min(32, max(1, channels // 4)))

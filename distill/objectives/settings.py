@@ -223,8 +223,11 @@ class R1Settings(Settings):
             raise ValueError("approximate: moves the image; expected at: image")
         return self
 
-    def build(self) -> Penalty:
-        """Return the penalty as a function of features, heads, images and directions."""
+    def build(self, one_pass: bool = False) -> Penalty:
+        """Return the penalty as a function of features, heads, images and directions.
+
+        With `one_pass` both ends of a finite difference are one batch, in which dropout would differ.
+        """
         from distill.objectives.gradient_penalty import gradient_penalty
 
-        return partial(gradient_penalty, **self.model_dump())
+        return partial(gradient_penalty, **self.model_dump(), one_pass=one_pass)

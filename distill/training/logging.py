@@ -65,7 +65,9 @@ class Averages:
         self.counts: dict[tuple[str, ...], int] = {}
 
     def add(self, metrics: Mapping[str, Tensor]) -> None:
-        """Add the metrics of a step, scalars on one device."""
+        """Add the metrics of a step, scalars on one device; a step may have none."""
+        if not metrics:
+            return
         names = tuple(metrics)
         values = torch.stack([value.detach().float() for value in metrics.values()])
         self.sums[names] = self.sums[names] + values if names in self.sums else values

@@ -68,9 +68,9 @@ class RunSettings(Settings):
     enough for data held in memory; raise it if the device waits for images."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Device to train on; `auto` takes a CUDA device if there is one."""
-    precision: Annotated[
-        Literal["fp32", "bf16", "bf16-true", "fp16"], BeforeValidator(_known_precision)
-    ] = "fp32"
+    precision: Annotated[Literal["fp32", "bf16", "bf16-true", "fp16"], BeforeValidator(_known_precision)] = (
+        "fp32"
+    )
     """Precision in which networks compute. `bf16` keeps weights in float32 and casts them in each pass
     (autocast). `bf16-true` holds the weights in bfloat16, and those that are trained in float32 too: the
     fastest and smallest. `fp16` is autocast with scaled losses, for networks that were trained so and for
@@ -118,6 +118,13 @@ class RunSettings(Settings):
     stop_when: tuple[StopCondition, ...] = ()
     """Conditions that stop the run early, such as [{measure: monitor/fd_pixel, above: 0.5}]. A stopped run is
     saved and exported, with exit code 3."""
+
+    @property
+    def micro_batch(self) -> int | None:
+        """The micro-batch as a number, with which a run replaces `auto`, or None for the whole batch."""
+        if self.micro_batch_size == "auto":
+            raise ValueError("micro_batch_size: auto is not resolved yet")
+        return self.micro_batch_size
 
 
 class DistillRun(RunSettings):

@@ -17,7 +17,7 @@ from distill.networks.folder import save_denoiser
 from distill.networks.sizes import UNetSizes
 from distill.networks.unet import UNet, UNetConfig
 from distill.training.batches import Batch, Batches
-from distill.training.device.compilation import begin_step, compiled
+from distill.training.device.compilation import begin_step, compile_networks, compiled
 from distill.training.device.precision import autocast
 from distill.training.device.preparation import prepare_networks
 from distill.training.distillation.losses import Metrics
@@ -50,6 +50,7 @@ class TeacherTraining:
         }
         self.image_shape, self.label_count = self.network.image_shape, self.network.label_count
         self.modules: dict[str, nn.Module] = {"teacher": self.network}
+        compile_networks([self.network], config.compile)
         self.loss = compiled(denoising_loss, config.compile, accelerator.device)
         self.finite = FiniteCheck()
         self.scale = LossScale().to(accelerator.device) if config.precision == "fp16" else None
@@ -63,7 +64,7 @@ class TeacherTraining:
     def update(self, step: int, detailed: bool) -> Metrics:
         """Make one update of the network."""
         with self.clock("data"):
-            chunks = next(self.stream).split(self.config.micro_batch_size)
+            chunks = next(self.stream).split(self.config.micro_batch)
         begin_step(self.config.compile)
         loss_of_step = torch.zeros((), device=self.accelerator.device)
         with self.clock("teacher"):

@@ -133,6 +133,9 @@ class Denoiser(ImageModel):
 
     schedule: NoiseSchedule
 
+    def require_unconditional(self) -> None:
+        """Raise UserError if it cannot predict without a condition, as guidance does."""
+
     def entry_points(self, noise_to_signal: Sequence[float]) -> list[EntryPoint]:
         """Return the entry points of a generator's steps at these sigma/alpha."""
         t = self.schedule.t(torch.tensor(noise_to_signal, dtype=torch.float64))

@@ -10,7 +10,6 @@ from torch.nn import functional as F
 
 from distill.networks.activation_checkpointing import checkpoint_activations
 from distill.networks.discriminator import Discriminator
-from distill.networks.layers import draws_dropout
 from distill.objectives.settings import R1Settings
 from distill.training.dry_run.meter import Meter
 from distill.types import Denoiser, Features
@@ -97,14 +96,6 @@ def test_both_ends_of_the_difference_may_be_one_batch() -> None:
     found = settings.build()(features, weigh(SLOPE), X, EPS, one_pass=True)
     assert sizes == [4]
     torch.testing.assert_close(found, settings.build()(squares, weigh(SLOPE), X, EPS))
-
-
-@pytest.mark.parametrize("name", NETWORKS)
-def test_dropout_is_drawn_in_training_only(name: str) -> None:
-    network = small_network(name, dropout=0.1)
-    assert draws_dropout(network.train())
-    assert not draws_dropout(network.eval())
-    assert not draws_dropout(small_network(name, dropout=0.0).train())
 
 
 def network_and_heads(name: str, dropout: float) -> tuple[Denoiser, Discriminator]:

@@ -183,9 +183,7 @@ def test_the_streams_of_random_numbers_keep_their_numbers() -> None:
 
 
 def test_all_noises_of_a_batch_are_independent() -> None:
-    batch = next(
-        batches(batch_size=64, evaluations=2, own_noise=("gan_noise", "real_noise")).starting_at(1)
-    )
+    batch = next(batches(batch_size=64, evaluations=2, own_noise=("gan_noise", "real_noise")).starting_at(1))
     assert batch.z.shape == (64, 2, 8, 8)
     noises = [batch.z[:, 0], batch.z[:, 1], batch.eps, batch.eps_fake, batch.eps_real]
     noises += [batch.gan_noise.eps, batch.real_noise.eps]

@@ -29,6 +29,7 @@ from torch import Tensor
 
 from distill.config.errors import UserError
 from distill.data.images import to_levels
+from distill.diffusion.constants import constant
 from distill.rewards.pretrained.weights import first_line
 
 Filter = Literal["bicubic", "bilinear"]
@@ -91,8 +92,8 @@ class Preprocessing:
                 levels = resize_as_pillow(levels, size, self.filter, exact)
             else:
                 levels = resize_as_torch(levels, size, self.filter, self.resampler == "torch_antialiased")
-            mean = levels.new_tensor(self.mean)[:, None, None]
-            deviation = levels.new_tensor(self.deviation)[:, None, None]
+            mean = constant(self.mean, levels)[:, None, None]
+            deviation = constant(self.deviation, levels)[:, None, None]
             return ((self._crop_or_pad(levels) / 255 - mean) / deviation).to(dtype)
 
     def _resized_size(self, height: int, width: int) -> tuple[int, int]:

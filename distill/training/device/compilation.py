@@ -1,12 +1,16 @@
-"""Compile a run's losses as wholes, for `compile: step`."""
+"""Compile what a run computes: the blocks of its networks, or its losses as wholes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal, TypeVar
 
 import torch
+import torch._dynamo
+import torch._functorch.config
+from torch import nn
 
+from distill.networks.computation.compilation import compile_blocks
 from distill.types import Penalty
 
 Function = TypeVar("Function", bound=Callable[..., object])
@@ -22,10 +26,17 @@ def compiled(function: Function, compile_: Compile, device: torch.device) -> Fun
     """
     if compile_ != "step":
         return function
-    import torch._dynamo
-
     torch._dynamo.config.recompile_limit = MAX_VARIANTS
     return torch.compile(function, mode="reduce-overhead" if device.type == "cuda" else None)
+
+
+def compile_networks(networks: Sequence[nn.Module], compile_: Compile) -> None:
+    """Compile the repeated blocks of networks for `compile: blocks`."""
+    if compile_ == "blocks":
+        # A backward pass that is repeated, for the sizes of gradients, needs its buffers again.
+        torch._functorch.config.donated_buffer = False
+        for network in networks:
+            compile_blocks(network)
 
 
 def begin_step(compile_: Compile) -> None:

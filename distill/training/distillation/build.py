@@ -19,9 +19,9 @@ from distill.objectives.term import TermSettings
 from distill.students.exact import FakeScore as ExactFakeScore
 from distill.training.device.preparation import prepare_networks
 from distill.training.distillation.method import Method, Networks, WeightedTerm
-from distill.training.distillation.settings import GeneratorSettings
+from distill.training.distillation.settings import DiscriminatorSettings, GeneratorSettings
 from distill.training.settings import DistillRun
-from distill.types import Condition, Critic, Denoiser, Generator, ImageModel
+from distill.types import Condition, Critic, Denoiser, Generator, ImageModel, Penalty
 
 
 def read_prompts(config: DistillRun, teacher: ImageModel) -> EncodedPrompts | None:
@@ -42,6 +42,8 @@ def build_networks(config: DistillRun, teacher: Denoiser, device: torch.device) 
     is_conditional = teacher.label_count > 0 or teacher.prompt_encoder is not None
     if config.guidance != GuidanceScales() and not is_conditional:
         raise UserError("guidance: the teacher has no condition; expected scales of 1")
+    if config.guidance != GuidanceScales() or any(term.needs_both_sides for term in config.terms):
+        teacher.require_unconditional()
     for term in config.terms:
         term.check_model(teacher)
     generator = build_generator(config.generator, teacher).to(device).train()
@@ -130,9 +132,16 @@ def build_method(
         fake_levels=config.fake.noise_levels,
         guidance=config.guidance,
         discriminator_weight=0.0 if discriminator is None else discriminator.weight,
-        r1=None if discriminator is None or discriminator.r1 is None else discriminator.r1.build(),
+        r1=build_penalty(discriminator),
         calibration=None if discriminator is None else Calibration(exact).to(device),
     )
+
+
+def build_penalty(discriminator: DiscriminatorSettings | None) -> Penalty | None:
+    """Build the gradient penalty, if there is one. A fake score may have dropout; the teacher has none."""
+    if discriminator is None or discriminator.r1 is None:
+        return None
+    return discriminator.r1.build(one_pass=discriminator.reads == "teacher")
 
 
 def build_term(settings: TermSettings, device: torch.device, meta: bool) -> WeightedTerm:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -19,7 +18,7 @@ from distill.diffusion.noise_levels import NoiseLevels
 from distill.objectives.term import TermInputs
 from distill.training.batches import Batch, Noise
 from distill.training.distillation.method import Method, Networks
-from distill.types import Critic, Denoiser, Prediction, Scores, expand_like, per_sample
+from distill.types import Critic, Denoiser, Features, Prediction, Scores, expand_like, per_sample
 
 Losses = dict[str, Tensor]
 """Weighted losses by name, scalars with a graph; their sum is minimised."""
@@ -134,7 +133,12 @@ def _logits_of_real(
     """Return the logits of real images, and the gradient penalty of each if there is one."""
     if method.r1 is None:
         return networks.logits(discriminator, real.x_t, real.t, batch.cond), None
-    features = partial(networks.features, discriminator, t=real.t, cond=batch.cond)
+
+    def features(x_t: Tensor) -> Features:
+        if len(x_t) == len(real.t):
+            return networks.features(discriminator, x_t, real.t, batch.cond)
+        return networks.features(discriminator, x_t, torch.cat([real.t, real.t]), batch.cond.twice())
+
     # eps adds noise to nothing in this update, so it can be the random direction of the penalty
     return method.r1(features, discriminator, real.x_t, batch.eps)
 

@@ -16,7 +16,7 @@ from distill.networks.folder import save_generator
 from distill.publishing.export import export_generator
 from distill.publishing.model_card import write_card
 from distill.training.batches import Batch, Batches
-from distill.training.device.compilation import begin_step, compiled, uncompiled
+from distill.training.device.compilation import begin_step, compile_networks, compiled, uncompiled
 from distill.training.device.precision import autocast
 from distill.training.distillation.build import build_method, build_networks, exact_log_ratio, read_prompts
 from distill.training.distillation.losses import Losses, Metrics, fake_loss, frozen, generator_loss
@@ -71,8 +71,9 @@ class Distillation:
             self.modules |= {f"{name}_scale": scale for name, scale in self.scales.items()}
 
     def _compile(self) -> None:
-        """Compile the losses if the run asks for it."""
+        """Compile the networks' blocks or the losses if the run asks for it."""
         how, device = self.config.compile, self.accelerator.device
+        compile_networks([self.teacher, self.generator, self.networks.fake], how)
         if how == "step":
             self.method = dataclasses.replace(self.method, r1=uncompiled(self.method.r1))
         self.generate = compiled(self.generator.__call__, how, device)
@@ -102,7 +103,7 @@ class Distillation:
         begin_step(self.config.compile)
         for update in range(self.config.fake.updates):
             with self.clock("data"):
-                chunks = next(self.stream).split(self.config.micro_batch_size)
+                chunks = next(self.stream).split(self.config.micro_batch)
             last = update == self.config.fake.updates - 1
             # The student's samples of the last fake update serve the generator's too, unless they come in
             # micro-batches.
