@@ -57,7 +57,7 @@ class CounterRandom:
         table = quantile_table(samples.device)
         parts = [
             draw(self._counter(purposes, part), self._key, size, table, torch.get_default_dtype())
-            for part in samples.split(rows)
+            for part in torch.split(samples, rows)
         ]
         return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
 

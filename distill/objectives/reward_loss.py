@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from distill.networks.activation_checkpointing import CheckpointedBlock, recompute
 from distill.objectives.term import TermInputs
-from distill.types import Condition, Generator, LossOutput, Reward
+from distill.types import Condition, Generator, LossOutput, Reward, to_device
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,7 +139,8 @@ def has_condition(cond: Condition, images: Float[Tensor, "b ..."]) -> Bool[Tenso
     if cond.label is not None:
         given = given & (cond.label >= 0)
     if cond.text is not None and cond.text.prompts:
-        given = given & torch.tensor([prompt != "" for prompt in cond.text.prompts], device=images.device)
+        has_prompt = torch.tensor([prompt != "" for prompt in cond.text.prompts])
+        given = given & to_device(has_prompt, images.device)
     return given
 
 

@@ -27,6 +27,7 @@ from distill.training.optimization.ema import EMA
 from distill.training.optimization.updater import Updater
 from distill.training.settings import RunConfig
 from distill.training.stop_condition import MONITOR, STOPPED, StopCondition
+from distill.types import to_device
 
 STATS = "stats.jsonl"
 Monitor = Callable[[Tensor], Mapping[str, float]]
@@ -172,9 +173,10 @@ class Trainer:
         All processes must leave the loop at the same step: if there are several, they agree on what each
         knew a step earlier.
         """
-        signaled, stopped = caught[0] if caught else 0, self.violation is not None
+        signaled = caught[0] if caught else 0
+        stopped = int(self.violation is not None)
         if self.accelerator.num_processes > 1:
-            mine = torch.tensor([[signaled, stopped]], device=self.accelerator.device)
+            mine = to_device(torch.tensor([[signaled, stopped]]), self.accelerator.device)
             of_all = self.accelerator.gather(mine).amax(0)
             at_once = self.step in (self.saved_step, self.config.steps)
             signaled, stopped = map(int, self.agreement.exchange(of_all, at_once))

@@ -3,6 +3,7 @@
 from distill.types.condition import Condition, Pairs, Text
 from distill.types.critic import Critic, Reward, per_sample
 from distill.types.data import DataSource, InMemorySource, Labelled
+from distill.types.device import to_device
 from distill.types.loss import LossOutput, Objective, Penalty, Scores
 from distill.types.model import (
     Denoiser,
@@ -41,4 +42,5 @@ __all__ = [
     "expand_like",
     "max_noise_to_signal",
     "per_sample",
+    "to_device",
 ]

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from distill.types.device import to_device
 from distill.types.schedule import expand_like
 
 
@@ -41,8 +42,8 @@ class Text:
         return Text({name: value[rows] for name, value in self.given.items()}, self.unconditional, prompts)
 
     def to(self, device: torch.device | str) -> Text:
-        given = {name: value.to(device) for name, value in self.given.items()}
-        unconditional = {name: value.to(device) for name, value in self.unconditional.items()}
+        given = {name: to_device(value, device) for name, value in self.given.items()}
+        unconditional = {name: to_device(value, device) for name, value in self.unconditional.items()}
         return Text(given, unconditional, self.prompts)
 
     def drop(self, rows: Bool[Tensor, " b"]) -> Text:
@@ -108,7 +109,7 @@ class Condition:
 
     def to(self, device: torch.device | str) -> Condition:
         return Condition(
-            None if self.label is None else self.label.to(device),
+            None if self.label is None else to_device(self.label, device),
             None if self.text is None else self.text.to(device),
         )
 
@@ -125,4 +126,4 @@ class Pairs:
         return Pairs(self.z[rows], self.cond[rows], self.x[rows])
 
     def to(self, device: torch.device | str) -> Pairs:
-        return Pairs(self.z.to(device), self.cond.to(device), self.x.to(device))
+        return Pairs(to_device(self.z, device), self.cond.to(device), to_device(self.x, device))

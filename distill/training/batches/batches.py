@@ -23,9 +23,9 @@ from distill.diffusion.counter_random import CounterRandom
 from distill.diffusion.sampling import max_batch_size
 from distill.training.batches.batch import Batch, Noise
 from distill.training.batches.purposes import OWN_NOISE, Purpose, noise_of_step
-from distill.training.batches.reading import FileReader, LabelReader, MemoryReader, to_device
+from distill.training.batches.reading import FileReader, LabelReader, MemoryReader
 from distill.training.settings import RunSettings
-from distill.types import Condition, DataSource, ImageModel, InMemorySource, Labelled, Pairs
+from distill.types import Condition, DataSource, ImageModel, InMemorySource, Labelled, Pairs, to_device
 
 
 @runtime_checkable

@@ -11,7 +11,7 @@ from jaxtyping import Int64
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from distill.types import DataSource, InMemorySource, Labelled
+from distill.types import DataSource, InMemorySource, Labelled, to_device
 
 T = TypeVar("T")
 
@@ -92,10 +92,3 @@ def one_ahead(values: Iterator[T]) -> Iterator[T]:
             value = following.result()
             following = pool.submit(next, values)
             yield value
-
-
-def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """Copy a tensor to a device; from the host's memory to a GPU without waiting for it."""
-    if device.type != "cuda" or tensor.is_cuda:
-        return tensor.to(device)
-    return tensor.pin_memory().to(device, non_blocking=True)

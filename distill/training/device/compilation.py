@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal, TypeVar
+from typing import Literal, TypeVar, cast
 
 import torch
 import torch._dynamo
@@ -27,7 +27,8 @@ def compiled(function: Function, compile_: Compile, device: torch.device) -> Fun
     if compile_ != "step":
         return function
     torch._dynamo.config.recompile_limit = MAX_VARIANTS
-    return torch.compile(function, mode="reduce-overhead" if device.type == "cuda" else None)
+    mode = "reduce-overhead" if device.type == "cuda" else None
+    return cast(Function, torch.compile(function, mode=mode))
 
 
 def compile_networks(networks: Sequence[nn.Module], compile_: Compile) -> None:
