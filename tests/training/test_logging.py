@@ -14,6 +14,7 @@ def test_a_metric_is_averaged_over_the_steps_that_have_it() -> None:
     averages = Averages()
     averages.add({"a": torch.tensor(1.0)})
     averages.add({"a": torch.tensor(3.0), "b": torch.tensor(5.0)})
+    averages.add({})
     assert averages.take(lambda means: means) == {"a": 2.0, "b": 5.0}
     assert averages.take(lambda means: means) == {}
 
