@@ -1,8 +1,14 @@
-"""One step of a run on a device: its metrics, and how it changes the weights."""
+"""One step of a run on a device: its metrics, and how it changes the weights.
+
+`python -m tests.helpers.one_step FOLDER METHOD DEVICE STEPS [--key value ...]` makes steps in a process whose
+functions are not checked as they run, since torch.compile cannot look into the checks.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +24,7 @@ from tests.helpers.runs import read_run, write_run
 
 DATA = {"name": "digits"}
 CRITIC = {"depths": ["bottleneck"], "width": 8}
+OUTCOME = "outcome.pt"
 PLAIN = {"name": "adam", "lr": 1e-2, "eps": 1.0}
 """Adam whose update is nearly proportional to the gradient; the default's is its sign, up to rounding."""
 METHODS: dict[str, dict[str, Any]] = {
@@ -65,7 +72,14 @@ class Step:
     """Change of each network's weights since the beginning, (n,)."""
 
 
-def take_steps(folder: Path, method: str, device: torch.device, *overrides: str, steps: int = 1) -> Step:
+def take_steps(
+    folder: Path,
+    method: str,
+    device: torch.device,
+    *overrides: str,
+    steps: int = 1,
+    detailed: bool = True,
+) -> Step:
     """Make the first steps of a small run, in full float32 unless the overrides say otherwise."""
     folder.mkdir(exist_ok=True)
     settings = {"generator": {"optimizer": PLAIN}, "fake": {"optimizer": PLAIN}, **METHODS[method]}
@@ -78,7 +92,7 @@ def take_steps(folder: Path, method: str, device: torch.device, *overrides: str,
         before = weights(task)
         task.start(0)
         for step in range(steps):
-            metrics = task.update(step, detailed=True)
+            metrics = task.update(step, detailed)
             task.finite.end_step(step)
         task.finite.settle()
         after = weights(task)
@@ -86,6 +100,22 @@ def take_steps(folder: Path, method: str, device: torch.device, *overrides: str,
         {name: float(value) for name, value in metrics.items()},
         {name: (after[name] - before[name]).cpu() for name in before},
     )
+
+
+def take_steps_apart(folder: Path, method: str, device: torch.device, *overrides: str, steps: int) -> Step:
+    """Make steps in a process of its own. They are not detailed, since a detailed step is not compiled."""
+    words = [str(folder), method, device.type, str(steps), *overrides]
+    done = subprocess.run([sys.executable, "-m", __name__, *words], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return Step(**torch.load(folder / OUTCOME))
+
+
+def main() -> None:
+    folder, method, device, steps, *overrides = sys.argv[1:]
+    outcome = take_steps(
+        Path(folder), method, torch.device(device), *overrides, steps=int(steps), detailed=False
+    )
+    torch.save(dataclasses.asdict(outcome), Path(folder) / OUTCOME)
 
 
 def weights(task: Distillation) -> dict[str, Tensor]:
@@ -99,3 +129,7 @@ def weights(task: Distillation) -> dict[str, Tensor]:
 def relative_error(found: Tensor, expected: Tensor) -> float:
     """Return the norm of the difference, relative to that of `expected`."""
     return float((found - expected).norm() / expected.norm())
+
+
+if __name__ == "__main__":
+    main()
