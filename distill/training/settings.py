@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -44,6 +45,19 @@ def _known_precision(value: Any) -> Any:
     return PRECISIONS.get(str(value), value)
 
 
+def _known_size(value: Any) -> Any:
+    """Accept a whole number, `auto` and null, with one message for everything else."""
+    if value is None or value == "auto":
+        return value
+    try:
+        number = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not number.is_integer() or number < 1:
+        raise ValueError(f"expected a whole number from 1, auto or null; found {value!r}")
+    return int(number)
+
+
 class RunSettings(Settings):
     """Settings that every run has."""
 
@@ -59,7 +73,7 @@ class RunSettings(Settings):
     teacher that is trained."""
     batch_size: int = Field(64, ge=1)
     """Images in an update, over all processes. A larger batch makes gradients less noisy and steps slower."""
-    micro_batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] | None = None
+    micro_batch_size: Annotated[int | Literal["auto"] | None, BeforeValidator(_known_size)] = None
     """Maximum number of images that one process computes at once; the gradients of a batch are accumulated.
     Lower it when memory runs out: it changes memory and time, not the result. `auto` takes the largest that
     the predicted memory of a GPU holds, and the whole batch on a CPU; null takes the whole batch."""

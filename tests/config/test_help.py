@@ -37,7 +37,7 @@ def test_without_a_topic_it_shows_the_most_used_settings(
     for setting in (
         "  --run_dir path (required)\n        Folder of the run, for configuration,",
         "  --batch_size int = 64\n        Images in an update, over all processes.\n",
-        "  --micro_batch_size int|null = null\n",
+        "  --micro_batch_size int|auto|null = null\n",
         "  --resume str = auto\n",
         "  --teacher {name: diffusers|edm|edm2|gaussian_mixture|native} (required)\n",
         "  --generator.optimizer.lr float = 0.0003\n",

@@ -111,7 +111,8 @@ def test_a_setting_is_understood_as_people_write_it(
         ("--steps 10k", "steps: expected a whole number, such as 10000 or 1e4; found '10k'"),
         ("--steps 1.5", "steps: expected a whole number, such as 10000 or 1e4; found 1.5"),
         ("--generator.optimizer.lr 1,5e-4", "expected a number, such as 0.0001 or 1e-4; found '1,5e-4'"),
-        ("--precision fp16", "fp16 needs its losses scaled, which is not offered; expected bf16 or fp32"),
+        ("--precision fp8", "precision: expected 'fp32', 'bf16', 'bf16-true' or 'fp16'; found 'fp8'"),
+        ("--micro_batch_size automatic", "micro_batch_size: expected a whole number from 1, auto or null"),
         (
             "--trackers wandbb",
             "trackers.0: expected 'tensorboard', 'wandb' or 'trackio'; did you mean 'wandb'?",

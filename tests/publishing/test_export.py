@@ -70,7 +70,8 @@ def test_a_network_of_ours_leaves_as_a_pipeline(kind: str, tmp_path: Path) -> No
     pipe.save_pretrained(tmp_path / "again")
     pipe = opened(tmp_path / "again").to(torch.bfloat16)
     assert pipe.dtype == torch.bfloat16
-    assert 0 < (pipe(labels, latents=z, output_type="pt").images - expected).abs().max() < 0.1
+    # Rounding to eight bits: on average about a thousandth of the range, of random weights.
+    assert 0 < (pipe(labels, latents=z, output_type="pt").images - expected).abs().mean() < 0.005
 
 
 def test_a_pipeline_of_ours_says_what_it_cannot(tmp_path: Path) -> None:
