@@ -124,9 +124,12 @@ def test_a_run_that_cannot_be_measured_says_why(
 
 @pytest.mark.parametrize("name", runs.SETUPS)
 def test_every_variant_is_a_valid_run(name: str, tmp_path: Path) -> None:
-    for overrides in runs.SETUPS[name].variants.values():
+    for variant, overrides in runs.SETUPS[name].variants.items():
         config = runs.configure(name, overrides, tmp_path, tiny=True)
         assert config.fake.warmup_steps == 0
+        # A preset's own choice would be in every variant.
+        assert (config.compile == "blocks") == ("blocks" in variant)
+        assert config.channels_last == ("channels last" in variant)
 
 
 def test_settings_that_leave_memory_as_it_is_share_a_prediction() -> None:

@@ -51,7 +51,8 @@ SDXL_VARIANTS: dict[str, Overrides] = {
     "bf16-true, micro-batch auto": (*TRUE, *AUTO),
     "bf16-true, again": TRUE,
 }
-ALL_AT_ONCE = ("--fake.warmup_steps", "0")
+PLAIN = ("--fake.warmup_steps", "0", "--compile", "none", "--channels_last", "false")
+"""Overrides of every run: all networks learn from the first step, and variants say how they differ."""
 LORA = "{name: lora, rank: 64, alpha: 8}"
 
 
@@ -70,7 +71,10 @@ SETUPS: dict[str, Setup] = {
     "sdxl_dmd2": Setup(
         "sdxl/dmd2_lora",
         SDXL_VARIANTS,
-        ("--batch_size", "2", "--prompts.cache", "null"),
+        (
+            *("--batch_size", "2", "--micro_batch_size", "1", "--prompts.cache", "null"),
+            *("--activation_checkpointing", "true"),
+        ),
         ("--data.resolution", "64", "--fake.updates", "1"),
     ),
     "cifar10_sid": Setup(
@@ -107,7 +111,8 @@ SETUPS: dict[str, Setup] = {
         "sdxl/di_star",
         SDXL_VARIANTS,
         (
-            *("--batch_size", "2", "--prompts.cache", "null", "--generator.init_from", "null"),
+            *("--batch_size", "2", "--micro_batch_size", "1", "--prompts.cache", "null"),
+            *("--generator.init_from", "null"),
             *("--generator.network", LORA, "--fake.network", LORA, "--activation_checkpointing", "true"),
             *("--terms.0.start_step", "0", "--terms.0.warmup_steps", "0"),
         ),
@@ -146,7 +151,7 @@ def configure(name: str, variant: Sequence[str], folder: Path, tiny: bool) -> Di
     Raises UserError for a variant that the settings refuse.
     """
     setup = SETUPS[name]
-    given = ["--run_dir", str(folder / "run"), *ALL_AT_ONCE, *setup.overrides, *(setup.tiny if tiny else ())]
+    given = ["--run_dir", str(folder / "run"), *PLAIN, *setup.overrides, *(setup.tiny if tiny else ())]
     given += [*_data(setup.preset, folder, tiny), *variant]
     config = read_config(ROOT / "configs" / f"{setup.preset}.yaml", given)
     assert isinstance(config, DistillRun)
