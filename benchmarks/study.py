@@ -190,7 +190,7 @@ def gradient_noise(folder: Path, objective: str) -> float:
     for batch in itertools.islice(task.stream, BATCHES):
         with frozen(*others):
             x0 = task.generator(batch.z, batch.cond)
-            losses, _ = generator_loss(task.networks, task.method, batch, x0, 0)
+            losses, _ = generator_loss(task.networks, task.method, batch, x0, task.method.at(0))
         gradient = torch.autograd.grad(losses["objective"], parameters)
         gradients.append(torch.cat([part.flatten() for part in gradient]).double())
         if task.method.ratio is not None:

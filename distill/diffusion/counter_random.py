@@ -32,7 +32,7 @@ POSITION_BITS = 31 - SEGMENT_BITS
 """Bits of the position in a segment."""
 FRACTION_BITS = 32
 """Bits behind the point of normal numbers. The largest, 6.34, and a position fit together in 61 bits."""
-MAX_AT_ONCE = {"cpu": 1 << 18, "cuda": 1 << 24}
+MAX_AT_ONCE = {"cpu": 1 << 18, "cuda": 1 << 22}
 """Numbers that are drawn at once on a kind of device: as many as its caches, or its memory, hold well."""
 
 

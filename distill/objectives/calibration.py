@@ -34,13 +34,15 @@ class Calibration(nn.Module):
     def __init__(self, exact: LogRatio | None = None, decay: float = 0.99) -> None:
         super().__init__()
         self.exact = exact
+        self.edges: Tensor
+        self.register_buffer("edges", EDGES, persistent=False)
         # Means of r in each bin; only the counts of the real samples are read.
         self.real, self.student, self.exact_student = (RunningMean(len(EDGES) + 1, decay) for _ in range(3))
 
     def add(self, real: Float[Tensor, " b"], student: Float[Tensor, " b"]) -> None:
         """Record the logits of a micro-batch of real and of student samples until `commit`."""
-        self.real.add(real.double().exp(), bins_of(real))
-        self.student.add(student.double().exp(), bins_of(student))
+        self.real.add(real.double().exp(), bins_of(real, self.edges))
+        self.student.add(student.double().exp(), bins_of(student, self.edges))
 
     def compare(
         self,
@@ -56,7 +58,7 @@ class Calibration(nn.Module):
         if self.exact is None:
             return {}
         exact = self.exact(x_t, t, cond)
-        self.exact_student.add(exact.double().exp(), bins_of(student))
+        self.exact_student.add(exact.double().exp(), bins_of(student, self.edges))
         return {"ratio/exact_error": (student.detach() - exact).abs().mean()}
 
     def commit(self, reduce: Reduce) -> None:
@@ -97,6 +99,6 @@ class Calibration(nn.Module):
         return (gap * weight).sum().div(weight.sum()).item()
 
 
-def bins_of(logit: Float[Tensor, " b"]) -> Int64[Tensor, " b"]:
+def bins_of(logit: Float[Tensor, " b"], edges: Float[Tensor, " edges"]) -> Int64[Tensor, " b"]:
     """Return the bin of each logit; a nan, at which the check of the losses stops the run, is in the last."""
-    return torch.bucketize(logit.detach(), EDGES.to(logit))
+    return torch.bucketize(logit.detach(), edges.to(logit.dtype))

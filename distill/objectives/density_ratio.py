@@ -7,7 +7,6 @@ a step.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 
 import torch
@@ -123,6 +122,8 @@ class DensityRatio(nn.Module):
         self.low, self.high = low, high
         self.bins = bins
         self.normalise = normalise
+        self.scale_of_one = 1 / float(divergence.h(torch.zeros(())))
+        """The factor if all ratios are 1: 1/h(1)."""
         self.r_mean = RunningMean(bins, decay)
         self.h_mean = RunningMean(1, decay)
 
@@ -150,11 +151,6 @@ class DensityRatio(nn.Module):
     def scale(self) -> Tensor:
         """The factor of the objective's weights: one over the running mean of h, a scalar."""
         return 1 / self.h_mean.mean()[0].float()
-
-    @functools.cached_property
-    def scale_of_one(self) -> float:
-        """The factor if all ratios are 1: 1/h(1)."""
-        return 1 / float(self.divergence.h(torch.zeros(())))
 
     def commit(self, reduce: Reduce) -> None:
         """Take the recorded samples, summed over processes, into the running means."""

@@ -21,6 +21,9 @@ from torch import Tensor
 from distill.networks.activation_checkpointing import differentiating_twice
 from distill.types import Features
 
+HALF_PRECISION_FACTOR = 2.0**10
+"""Factor of the logit while it is differentiated in float16, which would round small gradients to zero."""
+
 
 def gradient_penalty(
     features: Callable[[Tensor], Features],
@@ -75,6 +78,10 @@ def _finite_difference(
     return logits, ((moved - logits) / step).square()
 
 
+def _in_float16(device: torch.device) -> bool:
+    return torch.is_autocast_enabled(device.type) and torch.get_autocast_dtype(device.type) == torch.float16
+
+
 def squared_gradient(
     logits: Float[Tensor, " b"], inputs: Sequence[Float[Tensor, "b ..."]]
 ) -> Float[Tensor, " b"]:
@@ -82,9 +89,10 @@ def squared_gradient(
 
     The norm is over all inputs together.
     """
-    gradients = torch.autograd.grad(logits.sum(), inputs, create_graph=True)
+    factor = HALF_PRECISION_FACTOR if _in_float16(logits.device) else 1.0
+    gradients = torch.autograd.grad(factor * logits.sum(), inputs, create_graph=True)
     squared = []
     for gradient in gradients:
         float32_or_wider = gradient.to(torch.promote_types(gradient.dtype, torch.float32))
-        squared.append(float32_or_wider.square().flatten(1).sum(1))
+        squared.append((float32_or_wider / factor).square().flatten(1).sum(1))
     return torch.stack(squared).sum(0)

@@ -87,13 +87,14 @@ def choose_micro_batch(config: RunConfig, accelerator: Accelerator) -> tuple[int
         return config.micro_batch_size, None
     device, processes = accelerator.device, accelerator.num_processes
     recorded = recorded_micro_batch(config.run_dir, device_name(device), processes)
-    if recorded is not None:
-        return recorded, f"micro_batch_size: auto keeps the {recorded} images with which the run began"
     memory = free_memory(device)
-    if memory is None:
+    # Processes of one run must agree: the fullest device decides, and a record counts if all have it.
+    mine = torch.tensor([[recorded or 0, memory or 0]], device=device)
+    kept, memory = accelerator.gather(mine).amin(0).tolist()
+    if kept:
+        return kept, f"micro_batch_size: auto keeps the {kept} images with which the run began"
+    if not memory:
         return None, None
-    # Processes of one run must agree: the fullest device decides.
-    memory = int(accelerator.gather(torch.tensor([memory], device=device)).min())
     found = largest_micro_batch(config, processes, memory)
     return found.size, str(found)
 

@@ -86,20 +86,20 @@ class RunSettings(Settings):
         "fp32"
     )
     """Precision in which networks compute. `bf16` keeps weights in float32 and casts them in each pass
-    (autocast). `bf16-true` holds the weights in bfloat16, and those that are trained in float32 too: the
-    fastest and smallest. `fp16` is autocast with scaled losses, for networks that were trained so and for
+    (autocast). `bf16-true` holds the weights in bfloat16, so that no pass casts them, and those that are
+    trained in float32 too. `fp16` is autocast with scaled losses, for networks that were trained so and for
     cards without bfloat16. `no` and `float32` mean fp32, `bfloat16` means bf16."""
     tf32: bool = True
-    """Let float32 products on a GPU round their factors to TensorFloat-32, with 10 bits of mantissa: several
-    times faster. false computes in full float32."""
+    """Let float32 products on a GPU round their factors to TensorFloat-32, with 10 bits of mantissa, for
+    which it has faster units. false computes in full float32."""
     compile: Literal["none", "blocks", "step"] = "none"
     """Compile by torch.compile, which takes a minute or more in the first step. `blocks` compiles the
     repeated blocks of the networks: fewer and larger kernels. `step` compiles whole losses, with CUDA graphs
     on a GPU, for small networks whose kernels take less time than their launches. Changes results by rounding
     only."""
     channels_last: bool = False
-    """Hold the activations of convolutional networks with channels last, which is faster on GPUs in reduced
-    precision. Changes results by rounding only."""
+    """Hold the activations of convolutional networks with channels last, the layout of a GPU's convolutions
+    in reduced precision; others are transposed for them. Changes results by rounding only."""
     deterministic: bool = False
     """Use kernels that add in a fixed order, so that a run on a GPU repeats itself and resumes bit for bit.
     Some are slower. On a CPU a run always does."""

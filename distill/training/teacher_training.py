@@ -79,11 +79,11 @@ class TeacherTraining:
                 self.updaters["teacher"].accumulate()
             norm = self.updaters["teacher"].update(step, self.scale)
             self.ema.update(self.updaters["teacher"].weights)
-        metrics = {"loss/teacher": loss_of_step, "grad_norm/teacher": norm}
         if self.scale is None:
             self.finite.add_norm("teacher", norm)
-            return metrics
+            return {"loss/teacher": loss_of_step, "grad_norm/teacher": norm}
         self.finite.add_scale("teacher", self.scale.update())
+        metrics = {"loss/teacher": loss_of_step, "grad_norm/teacher": self.scale.norm_made(norm)}
         return metrics | self.scale.metrics("teacher")
 
     def sample(self, count: int, first_seed: int = 0) -> Tensor:

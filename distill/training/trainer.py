@@ -196,21 +196,21 @@ class Trainer:
     def _after_step(self, bar: tqdm) -> None:
         config, step = self.config, self.step
         last = step == config.steps
-        if self._is_due(last):
-            self.task.finite.settle()
-        if step % config.sample_every == 0 or last:
-            self._save_samples()
-        measured = self._measure() if step % config.monitor_every == 0 or last else {}
-        if step % config.log_every == 0 or last or measured:
-            self._log(bar, measured)
-        if step % config.checkpoint_every == 0 or last:
-            self._save()
 
-    def _is_due(self, last: bool) -> bool:
-        """Return whether anything is logged, shown, measured or saved after this step."""
-        config = self.config
-        intervals = (config.log_every, config.sample_every, config.monitor_every, config.checkpoint_every)
-        return last or any(self.step % interval == 0 for interval in intervals)
+        def is_due(interval: int) -> bool:
+            return last or step % interval == 0
+
+        intervals = (config.sample_every, config.monitor_every, config.log_every, config.checkpoint_every)
+        shows, measures, logs, saves = map(is_due, intervals)
+        if shows or measures or logs or saves:
+            self.task.finite.settle()
+        if shows:
+            self._save_samples()
+        measured = self._measure() if measures else {}
+        if logs or measured:
+            self._log(bar, measured)
+        if saves:
+            self._save()
 
     def _log(self, bar: tqdm, measured: Mapping[str, float]) -> None:
         means = self.averages.take(lambda means: self.accelerator.reduce(means, reduction="mean"))
@@ -227,7 +227,7 @@ class Trainer:
         self.line = line
         if self.main:
             append_line(self.config.run_dir / STATS, line)
-            self.violation = self._violation(lambda condition: condition.check(line))
+            self.violation = self.violation or self._violation(lambda condition: condition.check(line))
         self.accelerator.log(line, step=self.step)
         self._show(bar, line)
 

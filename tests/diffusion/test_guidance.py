@@ -111,6 +111,6 @@ def test_each_network_of_a_step_has_its_scale() -> None:
     networks = Networks(Constant(1.0), Constant(10.0), Still())
     x0, u = torch.zeros(3, 2, requires_grad=True), torch.full((3,), 0.5)
     batch = Batch(x0, Condition(LABELS), u, x0.detach(), u, x0.detach(), None, x0.detach())
-    generator_loss(networks, method, batch, x0, 0)
+    generator_loss(networks, method, batch, x0, method.at(0))
     assert (seen[0].teacher[0, 0].item(), seen[0].fake[0, 0].item()) == (2.0, 30.0)
     assert fake_loss(networks, method, batch, x0)[0]["fake"].item() == 50.0**2

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.fx
+from torch._dynamo.backends.debugging import aot_eager
 
 from distill.training.config import read_config
 from distill.training.distillation.task import Distillation
@@ -47,11 +49,19 @@ def make_steps(config: Path, how: str) -> list[dict[str, float]]:
     return metrics
 
 
+def only_tensors(graph: torch.fx.GraphModule, inputs: list[Any], **settings: Any) -> Any:
+    """Compile by `aot_eager`, and refuse a number as input: for another one CUDA graphs would be recorded."""
+    numbers = [value for value in inputs if not isinstance(value, torch.Tensor)]
+    assert not numbers, f"a compiled function takes the numbers {numbers}"
+    return aot_eager(graph, inputs, **settings)
+
+
 def main() -> None:
     config, how, backend = sys.argv[1:]
     compile_ = torch.compile
-    # Whatever it is asked for: `aot_eager` takes seconds and tells whether a function can be compiled.
-    torch.compile = lambda function, **_: compile_(function, backend=backend)
+    # `aot_eager` takes seconds and tells whether a function can be compiled.
+    chosen = only_tensors if backend == "aot_eager" else backend
+    torch.compile = lambda function, **given: compile_(function, **{**given, "backend": chosen, "mode": None})
     pairs = zip(make_steps(Path(config), "none"), make_steps(Path(config), how), strict=True)
     differences = [
         abs(value - compiled[name]) / (abs(value) + 1e-3)

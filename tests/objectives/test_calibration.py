@@ -10,7 +10,7 @@ from distill.networks.exact.affine import Affine
 from distill.networks.exact.gaussian_mixture import GaussianMixture
 from distill.networks.sizes import UNetSizes
 from distill.networks.unet import UNet, UNetConfig
-from distill.objectives.calibration import Calibration, bins_of
+from distill.objectives.calibration import EDGES, Calibration, bins_of
 from distill.training.distillation.build import exact_log_ratio
 from distill.types import Condition
 
@@ -105,7 +105,12 @@ def test_logits_beyond_the_bins_are_counted_in_the_last() -> None:
 
 def test_a_logit_that_is_not_a_number_has_a_bin() -> None:
     """The calibration does not fail, so that the check of the losses stops the run with its own message."""
-    assert bins_of(torch.tensor([float("nan"), float("inf"), 0.0, -float("inf")])).tolist() == [24, 24, 12, 0]
+    assert bins_of(torch.tensor([float("nan"), float("inf"), 0.0, -float("inf")]), EDGES).tolist() == [
+        24,
+        24,
+        12,
+        0,
+    ]
 
 
 def laboratory() -> tuple[GaussianMixture, Affine]:

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from distill.networks.activation_checkpointing import checkpoint_activations
 from distill.networks.discriminator import Discriminator
+from distill.objectives.gradient_penalty import squared_gradient
 from distill.objectives.settings import R1Settings
 from distill.training.dry_run.meter import Meter
 from distill.types import Denoiser, Features
@@ -167,3 +168,14 @@ def test_compiled_blocks_run_uncompiled_in_the_exact_penalty() -> None:
     checkpoint_activations(network)
     assert_near(learned(network, heads, recompute=False), expected)
     assert torch._dynamo.utils.counters["frames"]["total"] == calls
+
+
+def test_small_gradients_count_in_float16() -> None:
+    """Without a factor the gradient, 1e-8, is below what float16 can hold, and the penalty is zero."""
+    layer = torch.nn.Linear(4, 1, bias=False)
+    torch.nn.init.constant_(layer.weight, 1e-4)
+    x = torch.ones(2, 4, requires_grad=True)
+    with torch.autocast("cpu", torch.float16):
+        logits = 1e-4 * layer(x)[:, 0].float()
+        found = squared_gradient(logits, [x])
+    torch.testing.assert_close(found, torch.full((2,), 4e-16), rtol=0.02, atol=0)

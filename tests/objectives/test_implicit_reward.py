@@ -123,7 +123,11 @@ def step(
     x0, eps = draw(2)
     x0.requires_grad_(True)
     losses, metrics = generator_loss(
-        Networks(mixture(EDM()), fake, Still()), method, Batch(x0, cond, u, eps, u, eps, None, eps), x0, 0
+        Networks(mixture(EDM()), fake, Still()),
+        method,
+        Batch(x0, cond, u, eps, u, eps, None, eps),
+        x0,
+        method.at(0),
     )
     return torch.autograd.grad(sum(losses.values()), x0)[0], metrics
 

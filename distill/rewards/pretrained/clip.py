@@ -15,7 +15,7 @@ from distill.rewards import prompts_of
 from distill.rewards.pretrained.preprocessing import Preprocessing
 from distill.rewards.pretrained.tokens import PromptTokens
 from distill.rewards.pretrained.weights import describe_config
-from distill.types import Condition, Reward
+from distill.types import Condition, Reward, to_device
 
 
 class ImageEmbedding(nn.Module):
@@ -53,7 +53,9 @@ class PromptEmbedding(nn.Module):
     def forward(self, prompts: Sequence[str]) -> Float[Tensor, "b d"]:
         device = self.projection.weight.device
         tokens, mask = self.tokens(prompts, self.max_tokens)
-        features = self.network(input_ids=tokens.to(device), attention_mask=mask.to(device)).pooler_output
+        features = self.network(
+            input_ids=to_device(tokens, device), attention_mask=to_device(mask, device)
+        ).pooler_output
         return F.normalize(self.projection(features), dim=1)
 
     def describe(self) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from distill.rewards.pretrained.weights import (
     meta,
     read_state,
 )
-from distill.types import Condition, Reward
+from distill.types import Condition, Reward, to_device
 
 MEAN, DEVIATION = 0.16717362830052426, 1.0333394966054072
 """Mean and standard deviation of the head's output over the authors' data."""
@@ -90,8 +90,8 @@ class ImageReward(Reward):
         tokens, mask = self.tokens(prompts_of(cond, len(images), "imagereward"))
         patches = self.vision(pixel_values=self.preprocessing(images)).last_hidden_state
         output = self.text(
-            input_ids=tokens.to(images.device),
-            attention_mask=mask.to(images.device),
+            input_ids=to_device(tokens, images.device),
+            attention_mask=to_device(mask, images.device),
             encoder_hidden_states=patches,
             encoder_attention_mask=torch.ones(patches.shape[:2], dtype=torch.long, device=patches.device),
         )

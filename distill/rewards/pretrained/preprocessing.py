@@ -19,6 +19,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
@@ -151,13 +152,27 @@ def resize_as_torch(
     weights_of = pillow_weights if antialias else torch_weights
     for dim, target in ((-1, size[1]), (-2, size[0])):
         if levels.shape[dim] != target:
-            levels = _resample(levels, weights_of(levels.shape[dim], target, kind), dim)
+            weights = _on_device(weights_of, levels.shape[dim], target, kind, levels.dtype, levels.device)
+            levels = _resample(levels, weights, dim)
     return levels
+
+
+@functools.lru_cache(maxsize=64)
+def _on_device(
+    weights_of: Callable[[int, int, Filter], Tensor],
+    length: int,
+    size: int,
+    kind: Filter,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> Tensor:
+    """Return weights on a device, to which they are copied once: a copy would make the device wait."""
+    with torch.inference_mode(False):
+        return weights_of(length, size, kind).to(device, dtype)
 
 
 def _resample(levels: Tensor, weights: Tensor, dim: int) -> Tensor:
     """Sum the pixels along the last (-1) or the last but one (-2) axis with weights (new length, length)."""
-    weights = weights.to(levels)
     return levels @ weights.T if dim == -1 else weights @ levels
 
 

@@ -119,7 +119,8 @@ class Batches:
         if not self.shows_images and isinstance(data, Labelled) and data.label_count:
             yield from LabelReader(data, self.device)(self._data_indices, start)
         elif isinstance(data, InMemorySource):
-            yield from MemoryReader(data, self.device)(self._data_indices, start)
+            reader = MemoryReader(data, self.device, on_host=self.prompts is not None)
+            yield from reader(self._data_indices, start)
         else:
             yield from FileReader(data, self.workers, self.device)(self._data_indices, start)
 

@@ -35,11 +35,15 @@ class LabelReader:
 
 
 class MemoryReader:
-    """Images and labels of a source in memory, indexed by whole batches where they are held."""
+    """Images and labels of a source in memory, indexed by whole batches where they are held.
 
-    def __init__(self, data: InMemorySource, device: torch.device) -> None:
+    With `on_host` that is the host's memory, as for labels that the host reads.
+    """
+
+    def __init__(self, data: InMemorySource, device: torch.device, on_host: bool = False) -> None:
         self.device = device
-        self.held_on = device if data.nbytes <= MAX_ON_DEVICE else torch.device("cpu")
+        fits = data.nbytes <= MAX_ON_DEVICE and not on_host
+        self.held_on = device if fits else torch.device("cpu")
         self.data = data.to(self.held_on)
 
     def __call__(self, draw: DrawIndices, start: int) -> Iterator[tuple[Tensor, Int64[Tensor, " b"]]]:

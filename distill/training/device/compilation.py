@@ -28,7 +28,8 @@ def compiled(function: Function, compile_: Compile, device: torch.device) -> Fun
         return function
     torch._dynamo.config.recompile_limit = MAX_VARIANTS
     mode = "reduce-overhead" if device.type == "cuda" else None
-    return cast(Function, torch.compile(function, mode=mode))
+    # A graph for each shape, whose inputs are tensors alone: CUDA graphs are recorded anew for other numbers.
+    return cast(Function, torch.compile(function, mode=mode, dynamic=False))
 
 
 def compile_networks(networks: Sequence[nn.Module], compile_: Compile) -> None:

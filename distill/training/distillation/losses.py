@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from distill.diffusion.noise_levels import NoiseLevels
 from distill.objectives.term import TermInputs
 from distill.training.batches import Batch, Noise
-from distill.training.distillation.method import Method, Networks
+from distill.training.distillation.method import ActiveParts, Method, Networks
 from distill.types import Critic, Denoiser, Features, Prediction, Scores, expand_like, per_sample
 
 Losses = dict[str, Tensor]
@@ -144,7 +144,7 @@ def _logits_of_real(
 
 
 def generator_loss(
-    networks: Networks, method: Method, batch: Batch, x0: Tensor, step: int
+    networks: Networks, method: Method, batch: Batch, x0: Tensor, active: ActiveParts
 ) -> tuple[Losses, Metrics]:
     """Return the objective per image dimension and the weighted terms, on student samples x0 with a graph.
 
@@ -152,9 +152,10 @@ def generator_loss(
     differentiates the discriminator's logits, needs one.
     """
     x_t, t, alpha, sigma = add_noise(networks, method.levels, x0, batch.noise)
-    terms = method.terms_at(step)
     differentiated = None
-    if networks.discriminator is not None and any(term.settings.differentiates_logits for term in terms):
+    if networks.discriminator is not None and any(
+        term.settings.differentiates_logits for term in active.terms
+    ):
         differentiated = networks.read_by(networks.discriminator)
 
     def predict(network: Denoiser, scale: float, with_both_sides: bool = False) -> Prediction:
@@ -163,12 +164,12 @@ def generator_loss(
         # The objective's part of the graph is released at once if nothing will differentiate it.
         return prediction if method.needs_graph else prediction._replace(x0=prediction.x0.detach())
 
-    needs_both_sides = any(term.settings.needs_both_sides for term in terms)
+    needs_both_sides = any(term.settings.needs_both_sides for term in active.terms)
     teacher = predict(networks.teacher, method.guidance.teacher, needs_both_sides)
     fake = predict(networks.fake, method.guidance.fake)
     logits = fake.logits if teacher.logits is None else teacher.logits
 
-    log_ratio, ratio_scale, ratio_metrics = _weigh_by_ratio(method, batch, x0, logits, step)
+    log_ratio, ratio_scale, ratio_metrics = _weigh_by_ratio(method, batch, x0, logits, active.uses_ratio)
     scores = Scores(x0, x_t, alpha, sigma, teacher.x0, fake.x0, log_ratio)
     output = method.objective(scores)
     scale = method.objective_weight * ratio_scale
@@ -177,22 +178,22 @@ def generator_loss(
     inputs = TermInputs(
         scores, batch.cond, networks.generator, teacher, logits, batch.pairs, batch.crop_positions
     )
-    for weighted in terms:
+    for weighted, weight in zip(active.terms, active.weights, strict=True):
         settings, term_inputs = weighted.settings, inputs
         if settings.adds_own_noise:
             own_logits = _logits_under_own_noise(networks, method, batch, x0)
             term_inputs = dataclasses.replace(inputs, logits=own_logits)
         term = weighted.term(term_inputs)
-        losses[settings.name] = settings.weight_at(step) * term.loss.mean()
+        losses[settings.name] = weight * term.loss.mean()
         metrics |= {f"{settings.name}/{name}": value.mean() for name, value in term.metrics.items()}
     return losses, metrics | ratio_metrics
 
 
 def _weigh_by_ratio(
-    method: Method, batch: Batch, x0: Tensor, logits: Tensor | None, step: int
+    method: Method, batch: Batch, x0: Tensor, logits: Tensor | None, counts: bool
 ) -> tuple[Tensor, Tensor | float, Metrics]:
     """Return each sample's log-ratio, (b,), the scale of the objective's weights, and metrics."""
-    ratio, counts = method.ratio, step >= method.ratio_start_step
+    ratio = method.ratio
     log_ratio = x0.new_zeros(len(x0))
     if ratio is None:
         return log_ratio, 1.0, {}

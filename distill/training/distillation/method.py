@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import torch
 from torch import Tensor
 
 from distill.diffusion.guidance import guided
@@ -63,6 +64,21 @@ class WeightedTerm:
 
 
 @dataclasses.dataclass(frozen=True)
+class ActiveParts:
+    """The parts of a method that count at a step of the run."""
+
+    terms: tuple[WeightedTerm, ...]
+    weights: tuple[float | Tensor, ...]
+    """The weight of each term, which may change from step to step."""
+    uses_ratio: bool
+
+    def on(self, device: torch.device) -> ActiveParts:
+        """Return them with weights on a device: a compiled loss takes a tensor as input, a number as code."""
+        weights = tuple(torch.full((), float(weight), device=device) for weight in self.weights)
+        return dataclasses.replace(self, weights=weights)
+
+
+@dataclasses.dataclass(frozen=True)
 class Method:
     """Everything that a run minimises, and the noise levels of each update."""
 
@@ -82,6 +98,8 @@ class Method:
     ratio_start_step: int = 0
     """Step of the run from which the density ratio counts; before, it is 1."""
 
-    def terms_at(self, step: int) -> tuple[WeightedTerm, ...]:
-        """Return the terms that count at this step."""
-        return tuple(weighted for weighted in self.terms if step >= weighted.settings.start_step)
+    def at(self, step: int) -> ActiveParts:
+        """Return the parts that count at this step."""
+        terms = tuple(weighted for weighted in self.terms if step >= weighted.settings.start_step)
+        weights = tuple(weighted.settings.weight_at(step) for weighted in terms)
+        return ActiveParts(terms, weights, uses_ratio=step >= self.ratio_start_step)

@@ -184,11 +184,14 @@ class Distillation:
         metrics: Metrics = {}
         # The sizes of gradients take several backward passes, and a compiled loss allows one.
         loss_of = generator_loss if detailed else self.generator_loss
+        active = self.method.at(step)
+        if self.config.compile == "step":
+            active = active.on(self.accelerator.device)
         with frozen(*[self.networks.fake, *filter(None, [self.networks.discriminator])]):
             for chunk in chunks:
                 with autocast(self.config.precision, self.accelerator.device):
                     sample = self.generate(chunk.z, chunk.cond) if x0 is None else x0
-                    losses, extra = loss_of(self.networks, self.method, chunk, sample, step)
+                    losses, extra = loss_of(self.networks, self.method, chunk, sample, active)
                 if detailed:
                     extra |= gradient_sizes(losses, sample)
                 self.finite.add_losses(losses, chunk.u)
@@ -221,9 +224,10 @@ class Distillation:
         scale = self.scales.get(update)
         metrics: Metrics = {}
         for updater in self._updaters_of(update):
-            metrics[f"grad_norm/{updater.name}"] = norm = updater.update(step, scale)
+            norm = updater.update(step, scale)
             if scale is None:
                 self.finite.add_norm(updater.name, norm)
+            metrics[f"grad_norm/{updater.name}"] = norm if scale is None else scale.norm_made(norm)
         if scale is not None:
             self.finite.add_scale(update, scale.update())
             metrics |= scale.metrics(update)

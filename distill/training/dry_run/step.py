@@ -141,7 +141,7 @@ class _DistillationStep:
         self.networks = networks
         self.method = method
         self.batch = batch
-        self.last_step = config.steps
+        self.active = method.at(config.steps)
         self.is_whole_batch = len(batch) == config.batch_size
         self.autocast = autocast_type(config.precision)
         self.device = batch.z.device
@@ -170,7 +170,7 @@ class _DistillationStep:
                 sample = x0
                 if sample is None or not sample.requires_grad:
                     sample = self.networks.generator(self.z, self.batch.cond)
-                losses, _ = generator_loss(self.networks, self.method, self.batch, sample, self.last_step)
+                losses, _ = generator_loss(self.networks, self.method, self.batch, sample, self.active)
             differentiate(losses, self.trained)
 
 

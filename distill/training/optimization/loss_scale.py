@@ -43,6 +43,11 @@ class LossScale(nn.Module):
         """Record whether an update was skipped: 1, or 0."""
         torch.maximum(self.found, is_skipped, out=self.found)
 
+    @staticmethod
+    def norm_made(norm: Tensor) -> Tensor:
+        """Return the norm of the gradient for the log: 0 for an update that is skipped."""
+        return norm.where(norm.isfinite(), 0.0)
+
     @torch.no_grad()
     def update(self) -> Tensor:
         """Adapt the scale after the updates; returns whether it fell so low that training cannot go on."""

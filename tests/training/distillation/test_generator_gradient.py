@@ -68,7 +68,7 @@ def sampled_gradient(networks: Networks, method: Method) -> tuple[Tensor, Tensor
         z, eps = torch.randn(2, SIZE, 2, generator=random, dtype=torch.float64)
         u = torch.rand(SIZE, generator=random, dtype=torch.float64)
         batch = Batch(z, Condition(), u, eps, u, eps, None, eps)
-        loss = generator_loss(networks, method, batch, student(z, Condition()), 0)[0]["objective"]
+        loss = generator_loss(networks, method, batch, student(z, Condition()), method.at(0))[0]["objective"]
         gradient = torch.autograd.grad(loss, [student.mean, student.matrix])
         gradients.append(torch.cat([part.flatten() for part in gradient]))
     each = 2 * torch.stack(gradients)  # a loss is the mean over the two elements of a sample

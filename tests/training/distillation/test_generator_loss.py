@@ -56,7 +56,9 @@ def generator_step(networks: Networks, method: Method, batch: Batch, step: int =
     """Run forward and backward pass of the generator's losses, and return the losses."""
     trained = [network for network in (networks.fake, networks.discriminator) if network is not None]
     with frozen(*trained):
-        losses, _ = generator_loss(networks, method, batch, networks.generator(batch.z, batch.cond), step)
+        losses, _ = generator_loss(
+            networks, method, batch, networks.generator(batch.z, batch.cond), method.at(step)
+        )
         sum(losses.values()).backward()
     return losses
 
@@ -89,7 +91,7 @@ def test_distribution_matching_moves_samples_by_dmd_s_gradient(make: Make) -> No
     """
     networks, method, batch = make(matching("reverse_kl"))
     x0 = torch.randn(4, 1, 8, 8, requires_grad=True)
-    losses, _ = generator_loss(networks, method, batch, x0, 0)
+    losses, _ = generator_loss(networks, method, batch, x0, method.at(0))
     (found,) = torch.autograd.grad(losses["objective"], x0)
     sigma = generator_sigma(batch.u)
     x_t = add_noise(x0, sigma, batch.eps)
@@ -122,7 +124,7 @@ def test_a_term_s_weight_warms_up(make: Make) -> None:
 def test_the_gan_term_is_the_non_saturating_loss_of_the_noised_sample(make: Make) -> None:
     networks, method, batch = make(matching("reverse_kl"), **gan("teacher"))
     x0 = torch.randn(4, 1, 8, 8)
-    losses, _ = generator_loss(networks, method, batch, x0, 0)
+    losses, _ = generator_loss(networks, method, batch, x0, method.at(0))
     sigma = generator_sigma(batch.u)
     logits = networks.logits(networks.discriminator, add_noise(x0, sigma, batch.eps), sigma, batch.cond)
     torch.testing.assert_close(losses["gan"], 0.5 * -torch.nn.functional.logsigmoid(logits).mean())
@@ -133,7 +135,7 @@ def test_the_gan_s_own_noise_has_the_levels_of_the_fake_score(make: Make) -> Non
         discriminator={"reads": "fake"}, terms=[{"name": "gan", "weight": 0.5, "own_noise": True}]
     )
     x0 = torch.randn(4, 1, 8, 8, requires_grad=True)
-    losses, _ = generator_loss(networks, method, batch, x0, 0)
+    losses, _ = generator_loss(networks, method, batch, x0, method.at(0))
     sigma = fake_sigma(torch.full((4,), QUANTILES["gan_noise"]))
     x_t = add_noise(x0, sigma, batch.gan_noise.eps)
     logits = networks.discriminator(networks.fake.features(x_t, sigma, batch.cond, ("bottleneck",)))
@@ -155,7 +157,7 @@ def test_regression_compares_the_student_with_the_pairs(make: Make) -> None:
 
 def objective_gradient(networks: Networks, method: Method, batch: Batch, x0: Tensor) -> Tensor:
     """Return the gradient of the objective with respect to the samples."""
-    losses, _ = generator_loss(networks, method, batch, x0, 0)
+    losses, _ = generator_loss(networks, method, batch, x0, method.at(0))
     return torch.autograd.grad(losses["objective"], x0)[0]
 
 
@@ -179,12 +181,12 @@ def test_before_its_start_the_ratio_observes_but_weighs_all_samples_alike(make: 
     ratio = DensityRatio(parse("jensen_shannon"), bins=1)
     method = dataclasses.replace(method, ratio=ratio)
     x0 = torch.randn(4, 1, 8, 8, requires_grad=True)
-    _, before = generator_loss(networks, method, batch, x0, 4)
+    _, before = generator_loss(networks, method, batch, x0, method.at(4))
     assert before["ratio/log_ratio_mean"] == 0
     assert ratio.scale_of_one == pytest.approx(2.0)  # h(1) = 1/2 for Jensen-Shannon
     ratio.commit(lambda total: total)
     assert ratio.r_mean.total[1].sum() == 4
-    _, after = generator_loss(networks, method, batch, x0, 5)
+    _, after = generator_loss(networks, method, batch, x0, method.at(5))
     assert after["ratio/log_ratio_std"] > 0
 
 

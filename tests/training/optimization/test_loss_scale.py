@@ -98,3 +98,8 @@ def test_nothing_is_read_from_the_device() -> None:
         scale.update()
         scale.metrics("fake")
     assert "_local_scalar_dense" not in [name for name, _ in dispatched.calls]
+
+
+def test_a_skipped_update_has_no_norm_in_the_log() -> None:
+    assert LossScale.norm_made(torch.tensor(torch.inf)) == 0
+    assert LossScale.norm_made(torch.tensor(2.5)) == 2.5
