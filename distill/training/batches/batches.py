@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -139,25 +139,25 @@ class Batches:
 
     def _draw(self, index: int, real: Tensor | None, labels: Tensor | None) -> Batch:
         """Draw a batch. Real images and labels are this process's rows."""
-        steps = self._draw_steps(index)
+        steps = [noise_of_step(step) for step in range(self._draw_steps(index))]
         normal = self._draw_normal(index, steps, real is not None)
-        u, u_fake, *own_u, crops = self._draw_uniform(index)
-        own = {
-            name: Noise(level[:, 0], normal.pop()) for name, level in zip(self.own_noise, own_u, strict=True)
-        }
-        z, eps, eps_fake = torch.cat(normal[:steps], 1), normal[steps], normal[steps + 1]
+        uniform = self._draw_uniform(index)
+
+        def noise_for(level: Purpose, noise: Purpose) -> Noise:
+            return Noise(uniform[level][:, 0], normal[noise])
+
         return Batch(
-            z=z,
+            z=torch.cat([normal[step] for step in steps], 1),
             cond=self._condition(index, self._draw_label(index, labels)),
-            u=u[:, 0],
-            eps=eps,
-            u_fake=u_fake[:, 0],
-            eps_fake=eps_fake,
+            u=uniform[Purpose.LEVEL][:, 0],
+            eps=normal[Purpose.NOISE],
+            u_fake=uniform[Purpose.FAKE_LEVEL][:, 0],
+            eps_fake=normal[Purpose.FAKE_NOISE],
             real=self._encoded(real),
-            eps_real=None if real is None else normal[steps + 2],
+            eps_real=normal.get(Purpose.REAL_NOISE),
             pairs=self._draw_pairs(index),
-            crop_positions=crops,
-            **own,
+            crop_positions=uniform[Purpose.CROP],
+            **{name: noise_for(*OWN_NOISE[name]) for name in self.own_noise},
         )
 
     def _draw_steps(self, index: int) -> int:
@@ -166,24 +166,22 @@ class Batches:
             return 1
         return 1 + self._random(index).of_step(self.evaluations, Purpose.GENERATOR_STEPS)
 
-    def _draw_normal(self, index: int, steps: int, has_real: bool) -> list[Tensor]:
-        """Draw noise, (b, *image_shape) each.
+    def _draw_normal(self, index: int, steps: Sequence[int], has_real: bool) -> dict[int, Tensor]:
+        """Draw noise, (b, *image_shape), by its purpose; `steps` are those of the generator's steps."""
+        purposes = [*steps, Purpose.NOISE, Purpose.FAKE_NOISE]
+        if has_real:
+            purposes.append(Purpose.REAL_NOISE)
+        purposes += [noise for _, noise in (OWN_NOISE[name] for name in self.own_noise)]
+        size = math.prod(self.image_shape)
+        drawn = self._random(index).normal(purposes, self._samples(self.device), size)
+        return dict(zip(purposes, drawn.unflatten(2, self.image_shape).unbind(), strict=True))
 
-        It is that of the generator's steps, of both updates, of real images if there are any, and the own
-        noises, of which the last comes first.
-        """
-        purposes = [noise_of_step(step) for step in range(steps)]
-        purposes += [Purpose.NOISE, Purpose.FAKE_NOISE] + [Purpose.REAL_NOISE] * has_real
-        purposes += [OWN_NOISE[name][1] for name in reversed(self.own_noise)]
-        samples = self._samples(self.device)
-        drawn = self._random(index).normal(purposes, samples, math.prod(self.image_shape))
-        return list(drawn.unflatten(2, self.image_shape).unbind())
-
-    def _draw_uniform(self, index: int) -> list[Tensor]:
-        """Draw levels of both updates, levels of the own noises, and positions of crops, (b, 2) each."""
-        levels = [OWN_NOISE[name][0] for name in self.own_noise]
-        purposes = [Purpose.LEVEL, Purpose.FAKE_LEVEL, *levels, Purpose.CROP]
-        return list(self._random(index).uniform(purposes, self._samples(self.device), 2).unbind())
+    def _draw_uniform(self, index: int) -> dict[int, Tensor]:
+        """Draw two uniform numbers for each sample, (b, 2), by their purpose."""
+        purposes = [Purpose.LEVEL, Purpose.FAKE_LEVEL, Purpose.CROP]
+        purposes += [level for level, _ in (OWN_NOISE[name] for name in self.own_noise)]
+        drawn = self._random(index).uniform(purposes, self._samples(self.device), 2)
+        return dict(zip(purposes, drawn.unbind(), strict=True))
 
     def _draw_label(self, index: int, labels: Tensor | None) -> Int64[Tensor, " b"] | None:
         """Return labels, or numbers of prompts: those of the real images, else drawn uniformly.
