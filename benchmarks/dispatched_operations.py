@@ -89,6 +89,7 @@ def main(arguments: list[str]) -> None:
     counted["conditions"] = {"machine": machine(), "commit": commit(), "torch": torch.__version__}
     for name in options.runs:
         counted["steps"][name] = count_run(name)
+        write_json(options.out, results)
         print(name, counted["steps"][name], flush=True)
     for name in options.draws:
         counted["batches of one process"][name] = {

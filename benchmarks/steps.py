@@ -37,10 +37,10 @@ def make_steps(config: RunConfig, watch: Watch) -> None:
     AcceleratorState._reset_state(reset_partial_state=True)
     with mock.patch.object(Distillation, "update", watched):
         try:
-            launch(config)
+            code = launch(config)
         except Enough:
             return
-    raise RuntimeError(f"the run ended after its {config.steps} steps; expected more")
+    raise RuntimeError(f"the run ended with code {code} before its steps were watched")
 
 
 @dataclasses.dataclass
