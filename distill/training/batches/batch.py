@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import operator
-from collections.abc import Callable
-from typing import Any
 
-import torch
 from torch import Tensor
 
 from distill.types import Condition, Pairs
@@ -24,9 +20,6 @@ class Noise:
 
     def __getitem__(self, rows: slice) -> Noise:
         return Noise(self.u[rows], self.eps[rows])
-
-    def to(self, device: torch.device) -> Noise:
-        return Noise(self.u.to(device), self.eps.to(device))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,15 +81,11 @@ class Batch:
         """Split into micro-batches of at most `size` samples; None keeps the batch whole."""
         if size is None or size >= len(self):
             return [self]
-        rows = [slice(start, start + size) for start in range(0, len(self), size)]
-        return [self._map(operator.itemgetter(part)) for part in rows]
+        return [self._part(slice(start, start + size)) for start in range(0, len(self), size)]
 
-    def to(self, device: torch.device) -> Batch:
-        return self._map(operator.methodcaller("to", device))
-
-    def _map(self, function: Callable[[Any], Any]) -> Batch:
+    def _part(self, rows: slice) -> Batch:
         changed = {
-            field.name: function(value)
+            field.name: value[rows]
             for field in dataclasses.fields(self)
             if (value := getattr(self, field.name)) is not None
         }
