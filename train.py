@@ -72,6 +72,8 @@ def main(arguments: list[str]) -> int:
     if DRY_RUN in arguments:
         return dry_run(arguments)
 
+    if any(split_memory(argument)[0] == MEMORY for argument in arguments):
+        raise UserError(f"{MEMORY}: belongs to {DRY_RUN}; expected both, or neither")
     config = read_run_file(arguments)
     from distill.training.launch import launch
     from eval.monitor import build_monitor
@@ -88,9 +90,14 @@ def dry_run(arguments: Sequence[str]) -> int:
     return 0
 
 
+def split_memory(argument: str) -> list[str]:
+    """Split `--memory=GIB` at its sign, and return every other argument alone."""
+    return argument.split("=", 1) if argument.startswith(f"{MEMORY}=") else [argument]
+
+
 def take_memory(arguments: Sequence[str]) -> tuple[list[str], int]:
     """Return the arguments without `--memory GIB`, and the memory in bytes."""
-    rest = list(arguments)
+    rest = [part for argument in arguments for part in split_memory(argument)]
     if MEMORY not in rest:
         return rest, round(ASSUMED_GIB * GIB)
     place = rest.index(MEMORY)

@@ -249,3 +249,24 @@ def test_an_error_of_a_reading_thread_is_raised_where_its_batch_would_be() -> No
     assert [next(read), next(read)] == [1, 2]
     with pytest.raises(UserError, match="no such image"):
         next(read)
+
+
+class Broken:
+    """A source whose second image cannot be read."""
+
+    image_shape, label_count = (1, 2, 2), 0
+
+    def __len__(self) -> int:
+        return 2
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        if index == 1:
+            raise UserError("2.png: cannot be read as an image")
+        return torch.zeros(1, 2, 2), 0
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_image_that_cannot_be_read_is_said_in_its_own_words(workers: int) -> None:
+    with pytest.raises(UserError) as error:
+        next(Batches((1, 2, 2), 0, Broken(), 16, 0, CPU, workers=workers).starting_at(0))
+    assert str(error.value) == "2.png: cannot be read as an image"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar, cast
@@ -9,8 +10,9 @@ from typing import Any, TypeVar, cast
 import torch
 from jaxtyping import Int64
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 
+from distill.config.errors import UserError
 from distill.types import DataSource, InMemorySource, Labelled, to_device
 
 T = TypeVar("T")
@@ -65,14 +67,45 @@ class FileReader:
         # Without a generator of its own the loader would take a number from the global one, which belongs to
         # dropout.
         loader: DataLoader[Any] = DataLoader(
-            cast(Dataset[tuple[Tensor, int]], self.data),
+            cast(Dataset[Any], _ErrorsAsValues(self.data)),
             batch_sampler=_Indices(draw, start),
             num_workers=self.workers,
+            collate_fn=_collate,
+            worker_init_fn=_leave_signals_to_the_run,
             generator=torch.Generator(),
             pin_memory=self.device.type == "cuda",
         )
-        for images, labels in one_ahead(iter(loader)):
+        for read in one_ahead(iter(loader)):
+            if isinstance(read, UserError):
+                raise read
+            images, labels = read
             yield to_device(images, self.device), labels
+
+
+class _ErrorsAsValues:
+    """The items of a source, or the error that one raises: a worker's exceptions lose their messages."""
+
+    def __init__(self, data: DataSource) -> None:
+        self.data = data
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int] | UserError:
+        try:
+            return self.data[index]
+        except UserError as error:
+            return error
+
+
+def _collate(items: list[Any]) -> Any:
+    for item in items:
+        if isinstance(item, UserError):
+            return item
+    return default_collate(items)
+
+
+def _leave_signals_to_the_run(worker: int) -> None:
+    """Let a worker live on when its whole group is signalled: the run saves, then ends it."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 class _Indices:

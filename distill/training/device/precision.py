@@ -46,7 +46,7 @@ def hold_weights(precision: str, networks: Iterable[nn.Module]) -> None:
 
 def check_launcher(precision: str) -> None:
     """Refuse a precision of `accelerate launch` that is not the configuration's."""
-    given = os.environ.get(LAUNCHER, "no").lower()
+    given = os.environ.get(LAUNCHER, "").lower() or "no"
     if given == "fp8":
         raise UserError(
             "precision: accelerate launch says --mixed_precision fp8, which is not offered; "

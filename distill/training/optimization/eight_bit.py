@@ -94,7 +94,7 @@ class Adam8bit(torch.optim.Optimizer):
         functional.optimizer_update_8bit_blockwise(**given, **scales, qmap1=qmap1, qmap2=qmap2)
 
 
-def check_kernels(name: str, device: torch.device) -> None:
+def check_kernels(name: str, device: torch.device, place: str = "optimizer") -> None:
     """Check that bitsandbytes is there and has kernels for the device, by updates of scratch weights."""
     try:
         for count in (1, SMALLEST):
@@ -103,12 +103,12 @@ def check_kernels(name: str, device: torch.device) -> None:
             Adam8bit([weight], 1e-3, (0.9, 0.999), 1e-8, 0.0, decoupled=False).step()
     except ImportError as error:
         raise UserError(
-            f"optimizer.name: {name} needs bitsandbytes, which is not installed; "
+            f"{place}.name: {name} needs bitsandbytes, which is not installed; "
             "expected it from pip install '.[optimizers]'"
         ) from error
     except (RuntimeError, AttributeError, TypeError) as error:
         raise UserError(
-            f"optimizer.name: bitsandbytes has no kernels of {name} for {device.type} here "
+            f"{place}.name: bitsandbytes has no kernels of {name} for {device.type} here "
             f"({str(error).splitlines()[0]:.100}); expected {name.removesuffix('8bit')}"
         ) from error
 

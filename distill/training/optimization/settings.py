@@ -59,8 +59,8 @@ class OptimizerSettings(Settings):
     def is_8bit(self) -> bool:
         return self.name.endswith("8bit")
 
-    def build(self, weights: Sequence[Tensor]) -> Optimizer:
-        """Build the optimiser of these weights."""
+    def build(self, weights: Sequence[Tensor], place: str = "optimizer") -> Optimizer:
+        """Build the optimiser of these weights; `place` is the name of these settings in messages."""
         import torch
 
         hyper: dict[str, Any] = {
@@ -72,7 +72,7 @@ class OptimizerSettings(Settings):
         if self.is_8bit:
             from distill.training.optimization.eight_bit import Adam8bit, check_kernels
 
-            check_kernels(self.name, weights[0].device)
+            check_kernels(self.name, weights[0].device, place)
             return Adam8bit(weights, decoupled=self.name == "adamw8bit", **hyper)
         kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[self.name]
         # fused: one kernel instead of a loop over tensors

@@ -31,7 +31,9 @@ class Updater:
         self.masters = Masters(self.parameters, settings.offload)
         self.weights = self.masters.weights
         """The parameters in at least float32, in order, for the average."""
-        self.optimizer = settings.build(self.masters.stepped)
+        self.optimizer = settings.build(
+            self.masters.stepped, "optimizer" if name == "teacher" else f"{name}.optimizer"
+        )
 
     def accumulate(self) -> None:
         """Add gradients to those before in float32. Call it after the backward pass of each micro-batch.
