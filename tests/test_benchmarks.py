@@ -10,7 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import digits_presets, document, memory, preference_front, study
+from benchmarks import (
+    digits_presets,
+    dispatched_operations,
+    document,
+    gpu,
+    memory,
+    preference_front,
+    study,
+)
 from distill.storage.files import read_json
 
 ROOT = Path(__file__).parents[1]
@@ -24,7 +32,7 @@ LIBRARIES = (
     "steps",
 )
 SCRIPTS = sorted({path.stem for path in ROOT.glob("benchmarks/*.py")} - set(LIBRARIES))
-GENERATORS = (digits_presets, memory, preference_front, study)
+GENERATORS = (digits_presets, dispatched_operations, gpu, memory, preference_front, study)
 """Scripts that write blocks of the documentation."""
 RENDERED = {
     block: text

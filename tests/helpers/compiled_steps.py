@@ -60,8 +60,10 @@ def main() -> None:
     config, how, backend = sys.argv[1:]
     compile_ = torch.compile
     # `aot_eager` takes seconds and tells whether a function can be compiled.
-    chosen = only_tensors if backend == "aot_eager" else backend
-    torch.compile = lambda function, **given: compile_(function, **{**given, "backend": chosen, "mode": None})
+    is_traced_only = backend == "aot_eager"
+    chosen = only_tensors if is_traced_only else backend
+    no_options = {"options": None} if is_traced_only else {}
+    torch.compile = lambda function, **given: compile_(function, **{**given, "backend": chosen, **no_options})
     pairs = zip(make_steps(Path(config), "none"), make_steps(Path(config), how), strict=True)
     differences = [
         abs(value - compiled[name]) / (abs(value) + 1e-3)

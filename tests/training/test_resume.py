@@ -1,5 +1,6 @@
 """Interrupted runs continue from their newest checkpoint and end bit for bit as an uninterrupted run does."""
 
+import os
 import re
 import shutil
 import signal
@@ -8,7 +9,9 @@ import subprocess
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from distill.networks.folder import checkpoints
 from tests.helpers.runs import (
@@ -21,6 +24,7 @@ from tests.helpers.runs import (
     train_command,
     train_in_processes,
     train_run,
+    write_run,
 )
 
 
@@ -99,3 +103,38 @@ def test_a_damaged_checkpoint_is_named(run_file: Path, uninterrupted: Path, tmp_
     message = refusal(run_file, f"--run_dir={run}")
     assert "fake.safetensors: is damaged" in message
     assert "step-00000012 to continue from an earlier checkpoint" in message
+
+
+@pytest.mark.slow
+def test_a_run_whose_whole_group_is_terminated_saves_although_workers_read_its_images(tmp_path: Path) -> None:
+    """Some schedulers signal every process of a job."""
+    for label in range(10):
+        (tmp_path / "images" / str(label)).mkdir(parents=True)
+        for number in range(3):
+            pixels = np.full((8, 8), 20 * label + number, np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "images" / str(label) / f"{number}.png")
+    file = write_run(
+        tmp_path,
+        steps=100_000,
+        data={"name": "image_folder", "path": str(tmp_path / "images"), "grey": True},
+        data_workers=2,
+        discriminator={"depths": ["bottleneck"], "width": 8},
+        terms=[{"name": "gan", "weight": 0.1}],
+        sample_every=100_000,
+        monitor_every=100_000,
+    )
+    process = subprocess.Popen(
+        train_command(file),
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    while not (tmp_path / "run" / "stats.jsonl").is_file() and process.poll() is None:
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGTERM)
+    output, errors = process.communicate()
+    assert process.returncode == 128 + signal.SIGTERM, errors
+    assert "SIGTERM: saved at step" in output
+    assert "Traceback" not in errors

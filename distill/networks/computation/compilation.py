@@ -17,6 +17,9 @@ BLOCKS = frozenset(
     {"ResnetBlock2D", "BasicTransformerBlock", "JointTransformerBlock", "SanaTransformerBlock"}
 )
 """Classes of diffusers that are compiled, in addition to those that its networks name themselves."""
+INDUCTOR = {"layout_optimization": False}
+"""Options of torch's compiler. Its own choice of memory formats gave wrong gradients of our U-Net on a CPU
+(torch 2.13); `channels_last` chooses one."""
 GRAPHS, ALL_GRAPHS = 256, 4096
 """Graphs for one function, and for all: blocks of a class share theirs, with one for each shape and mode."""
 
@@ -30,10 +33,11 @@ def compile_blocks(network: nn.Module, backend: str = "inductor") -> int:
     limits = torch._dynamo.config
     limits.recompile_limit = max(limits.recompile_limit, GRAPHS)
     limits.accumulated_recompile_limit = max(limits.accumulated_recompile_limit, ALL_GRAPHS)
+    options = INDUCTOR if backend == "inductor" else None
     blocks = list(repeated_blocks(network))
     for block in blocks:
         # A graph for each shape: blocks of a class have several, so that dynamic ones would hold for none.
-        compiled = torch.compile(block.forward, backend=backend, dynamic=False)
+        compiled = torch.compile(block.forward, backend=backend, options=options, dynamic=False)
         block._compiled_call_impl = _unless_hooked(block, compiled)
     return len(blocks)
 

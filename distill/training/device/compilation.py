@@ -10,7 +10,7 @@ import torch._dynamo
 import torch._functorch.config
 from torch import nn
 
-from distill.networks.computation.compilation import compile_blocks
+from distill.networks.computation.compilation import INDUCTOR, compile_blocks
 from distill.types import Penalty
 
 Function = TypeVar("Function", bound=Callable[..., object])
@@ -27,9 +27,9 @@ def compiled(function: Function, compile_: Compile, device: torch.device) -> Fun
     if compile_ != "step":
         return function
     torch._dynamo.config.recompile_limit = MAX_VARIANTS
-    mode = "reduce-overhead" if device.type == "cuda" else None
+    options = {**INDUCTOR, "triton.cudagraphs": device.type == "cuda"}
     # A graph for each shape, whose inputs are tensors alone: CUDA graphs are recorded anew for other numbers.
-    return cast(Function, torch.compile(function, mode=mode, dynamic=False))
+    return cast(Function, torch.compile(function, options=options, dynamic=False))
 
 
 def compile_networks(networks: Sequence[nn.Module], compile_: Compile) -> None:
