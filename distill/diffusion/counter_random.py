@@ -19,7 +19,11 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from distill.config.errors import TrainingError
+
 Word = TypeVar("Word", int, Tensor)
+Counter = tuple[Tensor, Tensor, Tensor, Tensor]
+Draw = Callable[..., Tensor]
 
 WORD = 0xFFFFFFFF
 MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
@@ -40,8 +44,8 @@ MAX_AT_ONCE = {"cpu": 1 << 18, "cuda": 1 << 22}
 class CounterRandom:
     """The random numbers of one step of a run with this seed, for purposes and samples by their numbers.
 
-    A seed has up to 64 bits; steps, samples and purposes have up to 32. `compiled` fuses the computation of
-    normal numbers into one kernel, after some seconds in the first call.
+    A seed has up to 64 bits; steps, samples and purposes have up to 32. `compiled` fuses the computation
+    into one kernel, after some seconds in the first call.
     """
 
     seed: int
@@ -52,12 +56,10 @@ class CounterRandom:
         self, purposes: Sequence[int], samples: Int64[Tensor, " b"], size: int
     ) -> Float[Tensor, "purposes b size"]:
         """Draw `size` numbers from N(0, 1) for each purpose and sample, on the samples' device."""
-        draw = _compiled_normal() if self.compiled else _normal
         rows = max(1, MAX_AT_ONCE.get(samples.device.type, 1 << 18) // (size * max(1, len(purposes))))
-        table = quantile_table(samples.device)
+        table, dtype = quantile_table(samples.device), torch.get_default_dtype()
         parts = [
-            draw(self._counter(purposes, part), self._key, size, table, torch.get_default_dtype())
-            for part in torch.split(samples, rows)
+            self._draw(_normal, purposes, part, size, table, dtype) for part in torch.split(samples, rows)
         ]
         return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
 
@@ -65,7 +67,7 @@ class CounterRandom:
         self, purposes: Sequence[int], samples: Int64[Tensor, " b"], size: int = 1
     ) -> Float[Tensor, "purposes b size"]:
         """Draw uniform float32 numbers strictly inside (0, 1), where every quantile function is finite."""
-        bits = _bits(self._counter(purposes, samples), self._key, size)
+        bits = self._draw(_bits, purposes, samples, size)
         return ((bits.double() + 0.5) * 2.0**-32).clamp(1e-7, 1 - 1e-7).float()
 
     def below(self, bound: int, purpose: int, samples: Int64[Tensor, " b"]) -> Int64[Tensor, " b"]:
@@ -73,8 +75,7 @@ class CounterRandom:
 
         The probabilities are equal up to 2^-32.
         """
-        bits = _bits(self._counter((purpose,), samples), self._key, 1)
-        return bits[0, :, 0] * bound >> 32
+        return self._draw(_bits, (purpose,), samples, 1)[0, :, 0] * bound >> 32
 
     def of_step(self, bound: int, purpose: int) -> int:
         """Draw one whole number from 0 to `bound` - 1 for all samples of the step, on the host."""
@@ -84,37 +85,58 @@ class CounterRandom:
     def _key(self) -> tuple[int, int]:
         return self.seed & WORD, self.seed >> 32 & WORD
 
-    def _counter(self, purposes: Sequence[int], samples: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _draw(
+        self, draw: Draw, purposes: Sequence[int], samples: Tensor, size: int, *settings: object
+    ) -> Tensor:
+        """Call a function of counters, key and size, compiled if that is asked for."""
         device = samples.device
-        step = torch.full((), self.step, dtype=torch.int64, device=device)
-        return samples[:, None], step, _on_device(tuple(purposes), device)[:, None, None]
+        counter = (
+            _numbers(tuple(range(-(-size // 4))), device),
+            samples[:, None],
+            torch.full((), self.step, dtype=torch.int64, device=device),
+            _numbers(tuple(purposes), device)[:, None, None],
+        )
+        if self.compiled:
+            return _draw_compiled(draw, counter, self._key, size, *settings)
+        return draw(counter, self._key, size, *settings)
 
 
-@functools.cache
-def _on_device(numbers: tuple[int, ...], device: torch.device) -> Tensor:
+@functools.lru_cache(maxsize=256)
+def _numbers(numbers: tuple[int, ...], device: torch.device) -> Tensor:
     return torch.tensor(numbers, device=device)
 
 
-def _bits(counter: tuple[Tensor, Tensor, Tensor], key: tuple[int, int], size: int) -> Tensor:
-    """Draw `size` words of 32 random bits for each counter of sample, step and purpose."""
-    blocks = torch.arange(-(-size // 4), device=counter[0].device)
-    words = philox((blocks, *counter), key)
-    return torch.stack(words, -1).flatten(-2)[..., :size]
+def _bits(counter: Counter, key: tuple[int, int], size: int) -> Tensor:
+    """Draw `size` words of 32 random bits for each counter of block, sample, step and purpose."""
+    return torch.stack(philox(counter, key), -1).flatten(-2)[..., :size]
 
 
-def _normal(
-    counter: tuple[Tensor, Tensor, Tensor],
-    key: tuple[int, int],
-    size: int,
-    table: Tensor,
-    dtype: torch.dtype,
-) -> Tensor:
+def _normal(counter: Counter, key: tuple[int, int], size: int, table: Tensor, dtype: torch.dtype) -> Tensor:
     return normal_from_bits(_bits(counter, key, size), table).to(dtype) * 2.0**-FRACTION_BITS
 
 
+def _draw_compiled(draw: Draw, counter: Counter, *settings: object) -> Tensor:
+    """Call a compiled function; its first result for each shape must be that of the function itself.
+
+    A compiler that takes a word for a number of 32 bits, as has been seen, would change a run's noise.
+    """
+    drawn = _compiled(draw)(counter, *settings)
+    form = (draw, drawn.shape, drawn.device)
+    if form not in _CHECKED:
+        if not torch.equal(drawn, draw(counter, *settings)):
+            raise TrainingError(
+                f"compile: torch.compile changes random numbers on {drawn.device}; expected none"
+            )
+        _CHECKED.add(form)
+    return drawn
+
+
+_CHECKED: set[tuple[object, ...]] = set()
+
+
 @functools.cache
-def _compiled_normal() -> Callable[..., Tensor]:
-    return torch.compile(_normal)
+def _compiled(draw: Draw) -> Draw:
+    return torch.compile(draw)
 
 
 def philox(counter: tuple[Word, Word, Word, Word], key: tuple[int, int]) -> tuple[Word, Word, Word, Word]:
@@ -134,8 +156,17 @@ def philox(counter: tuple[Word, Word, Word, Word], key: tuple[int, int]) -> tupl
 
 def _multiply(word: Word, factor: int) -> tuple[Word, Word]:
     """Return the low and the high word of a product of two words."""
+    if torch.compiler.is_compiling():
+        return _multiply_by_halves(word, factor)
     product = word * factor  # modulo 2^64, as a signed number with the same bits
     return product & WORD, product >> 32 & WORD
+
+
+def _multiply_by_halves(word: Word, factor: int) -> tuple[Word, Word]:
+    """Return the same without a product beyond 2^63, of which compilers of C++ assume that there is none."""
+    low = (word & 0xFFFF) * factor
+    middle = (word >> 16) * factor + (low >> 16)
+    return (middle & 0xFFFF) << 16 | low & 0xFFFF, middle >> 16
 
 
 def normal_from_bits(bits: Tensor, table: Tensor) -> Tensor:

@@ -8,9 +8,12 @@ import torch
 from scipy.special import ndtri
 from scipy.stats import kstest
 
+from distill.config.errors import TrainingError
 from distill.diffusion.counter_random import (
     FRACTION_BITS,
+    MULTIPLIERS,
     CounterRandom,
+    _multiply_by_halves,
     normal_from_bits,
     philox,
     quantile_table,
@@ -83,8 +86,26 @@ def test_large_draws_are_those_of_small_ones(monkeypatch: pytest.MonkeyPatch) ->
 def test_compiled_numbers_are_equal_to_the_bit() -> None:
     samples = torch.arange(16)
     for step in (0, 9):
-        found = CounterRandom(3, step, compiled=True).normal((0, 2), samples, 40)
-        assert torch.equal(found, CounterRandom(3, step).normal((0, 2), samples, 40))
+        plain, compiled = CounterRandom(3, step), CounterRandom(3, step, compiled=True)
+        for size in (1, 4, 40):  # of one block of four words, and of several
+            assert torch.equal(compiled.normal((0, 2), samples, size), plain.normal((0, 2), samples, size))
+        assert torch.equal(compiled.uniform((4,), samples, 2), plain.uniform((4,), samples, 2))
+        assert torch.equal(compiled.below(7, 5, samples), plain.below(7, 5, samples))
+
+
+def test_a_product_by_halves_is_the_product() -> None:
+    for word in (0, 1, 0xFFFF, 0x10000, 0x80000000, ONES, 0xD2511F53):
+        for factor in MULTIPLIERS:
+            low, high = _multiply_by_halves(word, factor)
+            assert high << 32 | low == word * factor
+
+
+def test_a_compiler_that_changes_the_numbers_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "distill.diffusion.counter_random._compiled", lambda draw: lambda *given: draw(*given) + 1
+    )
+    with pytest.raises(TrainingError, match=r"compile: torch\.compile changes random numbers on cpu"):
+        CounterRandom(3, 0, compiled=True).normal((0,), torch.arange(7), 31)
 
 
 @pytest.mark.parametrize("other", [(4, 5, 0), (3, 6, 0), (3, 5, 1), (3 + 2**32, 5, 0)])

@@ -17,7 +17,7 @@ BLOCKS = frozenset(
     {"ResnetBlock2D", "BasicTransformerBlock", "JointTransformerBlock", "SanaTransformerBlock"}
 )
 """Classes of diffusers that are compiled, in addition to those that its networks name themselves."""
-INDUCTOR = {"layout_optimization": False}
+INDUCTOR: dict[str, str | int | bool | Callable[..., Any]] = {"layout_optimization": False}
 """Options of torch's compiler. Its own choice of memory formats gave wrong gradients of our U-Net on a CPU
 (torch 2.13); `channels_last` chooses one."""
 GRAPHS, ALL_GRAPHS = 256, 4096

@@ -27,7 +27,10 @@ def compiled(function: Function, compile_: Compile, device: torch.device) -> Fun
     if compile_ != "step":
         return function
     torch._dynamo.config.recompile_limit = MAX_VARIANTS
-    options = {**INDUCTOR, "triton.cudagraphs": device.type == "cuda"}
+    options: dict[str, str | int | bool | Callable[..., object]] = {
+        **INDUCTOR,
+        "triton.cudagraphs": device.type == "cuda",
+    }
     # A graph for each shape, whose inputs are tensors alone: CUDA graphs are recorded anew for other numbers.
     return cast(Function, torch.compile(function, options=options, dynamic=False))
 
