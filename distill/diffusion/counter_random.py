@@ -136,7 +136,7 @@ _CHECKED: set[tuple[object, ...]] = set()
 
 @functools.cache
 def _compiled(draw: Draw) -> Draw:
-    return torch.compile(draw)
+    return torch.compile(draw, dynamic=False)
 
 
 def philox(counter: tuple[Word, Word, Word, Word], key: tuple[int, int]) -> tuple[Word, Word, Word, Word]:

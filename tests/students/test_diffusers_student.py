@@ -211,7 +211,8 @@ def test_a_run_of_several_steps_leaves_as_a_pipeline_or_does_not_begin(root: Pat
 def test_the_papers_presets_run(root: Path, preset: str) -> None:
     """Three steps run with a tiny pipeline of the same classes.
 
-    Everything that is not a size, a path or a count is the preset's.
+    Everything that is not a size, a path or a count is the preset's, but for compilation, which takes minutes
+    on a CPU and has tests of its own.
     """
     content = yaml.safe_load(Path(f"configs/{preset}.yaml").read_text())
     content["teacher"].update(path=str(root / preset.split("/")[0]), resolution=16)
@@ -225,7 +226,13 @@ def test_the_papers_presets_run(root: Path, preset: str) -> None:
     run_dir = run(
         root,
         preset.replace("/", "-"),
-        {**content, **SMALL, "micro_batch_size": 1, "run_dir": str(root / "runs" / preset)},
+        {
+            **content,
+            **SMALL,
+            "compile": "none",
+            "micro_batch_size": 1,
+            "run_dir": str(root / "runs" / preset),
+        },
     )
     last = json.loads((run_dir / "stats.jsonl").read_text().splitlines()[-1])
     assert last["step"] == 3
