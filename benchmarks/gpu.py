@@ -152,14 +152,17 @@ def start_part(
     name: str, options: argparse.Namespace, folder: Path, deadline: float, only: list[str] | tuple[str, ...]
 ) -> subprocess.Popen[bytes]:
     """Start a part in a process, and a process group, of its own."""
-    command = [sys.executable, __file__, "--part", name, "--deadline", str(deadline)]
+    command = [sys.executable, str(Path(__file__).resolve()), "--part", name, "--deadline", str(deadline)]
     command += ["--records", str(folder / f"{name}.jsonl"), *(["--tiny"] if options.tiny else [])]
     command += ["--only", *only] if only else []
     environment = dict(os.environ)
     if name == PREDICTIONS:
         environment |= {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
     with (folder / f"{name}.log").open("wb") as log:
-        return subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
+        # Paths in presets are relative to the project's folder.
+        return subprocess.Popen(
+            command, cwd=ROOT, stdout=log, stderr=log, env=environment, start_new_session=True
+        )
 
 
 def _wait(process: subprocess.Popen[bytes], deadline: float, look: Callable[[], None]) -> None:
