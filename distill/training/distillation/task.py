@@ -47,11 +47,16 @@ class Distillation:
         self._compile()
         self.ema = EMA(self.generator, config.generator.ema)
         self.teacher_samples = self._teacher_samples()
-        paired = self.teacher_samples if config.needs_pairs else None
-        drawn = (paired, self.prompts, self.generator.evaluations, config.own_noise)
-        shows_images = config.discriminator is not None
         self.batches = Batches.of(
-            config, self.teacher, self._real_images(), accelerator, *drawn, shows_images
+            config,
+            self.teacher,
+            self._real_images(),
+            accelerator,
+            paired=self.teacher_samples if config.needs_pairs else None,
+            prompts=self.prompts,
+            evaluations=self.generator.evaluations,
+            own_noise=config.own_noise,
+            shows_images=config.discriminator is not None,
         )
 
         self.modules: dict[str, nn.Module] = {}
