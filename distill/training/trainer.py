@@ -98,6 +98,7 @@ class Trainer:
         self.line: dict[str, float] = {}
         self.violation: str | None = None
         self.signal, self.is_stopped = 0, False
+        self.has_waited = True
         self.main = accelerator.is_main_process
         for condition in config.stop_when:
             if monitor is None and condition.measure.startswith(MONITOR):
@@ -170,16 +171,15 @@ class Trainer:
     def _must_stop(self, caught: list[int]) -> bool:
         """Return whether a signal or a stop condition asks any process to stop.
 
-        All processes must leave the loop at the same step: if there are several, they agree on what each
-        knew a step earlier.
+        All processes must leave the loop at the same step. If there are several, they agree on what each knew
+        a step earlier, and after a step that waited for the device on what each knows now.
         """
         signaled = caught[0] if caught else 0
         stopped = int(self.violation is not None)
         if self.accelerator.num_processes > 1:
             mine = to_device(torch.tensor([[signaled, stopped]]), self.accelerator.device)
             of_all = self.accelerator.gather(mine).amax(0)
-            at_once = self.step in (self.saved_step, self.config.steps)
-            signaled, stopped = map(int, self.agreement.exchange(of_all, at_once))
+            signaled, stopped = map(int, self.agreement.exchange(of_all, at_once=self.has_waited))
             if stopped:
                 self.violation = self.violation or "another process's measurement"
         self.signal, self.is_stopped = signaled, bool(stopped)
@@ -202,7 +202,8 @@ class Trainer:
 
         intervals = (config.sample_every, config.monitor_every, config.log_every, config.checkpoint_every)
         shows, measures, logs, saves = map(is_due, intervals)
-        if shows or measures or logs or saves:
+        self.has_waited = shows or measures or logs or saves
+        if self.has_waited:
             self.task.finite.settle()
         if shows:
             self._save_samples()
