@@ -50,7 +50,7 @@ def test_tests_for_a_gpu_are_skipped_without_one() -> None:
 
 @pytest.mark.slow
 def test_tests_for_a_gpu_pass_on_the_cpu() -> None:
-    """Of the tests of compilation, which take minutes, those of one method run."""
+    """The tests of compilation take minutes, so that those of one method run."""
     chosen = "not compilation or score_matching"
     output = run_pytest("tests/gpu", "-m", "gpu", "-k", chosen, DISTILL_GPU_TESTS_ON_CPU="1")
     assert "skipped" not in output

@@ -41,7 +41,7 @@ def test_a_scaled_update_is_that_without_a_scale_to_the_bit() -> None:
 
 
 def test_an_overflow_halves_the_scale_and_is_counted_and_skipped() -> None:
-    """Of two networks that one loss trains, the one whose gradient is finite is updated."""
+    """One loss trains two networks; the one whose gradient is finite is updated."""
     (network, updater), (twin, other) = network_and_updater(), network_and_updater()
     scale, before = LossScale(), copy.deepcopy(network.state_dict())
     scale(loss_of(network) + loss_of(twin)).backward()
