@@ -65,7 +65,7 @@ class Counter:
             self.phase.around(updater, "update", "optimiser")
         self.phase.around(task.ema, "update", "average")
         with suppress(ImportError):  # a checkout that reads at once has no later reads
-            from distill.training.finite import HostCopy
+            from distill.training.parallel.finite import HostCopy
 
             self.phase.around(HostCopy, "read", LATE)
 

@@ -36,7 +36,7 @@ from distill.storage.provenance import commit, machine
 from distill.training.distillation.task import Distillation
 from distill.training.dry_run.cost import measure_both
 from distill.training.dry_run.step import META, simulate_distillation
-from distill.training.launch import build_accelerator
+from distill.training.launch import build_processes
 from distill.training.logging import Clock
 from distill.training.settings import DistillRun
 
@@ -191,16 +191,16 @@ def run(name: str, variant: Variant) -> dict[str, float]:
     """
     with tempfile.TemporaryDirectory() as folder:
         config = config_of(SETUPS[name], variant, Path(folder))
-        accelerator = build_accelerator(config)
+        processes = build_processes(config)
 
         def begin() -> Distillation:
-            task = Distillation(config, accelerator, Clock())
+            task = Distillation(config, processes, Clock())
             task.start(0)
             for step in range(STEPS):
                 task.update(step, detailed=False)
             return task
 
-        is_on_gpu = accelerator.device.type == "cuda"
+        is_on_gpu = processes.device.type == "cuda"
         task, peaks = measure_on_gpu(begin) if is_on_gpu else measure_on_cpu(begin)
         seconds = [measure_time(task, step, is_on_gpu) for step in range(STEPS, 2 * STEPS)]
         return {kind: size / MIB for kind, size in peaks.items()} | {"seconds": min(seconds)}

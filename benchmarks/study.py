@@ -203,20 +203,21 @@ def gradient_noise(folder: Path, objective: str) -> float:
 
 def load_task(folder: Path, objective: str) -> Distillation:
     """Load a run's last checkpoint with another objective. Its batches are none that it was trained on."""
-    from accelerate import Accelerator
+    import torch
 
     from distill.networks.folder import newest_checkpoint
     from distill.storage.tensors import load_weights
     from distill.training.config import read_config
     from distill.training.distillation.task import Distillation
     from distill.training.logging import Clock
+    from distill.training.parallel.processes import Processes
     from distill.training.settings import DistillRun
 
     config = read_config(folder / "config.yaml", ["--objective", objective])
     checkpoint = newest_checkpoint(folder)
     assert isinstance(config, DistillRun)
     assert checkpoint is not None
-    task = Distillation(config, Accelerator(cpu=True), Clock())
+    task = Distillation(config, Processes(torch.device("cpu")), Clock())
     for name, module in task.modules.items():
         load_weights(module, checkpoint / f"{name}.safetensors")
     task.start(10**6)

@@ -21,6 +21,7 @@ from distill.training.distillation.settings import (
     TeacherSamplesSettings,
 )
 from distill.training.optimization.settings import OptimizerSettings
+from distill.training.parallel.settings import ShardingSettings
 from distill.training.stop_condition import StopCondition
 
 PRECISIONS = {
@@ -103,6 +104,11 @@ class RunSettings(Settings):
     deterministic: bool = False
     """Use kernels that add in a fixed order, so that a run on a GPU repeats itself and resumes bit for bit.
     Some are slower. On a CPU a run always does."""
+    sharding: ShardingSettings = ShardingSettings()
+    """Distribution of networks over processes, for networks that one GPU does not hold."""
+    process_timeout: float = Field(1800.0, gt=0)
+    """Seconds for which a process waits for the others. If one of them hangs, the run ends after this time,
+    with one line. Shorter than the longest sampling, measurement or compilation, it ends a healthy run."""
     activation_checkpointing: bool = False
     """Recompute block activations in the backward pass. Saves memory, costs about a third more time, does not
     change results."""

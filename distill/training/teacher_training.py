@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor, nn
 
 from distill.config.errors import UserError
@@ -21,11 +20,12 @@ from distill.training.device.compilation import begin_step, compile_networks, co
 from distill.training.device.precision import autocast
 from distill.training.device.preparation import prepare_networks
 from distill.training.distillation.losses import Metrics
-from distill.training.finite import FiniteCheck
 from distill.training.logging import Clock
 from distill.training.optimization.ema import EMA
 from distill.training.optimization.loss_scale import LossScale
 from distill.training.optimization.updater import Updater
+from distill.training.parallel.finite import FiniteCheck
+from distill.training.parallel.processes import Processes
 from distill.training.settings import TrainTeacherRun
 from distill.types import Denoiser, expand_like
 
@@ -33,27 +33,25 @@ from distill.types import Denoiser, expand_like
 class TeacherTraining:
     """A diffusion model of our own and its optimiser: a `Task` of the trainer."""
 
-    def __init__(self, config: TrainTeacherRun, accelerator: Accelerator, clock: Clock) -> None:
-        self.config, self.accelerator, self.clock = config, accelerator, clock
+    def __init__(self, config: TrainTeacherRun, processes: Processes, clock: Clock) -> None:
+        self.config, self.processes, self.clock = config, processes, clock
         data = config.data.load("train")
         torch.manual_seed(config.seed)
-        self.network = build_teacher(config.network, data.image_shape, data.label_count).to(
-            accelerator.device
-        )
+        self.network = build_teacher(config.network, data.image_shape, data.label_count).to(processes.device)
         if config.activation_checkpointing:
             checkpoint_activations(self.network)
         prepare_networks(config, [self.network])
-        self.batches = Batches.of(config, self.network, data, accelerator)
+        self.batches = Batches.of(config, self.network, data, processes)
         self.ema = EMA(self.network, config.ema)
         self.updaters = {
-            "teacher": Updater("teacher", self.network, config.optimizer, config.steps, accelerator)
+            "teacher": Updater("teacher", self.network, config.optimizer, config.steps, processes)
         }
         self.image_shape, self.label_count = self.network.image_shape, self.network.label_count
         self.modules: dict[str, nn.Module] = {"teacher": self.network}
         compile_networks([self.network], config.compile)
-        self.loss = compiled(denoising_loss, config.compile, accelerator.device)
+        self.loss = compiled(denoising_loss, config.compile, processes.device)
         self.finite = FiniteCheck()
-        self.scale = LossScale().to(accelerator.device) if config.precision == "fp16" else None
+        self.scale = LossScale().to(processes.device) if config.precision == "fp16" else None
         if self.scale is not None:
             self.modules["teacher_scale"] = self.scale
 
@@ -66,13 +64,13 @@ class TeacherTraining:
         with self.clock("data"):
             chunks = next(self.stream).split(self.config.micro_batch)
         begin_step(self.config.compile)
-        loss_of_step = torch.zeros((), device=self.accelerator.device)
+        loss_of_step = torch.zeros((), device=self.processes.device)
         with self.clock("teacher"):
             for chunk in chunks:
-                with autocast(self.config.precision, self.accelerator.device):
+                with autocast(self.config.precision, self.processes.device):
                     loss = self.loss(self.network, chunk, self.config.noise_levels, self.config.label_dropout)
                 self.finite.add_losses({"teacher": loss}, chunk.u)
-                share = len(chunk) / (self.config.batch_size // self.accelerator.num_processes)
+                share = len(chunk) / (self.config.batch_size // self.processes.count)
                 loss_of_step += share * loss.detach()
                 scaled = loss if self.scale is None else self.scale(loss)
                 (share * scaled).backward()

@@ -21,10 +21,11 @@ from distill.diffusion.random import seeded
 from distill.storage.files import new_folder, write_json
 from distill.training.batches import Purpose
 from distill.training.checkpoint import load_checkpoint, save_checkpoint
-from distill.training.finite import Agreement, FiniteCheck
 from distill.training.logging import Averages, Clock, append_line
 from distill.training.optimization.ema import EMA
 from distill.training.optimization.updater import Updater
+from distill.training.parallel.finite import Agreement, FiniteCheck
+from distill.training.parallel.processes import Processes
 from distill.training.settings import RunConfig
 from distill.training.stop_condition import MONITOR, STOPPED, StopCondition
 from distill.types import to_device
@@ -84,12 +85,13 @@ class Trainer:
         self,
         config: RunConfig,
         task: Task,
-        accelerator: Accelerator,
+        processes: Processes,
         clock: Clock,
         monitor: Monitor | None = None,
+        trackers: Accelerator | None = None,
     ) -> None:
-        self.config, self.task, self.accelerator = config, task, accelerator
-        self.clock, self.monitor = clock, monitor
+        self.config, self.task, self.processes = config, task, processes
+        self.clock, self.monitor, self.trackers = clock, monitor, trackers
         self.step = 0
         self.seconds_before = 0.0
         self.saved_step: int | None = None
@@ -99,7 +101,7 @@ class Trainer:
         self.violation: str | None = None
         self.signal, self.is_stopped = 0, False
         self.has_waited = True
-        self.main = accelerator.is_main_process
+        self.main = processes.is_main
         for condition in config.stop_when:
             if monitor is None and condition.measure.startswith(MONITOR):
                 raise UserError(
@@ -161,7 +163,7 @@ class Trainer:
     def _make_step(self) -> None:
         # Dropout alone uses the global generator: its masks depend on the step and the process, as all random
         # numbers do.
-        random = seeded(self.config.seed, self.step, Purpose.DROPOUT, self.accelerator.process_index)
+        random = seeded(self.config.seed, self.step, Purpose.DROPOUT, self.processes.index)
         torch.manual_seed(random.initial_seed())
         detailed = (self.step + 1) % self.config.log_every == 0
         self.averages.add(self.task.update(self.step, detailed))
@@ -176,9 +178,9 @@ class Trainer:
         """
         signaled = caught[0] if caught else 0
         stopped = int(self.violation is not None)
-        if self.accelerator.num_processes > 1:
-            mine = to_device(torch.tensor([[signaled, stopped]]), self.accelerator.device)
-            of_all = self.accelerator.gather(mine).amax(0)
+        if self.processes.count > 1:
+            mine = to_device(torch.tensor([[signaled, stopped]]), self.processes.device)
+            of_all = self.processes.gather(mine).amax(0)
             signaled, stopped = map(int, self.agreement.exchange(of_all, at_once=self.has_waited))
             if stopped:
                 self.violation = self.violation or "another process's measurement"
@@ -214,7 +216,7 @@ class Trainer:
             self._save()
 
     def _log(self, bar: tqdm, measured: Mapping[str, float]) -> None:
-        means = self.averages.take(lambda means: self.accelerator.reduce(means, reduction="mean"))
+        means = self.averages.take(self.processes.mean)
         rates = {
             f"lr/{name}": updater.settings.learning_rate(self.step - 1, self.config.steps)
             for name, updater in self.task.updaters.items()
@@ -229,7 +231,8 @@ class Trainer:
         if self.main:
             append_line(self.config.run_dir / STATS, line)
             self.violation = self.violation or self._violation(lambda condition: condition.check(line))
-        self.accelerator.log(line, step=self.step)
+        if self.trackers is not None:
+            self.trackers.log(line, step=self.step)
         self._show(bar, line)
 
     def _show(self, bar: tqdm, line: Mapping[str, float]) -> None:
@@ -261,7 +264,7 @@ class Trainer:
         if self.saved_step == self.step:
             return
         self.task.finite.settle()
-        self.accelerator.wait_for_everyone()
+        self.processes.wait()
         if self.main:
             with self.clock("checkpoint"):
                 progress = {
@@ -281,7 +284,7 @@ class Trainer:
                 for name, table in self.task.tables().items():
                     write_json(self.config.run_dir / f"{name}.json", table)
         self.saved_step = self.step
-        self.accelerator.wait_for_everyone()
+        self.processes.wait()
 
     def _finish(self, message: str) -> None:
         if self.main:
@@ -289,8 +292,9 @@ class Trainer:
                 self.task.export(folder)
         self._say(f"{message}; the network is in {self.config.run_dir / 'export'}")
         # A launcher ends the other processes if one leaves with a code that is not 0.
-        self.accelerator.wait_for_everyone()
-        self.accelerator.end_training()
+        self.processes.wait()
+        if self.trackers is not None:
+            self.trackers.end_training()
 
     def _seconds(self) -> float:
         """Return the seconds of training over all resumptions."""

@@ -18,7 +18,7 @@ from torch._dynamo.backends.debugging import aot_eager
 
 from distill.training.config import read_config
 from distill.training.distillation.task import Distillation
-from distill.training.launch import build_accelerator
+from distill.training.launch import build_processes
 from distill.training.logging import Clock
 from distill.training.teacher_training import TeacherTraining
 
@@ -38,7 +38,7 @@ def make_steps(config: Path, how: str) -> list[dict[str, float]]:
     """Return the metrics of each step, and the sum of the trained weights after the last."""
     run = read_config(config, [f"--compile={how}"])
     kind: Any = TeacherTraining if run.task == "train_teacher" else Distillation
-    task = kind(run, build_accelerator(run), Clock())
+    task = kind(run, build_processes(run), Clock())
     task.start(0)
     metrics = []
     for step in range(STEPS):

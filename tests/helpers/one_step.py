@@ -18,7 +18,7 @@ from torch import Tensor
 
 from distill.training.device.kernels import chosen_kernels
 from distill.training.distillation.task import Distillation
-from distill.training.launch import build_accelerator
+from distill.training.launch import build_processes
 from distill.training.logging import Clock
 from tests.helpers.runs import read_run, write_run
 
@@ -86,9 +86,9 @@ def take_steps(
     file = write_run(folder, batch_size=8, device=device.type, tf32=False, **settings)
     config = read_run(file, *overrides)
     AcceleratorState._reset_state(reset_partial_state=True)
-    accelerator = build_accelerator(config)
-    with chosen_kernels(config, accelerator.device):
-        task = Distillation(config, accelerator, Clock(accelerator.device))
+    processes = build_processes(config)
+    with chosen_kernels(config, processes.device):
+        task = Distillation(config, processes, Clock(processes.device))
         before = weights(task)
         task.start(0)
         for step in range(steps):

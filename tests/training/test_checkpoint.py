@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from accelerate import Accelerator
 from torch import nn
 
 from distill.config.errors import UserError
@@ -14,6 +13,7 @@ from distill.storage.tensors import file_sha256
 from distill.training.checkpoint import load_checkpoint, save_checkpoint
 from distill.training.optimization.settings import OptimizerSettings
 from distill.training.optimization.updater import Updater
+from distill.training.parallel.processes import Processes
 
 
 def save(run_dir: Path, step: int, network: nn.Module, updater: Updater) -> Path:
@@ -32,7 +32,7 @@ def save(run_dir: Path, step: int, network: nn.Module, updater: Updater) -> Path
 def trained() -> tuple[nn.Module, Updater]:
     """Return a network after one update."""
     network = nn.Linear(2, 4)
-    updater = Updater("net", network, OptimizerSettings(lr=0.1), 10, Accelerator(cpu=True))
+    updater = Updater("net", network, OptimizerSettings(lr=0.1), 10, Processes(torch.device("cpu")))
     network(torch.randn(5, 2)).square().sum().backward()
     updater.update(0)
     return network, updater

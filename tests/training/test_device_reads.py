@@ -6,9 +6,9 @@ import pytest
 
 from distill.training.config import read_config
 from distill.training.distillation.task import Distillation
-from distill.training.finite import HostCopy
-from distill.training.launch import build_accelerator
+from distill.training.launch import build_processes
 from distill.training.logging import Averages, Clock
+from distill.training.parallel.finite import HostCopy
 from distill.training.teacher_training import TeacherTraining
 from distill.training.trainer import Task
 from tests.helpers.device_reads import no_device_reads
@@ -35,7 +35,7 @@ def test_a_distillation_reads_nothing_between_logs(
     method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = read_run(write_run(tmp_path, batch_size=4, **METHODS[method]))
-    check_two_steps(Distillation(config, build_accelerator(config), Clock()), monkeypatch)
+    check_two_steps(Distillation(config, build_processes(config), Clock()), monkeypatch)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16-true"])
@@ -47,7 +47,7 @@ def test_the_training_of_a_teacher_reads_nothing_between_logs(
         tmp_path, task="train_teacher", data=DATA, network=network, batch_size=4, precision=precision
     )
     config = read_config(file)
-    check_two_steps(TeacherTraining(config, build_accelerator(config), Clock()), monkeypatch)
+    check_two_steps(TeacherTraining(config, build_processes(config), Clock()), monkeypatch)
 
 
 def test_a_read_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:

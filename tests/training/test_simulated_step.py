@@ -25,7 +25,7 @@ from distill.training.dry_run.cost import measure, measure_both
 from distill.training.dry_run.meta_kernels import MetaKernels
 from distill.training.dry_run.meter import Meter
 from distill.training.dry_run.step import META, simulate_distillation
-from distill.training.launch import build_accelerator
+from distill.training.launch import build_processes
 from distill.training.logging import Clock
 from distill.training.settings import DistillRun
 from tests.helpers import tiny_pipelines
@@ -117,7 +117,7 @@ def test_it_predicts_what_a_step_takes(
     for is_checkpointed in (False, True):
         config = config_of(root, teacher, **changes, activation_checkpointing=is_checkpointed)
         AcceleratorState._reset_state(reset_partial_state=True)
-        task = Distillation(config, build_accelerator(config), Clock())
+        task = Distillation(config, build_processes(config), Clock())
         task.start(0)
         task.update(0, detailed=False)  # after which the optimisers have their states
         networks = [

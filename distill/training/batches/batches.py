@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol, runtime_checkable
 
 import torch
-from accelerate import Accelerator
 from jaxtyping import Int64
 from torch import Tensor
 
@@ -24,6 +23,7 @@ from distill.diffusion.sampling import max_batch_size
 from distill.training.batches.batch import Batch, Noise
 from distill.training.batches.purposes import OWN_NOISE, Purpose, noise_of_step
 from distill.training.batches.reading import FileReader, LabelReader, MemoryReader
+from distill.training.parallel.processes import Processes
 from distill.training.settings import RunSettings
 from distill.types import Condition, DataSource, ImageModel, InMemorySource, Labelled, Pairs, to_device
 
@@ -70,7 +70,7 @@ class Batches:
         config: RunSettings,
         network: ImageModel,
         data: DataSource | None,
-        accelerator: Accelerator,
+        processes: Processes,
         paired: PairSource | None = None,
         prompts: EncodedPrompts | None = None,
         evaluations: int = 1,
@@ -80,9 +80,9 @@ class Batches:
         """Return the batches of a run on this process."""
         if data is not None:
             check_data(data, network)
-        if config.batch_size % accelerator.num_processes:
+        if config.batch_size % processes.count:
             raise UserError(
-                f"batch_size: {config.batch_size} does not split over {accelerator.num_processes} processes"
+                f"batch_size: {config.batch_size} does not split over {processes.count} processes"
             )
         in_pixels = data is not None and data.image_shape != network.image_shape
         return cls(
@@ -91,9 +91,9 @@ class Batches:
             data,
             config.batch_size,
             config.seed,
-            accelerator.device,
-            accelerator.process_index,
-            accelerator.num_processes,
+            processes.device,
+            processes.index,
+            processes.count,
             config.data_workers,
             paired,
             prompts,

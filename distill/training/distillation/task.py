@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor, nn
 
 from distill.diffusion.sampling import balanced_labels, sample_generator
@@ -21,12 +20,13 @@ from distill.training.device.precision import autocast
 from distill.training.distillation.build import build_method, build_networks, exact_log_ratio, read_prompts
 from distill.training.distillation.losses import Losses, Metrics, fake_loss, frozen, generator_loss
 from distill.training.distillation.teacher_samples import TeacherSamples
-from distill.training.finite import FiniteCheck
 from distill.training.logging import Clock
 from distill.training.optimization.ema import EMA
 from distill.training.optimization.loss_scale import LossScale
 from distill.training.optimization.settings import OptimizerSettings
 from distill.training.optimization.updater import Updater
+from distill.training.parallel.finite import FiniteCheck
+from distill.training.parallel.processes import Processes
 from distill.training.settings import DistillRun
 from distill.types import DataSource
 
@@ -34,9 +34,9 @@ from distill.types import DataSource
 class Distillation:
     """A teacher, its fake score and the student, with their optimisers: a `Task` of the trainer."""
 
-    def __init__(self, config: DistillRun, accelerator: Accelerator, clock: Clock) -> None:
-        self.config, self.accelerator, self.clock = config, accelerator, clock
-        device = accelerator.device
+    def __init__(self, config: DistillRun, processes: Processes, clock: Clock) -> None:
+        self.config, self.processes, self.clock = config, processes, clock
+        device = processes.device
         self.finite = FiniteCheck()
         self.teacher = config.teacher.load().to(device).eval().requires_grad_(False)
         self.prompts = read_prompts(config, self.teacher)
@@ -51,7 +51,7 @@ class Distillation:
             config,
             self.teacher,
             self._real_images(),
-            accelerator,
+            processes,
             paired=self.teacher_samples if config.needs_pairs else None,
             prompts=self.prompts,
             evaluations=self.generator.evaluations,
@@ -77,7 +77,7 @@ class Distillation:
 
     def _compile(self) -> None:
         """Compile the networks' blocks or the losses if the run asks for it."""
-        how, device = self.config.compile, self.accelerator.device
+        how, device = self.config.compile, self.processes.device
         compile_networks([self.teacher, self.generator, self.networks.fake], how)
         if how == "step":
             self.method = dataclasses.replace(self.method, r1=uncompiled(self.method.r1))
@@ -90,13 +90,12 @@ class Distillation:
         if not list(network.parameters()):
             return
         self.modules[name] = network
-        self.updaters[name] = Updater(name, network, settings, self.config.steps, self.accelerator)
+        self.updaters[name] = Updater(name, network, settings, self.config.steps, self.processes)
 
     def start(self, step: int) -> None:
         """Start with the batches of this step, after missing samples of the teacher are drawn."""
         if self.teacher_samples is not None:
-            with self.accelerator.main_process_first():
-                self.teacher_samples.draw(self.teacher)
+            self.teacher_samples.draw(self.teacher)
         self.stream = self.batches.starting_at(step * self.config.fake.updates)
 
     def update(self, step: int, detailed: bool) -> Metrics:
@@ -119,10 +118,10 @@ class Distillation:
             with self.clock("generator"):
                 metrics |= self._update_generator(step, chunks, x0 if keep_graph else None, detailed)
         if self.method.calibration is not None:
-            self.method.calibration.commit(self._sum)
+            self.method.calibration.commit(self.processes.sum)
             error = self.method.calibration.error() if detailed else None
             if error is not None:
-                metrics["ratio/calibration_error"] = torch.tensor(error, device=self.accelerator.device)
+                metrics["ratio/calibration_error"] = torch.tensor(error, device=self.processes.device)
         return metrics
 
     def sample(self, count: int, first_seed: int = 0) -> Tensor:
@@ -164,16 +163,12 @@ class Distillation:
             return None  # the data are measured against and not trained on: their labels are no prompts
         return self.config.data.load("train") if self.config.data is not None else None
 
-    def _sum(self, total: Tensor) -> Tensor:
-        """Add up a tensor over all processes."""
-        return self.accelerator.reduce(total, reduction="sum")
-
     def _update_fake(
         self, step: int, chunks: Sequence[Batch], keep_graph: bool, detailed: bool
     ) -> tuple[Tensor, Metrics]:
         metrics: Metrics = {}
         for chunk in chunks:
-            with autocast(self.config.precision, self.accelerator.device):
+            with autocast(self.config.precision, self.processes.device):
                 with torch.set_grad_enabled(keep_graph):
                     x0 = self.generate(chunk.z, chunk.cond)
                 if "fake" not in self.modules:  # an exact fake score has nothing to learn
@@ -191,10 +186,10 @@ class Distillation:
         loss_of = generator_loss if detailed else self.generator_loss
         active = self.method.at(step)
         if self.config.compile == "step":
-            active = active.on(self.accelerator.device)
+            active = active.on(self.processes.device)
         with frozen(*[self.networks.fake, *filter(None, [self.networks.discriminator])]):
             for chunk in chunks:
-                with autocast(self.config.precision, self.accelerator.device):
+                with autocast(self.config.precision, self.processes.device):
                     sample = self.generate(chunk.z, chunk.cond) if x0 is None else x0
                     losses, extra = loss_of(self.networks, self.method, chunk, sample, active)
                 if detailed:
@@ -203,13 +198,13 @@ class Distillation:
                 add_metrics(metrics, losses, extra, self._backward("generator", losses, chunk))
         metrics |= self._step("generator", step)
         if self.method.ratio is not None:
-            self.method.ratio.commit(self._sum)
+            self.method.ratio.commit(self.processes.sum)
         self.ema.update(self.updaters["generator"].weights)
         return metrics
 
     def _backward(self, update: str, losses: Losses, chunk: Batch) -> float:
         """Accumulate a micro-batch's gradient, and return its share of this process's batch."""
-        share = len(chunk) / (self.config.batch_size // self.accelerator.num_processes)
+        share = len(chunk) / (self.config.batch_size // self.processes.count)
         loss = torch.stack(list(losses.values())).sum()
         scale = self.scales.get(update)
         if scale is not None:

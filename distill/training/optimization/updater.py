@@ -12,9 +12,8 @@ from distill.training.optimization.masters import Masters
 from distill.training.optimization.settings import OptimizerSettings
 
 if TYPE_CHECKING:
-    from accelerate import Accelerator
-
     from distill.training.optimization.loss_scale import LossScale
+    from distill.training.parallel.processes import Processes
 
 MASTER = "master"
 """Name of a parameter's master among the tensors of its state."""
@@ -24,9 +23,9 @@ class Updater:
     """The optimiser of one network: accumulated gradients become an update, the same on every process."""
 
     def __init__(
-        self, name: str, network: nn.Module, settings: OptimizerSettings, steps: int, accelerator: Accelerator
+        self, name: str, network: nn.Module, settings: OptimizerSettings, steps: int, processes: Processes
     ) -> None:
-        self.name, self.settings, self.steps, self.accelerator = name, settings, steps, accelerator
+        self.name, self.settings, self.steps, self.processes = name, settings, steps, processes
         self.parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
         self.masters = Masters(self.parameters, settings.offload)
         self.weights = self.masters.weights
@@ -50,7 +49,7 @@ class Updater:
         If the norm is not finite, weights and optimiser stay as they are. The norm is not read here, since
         that would wait for the device. `scale` is the one that the losses were multiplied by.
         """
-        has_others = self.accelerator.num_processes > 1
+        has_others = self.processes.count > 1
         # Other processes may have the gradients that this one lacks.
         indices, gradients = self.masters.take_gradients(of_all=has_others)
         if not gradients:
@@ -106,7 +105,7 @@ class Updater:
         frozen, under no_grad), which wrappers that hook `forward` do not follow.
         """
         flat = torch.cat([gradient.flatten() for gradient in gradients])
-        flat = self.accelerator.reduce(flat, reduction="mean")
+        flat = self.processes.mean(flat)
         parts = flat.split([gradient.numel() for gradient in gradients])
         # Into the gradients' own memory: the optimiser wants it laid out as the weights' is.
         torch._foreach_copy_(

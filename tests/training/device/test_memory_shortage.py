@@ -8,7 +8,7 @@ import torch
 from distill.config.errors import TrainingError
 from distill.training.device.memory_shortage import held_parts, remedies
 from distill.training.distillation.task import Distillation
-from distill.training.launch import build_accelerator
+from distill.training.launch import build_processes
 from distill.training.logging import Clock
 from tests.helpers.runs import read_run, train_run, write_run
 
@@ -85,7 +85,7 @@ def parameter_count(network: torch.nn.Module) -> int:
 def test_what_a_run_holds_is_counted_once(run_file: Path, tmp_path: Path) -> None:
     """Adam holds two moments of every trainable parameter, and one average of the generator is kept."""
     config = read_run(run_file, f"--run_dir={tmp_path / 'counted'}")
-    task = Distillation(config, build_accelerator(config), Clock())
+    task = Distillation(config, build_processes(config), Clock())
     task.start(0)
     task.update(0, False)
     held = held_parts(task, torch.device("cpu"))

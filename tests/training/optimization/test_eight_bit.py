@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 import torch
-from accelerate import Accelerator
 from torch import nn
 
 from distill.config.errors import UserError
@@ -21,6 +20,7 @@ from distill.storage.tensors import load_tensors, save_tensors
 from distill.training.optimization.eight_bit import check_kernels
 from distill.training.optimization.settings import OptimizerSettings
 from distill.training.optimization.updater import Updater
+from distill.training.parallel.processes import Processes
 from tests.helpers import eight_bit_kernels
 
 
@@ -37,7 +37,7 @@ def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
 def updater_of(network: nn.Module, **settings: Any) -> Updater:
     chosen = OptimizerSettings(**{"name": "adamw8bit", "betas": (0.9, 0.99), **settings})
-    return Updater("network", network, chosen, 1000, Accelerator(cpu=True))
+    return Updater("network", network, chosen, 1000, Processes(torch.device("cpu")))
 
 
 def network_of_two_sizes(dtype: torch.dtype = torch.float32) -> nn.Module:

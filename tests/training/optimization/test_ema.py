@@ -5,12 +5,12 @@ from __future__ import annotations
 import copy
 
 import torch
-from accelerate import Accelerator
 from torch import nn
 
 from distill.training.optimization.ema import EMA
 from distill.training.optimization.settings import OptimizerSettings
 from distill.training.optimization.updater import Updater
+from distill.training.parallel.processes import Processes
 from tests.helpers.dispatched import Dispatched
 
 
@@ -60,7 +60,7 @@ def test_the_average_of_weights_in_bfloat16_follows_their_masters_in_float32() -
     nn.init.ones_(network.weight)
     average = EMA(network, 0.0)
     updater = Updater(
-        "network", network, OptimizerSettings(lr=1e-4, betas=(0.0, 0.0)), 10, Accelerator(cpu=True)
+        "network", network, OptimizerSettings(lr=1e-4, betas=(0.0, 0.0)), 10, Processes(torch.device("cpu"))
     )
     network.weight.grad = torch.ones_like(network.weight)
     updater.update(0)

@@ -6,12 +6,12 @@ import copy
 import math
 
 import torch
-from accelerate import Accelerator
 from torch import nn
 
 from distill.training.optimization.loss_scale import LossScale
 from distill.training.optimization.settings import OptimizerSettings
 from distill.training.optimization.updater import Updater
+from distill.training.parallel.processes import Processes
 from tests.helpers.dispatched import Dispatched
 
 SETTINGS = OptimizerSettings(lr=0.1, clip_grad_norm=0.5)
@@ -20,7 +20,7 @@ SETTINGS = OptimizerSettings(lr=0.1, clip_grad_norm=0.5)
 def network_and_updater() -> tuple[nn.Linear, Updater]:
     torch.manual_seed(0)
     network = nn.Linear(3, 1)
-    return network, Updater("network", network, SETTINGS, 10, Accelerator(cpu=True))
+    return network, Updater("network", network, SETTINGS, 10, Processes(torch.device("cpu")))
 
 
 def loss_of(network: nn.Module) -> torch.Tensor:

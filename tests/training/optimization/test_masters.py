@@ -7,16 +7,16 @@ from typing import Any
 
 import pytest
 import torch
-from accelerate import Accelerator
 from torch import Tensor, nn
 
 from distill.storage.tensors import load_tensors, save_tensors
 from distill.training.optimization.settings import OptimizerSettings
 from distill.training.optimization.updater import Updater
+from distill.training.parallel.processes import Processes
 
 
 def updater_of(network: nn.Module, **settings: Any) -> Updater:
-    return Updater("network", network, OptimizerSettings(**settings), 1000, Accelerator(cpu=True))
+    return Updater("network", network, OptimizerSettings(**settings), 1000, Processes(torch.device("cpu")))
 
 
 def small_network(dtype: torch.dtype) -> nn.Module:

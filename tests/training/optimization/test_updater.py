@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 import torch
-from accelerate import Accelerator
 from pydantic import ValidationError
 from torch import Tensor, nn
 
 from distill.training.optimization.settings import OptimizerSettings
 from distill.training.optimization.updater import Updater
+from distill.training.parallel.processes import Processes
 from tests.helpers.dispatched import Dispatched
 
 KINDS: list[dict[str, Any]] = [
@@ -26,9 +26,9 @@ PLAIN = {"name": "adam", "lr": 1.0, "betas": (0.0, 0.0), "eps": 1.0}
 """Adam without memory, which moves a weight by g / (|g| + 1)."""
 
 
-def updater_of(network: nn.Module, accelerator: Any = None, **settings: Any) -> Updater:
-    accelerator = accelerator or Accelerator(cpu=True)
-    return Updater("network", network, OptimizerSettings(**settings), 10, accelerator)
+def updater_of(network: nn.Module, processes: Any = None, **settings: Any) -> Updater:
+    processes = processes or Processes(torch.device("cpu"))
+    return Updater("network", network, OptimizerSettings(**settings), 10, processes)
 
 
 def set_gradients(network: nn.Module, seed: int, factor: float = 1.0) -> None:
@@ -163,15 +163,14 @@ def test_parameters_without_a_gradient_stay() -> None:
 
 
 class TwoProcesses(SimpleNamespace):
-    """Stands in for accelerate on the first of two processes, of which the second has no gradient."""
+    """Stands in for the first of two processes, of which the second has no gradient."""
 
-    num_processes = 2
+    count = 2
 
     def __init__(self) -> None:
         super().__init__(reduced=[])
 
-    def reduce(self, tensor: Tensor, reduction: str) -> Tensor:
-        assert reduction == "mean"
+    def mean(self, tensor: Tensor) -> Tensor:
         self.reduced.append(tensor)
         return tensor / 2
 
@@ -179,11 +178,11 @@ class TwoProcesses(SimpleNamespace):
 def test_processes_average_their_gradients_in_one_reduction() -> None:
     """Gradients in bfloat16 are averaged in float32; a parameter without gradient takes part."""
     network = nn.ModuleDict({"a": nn.Linear(2, 1, bias=False), "b": nn.Linear(1, 1)}).to(torch.bfloat16)
-    accelerator = TwoProcesses()
-    updater = updater_of(network, accelerator, **PLAIN)
+    processes = TwoProcesses()
+    updater = updater_of(network, processes, **PLAIN)
     network["a"].weight.grad = torch.tensor([[6.0, -8.0]], dtype=torch.bfloat16)
     assert updater.update(0).item() == 5.0
-    (flat,) = accelerator.reduced
+    (flat,) = processes.reduced
     assert torch.equal(flat, torch.tensor([6.0, -8.0, 0.0, 0.0]))
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from distill.config.errors import TrainingError
-from distill.training.finite import Agreement, FiniteCheck
+from distill.training.parallel.finite import Agreement, FiniteCheck
 
 U = torch.tensor([0.25, 0.75])
 INFINITE = {"fake": torch.tensor(1.0), "gan": torch.tensor(torch.inf)}

@@ -1,0 +1,1 @@
+"""Several processes that train together: their collectives, and networks that are sharded over them."""
