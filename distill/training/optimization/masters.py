@@ -7,31 +7,36 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from distill.training.parallel.shards import local, local_all
+
 
 class Masters:
     """Holds float32 copies of parameters that are stored in fewer bits, so that small updates are not lost.
 
     Such a copy, the master, is what the optimiser steps; after each step it is rounded to the parameter. With
-    `offload` every parameter has a copy, in the host's memory.
+    `offload` every parameter has a copy, in the host's memory. Of a sharded parameter, this process's rows
+    stand for the parameter, and there may be none.
     """
 
     def __init__(self, parameters: Sequence[Tensor], offload: bool = False) -> None:
         self.parameters = list(parameters)
+        self.parts = local_all(self.parameters)
+        """The parameters, or this process's rows of those that are sharded."""
         self.offload = offload
-        self.stepped = [self._stepped(parameter) for parameter in self.parameters]
+        self.stepped = [self._stepped(part) for part in self.parts]
         """The tensors that the optimiser steps, one for each parameter."""
-        pairs = list(zip(self.parameters, self.stepped, strict=True))
-        self.weights = [copy if is_reduced(parameter) else parameter for parameter, copy in pairs]
-        """The parameters in at least float32: masters, or the parameters themselves."""
-        self.reduced = [index for index, parameter in enumerate(self.parameters) if is_reduced(parameter)]
+        pairs = list(zip(self.parts, self.stepped, strict=True))
+        self.weights = [copy if is_reduced(part) else part for part, copy in pairs]
+        """The parts in at least float32: masters, or the parts themselves."""
+        self.reduced = [index for index, part in enumerate(self.parts) if is_reduced(part)]
         """Indices of the parameters that have a master."""
-        copied = [(parameter, copy) for parameter, copy in pairs if copy is not parameter]
-        self._copied = [parameter for parameter, _ in copied]
+        copied = [(part, copy) for part, copy in pairs if copy is not part]
+        self._copied = [part for part, _ in copied]
         self._copies = [copy for _, copy in copied]
-        whole = [(parameter, copy) for parameter, copy in copied if not is_reduced(parameter)]
-        self._whole = [parameter for parameter, _ in whole]
+        whole = [(part, copy) for part, copy in copied if not is_reduced(part)]
+        self._whole = [part for part, _ in whole]
         self._whole_copies = [copy for _, copy in whole]
-        self._host_gradients = [_host_tensor(parameter) for parameter in self.parameters] if offload else []
+        self._host_gradients = [_host_tensor(part) for part in self.parts] if offload else []
         self._sums: dict[int, Tensor] = {}
         """Gradients of parameters that have a master, by index, added up over micro-batches."""
 
@@ -44,7 +49,7 @@ class Masters:
     def accumulate(self) -> None:
         """Add the gradients that are in fewer bits to sums in float32, and free them."""
         gradients = {index: self.parameters[index].grad for index in self.reduced}
-        given = {index: gradient for index, gradient in gradients.items() if gradient is not None}
+        given = {index: local(gradient) for index, gradient in gradients.items() if gradient is not None}
         wide = {index: torch.empty_like(given[index], dtype=torch.float32) for index in given}
         copy_all(list(wide.values()), list(given.values()))
         added = [index for index in wide if index in self._sums]
@@ -64,9 +69,9 @@ class Masters:
         for index, parameter in enumerate(self.parameters):
             gradient = self._sums.get(index, parameter.grad)
             if gradient is not None:
-                taken[index] = gradient
+                taken[index] = local(gradient)
             elif of_all:
-                taken[index] = torch.zeros_like(parameter, dtype=self.weights[index].dtype)
+                taken[index] = torch.zeros_like(self.parts[index], dtype=self.weights[index].dtype)
             parameter.grad = None
         self._sums = {}
         return list(taken), list(taken.values())
@@ -90,10 +95,10 @@ class Masters:
         for tensor in self.stepped:
             tensor.grad = None
 
-    def _stepped(self, parameter: Tensor) -> Tensor:
+    def _stepped(self, part: Tensor) -> Tensor:
         if self.offload:
-            return _host_tensor(parameter).copy_(parameter.detach())
-        return parameter.detach().float() if is_reduced(parameter) else parameter
+            return _host_tensor(part).copy_(part.detach())
+        return part.detach().float() if is_reduced(part) else part
 
 
 def is_reduced(tensor: Tensor) -> bool:
@@ -107,8 +112,8 @@ def copy_all(targets: list[Tensor], sources: list[Tensor], non_blocking: bool = 
         torch._foreach_copy_(targets, sources, non_blocking=non_blocking)
 
 
-def _host_tensor(parameter: Tensor) -> Tensor:
+def _host_tensor(part: Tensor) -> Tensor:
     """Make a tensor for a parameter in the host's memory, of at least float32, pinned if copied to a GPU."""
-    dtype = torch.promote_types(parameter.dtype, torch.float32)
-    is_pinned = parameter.is_cuda
-    return torch.empty_like(parameter, dtype=dtype, device="cpu", pin_memory=is_pinned, requires_grad=False)
+    dtype = torch.promote_types(part.dtype, torch.float32)
+    is_pinned = part.is_cuda
+    return torch.empty_like(part, dtype=dtype, device="cpu", pin_memory=is_pinned, requires_grad=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from distill.training.optimization.masters import Masters
 from distill.training.optimization.settings import OptimizerSettings
+from distill.training.parallel.shards import is_sharded
 
 if TYPE_CHECKING:
     from distill.training.optimization.loss_scale import LossScale
@@ -17,6 +19,18 @@ if TYPE_CHECKING:
 
 MASTER = "master"
 """Name of a parameter's master among the tensors of its state."""
+
+
+@dataclasses.dataclass(frozen=True)
+class StatePart:
+    """What this process holds of one tensor of an optimiser's state."""
+
+    tensor: Tensor
+    rows_of: Tensor | None = None
+    """The sharded parameter whose rows on this process are those of the tensor. None: see `is_bound`."""
+    is_bound: bool = False
+    """True for 8-bit means of a sharded parameter, which only the same rows can use: those of a process with
+    the same number among as many shards. Without it and `rows_of`, all processes hold the same tensor."""
 
 
 class Updater:
@@ -53,7 +67,7 @@ class Updater:
         # Other processes may have the gradients that this one lacks.
         indices, gradients = self.masters.take_gradients(of_all=has_others)
         if not gradients:
-            return torch.zeros((), device=self.parameters[0].device)
+            return torch.zeros((), device=self.weights[0].device)
         if has_others:
             self._average(gradients)
         if scale is not None:
@@ -72,21 +86,36 @@ class Updater:
         return norm
 
     def state_tensors(self) -> dict[str, Tensor]:
-        """Return optimiser state and masters by name, such as `3.exp_avg` for the fourth parameter."""
-        tensors = {
-            f"{index}.{key}": torch.as_tensor(value)
-            for index, weight in enumerate(self.masters.stepped)
-            for key, value in self.optimizer.state.get(weight, {}).items()
-        }
-        masters = {f"{index}.{MASTER}": self.weights[index] for index in self.masters.reduced}
-        return {**tensors, **masters}
+        """Return optimiser state and masters by name, such as `3.exp_avg` for the fourth parameter.
+
+        Of sharded parameters they have this process's rows.
+        """
+        return {name: part.tensor for name, part in self.state_parts().items()}
+
+    def state_parts(self) -> dict[str, StatePart]:
+        """Return what `state_tensors` returns, and how processes share it."""
+        parts: dict[str, StatePart] = {}
+        for index, weight in enumerate(self.masters.stepped):
+            for key, value in self.optimizer.state.get(weight, {}).items():
+                parts[f"{index}.{key}"] = self._state_part(index, torch.as_tensor(value))
+        for index in self.masters.reduced:
+            parts[f"{index}.{MASTER}"] = self._state_part(index, self.weights[index], is_master=True)
+        return parts
+
+    def _state_part(self, index: int, tensor: Tensor, is_master: bool = False) -> StatePart:
+        parameter = self.parameters[index]
+        if not is_sharded(parameter) or tensor.ndim == 0:  # a count of updates has no dimensions
+            return StatePart(tensor)
+        if self.settings.is_8bit and not is_master:
+            return StatePart(tensor, is_bound=True)
+        return StatePart(tensor, rows_of=parameter)
 
     @torch.no_grad()
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         """Load what `state_tensors` returned, after the network's own weights are loaded.
 
-        The hyper-parameters stay those of the configuration. A state without masters starts them from the
-        network's weights.
+        Tensors of sharded parameters have this process's rows. The hyper-parameters stay those of the
+        configuration. A state without masters starts them from the network's weights.
         """
         self.masters.reset()
         self.optimizer.state.clear()
