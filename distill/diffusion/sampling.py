@@ -74,7 +74,7 @@ def sample_teacher(
     return _in_batches(make, teacher, seeds, cond, batch_size, progress)
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def _in_batches(
     make: Callable[[Sequence[int], Tensor, Condition], Tensor],
     network: Generator | Denoiser,

@@ -20,3 +20,10 @@ class TeacherSettings(Settings):
     def meta(self) -> Denoiser:
         """Build the teacher on the meta device, for a dry run: its shapes without its weights."""
         return self.load().to("meta")
+
+    def load_without_weights(self, min_component_parameters: int) -> Denoiser:
+        """Open the teacher as `load` does, with its weights on the meta device, in evaluation mode.
+
+        So are those of its text encoders and autoencoder that have at least so many parameters.
+        """
+        return self.meta().eval()

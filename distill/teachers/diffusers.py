@@ -31,6 +31,16 @@ class Settings(PipelineSource, TeacherSettings):
         route_attention(network.network, attend)
         return network
 
+    def load_without_weights(self, min_component_parameters: int) -> DiffusersNetwork:
+        """Open the pipeline with its tokenizers and small networks; large ones are on the meta device."""
+        from distill.networks.diffusers.attention import open_backend, route_attention
+        from distill.networks.diffusers.denoiser import DiffusersNetwork
+
+        attend = open_backend(self.attention)
+        network = DiffusersNetwork.open_without_weights(self, min_component_parameters)
+        route_attention(network.network, attend)
+        return network
+
     def meta(self) -> DiffusersNetwork:
         """Build the network on the meta device from the pipeline's configuration files."""
         from distill.networks.diffusers.denoiser import DiffusersNetwork

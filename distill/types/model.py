@@ -133,6 +133,16 @@ class Denoiser(ImageModel):
 
     schedule: NoiseSchedule
 
+    def whole_parameters(self) -> list[nn.Parameter]:
+        """Return the parameters that every process holds whole where the others are sharded.
+
+        These are the ones without dimensions; they cannot be split.
+        """
+        return [parameter for parameter in self.parameters() if parameter.ndim == 0]
+
+    def initialize_own_weights(self, device: torch.device) -> None:
+        """Initialise the weights that are not the teacher's, on a device: adapters have such ones."""
+
     def require_unconditional(self) -> None:
         """Raise UserError if it cannot predict without a condition, as guidance does."""
 

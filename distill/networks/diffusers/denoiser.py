@@ -109,6 +109,17 @@ class DiffusersNetwork(Denoiser):
         return cls.around(open_pipeline(source.path, "teacher.path", **settings), source)
 
     @classmethod
+    def open_without_weights(cls, source: PipelineSource, min_component_parameters: int) -> DiffusersNetwork:
+        """Open a pipeline; its denoiser and parts of at least so many parameters are on the meta device."""
+        from distill.networks.diffusers.meta import large_parts
+
+        settings: dict[str, Any] = {"revision": source.revision, "variant": source.variant}
+        parts = large_parts(source.path, source.revision, min_component_parameters)
+        if source.dtype != "float32":  # the default of diffusers
+            settings["dtype"] = getattr(torch, source.dtype)
+        return cls.around(open_pipeline(source.path, "teacher.path", **settings, **parts), source)
+
+    @classmethod
     def around(cls, pipe: Any, source: PipelineSource) -> DiffusersNetwork:
         """Wrap the network of an opened pipeline, in evaluation mode."""
         pipeline = Pipeline(pipe, source)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from distill.config.errors import UserError, did_you_mean
@@ -45,11 +45,13 @@ class LoRANetwork(DiffusersNetwork):
         }
         layers = choose_layers(self.network, targets)
         config = peft.LoraConfig(r=rank, lora_alpha=self.sizes["alpha"], target_modules=layers)
-        is_meta = next(self.network.parameters()).is_meta
-        with without_weights() if is_meta else nullcontext():
+        with without_weights():
             peft.inject_adapter_in_model(config, self.network, ADAPTER)
         for parameter in self.adapters():
             parameter.data = parameter.data.float()
+        device = next(self.network.parameters()).device
+        if device.type != "meta":
+            self.initialize_own_weights(device)
         self.register_state_dict_post_hook(_leave_out_the_base)
         self.register_load_state_dict_post_hook(_miss_no_base)
 
@@ -62,6 +64,17 @@ class LoRANetwork(DiffusersNetwork):
     def adapters(self) -> list[nn.Parameter]:
         """Return the adapters' parameters, the only ones that are trained."""
         return [parameter for name, parameter in self.named_parameters() if is_adapter(name)]
+
+    def whole_parameters(self) -> list[nn.Parameter]:
+        """Return the adapters too: they are small."""
+        return [*super().whole_parameters(), *self.adapters()]
+
+    def initialize_own_weights(self, device: torch.device) -> None:
+        """Initialise the adapters, built on the meta device, so that they change nothing."""
+        for layer in _adapted(self.network).values():
+            for matrices in (layer.lora_A, layer.lora_B):
+                matrices[ADAPTER].to_empty(device=device)
+            layer.reset_lora_parameters(ADAPTER, init_lora_weights=True)
 
     def describe(self) -> dict[str, Any]:
         """Return the settings that open its pipeline, and those of its adapters."""

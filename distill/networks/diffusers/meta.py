@@ -15,6 +15,9 @@ from torch.overrides import TorchFunctionMode
 from distill.config.errors import UserError
 from distill.networks.diffusers.published import PUBLISHED, PartConfigs
 
+DENOISERS = ("unet", "transformer")
+"""Names that pipelines give their denoisers."""
+
 
 @contextmanager
 def without_weights() -> Iterator[None]:
@@ -63,6 +66,18 @@ def meta_pipeline(source: str, revision: str | None = None) -> Any:
     if "safety_checker" in parts:
         parts["requires_safety_checker"] = False
     return pipeline(**parts)
+
+
+def large_parts(source: str, revision: str | None, min_parameters: int) -> dict[str, nn.Module]:
+    """Build a pipeline's denoiser, and its other networks of at least so many parameters, without weights."""
+    _, configs = _read_configs(source, revision)
+    built = {name: _build_part(*config) for name, config in configs.items()}
+    networks = {name: part for name, part in built.items() if isinstance(part, nn.Module)}
+    return {
+        name: part
+        for name, part in networks.items()
+        if name in DENOISERS or sum(weight.numel() for weight in part.parameters()) >= min_parameters
+    }
 
 
 def _required(pipeline: Any) -> list[str]:

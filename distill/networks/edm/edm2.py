@@ -210,21 +210,30 @@ class MPConv(nn.Module):
     effective learning rate would decay.
     """
 
+    is_normalized_outside = False
+    """True in a sharded network, whose forward pass has a copy of the weight that is thrown away."""
+
     def __init__(self, inputs: int, outputs: int, kernel: int = 0) -> None:
         super().__init__()
         shape = (outputs, inputs, kernel, kernel) if kernel else (outputs, inputs)
         self.weight = nn.Parameter(torch.randn(shape))
 
     def forward(self, x: Tensor, gain: float | Tensor = 1.0) -> Tensor:
-        if self.training:
+        if self.training and not self.is_normalized_outside:
             # Hidden from autograd: if two forward passes share a backward pass, the second changes the
             # weight that the first has read by no more than rounding.
-            self.weight.data.copy_(normalize(self.weight.data))
+            self.normalize_rows(self.weight.data)
         weight = normalize(self.weight)
         weight = (weight * (gain / math.sqrt(weight[0].numel()))).to(x.dtype)
         if weight.ndim == 2:
             return F.linear(x, weight)
         return F.conv2d(x, weight, padding=weight.shape[-1] // 2)
+
+    @torch.no_grad()
+    def normalize_rows(self, rows: Tensor) -> None:
+        """Scale rows of the weight to unit magnitude, in place."""
+        if rows.numel():
+            rows.copy_(normalize(rows))
 
 
 def normalize(x: Tensor, axes: Sequence[int] = (), eps: float = 1e-4) -> Tensor:

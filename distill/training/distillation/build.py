@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 from torch import Tensor, nn
 
@@ -24,8 +22,13 @@ from distill.training.settings import DistillRun
 from distill.types import Condition, Critic, Denoiser, Generator, ImageModel, Penalty
 
 
-def read_prompts(config: DistillRun, teacher: ImageModel) -> EncodedPrompts | None:
-    """Return the prompts of a run, None for a teacher that takes none."""
+def read_prompts(
+    config: DistillRun, teacher: ImageModel, encoder_sha256: str | None = None
+) -> EncodedPrompts | None:
+    """Return the prompts of a run, None for a teacher that takes none.
+
+    The hash of a sharded prompt encoder, which no process holds whole, must be given.
+    """
     encoder, settings = teacher.prompt_encoder, config.prompts
     if encoder is None:
         if settings is not None:
@@ -34,11 +37,12 @@ def read_prompts(config: DistillRun, teacher: ImageModel) -> EncodedPrompts | No
     if settings is None:
         raise UserError("prompts: the teacher takes text; expected a source of prompts")
     prompts = settings.load(config.data.load("train") if config.data is not None else None)
-    return EncodedPrompts.by(encoder, prompts, settings.cache, settings.dropout)
+    encoder_sha256 = encoder_sha256 or encoder.sha256()
+    return EncodedPrompts(prompts, encoder.encode, encoder_sha256, settings.cache, settings.dropout)
 
 
-def build_networks(config: DistillRun, teacher: Denoiser, device: torch.device) -> Networks:
-    """Build the networks of a run as they are before its first step."""
+def check_networks(config: DistillRun, teacher: Denoiser) -> None:
+    """Raise UserError if a run asks for what its teacher cannot do."""
     is_conditional = teacher.label_count > 0 or teacher.prompt_encoder is not None
     if config.guidance != GuidanceScales() and not is_conditional:
         raise UserError("guidance: the teacher has no condition; expected scales of 1")
@@ -46,6 +50,11 @@ def build_networks(config: DistillRun, teacher: Denoiser, device: torch.device) 
         teacher.require_unconditional()
     for term in config.terms:
         term.check_model(teacher)
+
+
+def build_networks(config: DistillRun, teacher: Denoiser, device: torch.device) -> Networks:
+    """Build the networks of a run as they are before its first step."""
+    check_networks(config, teacher)
     generator = build_generator(config.generator, teacher).to(device).train()
     fake = config.fake.network.build(teacher, generator).to(device).train()
     if config.activation_checkpointing:
@@ -58,20 +67,27 @@ def build_networks(config: DistillRun, teacher: Denoiser, device: torch.device) 
 
 def build_generator(settings: GeneratorSettings, teacher: Denoiser) -> Generator:
     """Build the student before its first step: untrained, or with the weights of `init_from`."""
+    generator = build_untrained_generator(settings, teacher)
+    if settings.init_from is not None:
+        start = load_generator(settings.init_from)
+        check_start(generator, start, settings)
+        generator.load_state_dict(start.state_dict())
+    return generator
+
+
+def build_untrained_generator(settings: GeneratorSettings, teacher: Denoiser) -> Generator:
+    """Build the student as its teacher, or as random weights, begin it."""
     first, further = settings.init_noise_to_signal, settings.further_noise_to_signal
     if further is None:
         levels = teacher.student_noise_levels(first, settings.steps)
     else:
         levels = (first, *further)
-    generator = settings.network.build(teacher, *levels)
-    if settings.init_from is not None:
-        _start_from(generator, settings.init_from, first)
-    return generator
+    return settings.network.build(teacher, *levels)
 
 
-def _start_from(generator: Generator, source: Path, init_noise_to_signal: float) -> None:
-    """Load the weights of another run's generator of the same architecture and entry noise level."""
-    start = load_generator(source)
+def check_start(generator: Generator, start: Generator, settings: GeneratorSettings) -> None:
+    """Check that another run's generator has the same architecture and entry noise level."""
+    source, init_noise_to_signal = settings.init_from, settings.init_noise_to_signal
     theirs = start.noise_to_signal[0] if isinstance(start, FewStepGenerator) else init_noise_to_signal
     if init_noise_to_signal != theirs:
         raise UserError(
@@ -81,7 +97,6 @@ def _start_from(generator: Generator, source: Path, init_noise_to_signal: float)
         raise UserError(
             f"generator.init_from: {source} holds a generator of another architecture than generator.network"
         )
-    generator.load_state_dict(start.state_dict())
 
 
 def _shapes(network: nn.Module) -> dict[str, tuple[int, ...]]:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from distill.training.optimization.masters import copy_all, is_reduced
+from distill.training.parallel.shards import local_all
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -18,21 +19,19 @@ class EMA(Generic[Network]):
     """Keeps `average`, a copy of a network whose weights follow those of the original, in at least float32.
 
     After n updates the decay is min(decay, (1 + n)/(10 + n)), so that the start is forgotten quickly. Call
-    `update` once after each update of the network.
+    `update` once after each update of the network. An `average` that is given, of a sharded network, came
+    from `average_of` and is sharded in the same way.
     """
 
-    def __init__(self, network: Network, decay: float) -> None:
-        self.average: Network = copy.deepcopy(network).eval().requires_grad_(False)
+    def __init__(self, network: Network, decay: float, average: Network | None = None) -> None:
+        self.average: Network = average_of(network) if average is None else average
         self.decay = decay
         self.updates = 0
         pairs = zip(self.average.parameters(), network.parameters(), strict=True)
         # Frozen weights stay as they are, and copies of LoRA networks share them.
         trained = [(average, parameter) for average, parameter in pairs if parameter.requires_grad]
-        self._averages: list[Tensor] = [average for average, _ in trained]
-        self._parameters: list[Tensor] = [parameter for _, parameter in trained]
-        for average in self._averages:
-            if is_reduced(average):
-                average.data = average.data.float()
+        self._averages = local_all([average for average, _ in trained])
+        self._parameters = local_all([parameter for _, parameter in trained])
         self._buffers = list(self.average.buffers())
         self._network_buffers = list(network.buffers())
 
@@ -47,6 +46,15 @@ class EMA(Generic[Network]):
         torch._foreach_lerp_(self._averages, _matched(targets, self._averages), 1 - decay)
         copy_all(self._buffers, self._network_buffers)
         self.updates += 1
+
+
+def average_of(network: Network) -> Network:
+    """Copy a network for its average: frozen, and in at least float32 where the network is trained."""
+    average = copy.deepcopy(network).eval()
+    for parameter in average.parameters():
+        if parameter.requires_grad and is_reduced(parameter):
+            parameter.data = parameter.data.float()
+    return average.requires_grad_(False)
 
 
 def _matched(weights: Sequence[Tensor], averages: Sequence[Tensor]) -> list[Tensor]:

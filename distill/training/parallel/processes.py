@@ -6,12 +6,13 @@ Every function here that communicates must be called by all processes, in the sa
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, distributed
 
+from distill.config.errors import UserError
 from distill.training.parallel.shards import local
 
 if TYPE_CHECKING:
@@ -87,6 +88,26 @@ class Processes:
     def main_object(self, value: T) -> T:
         """Return the value of the main process. Waits for it."""
         return self.gather_objects(value)[0]
+
+    def on_main(self, make: Callable[[], T]) -> T | None:
+        """Call a function on the main process alone, and return its result there.
+
+        A UserError that it raises there is raised by all processes.
+        """
+        result, refusal = None, None
+        if self.is_main:
+            try:
+                result = make()
+            except UserError as error:
+                refusal = str(error)
+        refusal = self.main_object(refusal)
+        if refusal is not None:
+            raise UserError(refusal)
+        return result
+
+    def most(self, count: int) -> int:
+        """Return the largest of the processes' counts. Waits for all processes."""
+        return max(self.gather_objects(count))
 
     def wait(self) -> None:
         """Wait until all processes are here."""

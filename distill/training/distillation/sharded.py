@@ -1,0 +1,142 @@
+"""Build the networks of a distillation that are sharded over processes.
+
+No device ever holds a whole network. All networks are built on the meta device, sharded there, and filled:
+the teacher by the main process, which reads it into the host's memory, and the others by the teacher's parts.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from functools import partial
+
+import torch
+from torch import nn
+
+from distill.networks.activation_checkpointing import checkpoint_activations
+from distill.networks.folder import load_generator
+from distill.storage.tensors import weights_sha256
+from distill.training.device.compilation import compile_networks
+from distill.training.device.preparation import prepare_networks
+from distill.training.distillation.build import (
+    build_critic,
+    build_untrained_generator,
+    check_networks,
+    check_start,
+)
+from distill.training.distillation.method import Networks
+from distill.training.distillation.settings import GeneratorSettings
+from distill.training.optimization.ema import average_of
+from distill.training.parallel.filling import copy_weights, fill_from, fill_from_main
+from distill.training.parallel.processes import Processes
+from distill.training.parallel.sharding import Sharding, sharded_root
+from distill.training.settings import DistillRun
+from distill.types import Denoiser, Generator
+
+FEATURES = ("features",)
+"""Methods of a denoiser, besides its forward pass, that compute with its weights."""
+
+CODEC_METHODS = ("encode", "decode")
+"""Those of an autoencoder."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ShardedNetworks:
+    """The networks of a distillation, sharded, and what is known of the whole ones."""
+
+    networks: Networks
+    average: Generator
+    """The average of the generator's weights, sharded as the generator is."""
+    structure: Generator
+    """The average as it was before it was sharded, which an export fills with its values."""
+    teacher_sha256: str | None
+    """Hash of the teacher's weights, if the run stores samples of the teacher."""
+    encoder_sha256: str | None
+    """Hash of the prompt encoder, if the run has prompts."""
+
+
+def build_sharded(config: DistillRun, sharding: Sharding) -> ShardedNetworks:
+    """Build teacher, fake score, generator and its average, and shard them."""
+    processes = sharding.processes
+    template = config.teacher.load_without_weights(config.sharding.min_component_parameters)
+    template.eval().requires_grad_(False)
+    check_networks(config, template)
+    source = processes.on_main(config.teacher.load)
+    start = None
+    if config.generator.init_from is not None:
+        start = processes.on_main(partial(_load_start, config.generator, template))
+    networks = _build_whole(config, template, processes.device)
+    average = average_of(networks.generator)
+    structure = copy.deepcopy(average)
+    for network in (networks.teacher, networks.fake, networks.generator, average):
+        if isinstance(sharded_root(network), Denoiser):
+            sharding.shard(sharded_root(network), FEATURES)
+    _fill(networks, average, source, start, sharding)
+    compile_networks([networks.teacher, networks.generator, networks.fake], config.compile)
+    return ShardedNetworks(networks, average, structure, *_hashes(config, source, processes))
+
+
+def _load_start(settings: GeneratorSettings, template: Denoiser) -> Generator:
+    """Load the generator of another run that this one starts from."""
+    assert settings.init_from is not None
+    start = load_generator(settings.init_from)
+    check_start(build_untrained_generator(settings, template), start, settings)
+    return start
+
+
+def _build_whole(config: DistillRun, template: Denoiser, device: torch.device) -> Networks:
+    """Build the networks of a run without the teacher's weights; others have their first values."""
+    torch.manual_seed(config.seed)
+    generator = build_untrained_generator(config.generator, template).train()
+    _initialize_own_weights(generator, device)
+    fake = config.fake.network.build(template, generator).train()
+    _initialize_own_weights(fake, device)
+    teacher = copy.deepcopy(template)
+    if config.activation_checkpointing:
+        for network in (teacher, generator, fake):
+            checkpoint_activations(network)
+    critic = build_critic(config, template, fake, device)
+    prepare_networks(config, [teacher, generator, fake, *([] if critic is None else [critic])])
+    return Networks(teacher, fake, generator, critic)
+
+
+def _initialize_own_weights(network: nn.Module, device: torch.device) -> None:
+    root = sharded_root(network)
+    if isinstance(root, Denoiser):
+        root.initialize_own_weights(device)
+
+
+def _fill(
+    networks: Networks,
+    average: Generator,
+    source: Denoiser | None,
+    start: Generator | None,
+    sharding: Sharding,
+) -> None:
+    """Give the sharded networks their weights."""
+    processes, teacher = sharding.processes, networks.teacher
+    for name, component in teacher.frozen_components().items():
+        if any(parameter.is_meta for parameter in component.parameters()):
+            sharding.shard(component, [name for name in CODEC_METHODS if hasattr(component, name)])
+            whole = None if source is None else source.frozen_components()[name]
+            fill_from_main(component, whole, processes)
+    fill_from_main(teacher, source, processes)
+    generator = networks.generator
+    for network, origin in ((generator, teacher), (networks.fake, teacher), (average, generator)):
+        fill_from(sharded_root(network), sharded_root(origin), processes)
+        network.to(processes.device)
+    if start is not None or processes.main_object(start is not None):
+        fill_from_main(generator, start, processes)
+    copy_weights(average, generator)
+
+
+def _hashes(
+    config: DistillRun, source: Denoiser | None, processes: Processes
+) -> tuple[str | None, str | None]:
+    """Return the hashes of the whole teacher and of the whole prompt encoder where the run needs them."""
+    teacher = encoder = None
+    if source is not None and config.teacher_samples is not None:
+        teacher = weights_sha256(source)
+    if source is not None and source.prompt_encoder is not None:
+        encoder = source.prompt_encoder.sha256()
+    return processes.main_object((teacher, encoder))
