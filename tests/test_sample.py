@@ -14,7 +14,7 @@ import sample
 from distill.config.errors import UserError
 from distill.diffusion.samplers import Heun
 from distill.networks.few_step_generator import FewStepGenerator
-from distill.networks.folder import save_generator
+from distill.networks.folder import save_model
 from distill.students.mlp import Student as MLP
 from distill.teachers.gaussian_mixture import Settings as GaussianMixture
 from tests.helpers.random_teacher import save_random_teacher
@@ -27,7 +27,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("run")
     network = save_random_teacher(run / "teacher", multipliers=(1,))
     (run / "export").mkdir()
-    save_generator(FewStepGenerator(network, 2.5), run / "export")
+    save_model(FewStepGenerator(network, 2.5), run / "export")
     return write_finished_run(run, {"name": "native", "path": str(run / "teacher")})
 
 
@@ -165,7 +165,7 @@ def test_wrong_arguments_are_refused_in_one_line(
 
 def test_vectors_are_not_sampled_as_images(tmp_path: Path) -> None:
     teacher = GaussianMixture(components=({"mean": (1.0, 0.5), "std": 0.3},)).load()
-    save_generator(MLP(width=8).build(teacher, 80.0), tmp_path)
+    save_model(MLP(width=8).build(teacher, 80.0), tmp_path)
     with pytest.raises(
         UserError,
         match=rf"^--run {tmp_path}: its networks make vectors; "

@@ -17,6 +17,8 @@ from distill.storage.files import read_mapping, write_json
 from distill.storage.tensors import load_weights, save_tensors
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from distill.types import Denoiser, Generator
 
 FORMAT = "distill/1"
@@ -51,16 +53,10 @@ MANIFEST, PROGRESS = "manifest.json", "progress.json"
 """Files of a checkpoint: the hashes of its other files, and how far the run was."""
 
 
-def save_denoiser(network: Denoiser, folder: Path) -> None:
-    """Write a teacher into an existing folder."""
-    write_json(folder / CONFIG, describe_model(network))
-    save_tensors(folder / WEIGHTS, network.state_dict())
-
-
-def save_generator(generator: Generator, folder: Path) -> None:
-    """Write a generator into an existing folder."""
-    write_json(folder / CONFIG, describe_generator(generator))
-    save_tensors(folder / WEIGHTS, generator.state_dict())
+def save_model(model: Denoiser | Generator, folder: Path, state: dict[str, Tensor] | None = None) -> None:
+    """Write a teacher or a generator into an existing folder; `state` holds its weights if it does not."""
+    write_json(folder / CONFIG, describe_model(model))
+    save_tensors(folder / WEIGHTS, model.state_dict() if state is None else state)
 
 
 def load_denoiser(path: Path) -> Denoiser:

@@ -16,7 +16,7 @@ def main(arguments: list[str]) -> None:
 
     from distill.networks.edm.published import read_network
     from distill.networks.few_step_generator import FewStepGenerator
-    from distill.networks.folder import save_denoiser
+    from distill.networks.folder import save_model
     from distill.publishing.export import export_generator
     from distill.storage.files import check_new_folder, new_folder
 
@@ -24,7 +24,7 @@ def main(arguments: list[str]) -> None:
     network = read_network(options.pickle)
     with new_folder(options.folder) as folder:
         if options.student is None:
-            save_denoiser(network, folder)
+            save_model(network, folder)
         else:
             export_generator(FewStepGenerator(network, options.student), folder)
     count = sum(parameter.numel() for parameter in network.parameters())

@@ -139,6 +139,14 @@ class RunSettings(Settings):
     """Conditions that stop the run early, such as [{measure: monitor/fd_pixel, above: 0.5}]. A stopped run is
     saved and exported, with exit code 3."""
 
+    @model_validator(mode="after")
+    def _sharding_fits(self) -> RunSettings:
+        if self.sharding.is_on and self.compile == "step":
+            raise ValueError("compile: step does not go with sharding; expected blocks or none")
+        if self.sharding.is_on and self.channels_last:
+            raise ValueError("channels_last: true does not go with sharding; expected false")
+        return self
+
     @property
     def micro_batch(self) -> int | None:
         """The micro-batch as a number, with which a run replaces `auto`, or None for the whole batch."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +12,9 @@ from torch import Tensor, nn
 
 from distill.config.errors import UserError
 from distill.diffusion.noise_levels import NoiseLevels
-from distill.diffusion.sampling import balanced_labels, sample_teacher
+from distill.diffusion.sampling import labels_of, sample_teacher
 from distill.networks.activation_checkpointing import checkpoint_activations
-from distill.networks.folder import save_denoiser
+from distill.networks.folder import save_model
 from distill.networks.sizes import UNetSizes
 from distill.networks.unet import UNet, UNetConfig
 from distill.training.batches import Batch, Batches
@@ -21,11 +23,13 @@ from distill.training.device.precision import autocast
 from distill.training.device.preparation import prepare_networks
 from distill.training.distillation.losses import Metrics
 from distill.training.logging import Clock
-from distill.training.optimization.ema import EMA
+from distill.training.optimization.ema import EMA, average_of
 from distill.training.optimization.loss_scale import LossScale
-from distill.training.optimization.updater import Updater
+from distill.training.optimization.updater import Updater, expect_last_backward
+from distill.training.parallel.filling import whole_state
 from distill.training.parallel.finite import FiniteCheck
 from distill.training.parallel.processes import Processes
+from distill.training.parallel.sharding import Sharding
 from distill.training.settings import TrainTeacherRun
 from distill.types import Denoiser, expand_like
 
@@ -41,8 +45,15 @@ class TeacherTraining:
         if config.activation_checkpointing:
             checkpoint_activations(self.network)
         prepare_networks(config, [self.network])
+        average = average_of(self.network)
+        self.sharding = Sharding(config.sharding, processes)
+        self.structure = copy.deepcopy(average) if self.sharding.is_on else average
+        """The average as it was before it was sharded."""
+        if self.sharding.is_on:
+            for network in (self.network, average):
+                self.sharding.shard(network)
         self.batches = Batches.of(config, self.network, data, processes)
-        self.ema = EMA(self.network, config.ema)
+        self.ema = EMA(self.network, config.ema, average)
         self.updaters = {
             "teacher": Updater("teacher", self.network, config.optimizer, config.steps, processes)
         }
@@ -50,7 +61,7 @@ class TeacherTraining:
         self.modules: dict[str, nn.Module] = {"teacher": self.network}
         compile_networks([self.network], config.compile)
         self.loss = compiled(denoising_loss, config.compile, processes.device)
-        self.finite = FiniteCheck()
+        self.finite = FiniteCheck(processes)
         self.scale = LossScale().to(processes.device) if config.precision == "fp16" else None
         if self.scale is not None:
             self.modules["teacher_scale"] = self.scale
@@ -73,8 +84,11 @@ class TeacherTraining:
                 share = len(chunk) / (self.config.batch_size // self.processes.count)
                 loss_of_step += share * loss.detach()
                 scaled = loss if self.scale is None else self.scale(loss)
+                if chunk is chunks[-1]:
+                    expect_last_backward(list(self.updaters.values()))
                 (share * scaled).backward()
                 self.updaters["teacher"].accumulate()
+            self.sharding.free(self.network)
             norm = self.updaters["teacher"].update(step, self.scale)
             self.ema.update(self.updaters["teacher"].weights)
         if self.scale is None:
@@ -84,14 +98,15 @@ class TeacherTraining:
         metrics = {"loss/teacher": loss_of_step, "grad_norm/teacher": self.scale.norm_made(norm)}
         return metrics | self.scale.metrics("teacher")
 
-    def sample(self, count: int, first_seed: int = 0) -> Tensor:
-        """Return images of the averaged network's sampler, (count, c, h, w), on the CPU."""
-        seeds = range(first_seed, first_seed + count)
-        return sample_teacher(self.ema.average, seeds, balanced_labels(count, self.label_count))
+    def sample(self, rows: Sequence[int]) -> Tensor:
+        """Return images of the averaged network's sampler by their numbers, (n, c, h, w), on the CPU."""
+        return sample_teacher(self.ema.average, rows, labels_of(rows, self.label_count))
 
     def export(self, folder: Path) -> None:
-        """Write the averaged network."""
-        save_denoiser(self.ema.average, folder)
+        """Write the averaged network. All processes call it, and the main one writes."""
+        state = whole_state(self.ema.average, self.processes)
+        if state is not None:
+            save_model(self.structure, folder, state)
 
     save = export
 

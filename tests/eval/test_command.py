@@ -17,7 +17,7 @@ from distill.config.errors import UserError
 from distill.data.images import to_bytes
 from distill.diffusion.sampling import balanced_labels, sample_generator, sample_teacher
 from distill.networks.few_step_generator import FewStepGenerator
-from distill.networks.folder import save_denoiser, save_generator
+from distill.networks.folder import save_model
 from distill.networks.sizes import UNetSizes
 from distill.networks.unet import UNet, UNetConfig
 from eval.__main__ import main
@@ -36,7 +36,7 @@ def save_teacher(folder: Path, resolution: int = 8, label_count: int = 10) -> UN
     for parameter in network.parameters():
         parameter.data = 0.2 * torch.randn_like(parameter)
     folder.mkdir(parents=True)
-    save_denoiser(network, folder)
+    save_model(network, folder)
     return network
 
 
@@ -46,7 +46,7 @@ def run_dir(tmp_path: Path) -> Path:
     teacher = save_teacher(tmp_path / "teacher")
     export = tmp_path / "run" / "export"
     export.mkdir(parents=True)
-    save_generator(FewStepGenerator(teacher, 2.5), export)
+    save_model(FewStepGenerator(teacher, 2.5), export)
     native = {"name": "native", "path": str(tmp_path / "teacher")}
     return write_finished_run(tmp_path / "run", native, data={"name": "digits"})
 
@@ -201,7 +201,7 @@ def test_images_that_are_not_finite_leave_the_run_as_it_was(run_dir: Path) -> No
     generator = distill.load_generator(run_dir)
     for parameter in generator.parameters():
         parameter.data = parameter.data * float("nan")
-    save_generator(generator, run_dir / "export")
+    save_model(generator, run_dir / "export")
     with pytest.raises(
         UserError,
         match=r"^20 of 20 images cannot be used: "

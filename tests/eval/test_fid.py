@@ -19,7 +19,7 @@ from distill.data.sources.digits import Settings as Digits
 from distill.diffusion.samplers import Heun
 from distill.diffusion.sampling import balanced_labels, sample_teacher
 from distill.networks.edm.published import read_network
-from distill.networks.folder import save_denoiser
+from distill.networks.folder import save_model
 from eval.__main__ import main
 from eval.features.pixels import pixels
 from eval.fid.reference import read_statistics
@@ -203,7 +203,7 @@ def test_a_published_network_as_its_pickle_and_converted(tmp_path: Path) -> None
     )
     expected = (made.mean(0) + 1).square().sum() + made.var(0).sum()
     (tmp_path / "converted").mkdir()
-    save_denoiser(network, tmp_path / "converted")
+    save_model(network, tmp_path / "converted")
     np.save(tmp_path / "black.npy", np.zeros((8, 8, 8, 3), dtype=np.uint8))
     for path in (pickled, tmp_path / "converted"):
         arguments = ["--teacher", str(path), "--reference", str(tmp_path / "black.npy")]

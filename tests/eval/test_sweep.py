@@ -10,7 +10,7 @@ import torch
 
 from distill.config.errors import UserError
 from distill.networks.few_step_generator import FewStepGenerator
-from distill.networks.folder import save_generator
+from distill.networks.folder import save_model
 from eval.__main__ import main
 from tests.helpers.fid_command import fid
 from tests.helpers.random_teacher import save_random_teacher
@@ -26,7 +26,7 @@ def run_dir(tmp_path: Path) -> Path:
     for step, level in ((10, 80.0), (20, 1.0), (30, 2.5)):
         folder = run / "checkpoints" / f"step-{step:08d}"
         folder.mkdir(parents=True)
-        save_generator(FewStepGenerator(teacher, level), folder)
+        save_model(FewStepGenerator(teacher, level), folder)
     return run
 
 

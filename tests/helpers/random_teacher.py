@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from distill.networks.folder import save_denoiser
+from distill.networks.folder import save_model
 from distill.networks.sizes import UNetSizes
 from distill.networks.unet import UNet, UNetConfig
 
@@ -16,5 +16,5 @@ def save_random_teacher(folder: Path, **sizes: int | float | tuple[int, ...]) ->
     for parameter in network.parameters():
         parameter.data.add_(0.05 * torch.randn_like(parameter))
     folder.mkdir()
-    save_denoiser(network, folder)
+    save_model(network, folder)
     return network

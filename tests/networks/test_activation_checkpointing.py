@@ -18,7 +18,7 @@ from distill.networks.activation_checkpointing import checkpoint_activations, re
 from distill.networks.edm.edm import DhariwalUNetConfig, EDMNetwork, SongUNetConfig
 from distill.networks.edm.edm2 import EDM2Config, EDM2Network
 from distill.networks.edm.preconditioning import EDMPrecond
-from distill.networks.folder import newest_checkpoint, save_denoiser
+from distill.networks.folder import newest_checkpoint, save_model
 from distill.networks.unet import UNet
 from distill.storage.tensors import load_tensors
 from distill.teachers.diffusers import Settings
@@ -64,7 +64,7 @@ def teacher_of(root: Path, name: str) -> dict[str, Any]:
         torch.manual_seed(0)
         network = disturbed(OWN[name]())
         folder.mkdir()
-        save_denoiser(network, folder)
+        save_model(network, folder)
     return {"name": "native", "path": str(folder)}
 
 

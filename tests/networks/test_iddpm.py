@@ -22,7 +22,7 @@ from distill.networks.edm.arguments import describe_network
 from distill.networks.edm.edm import DhariwalUNetConfig, EDMNetwork, SongUNetConfig
 from distill.networks.edm.preconditioning import EDMPrecond, IDDPMPrecond
 from distill.networks.edm.published import read_network
-from distill.networks.folder import build_network, load_denoiser, save_denoiser
+from distill.networks.folder import build_network, load_denoiser, save_model
 from distill.storage.pickles.reader import PickledObject
 from distill.types import Condition
 from tests.helpers.published_networks import as_published, published_names
@@ -131,7 +131,7 @@ def test_the_loss_weight_is_that_of_predicted_noise() -> None:
 
 def test_an_export_opens_as_the_same_network(tmp_path: Path) -> None:
     net = network(M=500)
-    save_denoiser(net, tmp_path)
+    save_model(net, tmp_path)
     again = load_denoiser(tmp_path).eval()
     assert again.describe() == net.describe()
     sigma, x_t = torch.tensor([0.02, 0.7, 40.0]), normal("x", (3, 3, 8, 8))

@@ -20,7 +20,7 @@ from distill.networks.edm.edm import DhariwalUNetConfig, EDMNetwork, SongUNetCon
 from distill.networks.edm.edm2 import EDM2Config, EDM2Network
 from distill.networks.edm.preconditioning import EDMPrecond, Preconditioned, VEPrecond, VPPrecond
 from distill.networks.edm.published import meta_network
-from distill.networks.folder import build_network, load_denoiser, save_denoiser
+from distill.networks.folder import build_network, load_denoiser, save_model
 from distill.types import Condition
 from tests.helpers.seeded_weights import normal, seeded_weights
 
@@ -153,7 +153,7 @@ def test_the_step_of_a_variance_preserving_network_is_that_of_its_process() -> N
 )
 def test_an_export_opens_as_the_same_network(case: str, tmp_path: Path) -> None:
     net = network(case)
-    save_denoiser(net, tmp_path)
+    save_model(net, tmp_path)
     again = load_denoiser(tmp_path).eval()
     assert again.describe() == net.describe()
     with torch.no_grad():

@@ -23,7 +23,7 @@ import distill
 from distill.config.command_line import run_command
 from distill.config.errors import UserError
 from distill.networks.few_step_generator import FewStepGenerator
-from distill.networks.folder import load_generator, newest_checkpoint, save_generator
+from distill.networks.folder import load_generator, newest_checkpoint, save_model
 from distill.publishing.export import main
 from distill.teachers.diffusers import Settings as Diffusers
 from distill.teachers.edm2 import Settings as EDM2
@@ -196,7 +196,7 @@ def test_an_export_is_written_anew_from_the_newest_checkpoint(
         for parameter in generator.parameters():
             parameter.data.mul_(factor)
         (run / "checkpoints" / f"step-{step:08d}").mkdir(parents=True)
-        save_generator(generator, run / "checkpoints" / f"step-{step:08d}")
+        save_model(generator, run / "checkpoints" / f"step-{step:08d}")
     main(["--run", str(run), "--out", str(tmp_path / "a" / "student")])
     assert capsys.readouterr().out == f"{tmp_path / 'a' / 'student'} is written\n"
     weights = dict(generator.state_dict())
@@ -221,7 +221,7 @@ def test_what_is_no_export_is_not_replaced(run: Path, tmp_path: Path) -> None:
     (tmp_path / "notes" / "thesis.txt").write_text("mine")
     checkpoint = tmp_path / "run" / "checkpoints" / "step-00000100"
     checkpoint.mkdir(parents=True)
-    save_generator(load_generator(run), checkpoint)
+    save_model(load_generator(run), checkpoint)
     (checkpoint / "manifest.json").write_text("{}")
     assert newest_checkpoint(run) == checkpoint
     for folder in (tmp_path / "notes", tmp_path / "notes" / "thesis.txt", tmp_path / "teacher", checkpoint):

@@ -22,17 +22,19 @@ from distill.data.archives import open_files
 from distill.data.sources.array import read_array
 from distill.networks.diffusers.pipeline import left_out_parts
 from distill.networks.few_step_generator import FewStepGenerator
-from distill.networks.folder import load_denoiser, load_generator, meta_denoiser, save_generator
+from distill.networks.folder import load_denoiser, load_generator, meta_denoiser, save_model
 from distill.publishing.model_card import write_card
 from distill.publishing.report.page import write_report
 from distill.rewards.pretrained.classifier import is_own, load_classifier
-from distill.training.checkpoint import load_checkpoint, save_checkpoint
+from distill.training.checkpoints import load_checkpoint, save_checkpoint
+from distill.training.checkpoints.damage import require_whole
 from eval.__main__ import main as evaluate
 from eval.fid.reference import holds_statistics
 from eval.fid.results import read_results
 from eval.fid.sweep import continue_sweep
 from eval.prompt_sets import read_prompt_set
 from tests.helpers.fid_result import RESULT
+from tests.helpers.alone import ALONE
 from tests.helpers.finished_run import finished_run
 
 INSTEAD: tuple[Any, ...] = (None, [], {}, [None], {"x": []}, "x", "", -1, 0, 2.5, True, [[-3]], float("nan"))
@@ -92,7 +94,7 @@ def test_descriptions_of_networks(tmp_path: Path) -> None:
     )
     student = tmp_path / "student"
     student.mkdir()
-    save_generator(FewStepGenerator(load_denoiser(teacher), 2.5, 0.5), student)
+    save_model(FewStepGenerator(load_denoiser(teacher), 2.5, 0.5), student)
     assert read_all(teacher / "config.json", lambda: load_denoiser(teacher)) > 100
     assert read_all(teacher / "config.json", lambda: meta_denoiser(teacher)) > 100
     assert read_all(student / "config.json", lambda: load_generator(student)) > 100
@@ -114,10 +116,13 @@ def test_the_index_of_a_pipeline(tmp_path: Path) -> None:
 
 def test_a_checkpoint_without_its_progress_is_damaged(tmp_path: Path) -> None:
     network = torch.nn.Linear(2, 2)
-    path = save_checkpoint(tmp_path, 3, {"network": network}, {}, {"seconds": 1.0}, lambda folder: None, 1)
+    path = save_checkpoint(
+        tmp_path, 3, {"network": network}, {}, {"seconds": 1.0}, lambda folder: None, 1, ALONE
+    )
 
     def read() -> dict[str, Any]:
-        return load_checkpoint(path, {"network": network}, {})
+        require_whole(path, ALONE)
+        return load_checkpoint(path, {"network": network}, {}, ALONE)
 
     assert read() == {"step": 3, "seconds": 1.0}
     assert read_all(path / "manifest.json", read) > 10

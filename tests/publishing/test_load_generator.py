@@ -15,7 +15,7 @@ from distill.data.images import to_bytes
 from distill.diffusion.schedules import EDM
 from distill.networks.exact.affine import Affine
 from distill.networks.few_step_generator import FewStepGenerator, ImageGenerator
-from distill.networks.folder import save_generator
+from distill.networks.folder import save_model
 from distill.types import Condition, Denoiser
 from tests.helpers.exported import exported, own_student
 from tests.helpers.random_teacher import save_random_teacher
@@ -135,7 +135,7 @@ def test_a_student_in_training_is_not_clamped_and_has_its_gradient() -> None:
 
 
 def test_a_student_of_vectors_has_no_graph_either(tmp_path: Path) -> None:
-    save_generator(Affine(2), tmp_path)
+    save_model(Affine(2), tmp_path)
     generator = distill.load_generator(tmp_path)
     made = generator(torch.tensor([[4.0, -5.0]]), Condition())
     assert made.tolist() == [[4.0, -5.0]]

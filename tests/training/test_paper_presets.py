@@ -14,7 +14,7 @@ import yaml
 from PIL import Image
 
 from distill.networks.edm.arguments import PUBLISHED, describe_network
-from distill.networks.folder import build_network, load_generator, save_denoiser
+from distill.networks.folder import build_network, load_generator, save_model
 from distill.types import Denoiser
 from tests.helpers import tiny_pipelines, tiny_rewards
 from tests.helpers.runs import logged_steps, read_lines, read_run, train_run, write_run
@@ -53,7 +53,7 @@ def save_tiny_edm(folder: Path, arguments: dict[str, Any], path: Path) -> Denois
     for parameter in teacher.parameters():
         parameter.data.add_(0.05 * torch.randn_like(parameter))
     folder.mkdir()
-    save_denoiser(teacher, folder)
+    save_model(teacher, folder)
     return teacher
 
 

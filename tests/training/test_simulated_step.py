@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from torch.profiler import ProfilerActivity, profile
 
 from distill.networks.diffusers.prompt_encoder import PipelinePromptEncoder
-from distill.networks.folder import save_denoiser
+from distill.networks.folder import save_model
 from distill.networks.sizes import UNetSizes
 from distill.networks.unet import UNet, UNetConfig
 from distill.training.config import read_config
@@ -40,7 +40,7 @@ DMD = {"name": "distribution_matching", "divergence": "reverse_kl"}
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("simulated_step")
     (root / "unet").mkdir()
-    save_denoiser(
+    save_model(
         UNet(
             UNetConfig(resolution=16, channels=3, sizes=UNetSizes(width=16, multipliers=(1, 2), dropout=0.1))
         ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from distill.diffusion.sampling import balanced_labels, sample_generator
-from distill.networks.folder import save_generator
+from distill.diffusion.sampling import labels_of, sample_generator
+from distill.networks.folder import save_model
 from distill.publishing.export import export_generator
 from distill.publishing.model_card import write_card
 from distill.training.batches import Batch, Batches
@@ -19,16 +20,19 @@ from distill.training.device.compilation import begin_step, compile_networks, co
 from distill.training.device.precision import autocast
 from distill.training.distillation.build import build_method, build_networks, exact_log_ratio, read_prompts
 from distill.training.distillation.losses import Losses, Metrics, fake_loss, frozen, generator_loss
+from distill.training.distillation.sharded import build_sharded
 from distill.training.distillation.teacher_samples import TeacherSamples
-from distill.training.logging import Clock
+from distill.training.logging import Clock, as_root
 from distill.training.optimization.ema import EMA
 from distill.training.optimization.loss_scale import LossScale
 from distill.training.optimization.settings import OptimizerSettings
-from distill.training.optimization.updater import Updater
+from distill.training.optimization.updater import Updater, expect_last_backward
+from distill.training.parallel.filling import unsharded_copy, whole_state
 from distill.training.parallel.finite import FiniteCheck
 from distill.training.parallel.processes import Processes
+from distill.training.parallel.sharding import Sharding
 from distill.training.settings import DistillRun
-from distill.types import DataSource
+from distill.types import DataSource, Generator
 
 
 class Distillation:
@@ -37,15 +41,24 @@ class Distillation:
     def __init__(self, config: DistillRun, processes: Processes, clock: Clock) -> None:
         self.config, self.processes, self.clock = config, processes, clock
         device = processes.device
-        self.finite = FiniteCheck()
-        self.teacher = config.teacher.load().to(device).eval().requires_grad_(False)
-        self.prompts = read_prompts(config, self.teacher)
-        torch.manual_seed(config.seed)
-        self.networks = build_networks(config, self.teacher, device)
+        self.finite = FiniteCheck(processes)
+        self.sharding = Sharding(config.sharding, processes)
+        self.sharded = build_sharded(config, self.sharding) if self.sharding.is_on else None
+        if self.sharded is None:
+            self.teacher = config.teacher.load().to(device).eval().requires_grad_(False)
+            self.prompts = read_prompts(config, self.teacher)
+            torch.manual_seed(config.seed)
+            self.networks = build_networks(config, self.teacher, device)
+        else:
+            self.networks = self.sharded.networks
+            self.teacher = self.networks.teacher
+            self.prompts = read_prompts(config, self.teacher, self.sharded.encoder_sha256)
         self.generator = self.networks.generator
         self.method = build_method(config, device, exact_log_ratio(self.teacher, self.generator))
         self._compile()
-        self.ema = EMA(self.generator, config.generator.ema)
+        self.differentiated_twice = self._differentiated_twice()
+        average = None if self.sharded is None else self.sharded.average
+        self.ema = EMA(self.generator, config.generator.ema, average)
         self.teacher_samples = self._teacher_samples()
         self.batches = Batches.of(
             config,
@@ -78,12 +91,21 @@ class Distillation:
     def _compile(self) -> None:
         """Compile the networks' blocks or the losses if the run asks for it."""
         how, device = self.config.compile, self.processes.device
-        compile_networks([self.teacher, self.generator, self.networks.fake], how)
+        if self.sharded is None:  # sharded networks are compiled already
+            compile_networks([self.teacher, self.generator, self.networks.fake], how)
         if how == "step":
             self.method = dataclasses.replace(self.method, r1=uncompiled(self.method.r1))
         self.generate = compiled(self.generator.__call__, how, device)
         self.fake_loss = compiled(fake_loss, how, device)
         self.generator_loss = compiled(generator_loss, how, device)
+
+    def _differentiated_twice(self) -> list[nn.Module]:
+        """Return the network whose gradient an exact penalty differentiates, if there is one."""
+        settings, critic = self.config.discriminator, self.networks.discriminator
+        r1 = None if settings is None else settings.r1
+        if critic is None or r1 is None or r1.approximate or r1.at != "image":
+            return []
+        return [self.networks.read_by(critic)]
 
     def _add_trainable(self, name: str, network: nn.Module, settings: OptimizerSettings) -> None:
         """Give a network an optimiser, unless it has no parameters, as an exact score."""
@@ -124,23 +146,33 @@ class Distillation:
                 metrics["ratio/calibration_error"] = torch.tensor(error, device=self.processes.device)
         return metrics
 
-    def sample(self, count: int, first_seed: int = 0) -> Tensor:
-        """Return images of the averaged generator, (count, c, h, w), on the CPU."""
-        seeds = range(first_seed, first_seed + count)
+    def sample(self, rows: Sequence[int]) -> Tensor:
+        """Return images of the averaged generator by their numbers, (n, c, h, w), on the CPU."""
         if self.prompts is None:
-            cond = balanced_labels(count, self.label_count)
+            cond = labels_of(rows, self.label_count)
         else:
-            cond = self.prompts.balanced(count)
-        return sample_generator(self.ema.average, seeds, cond)
+            cond = self.prompts.in_turn(rows)
+        return sample_generator(self.ema.average, rows, cond)
 
     def save(self, folder: Path) -> None:
-        """Write the averaged generator for a checkpoint."""
-        save_generator(self.ema.average, folder)
+        """Write the averaged generator for a checkpoint. All processes call it, and the main one writes."""
+        if self.sharded is None:
+            if self.processes.is_main:
+                save_model(self.ema.average, folder)
+            return
+        state = whole_state(self.ema.average, self.processes)
+        if state is not None:
+            save_model(self.sharded.structure, folder, state)
 
     def export(self, folder: Path) -> None:
-        """Write the averaged generator for others to use."""
-        export_generator(self.ema.average, folder)
-        write_card(folder, self.config.run_dir)
+        """Write the averaged generator for others to use. All processes call it, and the main one writes."""
+        average: Generator | None = self.ema.average
+        if self.sharded is not None:
+            structure = copy.deepcopy(self.sharded.structure)
+            average = unsharded_copy(structure, self.ema.average, self.processes)
+        if average is not None and self.processes.is_main:
+            export_generator(average, folder)
+            write_card(folder, self.config.run_dir)
 
     def frozen_networks(self) -> list[nn.Module]:
         """Return the teacher, its autoencoder and text encoders, and the networks that terms hold."""
@@ -153,7 +185,12 @@ class Distillation:
 
     def _teacher_samples(self) -> TeacherSamples | None:
         settings = self.config.teacher_samples
-        return TeacherSamples(settings, self.config.teacher, self.teacher, self.prompts) if settings else None
+        if settings is None:
+            return None
+        teacher_sha256 = None if self.sharded is None else self.sharded.teacher_sha256
+        return TeacherSamples(
+            settings, self.config.teacher, self.teacher, self.processes, self.prompts, teacher_sha256
+        )
 
     def _real_images(self) -> DataSource | None:
         settings = self.config.discriminator
@@ -168,14 +205,16 @@ class Distillation:
     ) -> tuple[Tensor, Metrics]:
         metrics: Metrics = {}
         for chunk in chunks:
-            with autocast(self.config.precision, self.processes.device):
-                with torch.set_grad_enabled(keep_graph):
-                    x0 = self.generate(chunk.z, chunk.cond)
-                if "fake" not in self.modules:  # an exact fake score has nothing to learn
-                    continue
-                losses, extra = self.fake_loss(self.networks, self.method, chunk, x0, detailed)
-            self.finite.add_losses(losses, chunk.u_fake)
-            add_metrics(metrics, losses, extra, self._backward("fake", losses, chunk))
+            with autocast(self.config.precision, self.processes.device), torch.set_grad_enabled(keep_graph):
+                x0 = self.generate(chunk.z, chunk.cond)
+            if "fake" not in self.modules:  # an exact fake score has nothing to learn
+                continue
+            with self.sharding.gathered(*self.differentiated_twice):
+                with autocast(self.config.precision, self.processes.device):
+                    losses, extra = self.fake_loss(self.networks, self.method, chunk, x0, detailed)
+                self.finite.add_losses(losses, chunk.u_fake)
+                share = self._backward("fake", losses, chunk, is_last=chunk is chunks[-1])
+            add_metrics(metrics, losses, extra, share)
         return x0, metrics | self._step("fake", step)
 
     def _update_generator(
@@ -193,22 +232,28 @@ class Distillation:
                     sample = self.generate(chunk.z, chunk.cond) if x0 is None else x0
                     losses, extra = loss_of(self.networks, self.method, chunk, sample, active)
                 if detailed:
-                    extra |= gradient_sizes(losses, sample)
+                    extra |= gradient_sizes(losses, sample, len(chunk) / self.config.batch_size)
                 self.finite.add_losses(losses, chunk.u)
-                add_metrics(metrics, losses, extra, self._backward("generator", losses, chunk))
+                share = self._backward("generator", losses, chunk, is_last=chunk is chunks[-1])
+                add_metrics(metrics, losses, extra, share)
         metrics |= self._step("generator", step)
         if self.method.ratio is not None:
             self.method.ratio.commit(self.processes.sum)
         self.ema.update(self.updaters["generator"].weights)
         return metrics
 
-    def _backward(self, update: str, losses: Losses, chunk: Batch) -> float:
-        """Accumulate a micro-batch's gradient, and return its share of this process's batch."""
+    def _backward(self, update: str, losses: Losses, chunk: Batch, is_last: bool) -> float:
+        """Accumulate a micro-batch's gradient, and return its share of this process's batch.
+
+        With the last micro-batch the gradients are averaged over processes.
+        """
         share = len(chunk) / (self.config.batch_size // self.processes.count)
         loss = torch.stack(list(losses.values())).sum()
         scale = self.scales.get(update)
         if scale is not None:
             loss = scale(loss)
+        if is_last:
+            expect_last_backward(self._updaters_of(update))
         (loss if share == 1 else share * loss).backward()
         for updater in self._updaters_of(update):
             updater.accumulate()
@@ -223,6 +268,7 @@ class Distillation:
         """Update the networks that one backward pass trained, and return the norms of their gradients."""
         scale = self.scales.get(update)
         metrics: Metrics = {}
+        self.sharding.free(self.teacher, self.networks.fake, self.generator)
         for updater in self._updaters_of(update):
             norm = updater.update(step, scale)
             if scale is None:
@@ -234,10 +280,12 @@ class Distillation:
         return metrics
 
 
-def gradient_sizes(losses: Losses, x0: Tensor) -> Metrics:
-    """Return the norm of each loss's gradient with respect to the student's samples.
+def gradient_sizes(losses: Losses, x0: Tensor, share: float) -> Metrics:
+    """Return the norm of the gradient of each loss of the whole batch with respect to the student's samples.
 
-    Losses that do not depend on the samples are left out.
+    It is given as squares whose means over micro-batches and processes are that of the whole batch. `share`
+    is the part of the batch that the samples x0 are, whose own losses the gradients are of. Losses that do
+    not depend on the samples are left out.
     """
     sizes: Metrics = {}
     for name, loss in losses.items():
@@ -245,7 +293,9 @@ def gradient_sizes(losses: Losses, x0: Tensor) -> Metrics:
             continue
         (gradient,) = torch.autograd.grad(loss, x0, retain_graph=True, allow_unused=True)
         if gradient is not None:
-            sizes[f"gradient_at_sample/{name}"] = gradient.norm()
+            # A sample's part in the gradient of the batch is `share` times that in the gradient of its
+            # micro-batch, and a mean weights the sum of the micro-batch's squares by `share` once already.
+            sizes |= as_root(f"gradient_at_sample/{name}", share * gradient.double().square().sum())
     return sizes
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
-from typing import Literal
+from collections.abc import Iterator
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,8 @@ from torch.distributed.tensor import DTensor
 
 from distill.training.parallel.processes import Processes
 from distill.training.parallel.shards import local, row_range
+
+Network = TypeVar("Network", bound=nn.Module)
 
 BASE_LAYER = ".base_layer."
 """Part of the names of weights that got adapters: `to_q.base_layer.weight` was `to_q.weight`."""
@@ -107,10 +109,10 @@ def copy_weights(network: nn.Module, source: nn.Module) -> None:
                 local(target).copy_(local(value))
 
 
-def unsharded_copy(structure: nn.Module, network: nn.Module, processes: Processes) -> nn.Module | None:
+def unsharded_copy(structure: Network, network: nn.Module, processes: Processes) -> Network | None:
     """Gather a network on the CPU of the main process; the others return None.
 
-    `structure` is the network as it was before it was sharded. It gets the values.
+    `structure`, a copy of the network as it was before it was sharded, gets the values and is returned.
     """
     for slot, sharded in zip(slots(structure), slots(network), strict=True):
         whole = processes.whole(sharded.tensor.detach())
@@ -119,7 +121,7 @@ def unsharded_copy(structure: nn.Module, network: nn.Module, processes: Processe
     return structure if processes.is_main else None
 
 
-def whole_state(network: nn.Module, processes: Processes) -> Mapping[str, Tensor] | None:
+def whole_state(network: nn.Module, processes: Processes) -> dict[str, Tensor] | None:
     """Gather the state of a network on the CPU of the main process; the others return None."""
     state = {}
     for name, tensor in network.state_dict().items():

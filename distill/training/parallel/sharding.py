@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -74,15 +74,12 @@ class Sharding:
         _normalize_rows_before(network, entry_points)
 
     @contextmanager
-    def gathered(self, network: nn.Module) -> Iterator[None]:
-        """Hold a network whole between its forward and backward passes.
+    def gathered(self, *networks: nn.Module) -> Iterator[None]:
+        """Hold networks whole between their forward and backward passes.
 
         A gradient penalty differentiates the backward pass, for which blocks cannot be gathered again.
         """
-        if not self.is_on:
-            yield
-            return
-        modules = sharded_modules(network)
+        modules = [module for network in networks for module in sharded_modules(network)]
         for module in modules:
             module.set_reshard_after_forward(False, recurse=False)
             module.set_reshard_after_backward(False, recurse=False)
@@ -149,8 +146,3 @@ def _after(first: Callable[[], None], method: Callable[..., Any]) -> Callable[..
         return method(*inputs, **settings)
 
     return both
-
-
-def gathered_for(sharding: Sharding, network: nn.Module | None) -> Any:
-    """Return `sharding.gathered(network)`, or a context that does nothing for None."""
-    return nullcontext() if network is None else sharding.gathered(network)

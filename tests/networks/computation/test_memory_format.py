@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from distill.networks.computation.memory_format import use_channels_last
 from distill.networks.discriminator import Discriminator
 from distill.networks.edm.edm2 import MPConv
-from distill.networks.folder import load_denoiser, save_denoiser
+from distill.networks.folder import load_denoiser, save_model
 from distill.storage.tensors import load_tensors
 from distill.students.lora import Student as LoRA
 from distill.teachers.diffusers import Settings
@@ -109,7 +109,7 @@ def test_files_do_not_have_it_and_are_loaded_into_it(tmp_path: Path) -> None:
     network = small_network("unet")
     plain = {name: value.clone() for name, value in network.state_dict().items()}
     use_channels_last(network)
-    save_denoiser(network, tmp_path)
+    save_model(network, tmp_path)
     stored = load_tensors(tmp_path / "model.safetensors")
     assert all(
         torch.equal(stored[name], value) and stored[name].is_contiguous() for name, value in plain.items()
