@@ -25,7 +25,9 @@ class EncodedPrompts:
 
     Each prompt is encoded alone, so that its condition depends on neither the batch nor the cache. `encoder`
     identifies the text encoder; runs with the same encoder can share a cache. `dropout` is the share of
-    training samples that get no prompt.
+    training samples that get no prompt. An encoder that is sharded encodes on all processes at once: `most`
+    then returns the largest of the processes' counts, and each encodes so many prompts. All processes ask for
+    prompts equally often.
     """
 
     def __init__(
@@ -35,12 +37,14 @@ class EncodedPrompts:
         encoder: str = "",
         cache: Path | None = None,
         dropout: float = 0.0,
+        most: Callable[[int], int] | None = None,
     ) -> None:
         self.prompts = prompts
         self.encode = encode
         self.encoder = encoder
         self.cache = cache
         self.dropout = dropout
+        self.most = most
 
     @classmethod
     def by(
@@ -59,32 +63,52 @@ class EncodedPrompts:
     def __call__(self, rows: Int64[Tensor, " b"]) -> Condition:
         """Return the conditions of the prompts at these positions."""
         drawn = [self.prompts[row] for row in rows.tolist()]
-        texts = {prompt: self._read(prompt) for prompt in dict.fromkeys(drawn)}
+        texts = self._read(list(dict.fromkeys(drawn)))
         given = {name: torch.cat([texts[prompt][name] for prompt in drawn]) for name in texts[drawn[0]]}
         return Condition(text=Text(given, self._unconditional, tuple(drawn)))
 
     def balanced(self, count: int) -> Condition:
         """Return the conditions of `count` samples that take the prompts in turn."""
-        return self(torch.arange(count) % len(self))
+        return self.in_turn(range(count))
+
+    def in_turn(self, rows: Sequence[int]) -> Condition:
+        """Return the conditions of the samples of these numbers, which take the prompts in turn."""
+        return self(torch.tensor(rows) % len(self))
 
     @functools.cached_property
     def _unconditional(self) -> dict[str, Tensor]:
         return self._encode("").unconditional
 
-    def _read(self, prompt: str) -> dict[str, Tensor]:
+    def _read(self, prompts: Sequence[str]) -> dict[str, dict[str, Tensor]]:
+        """Return what each prompt is encoded as, from the cache or the encoder."""
+        cached = {prompt: path for prompt in prompts if (path := self._path_of(prompt)) and path.is_file()}
+        absent = [prompt for prompt in prompts if prompt not in cached]
+        repeated = 0 if self.most is None else self.most(len(absent)) - len(absent)
+        texts = {prompt: load_sealed_tensors(path) for prompt, path in cached.items()}
+        for prompt in absent:
+            texts[prompt] = self._encode(prompt).given
+            self._store(prompt, texts[prompt])
+        for _ in range(repeated):
+            self._encode("")
+        return texts
+
+    def _path_of(self, prompt: str) -> Path | None:
+        """Return the file of a prompt in the cache, None without a cache."""
         if self.cache is None:
-            return self._encode(prompt).given
+            return None
         name = hashlib.sha256(f"{self.encoder}\n{prompt}".encode()).hexdigest()
-        path = self.cache / name[:2] / f"{name}.safetensors"
-        if path.is_file():
-            return load_sealed_tensors(path)
-        given = self._encode(prompt).given
+        return self.cache / name[:2] / f"{name}.safetensors"
+
+    def _store(self, prompt: str, given: dict[str, Tensor]) -> None:
+        """Write what a prompt is encoded as; several processes may write the same file, each a whole one."""
+        path = self._path_of(prompt)
+        if path is None:
+            return
         try:
             with new_file(path) as partial:
                 save_tensors(partial, given, sealed=True)
         except OSError as error:
             raise UserError(f"prompts.cache: {path} cannot be written ({error.strerror})") from error
-        return given
 
     def _encode(self, prompt: str) -> Text:
         text = self.encode([prompt]).to("cpu").text

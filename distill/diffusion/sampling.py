@@ -23,7 +23,12 @@ def seeded_noise(seeds: Sequence[int], shape: tuple[int, ...], stream: int = 0) 
 
 def balanced_labels(count: int, label_count: int) -> Condition:
     """Give image i the label i % label_count, or none for an unconditional model."""
-    return Condition(torch.arange(count) % label_count if label_count else None)
+    return labels_of(range(count), label_count)
+
+
+def labels_of(rows: Sequence[int], label_count: int) -> Condition:
+    """Return the balanced labels of the images of these numbers."""
+    return Condition(torch.tensor(rows) % label_count if label_count else None)
 
 
 def sample_generator(

@@ -15,6 +15,9 @@ from torch import Tensor
 
 from distill.storage.files import write_text
 
+SQUARE = "^2"
+"""Ending of the name of a metric that is a square, whose mean's root is logged."""
+
 
 class Clock:
     """Measures the seconds spent in each named part since the last `take`.
@@ -69,12 +72,15 @@ class Averages:
         if not metrics:
             return
         names = tuple(metrics)
-        values = torch.stack([value.detach().float() for value in metrics.values()])
+        values = torch.stack([value.detach().double() for value in metrics.values()])
         self.sums[names] = self.sums[names] + values if names in self.sums else values
         self.counts[names] = self.counts.get(names, 0) + 1
 
     def take(self, average: Callable[[Tensor], Tensor]) -> dict[str, float]:
-        """Return the means, and start again; `average` takes the mean of a tensor over processes."""
+        """Return the means, and start again; `average` takes the mean of a tensor over processes.
+
+        Roots and standard deviations are computed from the means of squares.
+        """
         sums: dict[str, Tensor] = {}
         counts: dict[str, int] = {}
         for names, totals in self.sums.items():
@@ -85,7 +91,35 @@ class Averages:
         if not sums:
             return {}
         means = average(torch.stack([total / counts[name] for name, total in sums.items()]))
-        return dict(zip(sums, means.tolist(), strict=True))
+        return with_roots(dict(zip(sums, means.tolist(), strict=True)))
+
+
+def as_root(name: str, square: Tensor) -> dict[str, Tensor]:
+    """Return the metric whose root is logged as `name`, after its mean over the batch is taken.
+
+    The mean of roots of parts of a batch would depend on how the batch is split.
+    """
+    return {f"{name}{SQUARE}": square}
+
+
+def as_mean_and_std(name: str, values: Tensor) -> dict[str, Tensor]:
+    """Return the metrics of which `name_mean` and `name_std` are logged, those of all steps of a line."""
+    values = values.detach().double()
+    return {f"{name}_mean": values.mean(), f"{name}_std{SQUARE}": values.square().mean()}
+
+
+def with_roots(means: Mapping[str, float]) -> dict[str, float]:
+    """Replace means of squares by what `as_root` and `as_mean_and_std` say is logged."""
+    found = {}
+    for name, value in means.items():
+        logged = name.removesuffix(SQUARE)
+        if logged == name:
+            found[name] = value
+            continue
+        if logged.endswith("_std"):
+            value -= means[f"{logged.removesuffix('_std')}_mean"] ** 2
+        found[logged] = math.sqrt(max(value, 0.0))
+    return found
 
 
 def append_line(path: Path, values: Mapping[str, float]) -> None:

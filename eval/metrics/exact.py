@@ -101,9 +101,14 @@ class LaboratoryMonitor:
     def __init__(self, teacher: GaussianMixture) -> None:
         self.teacher = teacher
 
-    def __call__(self, samples: Float[Tensor, "n d"]) -> dict[str, float]:
-        error = (mode_shares(self.teacher, samples) - self.teacher.log_weights.exp()).abs().sum() / 2
-        return {"mode_error": error.item(), "stray": stray_share(self.teacher, samples)}
+    def features(self, images: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+        """Return the samples as they are."""
+        return images
+
+    def measure(self, features: Float[Tensor, "n d"]) -> dict[str, float]:
+        """Measure samples."""
+        error = (mode_shares(self.teacher, features) - self.teacher.log_weights.exp()).abs().sum() / 2
+        return {"mode_error": error.item(), "stray": stray_share(self.teacher, features)}
 
 
 @torch.no_grad()
@@ -120,7 +125,7 @@ def evaluate_vectors(
     if generator.evaluations == 1:
         student = marginal(generator, teacher.schedule, points=128)
         found |= divergences_to_teacher(DIVERGENCES, teacher, student)
-    found |= LaboratoryMonitor(teacher)(samples)
+    found |= LaboratoryMonitor(teacher).measure(samples)
     found["mode_shares"] = mode_shares(teacher, samples).tolist()
     return found
 

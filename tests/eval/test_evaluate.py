@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +26,13 @@ from eval.features.pixels import pixels
 from eval.frechet import Statistics, frechet_distance
 from eval.images.extraction import prepare
 from eval.images.streams import NetworkImages
-from eval.monitor import Monitor, build_monitor
+from eval.monitor import FrechetMonitor, build_monitor
 from eval.protocols import read_protocol
 from eval.run.evaluate import ImageSet, evaluate, sampling_times
 from eval.run.grids import by_label, save_grids
 from eval.run.results import EvalResults, Role
 from eval.run.table import render
+from tests.helpers.alone import ALONE
 from tests.helpers.image_sets import byte_images, image_set, pixels_sha256
 
 PROTOCOL = read_protocol("fd-pixel")
@@ -201,19 +203,20 @@ def test_table(results: EvalResults) -> None:
 
 
 def test_monitor_measures_the_protocols_distance() -> None:
-    def monitor(real: Any) -> Monitor:
-        return Monitor(real, read_protocol("fd-pixel"), load_extractor("pixels"))
+    def measure(real: Any, images: Tensor) -> Mapping[str, float]:
+        monitor = FrechetMonitor(real, read_protocol("fd-pixel"), load_extractor("pixels"), ALONE)
+        return monitor.measure(monitor.features(images))
 
     made = from_bytes(HELD_OUT.pixels)
     expected = fd_by_scipy(HELD_OUT.pixels, TRAIN.pixels)
-    assert monitor(Digits().load("train"))(made) == {"fd_pixel": pytest.approx(expected, rel=1e-6)}
-    assert monitor(from_bytes(TRAIN.pixels))(made) == {"fd_pixel": pytest.approx(expected, rel=1e-6)}
-    assert monitor(made)(made)["fd_pixel"] == pytest.approx(0, abs=1e-10)
+    assert measure(Digits().load("train"), made) == {"fd_pixel": pytest.approx(expected, rel=1e-6)}
+    assert measure(from_bytes(TRAIN.pixels), made) == {"fd_pixel": pytest.approx(expected, rel=1e-6)}
+    assert measure(made, made)["fd_pixel"] == pytest.approx(0, abs=1e-10)
     made[3] = float("inf")
     with pytest.raises(
         UserError, match=r"^generated images: 1 of 360 images have values that are not finite, first image 3$"
     ):
-        monitor(from_bytes(TRAIN.pixels))(made)
+        measure(from_bytes(TRAIN.pixels), made)
 
 
 def test_monitor_under_another_protocol_is_what_eval_fid_measures(tmp_path: Path) -> None:
@@ -227,21 +230,22 @@ def test_monitor_under_another_protocol_is_what_eval_fid_measures(tmp_path: Path
         [mean(prepare(image, protocol)[None])["features"] for image in HELD_OUT.pixels],
     )
     real = Statistics(torch.zeros(3).double(), torch.eye(3).double(), None)
-    assert Monitor(real, protocol, mean)(made) == {
+    monitor = FrechetMonitor(real, protocol, mean, ALONE)
+    assert monitor.measure(monitor.features(made)) == {
         "fd_effnet": pytest.approx(frechet_distance(Statistics.of(torch.cat(colours)), real), rel=1e-9)
     }
 
     config = read_config(Path("configs/digits/sid.yaml"), ["--monitor_reference", str(tmp_path / "real.npz")])
     np.savez(tmp_path / "real.npz", mu=np.zeros(64), sigma=np.eye(64))
-    found = build_monitor(config)
+    found = build_monitor(config, ALONE)
     assert found is not None
     identity = Statistics(torch.zeros(64).double(), torch.eye(64).double(), None)
     expected = frechet_distance(Statistics.of(pixels(HELD_OUT.pixels)), identity)
-    assert found(made) == {"fd_pixel": pytest.approx(expected, rel=1e-9)}
+    assert found.measure(found.features(made)) == {"fd_pixel": pytest.approx(expected, rel=1e-9)}
     with pytest.raises(
         UserError, match=r"^monitor_protocol: fd-pixl: is not in eval/protocols; did you mean 'fd-pixel'\?$"
     ):
-        build_monitor(read_config(Path("configs/digits/sid.yaml"), ["--monitor_protocol", "fd-pixl"]))
+        build_monitor(read_config(Path("configs/digits/sid.yaml"), ["--monitor_protocol", "fd-pixl"]), ALONE)
 
 
 def test_grids_have_a_column_for_each_label(tmp_path: Path) -> None:

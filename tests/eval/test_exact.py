@@ -68,7 +68,10 @@ def test_a_student_far_away_is_far_in_every_divergence(distance: float) -> None:
 def test_shares_are_counted_by_the_nearest_mode() -> None:
     samples = torch.tensor([[-2.0, 0.1], [-2.1, 0.0], [2.0, 0.0], [2.2, 0.2]], dtype=DOUBLE)
     assert mode_shares(two_modes(), samples).tolist() == [0.5, 0.5]
-    assert LaboratoryMonitor(two_modes())(samples) == {"mode_error": pytest.approx(0.25), "stray": 0.0}
+    assert LaboratoryMonitor(two_modes()).measure(samples) == {
+        "mode_error": pytest.approx(0.25),
+        "stray": 0.0,
+    }
 
 
 def test_a_stray_sample_is_four_standard_deviations_from_every_mode() -> None:

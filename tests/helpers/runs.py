@@ -20,8 +20,9 @@ from distill.networks.folder import checkpoints
 from distill.storage.tensors import load_tensors
 from distill.training.config import read_config
 from distill.training.launch import launch
+from distill.training.parallel.sampling import Monitor
 from distill.training.settings import DistillRun
-from distill.training.trainer import STATS, Monitor
+from distill.training.trainer import STATS
 from tests.helpers.random_teacher import save_random_teacher
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
@@ -82,7 +83,7 @@ def train_run(file: Path, *overrides: str, monitor: Monitor | None = None, exit_
     config = read_config(file, overrides)
     # accelerate keeps the precision of the process's earlier run otherwise.
     AcceleratorState._reset_state(reset_partial_state=True)
-    assert launch(config, monitor) == exit_code
+    assert launch(config, lambda config, processes: monitor) == exit_code
     return config.run_dir
 
 

@@ -1,5 +1,6 @@
 """Between logs, a step reads no value of the device: on a GPU each read is a stall."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ def check_two_steps(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
     averages.add(task.update(0, detailed=False))  # constants are computed and moved to the device once
     task.finite.end_step(0)
     # Copies are read a step late, when they have arrived.
-    monkeypatch.setattr(HostCopy, "read", lambda copy: [1.0] * copy.copy.numel())
+    monkeypatch.setattr(HostCopy, "read", lambda copy: [math.inf] * copy.copy.numel())  # all are finite
     with no_device_reads(monkeypatch):
         for step in (1, 2):
             averages.add(task.update(step, detailed=False))

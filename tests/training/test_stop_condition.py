@@ -96,14 +96,22 @@ def file(tmp_path: Path) -> Path:
 @pytest.fixture
 def train(file: Path) -> Run:
     """Return a function that trains the run with a monitor that measures a drift of 0.1, 0.2, 0.3, ..."""
-    measurements: list[Tensor] = []
+    return functools.partial(train_run, file, monitor=Drift())
 
-    def monitor(images: Tensor) -> dict[str, float]:
-        assert images.shape == (2, 1, 8, 8)
-        measurements.append(images)
-        return {"drift": 0.1 * len(measurements)}
 
-    return functools.partial(train_run, file, monitor=monitor)
+class Drift:
+    """A monitor that measures a drift of 0.1, 0.2, 0.3, ..."""
+
+    def __init__(self) -> None:
+        self.measurements = 0
+
+    def features(self, images: Tensor) -> Tensor:
+        return images
+
+    def measure(self, features: Tensor) -> dict[str, float]:
+        assert features.shape == (2, 1, 8, 8)
+        self.measurements += 1
+        return {"drift": 0.1 * self.measurements}
 
 
 def test_a_run_stops_at_its_bound_saved_and_exported(train: Run, capsys: pytest.CaptureFixture[str]) -> None:

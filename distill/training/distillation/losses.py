@@ -18,6 +18,7 @@ from distill.diffusion.noise_levels import NoiseLevels
 from distill.objectives.term import TermInputs
 from distill.training.batches import Batch, Noise
 from distill.training.distillation.method import ActiveParts, Method, Networks
+from distill.training.logging import as_mean_and_std
 from distill.types import Critic, Denoiser, Features, Prediction, Scores, expand_like, per_sample
 
 Losses = dict[str, Tensor]
@@ -202,11 +203,7 @@ def _weigh_by_ratio(
         ratio.observe(logits, batch.u)
         if counts:
             log_ratio = ratio(logits, batch.u, x0[0].numel())
-    metrics = {
-        "ratio/log_ratio_mean": log_ratio.mean(),
-        "ratio/log_ratio_std": log_ratio.std(correction=0),
-        "ratio/scale": ratio.scale,
-    }
+    metrics = {**as_mean_and_std("ratio/log_ratio", log_ratio), "ratio/scale": ratio.scale}
     return log_ratio, ratio.scale if counts else ratio.scale_of_one, metrics
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -21,10 +23,12 @@ from distill.config.errors import UserError
 from distill.config.settings import Settings
 from distill.data import InMemory
 from distill.data.encoded_prompts import EncodedPrompts
-from distill.diffusion.sampling import balanced_labels, sample_teacher, seeded_noise
+from distill.diffusion.sampling import labels_of, sample_teacher, seeded_noise
 from distill.storage.files import new_file, read_mapping, write_json
 from distill.storage.tensors import load_sealed_tensors, save_tensors, weights_sha256
 from distill.training.distillation.settings import TeacherSamplesSettings
+from distill.training.parallel.errors import raised_by_all
+from distill.training.parallel.processes import Processes
 from distill.types import Condition, Denoiser, Pairs
 
 FORMAT, INDEX = "distill-teacher-samples/1", "samples.json"
@@ -39,7 +43,8 @@ class TeacherSamples:
 
     Sample i has the seed FIRST_SEED + i and the label i % label_count; with `prompts` a label is the number
     of a prompt. The folder holds `samples.json`, which says how they were drawn, and shards of `z`, `x` and,
-    if there are any, `label`, each whole or absent. Call `draw` before a sample is read.
+    if there are any, `label`, each whole or absent. Call `draw` on all processes before a sample is read.
+    A teacher that is sharded comes with the hash of the whole one.
     """
 
     def __init__(
@@ -47,10 +52,12 @@ class TeacherSamples:
         settings: TeacherSamplesSettings,
         source: Settings,
         teacher: Denoiser,
+        processes: Processes,
         prompts: EncodedPrompts | None = None,
+        teacher_sha256: str | None = None,
     ) -> None:
         self.path, self.count, self.sampler = settings.path, settings.count, settings.sampler
-        self.prompts = prompts
+        self.processes, self.prompts = processes, prompts
         self.image_shape, self.label_count = teacher.image_shape, teacher.label_count
         self.description = {
             "format": FORMAT,
@@ -59,7 +66,7 @@ class TeacherSamples:
             "sampler": settings.sampler.model_dump(mode="json"),
             # without its path: the same teacher may have moved
             "teacher": source.model_dump(mode="json", exclude={"path", "attention"}),
-            "teacher_sha256": weights_sha256(teacher),
+            "teacher_sha256": teacher_sha256 or weights_sha256(teacher),
         }
         if prompts is not None:
             words = "\n".join([prompts.encoder, *prompts.prompts])
@@ -67,23 +74,29 @@ class TeacherSamples:
         self._refuse_other_samples()
 
     def draw(self, teacher: Denoiser) -> None:
-        """Draw and store the shards that are missing, then hold all samples in memory."""
+        """Draw and store the shards that are missing, then hold all samples in memory.
+
+        Each process draws a shard at a time.
+        """
         shards = {
             self.path / f"{start:08d}.safetensors": range(start, min(start + SHARD, self.count))
             for start in range(0, self.count, SHARD)
         }
-        absent = {path: rows for path, rows in shards.items() if not path.is_file()}
-        try:
-            if absent:
+        # The main process looks alone: a network drive may hide a new file from who looked for it before.
+        found = [path for path in shards if path.is_file()] if self.processes.is_main else []
+        found = self.processes.main_object(found)
+        absent = [path for path in shards if path not in found]
+        with self._storing():
+            if absent and self.processes.is_main:
                 write_json(self.path / INDEX, self.description)
-            is_quiet = not sys.stderr.isatty()
-            for path, rows in tqdm(absent.items(), "teacher samples", unit="shard", disable=is_quiet):
-                self._draw_shard(teacher, path, rows)
-        except OSError as error:
-            raise UserError(
-                f"teacher_samples.path: {self.path} cannot be written ({error.strerror})"
-            ) from error
-        loaded = [load_sealed_tensors(path) for path in shards]
+        is_quiet = not (self.processes.is_main and sys.stderr.isatty())
+        with tqdm(total=len(absent), desc="teacher samples", unit="shard", disable=is_quiet) as bar:
+            for start in range(0, len(absent), self.processes.count):
+                at_once = absent[start : start + self.processes.count]
+                self._draw_at_once(teacher, {path: shards[path] for path in at_once})
+                bar.update(len(at_once))
+        with raised_by_all(self.processes):
+            loaded = [load_sealed_tensors(path) for path in shards]
         stored = {name: torch.cat([shard[name] for shard in loaded]) for name in loaded[0]}
         self.stored = Pairs(stored["z"], Condition(stored.get("label")), stored["x"])
 
@@ -113,16 +126,44 @@ class TeacherSamples:
     def _condition(self, label: Tensor | None) -> Condition:
         return Condition(label) if self.prompts is None or label is None else self.prompts(label)
 
-    def _draw_shard(self, teacher: Denoiser, path: Path, rows: range) -> None:
-        seeds = [FIRST_SEED + row for row in rows]
+    def _draw_at_once(self, teacher: Denoiser, shards: Mapping[Path, range]) -> None:
+        """Draw and store one shard on each process, as far as there are any.
+
+        Sharded networks compute on all processes at once. The processes without a shard then draw the last
+        one too, and shorter shards are drawn as long as the longest.
+        """
+        is_sharded = self.processes.mesh is not None
+        is_needed = self.processes.index < len(shards)
+        path = list(shards)[min(self.processes.index, len(shards) - 1)]
+        tensors = {}
+        if is_needed or is_sharded:
+            longest = max(len(rows) for rows in shards.values())
+            tensors = self._drawn(teacher, shards[path], longest if is_sharded else len(shards[path]))
+        with self._storing():
+            if is_needed:
+                with new_file(path) as partial:
+                    save_tensors(partial, tensors, sealed=True)
+
+    def _drawn(self, teacher: Denoiser, rows: Sequence[int], length: int) -> dict[str, Tensor]:
+        """Return the samples of these numbers. The last one is drawn again and again until `length` are."""
+        filled = [*rows, *[rows[-1]] * (length - len(rows))]
         choices = self.label_count if self.prompts is None else len(self.prompts)
-        label = balanced_labels(self.count, choices).label
-        if label is not None:
-            label = label[rows.start : rows.stop]
+        label = labels_of(filled, choices).label
+        seeds = [FIRST_SEED + row for row in filled]
         x = sample_teacher(teacher, seeds, self._condition(label), self.sampler, decode=False)
-        tensors = {"z": seeded_noise(seeds, self.image_shape), "x": x}
-        with new_file(path) as partial:
-            save_tensors(partial, tensors if label is None else {**tensors, "label": label}, sealed=True)
+        tensors = {"z": seeded_noise(seeds[: len(rows)], self.image_shape), "x": x[: len(rows)]}
+        return tensors if label is None else {**tensors, "label": label[: len(rows)]}
+
+    @contextmanager
+    def _storing(self) -> Iterator[None]:
+        """Let an error of one process that writes in this block end all of them with the same line."""
+        with raised_by_all(self.processes):
+            try:
+                yield
+            except OSError as error:
+                raise UserError(
+                    f"teacher_samples.path: {self.path} cannot be written ({error.strerror})"
+                ) from error
 
     def _refuse_other_samples(self) -> None:
         index = self.path / INDEX

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from distill.config.errors import TrainingError
+from distill.training.parallel.processes import Processes
 
 
 class HostCopy:
@@ -39,17 +40,21 @@ class _Step:
     names: list[str]
     values: Tensor
     levels: list[Tensor | None]
-    is_finite: HostCopy
+    first_broken: HostCopy
+    """The place among the values of the first that is not finite, of each process; their number if all are.
+    """
 
 
 class FiniteCheck:
-    """Stops a run whose losses or gradient norms are not finite.
+    """Stops a run whose losses or gradient norms are not finite, with the same message on all processes.
 
     The outcome of a step is read during the next one. Its optimisers leave out an update whose gradient is
-    not finite, so that nothing is lost by then; `settle` reads what is left before a checkpoint.
+    not finite, so that nothing is lost by then; `settle` reads what is left before a checkpoint. All
+    processes note the same values, by name, and call `end_step` and `settle` at the same steps.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, processes: Processes) -> None:
+        self.processes = processes
         self._names: list[str] = []
         self._values: list[Tensor] = []
         self._levels: list[Tensor | None] = []
@@ -73,8 +78,10 @@ class FiniteCheck:
         before, self._pending = self._pending, []
         if self._values:
             values = torch.stack([value.to(torch.float32) for value in self._values])
-            step = _Step(number, self._names, values, self._levels, HostCopy(values.isfinite()))
-            self._pending = [step]
+            places = torch.arange(len(values), device=values.device)
+            first_broken = torch.where(values.isfinite(), len(values), places).amin(0, keepdim=True)
+            of_all = HostCopy(self.processes.gather(first_broken))
+            self._pending = [_Step(number, self._names, values, self._levels, of_all)]
             self._names, self._values, self._levels = [], [], []
         self._read(before)
 
@@ -90,17 +97,25 @@ class FiniteCheck:
 
     def _read(self, steps: Sequence[_Step]) -> None:
         for step in steps:
-            rows = zip(step.is_finite.read(), step.names, step.values, step.levels, strict=True)
-            for is_finite, name, value, u in rows:
-                if not is_finite:
-                    raise TrainingError(_describe(step.number, name, value, u))
+            places = step.first_broken.read()
+            # Later values are computed from earlier ones: the first that is not finite is the cause.
+            first = min(places)
+            if first < len(step.names):
+                process = places.index(first)
+                # All processes read the same places, so that all come here and hear the same one.
+                has_it = process == self.processes.index
+                messages = self.processes.gather_objects(self._describe(step, int(first)) if has_it else "")
+                raise TrainingError(messages[process])
 
-
-def _describe(step: int, name: str, value: Tensor, u: Tensor | None) -> str:
-    levels = ""
-    if u is not None:
-        levels = f"; its batch's noise levels are quantiles {u.min():.4f} to {u.max():.4f}"
-    return f"step {step}: {name} is {value.item()}{levels}; the last checkpoint is untouched"
+    def _describe(self, step: _Step, place: int) -> str:
+        value, u = step.values[place].item(), step.levels[place]
+        where = levels = ""
+        if u is not None:
+            levels = f"; its batch's noise levels are quantiles {u.min():.4f} to {u.max():.4f}"
+            if self.processes.count > 1:
+                where = f" on process {self.processes.index} of {self.processes.count}"
+        name = step.names[place]
+        return f"step {step.number}: {name} is {value}{where}{levels}; the last checkpoint is untouched"
 
 
 class Agreement:

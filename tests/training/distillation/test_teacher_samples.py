@@ -18,6 +18,7 @@ from distill.networks.folder import checkpoints
 from distill.teachers.gaussian_mixture import Settings
 from distill.training.distillation.settings import TeacherSamplesSettings
 from distill.training.distillation.teacher_samples import FIRST_SEED, TeacherSamples
+from tests.helpers.alone import ALONE
 from tests.helpers.runs import (
     assert_same_tensors,
     checkpoint_names,
@@ -41,7 +42,7 @@ def open_samples(
 ) -> TeacherSamples:
     """Open a folder of samples in five steps of the teacher's sampler. `draw` fills it."""
     teacher = teacher or teacher_settings()
-    return TeacherSamples(samples_settings(path, count, **sampler), teacher, teacher.load())
+    return TeacherSamples(samples_settings(path, count, **sampler), teacher, teacher.load(), ALONE)
 
 
 def samples_settings(path: Path, count: int = 10, **sampler: float) -> TeacherSamplesSettings:
@@ -147,7 +148,7 @@ def test_samples_of_another_teacher_or_another_sampler_are_refused(tmp_path: Pat
         "give another path$"
     )
     with pytest.raises(UserError, match=message):
-        TeacherSamples(samples_settings(path), teacher_settings(), teacher)
+        TeacherSamples(samples_settings(path), teacher_settings(), teacher, ALONE)
 
 
 def test_a_folder_of_something_else_is_refused_and_left_alone(tmp_path: Path) -> None:

@@ -5,13 +5,14 @@ import torch
 
 from distill.config.errors import TrainingError
 from distill.training.parallel.finite import Agreement, FiniteCheck
+from tests.helpers.alone import ALONE
 
 U = torch.tensor([0.25, 0.75])
 INFINITE = {"fake": torch.tensor(1.0), "gan": torch.tensor(torch.inf)}
 
 
 def test_a_loss_that_is_not_finite_is_named_with_its_step_and_noise_levels() -> None:
-    check = FiniteCheck()
+    check = FiniteCheck(ALONE)
     check.add_losses({"fake": torch.tensor(1.0)}, U)
     check.end_step(6)
     check.add_losses({"fake": torch.tensor(1.0)}, 1 - U / 2)
@@ -26,7 +27,7 @@ def test_a_loss_that_is_not_finite_is_named_with_its_step_and_noise_levels() -> 
 
 
 def test_a_norm_that_is_not_finite_is_named() -> None:
-    check = FiniteCheck()
+    check = FiniteCheck(ALONE)
     check.add_norm("generator", torch.tensor(torch.nan))
     check.end_step(3)
     with pytest.raises(TrainingError, match="step 3: the norm of the generator's gradient is nan; the last"):
@@ -34,7 +35,7 @@ def test_a_norm_that_is_not_finite_is_named() -> None:
 
 
 def test_the_last_step_is_looked_at_before_anything_is_saved() -> None:
-    check = FiniteCheck()
+    check = FiniteCheck(ALONE)
     check.add_losses(INFINITE, U)
     check.end_step(7)
     with pytest.raises(TrainingError, match="step 7"):
@@ -43,7 +44,7 @@ def test_the_last_step_is_looked_at_before_anything_is_saved() -> None:
 
 
 def test_a_scale_that_collapsed_stops_the_run() -> None:
-    check = FiniteCheck()
+    check = FiniteCheck(ALONE)
     check.add_scale("fake", torch.tensor(False))
     check.end_step(0)
     check.settle()
