@@ -51,6 +51,8 @@ class Adam8bit(torch.optim.Optimizer):
         if not state:
             state.update(_new_state(weight))
         state["step"] += 1
+        if not weight.numel():  # this process has no rows of a small weight
+            return
         flat, gradient = _flat(weight), _flat(_laid_out_as(weight, gradient))
         changed = [flat, *(value for value in state.values() if isinstance(value, Tensor))]
         if self.found_inf is None:

@@ -59,33 +59,46 @@ class Masters:
         for index in given:
             self.parameters[index].grad = None
 
-    def take_gradients(self, of_all: bool) -> tuple[list[int], list[Tensor]]:
-        """Take the gradients from the parameters that have one, or zeros for the others too if `of_all`.
-
-        Returns the indices of the parameters, and the gradients in at least float32 on the device.
-        """
+    def take_gradients(self, indices: Sequence[int]) -> dict[int, Tensor]:
+        """Take the gradients from those of these parameters that have one, in at least float32, by index."""
         self.accumulate()
         taken: dict[int, Tensor] = {}
-        for index, parameter in enumerate(self.parameters):
-            gradient = self._sums.get(index, parameter.grad)
+        for index in indices:
+            parameter = self.parameters[index]
+            gradient = self._sums.pop(index, parameter.grad)
             if gradient is not None:
                 taken[index] = local(gradient)
-            elif of_all:
-                taken[index] = torch.zeros_like(self.parts[index], dtype=self.weights[index].dtype)
             parameter.grad = None
-        self._sums = {}
-        return list(taken), list(taken.values())
+        return taken
 
-    def give_gradients(self, indices: Sequence[int], gradients: list[Tensor], flag: Tensor) -> Tensor:
+    @torch.no_grad()
+    def move_gradients(self, indices: Sequence[int], targets: Sequence[Tensor]) -> None:
+        """Move the gradients of these parameters to tensors in at least float32, which hold zeros.
+
+        The tensors of parameters without a gradient stay zero.
+        """
+        gradients = [self.parameters[index].grad for index in indices]
+        pairs = zip(targets, gradients, strict=True)
+        given = [(target, gradient) for target, gradient in pairs if gradient is not None]
+        copy_all([target for target, _ in given], [gradient for _, gradient in given])
+        by_index = dict(zip(indices, targets, strict=True))
+        added = [index for index in indices if index in self._sums]
+        if added:
+            sums = [self._sums.pop(index) for index in added]
+            torch._foreach_add_([by_index[index] for index in added], sums)
+        for index in indices:
+            self.parameters[index].grad = None
+
+    def give_gradients(self, gradients: dict[int, Tensor], flag: Tensor) -> Tensor:
         """Give gradients to the stepped tensors; returns the flag where the optimiser steps."""
         if self.offload:
-            host = [self._host_gradients[index] for index in indices]
-            copy_all(host, gradients, non_blocking=True)
+            host = {index: self._host_gradients[index] for index in gradients}
+            copy_all(list(host.values()), list(gradients.values()), non_blocking=True)
             # A network may change its weights itself, as EDM2 does: the device has the newest.
             copy_all(self._whole_copies, self._whole, non_blocking=True)
             flag = flag.to("cpu")  # waits for the device, and so for the copies before it
             gradients = host
-        for index, gradient in zip(indices, gradients, strict=True):
+        for index, gradient in gradients.items():
             self.stepped[index].grad = gradient
         return flag
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from distill.training.optimization.masters import Masters
 from distill.training.optimization.settings import OptimizerSettings
+from distill.training.parallel import buckets
+from distill.training.parallel.buckets import GradientBuckets
 from distill.training.parallel.shards import is_sharded
 
 if TYPE_CHECKING:
@@ -47,6 +49,10 @@ class Updater:
         self.optimizer = settings.build(
             self.masters.stepped, "optimizer" if name == "teacher" else f"{name}.optimizer"
         )
+        whole = {index: each for index, each in enumerate(self.parameters) if not is_sharded(each)}
+        self.buckets: GradientBuckets | None = None
+        if processes.count > 1 and whole:
+            self.buckets = GradientBuckets(whole, processes, self.masters.move_gradients)
 
     def accumulate(self) -> None:
         """Add gradients to those before in float32. Call it after the backward pass of each micro-batch.
@@ -63,22 +69,18 @@ class Updater:
         If the norm is not finite, weights and optimiser stay as they are. The norm is not read here, since
         that would wait for the device. `scale` is the one that the losses were multiplied by.
         """
-        has_others = self.processes.count > 1
-        # Other processes may have the gradients that this one lacks.
-        indices, gradients = self.masters.take_gradients(of_all=has_others)
+        gradients = self._take_gradients()
         if not gradients:
-            return torch.zeros((), device=self.weights[0].device)
-        if has_others:
-            self._average(gradients)
+            return torch.zeros((), device=self.masters.parts[0].device)
         if scale is not None:
-            scale.unscale(gradients)
-        norm = torch.nn.utils.get_total_norm(gradients)
+            scale.unscale(list(gradients.values()))
+        norm = self._norm(gradients)
         is_skipped = norm.isfinite().logical_not().float()
         if scale is not None:
             scale.note(is_skipped)
-        self._clip(gradients, norm)
+        self._clip(list(gradients.values()), norm)
         # The protocol of torch's GradScaler: the optimiser's kernels return at once where found_inf is 1.
-        self.optimizer.found_inf = self.masters.give_gradients(indices, gradients, is_skipped)  # type: ignore[attr-defined]
+        self.optimizer.found_inf = self.masters.give_gradients(gradients, is_skipped)  # type: ignore[attr-defined]
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings.learning_rate(step, self.steps)
         self.optimizer.step()
@@ -97,16 +99,18 @@ class Updater:
         parts: dict[str, StatePart] = {}
         for index, weight in enumerate(self.masters.stepped):
             for key, value in self.optimizer.state.get(weight, {}).items():
-                parts[f"{index}.{key}"] = self._state_part(index, torch.as_tensor(value))
+                parts[f"{index}.{key}"] = self.state_part(f"{index}.{key}", torch.as_tensor(value))
         for index in self.masters.reduced:
-            parts[f"{index}.{MASTER}"] = self._state_part(index, self.weights[index], is_master=True)
+            parts[f"{index}.{MASTER}"] = self.state_part(f"{index}.{MASTER}", self.weights[index])
         return parts
 
-    def _state_part(self, index: int, tensor: Tensor, is_master: bool = False) -> StatePart:
-        parameter = self.parameters[index]
+    def state_part(self, name: str, tensor: Tensor) -> StatePart:
+        """Return how processes share a tensor of the state with this name, which may be whole."""
+        index, key = name.split(".", 1)
+        parameter = self.parameters[int(index)]
         if not is_sharded(parameter) or tensor.ndim == 0:  # a count of updates has no dimensions
             return StatePart(tensor)
-        if self.settings.is_8bit and not is_master:
+        if self.settings.is_8bit and key != MASTER:
             return StatePart(tensor, is_bound=True)
         return StatePart(tensor, rows_of=parameter)
 
@@ -127,19 +131,26 @@ class Updater:
             else:
                 self.optimizer.state[weight][key] = _placed(tensor, weight)
 
-    def _average(self, gradients: list[Tensor]) -> None:
-        """Average the gradients over processes in one flat reduction.
+    def _take_gradients(self) -> dict[int, Tensor]:
+        """Take the gradients from the parameters, averaged over processes, by index and in order.
 
-        A wrapper of the network could not do it: a step calls a network in several ways (features alone,
-        frozen, under no_grad), which wrappers that hook `forward` do not follow.
+        Those of sharded parameters are averaged already, and are there on all processes or on none.
         """
-        flat = torch.cat([gradient.flatten() for gradient in gradients])
-        flat = self.processes.mean(flat)
-        parts = flat.split([gradient.numel() for gradient in gradients])
-        # Into the gradients' own memory: the optimiser wants it laid out as the weights' is.
-        torch._foreach_copy_(
-            gradients, [part.view_as(gradient) for part, gradient in zip(parts, gradients, strict=True)]
-        )
+        averaged = {} if self.buckets is None else self.buckets.finish()
+        others = [index for index in range(len(self.parameters)) if index not in averaged]
+        return dict(sorted({**averaged, **self.masters.take_gradients(others)}.items()))
+
+    def _norm(self, gradients: Mapping[int, Tensor]) -> Tensor:
+        """Return the norm of the whole network's gradient, which is the same on every process."""
+        sharded = [gradient for index, gradient in gradients.items() if is_sharded(self.parameters[index])]
+        if not sharded:
+            return torch.nn.utils.get_total_norm(gradients.values())
+        # No process leaves this sum out: it has a gradient, perhaps without rows, where the others have one.
+        square = self.processes.sum_over_shards(torch.nn.utils.get_total_norm(sharded).square())
+        whole = [gradient for index, gradient in gradients.items() if not is_sharded(self.parameters[index])]
+        if whole:
+            square = square + torch.nn.utils.get_total_norm(whole).square()
+        return square.sqrt()
 
     def _clip(self, gradients: list[Tensor], norm: Tensor) -> None:
         """Clip by norm, then by value, as `torch.nn.utils` does for tensors that have a gradient."""
@@ -150,6 +161,14 @@ class Updater:
         if largest is not None:
             torch._foreach_clamp_min_(gradients, -largest)
             torch._foreach_clamp_max_(gradients, largest)
+
+
+def expect_last_backward(updaters: Sequence[Updater]) -> None:
+    """Average gradients while the backward pass that comes still runs, the last one before these updates.
+
+    Gradients of the micro-batches before it are included. Without this call they are averaged afterwards.
+    """
+    buckets.expect_last_backward([each.buckets for each in updaters if each.buckets is not None])
 
 
 def _placed(tensor: Tensor, weight: Tensor) -> Any:

@@ -16,7 +16,7 @@ from distill.config.errors import UserError
 from distill.training.parallel.shards import local
 
 if TYPE_CHECKING:
-    from torch.distributed import ProcessGroup
+    from torch.distributed import ProcessGroup, Work
     from torch.distributed.device_mesh import DeviceMesh
 
 T = TypeVar("T")
@@ -32,6 +32,8 @@ class Processes:
     nodes: int = 1
     mesh: DeviceMesh | None = None
     """The processes by replica and shard, (replicas, shards); None if networks are not sharded."""
+    overlapping: ProcessGroup | None = None
+    """All processes once more, for sums that overlap with other communication. None takes the usual group."""
 
     @property
     def is_main(self) -> bool:
@@ -63,6 +65,15 @@ class Processes:
     def sum_over_shards(self, tensor: Tensor) -> Tensor:
         """Add up a tensor over the processes that share one copy of the networks."""
         return tensor if self.mesh is None else self._sum(tensor, self.mesh.get_group(self.mesh.ndim - 1))
+
+    def start_sum(self, tensor: Tensor) -> Work:
+        """Start to add up a tensor over all processes in place. Wait for the result before you read it.
+
+        Other communication may go on meanwhile, but such sums must start in the same order everywhere.
+        """
+        work = distributed.all_reduce(tensor, group=self.overlapping, async_op=True)
+        assert work is not None  # None is for processes outside the group
+        return work
 
     def gather(self, tensor: Tensor) -> Tensor:
         """Concatenate the processes' tensors, which have one shape, along the first axis, on all of them."""

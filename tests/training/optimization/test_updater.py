@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +15,7 @@ from distill.training.optimization.settings import OptimizerSettings
 from distill.training.optimization.updater import Updater
 from distill.training.parallel.processes import Processes
 from tests.helpers.dispatched import Dispatched
+from tests.helpers.two_processes import TwoProcesses
 
 KINDS: list[dict[str, Any]] = [
     {"name": "adam"},
@@ -162,28 +162,17 @@ def test_parameters_without_a_gradient_stay() -> None:
     assert changed == {"0.bias"}
 
 
-class TwoProcesses(SimpleNamespace):
-    """Stands in for the first of two processes, of which the second has no gradient."""
-
-    count = 2
-
-    def __init__(self) -> None:
-        super().__init__(reduced=[])
-
-    def mean(self, tensor: Tensor) -> Tensor:
-        self.reduced.append(tensor)
-        return tensor / 2
-
-
-def test_processes_average_their_gradients_in_one_reduction() -> None:
-    """Gradients in bfloat16 are averaged in float32; a parameter without gradient takes part."""
+def test_processes_average_their_gradients_in_float32() -> None:
+    """A parameter without gradient takes part: the other process may have one."""
     network = nn.ModuleDict({"a": nn.Linear(2, 1, bias=False), "b": nn.Linear(1, 1)}).to(torch.bfloat16)
     processes = TwoProcesses()
     updater = updater_of(network, processes, **PLAIN)
     network["a"].weight.grad = torch.tensor([[6.0, -8.0]], dtype=torch.bfloat16)
     assert updater.update(0).item() == 5.0
-    (flat,) = processes.reduced
-    assert torch.equal(flat, torch.tensor([6.0, -8.0, 0.0, 0.0]))
+    (summed,) = processes.summed
+    assert summed.dtype == torch.float32
+    assert summed[summed != 0].tolist() == [6.0, -8.0]
+    assert {name.split(".")[0] for name in updater.state_tensors()} == {"0", "1", "2"}
 
 
 def test_averaged_gradients_are_laid_out_in_memory_as_their_weights() -> None:
