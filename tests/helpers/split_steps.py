@@ -1,17 +1,18 @@
-"""Steps of a small run in float64, on one process or several: its weights and metrics afterwards.
+"""First steps of small runs in float64, on one process or several: weights and metrics afterwards.
 
-`python -m tests.helpers.split_steps FILE OUTCOME STEPS [--key value ...]` makes them in processes that
-torch.distributed.run starts, or alone.
+`python -m tests.helpers.split_steps FILE` makes them, alone or in the processes that torch.distributed.run
+starts. The file, JSON, lists the runs.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,50 +22,62 @@ from distill.training.distillation.task import Distillation
 from distill.training.launch import build_processes
 from distill.training.logging import Clock
 from distill.training.parallel.filling import whole_state
+from distill.training.parallel.processes import Processes
+from distill.training.settings import DistillRun
 from tests.helpers.runs import ENVIRONMENT, read_run
 
-STEPS = 5
+
+class Steps(NamedTuple):
+    """The outcome of the first steps of a run."""
+
+    weights: dict[str, Tensor]
+    """Weights of the trained networks and of the average, by network and name."""
+    metrics: list[dict[str, float]]
+    """Metrics of each step, averaged over processes."""
 
 
 def take_split_steps(
-    file: Path, *overrides: str, processes: int = 1, steps: int = STEPS
-) -> tuple[dict[str, Tensor], list[dict[str, float]]]:
-    """Make the first steps of a run in processes of their own.
-
-    Returns the trained weights by network and name, and the metrics of each step.
-    """
-    outcome = file.parent / "outcome.pt"
-    outcome.unlink(missing_ok=True)
+    files: Mapping[str, Path], folder: Path, overrides: Sequence[str] = (), processes: int = 1, steps: int = 5
+) -> dict[str, Steps]:
+    """Make the first steps of runs, by name, in processes of their own."""
+    runs = {name: [str(file), *overrides] for name, file in files.items()}
+    plan = folder / "plan.json"
+    plan.write_text(json.dumps({"runs": runs, "steps": steps, "folder": str(folder)}))
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-    words = ["-m", __name__, str(file), str(outcome), str(steps), *overrides]
-    command = [sys.executable, *(launcher if processes > 1 else []), *words]
-    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=300)
-    assert done.returncode == 0, done.stderr[-4000:]
-    return torch.load(outcome)
+    command = [sys.executable, *(launcher if processes > 1 else []), "-m", __name__, str(plan)]
+    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=900)
+    assert done.returncode == 0, done.stderr[:6000]
+    return {name: Steps(*torch.load(folder / f"{name}.pt")) for name in files}
 
 
 def main() -> None:
-    file, outcome, steps, *overrides = sys.argv[1:]
+    plan = json.loads(Path(sys.argv[1]).read_text())
     torch.set_default_dtype(torch.float64)
-    config = read_run(Path(file), *overrides)
-    processes = build_processes(config)
+    for name, (file, *overrides) in plan["runs"].items():
+        config = read_run(Path(file), *overrides)
+        processes = build_processes(config)
+        made = take_steps(config, processes, plan["steps"])
+        if processes.is_main:
+            torch.save(tuple(made), Path(plan["folder"]) / f"{name}.pt")
+    if processes.count > 1:
+        processes.wait()
+        torch.distributed.destroy_process_group()
+
+
+def take_steps(config: DistillRun, processes: Processes, steps: int) -> Steps:
+    """Make the first steps of a run in this process; the main one returns the weights."""
     task = Distillation(config, processes, Clock())
     task.start(0)
     task.stream = in_double(task.stream)
     metrics = []
-    for step in range(int(steps)):
+    for step in range(steps):
         made = task.update(step, detailed=True)
         task.finite.end_step(step)
         metrics.append({name: processes.mean(value.double()).item() for name, value in made.items()})
     task.finite.settle()
     networks = {name: task.modules[name] for name in task.updaters} | {"average": task.ema.average}
-    states = {name: whole_state(network, processes) for name, network in networks.items()}
-    if processes.is_main:
-        weights = {f"{name}.{key}": value for name, state in states.items() for key, value in state.items()}
-        torch.save((weights, metrics), outcome)
-    processes.wait()
-    if processes.count > 1:
-        torch.distributed.destroy_process_group()
+    states = {name: whole_state(network, processes) or {} for name, network in networks.items()}
+    return Steps({f"{name}.{key}": value for name in states for key, value in states[name].items()}, metrics)
 
 
 def in_double(batches: Iterator[Batch]) -> Iterator[Batch]:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 import torch._dynamo
 from torch import nn
+from torch.distributed.fsdp import FSDPModule
 
 from distill.networks.activation_checkpointing import CheckpointedBlock
 from distill.networks.mlp import Block as MLPBlock
@@ -38,7 +39,11 @@ def compile_blocks(network: nn.Module, backend: str = "inductor") -> int:
     for block in blocks:
         # A graph for each shape: blocks of a class have several, so that dynamic ones would hold for none.
         compiled = torch.compile(block.forward, backend=backend, options=options, dynamic=False)
-        block._compiled_call_impl = _unless_hooked(block, compiled)
+        if isinstance(block, FSDPModule):
+            # Between the hooks that gather and free its weights.
+            setattr(block, "forward", compiled)  # noqa: B010
+        else:
+            block._compiled_call_impl = _unless_hooked(block, compiled)
     return len(blocks)
 
 

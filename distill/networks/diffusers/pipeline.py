@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from distill.config.errors import UserError
 from distill.diffusion.schedules import Flow
@@ -143,9 +144,20 @@ class Pipeline:
     def save(self, network: nn.Module, times: Sequence[float], folder: Path) -> None:
         """Write a pipeline with this network, whose call with as many steps enters it at these times."""
         network = self.family.exported(network, self.embedded_guidance)
-        pipe = copy.copy(self.pipe) if self.dtype == torch.float32 else self._reopen(network)
+        is_as_stored = self.dtype == torch.float32 and self._has_all_weights()
+        pipe = copy.copy(self.pipe) if is_as_stored else self._reopen(network)
         pipe.register_modules(**{self.family.part: network}, scheduler=self.student_scheduler(times))
         pipe.save_pretrained(folder)
+
+    def _has_all_weights(self) -> bool:
+        """Tell whether this process holds its other parts whole: none is sharded, or on the meta device."""
+        weights = [
+            weight
+            for name, part in self.pipe.components.items()
+            if isinstance(part, nn.Module) and name != self.family.part
+            for weight in part.parameters()
+        ]
+        return not any(weight.is_meta or isinstance(weight, DTensor) for weight in weights)
 
     def _reopen(self, network: nn.Module) -> Any:
         """Open the pipeline again around this network, its other parts in the precision of their files."""

@@ -77,6 +77,10 @@ class EDM2Network(Preconditioned):
             raise ValueError("logvar: the network was saved without its uncertainty")
         return self.logvar_linear(self.logvar_fourier(self.precond(t).noise))[:, 0]
 
+    def normalized_layers(self) -> list[MPConv]:
+        """Return the layers whose weights a forward pass in training normalises."""
+        return [module for module in self.unet.modules() if isinstance(module, MPConv)]
+
     def _apply(self, *args: Any, **kwargs: Any) -> Self:
         """Move the autoencoder too: every move of a module goes through here."""
         super()._apply(*args, **kwargs)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from distill.training.parallel.shards import local
 from distill.training.settings import DistillRun, RunConfig
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ def _size(tensors: Iterable[Tensor], seen: set[int]) -> int:
     """Return the bytes of storages that are not in `seen`, and add them to it."""
     total = 0
     for tensor in tensors:
-        storage = tensor.untyped_storage()
+        storage = local(tensor).untyped_storage()
         if storage.data_ptr() not in seen:
             seen.add(storage.data_ptr())
             total += storage.nbytes()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -23,11 +25,15 @@ from distill.types import Condition, Critic, Denoiser, Generator, ImageModel, Pe
 
 
 def read_prompts(
-    config: DistillRun, teacher: ImageModel, encoder_sha256: str | None = None
+    config: DistillRun,
+    teacher: ImageModel,
+    encoder_sha256: str | None = None,
+    most: Callable[[int], int] | None = None,
 ) -> EncodedPrompts | None:
     """Return the prompts of a run, None for a teacher that takes none.
 
-    The hash of a sharded prompt encoder, which no process holds whole, must be given.
+    A prompt encoder that is sharded comes with its hash, which no process can compute, and with `most`, as
+    `EncodedPrompts` says.
     """
     encoder, settings = teacher.prompt_encoder, config.prompts
     if encoder is None:
@@ -38,7 +44,7 @@ def read_prompts(
         raise UserError("prompts: the teacher takes text; expected a source of prompts")
     prompts = settings.load(config.data.load("train") if config.data is not None else None)
     encoder_sha256 = encoder_sha256 or encoder.sha256()
-    return EncodedPrompts(prompts, encoder.encode, encoder_sha256, settings.cache, settings.dropout)
+    return EncodedPrompts(prompts, encoder.encode, encoder_sha256, settings.cache, settings.dropout, most)
 
 
 def check_networks(config: DistillRun, teacher: Denoiser) -> None:

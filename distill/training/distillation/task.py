@@ -52,7 +52,7 @@ class Distillation:
         else:
             self.networks = self.sharded.networks
             self.teacher = self.networks.teacher
-            self.prompts = read_prompts(config, self.teacher, self.sharded.encoder_sha256)
+            self.prompts = read_prompts(config, self.teacher, self.sharded.encoder_sha256, processes.most)
         self.generator = self.networks.generator
         self.method = build_method(config, device, exact_log_ratio(self.teacher, self.generator))
         self._compile()

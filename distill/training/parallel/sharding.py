@@ -28,9 +28,8 @@ from distill.training.parallel.shards import local
 from distill.types import Denoiser
 
 
-@runtime_checkable
-class SelfNormalized(Protocol):
-    """A layer that keeps the rows of its weight at unit magnitude in training, as EDM2's do."""
+class NormalizedLayer(Protocol):
+    """A layer that keeps the rows of its weight at unit magnitude in training."""
 
     weight: Tensor
     is_normalized_outside: bool
@@ -38,6 +37,15 @@ class SelfNormalized(Protocol):
 
     def normalize_rows(self, rows: Tensor) -> None:
         """Bring rows of the weight to unit magnitude, in place."""
+        ...
+
+
+@runtime_checkable
+class SelfNormalizing(Protocol):
+    """A network with such layers, as EDM2's."""
+
+    def normalized_layers(self) -> Sequence[NormalizedLayer]:
+        """Return the layers whose weights a forward pass normalises."""
         ...
 
 
@@ -124,9 +132,9 @@ def _normalize_rows_before(network: nn.Module, entry_points: Sequence[str]) -> N
 
     What a layer does to the gathered weight is lost when it is freed.
     """
-    layers = [module for module in network.modules() if isinstance(module, SelfNormalized)]
-    if not layers:
+    if not isinstance(network, SelfNormalizing):
         return
+    layers = network.normalized_layers()
     for layer in layers:
         layer.is_normalized_outside = True
 
