@@ -25,7 +25,7 @@ def new_file(path: Path) -> Iterator[Path]:
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
-    _flush(partial)
+    flush(partial)
     partial.replace(path)
 
 
@@ -39,12 +39,12 @@ def new_folder(path: Path) -> Iterator[Path]:
     partial.mkdir()
     try:
         yield partial
+        for file in partial.rglob("*"):
+            if file.is_file():
+                flush(file)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
-    for file in partial.rglob("*"):
-        if file.is_file():
-            _flush(file)
     if not path.exists():
         partial.rename(path)
         return
@@ -64,7 +64,8 @@ def _follow_links(path: Path) -> Path:
     return Path(os.path.realpath(path))
 
 
-def _flush(file: Path) -> None:
+def flush(file: Path) -> None:
+    """Wait until a file's content is on the disk."""
     with file.open("rb") as handle:
         os.fsync(handle.fileno())
 

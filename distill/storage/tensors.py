@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import errno
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +18,13 @@ SEAL = "tensors_sha256"
 """Key of the hash in the metadata of a sealed file."""
 
 
-def save_tensors(path: Path, tensors: dict[str, Tensor], sealed: bool = False) -> None:
-    """Write tensors as safetensors; a `sealed` file carries their hash.
+def save_tensors(
+    path: Path,
+    tensors: dict[str, Tensor],
+    sealed: bool = False,
+    metadata: Mapping[str, str] | None = None,
+) -> None:
+    """Write tensors as safetensors with some metadata; a `sealed` file carries their hash.
 
     A full disk and the like raise OSError.
     """
@@ -26,19 +32,37 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], sealed: bool = False) -
     from safetensors.torch import save_file
 
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    further = dict(metadata or {})
+    if sealed:
+        further[SEAL] = tensors_sha256(plain)
     try:
-        save_file(plain, path, {SEAL: tensors_sha256(plain)} if sealed else None)
+        save_file(plain, path, further or None)
     except SafetensorError as error:
         raise OSError(errno.EIO, str(error)) from error
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
     """Read the tensors in a safetensors file."""
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    try:
+    with _reading_safetensors(path):
         return load_file(path)
+
+
+def open_tensors(path: Path) -> Any:
+    """Open a safetensors file, to read single tensors or rows of them as `safe_open` does."""
+    from safetensors import safe_open
+
+    with _reading_safetensors(path):
+        return safe_open(path, framework="pt")
+
+
+@contextmanager
+def _reading_safetensors(path: Path) -> Iterator[None]:
+    from safetensors import SafetensorError
+
+    try:
+        yield
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file") from error
     except (OSError, SafetensorError) as error:
@@ -83,14 +107,19 @@ def load_weights(network: nn.Module, path: Path) -> None:
 
 def check_weights(network: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
     """Check that tensors have the names and shapes of a network's weights; `path` is named in messages."""
+    check_shapes(network, {name: tuple(tensor.shape) for name, tensor in tensors.items()}, path)
+
+
+def check_shapes(network: nn.Module, shapes: Mapping[str, tuple[int, ...]], path: Path) -> None:
+    """Check names and shapes of tensors as `check_weights` does."""
     expected = network.state_dict()
     for name, tensor in expected.items():
-        found = tuple(tensors[name].shape) if name in tensors else "nothing"
+        found = shapes.get(name, "nothing")
         if found != tuple(tensor.shape):
             raise UserError(
                 f"{path}: weights of another architecture: {name} is {found}; expected {tuple(tensor.shape)}"
             )
-    for name in tensors:
+    for name in shapes:
         if name not in expected:
             raise UserError(
                 f"{path}: weights of another architecture: it has {name}, which the network has not"

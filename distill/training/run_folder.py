@@ -11,11 +11,15 @@ from typing import TypedDict
 
 from distill.config.config_file import differences
 from distill.config.errors import UserError
-from distill.networks.folder import checkpoints, newest_checkpoint
+from distill.networks.folder import checkpoints
 from distill.publishing.run_record import read_yaml
 from distill.storage.files import read_mapping, write_json, write_text
 from distill.storage.provenance import commit, machine, version
+from distill.training.checkpoints.damage import Damage, newest_whole, require_whole, set_aside
 from distill.training.config import CONFIG, read_run, to_yaml
+from distill.training.parallel.errors import raised_by_all
+from distill.training.parallel.folders import writing
+from distill.training.parallel.processes import Processes
 from distill.training.settings import RunConfig
 from distill.types import Denoiser
 
@@ -37,9 +41,11 @@ MAY_CHANGE = {
     "monitor_images",
     "monitor_protocol",
     "optimizer.offload",
+    "process_timeout",
     "resume",
     "run_dir",
     "sample_every",
+    "sharding",
     "stop_when",
     "teacher.attention",
     "tf32",
@@ -50,11 +56,31 @@ META = "meta.json"
 PACKAGES = ("torch", "accelerate", "diffusers", "numpy", "safetensors", "pydantic", "transformers")
 
 
-def open_run_folder(config: RunConfig) -> Path | None:
+def open_run_folder(config: RunConfig, processes: Processes) -> Path | None:
     """Make or check the folder, and return the checkpoint to continue from, or None for a new run.
 
     A folder that cannot be written, or holds something other than this run, is refused and left unchanged.
+    Damaged checkpoints that the run does without are named and renamed.
     """
+    with raised_by_all(processes):
+        _check_content(config)
+    checkpoint, damaged = _checkpoint_to_continue(config, processes)
+    with raised_by_all(processes):
+        _make(config.run_dir)
+    with raised_by_all(processes), writing(config.run_dir):
+        if processes.is_main and checkpoint is not None:
+            for damage in damaged:
+                aside = set_aside(damage.folder)
+                print(
+                    f"{damage.folder}: {damage.file} {damage.state}; the run continues from "
+                    f"{checkpoint.name}, and the damaged checkpoint is now {aside.name}",
+                    flush=True,
+                )
+    return checkpoint
+
+
+def _check_content(config: RunConfig) -> None:
+    """Refuse a folder that holds something other than this run."""
     folder = config.run_dir
     if (folder / CONFIG).is_file():
         _refuse_another_run(folder / CONFIG, config)
@@ -62,14 +88,16 @@ def open_run_folder(config: RunConfig) -> Path | None:
         raise UserError(
             f"run_dir: {folder} is not empty and holds no run; expected a new folder or a run to continue"
         )
-    checkpoint = _checkpoint_to_continue(config)
+
+
+def _make(folder: Path) -> None:
+    """Make the folder unless it is there, and refuse one that cannot be written to."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"run_dir: {folder} cannot be made ({error.strerror})") from error
     if not os.access(folder, os.W_OK):
         raise UserError(f"run_dir: {folder} cannot be written to")
-    return checkpoint
 
 
 class ComputedBy(TypedDict):
@@ -77,12 +105,32 @@ class ComputedBy(TypedDict):
 
     device: str
     processes: int
+    nodes: int
+    sharding: str
+    """The strategy."""
+    shards: int
+    """Processes that hold one copy of the networks together."""
     precision: str
     tf32: bool
     compile: str
     deterministic: bool
     micro_batch_size: int
     """Images that a process computed at once."""
+
+
+def other_processes(run_dir: Path, computed_by: ComputedBy) -> str | None:
+    """Say in a line that a run continues on other processes than so far, or return None if it does not."""
+    file = run_dir / META
+    recorded = read_mapping(file) if file.is_file() else {}
+    before = (recorded.get("processes"), recorded.get("sharding", "none"))
+    now = (computed_by["processes"], computed_by["sharding"])
+    if before[0] is None or before == now:
+        return None
+    told_before, told_now = (f"{count} with sharding {strategy}" for count, strategy in (before, now))
+    return (
+        f"processes: {told_now}, before {told_before}; the run continues, equal up to the order of sums "
+        "and to dropout's masks"
+    )
 
 
 def recorded_micro_batch(run_dir: Path, device: str, processes: int) -> int | None:
@@ -139,17 +187,23 @@ def _refuse_another_run(recorded: Path, config: RunConfig) -> None:
             )
 
 
-def _checkpoint_to_continue(config: RunConfig) -> Path | None:
+def _checkpoint_to_continue(config: RunConfig, processes: Processes) -> tuple[Path | None, list[Damage]]:
+    """Return the checkpoint that the settings ask for, and the damaged ones after it."""
     if config.resume == "auto":
-        return newest_checkpoint(config.run_dir)
+        return newest_whole(config.run_dir, processes)
     if config.resume == "never":
-        if checkpoints(config.run_dir):
-            raise UserError(f"resume: 'never', but {config.run_dir} has checkpoints; give another run_dir")
-        return None
+        with raised_by_all(processes):
+            if checkpoints(config.run_dir):
+                raise UserError(
+                    f"resume: 'never', but {config.run_dir} has checkpoints; give another run_dir"
+                )
+        return None, []
     path = Path(config.resume)
-    if not path.is_dir():
-        raise UserError(
-            f"resume: {path} is no checkpoint; expected auto, never, or a folder such as "
-            "checkpoints/step-00001000"
-        )
-    return path
+    with raised_by_all(processes):
+        if not path.is_dir():
+            raise UserError(
+                f"resume: {path} is no checkpoint; expected auto, never, or a folder such as "
+                "checkpoints/step-00001000"
+            )
+    require_whole(path, processes)
+    return path, []

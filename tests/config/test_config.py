@@ -9,6 +9,7 @@ from distill.config.config_file import parse_overrides
 from distill.config.errors import UserError
 from distill.training.config import read_config, to_yaml
 from distill.training.run_folder import open_run_folder
+from tests.helpers.alone import ALONE
 from tests.helpers.runs import read_run, write_run
 
 SETTINGS = {
@@ -183,7 +184,7 @@ def test_a_run_without_the_checkpoint_to_resume_leaves_no_folder(file: Path, tmp
         "resume: no is no checkpoint; expected auto, never, or a folder such as checkpoints/step-00001000"
     )
     with pytest.raises(UserError, match=f"^{message}$"):
-        open_run_folder(read_config(file, ["--resume", "no"]))
+        open_run_folder(read_config(file, ["--resume", "no"]), ALONE)
     assert not (tmp_path / "run").exists()
 
 
@@ -194,7 +195,7 @@ def test_a_damaged_configuration_of_a_run_is_named(
     file: Path, tmp_path: Path, content: str, message: str
 ) -> None:
     config = read_config(file)
-    assert open_run_folder(config) is None
+    assert open_run_folder(config, ALONE) is None
     (tmp_path / "run" / "config.yaml").write_text(content)
     with pytest.raises(UserError, match=rf"^{tmp_path}/run/config.yaml: {message}"):
-        open_run_folder(config)
+        open_run_folder(config, ALONE)

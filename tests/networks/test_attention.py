@@ -30,6 +30,7 @@ from distill.training.config import read_config
 from distill.training.distillation.settings import TeacherSamplesSettings
 from distill.training.distillation.teacher_samples import TeacherSamples
 from distill.training.run_folder import open_run_folder, record_run
+from tests.helpers.alone import ALONE
 from distill.types import Condition, Denoiser
 from tests.helpers import tiny_pipelines
 
@@ -242,15 +243,15 @@ def read_run(folder: Path, precision: str = "bf16", **teacher: Any) -> Any:
 
 
 def test_a_resumed_run_may_use_another_backend(tmp_path: Path) -> None:
-    open_run_folder(read_run(tmp_path))
+    open_run_folder(read_run(tmp_path), ALONE)
     record_run(read_run(tmp_path))
     for name in ("xformers", "flash"):
-        open_run_folder(read_run(tmp_path, attention=name))
+        open_run_folder(read_run(tmp_path, attention=name), ALONE)
     with pytest.raises(
         UserError,
         match=r"run holds another run: teacher.null_label is None there and 3 here; give another run_dir$",
     ):
-        open_run_folder(read_run(tmp_path, attention="flash", null_label=3))
+        open_run_folder(read_run(tmp_path, attention="flash", null_label=3), ALONE)
 
 
 def test_stored_teacher_samples_do_not_depend_on_the_backend(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from distill.networks.folder import checkpoints
 from tests.helpers.runs import (
     ENVIRONMENT,
     assert_same_tensors,
+    checkpoint_names,
     checkpoint_tensors,
     logged_steps,
     read_lines,
@@ -95,14 +96,26 @@ def test_a_finished_run_has_nothing_more_to_do(
     assert_same_tensors(checkpoint_tensors(uninterrupted), before)
 
 
-def test_a_damaged_checkpoint_is_named(run_file: Path, uninterrupted: Path, tmp_path: Path) -> None:
+def test_a_run_continues_before_a_damaged_checkpoint(
+    run_file: Path, uninterrupted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     run = tmp_path / "damaged"
     shutil.copytree(uninterrupted, run)
-    weights = checkpoints(run)[-1] / "fake.safetensors"
+    damaged = checkpoints(run)[-1]
+    weights = damaged / "fake.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"!")
-    message = refusal(run_file, f"--run_dir={run}")
-    assert "fake.safetensors: is damaged" in message
-    assert "step-00000012 to continue from an earlier checkpoint" in message
+    message = refusal(run_file, f"--run_dir={run}", f"--resume={damaged}")
+    assert message == f"{weights}: is damaged; remove {damaged} to continue from an earlier checkpoint"
+    assert checkpoint_names(run) == ["step-00000008", "step-00000012"]
+    train_run(run_file, f"--run_dir={run}")
+    assert (
+        f"{damaged}: fake.safetensors is damaged; the run continues from step-00000008, and the damaged "
+        "checkpoint is now step-00000012.damaged\n"
+    ) in capsys.readouterr().out
+    assert checkpoint_names(run) == ["step-00000008", "step-00000012"]
+    assert (run / "checkpoints" / "step-00000012.damaged" / "fake.safetensors").is_file()
+    assert_same_tensors(checkpoint_tensors(run), checkpoint_tensors(uninterrupted))
+    assert logged_steps(run) == list(range(1, 13))
 
 
 @pytest.mark.slow
