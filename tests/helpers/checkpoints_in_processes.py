@@ -60,7 +60,7 @@ class Tiny(nn.Module):
         return self.outer((self.inner(x) + self.adapter(x)).tanh() * self.gain)
 
     def plain(self) -> set[nn.Parameter]:
-        return {self.adapter.weight, self.gain}
+        return {self.gain, *self.adapter.parameters()}
 
 
 @dataclasses.dataclass
@@ -197,7 +197,7 @@ def fill_the_disk(folder: Path, processes: Processes) -> dict[str, Any]:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
         write(path, *arguments)
 
-    saving.save_shard = fail
+    saving.save_shard = fail  # type: ignore[assignment]
     try:
         state.save(folder / "full", 2)
     except TrainingError as error:
