@@ -28,6 +28,7 @@ from distill.training.parallel.shards import local
 from distill.types import Denoiser
 
 
+@runtime_checkable
 class NormalizedLayer(Protocol):
     """A layer that keeps the rows of its weight at unit magnitude in training."""
 
