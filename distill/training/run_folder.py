@@ -13,7 +13,7 @@ from distill.config.config_file import differences
 from distill.config.errors import UserError
 from distill.networks.folder import checkpoints
 from distill.publishing.run_record import read_yaml
-from distill.storage.files import read_mapping, write_json, write_text
+from distill.storage.files import read_mapping, temporary_path, write_json, write_text
 from distill.storage.provenance import commit, machine, version
 from distill.training.checkpoints.damage import Damage, newest_whole, require_whole, set_aside
 from distill.training.config import CONFIG, read_run, to_yaml
@@ -67,6 +67,8 @@ def open_run_folder(config: RunConfig, processes: Processes) -> Path | None:
     checkpoint, damaged = _checkpoint_to_continue(config, processes)
     with raised_by_all(processes):
         _make(config.run_dir)
+    if processes.nodes > 1:
+        check_shared(config.run_dir, processes)
     with raised_by_all(processes), writing(config.run_dir):
         if processes.is_main and checkpoint is not None:
             for damage in damaged:
@@ -98,6 +100,25 @@ def _make(folder: Path) -> None:
         raise UserError(f"run_dir: {folder} cannot be made ({error.strerror})") from error
     if not os.access(folder, os.W_OK):
         raise UserError(f"run_dir: {folder} cannot be written to")
+
+
+def check_shared(folder: Path, processes: Processes) -> None:
+    """Refuse a folder of a run that is not the same on all machines: each must read and write checkpoints."""
+    mark = temporary_path(folder / "shared", "partial")
+    with raised_by_all(processes), writing(folder):
+        if processes.is_main:
+            mark.touch()
+    name = processes.main_object(mark.name)
+    try:
+        with raised_by_all(processes):
+            if not (folder / name).is_file():
+                raise UserError(
+                    f"run_dir: {folder} of process {processes.index} is not the main process's; expected a "
+                    "folder that all machines share"
+                )
+    finally:
+        if processes.is_main:
+            mark.unlink()
 
 
 class ComputedBy(TypedDict):

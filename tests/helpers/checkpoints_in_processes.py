@@ -35,6 +35,7 @@ from distill.training.optimization.updater import Updater
 from distill.training.parallel.filling import whole_state
 from distill.training.parallel.processes import Processes
 from distill.training.parallel.shards import local, row_range
+from distill.training.run_folder import check_shared
 from tests.helpers import eight_bit_kernels
 from tests.helpers.runs import ENVIRONMENT
 
@@ -225,6 +226,18 @@ def find_damage(folder: Path, processes: Processes) -> dict[str, Any]:
     }
 
 
+def compare_folders(folder: Path, processes: Processes) -> dict[str, Any]:
+    """Check a folder that is the same for all processes, and one that is not."""
+    own = folder / f"of-{processes.index}"
+    own.mkdir()
+    check_shared(folder, processes)
+    try:
+        check_shared(own, processes)
+    except UserError as error:
+        return {"refusal": str(error), "left": [path.name for path in own.iterdir()]}
+    return {}
+
+
 def kill_one(folder: Path, processes: Processes, victim: str) -> dict[str, Any]:
     """Save to `killed`, and once more while SIGKILL ends a process, after another has written its files."""
     run_dir = folder / "killed"
@@ -245,7 +258,15 @@ def kill_one(folder: Path, processes: Processes, victim: str) -> dict[str, Any]:
 
 ACTIONS: dict[str, Callable[..., dict[str, Any]]] = {
     action.__name__: action
-    for action in (continue_exactly, copy_on, refuse_eight_bits, fill_the_disk, find_damage, kill_one)
+    for action in (
+        continue_exactly,
+        copy_on,
+        refuse_eight_bits,
+        fill_the_disk,
+        find_damage,
+        compare_folders,
+        kill_one,
+    )
 }
 
 

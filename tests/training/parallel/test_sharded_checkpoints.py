@@ -43,7 +43,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def found(folder: Path) -> Found:
     """Let two processes save `first` and continue from it, then fail to save for lack of space."""
-    return run_in_processes(folder, "continue_exactly", "fill_the_disk")
+    return run_in_processes(folder, "continue_exactly", "fill_the_disk", "compare_folders")
 
 
 @pytest.fixture
@@ -156,6 +156,14 @@ def test_all_processes_say_the_same_if_one_cannot_write(folder: Path, found: Fou
     assert [of_one["fill_the_disk"] for of_one in found] == [{"error": message}] * 2
     assert [path.name for path in (run / "checkpoints").iterdir()] == ["step-00000001"]
     require_whole(run / "checkpoints" / "step-00000001", ALONE)
+
+
+def test_a_folder_that_machines_do_not_share_is_refused(folder: Path, found: Found) -> None:
+    message = (
+        f"run_dir: {folder}/of-1 of process 1 is not the main process's; expected a folder that all machines "
+        "share"
+    )
+    assert [of_one["compare_folders"] for of_one in found] == [{"refusal": message, "left": []}] * 2
 
 
 @pytest.mark.parametrize(
