@@ -1,7 +1,7 @@
 """Updates of a small network by one process, by several, and by several that share its rows.
 
-`python -m tests.helpers.updates_in_processes FOLDER`, started by torch.distributed.run, writes what each
-process found into `FOLDER/INDEX.json`.
+`python -m tests.helpers.updates_in_processes FOLDER COPIES`, started by torch.distributed.run, writes what
+each process found into `FOLDER/INDEX.json`. The processes hold so many copies of sharded networks.
 """
 
 from __future__ import annotations
@@ -30,7 +30,6 @@ from distill.training.parallel.buckets import GradientBuckets
 from distill.training.parallel.processes import Processes
 from distill.training.parallel.shards import local
 from tests.helpers import eight_bit_kernels
-from tests.helpers.runs import ENVIRONMENT
 
 STEPS, ROWS, MICRO_BATCHES = 3, 12, 3
 WIDTH = 5
@@ -141,12 +140,12 @@ RUNS: dict[str, dict[str, Any]] = {
 
 
 def found_inf(processes: Processes, parameter: str) -> dict[str, Any]:
-    """Make an update of which one process's gradient of a parameter is not finite."""
+    """Make an update of which one part of the gradient of a parameter is not finite, on one process."""
     training = start(processes, **CLIPPED)
     training.update(0)
     before = training.held()
     training.differentiate(1, is_early=False)
-    if processes.index == 1:
+    if processes.shard_index == 1:
         gradient = training.network.get_parameter(parameter).grad
         assert gradient is not None
         local(gradient)[0] = math.inf
@@ -278,10 +277,12 @@ def findings(processes: Processes, sharded: Processes) -> dict[str, Any]:
     return found | {check.__name__: check(processes) for check in checks}
 
 
-def run_in_processes(folder: Path, count: int = 2) -> list[dict[str, Any]]:
-    """Start processes, and return what each found."""
+def run_in_processes(folder: Path, count: int = 2, copies: int = 1) -> list[dict[str, Any]]:
+    """Start processes, which hold so many copies of sharded networks, and return what each found."""
+    from tests.helpers.runs import ENVIRONMENT  # the processes do not need it, and it imports much
+
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(count)]
-    command = [sys.executable, *launcher, "-m", __name__, str(folder)]
+    command = [sys.executable, *launcher, "-m", __name__, str(folder), str(copies)]
     done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=300)
     assert done.returncode == 0, done.stderr[-4000:]
     return [json.loads((folder / f"{index}.json").read_text()) for index in range(count)]
@@ -292,7 +293,11 @@ def main() -> None:
     index, count = distributed.get_rank(), distributed.get_world_size()
     group = distributed.new_group()
     assert isinstance(group, distributed.ProcessGroup)
-    mesh = init_device_mesh("cpu", (count,), mesh_dim_names=("shard",))
+    copies = int(sys.argv[2])
+    if copies == 1:
+        mesh = init_device_mesh("cpu", (count,), mesh_dim_names=("shard",))
+    else:
+        mesh = init_device_mesh("cpu", (copies, count // copies), mesh_dim_names=("replicate", "shard"))
     processes = Processes(torch.device("cpu"), index, count, overlapping=group)
     sharded = dataclasses.replace(processes, mesh=mesh)
     with pytest.MonkeyPatch.context() as monkeypatch:

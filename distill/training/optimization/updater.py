@@ -144,7 +144,7 @@ class Updater:
         """Return the norm of the whole network's gradient, which is the same on every process."""
         sharded = [gradient for index, gradient in gradients.items() if is_sharded(self.parameters[index])]
         if not sharded:
-            return torch.nn.utils.get_total_norm(gradients.values())
+            return torch.nn.utils.get_total_norm(list(gradients.values()))
         # No process leaves this sum out: it has a gradient, perhaps without rows, where the others have one.
         square = self.processes.sum_over_shards(torch.nn.utils.get_total_norm(sharded).square())
         whole = [gradient for index, gradient in gradients.items() if not is_sharded(self.parameters[index])]

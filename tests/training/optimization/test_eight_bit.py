@@ -17,7 +17,7 @@ from torch import nn
 
 from distill.config.errors import UserError
 from distill.storage.tensors import load_tensors, save_tensors
-from distill.training.optimization.eight_bit import check_kernels
+from distill.training.optimization.eight_bit import Adam8bit, check_kernels
 from distill.training.optimization.settings import OptimizerSettings
 from distill.training.optimization.updater import Updater
 from distill.training.parallel.processes import Processes
@@ -123,6 +123,19 @@ def test_a_gradient_is_read_in_the_order_of_its_weight() -> None:
         each.weight.grad = gradient.contiguous(memory_format=layout)
         updater.update(0)
     assert torch.equal(network.weight, twin.weight)
+
+
+def test_a_weight_without_rows_on_this_process_calls_no_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CUDA refuses kernels of no threads."""
+    eight_bit_kernels.install(monkeypatch)
+    weight = torch.zeros(0, 4)
+    optimizer = Adam8bit([weight], 1e-3, (0.9, 0.999), 1e-8, 0.0, decoupled=False)
+    for kernel in ("optimizer_update_32bit", "optimizer_update_8bit_blockwise"):
+        monkeypatch.delattr(sys.modules["bitsandbytes.functional"], kernel)
+    weight.grad = torch.zeros_like(weight)
+    optimizer.step()
+    assert optimizer.state[weight]["step"] == 1
+    assert optimizer.state[weight]["state1"].shape == (0,)
 
 
 def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -42,6 +43,17 @@ def test_norms_weights_and_averages_are_those_of_one_process(
         for part in ("weights", "averages"):
             for parameter, values in expected[part].items():
                 assert_near(run[part][parameter], values, tolerance)
+
+
+@pytest.mark.slow
+def test_four_processes_with_two_sharded_copies_learn_what_one_does(tmp_path: Path) -> None:
+    expected = train(Processes(torch.device("cpu")), **RUNS["clipped"])
+    for process in run_in_processes(tmp_path, count=4, copies=2):
+        assert process["infinite inner.bias"] == {"is_finite": False, "is_unchanged": True}
+        run = process["sharded clipped"]
+        assert_near(run["norms"], expected["norms"], 1e-12)
+        for name, values in expected["weights"].items():
+            assert_near(run["weights"][name], values, 1e-12)
 
 
 @pytest.mark.parametrize("kind", ["plain", "sharded"])
