@@ -140,4 +140,4 @@ def _open_teacher(options: argparse.Namespace) -> Denoiser:
 
 
 if __name__ == "__main__":
-    run_command(main, on_shortage="lower --batch-size")
+    run_command(main, on_shortage="lower --batch-size", in_one_process=True)

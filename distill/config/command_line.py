@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import signal
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -14,12 +16,18 @@ from distill.config.errors import TrainingError, UserError, did_you_mean, is_out
 
 MAX_NUMBER = 2**62
 """Upper limit of numbers on a command line, so that a seed plus a count of images fits in 64 bits."""
+PATIENCE = 10.0
+"""Seconds for which a process other than the first waits before it reports its error."""
 
 
 def run_command(
-    main: Callable[[list[str]], int | None], on_shortage: str = "lower micro_batch_size"
+    main: Callable[[list[str]], int | None],
+    on_shortage: str = "lower micro_batch_size",
+    in_one_process: bool = False,
 ) -> NoReturn:
     """Run `main(arguments)` of a command and exit with the code that it returns.
+
+    With `in_one_process` the command is refused if a launcher started several.
 
     A `UserError` ends the command with one line on stderr and exit code 2. A `TrainingError` ends it with
     exit code 1, and so does a lack of memory, for which `on_shortage` says what to do. If the reader of
@@ -27,7 +35,7 @@ def run_command(
     program that SIGPIPE ends.
     """
     try:
-        code = _run(main, on_shortage)
+        code = _run(_in_one_process(main) if in_one_process else main, on_shortage)
         if sys.stdout is not None:  # as it is where the command was started with stdout closed
             sys.stdout.flush()
     except BrokenPipeError:
@@ -58,9 +66,48 @@ def _run(main: Callable[[list[str]], int | None], on_shortage: str) -> int | str
         return 1
 
 
+def process_number() -> int:
+    """Return the number of this process among those that a launcher started, from 0."""
+    return int(os.environ.get("RANK", "0")) if process_count() > 1 else 0
+
+
+def process_count() -> int:
+    """Return the number of processes that a launcher started."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def error_line(message: str, process: int = 0, count: int = 1) -> str:
+    """Return the line that reports an error, with the number of the process unless it is the first."""
+    where = f"process {process} of {count}: " if process > 0 else ""
+    return f"error: {where}{' '.join(message.split())}"
+
+
 def _report(message: str) -> None:
-    """Print an error in one line on stderr."""
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    """Print an error in one line on stderr.
+
+    Processes that read the same input fail alike. The first reports it; the others wait, so that the launcher
+    ends them before they repeat it.
+    """
+    process, count = process_number(), process_count()
+    if process > 0:
+        is_first_here = os.environ.get("LOCAL_RANK", "0") == "0"
+        time.sleep(PATIENCE if is_first_here else 1.2 * PATIENCE)
+    print(error_line(message, process, count), file=sys.stderr)
+
+
+def _in_one_process(main: Callable[[list[str]], int | None]) -> Callable[[list[str]], int | None]:
+    """Return the command, refused if a launcher started several processes."""
+
+    def guarded(arguments: list[str]) -> int | None:
+        count = process_count()
+        if count > 1:
+            command = shlex.join(sys.orig_argv)
+            raise UserError(
+                f"{count} processes were started, and this command runs in one; expected {command}"
+            )
+        return main(arguments)
+
+    return guarded
 
 
 def _is_stdout_broken() -> bool:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import json
-import os
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from accelerate import Accelerator
+from accelerate.utils import InitProcessGroupKwargs
 
+from distill.config.config_file import differences
 from distill.config.errors import TrainingError, UserError, is_out_of_memory
 from distill.storage.unfinished import remove_unfinished
 from distill.training.device.kernels import (
@@ -17,30 +21,60 @@ from distill.training.device.kernels import (
     nondeterministic_operation,
 )
 from distill.training.device.memory_shortage import describe_shortage
-from distill.training.device.precision import check_launcher
 from distill.training.distillation.task import Distillation
 from distill.training.dry_run.micro_batch import free_memory, largest_micro_batch
 from distill.training.dry_run.step import images_at_once
 from distill.training.logging import Clock, cut_lines
+from distill.training.parallel.ending import ending_together, group_timeout, joining
+from distill.training.parallel.errors import raised_by_all
+from distill.training.parallel.launchers import check_launch, processes_here, warn_of_unused_tasks
 from distill.training.parallel.processes import Processes
-from distill.training.run_folder import ComputedBy, open_run_folder, record_run, recorded_micro_batch
+from distill.training.parallel.sampling import Monitor
+from distill.training.parallel.watchdog import Progress
+from distill.training.run_folder import (
+    ComputedBy,
+    open_run_folder,
+    other_processes,
+    record_run,
+    recorded_micro_batch,
+)
 from distill.training.settings import RunConfig, TrainTeacherRun
 from distill.training.teacher_training import TeacherTraining
-from distill.training.trainer import STATS, Monitor, Task, Trainer
+from distill.training.trainer import STATS, Task, Trainer
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
+    from torch.distributed.device_mesh import DeviceMesh
 
 
-def launch(config: RunConfig, monitor: Monitor | None = None) -> int:
+BuildMonitor = Callable[[RunConfig, Processes], Monitor | None]
+"""Builds what measures a run's images, None if nothing can be measured. All processes call it."""
+
+
+def launch(config: RunConfig, build_monitor: BuildMonitor | None = None) -> int:
     """Run a configuration, from its newest checkpoint if it has one, and return the exit code.
 
     Bad input is refused before anything is written.
     """
-    accelerator = build_accelerator(config)
-    processes = processes_of(accelerator, config)
-    with chosen_kernels(config, processes.device):
-        return _run(config, processes, monitor, accelerator)
+    with joining(config):
+        accelerator = build_accelerator(config)
+        processes = processes_of(accelerator, config)
+    with ending_together(processes, config) as progress, chosen_kernels(config, processes.device):
+        check_agreement(config, processes)
+        if processes.is_main:
+            print(describe_processes(config, processes), flush=True)
+            warn_of_unused_tasks()
+        monitor = None if build_monitor is None else build_monitor(config, processes)
+        return _run(config, processes, monitor, accelerator, progress)
 
 
-def _run(config: RunConfig, processes: Processes, monitor: Monitor | None, accelerator: Accelerator) -> int:
+def _run(
+    config: RunConfig,
+    processes: Processes,
+    monitor: Monitor | None,
+    accelerator: Accelerator,
+    progress: Progress,
+) -> int:
     size, said = choose_micro_batch(config, processes)
     resolved = config.model_copy(update={"micro_batch_size": size})
     clock = Clock(processes.device)
@@ -49,15 +83,19 @@ def _run(config: RunConfig, processes: Processes, monitor: Monitor | None, accel
         task = TeacherTraining(resolved, processes, clock)
     else:
         task = Distillation(resolved, processes, clock)
-    trainer = Trainer(resolved, task, processes, clock, monitor, accelerator)
-    checkpoint = open_run_folder(config)
+    trainer = Trainer(resolved, task, processes, clock, monitor, accelerator, progress)
+    checkpoint = open_run_folder(config, processes)
     processes.wait()  # every process has read the folder before one writes to it
     if checkpoint is not None:
         trainer.restore(checkpoint)
     if processes.is_main:
         remove_unfinished(config.run_dir)
         cut_lines(config.run_dir / STATS, trainer.step)
-        record_run(config, computed_by(resolved, processes))
+        devices = computed_by(resolved, processes)
+        moved = other_processes(config.run_dir, devices) if checkpoint is not None else None
+        if moved is not None:
+            print(moved, flush=True)
+        record_run(config, devices)
         if processes.device.type == "cuda":
             print(describe_kernels(config, processes.device), *filter(None, [said]), sep="\n", flush=True)
     if config.trackers:
@@ -77,6 +115,18 @@ def _run(config: RunConfig, processes: Processes, monitor: Monitor | None, accel
         raise TrainingError(
             f"deterministic: {operation} adds in a changing order on {processes.device}; expected false"
         ) from error
+
+
+def check_agreement(config: RunConfig, processes: Processes) -> None:
+    """Refuse processes that were given other settings than the first, as on machines with other files."""
+    here = config.model_dump(mode="json")
+    first = processes.main_object(here)
+    with raised_by_all(processes):
+        for key, there, ours in differences(first, here):
+            raise UserError(
+                f"{key}: is {ours!r} on process {processes.index} of {processes.count} and {there!r} on the "
+                "first; expected the same command and files on all machines"
+            )
 
 
 def choose_micro_batch(config: RunConfig, processes: Processes) -> tuple[int | None, str | None]:
@@ -102,11 +152,30 @@ def choose_micro_batch(config: RunConfig, processes: Processes) -> tuple[int | N
     return found.size, str(found)
 
 
+def describe_processes(config: RunConfig, processes: Processes) -> str:
+    """Say in one line how many processes train, on what, in which precision, and what each holds."""
+    parts = ["1 process"]
+    if processes.count > 1:
+        parts = [f"{processes.count} processes on {processes.nodes} node{'s' * (processes.nodes > 1)}"]
+    parts += [device_name(processes.device), config.precision]
+    if processes.count > 1:
+        sharding = f"sharding {config.sharding.strategy}"
+        if config.sharding.strategy == "hybrid":
+            copies = processes.count // processes.shards
+            are = f"{copies} copies" if copies > 1 else "1 copy"
+            sharding += f" ({are} over {processes.shards} processes each)"
+        parts.append(sharding)
+    return ", ".join(parts)
+
+
 def computed_by(config: RunConfig, processes: Processes) -> ComputedBy:
     """Return what meta.json says of the devices and what they compute."""
     return {
         "device": device_name(processes.device),
         "processes": processes.count,
+        "nodes": processes.nodes,
+        "sharding": config.sharding.strategy,
+        "shards": processes.shards,
         "precision": config.precision,
         "tf32": config.tf32 and processes.device.type == "cuda",
         "compile": config.compile,
@@ -119,6 +188,7 @@ def build_accelerator(config: RunConfig) -> Accelerator:
     """Set up accelerate's process group, device and trackers."""
     import torch
 
+    check_launch(config)
     if config.device == "cuda" and not torch.cuda.is_available():
         raise UserError("device: cuda is not available; expected auto or cpu")
     for tracker in config.trackers:
@@ -126,38 +196,70 @@ def build_accelerator(config: RunConfig) -> Accelerator:
             raise UserError(
                 f"trackers: {tracker} is not installed; expected it from pip install '.[tracking]'"
             )
-    check_launcher(config.precision)
     return Accelerator(
         cpu=config.device == "cpu" or not torch.cuda.is_available(),
         mixed_precision="no",  # `device.precision.autocast` does it
         log_with=list(config.trackers) or None,
         project_dir=str(config.run_dir),
+        kwargs_handlers=[InitProcessGroupKwargs(backend=None, timeout=group_timeout(config.process_timeout))],
     )
 
 
 def processes_of(accelerator: Accelerator, config: RunConfig) -> Processes:
     """Return the processes that a launcher started, with the mesh over which networks are sharded."""
-    count, device = accelerator.num_processes, accelerator.device
-    nodes = max(1, count // int(os.environ.get("LOCAL_WORLD_SIZE", count)))
     sharding = config.sharding
-    if not sharding.is_on:
-        return Processes(device, accelerator.process_index, count, nodes)
-    if count == 1:
-        raise UserError(
-            f"sharding.strategy: is {sharding.strategy}; expected none for one process, "
-            "or several, started by torchrun"
-        )
-    from torch.distributed.device_mesh import init_device_mesh
+    alone = Processes(accelerator.device, accelerator.process_index, accelerator.num_processes)
+    if alone.count == 1:
+        if sharding.is_on:
+            raise UserError(
+                f"sharding.strategy: is {sharding.strategy}; expected none for one process, "
+                "or several, started by torchrun"
+            )
+        return alone
+    here = alone.gather_objects(processes_here())
+    nodes = round(sum(1 / count for count in here))
+    mesh = _mesh(config, alone, here, nodes) if sharding.is_on else None
+    return dataclasses.replace(alone, nodes=nodes, mesh=mesh, overlapping=_overlapping_group(config))
 
+
+def _mesh(config: RunConfig, processes: Processes, here: Sequence[int], nodes: int) -> DeviceMesh:
+    """Arrange the processes by copy and shard; `here` are the numbers of processes on each one's machine."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.distributed_c10d import _set_pg_timeout
+
+    sharding = config.sharding
+    if sharding.strategy == "hybrid" and sharding.group_size is None:
+        if len(set(here)) > 1:
+            raise UserError(
+                f"sharding.group_size: is null, but machines have {min(here)} to {max(here)} processes; "
+                "expected a number of processes that hold one copy"
+            )
+        if here[0] == 1:
+            raise UserError(
+                "sharding.strategy: is hybrid with one process on each machine; expected full, "
+                "or sharding.group_size"
+            )
     try:
-        copies, shards = sharding.sizes(count, nodes)
+        copies, shards = sharding.sizes(processes.count, nodes)
     except ValueError as error:
         raise UserError(f"sharding.{error}") from error
+    device = processes.device.type
     if copies == 1:
-        mesh = init_device_mesh(device.type, (shards,), mesh_dim_names=("shard",))
+        mesh = init_device_mesh(device, (shards,), mesh_dim_names=("shard",))
     else:
-        mesh = init_device_mesh(device.type, (copies, shards), mesh_dim_names=("replicate", "shard"))
-    return Processes(device, accelerator.process_index, count, nodes, mesh)
+        mesh = init_device_mesh(device, (copies, shards), mesh_dim_names=("replicate", "shard"))
+    for dimension in range(mesh.ndim):  # torch gives new groups the default of their backend
+        _set_pg_timeout(group_timeout(config.process_timeout), mesh.get_group(dimension))
+    return mesh
+
+
+def _overlapping_group(config: RunConfig) -> ProcessGroup:
+    """Make a group of all processes, for sums that overlap with other communication."""
+    from torch import distributed
+
+    group = distributed.new_group(timeout=group_timeout(config.process_timeout))
+    assert isinstance(group, distributed.ProcessGroup)  # a process outside would get a number
+    return group
 
 
 def build_processes(config: RunConfig) -> Processes:

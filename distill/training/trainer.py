@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -18,21 +18,24 @@ from tqdm import tqdm
 from distill.config.errors import UserError, reading
 from distill.data.images import preview_count, save_samples_picture
 from distill.diffusion.random import seeded
-from distill.storage.files import new_folder, write_json
+from distill.storage.files import write_json
 from distill.training.batches import Purpose
-from distill.training.checkpoint import load_checkpoint, save_checkpoint
+from distill.training.checkpoints import load_checkpoint, save_checkpoint
 from distill.training.logging import Averages, Clock, append_line
 from distill.training.optimization.ema import EMA
 from distill.training.optimization.updater import Updater
+from distill.training.parallel.errors import raised_by_all
 from distill.training.parallel.finite import Agreement, FiniteCheck
+from distill.training.parallel.folders import new_shared_folder, writing
+from distill.training.parallel.launchers import is_launched
 from distill.training.parallel.processes import Processes
+from distill.training.parallel.sampling import Monitor, measure_together, sample_together
+from distill.training.parallel.watchdog import Progress
 from distill.training.settings import RunConfig
 from distill.training.stop_condition import MONITOR, STOPPED, StopCondition
 from distill.types import to_device
 
 STATS = "stats.jsonl"
-Monitor = Callable[[Tensor], Mapping[str, float]]
-"""A function of images (n, c, h, w) in [-1, 1] that returns measurements by name."""
 
 
 @runtime_checkable
@@ -57,8 +60,12 @@ class Task(Protocol):
         """Make one step and return its metrics; `detailed` adds those that cost time."""
         ...
 
-    def sample(self, count: int, first_seed: int = 0) -> Tensor:
-        """Return images of the averaged network, on the CPU."""
+    def sample(self, rows: Sequence[int]) -> Tensor:
+        """Return the images of these numbers, of the averaged network, on the CPU.
+
+        Image i depends on its own number alone. Sharded networks compute on all processes at once, which then
+        call this with equally many numbers.
+        """
         ...
 
     def save(self, folder: Path) -> None:
@@ -89,9 +96,11 @@ class Trainer:
         clock: Clock,
         monitor: Monitor | None = None,
         trackers: Accelerator | None = None,
+        progress: Progress | None = None,
     ) -> None:
         self.config, self.task, self.processes = config, task, processes
         self.clock, self.monitor, self.trackers = clock, monitor, trackers
+        self.progress = progress or Progress()
         self.step = 0
         self.seconds_before = 0.0
         self.saved_step: int | None = None
@@ -111,9 +120,8 @@ class Trainer:
 
     def restore(self, checkpoint: Path) -> None:
         """Continue from a checkpoint."""
-        progress = load_checkpoint(
-            checkpoint, {**self.task.modules, "model": self.task.ema.average}, self.task.updaters
-        )
+        modules = {**self.task.modules, "model": self.task.ema.average}
+        progress = load_checkpoint(checkpoint, modules, self.task.updaters, self.processes)
         with reading(checkpoint):
             self.step = self.saved_step = progress["step"]
             self.seconds_before, self.task.ema.updates = progress["seconds"], progress["ema_updates"]
@@ -128,20 +136,21 @@ class Trainer:
         """
         self.started = time.perf_counter()
         self.task.start(self.step)
-        with interruptions() as caught, self._progress_bar() as bar:
+        with interruptions(is_launched()) as caught, self._progress_bar() as bar:
             if self.step == 0:
                 self._save_samples()
+            self.progress.report(self.step)
             while not self._must_stop(caught) and self.step < self.config.steps:
                 self._make_step()
                 bar.update()
                 self._after_step(bar)
+            if self.signal or self.is_stopped:
+                self._save()
         if self.signal:
-            self._save()
             name = signal.Signals(self.signal).name
             self._say(f"{name}: saved at step {self.step}; the same command continues from there")
             return 128 + self.signal
         if self.is_stopped:
-            self._save()
             self._finish(
                 f"stopped at step {self.step} by stop_when: {self.violation}; "
                 "the same command with another bound continues"
@@ -169,23 +178,22 @@ class Trainer:
         self.averages.add(self.task.update(self.step, detailed))
         self.task.finite.end_step(self.step)
         self.step += 1
+        self.progress.report(self.step)
 
     def _must_stop(self, caught: list[int]) -> bool:
         """Return whether a signal or a stop condition asks any process to stop.
 
-        All processes must leave the loop at the same step. If there are several, they agree on what each knew
-        a step earlier, and after a step that waited for the device on what each knows now.
+        All processes must leave the loop at the same step. If there are several, they agree on the signals
+        that each knew a step earlier, and after a step that waited for the device on what each knows now. The
+        line with a violation is the same on all.
         """
-        signaled = caught[0] if caught else 0
-        stopped = int(self.violation is not None)
+        self.signal = caught[0] if caught else 0
         if self.processes.count > 1:
-            mine = to_device(torch.tensor([[signaled, stopped]]), self.processes.device)
-            of_all = self.processes.gather(mine).amax(0)
-            signaled, stopped = map(int, self.agreement.exchange(of_all, at_once=self.has_waited))
-            if stopped:
-                self.violation = self.violation or "another process's measurement"
-        self.signal, self.is_stopped = signaled, bool(stopped)
-        return bool(signaled or stopped)
+            mine = to_device(torch.tensor([self.signal]), self.processes.device)
+            of_all = self.processes.gather(mine).amax(0, keepdim=True)
+            self.signal = int(self.agreement.exchange(of_all, at_once=self.has_waited)[0])
+        self.is_stopped = self.violation is not None
+        return bool(self.signal) or self.is_stopped
 
     def _violation(self, find: Callable[[StopCondition], str | None]) -> str | None:
         """Return the first violation of a stop condition, if there is one."""
@@ -214,6 +222,7 @@ class Trainer:
             self._log(bar, measured)
         if saves:
             self._save()
+        self.progress.report(step)
 
     def _log(self, bar: tqdm, measured: Mapping[str, float]) -> None:
         means = self.averages.take(self.processes.mean)
@@ -226,11 +235,12 @@ class Trainer:
             "images": self.step * self.config.batch_size,
             "seconds": round(self._seconds(), 3),
         }
-        line |= {**means, **rates, **self.clock.take(), **measured}
+        # Clocks differ: all processes take the main process's line, so that they stop at the same one.
+        line = self.processes.main_object({**line, **means, **rates, **self.clock.take(), **measured})
         self.line = line
         if self.main:
             append_line(self.config.run_dir / STATS, line)
-            self.violation = self.violation or self._violation(lambda condition: condition.check(line))
+        self.violation = self.violation or self._violation(lambda condition: condition.check(line))
         if self.trackers is not None:
             self.trackers.log(line, step=self.step)
         self._show(bar, line)
@@ -246,50 +256,59 @@ class Trainer:
 
     def _save_samples(self) -> None:
         """Save a grid of samples, of the same seeds each time."""
-        if self.main:
-            with self.clock("sample"):
-                samples = self.task.sample(preview_count(self.task.image_shape))
+        self.progress.report(self.step, "sampling")
+        with self.clock("sample"):
+            count = preview_count(self.task.image_shape)
+            samples = sample_together(self.task.sample, count, self.processes)
+            if self.main:
                 path = self.config.run_dir / "samples" / f"step-{self.step:08d}.png"
                 save_samples_picture(samples, path, self.task.label_count or None)
 
     def _measure(self) -> dict[str, float]:
-        if self.monitor is None or not self.main:
+        if self.monitor is None:
             return {}
+        self.progress.report(self.step, "measuring")
         with self.clock("monitor"):
             count = self.config.monitor_images
-            measured = self.monitor(self.task.sample(count))
+            measured = measure_together(self.monitor, self.task.sample, count, self.processes)
         return {f"{MONITOR}n": count, **{f"{MONITOR}{name}": value for name, value in measured.items()}}
 
     def _save(self) -> None:
         if self.saved_step == self.step:
             return
+        self.progress.report(self.step, "saving")
         self.task.finite.settle()
-        self.processes.wait()
-        if self.main:
-            with self.clock("checkpoint"):
-                progress = {
-                    "seconds": self._seconds(),
-                    "ema_updates": self.task.ema.updates,
-                    "line": self.line,
-                }
-                save_checkpoint(
-                    self.config.run_dir,
-                    self.step,
-                    self.task.modules,
-                    self.task.updaters,
-                    progress,
-                    self.task.save,
-                    self.config.keep_checkpoints,
-                )
-                for name, table in self.task.tables().items():
-                    write_json(self.config.run_dir / f"{name}.json", table)
+        with self.clock("checkpoint"):
+            progress = {
+                "seconds": self._seconds(),
+                "ema_updates": self.task.ema.updates,
+                "line": self.line,
+            }
+            save_checkpoint(
+                self.config.run_dir,
+                self.step,
+                self.task.modules,
+                self.task.updaters,
+                progress,
+                self.task.save,
+                self.config.keep_checkpoints,
+                self.processes,
+            )
+            self._save_tables()
         self.saved_step = self.step
-        self.processes.wait()
+
+    def _save_tables(self) -> None:
+        folder = self.config.run_dir
+        with raised_by_all(self.processes), writing(folder):
+            if self.main:
+                for name, table in self.task.tables().items():
+                    write_json(folder / f"{name}.json", table)
 
     def _finish(self, message: str) -> None:
-        if self.main:
-            with new_folder(self.config.run_dir / "export") as folder:
-                self.task.export(folder)
+        self.progress.report(self.step, "exporting")
+        path = self.config.run_dir / "export"
+        with new_shared_folder(path, self.processes) as folder, raised_by_all(self.processes), writing(path):
+            self.task.export(folder)
         self._say(f"{message}; the network is in {self.config.run_dir / 'export'}")
         # A launcher ends the other processes if one leaves with a code that is not 0.
         self.processes.wait()
@@ -307,20 +326,22 @@ class Trainer:
 
 
 @contextmanager
-def interruptions() -> Iterator[list[int]]:
-    """Yield a list that SIGINT and SIGTERM append to instead of stopping the process.
+def interruptions(is_launched: bool) -> Iterator[list[int]]:
+    """Yield a list that SIGINT, SIGTERM and SIGUSR1 append to instead of stopping the process.
 
-    A second signal stops it at once.
+    A second SIGINT or SIGTERM stops it at once, unless a launcher started it, which may send the signal that
+    reached the process already.
     """
     caught: list[int] = []
 
     def note(number: int, frame: object) -> None:
-        if caught:
+        if caught and not is_launched and number != signal.SIGUSR1:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
         caught.append(number)
 
-    previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    noted = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+    previous = {number: signal.signal(number, note) for number in noted}
     try:
         yield caught
     finally:

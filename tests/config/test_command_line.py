@@ -9,6 +9,7 @@ import sys
 import pytest
 import torch
 
+from distill.config import command_line
 from distill.config.command_line import run_command
 from distill.config.errors import TrainingError, UserError
 
@@ -51,6 +52,25 @@ def test_an_expected_error_is_one_line_with_an_exit_code(
 ) -> None:
     assert exit_code(error) == code
     assert capsys.readouterr().err == f"error: {expected}\n"
+
+
+def test_a_later_process_waits_before_it_reports_its_error(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The first process usually says the same, and the launcher then ends the others."""
+    for name, value in {"WORLD_SIZE": "4", "RANK": "3", "LOCAL_RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
+    waits: list[float] = []
+    monkeypatch.setattr(command_line.time, "sleep", waits.append)
+    assert exit_code(UserError("--n 0: expected at least 1")) == 2
+    assert capsys.readouterr().err == "error: process 3 of 4: --n 0: expected at least 1\n"
+    assert waits == [12.0]
+    monkeypatch.setenv("LOCAL_RANK", "0")  # the first on another machine speaks for those there
+    assert exit_code(UserError("x")) == 2
+    monkeypatch.setenv("RANK", "0")
+    assert exit_code(UserError("x")) == 2
+    assert waits == [12.0, 10.0]
+    assert capsys.readouterr().err == "error: process 3 of 4: x\nerror: x\n"
 
 
 @pytest.mark.parametrize("error", [RuntimeError("a fault of ours"), BrokenPipeError("the tracker's pipe")])

@@ -104,7 +104,7 @@ def _collate(items: list[Any]) -> Any:
 
 def _leave_signals_to_the_run(worker: int) -> None:
     """Let a worker live on when its whole group is signalled: the run saves, then ends it."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
 
 

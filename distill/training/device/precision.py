@@ -1,20 +1,15 @@
-"""The precision of a run's passes, and its agreement with `accelerate launch`."""
+"""The precision of a run's passes."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import nn
 
-from distill.config.errors import UserError
 from distill.networks.computation.precision import cast_weights, check_reduced_weights
 from distill.types import ImageModel
-
-LAUNCHER = "ACCELERATE_MIXED_PRECISION"
-"""Variable by which `accelerate launch --mixed_precision` tells its processes."""
 
 
 def autocast_type(precision: str) -> torch.dtype | None:
@@ -42,18 +37,3 @@ def hold_weights(precision: str, networks: Iterable[nn.Module]) -> None:
         if isinstance(network, ImageModel):
             check_reduced_weights(network)
         cast_weights(network, torch.bfloat16)
-
-
-def check_launcher(precision: str) -> None:
-    """Refuse a precision of `accelerate launch` that is not the configuration's."""
-    given = os.environ.get(LAUNCHER, "").lower() or "no"
-    if given == "fp8":
-        raise UserError(
-            "precision: accelerate launch says --mixed_precision fp8, which is not offered; "
-            f"expected {precision}, or no"
-        )
-    if given not in ("no", precision):
-        raise UserError(
-            f"precision: is {precision}, but accelerate launch says --mixed_precision {given}; "
-            "expected the same, or no"
-        )
