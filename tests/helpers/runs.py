@@ -27,6 +27,8 @@ from tests.helpers.random_teacher import save_random_teacher
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 """Environment of the processes that tests start."""
+TRAIN = ("train.py",)
+"""The program that they run; another one may be a module, as in `-m tests.helpers.broken_noise`."""
 
 
 def write_run(folder: Path, **settings: Any) -> Path:
@@ -87,15 +89,19 @@ def train_run(file: Path, *overrides: str, monitor: Monitor | None = None, exit_
     return config.run_dir
 
 
-def train_command(file: Path, *overrides: str, processes: int = 1) -> list[str]:
+def train_command(
+    file: Path, *overrides: str, processes: int = 1, program: tuple[str, ...] = TRAIN
+) -> list[str]:
     """Return the command that trains a run in one or more processes of its own."""
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-    return [sys.executable, *(launcher if processes > 1 else []), "train.py", str(file), *overrides]
+    return [sys.executable, *(launcher if processes > 1 else []), *program, str(file), *overrides]
 
 
-def train_in_processes(file: Path, *overrides: str, processes: int = 1) -> subprocess.CompletedProcess[str]:
-    """Train a run by `train.py` in one or more processes, and return what they printed."""
-    command = train_command(file, *overrides, processes=processes)
+def train_in_processes(
+    file: Path, *overrides: str, processes: int = 1, program: tuple[str, ...] = TRAIN
+) -> subprocess.CompletedProcess[str]:
+    """Train a run in one or more processes, and return what they printed."""
+    command = train_command(file, *overrides, processes=processes, program=program)
     return subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=300)
 
 
