@@ -7,7 +7,7 @@ import copy
 import torch
 from torch import nn
 
-from distill.training.optimization.ema import EMA
+from distill.training.optimization.ema import EMA, average_of
 from distill.training.optimization.settings import OptimizerSettings
 from distill.training.optimization.updater import Updater
 from distill.training.parallel.processes import Processes
@@ -79,6 +79,20 @@ def test_frozen_weights_are_left_out() -> None:
     average.update(list(network[1].parameters()))
     assert torch.equal(average.average[0].weight, before)
     assert torch.equal(average.average[1].weight, network[1].weight)
+
+
+def test_an_average_that_is_given_is_moved_and_not_copied() -> None:
+    """It shares the frozen weights of the network, as that of a network with LoRA adapters does."""
+    network = nn.Sequential(nn.Linear(1, 1), nn.Linear(1, 1))
+    network[0].requires_grad_(False)
+    given = nn.Sequential(network[0], average_of(network[1]))
+    average = EMA(network, 0.0, given)
+    before = network[0].weight.clone()
+    disturb(network[1], 0)
+    average.update()
+    assert average.average is given
+    assert torch.equal(given[0].weight, before)
+    assert torch.equal(given[1].weight, network[1].weight)
 
 
 def test_an_update_takes_two_operations() -> None:
