@@ -28,6 +28,7 @@ def write_methods(folder: Path) -> dict[str, Path]:
     edm2.mkdir()
     save_model(own_student("edm2", folder).denoiser, edm2)
     runs = {**METHODS, **_own_methods(folder), **_text_methods(folder), **_edm2_methods(edm2)}
+    runs |= _laboratory_methods(folder)
     files = {}
     for name, settings in runs.items():
         (folder / name).mkdir()
@@ -98,4 +99,28 @@ def _edm2_methods(teacher: Path) -> dict[str, dict[str, Any]]:
             "teacher": {"name": "edm2", "path": str(teacher)},
             "objective": {"name": "score_matching"},
         }
+    }
+
+
+def _laboratory_methods(folder: Path) -> dict[str, dict[str, Any]]:
+    components = [{"mean": [2.0, 0.0], "std": 0.3}, {"mean": [-1.0, 1.0], "std": 0.5}]
+    laboratory = {
+        "teacher": {"name": "gaussian_mixture", "components": components},
+        "objective": {"name": "expanded_divergence", "divergence": "forward_kl"},
+    }
+    return {
+        "random_networks": {
+            **laboratory,
+            "generator": {"network": {"name": "mlp"}},
+            "fake": {"network": {"name": "mlp"}, "warmup_steps": 1},
+            "discriminator": {"width": 8, "reads": "fake", "real": "teacher"},
+            "teacher_samples": {"path": str(folder / "points"), "count": 6, "sampler": {"steps": 2}},
+            "ratio": {},
+        },
+        "exact_score": {
+            **laboratory,
+            "generator": {"network": {"name": "affine"}},
+            "fake": {"network": {"name": "exact"}},
+            "ratio": {"source": "exact"},
+        },
     }

@@ -67,6 +67,8 @@ def main() -> None:
 def take_steps(config: DistillRun, processes: Processes, steps: int) -> Steps:
     """Make the first steps of a run in this process; the main one returns the weights."""
     task = Distillation(config, processes, Clock())
+    if not list(task.teacher.parameters()):  # a mixture of Gaussians, which is made in float32
+        task.teacher.double()
     task.start(0)
     task.stream = in_double(task.stream)
     metrics = []
