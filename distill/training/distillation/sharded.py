@@ -69,8 +69,9 @@ def build_sharded(config: DistillRun, sharding: Sharding) -> ShardedNetworks:
     average = average_of(networks.generator)
     structure = copy.deepcopy(average)
     for network in (networks.teacher, networks.fake, networks.generator, average):
-        if isinstance(sharded_root(network), Denoiser):
-            sharding.shard(sharded_root(network), FEATURES)
+        root = sharded_root(network)
+        if isinstance(root, Denoiser) and list(root.parameters()):  # an exact score has none
+            sharding.shard(root, FEATURES)
     _fill(networks, average, source, start, sharding)
     compile_networks([networks.teacher, networks.generator, networks.fake], config.compile)
     return ShardedNetworks(networks, average, structure, *_hashes(config, source, processes))
@@ -91,7 +92,8 @@ def _build_whole(config: DistillRun, template: Denoiser, device: torch.device) -
     _initialize_own_weights(generator, device)
     fake = config.fake.network.build(template, generator).train()
     _initialize_own_weights(fake, device)
-    teacher = copy.deepcopy(template)
+    # A teacher without weights is known exactly, and an exact fake score holds it.
+    teacher = copy.deepcopy(template) if list(template.parameters()) else template
     if config.activation_checkpointing:
         for network in (teacher, generator, fake):
             checkpoint_activations(network)

@@ -7,6 +7,7 @@ and again in the backward pass, and freed afterwards. Gradients arrive as rows, 
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol, runtime_checkable
@@ -75,6 +76,8 @@ class Sharding:
             "mp_policy": MixedPrecisionPolicy(reduce_dtype=torch.float32 if reduced else None),
             "ignored_params": whole,
         }
+        # Torch warns of changes in place of what a network returns. There are none.
+        warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
         for unit in units(network):
             fully_shard(unit, **options)
         fully_shard(network, **options)
