@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from distill.training.logging import Averages, append_line, cut_lines
+from distill.training.logging import Averages, append_line, as_mean_and_std, as_root, cut_lines
 
 
 def test_a_metric_is_averaged_over_the_steps_that_have_it() -> None:
@@ -17,6 +17,28 @@ def test_a_metric_is_averaged_over_the_steps_that_have_it() -> None:
     averages.add({})
     assert averages.take(lambda means: means) == {"a": 2.0, "b": 5.0}
     assert averages.take(lambda means: means) == {}
+
+
+def test_a_standard_deviation_is_that_of_the_samples_of_all_steps() -> None:
+    values = torch.tensor([1.0, 2.0, 4.0, 9.0])
+    averages = Averages()
+    for part in values.split(2):
+        averages.add(as_mean_and_std("ratio/log_ratio", part))
+    std = pytest.approx(values.std(correction=0).item())
+    assert averages.take(lambda means: means) == {"ratio/log_ratio_mean": 4.0, "ratio/log_ratio_std": std}
+
+
+def test_a_standard_deviation_of_equal_values_is_zero_but_for_rounding() -> None:
+    averages = Averages()
+    averages.add(as_mean_and_std("a", torch.full((3,), 0.1)))
+    assert averages.take(lambda means: means)["a_std"] == pytest.approx(0, abs=1e-8)
+
+
+def test_a_root_is_that_of_the_mean_over_steps_and_processes() -> None:
+    averages = Averages()
+    for square in (9.0, 25.0):
+        averages.add(as_root("size", torch.tensor(square)))
+    assert averages.take(lambda means: means - 1) == {"size": 4.0}
 
 
 def test_a_line_begins_anew_after_half_a_line_and_is_json_whatever_its_values(tmp_path: Path) -> None:

@@ -55,8 +55,8 @@ def test_two_processes_learn_what_one_does(tmp_path: Path, steps: int) -> None:
 
 
 @pytest.mark.slow
-def test_two_processes_stop_together_where_one_measures(tmp_path: Path) -> None:
-    """Only the first process has a monitor. Both stop at the same step, and the run is saved and exported."""
+def test_two_processes_stop_together_at_what_they_measure(tmp_path: Path) -> None:
+    """Each measures a part of the images. Both stop at the same step, and the run is saved and exported."""
     file = write_run(
         tmp_path,
         data={"name": "digits"},
