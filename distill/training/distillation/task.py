@@ -281,11 +281,11 @@ class Distillation:
 
 
 def gradient_sizes(losses: Losses, x0: Tensor, share: float) -> Metrics:
-    """Return the norm of the gradient of each loss of the whole batch with respect to the student's samples.
+    """Return the norm of the gradient of each loss with respect to the student's samples of the whole batch.
 
-    It is given as squares whose means over micro-batches and processes are that of the whole batch. `share`
-    is the part of the batch that the samples x0 are, whose own losses the gradients are of. Losses that do
-    not depend on the samples are left out.
+    `share` is the part of the whole batch that a micro-batch x0 is. The squares that are returned average
+    over micro-batches and processes to that of the norm, whose root is taken when it is logged. Losses that
+    do not depend on the samples are left out.
     """
     sizes: Metrics = {}
     for name, loss in losses.items():
@@ -293,8 +293,8 @@ def gradient_sizes(losses: Losses, x0: Tensor, share: float) -> Metrics:
             continue
         (gradient,) = torch.autograd.grad(loss, x0, retain_graph=True, allow_unused=True)
         if gradient is not None:
-            # A sample's part in the gradient of the batch is `share` times that in the gradient of its
-            # micro-batch, and a mean weights the sum of the micro-batch's squares by `share` once already.
+            # The loss of the batch is the mean of its micro-batches' losses, weighted by their shares, and has
+            # `share` times this gradient here. The mean weights the square by `share` once already.
             sizes |= as_root(f"gradient_at_sample/{name}", share * gradient.double().square().sum())
     return sizes
 
