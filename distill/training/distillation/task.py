@@ -293,7 +293,7 @@ def gradient_sizes(losses: Losses, x0: Tensor, share: float) -> Metrics:
             continue
         (gradient,) = torch.autograd.grad(loss, x0, retain_graph=True, allow_unused=True)
         if gradient is not None:
-            # The loss of the batch is the mean of its micro-batches' losses, weighted by their shares, and has
+            # The loss of the batch is a mean of its micro-batches' losses, weighted by their shares, and has
             # `share` times this gradient here. The mean weights the square by `share` once already.
             sizes |= as_root(f"gradient_at_sample/{name}", share * gradient.double().square().sum())
     return sizes
