@@ -97,7 +97,7 @@ def test_a_finished_run_has_nothing_more_to_do(
 
 
 def test_a_run_continues_before_a_damaged_checkpoint(
-    run_file: Path, uninterrupted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run_file: Path, uninterrupted: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "damaged"
     shutil.copytree(uninterrupted, run)
@@ -107,11 +107,12 @@ def test_a_run_continues_before_a_damaged_checkpoint(
     message = refusal(run_file, f"--run_dir={run}", f"--resume={damaged}")
     assert message == f"{weights}: is damaged; remove {damaged} to continue from an earlier checkpoint"
     assert checkpoint_names(run) == ["step-00000008", "step-00000012"]
-    train_run(run_file, f"--run_dir={run}")
+    done = train_in_processes(run_file, f"--run_dir={run}")
+    assert done.returncode == 0, done.stderr
     assert (
         f"{damaged}: fake.safetensors is damaged; the run continues from step-00000008, and the damaged "
         "checkpoint is now step-00000012.damaged\n"
-    ) in capsys.readouterr().out
+    ) in done.stdout
     assert checkpoint_names(run) == ["step-00000008", "step-00000012"]
     assert (run / "checkpoints" / "step-00000012.damaged" / "fake.safetensors").is_file()
     assert_same_tensors(checkpoint_tensors(run), checkpoint_tensors(uninterrupted))
