@@ -65,12 +65,14 @@ def write_settings(folder: Path, settings: dict[str, Any]) -> Path:
     return write_run(folder, **{**settings, **intervals, **size})
 
 
-def train_split(file: Path, name: str, processes: int = 1, micro_batch: int | None = None) -> Path:
+def train_split(
+    file: Path, name: str, *overrides: str, processes: int = 1, micro_batch: int | None = None
+) -> Path:
     """Train a run that is split so, with teacher samples of its own, and return its folder."""
     run = file.parent / name
-    overrides = [f"--run_dir={run}", f"--micro_batch_size={micro_batch or 'null'}"]
+    overrides = (*overrides, f"--run_dir={run}", f"--micro_batch_size={micro_batch or 'null'}")
     if "teacher_samples" in file.read_text():
-        overrides.append(f"--teacher_samples.path={run}-samples")
+        overrides = (*overrides, f"--teacher_samples.path={run}-samples")
     done = train_in_processes(file, *overrides, processes=processes)
     assert done.returncode == 0, done.stderr[-4000:]
     return run
@@ -114,6 +116,13 @@ def test_two_processes_log_measure_show_and_store_what_one_does(everything: Path
 
 def test_micro_batches_log_what_a_whole_batch_does(everything: Path, whole: Path) -> None:
     assert_same_numbers(train_split(everything, "micro-batches", micro_batch=3), whole)
+
+
+@pytest.mark.slow
+def test_sharded_networks_log_measure_and_show_what_whole_ones_do(everything: Path, whole: Path) -> None:
+    split = train_split(everything, "sharded", "--sharding.strategy=full", processes=2, micro_batch=3)
+    assert_same_numbers(split, whole)
+    assert np.abs(preview(split) - preview(whole)).max() <= 1
 
 
 def test_the_metrics_that_are_no_means_are_logged(whole: Path) -> None:
