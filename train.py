@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
-from distill.config.command_line import run_command
+from distill.config.command_line import process_number, run_command
 from distill.config.errors import UserError
 from distill.config.help import WIDTH, describe_most_used, describe_topic, sections
 from distill.config.help_values import describe_values
@@ -14,7 +14,13 @@ from distill.training.config import read_config
 from distill.training.settings import DistillRun, RunConfig, TrainTeacherRun
 
 DRY_RUN = "--dry-run"
-MEMORY = "--memory"
+MEMORY, PROCESSES, NODES = "--memory", "--processes", "--nodes"
+NUMBERS = {
+    MEMORY: "the free memory of a GPU in GiB after it, such as 24",
+    PROCESSES: "the number of processes after it, such as 8",
+    NODES: "the number of machines after it, such as 2",
+}
+"""Words of a dry run, each with what stands after it."""
 GIB = 1 << 30
 ASSUMED_GIB = 80.0
 """Free memory of the GPU that a dry run chooses `micro_batch_size: auto` for, unless it is given."""
@@ -38,7 +44,8 @@ MOST_USED = (
     "generator.steps",
     "objective",
 )
-USAGE = f"""usage: python train.py CONFIG [--key value ...] [{DRY_RUN} [{MEMORY} GIB]]
+USAGE = f"""usage: python train.py CONFIG [--key value ...]
+       python train.py CONFIG [--key value ...] {DRY_RUN} [{MEMORY} GIB] [{PROCESSES} N [{NODES} M]]
        python train.py [CONFIG] --help [TOPIC]
 
 Distils a teacher into a generator of one step or a few, or trains a teacher. CONFIG is a YAML file such as
@@ -47,7 +54,8 @@ choice by its name, such as --generator.network.name mlp, and an entry of a list
 --terms.0.weight 1.
 The same command, given again, continues an interrupted run. {DRY_RUN} trains nothing: it prints the networks,
 their memory and the work of a step, and needs no weights. With `micro_batch_size: auto` it assumes a GPU with
-{ASSUMED_GIB:g} GiB of free memory, or as many as {MEMORY} says.
+{ASSUMED_GIB:g} GiB of free memory, or as many as {MEMORY} says. With {PROCESSES} N it describes one
+of N processes on one machine, or on as many as {NODES} says: its memory, and what it sends in a step.
 
 The most used settings, with type and default:
 {{most_used}}
@@ -59,12 +67,15 @@ More help:
                         with a topic, such as all, what they mean
 {{sections}}
 Words: docs/glossary.md. Methods: docs/methods.md. Values of the papers: docs/recipes.md.
-Speed and memory on a GPU: docs/speed.md."""
+Speed and memory on a GPU: docs/speed.md. Many GPUs: docs/clusters.md."""
 
 
 def main(arguments: list[str]) -> int:
     """Train the run, describe it, or print help; return the exit code."""
     asked = [index for index, argument in enumerate(arguments) if argument in HELP]
+    is_answer = bool(asked) or not arguments or DRY_RUN in arguments
+    if is_answer and process_number() > 0:
+        return 0  # the first of several processes answers for all
     if asked or not arguments:
         index = asked[0] if asked else 0
         print(help_text(arguments[:index], arguments[index + 1 :]))
@@ -72,42 +83,65 @@ def main(arguments: list[str]) -> int:
     if DRY_RUN in arguments:
         return dry_run(arguments)
 
-    if any(split_memory(argument)[0] == MEMORY for argument in arguments):
-        raise UserError(f"{MEMORY}: belongs to {DRY_RUN}; expected both, or neither")
+    for argument in arguments:
+        word = split_number(argument)[0]
+        if word in NUMBERS:
+            raise UserError(f"{word}: belongs to {DRY_RUN}; expected both, or neither")
     config = read_run_file(arguments)
     from distill.training.launch import launch
     from eval.monitor import build_monitor
 
-    return launch(config, build_monitor(config))
+    return launch(config, build_monitor)
 
 
 def dry_run(arguments: Sequence[str]) -> int:
     """Print what a run would take, and return the exit code."""
     from distill.training.dry_run.summary import describe_run
 
-    rest, memory = take_memory(arguments)
-    print(describe_run(read_run_file(rest), memory, show_progress=True))
+    rest, numbers = take_numbers(arguments)
+    if NODES in numbers and PROCESSES not in numbers:
+        raise UserError(f"{NODES}: belongs to {PROCESSES}; expected both, or neither")
+    text = describe_run(
+        read_run_file(rest),
+        memory=round(numbers.get(MEMORY, ASSUMED_GIB) * GIB),
+        show_progress=True,
+        processes=round(numbers.get(PROCESSES, 1)),
+        nodes=round(numbers.get(NODES, 1)),
+    )
+    print(text)
     return 0
 
 
-def split_memory(argument: str) -> list[str]:
-    """Split `--memory=GIB` at its sign, and return every other argument alone."""
-    return argument.split("=", 1) if argument.startswith(f"{MEMORY}=") else [argument]
+def split_number(argument: str) -> list[str]:
+    """Split `--memory=GIB` and its like at the sign, and return every other argument alone."""
+    word, sign, value = argument.partition("=")
+    return [word, value] if sign and word in NUMBERS else [argument]
 
 
-def take_memory(arguments: Sequence[str]) -> tuple[list[str], int]:
-    """Return the arguments without `--memory GIB`, and the memory in bytes."""
-    rest = [part for argument in arguments for part in split_memory(argument)]
-    if MEMORY not in rest:
-        return rest, round(ASSUMED_GIB * GIB)
-    place = rest.index(MEMORY)
+def take_numbers(arguments: Sequence[str]) -> tuple[list[str], dict[str, float]]:
+    """Return the arguments without the words of a dry run, and the numbers after these words."""
+    rest = [part for argument in arguments for part in split_number(argument)]
+    numbers: dict[str, float] = {}
+    for word, expected in NUMBERS.items():
+        if word not in rest:
+            continue
+        place = rest.index(word)
+        number = read_number(word, rest[place + 1 : place + 2])
+        if number is None:
+            raise UserError(f"{word}: expected {expected}")
+        numbers[word] = number
+        del rest[place : place + 2]
+    return rest, numbers
+
+
+def read_number(word: str, given: Sequence[str]) -> float | None:
+    """Return the number that is given after a word, None if it is none or not in range."""
     try:
-        gib = float(rest[place + 1])
+        number = float(given[0])
     except (IndexError, ValueError):
-        gib = 0.0
-    if not 0 < gib < 1e6:
-        raise UserError(f"{MEMORY}: expected the free memory of a GPU in GiB after it, such as 24")
-    return rest[:place] + rest[place + 2 :], round(gib * GIB)
+        return None
+    is_allowed = 0 < number < 1e6 and (word == MEMORY or number.is_integer())
+    return number if is_allowed else None
 
 
 def help_text(before: Sequence[str], after: Sequence[str]) -> str:

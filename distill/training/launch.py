@@ -148,7 +148,7 @@ def choose_micro_batch(config: RunConfig, processes: Processes) -> tuple[int | N
         return kept, f"micro_batch_size: auto keeps the {kept} images with which the run began"
     if not memory:
         return None, None
-    found = largest_micro_batch(config, count, memory)
+    found = largest_micro_batch(config, count, memory, processes.nodes)
     return found.size, str(found)
 
 
@@ -218,11 +218,11 @@ def processes_of(accelerator: Accelerator, config: RunConfig) -> Processes:
         return alone
     here = alone.gather_objects(processes_here())
     nodes = round(sum(1 / count for count in here))
-    mesh = _mesh(config, alone, here, nodes) if sharding.is_on else None
+    mesh = arrange(config, alone, here, nodes) if sharding.is_on else None
     return dataclasses.replace(alone, nodes=nodes, mesh=mesh, overlapping=_overlapping_group(config))
 
 
-def _mesh(config: RunConfig, processes: Processes, here: Sequence[int], nodes: int) -> DeviceMesh:
+def arrange(config: RunConfig, processes: Processes, here: Sequence[int], nodes: int) -> DeviceMesh:
     """Arrange the processes by copy and shard; `here` are the numbers of processes on each one's machine."""
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.distributed_c10d import _set_pg_timeout

@@ -28,6 +28,12 @@ from distill.training.settings import RunSettings
 from distill.types import Condition, DataSource, ImageModel, InMemorySource, Labelled, Pairs, to_device
 
 
+def check_split(batch_size: int, processes: int) -> None:
+    """Raise UserError if processes cannot have equal parts of a batch."""
+    if batch_size % processes:
+        raise UserError(f"batch_size: {batch_size} does not split over {processes} processes")
+
+
 @runtime_checkable
 class PairSource(Protocol):
     """A source of pairs of noise and the teacher's image, by their numbers (b,) in [0, len)."""
@@ -80,10 +86,7 @@ class Batches:
         """Return the batches of a run on this process."""
         if data is not None:
             check_data(data, network)
-        if config.batch_size % processes.count:
-            raise UserError(
-                f"batch_size: {config.batch_size} does not split over {processes.count} processes"
-            )
+        check_split(config.batch_size, processes.count)
         in_pixels = data is not None and data.image_shape != network.image_shape
         return cls(
             network.image_shape,

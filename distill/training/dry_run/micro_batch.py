@@ -9,6 +9,7 @@ from collections.abc import Callable
 import torch
 
 from distill.training.dry_run.cost import Cost, measure_own
+from distill.training.dry_run.plan import Plan
 from distill.training.dry_run.step import (
     META,
     SimulatedStep,
@@ -43,13 +44,15 @@ class MicroBatch:
         )
 
 
-def largest_micro_batch(config: RunConfig, processes: int, memory: int) -> MicroBatch:
+def largest_micro_batch(config: RunConfig, processes: int, memory: int, nodes: int = 1) -> MicroBatch:
     """Return the largest micro-batch, of those that divide a process's batch, that fits the free memory.
 
-    If one image does not fit, it is one image nevertheless.
+    If one image does not fit, it is one image nevertheless. `nodes` are the machines of the processes.
     """
-    whole = max(1, config.batch_size // processes)
-    cost = _predictor(config, whole)
+    plan = Plan.of(config, processes, nodes)
+    own = plan.of_one_process(config)
+    whole = own.batch_size
+    cost = _predictor(own, plan)
     for size in range(whole, 1, -1):
         if whole % size == 0 and _bound(cost(1), cost(2), size) <= budget(memory):
             peak = cost(size).peak
@@ -83,25 +86,25 @@ def budget(memory: int) -> int:
     return int((1 - MARGIN) * memory)
 
 
-def _predictor(config: RunConfig, whole: int) -> Callable[[int], Cost]:
+def _predictor(config: RunConfig, plan: Plan) -> Callable[[int], Cost]:
     """Return the predicted cost of one process as a function of its micro-batch."""
-    build = _builder(config)
+    build = _builder(config, plan)
 
     @functools.cache
     def cost(size: int) -> Cost:
-        run = config.model_copy(update={"batch_size": whole, "micro_batch_size": size})
+        run = config.model_copy(update={"micro_batch_size": size})
         return measure_own(build(run), run)
 
     return cost
 
 
-def _builder(config: RunConfig) -> Callable[[RunConfig], SimulatedStep]:
+def _builder(config: RunConfig, plan: Plan) -> Callable[[RunConfig], SimulatedStep]:
     """Return how the step of this run, with any micro-batch, is simulated; the teacher is built once."""
     network = meta_teacher_of(config)
 
     def build(run: RunConfig) -> SimulatedStep:
         if isinstance(run, TrainTeacherRun):
-            return simulate_teacher_training(run, network)
-        return simulate_distillation(run, network, META)
+            return simulate_teacher_training(run, network, plan)
+        return simulate_distillation(run, network, META, plan)
 
     return build

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -20,6 +20,8 @@ from distill.training.distillation.build import build_method, build_networks
 from distill.training.distillation.losses import Losses, fake_loss, frozen, generator_loss
 from distill.training.distillation.method import Method, Networks
 from distill.training.dry_run.meta_kernels import kernels, recompute_on_meta
+from distill.training.dry_run.plan import ONE_PROCESS, Plan
+from distill.training.dry_run.sharded import ShardedNetwork, sharded_networks
 from distill.training.optimization.settings import OptimizerSettings
 from distill.training.settings import DistillRun, RunConfig, RunSettings, TrainTeacherRun
 from distill.training.teacher_training import build_teacher, denoising_loss
@@ -62,6 +64,14 @@ class SimulatedStep:
 
     It trains after a random number of the student's steps, and the updates here take all of them.
     """
+    plan: Plan = ONE_PROCESS
+    """The processes of the run, of which one makes this step."""
+    sharded: Sequence[ShardedNetwork] = ()
+    """The networks that its processes share."""
+    kept: Mapping[str, nn.Module] = dataclasses.field(default_factory=dict)
+    """By update, the sharded network that stays whole between its passes: it is differentiated twice."""
+    micro_batches: int = 1
+    """The number of times that an update does its passes, with a part of the process's images each."""
 
 
 def meta_teacher_of(config: RunConfig) -> Denoiser:
@@ -72,8 +82,13 @@ def meta_teacher_of(config: RunConfig) -> Denoiser:
     return config.teacher.meta().eval().requires_grad_(False)
 
 
-def simulate_distillation(config: DistillRun, teacher: Denoiser, device: torch.device) -> SimulatedStep:
-    """Build the step of a distillation whose teacher is on the device."""
+def simulate_distillation(
+    config: DistillRun, teacher: Denoiser, device: torch.device, plan: Plan = ONE_PROCESS
+) -> SimulatedStep:
+    """Build the step of a distillation whose teacher is on the device.
+
+    With a plan of several processes, `config` has the batch of one of them.
+    """
     without_start = config.generator.model_copy(update={"init_from": None})  # which has the same sizes
     config = config.model_copy(update={"generator": without_start})
     networks = build_networks(config, teacher, device)
@@ -108,11 +123,25 @@ def simulate_distillation(config: DistillRun, teacher: Denoiser, device: torch.d
         student_pass=partial(generate, networks.generator, batch),
         generations=generations,
         skipped_passes=generations * (networks.generator.evaluations - 1) / 2,
+        plan=plan,
+        sharded=sharded_networks(built, plan, config.sharding),
+        kept=_kept(config, networks),
+        micro_batches=-(-config.batch_size // len(batch)),
     )
 
 
-def simulate_teacher_training(config: TrainTeacherRun, network: Denoiser) -> SimulatedStep:
-    """Build the step of a run that trains this teacher."""
+def _kept(config: DistillRun, networks: Networks) -> dict[str, nn.Module]:
+    """Return the network whose gradient an exact penalty differentiates, by its update."""
+    critic, r1 = networks.discriminator, None if config.discriminator is None else config.discriminator.r1
+    if critic is None or r1 is None or r1.approximate or r1.at != "image":
+        return {}
+    return {FAKE_UPDATE: networks.read_by(critic)}
+
+
+def simulate_teacher_training(
+    config: TrainTeacherRun, network: Denoiser, plan: Plan = ONE_PROCESS
+) -> SimulatedStep:
+    """Build the step of a run that trains this teacher, on one process of the plan."""
     device = next(network.parameters()).device
     prepare_networks(config, [network])
     batch = simulate_batch(config, network, device, real=True, pairs=False)
@@ -131,6 +160,9 @@ def simulate_teacher_training(config: TrainTeacherRun, network: Denoiser) -> Sim
         batch=batch,
         updates={TEACHER_UPDATE: update},
         repeats={TEACHER_UPDATE: 1},
+        plan=plan,
+        sharded=sharded_networks({"teacher": network}, plan, config.sharding),
+        micro_batches=-(-config.batch_size // len(batch)),
     )
 
 

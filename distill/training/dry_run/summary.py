@@ -19,6 +19,7 @@ from distill.training.dry_run.cost import (
     unique_parameters,
 )
 from distill.training.dry_run.micro_batch import largest_micro_batch
+from distill.training.dry_run.plan import Plan
 from distill.training.dry_run.step import (
     FAKE_UPDATE,
     META,
@@ -43,27 +44,34 @@ STAGES = 3
 """Measurements of each variant: outside the step, the step, and the step with activation checkpointing."""
 
 
-def describe_run(config: RunConfig, memory: int, show_progress: bool = False) -> str:
+def describe_run(
+    config: RunConfig, memory: int, show_progress: bool = False, processes: int = 1, nodes: int = 1
+) -> str:
     """Return the networks of a run, its memory on one process and the work of one step, as text.
 
     `memory` are the free bytes of the GPU that `micro_batch_size: auto` is chosen for. A progress line on
-    stderr names what is being measured.
+    stderr names what is being measured. Several `processes`, on so many machines, share the batch; what they
+    send is described too.
     """
-    chosen: list[str] = []
+    plan = Plan.of(config, processes, nodes)
+    lines = [f"{config.task}: nothing is loaded, trained or written"]
+    if processes > 1:
+        lines.append(plan.describe(config))
     if config.micro_batch_size == "auto":
-        micro_batch = largest_micro_batch(config, 1, memory)
+        micro_batch = largest_micro_batch(config, processes, memory, nodes)
         config = config.model_copy(update={"micro_batch_size": micro_batch.size})
-        chosen = [str(micro_batch)]
+        lines.append(str(micro_batch))
+    own = plan.of_one_process(config)
     line = "dry run: {n_fmt} of {total_fmt} measurements{postfix} [{elapsed}]"
     with tqdm(bar_format=line, total=STAGES, leave=False, disable=not show_progress) as progress:
-        if isinstance(config, TrainTeacherRun):
-            lines = _describe_teacher_run(config, progress)
+        if isinstance(own, TrainTeacherRun):
+            described = _describe_teacher_run(own, plan, progress)
         else:
-            lines = _describe_distillation(config, progress)
-    return "\n".join([f"{config.task}: nothing is loaded, trained or written", *chosen, "", *lines])
+            described = _describe_distillation(own, plan, progress)
+    return "\n".join([*lines, "", *described])
 
 
-def _describe_distillation(config: DistillRun, progress: tqdm[NoReturn]) -> list[str]:
+def _describe_distillation(config: DistillRun, plan: Plan, progress: tqdm[NoReturn]) -> list[str]:
     progress.set_postfix_str("building the teacher")
     teacher = meta_teacher_of(config)
     runs = variants(config, teacher)
@@ -71,7 +79,7 @@ def _describe_distillation(config: DistillRun, progress: tqdm[NoReturn]) -> list
     costs: dict[str, Cost] = {}
     for name, run in runs.items():
         progress.set_postfix_str(f"{name}: building the networks")
-        step = simulate_distillation(run, teacher, META)
+        step = simulate_distillation(run, teacher, META, plan)
         costs |= measure_both(name, step, run, _reporter(progress))
         if run == config:
             own, chosen = step, name + CHECKPOINTED * config.activation_checkpointing
@@ -81,13 +89,14 @@ def _describe_distillation(config: DistillRun, progress: tqdm[NoReturn]) -> list
         *_describe_memory(config, costs[chosen]),
         "",
         *_compare(costs, chosen),
+        *_describe_traffic(plan, costs[chosen]),
         *_describe_work(config, own, costs[chosen]),
     ]
 
 
-def _describe_teacher_run(config: TrainTeacherRun, progress: tqdm[NoReturn]) -> list[str]:
+def _describe_teacher_run(config: TrainTeacherRun, plan: Plan, progress: tqdm[NoReturn]) -> list[str]:
     progress.total = STAGES
-    step = simulate_teacher_training(config, meta_teacher_of(config))
+    step = simulate_teacher_training(config, meta_teacher_of(config), plan)
     costs = measure_both(ALL_WEIGHTS, step, config, _reporter(progress))
     chosen = ALL_WEIGHTS + CHECKPOINTED * config.activation_checkpointing
     return [
@@ -96,6 +105,7 @@ def _describe_teacher_run(config: TrainTeacherRun, progress: tqdm[NoReturn]) -> 
         *_describe_memory(config, costs[chosen]),
         "",
         *_compare(costs, chosen),
+        *_describe_traffic(plan, costs[chosen]),
         f"a step reads {config.batch_size} images",
         _flops(config, costs[chosen]),
     ]
@@ -157,6 +167,20 @@ def _describe_memory(config: RunConfig, cost: Cost) -> list[str]:
     lines += [f"{value / MIB:>12,.1f} MiB  more for {name}" for name, value in cost.added.items()]
     lines.append(f"{cost.peak / MIB:>12,.1f} MiB  at most, not counting memory of PyTorch itself")
     return lines
+
+
+def _describe_traffic(plan: Plan, cost: Cost) -> list[str]:
+    """Return what one process sends in a step, by kind; nothing if there are no others."""
+    if plan.processes == 1:
+        return []
+    kinds = {
+        "weights gathered": cost.traffic.gathered,
+        "gradients scattered": cost.traffic.scattered,
+        "gradients averaged": cost.traffic.averaged,
+    }
+    lines = ["sent by one process in a step:"]
+    lines += [f"{value / MIB:>12,.1f} MiB  {name}" for name, value in kinds.items()]
+    return [*lines, ""]
 
 
 def _describe_work(config: DistillRun, step: SimulatedStep, cost: Cost) -> list[str]:

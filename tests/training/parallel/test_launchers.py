@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -12,10 +13,12 @@ from typing import Any
 import pytest
 import torch
 
+from distill.config.errors import UserError
+from distill.training import launch
 from distill.training.launch import describe_processes
 from distill.training.parallel import launchers
 from distill.training.parallel.processes import Processes
-from tests.helpers.launched_runs import error_lines
+from tests.helpers.launched_runs import error_lines, launched
 from tests.helpers.runs import ENVIRONMENT, read_run, refusal, train_in_processes, train_run, write_run
 
 TWO = {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2"}
@@ -200,6 +203,47 @@ def test_hybrid_sharding_says_how_many_copies_there_are(tmp_path: Path) -> None:
     assert describe_processes(config, processes) == (
         "4 processes on 2 nodes, cpu, fp32, sharding hybrid (2 copies over 2 processes each)"
     )
+
+
+@pytest.mark.parametrize(
+    ("here", "message"),
+    [
+        (
+            [8, 8, 4],
+            "sharding.group_size: is null, but machines have 4 to 8 processes; "
+            "expected a number of processes that hold one copy",
+        ),
+        (
+            [1, 1, 1],
+            "sharding.strategy: is hybrid with one process on each machine; expected full, or "
+            "sharding.group_size",
+        ),
+    ],
+)
+def test_machines_that_hold_no_equal_copies_are_refused(
+    here: list[int], message: str, tmp_path: Path
+) -> None:
+    config = read_run(write_run(tmp_path), "--sharding.strategy=hybrid")
+    with pytest.raises(UserError) as error:
+        launch.arrange(config, Processes(torch.device("cpu"), 0, len(here)), here, 2)
+    assert str(error.value) == message
+
+
+@pytest.mark.slow
+def test_launchers_on_two_machines_start_one_run(tmp_path: Path) -> None:
+    """Two launchers of one process each meet on this machine."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        endpoint = f"localhost:{free.getsockname()[1]}"
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc_per_node", "1"]
+    launcher += ["--rdzv_backend", "c10d", "--rdzv_endpoint", endpoint, "--rdzv_id", "test"]
+    command = [*launcher, "train.py", str(write_run(tmp_path))]
+    with launched(command) as one, launched(command) as other:
+        outputs = [launcher.communicate(timeout=240) for launcher in (one, other)]
+    assert [one.returncode, other.returncode] == [0, 0], outputs
+    (output,) = [output for output, _ in outputs if output]
+    assert output.splitlines()[0] == "2 processes on 2 nodes, cpu, fp32, sharding none"
+    assert json.loads((tmp_path / "run" / "meta.json").read_text())["nodes"] == 2
 
 
 @pytest.mark.slow
