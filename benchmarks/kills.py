@@ -39,7 +39,7 @@ KINDS: dict[str, tuple[int, tuple[str, ...]]] = {
     "sharded over two processes": (2, ("--sharding.strategy=full",)),
 }
 """Processes and settings of each kind of run."""
-STEPS = 30
+STEPS = 16
 TEACHER = ROOT / "assets" / "digits-teacher"
 RUN = """
 task: distill
@@ -51,8 +51,8 @@ batch_size: 4
 device: cpu
 log_every: 1
 checkpoint_every: 2
-sample_every: 10
-monitor_every: 10
+sample_every: 8
+monitor_every: 8
 monitor_images: 16
 objective: {{name: distribution_matching, divergence: jensen_shannon}}
 discriminator: {{depths: [bottleneck], width: 8}}
