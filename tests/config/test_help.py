@@ -44,7 +44,7 @@ def test_without_a_topic_it_shows_the_most_used_settings(
     ):
         assert setting in text
     assert "  --help TOPIC          the settings under a dotted name, such as generator, " in text
-    assert "Topics: stop_when, data, teacher, prompts, teacher_samples, generator, fake, " in text
+    assert "Topics: sharding, stop_when, data, teacher, prompts, teacher_samples, " in text
     assert "docs/glossary.md" in text
     assert "--monitor_every" not in text
     assert len(text.splitlines()) < 60
