@@ -182,7 +182,7 @@ class Study:
         shutil.rmtree(folder, ignore_errors=True)
         run = Run(self.file, folder, processes, overrides)
         kills_one = processes > 1 and random.random() < 0.5
-        while not run.is_finished_before(random.uniform(0, 1.2 * self.seconds[kind]), kills_one):
+        while not run.is_finished_before(random.uniform(0, 0.9 * self.seconds[kind]), kills_one):
             outcome["kills"] += 1
             outcome["kills_of_one_process"] += kills_one
             outcome["kills_while_saving"] += bool(list((folder / "checkpoints").glob(".*.partial")))
