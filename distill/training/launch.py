@@ -65,7 +65,9 @@ def launch(config: RunConfig, build_monitor: BuildMonitor | None = None) -> int:
             print(describe_processes(config, processes), flush=True)
             warn_of_unused_tasks()
         monitor = None if build_monitor is None else build_monitor(config, processes)
-        return _run(config, processes, monitor, accelerator, progress)
+        code = _run(config, processes, monitor, accelerator, progress)
+    processes.part()
+    return code
 
 
 def _run(

@@ -41,6 +41,8 @@ def main() -> None:
     processes.wait()
     kibibytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     (Path(folder) / str(processes.index)).write_text(str(1024 * kibibytes))
+    processes.wait()
+    processes.part()
 
 
 if __name__ == "__main__":

@@ -59,9 +59,8 @@ def main() -> None:
         made = take_steps(config, processes, plan["steps"])
         if processes.is_main:
             torch.save(tuple(made), Path(plan["folder"]) / f"{name}.pt")
-    if processes.count > 1:
-        processes.wait()
-        torch.distributed.destroy_process_group()
+    processes.wait()
+    processes.part()
 
 
 def take_steps(config: DistillRun, processes: Processes, steps: int) -> Steps:
