@@ -62,7 +62,9 @@ def assert_same_steps(found: Steps, expected: Steps, largest: float) -> None:
     for name, weight in expected.weights.items():
         torch.testing.assert_close(found.weights[name], weight, rtol=0, atol=largest, msg=name)
     for step, (there, here) in enumerate(zip(found.metrics, expected.metrics, strict=True)):
-        assert there == pytest.approx(here, rel=max(1e-9, 1e3 * largest), abs=1e-9), f"step {step}"
+        assert there == pytest.approx(here, rel=max(1e-9, 1e3 * largest), abs=max(1e-9, largest)), (
+            f"step {step}"
+        )
 
 
 @pytest.mark.parametrize("split", ["two", "sharded"])
