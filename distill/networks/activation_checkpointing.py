@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.distributed.fsdp import FSDPModule
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 
@@ -64,7 +65,7 @@ def recompute(block: Callable[..., Any], *inputs: Any, **settings: Any) -> Any:
     Gradients of any order and dropout stay the same. A block whose output a hook reads runs without a
     checkpoint: in the recomputation its hook would run again, and may leave it by an exception.
     """
-    if isinstance(block, nn.Module) and block._forward_hooks:
+    if isinstance(block, nn.Module) and _is_read(block):
         return block(*inputs)
     kernels, twice = attention_kernels(), _Twice.is_on
 
@@ -76,6 +77,11 @@ def recompute(block: Callable[..., Any], *inputs: Any, **settings: Any) -> Any:
             return block(*inputs)
 
     return checkpoint(run, *inputs, use_reentrant=False, **settings)
+
+
+def _is_read(block: nn.Module) -> bool:
+    """Tell whether a hook reads a block's output; `fully_shard` has one on each block, which does not."""
+    return len(block._forward_hooks) > isinstance(block, FSDPModule)
 
 
 def checkpoint_activations(network: ImageModel, how: Recompute | None = recompute) -> None:

@@ -79,6 +79,8 @@ def _finite_difference(
 
 
 def _in_float16(device: torch.device) -> bool:
+    if not torch.amp.is_autocast_available(device.type):  # as on the meta device of a dry run
+        return False
     return torch.is_autocast_enabled(device.type) and torch.get_autocast_dtype(device.type) == torch.float16
 
 

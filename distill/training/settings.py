@@ -199,6 +199,13 @@ class DistillRun(RunSettings):
         return self
 
     @model_validator(mode="after")
+    def _penalty_fits_sharding(self) -> DistillRun:
+        r1 = None if self.discriminator is None else self.discriminator.r1
+        if r1 is not None and r1.recompute and self.sharding.is_on:
+            raise ValueError("discriminator.r1.recompute: true does not go with sharding; expected false")
+        return self
+
+    @model_validator(mode="after")
     def _ratio_has_its_source(self) -> DistillRun:
         if self.ratio is None:
             return self

@@ -47,9 +47,9 @@ def _own_methods(folder: Path) -> dict[str, dict[str, Any]]:
             "ratio": {"bins": 2},
             "terms": [GAN, {"name": "regression", "weight": 0.2}],
         },
-        "r1_of_fake_recomputed": {
+        "r1_of_fake": {
             "objective": {"name": "distribution_matching", "divergence": "forward_kl"},
-            "discriminator": {**CRITIC, "reads": "fake", "r1": {"weight": 1.0, "recompute": True}},
+            "discriminator": {**CRITIC, "reads": "fake", "r1": {"weight": 1.0}},
             "ratio": {},
             "terms": [GAN],
             "data": DATA,
