@@ -58,6 +58,6 @@ def test_settings_that_do_not_go_with_sharding_are_refused(
     overrides: list[str], message: str, tmp_path: Path
 ) -> None:
     file = write_run(tmp_path, data=DATA, discriminator={**CRITIC, "r1": R1})
-    with pytest.raises(UserError, match="run.yaml: ") as error:
+    with pytest.raises(UserError, match=r"run\.yaml: ") as error:
         read_run(file, *overrides)
     assert message in str(error.value)
