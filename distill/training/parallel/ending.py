@@ -67,7 +67,7 @@ def joining(config: RunSettings) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        lost = lost_processes(error, config.process_timeout)
+        lost = lost_processes(error, group_timeout(config.process_timeout).total_seconds())
         if lost is None:
             raise
         raise TrainingError(f"{lost}; nothing was trained yet") from error
@@ -105,14 +105,13 @@ def ending_together(processes: Processes, config: RunSettings) -> Iterator[Progr
         _report(str(error), processes, board)
         raise SystemExit(2 if isinstance(error, UserError) else 1) from error
     except RuntimeError as error:
-        lost = lost_processes(error, config.process_timeout)
+        lost = lost_processes(error, group_timeout(config.process_timeout).total_seconds())
         if lost is None:
             board.speaks_first()  # this traceback says why
             raise
         if board.speaks_first():
             message = f"process {processes.index} of {processes.count}: {lost}; {after()}"
-            before = "" if processes.is_main else "\n"  # the main process's bar may stand there
-            print(before + error_line(message), file=sys.stderr)
+            _say(error_line(message), processes)
         _leave(1)
     except BaseException:
         board.speaks_first()
@@ -126,9 +125,14 @@ def _report(message: str, processes: Processes, board: Board) -> None:
     if not processes.is_main:
         time.sleep(1.0)
     if board.speaks_first():
-        print(error_line(message, processes.index, processes.count), file=sys.stderr, flush=True)
+        _say(error_line(message, processes.index, processes.count), processes)
     else:
         time.sleep(1.0)  # a launcher ends the process that speaks when the first one has ended
+
+
+def _say(line: str, processes: Processes) -> None:
+    """Print a line on stderr; the bar of the main process may stand there."""
+    print(line if processes.is_main else f"\n{line}", file=sys.stderr, flush=True)
 
 
 def _leave(code: int) -> None:

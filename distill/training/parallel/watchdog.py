@@ -14,10 +14,11 @@ from types import FrameType
 from typing import Any, TypedDict
 
 from distill.config.command_line import error_line
-from distill.training.parallel.board import Board
+from distill.training.parallel.board import SECONDS, Board
 from distill.training.parallel.processes import Processes
 
-ROOT = Path(__file__).parents[3]
+ROOM = Path(__file__).parent
+ROOT = ROOM.parents[2]
 INTERVAL = 2.0
 """Maximum number of seconds between the notes of a process."""
 GRACE = 18.0
@@ -76,15 +77,18 @@ class Watchdog:
 
     def start(self) -> None:
         """Watch until `stop`. Both are called by the main thread."""
-        self._signals, write_end = os.pipe()
-        os.set_blocking(write_end, False)
-        signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
-        threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
+        self._signals, self._wake = os.pipe()
+        os.set_blocking(self._wake, False)
+        signal.set_wakeup_fd(self._wake, warn_on_full_buffer=False)
+        self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
+        self._thread.start()
 
     def stop(self) -> None:
-        """Watch no more."""
+        """Watch no more. Waits for the thread: Python aborts if one writes to a store while it ends."""
         self._is_over = True
         signal.set_wakeup_fd(-1)
+        os.write(self._wake, b"\0")
+        self._thread.join(2 * SECONDS)
 
     def _watch(self) -> None:
         while not self._is_over:
@@ -181,10 +185,13 @@ def _names(numbers: Sequence[int], count: int) -> str:
 
 
 def place_of(frame: FrameType | None) -> str | None:
-    """Return the file and line of this program in which a thread is; None if it waits for other processes."""
+    """Return the file and line of this program in which a thread is; None if it waits for other processes.
+
+    All that waits for them stands in this room or in torch's.
+    """
     while frame is not None:
         file = Path(frame.f_code.co_filename)
-        if "torch/distributed/" in file.as_posix():
+        if "torch/distributed/" in file.as_posix() or file.parent == ROOM:
             return None
         if file.is_relative_to(ROOT / "distill") or file.is_relative_to(ROOT / "eval"):
             return f"{file.relative_to(ROOT)}:{frame.f_lineno}"

@@ -6,6 +6,7 @@ import functools
 import os
 import re
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -20,7 +21,7 @@ from distill.training.parallel.ending import lost_processes
 from distill.training.parallel.watchdog import ROOT as SOURCE
 from distill.training.parallel.watchdog import describe_stuck, place_of
 from tests.helpers.launched_runs import error_lines, training, workers
-from tests.helpers.runs import write_run
+from tests.helpers.runs import ENVIRONMENT, train_command, write_run
 
 CONTINUES = r"; the same command continues from checkpoints/step-0000\d{4}"
 
@@ -56,6 +57,33 @@ def test_a_process_that_hangs_ends_the_other_in_one_line(endless: Path, strategy
     silent = r"error: process 1 of 2 answered no more after step \d+; "
     waited = r"the others waited \d+ s \(process_timeout\)"
     assert re.fullmatch(silent + waited + CONTINUES, line), line
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("how", "process", "line"),
+    [
+        (
+            "hang",
+            1,
+            r"process 1 of 2 stood still after step 2 for \d+ s, in distill/training/trainer.py:\d+; "
+            r"the others waited \d+ s \(process_timeout\)" + CONTINUES,
+        ),
+        ("fail", 0, r"data: is not there; expected images"),
+        ("fail", 1, r"process 1 of 2: data: is not there; expected images"),
+    ],
+)
+def test_the_process_that_fails_is_the_one_that_is_heard(
+    endless: Path, how: str, process: int, line: str
+) -> None:
+    launcher = train_command(endless, processes=2)
+    place = launcher.index("train.py")
+    command = [*launcher[:place], "-m", "tests.helpers.failing_process", how, str(process), str(endless)]
+    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=240)
+    (found,) = error_lines(done.stderr)
+    assert re.fullmatch(f"error: {line}", found), found
+    assert done.returncode == 1
+    assert ("exitcode  : 2" in done.stderr) == (how == "fail")
 
 
 @pytest.mark.slow
@@ -149,6 +177,7 @@ def test_the_place_of_a_thread_is_the_innermost_line_of_this_program() -> None:
     ours, torchs = f"{SOURCE}/distill/data/images.py", "/x/torch/distributed/distributed_c10d.py"
     assert place_of(frame_in(ours, "/x/torch/nn/functional.py")) == "distill/data/images.py:2"
     assert place_of(frame_in(ours, torchs)) is None
+    assert place_of(frame_in(ours, f"{SOURCE}/distill/training/parallel/buckets.py")) is None
     assert place_of(frame_in("/x/other.py")) is None
 
 
