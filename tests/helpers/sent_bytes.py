@@ -93,21 +93,23 @@ def measure(config: RunConfig, processes: Processes) -> Measured:
     task: Distillation | TeacherTraining
     if isinstance(config, TrainTeacherRun):
         task = TeacherTraining(config, processes, Clock())
-        networks, averaged = [task.network], task.network
+        averaged = task.network
+        networks: list[nn.Module] = [averaged]
     else:
         task = Distillation(config, processes, Clock())
-        networks, averaged = [task.teacher, task.generator, task.networks.fake], task.generator
+        averaged = task.generator
+        networks = [task.teacher, *task.teacher.frozen_components().values(), averaged, task.networks.fake]
         networks += [critic for critic in [task.networks.discriminator] if critic is not None]
     task.start(0)
     task.update(0, detailed=False)
     with counted() as sent:
         task.update(1, detailed=False)
     peak = peak_allocated(lambda: task.update(2, detailed=False))
-    states = [state for updater in task.updaters.values() for state in updater.optimizer.state.values()]
+    states = [updater.state_tensors().items() for updater in task.updaters.values()]
     averages = zip(task.ema.average.parameters(), averaged.parameters(), strict=True)
     return Measured(
         weights=held(parameter for network in networks for parameter in network.parameters()),
-        optimiser=sum(local(state[name]).nbytes for state in states for name in ("exp_avg", "exp_avg_sq")),
+        optimiser=sum(local(value).nbytes for state in states for name, value in state if value.ndim),
         average=held(average for average, own in averages if own.requires_grad),
         gathered=sent["gathered"],
         scattered=sent["scattered"],

@@ -30,9 +30,9 @@ from distill.training.config import read_config
 from distill.training.distillation.settings import TeacherSamplesSettings
 from distill.training.distillation.teacher_samples import TeacherSamples
 from distill.training.run_folder import open_run_folder, record_run
-from tests.helpers.alone import ALONE
 from distill.types import Condition, Denoiser
 from tests.helpers import tiny_pipelines
+from tests.helpers.alone import ALONE
 
 FAMILIES: dict[str, Callable[[Path], Path]] = {
     "ddpm": tiny_pipelines.ddpm,

@@ -33,8 +33,8 @@ from eval.fid.reference import holds_statistics
 from eval.fid.results import read_results
 from eval.fid.sweep import continue_sweep
 from eval.prompt_sets import read_prompt_set
-from tests.helpers.fid_result import RESULT
 from tests.helpers.alone import ALONE
+from tests.helpers.fid_result import RESULT
 from tests.helpers.finished_run import finished_run
 
 INSTEAD: tuple[Any, ...] = (None, [], {}, [None], {"x": []}, "x", "", -1, 0, 2.5, True, [[-3]], float("nan"))

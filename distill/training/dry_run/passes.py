@@ -119,24 +119,28 @@ class Passes:
                 self._whole.add(network)
             else:
                 self._gathered.discard(unit)
-            self._follow_back(network, unit, outputs)
+            self._follow_back(network, unit, _differentiable(inputs), _differentiable(outputs))
             return outputs
 
         setattr(module, name, followed)
         self._stack.callback(_restore, module, name, before)
 
-    def _follow_back(self, network: ShardedNetwork, unit: Unit, outputs: Any) -> None:
-        """Gather a unit again when its first gradient arrives, if any does."""
-        tensors = [value for value in tree_leaves(outputs) if isinstance(value, Tensor)]
-        with_graph = [tensor for tensor in tensors if tensor.requires_grad]
+    def _follow_back(
+        self, network: ShardedNetwork, unit: Unit, inputs: list[Tensor], outputs: list[Tensor]
+    ) -> None:
+        """Gather a unit again when its first gradient arrives, if any does.
+
+        It is freed where it gives gradients to its inputs, and at the end of the backward pass if it gives
+        none.
+        """
 
         def gather(gradient: Tensor) -> None:
             self._gather(network, unit)
-            if network.outside.module is not self._kept:
+            if inputs and network.outside.module is not self._kept:
                 self._gathered.discard(unit)
 
-        if with_graph:
-            register_multi_grad_hook(with_graph, gather, mode="any")
+        if outputs:
+            register_multi_grad_hook(outputs, gather, mode="any")
 
     def _gather(self, network: ShardedNetwork, unit: Unit) -> None:
         self._used.add(network)
@@ -156,6 +160,12 @@ class Passes:
         held = elements_held(parameter, self.plan.shards)
         self._parts.append(torch.empty(held, dtype=parameter.dtype, device=parameter.device))
         parameter.grad = None
+
+
+def _differentiable(values: Any) -> list[Tensor]:
+    """Return the tensors among values that have a graph, none where graphs are off."""
+    tensors = [value for value in tree_leaves(values) if isinstance(value, Tensor)]
+    return [tensor for tensor in tensors if tensor.requires_grad and torch.is_grad_enabled()]
 
 
 def _ring(processes: int) -> float:

@@ -70,7 +70,7 @@ def elements_held(tensor: Tensor, shards: int) -> int:
 
     Parts are of equal size, the last ones filled up.
     """
-    if not tensor.numel():
-        return 0
+    if shards == 1 or not tensor.numel():
+        return tensor.numel()
     rows = -(-tensor.shape[0] // shards)
     return rows * (tensor.numel() // tensor.shape[0])

@@ -125,7 +125,7 @@ class Processes:
         self.gather_objects(None)
 
     def part(self) -> None:
-        """Leave the other processes, after the last word to them: a group that is left open may abort Python."""
+        """Leave the other processes, after the last word to them: an open group may abort Python."""
         if self.count > 1 and distributed.is_initialized():
             distributed.destroy_process_group()
 
