@@ -16,7 +16,6 @@ from torch import nn
 from distill.networks.activation_checkpointing import checkpoint_activations
 from distill.networks.folder import load_generator
 from distill.storage.tensors import weights_sha256
-from distill.training.device.compilation import compile_networks
 from distill.training.device.preparation import prepare_networks
 from distill.training.distillation.build import (
     build_critic,
@@ -35,7 +34,6 @@ from distill.types import Denoiser, Generator
 
 FEATURES = ("features",)
 """Methods of a denoiser, besides its forward pass, that compute with its weights."""
-
 CODEC_METHODS = ("encode", "decode")
 """Those of an autoencoder."""
 
@@ -62,9 +60,6 @@ def build_sharded(config: DistillRun, sharding: Sharding) -> ShardedNetworks:
     template.eval().requires_grad_(False)
     check_networks(config, template)
     source = processes.on_main(config.teacher.load)
-    start = None
-    if config.generator.init_from is not None:
-        start = processes.on_main(partial(_load_start, config.generator, template))
     networks = _build_whole(config, template, processes.device)
     average = average_of(networks.generator)
     structure = copy.deepcopy(average)
@@ -72,8 +67,11 @@ def build_sharded(config: DistillRun, sharding: Sharding) -> ShardedNetworks:
         root = sharded_root(network)
         if isinstance(root, Denoiser) and list(root.parameters()):  # an exact score has none
             sharding.shard(root, FEATURES)
-    _fill(networks, average, source, start, sharding)
-    compile_networks([networks.teacher, networks.generator, networks.fake], config.compile)
+    _fill(networks, average, source, sharding)
+    if config.generator.init_from is not None:
+        start = processes.on_main(partial(_load_start, config.generator, template))
+        fill_from_main(networks.generator, start, processes)
+        copy_weights(average, networks.generator)
     return ShardedNetworks(networks, average, structure, *_hashes(config, source, processes))
 
 
@@ -108,14 +106,8 @@ def _initialize_own_weights(network: nn.Module, device: torch.device) -> None:
         root.initialize_own_weights(device)
 
 
-def _fill(
-    networks: Networks,
-    average: Generator,
-    source: Denoiser | None,
-    start: Generator | None,
-    sharding: Sharding,
-) -> None:
-    """Give the sharded networks their weights."""
+def _fill(networks: Networks, average: Generator, source: Denoiser | None, sharding: Sharding) -> None:
+    """Give the sharded networks the weights of the teacher, and of the text encoders and autoencoder."""
     processes, teacher = sharding.processes, networks.teacher
     for name, component in teacher.frozen_components().items():
         if any(parameter.is_meta for parameter in component.parameters()):
@@ -127,9 +119,6 @@ def _fill(
     for network, origin in ((generator, teacher), (networks.fake, teacher), (average, generator)):
         fill_from(sharded_root(network), sharded_root(origin), processes)
         network.to(processes.device)
-    if start is not None or processes.main_object(start is not None):
-        fill_from_main(generator, start, processes)
-    copy_weights(average, generator)
 
 
 def _hashes(

@@ -91,8 +91,7 @@ class Distillation:
     def _compile(self) -> None:
         """Compile the networks' blocks or the losses if the run asks for it."""
         how, device = self.config.compile, self.processes.device
-        if self.sharded is None:  # sharded networks are compiled already
-            compile_networks([self.teacher, self.generator, self.networks.fake], how)
+        compile_networks([self.teacher, self.generator, self.networks.fake], how)
         if how == "step":
             self.method = dataclasses.replace(self.method, r1=uncompiled(self.method.r1))
         self.generate = compiled(self.generator.__call__, how, device)
