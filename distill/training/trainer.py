@@ -149,6 +149,7 @@ class Trainer:
         if self.signal:
             name = signal.Signals(self.signal).name
             self._say(f"{name}: saved at step {self.step}; the same command continues from there")
+            self._end_trackers()
             return 128 + self.signal
         if self.is_stopped:
             self._finish(
@@ -312,6 +313,9 @@ class Trainer:
         self._say(f"{message}; the network is in {self.config.run_dir / 'export'}")
         # A launcher ends the other processes if one leaves with a code that is not 0.
         self.processes.wait()
+        self._end_trackers()
+
+    def _end_trackers(self) -> None:
         if self.trackers is not None:
             self.trackers.end_training()
 
