@@ -15,6 +15,7 @@ from distill.training.config import read_config
 from distill.training.dry_run import micro_batch, step
 from distill.training.dry_run.cost import measure_own
 from distill.training.dry_run.micro_batch import GIB, MicroBatch, budget, largest_micro_batch
+from distill.training.dry_run.plan import Plan
 from distill.training.dry_run.step import META, meta_teacher_of, simulate_distillation
 from tests.helpers.runs import assert_same_tensors, checkpoint_tensors, read_run, train_run, write_run
 from train import main
@@ -29,10 +30,12 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return write_run(tmp_path, **AUTO)
 
 
-def peak(file: Path, size: int, batch_size: int = 12) -> int:
-    """Return the predicted peak of a run of one process with this micro-batch."""
-    config = read_run(file, f"--micro_batch_size={size}", f"--batch_size={batch_size}")
-    return measure_own(simulate_distillation(config, meta_teacher_of(config), META), config).peak
+def peak(file: Path, size: int, *overrides: str, processes: int = 1) -> int:
+    """Return the predicted peak of one process of a run with this micro-batch."""
+    config = read_run(file, f"--micro_batch_size={size}", *overrides)
+    plan = Plan.of(config, processes)
+    own = plan.of_one_process(config)
+    return measure_own(simulate_distillation(own, meta_teacher_of(own), META, plan), own).peak
 
 
 def memory_for(peak: int) -> int:
@@ -49,9 +52,22 @@ def test_it_is_the_largest_divisor_of_the_batch_that_fits(file: Path, size: int)
         assert largest_micro_batch(read_run(file), 1, memory - 2).size < size
 
 
-def test_a_process_of_several_has_its_part_of_the_batch(file: Path) -> None:
-    found = largest_micro_batch(read_run(file), 3, memory_for(peak(file, 4, batch_size=4)))
+@pytest.mark.parametrize("strategy", ["none", "full"])
+def test_a_process_of_several_has_its_part_of_the_batch_and_of_sharded_networks(
+    file: Path, strategy: str
+) -> None:
+    sharding = f"--sharding.strategy={strategy}"
+    memory = memory_for(peak(file, 4, sharding, processes=3))
+    found = largest_micro_batch(read_run(file, sharding), 3, memory)
     assert (found.size, found.whole) == (4, 4)
+    assert largest_micro_batch(read_run(file, sharding), 3, memory - 2).size == 2
+
+
+def test_a_copy_of_sharded_networks_is_on_one_machine(file: Path) -> None:
+    """Parts are larger with two machines, which hold a copy each."""
+    config = read_run(file, "--sharding.strategy=hybrid")
+    peaks = [largest_micro_batch(config, 4, 80 * GIB, nodes).peak for nodes in (1, 2)]
+    assert peaks[0] < peaks[1]
 
 
 def test_one_image_is_tried_though_it_does_not_fit(file: Path) -> None:
@@ -125,6 +141,13 @@ def test_the_dry_run_chooses_for_the_memory_that_it_is_given(
     assert (
         "auto takes 12 of a process's 12 images at once, for 0.0 GiB of 80.0 free" in capsys.readouterr().out
     )
+
+
+def test_the_dry_run_chooses_for_one_of_several_processes(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main([str(file), "--dry-run", "--processes", "4"])
+    assert "micro_batch_size: auto takes 3 of a process's 3 images at once" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("given", [["--memory"], ["--memory", "much"], ["--memory", "-1"]])
