@@ -143,8 +143,6 @@ class RunSettings(Settings):
     def _sharding_fits(self) -> RunSettings:
         if self.sharding.is_on and self.compile == "step":
             raise ValueError("compile: step does not go with sharding; expected blocks or none")
-        if self.sharding.is_on and self.channels_last:
-            raise ValueError("channels_last: true does not go with sharding; expected false")
         return self
 
     @property

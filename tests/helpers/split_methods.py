@@ -55,6 +55,10 @@ def _own_methods(folder: Path) -> dict[str, dict[str, Any]]:
             "data": DATA,
             "activation_checkpointing": True,
         },
+        "channels_last": {
+            "objective": {"name": "distribution_matching", "divergence": "reverse_kl"},
+            "channels_last": True,
+        },
         "reward": {
             "objective": {"name": "score_matching"},
             "terms": [{"name": "reward", "weight": 0.1, "rewards": [classifier]}],

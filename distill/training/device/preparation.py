@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from distill.networks.computation.memory_format import use_channels_last
+from distill.networks.computation.memory_format import take_channels_last, use_channels_last
 from distill.training.device.precision import hold_weights
 from distill.training.settings import RunSettings
 
@@ -19,4 +19,7 @@ def prepare_networks(config: RunSettings, networks: Sequence[nn.Module]) -> None
     hold_weights(config.precision, networks)
     if config.channels_last:
         for network in networks:
-            use_channels_last(network)
+            if config.sharding.is_on:
+                take_channels_last(network)
+            else:
+                use_channels_last(network)

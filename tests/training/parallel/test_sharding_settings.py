@@ -45,10 +45,6 @@ def test_a_group_that_does_not_divide_the_processes_is_refused() -> None:
             "compile: step does not go with sharding; expected blocks or none",
         ),
         (
-            ["--sharding.strategy=full", "--channels_last=true"],
-            "channels_last: true does not go with sharding; expected false",
-        ),
-        (
             ["--sharding.strategy=full"],
             "discriminator.r1.recompute: true does not go with sharding; expected false",
         ),
