@@ -261,6 +261,7 @@ def test_stored_teacher_samples_do_not_depend_on_the_backend(tmp_path: Path) -> 
             TeacherSamplesSettings(path=tmp_path / "x", count=2),
             read_run(tmp_path, **settings).teacher,
             teacher,
+            ALONE,
         )
         for settings in ({}, {"attention": "flash"})
     ]
