@@ -43,20 +43,7 @@ def run_command(
             raise
         _discard_stdout()
         code = 128 + signal.SIGPIPE
-    if process_count() > 1:
-        _leave_at_once(code)
     sys.exit(code)
-
-
-def _leave_at_once(code: int | str | None) -> NoReturn:
-    """End the process without Python's clean-up, which the threads of torch's process groups may abort."""
-    if isinstance(code, str):
-        print(code, file=sys.stderr)
-        code = 1
-    for stream in (sys.stdout, sys.stderr):
-        if stream is not None:
-            stream.flush()
-    os._exit(code or 0)
 
 
 def _run(main: Callable[[list[str]], int | None], on_shortage: str) -> int | str | None:

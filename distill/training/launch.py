@@ -25,7 +25,7 @@ from distill.training.distillation.task import Distillation
 from distill.training.dry_run.micro_batch import free_memory, largest_micro_batch
 from distill.training.dry_run.step import images_at_once
 from distill.training.logging import Clock, cut_lines
-from distill.training.parallel.ending import ending_together, group_timeout, joining
+from distill.training.parallel.ending import ending_together, group_timeout, joining, leave
 from distill.training.parallel.errors import raised_by_all
 from distill.training.parallel.launchers import check_launch, processes_here, warn_of_unused_tasks
 from distill.training.parallel.processes import Processes
@@ -66,7 +66,8 @@ def launch(config: RunConfig, build_monitor: BuildMonitor | None = None) -> int:
             warn_of_unused_tasks()
         monitor = None if build_monitor is None else build_monitor(config, processes)
         code = _run(config, processes, monitor, accelerator, progress)
-    processes.part()
+    if processes.count > 1:
+        leave(code)
     return code
 
 

@@ -112,7 +112,7 @@ def ending_together(processes: Processes, config: RunSettings) -> Iterator[Progr
         if board.speaks_first():
             message = f"process {processes.index} of {processes.count}: {lost}; {after()}"
             _say(error_line(message), processes)
-        _leave(1)
+        leave(1)
     except BaseException:
         board.speaks_first()
         raise
@@ -135,8 +135,8 @@ def _say(line: str, processes: Processes) -> None:
     print(line if processes.is_main else f"\n{line}", file=sys.stderr, flush=True)
 
 
-def _leave(code: int) -> None:
-    """End the process at once: what communicates in its background may wait for ever."""
+def leave(code: int) -> None:
+    """End the process at once: what communicates in its background may wait for ever, or abort Python."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
