@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from distill.networks.diffusers.denoiser import DiffusersNetwork
-from distill.networks.diffusers.meta import meta_pipeline
+from distill.networks.diffusers.meta import DENOISERS, meta_pipeline
 from distill.networks.diffusers.pipeline import cast_weights
 from distill.networks.diffusers.published import CLIP_G, CLIP_L, PUBLISHED, SDXL_UNET, VAE
 from distill.teachers import diffusers
@@ -63,12 +63,22 @@ class RandomTeacher(diffusers.Settings):
     """A published pipeline with random weights. It has no tokenizer, so text embeddings are random too."""
 
     def load(self) -> DiffusersNetwork:
+        return self._open(largest=None)
+
+    def load_without_weights(self, min_component_parameters: int) -> DiffusersNetwork:
+        return self._open(largest=min_component_parameters - 1)
+
+    def _open(self, largest: int | None) -> DiffusersNetwork:
+        """Build the pipeline. Networks of more parameters, and the denoiser, have no weights then."""
         pipe = meta_pipeline(self.path)
         torch.manual_seed(0)
         device = "cuda" if torch.cuda.is_available() else "cpu"  # billions of weights take long to draw
-        for part in pipe.components.values():
-            if isinstance(part, nn.Module):
-                cast_weights(part, getattr(torch, self.dtype))
+        for name, part in pipe.components.items():
+            if not isinstance(part, nn.Module):
+                continue
+            cast_weights(part, getattr(torch, self.dtype))
+            size = sum(parameter.numel() for parameter in part.parameters())
+            if largest is None or (size <= largest and name not in DENOISERS):
                 draw_weights(part.to_empty(device=device))
         network = DiffusersNetwork.around(pipe, self)
         if network.prompt_encoder is not None:

@@ -17,6 +17,7 @@ from benchmarks import (
     gpu,
     memory,
     preference_front,
+    scaling,
     study,
 )
 from distill.storage.files import read_json
@@ -32,7 +33,7 @@ LIBRARIES = (
     "steps",
 )
 SCRIPTS = sorted({path.stem for path in ROOT.glob("benchmarks/*.py")} - set(LIBRARIES))
-GENERATORS = (digits_presets, dispatched_operations, gpu, memory, preference_front, study)
+GENERATORS = (digits_presets, dispatched_operations, gpu, memory, preference_front, scaling, study)
 """Scripts that write blocks of the documentation."""
 RENDERED = {
     block: text
