@@ -81,6 +81,7 @@ class Sharding:
         for unit in units(network):
             fully_shard(unit, **options)
         fully_shard(network, **options)
+        _keep_class_names(network)
         for name in entry_points:
             register_fsdp_forward_method(network, name)
         _normalize_rows_before(network, entry_points)
@@ -129,6 +130,17 @@ def units(network: nn.Module) -> list[nn.Module]:
     named = {module for module in network.modules() if type(module).__name__ in kept_whole}
     blocks = named.union(repeated_blocks(network)) - {network}
     return [module for module in reversed(list(network.modules())) if module in blocks]
+
+
+def _keep_class_names(network: nn.Module) -> None:
+    """Let the classes that `fully_shard` makes be known by the names of their originals.
+
+    transformers finds by these names whether a model returns hidden states.
+    """
+    for module in sharded_modules(network):
+        made = type(module)
+        original = made.__mro__[2]  # after itself and FSDPModule
+        made.__module__, made.__qualname__ = original.__module__, original.__qualname__
 
 
 def _normalize_rows_before(network: nn.Module, entry_points: Sequence[str]) -> None:
