@@ -42,7 +42,8 @@ class Passes:
 
     A process sends its part of a tensor to the n - 1 others that share the network, and as much of gradients.
     Averages over n processes are sums in a ring, in which it sends 2 (n - 1)/n of the bytes. Not counted are
-    numbers for the log, and blocks that are fetched in advance and not used.
+    numbers for the log, and blocks that are fetched in advance and not used. Each micro-batch counts as the
+    first one, though without resharding a later one finds weights gathered.
     """
 
     def __init__(self, networks: Iterable[ShardedNetwork], trained: Iterable[nn.Module], plan: Plan) -> None:
