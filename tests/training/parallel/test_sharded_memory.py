@@ -15,7 +15,7 @@ from tests.helpers.peak_memory import peak_memory
 from tests.helpers.runs import write_run
 
 GIB = 1 << 30
-SIZES = MLPSizes(width=1856, blocks=14)
+SIZES = MLPSizes(width=1920, blocks=12)
 SHARE = 0.45
 """Largest share of the unsharded run's memory that each of four processes may take."""
 
