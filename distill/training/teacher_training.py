@@ -88,7 +88,7 @@ class TeacherTraining:
                     expect_last_backward(list(self.updaters.values()))
                 (share * scaled).backward()
                 self.updaters["teacher"].accumulate()
-            self.sharding.free(self.network)
+            self.sharding.free(self.network, self.ema.average)
             norm = self.updaters["teacher"].update(step, self.scale)
             self.ema.update(self.updaters["teacher"].weights)
         if self.scale is None:

@@ -122,7 +122,7 @@ def test_what_a_process_sends_for_sharded_networks(
 
 
 def test_copies_of_sharded_networks_average_their_parts_of_gradients(tmp_path: Path) -> None:
-    """Of 4 processes 2 share a copy, and 2 copies have the same part."""
+    """Two of the 4 processes share a copy, and two copies have the same part."""
     sent = cost(tmp_path, **HYBRID).traffic
     rows = 4 * part(tmp_path, 2)
     assert (sent.gathered, sent.scattered) == (8 * rows, 2 * rows)

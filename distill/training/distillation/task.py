@@ -267,7 +267,7 @@ class Distillation:
         """Update the networks that one backward pass trained, and return the norms of their gradients."""
         scale = self.scales.get(update)
         metrics: Metrics = {}
-        self.sharding.free(self.teacher, self.networks.fake, self.generator)
+        self.sharding.free(self.teacher, self.networks.fake, self.generator, self.ema.average)
         for updater in self._updaters_of(update):
             norm = updater.update(step, scale)
             if scale is None:

@@ -83,7 +83,7 @@ class Passes:
 
     @property
     def of_update(self) -> Traffic:
-        """What the update after the passes sends: averages of the gradients of whole parameters."""
+        """Bytes that the update after the passes sends, to average the gradients of whole parameters."""
         return Traffic(averaged=_ring(self.plan.processes) * sum(self._averaged()))
 
     @property

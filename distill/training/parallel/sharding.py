@@ -105,11 +105,13 @@ class Sharding:
                 module.reshard()
 
     def free(self, *networks: nn.Module) -> None:
-        """Free gathered weights that no backward pass has freed, before weights change."""
-        if self.is_on and not self.settings.reshard_after_forward:
-            for network in networks:
-                for module in sharded_modules(network):
-                    module.reshard()
+        """Free gathered weights that no backward pass has freed, before weights change.
+
+        Otherwise the next forward pass would compute with the old ones.
+        """
+        for network in networks if self.is_on else ():
+            for module in sharded_modules(network):
+                module.reshard()
 
 
 def sharded_root(network: nn.Module) -> nn.Module:

@@ -1,4 +1,4 @@
-"""A sharded text encoder gives what pipelines read of it: hidden states of its layers too."""
+"""Sharded networks give what whole ones give: hidden states of layers, and outputs of changed weights."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from distill.training.parallel.processes import Processes
 from distill.training.parallel.settings import ShardingSettings
 from distill.training.parallel.sharding import Sharding
+from distill.training.parallel.shards import local
 
 
 @pytest.fixture
@@ -40,3 +41,18 @@ def test_hidden_states_of_a_sharded_text_encoder(kind: str, alone: Processes) ->
     for found, expected in zip(sharded.hidden_states, whole.hidden_states, strict=True):
         assert torch.equal(found, expected)
     assert torch.equal(sharded[0], whole[0])
+
+
+def test_a_freed_network_computes_with_its_new_weights(alone: Processes) -> None:
+    """Without a backward pass, as for the average, nothing else frees what a forward pass gathered."""
+    settings = ShardingSettings(strategy="full", reshard_after_forward=False)
+    network, x = torch.nn.Linear(2, 2), torch.ones(1, 2)
+    sharding = Sharding(settings, alone)
+    sharding.shard(network)
+    rows = local(network.weight)
+    with torch.no_grad():
+        before = network(x)
+        sharding.free(network)
+        rows.add_(1.0)
+        after = network(x)
+    torch.testing.assert_close(after, before + 2.0)
