@@ -145,7 +145,7 @@ class Settings(DataSettings):
 class CaptionedBytes(InBytes):
     """Images in memory whose label is the position of their first caption."""
 
-    captions: Captions = Captions(())
+    captions: Captions = dataclasses.field(default_factory=lambda: Captions(()))
 
 
 def _averaged(pixels: Tensor, factor: int) -> Tensor:
