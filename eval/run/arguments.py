@@ -21,6 +21,7 @@ class RunOptions:
     array: Path | None
     data: str | None
     prompts: Path | None
+    protocol: str | None
     n: int | None
     seed: int
     batch_size: int
@@ -78,6 +79,11 @@ def _add_settings(parser: ArgumentParser) -> None:
         type=Path,
         metavar="FILE",
         help="text file with one prompt on each line, for models that take text (default: the run's)",
+    )
+    parser.add_argument(
+        "--protocol",
+        choices=("fd-pixel", "fd-effnet"),
+        help="features of the metrics (default: fd-pixel for images of at most 1024 values, else fd-effnet)",
     )
     parser.add_argument(
         "--n",

@@ -41,7 +41,7 @@ def run(options: RunOptions) -> EvalResults | LaboratoryResults:
     if teacher is not None:
         return run_laboratory(options, teacher)
     real = open_real(choose_data(options, config))
-    protocol = default_protocol(real.train.image_shape)
+    protocol = default_protocol(real.train.image_shape, options.protocol)
     out = options.out or options.run
     if out is not None:
         check_writable(out)

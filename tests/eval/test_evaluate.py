@@ -196,8 +196,8 @@ def test_table(results: EvalResults) -> None:
         f"{results['reference']['fd_pixel']:.4f}",
         "-",
     ]
-    assert lines[8].split() == ["memorised", "1.000", "-", "0.000", "-", "0.800", "-"]
-    assert len({len(line) for line in lines[3:9]}) == 1  # aligned
+    assert lines[9].split() == ["memorised", "1.000", "-", "0.000", "-", "0.800", "-"]
+    assert len({len(line) for line in lines[3:10]}) == 1  # aligned
     assert "sampling: teacher 30 ms an image, 35 evaluations, batches of 64" in lines
     assert "sampling: the student is 15.0 times faster" in lines
 
