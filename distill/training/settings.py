@@ -120,8 +120,9 @@ class RunSettings(Settings):
     """Steps between checkpoints. An interrupted run loses at most so many; writing one takes time."""
     keep_checkpoints: int = Field(2, ge=1)
     """Number of checkpoints to keep, the newest; older ones are deleted."""
-    monitor_every: int = Field(500, ge=1)
-    """Steps between measurements of the samples' distance to the data."""
+    monitor_every: int | None = Field(500, ge=1)
+    """Steps between measurements of the samples' distance to the data. null measures nothing, which spares
+    the features of all real images at the start: minutes on a CPU for images of more than 1024 values."""
     monitor_images: int = Field(2000, ge=2)
     """Images in each measurement. Few make it fast and its distances too large, so compare them with each
     other only, not with those of `python -m eval`."""

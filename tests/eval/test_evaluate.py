@@ -248,6 +248,11 @@ def test_monitor_under_another_protocol_is_what_eval_fid_measures(tmp_path: Path
         build_monitor(read_config(Path("configs/digits/sid.yaml"), ["--monitor_protocol", "fd-pixl"]), ALONE)
 
 
+def test_no_monitor_without_measurements() -> None:
+    config = read_config(Path("configs/digits/sid.yaml"), ["--monitor_every", "null"])
+    assert build_monitor(config, ALONE) is None
+
+
 def test_grids_have_a_column_for_each_label(tmp_path: Path) -> None:
     chosen = by_label(TRAIN.labels, len(TRAIN.pixels), 10, 100)
     assert TRAIN.labels[chosen].tolist() == [i % 10 for i in range(100)]
