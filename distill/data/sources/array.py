@@ -70,7 +70,7 @@ class InBytes:
 
     def to(self, device: torch.device) -> InBytes:
         labels = None if self.labels is None else self.labels.to(device)
-        return InBytes(self.pixels.to(device), labels, self.label_count)
+        return dataclasses.replace(self, pixels=self.pixels.to(device), labels=labels)
 
     def batch(self, indices: Int64[Tensor, " b"]) -> tuple[Tensor, Tensor]:
         from distill.data.images import from_bytes
