@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from distill.config.errors import UserError, reading
 from distill.networks.diffusers.denoiser import DiffusersNetwork
 from distill.networks.diffusers.parts import build_pipeline
+from distill.networks.diffusers.pipeline import Pipeline
 from distill.networks.diffusers.source import PipelineSettings, PipelineSource
 from distill.types import Condition, Text
 
@@ -23,7 +25,9 @@ class ConfiguredNetwork(DiffusersNetwork):
     pipeline, which opens as a `DiffusersNetwork`.
     """
 
-    settings: PipelineSettings
+    def __init__(self, network: nn.Module, pipeline: Pipeline, settings: PipelineSettings) -> None:
+        super().__init__(network, pipeline)
+        self.settings = settings
 
     @classmethod
     def build(cls, settings: PipelineSettings, seed: int = 0, on_meta: bool = False) -> ConfiguredNetwork:
@@ -34,12 +38,12 @@ class ConfiguredNetwork(DiffusersNetwork):
         pipe = build_pipeline(settings, seed, on_meta)
         source = PipelineSource(path=settings.class_name, null_label=settings.null_label)
         with _errors_of_the_settings():
-            network = cls.around(pipe, source)
-            network.settings = settings
+            pipeline = Pipeline(pipe, source)
+            network = cls(getattr(pipe, pipeline.family.part), pipeline, settings)
             network._check_prompts()
         if on_meta:
             network.to("meta")
-        return network
+        return network.eval()
 
     def describe(self) -> dict[str, Any]:
         """Return the settings of its pipeline."""

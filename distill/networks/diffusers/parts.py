@@ -68,16 +68,16 @@ def build_pipeline(settings: PipelineSettings, seed: int = 0, on_meta: bool = Fa
     if settings.init_from is not None and not on_meta:
         load_start(denoiser, settings.init_from, denoiser_name)
     arguments: dict[str, Any] = {**parts, denoiser_name: denoiser}
-    if "requires_safety_checker" in inspect.signature(kind.__init__).parameters:
+    if "requires_safety_checker" in inspect.signature(kind).parameters:
         arguments["requires_safety_checker"] = False
     with reading("pipeline"):
         return kind(**arguments)
 
 
-def build_from_configuration(kind: type, configuration: Mapping[str, Any], place: str) -> Any:
+def build_from_configuration(kind: Any, configuration: Mapping[str, Any], place: str) -> Any:
     """Build an object of a class of diffusers; settings that the class lacks are refused."""
     given = {name: value for name, value in configuration.items() if name != "class_name"}
-    known = inspect.signature(kind.__init__).parameters.keys() - {"self", "kwargs"}
+    known = inspect.signature(kind).parameters.keys() - {"kwargs"}
     for name in given:
         if name not in known:
             raise UserError(f"{place}: {kind.__name__} has no setting '{name}'{did_you_mean(name, known)}")
@@ -90,7 +90,7 @@ def _as_tuples(value: Any) -> Any:
     return tuple(_as_tuples(entry) for entry in value) if isinstance(value, list) else value
 
 
-def find_class(place: str, name: str, known: Iterable[str], base: type) -> type:
+def find_class(place: str, name: str, known: Iterable[str], base: type) -> Any:
     """Return a class of diffusers by its name; messages propose one of `known`."""
     found = _class_of_diffusers(name)
     if not isinstance(found, type) or not issubclass(found, base):
@@ -123,7 +123,7 @@ def _denoiser_name(settings: PipelineSettings, kind: Any) -> str:
 def _open_parts(settings: PipelineSettings, kind: Any, denoiser_name: str) -> dict[str, Any]:
     """Open the pretrained parts that a pipeline needs; those that it can do without are None."""
     types = kind._get_signature_types()
-    parameters = inspect.signature(kind.__init__).parameters
+    parameters = inspect.signature(kind).parameters
     modules = [name for name in parameters if _is_part(types.get(name, ()))]
     modules = [name for name in modules if name not in (denoiser_name, "scheduler", *UNUSED)]
     for name in settings.parts:
@@ -205,7 +205,7 @@ def _check_latents(settings: PipelineSettings, vae: Any) -> None:
         return
     kind, family = settings.denoiser["class_name"], FAMILIES[settings.denoiser["class_name"]]
     channels = vae.config.latent_channels * family.packing**2
-    defaults = inspect.signature(_class_of_diffusers(kind).__init__).parameters
+    defaults = inspect.signature(_class_of_diffusers(kind)).parameters
     allowed = {"in_channels": (channels,), "out_channels": (channels, 2 * channels, None)}
     for name, numbers in allowed.items():
         if name not in defaults:

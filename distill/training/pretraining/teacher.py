@@ -37,7 +37,10 @@ class TeacherTraining(NetworkTraining[Denoiser]):
         data = config.data.load("train")
         network = build_teacher(config, data).to(processes.device)
         super().__init__("teacher", network, config, processes, clock)
-        self.prompts = read_captions(config, network, data)
+        self.prompts: EncodedPrompts | None = None
+        if network.prompt_encoder is not None:
+            captions, encode = read_captions(config, data), network.prompt_encoder.encode
+            self.prompts = EncodedPrompts(captions, encode, dropout=config.label_dropout)
         self.batches = Batches.of(config, network, data, processes, prompts=self.prompts)
         self.image_shape, self.label_count = network.pixel_shape, network.label_count
         self.noise_levels = config.noise_levels
@@ -98,11 +101,8 @@ def _build_configured(
 
     network = ConfiguredNetwork.build(settings, config.seed, on_meta)
     check_data(data, network)
-    if network.takes_text and not isinstance(data, Captioned):
-        raise UserError(
-            f"data: {config.data.name} has no captions, which a {settings.class_name} is trained with; "
-            "expected a source that has them, such as captioned_folder"
-        )
+    if network.takes_text:
+        read_captions(config, data)
     if config.label_dropout > 0:
         network.require_unconditional()
     if not on_meta:
@@ -110,17 +110,15 @@ def _build_configured(
     return network.train().requires_grad_(True)
 
 
-def read_captions(
-    config: TrainTeacherRun, network: Denoiser, data: DataSource | None = None
-) -> EncodedPrompts | None:
-    """Return the captions of the data for a network that takes text, None for others."""
-    encoder = network.prompt_encoder
-    if encoder is None:
-        return None
+def read_captions(config: TrainTeacherRun, data: DataSource | None = None) -> list[str]:
+    """Return all captions of a run's images, as prompts of a network that takes text."""
     data = config.data.load("train") if data is None else data
     if not isinstance(data, Captioned):
-        raise UserError(f"data: {config.data.name} has no captions; expected a source that has them")
-    return EncodedPrompts(data.captions.texts, encoder.encode, dropout=config.label_dropout)
+        raise UserError(
+            f"data: {config.data.name} has no captions, with which a text-to-image teacher is trained; "
+            "expected a source that has them, such as captioned_folder"
+        )
+    return data.captions.texts
 
 
 def build_unet(sizes: UNetSizes, image_shape: tuple[int, ...], label_count: int) -> UNet:
