@@ -149,6 +149,12 @@ class Pipeline:
         pipe.register_modules(**{self.family.part: network}, scheduler=self.student_scheduler(times))
         pipe.save_pretrained(folder)
 
+    def save_denoiser(self, network: nn.Module, folder: Path) -> None:
+        """Write a pipeline with this network and the pipeline's own scheduler."""
+        pipe = copy.copy(self.pipe)
+        pipe.register_modules(**{self.family.part: network})
+        pipe.save_pretrained(folder)
+
     def _has_all_weights(self) -> bool:
         """Tell whether this process holds its other parts whole: none is sharded, or on the meta device."""
         weights = [
