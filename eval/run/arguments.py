@@ -26,6 +26,7 @@ class RunOptions:
     seed: int
     batch_size: int
     no_teacher: bool
+    features: Path
     out: Path | None
 
 
@@ -96,6 +97,13 @@ def _add_settings(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--batch-size", type=int, default=256, help="images sampled at once (default: 256)")
     parser.add_argument("--no-teacher", action="store_true", help="measure a run's student only")
+    parser.add_argument(
+        "--features",
+        type=Path,
+        default=Path("runs/features"),
+        metavar="DIR",
+        help="folder that keeps the features of images that exist (default: runs/features)",
+    )
     parser.add_argument(
         "--out",
         type=Path,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import cast
 
 import torch
@@ -19,6 +20,7 @@ from distill.config.errors import UserError
 from eval.features import Extractor
 from eval.frechet import frechet_distance
 from eval.images.extraction import Features, compute_features
+from eval.images.feature_store import extract
 from eval.images.streams import ImageStream, NetworkImages
 from eval.metrics.diversity import diversity
 from eval.metrics.label_agreement import LabelClassifier
@@ -65,13 +67,23 @@ def measure_images(
     extractor: Extractor,
     keep: int = GRID_IMAGES,
     progress: bool = False,
+    store: Path | None = None,
 ) -> ImageSet:
-    """Compute the features of a stream and keep its first `keep` images; `name` names it in messages."""
+    """Compute the features of a stream and keep its first `keep` images; `name` names it in messages.
+
+    With `store`, the features are taken from that folder, or computed and kept there.
+    """
     if len(stream) <= NEIGHBOURS:
         expected = f"expected at least {NEIGHBOURS + 1}, for neighbours and a covariance"
         raise UserError(f"{name}: {len(stream)} images; {expected}")
     recorder = Recorder(keep)
-    features = compute_features(stream, protocol, extractor, recorder, progress)
+    if store is None:
+        features = compute_features(stream, protocol, extractor, recorder, progress)
+    else:
+        features = extract(stream, protocol, extractor, store, progress=progress)
+        for image in stream.read(range(len(stream))):
+            assert not isinstance(image, UserError)  # all of them have features
+            recorder(image)
     conditions = stream.conditions if isinstance(stream, NetworkImages) else features.labels
     return ImageSet(features, recorder.hash.hexdigest(), torch.stack(recorder.first), conditions)
 

@@ -28,7 +28,7 @@ from eval.images.extraction import prepare
 from eval.images.streams import NetworkImages
 from eval.monitor import FrechetMonitor, build_monitor
 from eval.protocols import read_protocol
-from eval.run.evaluate import ImageSet, evaluate, sampling_times
+from eval.run.evaluate import ImageSet, evaluate, measure_images, sampling_times
 from eval.run.grids import by_label, save_grids
 from eval.run.results import EvalResults, Role
 from eval.run.table import render
@@ -263,3 +263,16 @@ def test_grids_have_a_column_for_each_label(tmp_path: Path) -> None:
     assert grid.shape == (4 * 91, 4 * 91)  # 10 images of 8 pixels and 11 gaps of one, enlarged 4 times
     first = np.asarray(TRAIN.pixels[chosen[11], 0])
     assert np.array_equal(grid[4 * 10 : 4 * 18 : 4, 4 * 10 : 4 * 18 : 4], first)
+
+
+def test_stored_features_are_those_that_were_computed(tmp_path: Path) -> None:
+    stream = byte_images(TRAIN.pixels[:40], TRAIN.labels[:40], 10)
+    computed, stored, read = (
+        measure_images(stream, "real", PROTOCOL, load_extractor("pixels"), keep=5, store=store)
+        for store in (None, tmp_path, tmp_path)
+    )
+    assert list(tmp_path.rglob("*.safetensors"))
+    for other in (stored, read):
+        assert torch.equal(other.features.features, computed.features.features)
+        assert torch.equal(other.first, computed.first)
+        assert other.sha256 == computed.sha256
