@@ -41,6 +41,8 @@ MAX_LOGIT_SCALE = math.log(100)
 WARM_UP = 0.1
 """Share of the steps in which the learning rate rises from 0; it then falls to 0 along a cosine."""
 WEIGHT_DECAY = 0.1
+WORD_DROPOUT = 0.05
+"""Share of the words of a caption that are left out in training."""
 MAX_GRADIENT_NORM = 1.0
 STATISTICS_IMAGES = 4096
 """Maximum number of images whose mean and deviation the image processor gets."""
@@ -166,7 +168,7 @@ def _fit(clip: TrainedClip, data: CaptionedSource, recipe: Recipe) -> None:
     for _ in tqdm(range(recipe.steps), desc="train-clip", unit="step", mininterval=1.0):
         rows = next(rows_of_batches)
         captions = [data.captions.of_images[row] for row in rows]
-        texts = draw_captions(captions, chooser)
+        texts = draw_captions(captions, chooser, WORD_DROPOUT)
         images = augment(read_images(data, rows))
         logits = scale.exp() * clip.embed_images(images) @ clip.embed_texts(texts).T
         optimizer.zero_grad()

@@ -15,9 +15,9 @@ def contrastive_loss(
 ) -> Float[Tensor, ""]:
     """Return the mean cross-entropy of finding each image's caption and each caption's image.
 
-    `logits[i, j]` is the scaled cosine of image i and caption j, whose pairs are on the diagonal. Entries that
-    are `excluded` are left out of both softmaxes: they are neither positive nor negative. The diagonal must
-    not be excluded.
+    `logits[i, j]` is the scaled cosine of image i and caption j, whose pairs are on the diagonal. Entries
+    that are `excluded` are left out of both softmaxes: they are neither positive nor negative. The diagonal
+    must not be excluded.
     """
     if excluded is not None:
         logits = logits.masked_fill(excluded, -torch.inf)
@@ -33,9 +33,9 @@ def parts_of(caption: str) -> frozenset[str]:
 def false_negatives(texts: Sequence[str], of_images: Sequence[Sequence[str]]) -> Bool[Tensor, "b b"]:
     """Tell for image i and caption j, i != j, whether the caption is true of the image too.
 
-    `texts[i]` is the caption drawn for image i, and `of_images[i]` holds all captions of that image. A caption
-    is true of an image if every part of it is a part of the image's captions. Images that share a caption,
-    and equal captions, are therefore never negatives of each other.
+    `texts[i]` is the caption drawn for image i, and `of_images[i]` holds all captions of that image. A
+    caption is true of an image if each of its parts is a part of the image's captions. Images of the same
+    caption, and equal captions, are therefore never negatives of each other.
     """
     asked = [parts_of(text) for text in texts]
     known = [parts.union(*map(parts_of, captions)) for parts, captions in zip(asked, of_images, strict=True)]

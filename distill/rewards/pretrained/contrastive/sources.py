@@ -16,8 +16,6 @@ from distill.types import DataSource
 
 PART_DROPOUT = 0.3
 """Share of the captions of which only some of the parts between commas are read."""
-WORD_DROPOUT = 0.05
-"""Share of the words that are left out."""
 
 
 class CaptionedSource(DataSource, Captioned, Protocol):
@@ -29,7 +27,8 @@ def check_captioned(data: DataSource) -> CaptionedSource:
     channels, height, width = data.image_shape
     if not isinstance(data, Captioned) or not len(data.captions.texts):
         raise UserError(
-            "data: images without captions; expected captioned ones, such as '{name: emoji, condition: captions}'"
+            "data: images without captions; expected captioned ones, "
+            "such as '{name: emoji, condition: captions}'"
         )
     if height != width or channels != 3:
         raise UserError(f"data: images of {channels}x{height}x{width}; expected square ones of 3 channels")
@@ -41,21 +40,23 @@ def read_images(data: DataSource, rows: Sequence[int]) -> Float[Tensor, "b c h w
     return torch.stack([data[row][0] for row in rows])
 
 
-def draw_captions(of_images: Sequence[Sequence[str]], chooser: random.Random) -> list[str]:
-    """Draw a caption of each image, and leave out some of its parts and words.
+def draw_captions(
+    of_images: Sequence[Sequence[str]], chooser: random.Random, word_dropout: float
+) -> list[str]:
+    """Draw a caption of each image, and leave out some of its parts, and a share `word_dropout` of its words.
 
     What is left is still true of the image. Networks so learn what single parts and words mean, of which
     captions of other images are made.
     """
-    return [_shortened(chooser.choice(captions), chooser) for captions in of_images]
+    return [_shortened(chooser.choice(captions), chooser, word_dropout) for captions in of_images]
 
 
-def _shortened(caption: str, chooser: random.Random) -> str:
+def _shortened(caption: str, chooser: random.Random, word_dropout: float) -> str:
     parts = caption.split(", ")
     if len(parts) > 1 and chooser.random() < PART_DROPOUT:
         kept = sorted(chooser.sample(range(len(parts)), chooser.randint(1, len(parts) - 1)))
         parts = [parts[position] for position in kept]
-    words = [[word for word in part.split() if chooser.random() >= WORD_DROPOUT] for part in parts]
+    words = [[word for word in part.split() if chooser.random() >= word_dropout] for part in parts]
     shortened = ", ".join(" ".join(part) for part in words if part)
     return shortened or caption
 

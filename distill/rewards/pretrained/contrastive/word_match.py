@@ -29,9 +29,11 @@ from distill.rewards.pretrained.word_match import (
 
 TEMPERATURE = 0.07
 """Temperature of the contrastive loss, CLIP's at its start."""
-FEATURE_DROPOUT = 0.3
+FEATURE_DROPOUT = 0.6
 """Share of the features that are left out in training."""
 WEIGHT_DECAY = 0.1
+WORD_DROPOUT = 0.3
+"""Share of the words of a caption that are left out in training."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +43,7 @@ class Recipe:
     steps: int = 600
     seed: int = 0
     batch_size: int = 256
-    width: int = 64
+    width: int = 128
     size: int = 128
     learning_rate: float = 3e-3
 
@@ -85,7 +87,7 @@ def _fit(match: WordMatch, inputs: Tensor, data: CaptionedSource, recipe: Recipe
     for _ in range(recipe.steps):
         rows = next(rows_of_batches)
         captions = [data.captions.of_images[row] for row in rows]
-        texts = draw_captions(captions, chooser)
+        texts = draw_captions(captions, chooser, WORD_DROPOUT)
         images = match.embed_features(match.mean + dropout(inputs[rows] - match.mean))
         logits = images @ match.embed_texts(texts).T / TEMPERATURE
         optimizer.zero_grad()
