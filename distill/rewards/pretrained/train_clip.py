@@ -26,6 +26,9 @@ def main(arguments: list[str]) -> None:
     from distill.rewards.pretrained.contrastive.sources import check_captioned
 
     data, held_out = check_captioned(settings.load()), check_captioned(settings.load("held_out"))
+    if data.image_shape[1] % options.patch:
+        side = data.image_shape[1]
+        raise UserError(f"--patch {options.patch}: expected a divisor of {side}, the images' side")
     names = [field.name for field in dataclasses.fields(Recipe)]
     recipe = Recipe(**{name: getattr(options, name) for name in names})
     clip = train_clip(data, recipe)

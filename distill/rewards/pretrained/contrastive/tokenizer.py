@@ -26,10 +26,13 @@ def train_tokenizer(captions: Iterable[str], vocabulary: int) -> CLIPTokenizer:
 
     letters = sorted(ByteLevel.alphabet())
     blank = CLIPTokenizer()
+    # The trainer numbers letters at the end of a word in the order of a hash table, which differs from call to
+    # call and decides between pairs of equal count. Special tokens are numbered as they are given.
+    ends = [f"{letter}</w>" for letter in letters]
     trainer = trainers.BpeTrainer(
-        vocab_size=max(vocabulary - len(letters), 0),
+        vocab_size=vocabulary - 2,
         show_progress=False,
-        special_tokens=[],
+        special_tokens=ends,
         initial_alphabet=letters,
         end_of_word_suffix="</w>",
     )
@@ -37,7 +40,7 @@ def train_tokenizer(captions: Iterable[str], vocabulary: int) -> CLIPTokenizer:
     model = json.loads(blank.backend_tokenizer.to_str())["model"]
     merges = [tuple(merge) for merge in model["merges"]]
     learned = sorted(model["vocab"], key=model["vocab"].get)
-    tokens = dict.fromkeys([*letters, *(f"{letter}</w>" for letter in letters), *learned, START, END])
+    tokens = dict.fromkeys([*letters, *ends, *learned, START, END])
     return CLIPTokenizer(
         vocab={token: position for position, token in enumerate(tokens)},
         merges=merges,
