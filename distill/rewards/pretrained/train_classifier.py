@@ -10,16 +10,16 @@ import argparse
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from distill.config.command_line import ArgumentParser, at_least
 from distill.config.errors import UserError
+from distill.rewards.pretrained.data_option import parse_data
 from distill.storage.files import check_new_folder, new_folder
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from distill.data import DataSettings
     from distill.rewards.pretrained.classifier import Classifier
     from distill.types import DataSource
 
@@ -87,31 +87,10 @@ def _batch(data: DataSource, rows: Sequence[int]) -> tuple[Tensor, Tensor]:
     return torch.stack(images), torch.tensor(labels)
 
 
-def _data_settings(text: str) -> DataSettings:
-    """Read the settings of a data source: its name, or a mapping in YAML."""
-    from pydantic import ValidationError
-
-    from distill.config.config_file import describe
-    from distill.config.settings import Choice
-    from distill.config.yaml_files import parse_yaml
-
-    try:
-        content = parse_yaml(text)
-    except UserError as error:
-        raise UserError(f"data: {text:.80} {error}") from error
-    content = {"name": content} if isinstance(content, str) else content
-    try:
-        return cast("DataSettings", Choice("data.sources").resolve(content))
-    except ValidationError as error:
-        raise UserError(f"data: {describe(error, content)}") from error
-    except ValueError as error:
-        raise UserError(f"data: {error}") from error
-
-
 def main(arguments: list[str]) -> None:
     """Train a classifier, measure it on held-out images, and write it as a folder."""
     options = _parse(arguments)
-    settings = _data_settings(options.data)
+    settings = parse_data(options.data)
 
     from distill.rewards.pretrained.classifier import save_classifier
 
