@@ -19,7 +19,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks.project import ROOT, RUNS, argument_parser
+from benchmarks.project import ROOT, RUNS, argument_parser, run_python
 
 FOLDER = RUNS / "emoji"
 EXPORT = "export"
@@ -28,13 +28,16 @@ EXPORT = "export"
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-    """One run of `train.py`, what it needs, and where its weights are kept."""
+    """What is trained, what it needs, and where its weights are kept."""
 
     needs: tuple[str, ...] = ()
     asset: str | None = None
     """Folder in assets/ for the weights; None if they are not committed."""
     is_half: bool = False
-    """Keep the weights in float16."""
+    """Keep the weights of networks of diffusers in float16."""
+    command: str | None = None
+    """Command of `python -m distill` that trains it in some ten minutes at once; None for a run of
+    `train.py`."""
 
 
 STAGES = {
@@ -43,14 +46,19 @@ STAGES = {
     "f_distill": Stage(("teacher",)),
     "dmd2": Stage(("teacher",)),
     "sida": Stage(("teacher",)),
+    "clip": Stage(asset="emoji-clip", command="train-clip"),
+    "judge": Stage(asset="emoji-judge", command="train-word-match"),
     "autoencoder": Stage(asset="emoji-autoencoder", is_half=True),
-    "text_teacher": Stage(("autoencoder",), "emoji-text-teacher", is_half=True),
+    "text_teacher": Stage(("clip", "autoencoder"), "emoji-text-teacher", is_half=True),
     "text_dmd2": Stage(("text_teacher",), "emoji-text-student", is_half=True),
     "text_dmd2_4_steps": Stage(("text_teacher",)),
     "text_dmd2_lora": Stage(("text_teacher",)),
-    "text_di_star": Stage(("text_dmd2",)),
-    "text_di_plus_plus": Stage(("text_dmd2",)),
+    "text_di_star": Stage(("clip", "text_dmd2")),
+    "text_di_plus_plus": Stage(("clip", "text_dmd2")),
 }
+CAPTIONED = "{name: emoji, condition: captions}"
+HALVED = ("unet", "vae", "")
+"""Folders of an export whose weights are halved: transformers would compute in float16 with a text encoder."""
 
 
 def main(arguments: list[str]) -> None:
@@ -61,12 +69,15 @@ def main(arguments: list[str]) -> None:
     options = parser.parse_args(arguments)
     if options.stage is None:
         for name in STAGES:
-            print(f"{name}: {'finished' if is_finished(run_folder(name, options.seed)) else 'not finished'}")
+            print(f"{name}: {'there' if is_available(name, options.seed) else 'not there'}")
         return
     stage = STAGES[options.stage]
-    missing = [name for name in stage.needs if not is_available(name)]
+    missing = [name for name in stage.needs if not is_available(name, seed=0)]
     if missing:
         raise SystemExit(f"--stage {options.stage}: needs {missing[0]}; train that stage first")
+    if stage.command is not None and stage.asset is not None:
+        run_python("-m", "distill", stage.command, CAPTIONED, "--out", f"assets/{stage.asset}")
+        return
     run = run_folder(options.stage, options.seed)
     if not is_finished(run):
         train(options.stage, run, options.seed, options.minutes)
@@ -84,10 +95,10 @@ def is_finished(run: Path) -> bool:
     return (run / EXPORT).is_dir()
 
 
-def is_available(stage: str) -> bool:
+def is_available(stage: str, seed: int) -> bool:
     """Tell whether the weights of a stage are there, as a finished run or committed."""
-    asset = STAGES[stage].asset
-    return is_finished(run_folder(stage, 0)) or (asset is not None and (ROOT / "assets" / asset).is_dir())
+    asset = STAGES[stage].asset if seed == 0 else None
+    return is_finished(run_folder(stage, seed)) or (asset is not None and (ROOT / "assets" / asset).is_dir())
 
 
 def train(stage: str, run: Path, seed: int, minutes: float | None) -> None:
@@ -109,8 +120,9 @@ def keep(export: Path, asset: Path, is_half: bool) -> None:
     shutil.rmtree(temporary, ignore_errors=True)
     shutil.copytree(export, temporary)
     if is_half:
-        for path in sorted(temporary.rglob("*.safetensors")):
-            halve(path)
+        for folder in HALVED:
+            for path in sorted((temporary / folder).glob("*.safetensors")):
+                halve(path)
     shutil.rmtree(asset, ignore_errors=True)
     os.replace(temporary, asset)
     size = sum(path.stat().st_size for path in asset.rglob("*") if path.is_file())
