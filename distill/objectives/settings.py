@@ -94,6 +94,12 @@ class ExpandedDivergence(DivergenceObjective):
     ratio: float | None = None
     """Coefficient of the part 2 r h' delta.e, the change of the weight of `sim`. null takes the estimator's:
     1 if exact, 0 if published."""
+    slope_limit: float | None = Field(None, gt=0)
+    """Maximum change of the log-ratio over one standard deviation of the noise. A discriminator is wrong by
+    orders of magnitude at low noise levels, where `ratio` and `di` multiply its ratio by the difference of
+    the scores; samples above the limit count as if the log-ratio were a fraction of the true one. null sets
+    no limit, which is right for an exact ratio; a smaller value makes low levels more stable and brings the
+    gradient nearer to that of reverse KL, with each sample weighted by the ratio."""
 
     @property
     def needs_graph(self) -> bool:
@@ -109,7 +115,11 @@ class ExpandedDivergence(DivergenceObjective):
         chosen = self.model_dump(include={"sim", "fisher", "di", "ratio"}, exclude_none=True)
         parts = dataclasses.replace(parts, **chosen)
         return partial(
-            expanded_divergence, divergence=parse(self.divergence), parts=parts, weighting=self.weighting
+            expanded_divergence,
+            divergence=parse(self.divergence),
+            parts=parts,
+            weighting=self.weighting,
+            slope_limit=self.slope_limit,
         )
 
 

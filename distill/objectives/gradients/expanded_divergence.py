@@ -13,11 +13,17 @@ needs no backward pass through a discriminator:
       + sg[h - r h'] |delta|^2                 (fisher)
       - sg[r^2 h'' |delta|^2 delta].x_t        (di)
       + sg[2 r h' (delta.e) delta].x_t         (ratio)
+
+If the log-ratio of a discriminator is s times the true one, with s < 1, then its gradient is s delta, and the
+divergence that its weights belong to has h(r^s) in place of h(r). `slope_limit` takes
+s = min(1, limit / |sigma delta|) for each sample.
 """
 
 from __future__ import annotations
 
 import dataclasses
+
+from torch import Tensor
 
 from distill.divergences import Divergence
 from distill.objectives.gradients.weighting import Weighting, dot, sample_weight, unit
@@ -40,12 +46,17 @@ PUBLISHED_PARTS = Parts(fisher=0.0, ratio=0.0)
 
 
 def expanded_divergence(
-    scores: Scores, divergence: Divergence, parts: Parts = EXACT_PARTS, weighting: Weighting = "dmd"
+    scores: Scores,
+    divergence: Divergence,
+    parts: Parts = EXACT_PARTS,
+    weighting: Weighting = "dmd",
+    slope_limit: float | None = None,
 ) -> LossOutput:
     """Return a loss per sample, (b,): with the exact parts, its gradient is that of E_q[h |delta|^2] at level
     t.
 
-    Each sample is multiplied by the weight of `weighting`.
+    Each sample is multiplied by the weight of `weighting`. `slope_limit` is the maximum change of the
+    log-ratio over one standard deviation of the noise; None takes delta as its gradient.
     """
     difference = scores.teacher - scores.fake
     delta = unit(scores, weighting) * difference
@@ -54,6 +65,13 @@ def expanded_divergence(
 
     u = scores.log_ratio.detach()
     h, r_h1, r2_h2 = divergence.h(u), divergence.r_h1(u), divergence.r2_h2(u)
+    metrics = {"h": h, "score_gap": squared.detach()}
+    if slope_limit is not None:
+        slope = limited_slope(scores, difference.detach(), slope_limit)
+        # The functions of h(r^s), where exp(u) is r^s.
+        r2_h2 = slope.square() * (r_h1 + r2_h2) - slope * r_h1
+        r_h1 = slope * r_h1
+        metrics["slope"] = slope
     loss = parts.sim * 2 * h * alignment + parts.fisher * (h - r_h1) * squared
     through_ratio = parts.ratio * 2 * r_h1 * alignment - parts.di * r2_h2 * squared
     # grad log r is the difference of the scores themselves, in whatever units the rest is.
@@ -61,4 +79,13 @@ def expanded_divergence(
         scores.alpha / scores.sigma.square() * difference * expand_like(through_ratio, difference)
     ).detach()
     loss = loss + dot(log_ratio_gradient, scores.x_t)
-    return LossOutput(sample_weight(scores, weighting) * loss, {"h": h, "score_gap": squared.detach()})
+    return LossOutput(sample_weight(scores, weighting) * loss, metrics)
+
+
+def limited_slope(scores: Scores, difference: Tensor, limit: float) -> Tensor:
+    """Return s, (b,): the gradient of the log-ratio in units of delta, at most 1.
+
+    `difference` is that of the two predictions, (b, ...).
+    """
+    per_noise = (scores.alpha / scores.sigma * difference).flatten(1).norm(dim=1)
+    return (limit / per_noise.clamp_min(limit)).to(scores.log_ratio.dtype)
