@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import math
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -38,8 +39,9 @@ RUNS = project.RUNS / "gradient-parts"
 RESULTS = project.RESULTS / "gradient_parts.json"
 PAGE = ROOT / "docs" / "methods.md"
 LEVELS = (0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 2.0, 5.0)
-PARTS = ("sim", "ratio")
-"""Parts of the gradient of forward KL; the other two are absent."""
+PARTS = {"sim": "sim", "ratio": "ratio", "limited": "ratio"}
+"""Parts of the gradient of forward KL; the other two are absent. `limited` is `ratio` with `slope_limit: 1`.
+"""
 Row = dict[str, Any]
 """The results of one level."""
 
@@ -145,11 +147,9 @@ def observe(
         "log_ratio_mean": logit.mean().item(),
         "log_ratio_std": logit.std().item(),
         "clamped": ((logit.exp() < low) | (logit.exp() > high)).double().mean().item(),
-        "gap": (teacher.x0 - fake.x0).detach().flatten(1).norm(dim=1).mean().item(),
+        "squared_gap": (teacher.x0 - fake.x0).detach().square().flatten(1).sum(1).mean().item(),
         "teacher_error": (teacher.x0 - x0).detach().square().mean().item(),
         "fake_error": (fake.x0 - x0).detach().square().mean().item(),
-        # 0 if the fake score is exact, because it is then the mean of x0 given x_t
-        "fake_bias": ((teacher.x0 - fake.x0) * (fake.x0 - x0)).detach().mean().item(),
     }
     return Scores(x0, x_t, alpha, sigma, teacher.x0, fake.x0, log_ratio), quality
 
@@ -162,12 +162,13 @@ def part_gradients(task: Distillation, scores: Scores, weighting: Any) -> dict[s
     from distill.objectives import Parts, expanded_divergence
 
     found = {}
-    for part in PARTS:
-        coefficients = Parts(**{name: float(name == part) for name in ("sim", "fisher", "di", "ratio")})
-        output = expanded_divergence(scores, parse("forward_kl"), coefficients, weighting)
+    for name, part in PARTS.items():
+        parts = Parts(**{other: float(other == part) for other in ("sim", "fisher", "di", "ratio")})
+        limit = 1.0 if name == "limited" else None
+        output = expanded_divergence(scores, parse("forward_kl"), parts, weighting, limit)
         loss = output.loss.mean() / scores.x0[0].numel()
         gradient = torch.autograd.grad(loss, list(task.generator.parameters()), retain_graph=True)
-        found[part] = torch.cat([piece.flatten() for piece in gradient])
+        found[name] = torch.cat([piece.flatten() for piece in gradient])
     return found
 
 
@@ -196,19 +197,35 @@ def render(results: Mapping[str, Any]) -> dict[Block, str]:
 def table(result: Mapping[str, Any]) -> str:
     """Return the statistics of every level as Markdown."""
     head = ["level"]
-    for part in PARTS:
-        head += [f"`{part}`: mean", "deviation, one noise", "two noises", "opposite noises"]
-    head += ["log r", "clamped", "error of fake / teacher"]
+    for part in ("sim", "ratio"):
+        head += [f"`{part}`: mean", "one noise", "two noises", "opposite noises"]
+    head += ["`ratio` limited: mean", "one noise"]
+    head += ["change of log r over the noise", "log r of the ratio", "log r by the scores"]
     rows = []
-    for row in result["levels"]:
+    for row, log_ratio in zip(result["levels"], log_ratios(result["levels"]), strict=True):
         cells = [f"{row['level']:g}"]
-        for part in PARTS:
-            cells += [f"{row[part][n]:.2g}" for n in ("mean", "single", "independent", "antithetic")]
+        for part in ("sim", "ratio"):
+            cells += [f"{row[part][name]:.2g}" for name in ("mean", "single", "independent", "antithetic")]
+        cells += [f"{row['limited'][name]:.2g}" for name in ("mean", "single")]
+        cells.append(f"{row['squared_gap'] ** 0.5 / row['level']:.2g}")
         cells.append(f"{row['log_ratio_mean']:.2f} ± {row['log_ratio_std']:.2f}")
-        cells.append(f"{100 * row['clamped']:.0f} %")
-        cells.append(f"{row['fake_error'] / row['teacher_error']:.2f}")
+        cells.append(f"{log_ratio:.2f}")
         rows.append(cells)
     return markdown_table(head, rows)
+
+
+def log_ratios(rows: list[Row]) -> list[float]:
+    """Return the mean of log p_t/q_t under the student at each level, by the expansion of reverse KL.
+
+    It is minus the integral of E_q|d|^2 / sigma^2 over log sigma from the level up to the highest one, by the
+    trapezoid rule.
+    """
+    means, total = [0.0], 0.0
+    for low, high in reversed(list(itertools.pairwise(rows))):
+        heights = [row["squared_gap"] / row["level"] ** 2 for row in (low, high)]
+        total -= sum(heights) / 2 * math.log(high["level"] / low["level"])
+        means.insert(0, total)
+    return means
 
 
 if __name__ == "__main__":

@@ -95,11 +95,10 @@ class ExpandedDivergence(DivergenceObjective):
     """Coefficient of the part 2 r h' delta.e, the change of the weight of `sim`. null takes the estimator's:
     1 if exact, 0 if published."""
     slope_limit: float | None = Field(None, gt=0)
-    """Maximum change of the log-ratio over one standard deviation of the noise. A discriminator is wrong by
-    orders of magnitude at low noise levels, where `ratio` and `di` multiply its ratio by the difference of
-    the scores; samples above the limit count as if the log-ratio were a fraction of the true one. null sets
-    no limit, which is right for an exact ratio; a smaller value makes low levels more stable and brings the
-    gradient nearer to that of reverse KL, with each sample weighted by the ratio."""
+    """Maximum change of the log-ratio over one standard deviation of the noise, in the parts `ratio` and `di`.
+    These multiply the ratio by the difference of the scores, as its slope; a discriminator's ratio is much
+    less steep at low noise levels, so that they outgrow the rest. null sets no limit, which is right for an
+    exact ratio and for high levels; a smaller value is more stable and nearer to `ratio: 0`."""
 
     @property
     def needs_graph(self) -> bool:

@@ -14,9 +14,8 @@ needs no backward pass through a discriminator:
       - sg[r^2 h'' |delta|^2 delta].x_t        (di)
       + sg[2 r h' (delta.e) delta].x_t         (ratio)
 
-If the log-ratio of a discriminator is s times the true one, with s < 1, then its gradient is s delta, and the
-divergence that its weights belong to has h(r^s) in place of h(r). `slope_limit` takes
-s = min(1, limit / |sigma delta|) for each sample.
+`slope_limit` shortens delta in the last two parts, where it stands for grad log r, to a length of at most
+limit / sigma: the log-ratio of a discriminator is less steep than the true one at low noise levels.
 """
 
 from __future__ import annotations
@@ -65,25 +64,24 @@ def expanded_divergence(
 
     u = scores.log_ratio.detach()
     h, r_h1, r2_h2 = divergence.h(u), divergence.r_h1(u), divergence.r2_h2(u)
-    metrics = {"h": h, "score_gap": squared.detach()}
-    if slope_limit is not None:
-        slope = limited_slope(scores, difference.detach(), slope_limit)
-        # The functions of h(r^s), where exp(u) is r^s.
-        r2_h2 = slope.square() * (r_h1 + r2_h2) - slope * r_h1
-        r_h1 = slope * r_h1
-        metrics["slope"] = slope
     loss = parts.sim * 2 * h * alignment + parts.fisher * (h - r_h1) * squared
     through_ratio = parts.ratio * 2 * r_h1 * alignment - parts.di * r2_h2 * squared
     # grad log r is the difference of the scores themselves, in whatever units the rest is.
     log_ratio_gradient = (
         scores.alpha / scores.sigma.square() * difference * expand_like(through_ratio, difference)
     ).detach()
-    loss = loss + dot(log_ratio_gradient, scores.x_t)
-    return LossOutput(sample_weight(scores, weighting) * loss, metrics)
+    through_ratio_loss = dot(log_ratio_gradient, scores.x_t)
+    metrics = {"h": h, "score_gap": squared.detach()}
+    if slope_limit is not None:
+        slope = limited_slope(scores, difference.detach(), slope_limit)
+        through_ratio_loss = slope * through_ratio_loss
+        metrics["slope"] = slope
+    return LossOutput(sample_weight(scores, weighting) * (loss + through_ratio_loss), metrics)
 
 
 def limited_slope(scores: Scores, difference: Tensor, limit: float) -> Tensor:
-    """Return s, (b,): the gradient of the log-ratio in units of delta, at most 1.
+    """Return the factor of delta, (b,), at most 1, that limits the change of log r over one standard deviation
+    of the noise.
 
     `difference` is that of the two predictions, (b, ...).
     """
