@@ -4,8 +4,9 @@ Trains two students by Uni-Instruct for a few hundred steps: an affine one of a 
 scores and density ratio are exact, and one of the digits, whose fake score and discriminator are trained. For
 each level and each part of the gradient of forward KL, prints the length of its mean and the standard
 deviation of the estimate of one batch, with independent noise and with pairs of opposite noise, and how good
-ratio and fake score are there. Writes benchmarks/results/gradient_parts.json and the tables in
-docs/methods.md. Finished runs under runs/gradient-parts are not repeated.
+ratio and fake score are there. Then trains students of the digits at levels down to 0.02 with and without the
+part `ratio`. Writes benchmarks/results/gradient_parts.json and the tables in docs/methods.md. Finished runs
+under runs/gradient-parts are not repeated.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks import project
-from benchmarks.document import Block, markdown_table
+from benchmarks.document import Block, markdown_table, mean_and_std
 from benchmarks.project import ROOT, argument_parser, run_python
 from benchmarks.study import load_task
 from distill.storage.files import read_json, write_json
@@ -39,9 +40,8 @@ RUNS = project.RUNS / "gradient-parts"
 RESULTS = project.RESULTS / "gradient_parts.json"
 PAGE = ROOT / "docs" / "methods.md"
 LEVELS = (0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 2.0, 5.0)
-PARTS = {"sim": "sim", "ratio": "ratio", "limited": "ratio"}
-"""Parts of the gradient of forward KL; the other two are absent. `limited` is `ratio` with `slope_limit: 1`.
-"""
+PARTS = ("sim", "ratio")
+"""Parts of the gradient of forward KL; the other two are absent."""
 Row = dict[str, Any]
 """The results of one level."""
 
@@ -68,15 +68,42 @@ SCENES = {
 }
 
 
+LOW_LEVELS = (
+    "--generator.noise_levels.stop",
+    "1.0",
+    "--fake.noise_levels",
+    "{name: lognormal, mean: -0.6, std: 1.2}",
+)
+"""Levels of the generator from 4 down to 0.02, and levels of fake score and discriminator that cover them."""
+VARIANTS: dict[str, tuple[str, ...]] = {
+    "down to 0.46, as the preset": (),
+    "down to 0.02": LOW_LEVELS,
+    "down to 0.02, `ratio: 0`": (*LOW_LEVELS, "--objective.ratio", "0"),
+}
+"""Settings of the students that are compared, by what the table says of them."""
+STEPS = 300
+
+
 def main(arguments: list[str]) -> None:
     parser = argument_parser(__doc__)
     parser.add_argument(
-        "--scenes", nargs="+", choices=SCENES, default=list(SCENES), help="scenes to measure (default: all)"
+        "--scenes", nargs="*", choices=SCENES, default=list(SCENES), help="scenes to measure (default: all)"
+    )
+    parser.add_argument(
+        "--seeds",
+        type=int,
+        nargs="*",
+        default=[0],
+        help="seeds of the students that are compared (default: 0)",
     )
     options = parser.parse_args(arguments)
     results = read_json(RESULTS) if RESULTS.is_file() else {}
     for scene in options.scenes:
         results[scene] = run_scene(scene)
+        write_json(RESULTS, results)
+    students = [compare(name, seed) for name in VARIANTS for seed in options.seeds]
+    if students:
+        results["students"] = {"machine": machine(), "commit": commit(), "runs": students}
         write_json(RESULTS, results)
     for block, text in render(results).items():
         block.write(text)
@@ -95,6 +122,23 @@ def run_scene(name: str) -> dict[str, Any]:
         rows.append({"level": level, **measure(task, level, scene)})
         print(json.dumps(rows[-1]), flush=True)
     return {"machine": machine(), "commit": commit(), "batches": scene.batches, "levels": rows}
+
+
+def compare(variant: str, seed: int) -> Row:
+    """Train a student of the digits, and return its distance and the mean norm of its last gradients."""
+    folder = RUNS / f"{list(VARIANTS).index(variant)}-{seed}"
+    settings = ("--steps", str(STEPS), "--seed", str(seed), "--monitor_every", "100", *VARIANTS[variant])
+    if not (folder / "export").is_dir():
+        preset = SCENES["digits"].preset
+        run_python("train.py", preset, "--run_dir", str(folder), *settings, threads=1)
+    if not (folder / "eval.json").is_file():
+        run_python("-m", "eval", "--run", str(folder), "--no-teacher", threads=1)
+    lines = [json.loads(line) for line in (folder / "stats.jsonl").read_text().splitlines()]
+    student = read_json(folder / "eval.json")["student"]
+    row = {name: student[name] for name in ("fd_pixel", "precision", "recall")}
+    worst = max(line["monitor/fd_pixel"] for line in lines if "monitor/fd_pixel" in line)
+    norm = lines[-1]["grad_norm/generator"]
+    return {"variant": variant, "seed": seed, "gradient_norm": norm, "worst_fd_pixel": worst, **row}
 
 
 def measure(task: Distillation, level: float, scene: Scene) -> Row:
@@ -162,13 +206,12 @@ def part_gradients(task: Distillation, scores: Scores, weighting: Any) -> dict[s
     from distill.objectives import Parts, expanded_divergence
 
     found = {}
-    for name, part in PARTS.items():
+    for part in PARTS:
         parts = Parts(**{other: float(other == part) for other in ("sim", "fisher", "di", "ratio")})
-        limit = 1.0 if name == "limited" else None
-        output = expanded_divergence(scores, parse("forward_kl"), parts, weighting, limit)
+        output = expanded_divergence(scores, parse("forward_kl"), parts, weighting)
         loss = output.loss.mean() / scores.x0[0].numel()
         gradient = torch.autograd.grad(loss, list(task.generator.parameters()), retain_graph=True)
-        found[name] = torch.cat([piece.flatten() for piece in gradient])
+        found[part] = torch.cat([piece.flatten() for piece in gradient])
     return found
 
 
@@ -190,23 +233,37 @@ def statistics_of(gradients: Tensor) -> dict[str, float]:
 
 
 def render(results: Mapping[str, Any]) -> dict[Block, str]:
-    """Return the generated block of each scene with its text: a table over levels."""
-    return {Block(PAGE, f"gradient parts {scene}"): table(result) for scene, result in results.items()}
+    """Return the generated blocks with their texts: a table over levels for each scene, and the students."""
+    blocks = {
+        Block(PAGE, f"gradient parts {name}"): table(results[name]) for name in SCENES if name in results
+    }
+    if "students" in results:
+        blocks[Block(PAGE, "gradient parts students")] = students_table(results["students"]["runs"])
+    return blocks
+
+
+def students_table(rows: list[Row]) -> str:
+    """Return the distances of the students as Markdown."""
+    head = ["levels and settings", "fd-pixel", "largest on the way", "precision", "recall", "gradient norm"]
+    measures = ("fd_pixel", "worst_fd_pixel", "precision", "recall", "gradient_norm")
+    lines = []
+    for variant in dict.fromkeys(row["variant"] for row in rows):
+        chosen = [row for row in rows if row["variant"] == variant]
+        lines.append([variant, *(mean_and_std([row[name] for row in chosen], ".2f") for name in measures)])
+    return markdown_table([*head, "seeds"], [[*line, str(len(rows) // len(lines))] for line in lines])
 
 
 def table(result: Mapping[str, Any]) -> str:
     """Return the statistics of every level as Markdown."""
     head = ["level"]
-    for part in ("sim", "ratio"):
+    for part in PARTS:
         head += [f"`{part}`: mean", "one noise", "two noises", "opposite noises"]
-    head += ["`ratio` limited: mean", "one noise"]
     head += ["change of log r over the noise", "log r of the ratio", "log r by the scores"]
     rows = []
     for row, log_ratio in zip(result["levels"], log_ratios(result["levels"]), strict=True):
         cells = [f"{row['level']:g}"]
-        for part in ("sim", "ratio"):
+        for part in PARTS:
             cells += [f"{row[part][name]:.2g}" for name in ("mean", "single", "independent", "antithetic")]
-        cells += [f"{row['limited'][name]:.2g}" for name in ("mean", "single")]
         cells.append(f"{row['squared_gap'] ** 0.5 / row['level']:.2g}")
         cells.append(f"{row['log_ratio_mean']:.2f} ± {row['log_ratio_std']:.2f}")
         cells.append(f"{log_ratio:.2f}")

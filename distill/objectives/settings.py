@@ -94,11 +94,6 @@ class ExpandedDivergence(DivergenceObjective):
     ratio: float | None = None
     """Coefficient of the part 2 r h' delta.e, the change of the weight of `sim`. null takes the estimator's:
     1 if exact, 0 if published."""
-    slope_limit: float | None = Field(None, gt=0)
-    """Maximum change of the log-ratio over one standard deviation of the noise, in the parts `ratio` and `di`.
-    These multiply the ratio by the difference of the scores, as its slope; a discriminator's ratio is much
-    less steep at low noise levels, so that they outgrow the rest. null sets no limit, which is right for an
-    exact ratio and for high levels; a smaller value is more stable and nearer to `ratio: 0`."""
 
     @property
     def needs_graph(self) -> bool:
@@ -114,11 +109,7 @@ class ExpandedDivergence(DivergenceObjective):
         chosen = self.model_dump(include={"sim", "fisher", "di", "ratio"}, exclude_none=True)
         parts = dataclasses.replace(parts, **chosen)
         return partial(
-            expanded_divergence,
-            divergence=parse(self.divergence),
-            parts=parts,
-            weighting=self.weighting,
-            slope_limit=self.slope_limit,
+            expanded_divergence, divergence=parse(self.divergence), parts=parts, weighting=self.weighting
         )
 
 

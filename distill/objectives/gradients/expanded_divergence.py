@@ -13,16 +13,11 @@ needs no backward pass through a discriminator:
       + sg[h - r h'] |delta|^2                 (fisher)
       - sg[r^2 h'' |delta|^2 delta].x_t        (di)
       + sg[2 r h' (delta.e) delta].x_t         (ratio)
-
-`slope_limit` shortens delta in the last two parts, where it stands for grad log r, to a length of at most
-limit / sigma: the log-ratio of a discriminator is less steep than the true one at low noise levels.
 """
 
 from __future__ import annotations
 
 import dataclasses
-
-from torch import Tensor
 
 from distill.divergences import Divergence
 from distill.objectives.gradients.weighting import Weighting, dot, sample_weight, unit
@@ -45,17 +40,12 @@ PUBLISHED_PARTS = Parts(fisher=0.0, ratio=0.0)
 
 
 def expanded_divergence(
-    scores: Scores,
-    divergence: Divergence,
-    parts: Parts = EXACT_PARTS,
-    weighting: Weighting = "dmd",
-    slope_limit: float | None = None,
+    scores: Scores, divergence: Divergence, parts: Parts = EXACT_PARTS, weighting: Weighting = "dmd"
 ) -> LossOutput:
     """Return a loss per sample, (b,): with the exact parts, its gradient is that of E_q[h |delta|^2] at level
     t.
 
-    Each sample is multiplied by the weight of `weighting`. `slope_limit` is the maximum change of the
-    log-ratio over one standard deviation of the noise; None takes delta as its gradient.
+    Each sample is multiplied by the weight of `weighting`.
     """
     difference = scores.teacher - scores.fake
     delta = unit(scores, weighting) * difference
@@ -70,20 +60,5 @@ def expanded_divergence(
     log_ratio_gradient = (
         scores.alpha / scores.sigma.square() * difference * expand_like(through_ratio, difference)
     ).detach()
-    through_ratio_loss = dot(log_ratio_gradient, scores.x_t)
-    metrics = {"h": h, "score_gap": squared.detach()}
-    if slope_limit is not None:
-        slope = limited_slope(scores, difference.detach(), slope_limit)
-        through_ratio_loss = slope * through_ratio_loss
-        metrics["slope"] = slope
-    return LossOutput(sample_weight(scores, weighting) * (loss + through_ratio_loss), metrics)
-
-
-def limited_slope(scores: Scores, difference: Tensor, limit: float) -> Tensor:
-    """Return the factor of delta, (b,), at most 1, that limits the change of log r over one standard deviation
-    of the noise.
-
-    `difference` is that of the two predictions, (b, ...).
-    """
-    per_noise = (scores.alpha / scores.sigma * difference).flatten(1).norm(dim=1)
-    return (limit / per_noise.clamp_min(limit)).to(scores.log_ratio.dtype)
+    loss = loss + dot(log_ratio_gradient, scores.x_t)
+    return LossOutput(sample_weight(scores, weighting) * loss, {"h": h, "score_gap": squared.detach()})
