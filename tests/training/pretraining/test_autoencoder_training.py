@@ -118,7 +118,7 @@ REFUSED = {
     "levels": ({"block_out_channels": []}, "network.block_out_channels: expected channels of each level"),
     "size": ({"block_out_channels": [4] * 6}, "expected a factor that divides the images' 16 pixels"),
     "channels": ({"in_channels": 1}, "network.in_channels: is 1; expected 3, as the images have"),
-    "groups": ({"norm_num_groups": 3}, "network: num_channels must be divisible by num_groups"),
+    "groups": ({"norm_num_groups": 3}, "network: num_channels (4) must be divisible by num_groups (3)"),
 }
 
 
