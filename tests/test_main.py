@@ -17,7 +17,18 @@ def test_help_lists_every_command(arguments: list[str], capsys: pytest.CaptureFi
     lines = capsys.readouterr().out.splitlines()
     listed = [line.split()[0] for line in lines[2:-3]]
     assert lines[0].startswith("`python -m distill COMMAND`")
-    assert listed == ["report", "export", "convert", "train-classifier"] == list(COMMANDS)
+    assert (
+        listed
+        == [
+            "report",
+            "export",
+            "convert",
+            "train-classifier",
+            "train-clip",
+            "train-word-match",
+        ]
+        == list(COMMANDS)
+    )
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -41,4 +52,6 @@ def test_a_mistake_takes_one_line_and_exit_code_2() -> None:
     )
     expected = "error: 'sample': no command of python -m distill; expected one of: "
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == f"{expected}convert, export, report, train-classifier\n"
+    assert (
+        done.stderr == f"{expected}convert, export, report, train-classifier, train-clip, train-word-match\n"
+    )

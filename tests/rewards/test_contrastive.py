@@ -1,4 +1,4 @@
-"""The contrastive loss, false negatives, augmentation and retrieval that CLIP and the judge are trained with."""
+"""The contrastive loss, false negatives, augmentation and retrieval behind `train-clip` and the judge."""
 
 from __future__ import annotations
 

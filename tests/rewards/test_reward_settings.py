@@ -12,13 +12,15 @@ from distill.config.settings import Choice
 from distill.rewards import RewardSettings, of_name, prompts_of
 from tests.helpers.tiny_reward_networks import prompted
 
-REWARDS = ["aesthetic", "classifier", "clipscore", "hpsv2", "imagereward", "pickscore"]
+REWARDS = ["aesthetic", "classifier", "clipscore", "hpsv2", "imagereward", "pickscore", "word_match"]
 
 
 def test_the_room_and_the_scores() -> None:
     assert Choice("rewards").names == REWARDS
     for name in REWARDS:
-        settings = of_name(name, weight=0.5, **({"path": "here"} if name == "classifier" else {}))
+        settings = of_name(
+            name, weight=0.5, **({"path": "here"} if name in ("classifier", "word_match") else {})
+        )
         assert isinstance(settings, RewardSettings)
         assert (settings.name, settings.weight) == (name, 0.5)
     assert [of_name(name).version for name in ("hpsv2", "hpsv2.1")] == ["v2.0", "v2.1"]  # type: ignore[attr-defined]

@@ -61,6 +61,9 @@ class WordMatch(nn.Module):
     are normalised by `mean` and `deviation`, those of the training images.
     """
 
+    mean: Tensor
+    deviation: Tensor
+
     def __init__(self, words: Sequence[str], width: int) -> None:
         super().__init__()
         self.words = tuple(words)

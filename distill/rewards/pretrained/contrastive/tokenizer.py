@@ -26,8 +26,8 @@ def train_tokenizer(captions: Iterable[str], vocabulary: int) -> CLIPTokenizer:
 
     letters = sorted(ByteLevel.alphabet())
     blank = CLIPTokenizer()
-    # The trainer numbers letters at the end of a word in the order of a hash table, which differs from call to
-    # call and decides between pairs of equal count. Special tokens are numbered as they are given.
+    # The trainer numbers letters at the end of a word in the order of a hash table, which differs between
+    # calls and decides between pairs of equal count. Special tokens are numbered as they are given.
     ends = [f"{letter}</w>" for letter in letters]
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary - 2,
