@@ -72,8 +72,8 @@ def _add_subjects(parser: ArgumentParser) -> None:
 def _add_settings(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--data",
-        help="real images: digits, image_folder:PATH[:HELD_OUT_PATH] or array:PATH[:HELD_OUT_PATH] "
-        "(default: the run's)",
+        help="real images: digits, image_folder:PATH[:HELD_OUT_PATH], array:PATH[:HELD_OUT_PATH], or as "
+        "under `data` in a configuration, such as '{name: emoji, resolution: 16}' (default: the run's)",
     )
     parser.add_argument(
         "--prompts",

@@ -10,6 +10,7 @@ import torch
 import distill
 from distill.config.errors import UserError
 from distill.data import DataSettings
+from distill.data.option import parse_data
 from distill.diffusion.sampling import balanced_labels, sample_generator
 from distill.networks.exact.gaussian_mixture import GaussianMixture
 from distill.publishing.model_card import CARD, write_card
@@ -18,7 +19,6 @@ from distill.teachers.gaussian_mixture import Settings as LaboratoryTeacher
 from distill.training.config import read_run
 from distill.training.settings import DistillRun, RunConfig
 from eval.features import Extractor, load_extractor
-from eval.images.sources import parse_data
 from eval.images.streams import DataImages, NetworkImages
 from eval.metrics import exact as laboratory
 from eval.protocols import Protocol, default_protocol

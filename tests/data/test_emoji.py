@@ -16,7 +16,7 @@ from distill.types import InMemorySource
 
 
 def test_counts_of_the_split() -> None:
-    everything = Settings.model_fields["categories"].default + ("symbols", "flags")
+    everything = (*Settings.model_fields["categories"].default, "symbols", "flags")
     settings = Settings(styles=("noto",), categories=everything)
     assert (len(settings.load()), len(settings.load("held_out"))) == (1651, 201)
     assert (len(Settings().load()), len(Settings().load("held_out"))) == (3675, 453)

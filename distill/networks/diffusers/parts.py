@@ -14,6 +14,7 @@ from distill.config.errors import UserError, did_you_mean, reading
 from distill.networks.diffusers.families import FAMILIES
 from distill.networks.diffusers.meta import without_weights
 from distill.networks.diffusers.source import PipelineSettings
+from distill.networks.quiet_libraries import quiet_transformers
 from distill.storage.files import read_mapping
 
 PIPELINES = (
@@ -48,7 +49,8 @@ def build_pipeline(settings: PipelineSettings, seed: int = 0, on_meta: bool = Fa
     """
     from diffusers import DiffusionPipeline, SchedulerMixin
 
-    kind = find_class("pipeline.class_name", settings.class_name, PIPELINES, DiffusionPipeline)
+    with quiet_transformers():
+        kind = find_class("pipeline.class_name", settings.class_name, PIPELINES, DiffusionPipeline)
     denoiser_name = _denoiser_name(settings, kind)
     scheduler = find_class(
         "pipeline.scheduler.class_name", settings.scheduler["class_name"], SCHEDULERS, SchedulerMixin
@@ -186,7 +188,8 @@ def _from_pretrained(kind: Any, folder: Path, place: str) -> Any:
     network = issubclass(kind, nn.Module)
     settings = {"use_safetensors": True, "output_loading_info": True} if network else {}
     try:
-        opened = kind.from_pretrained(str(folder), local_files_only=True, **settings)
+        with quiet_transformers():
+            opened = kind.from_pretrained(str(folder), local_files_only=True, **settings)
     except (OSError, ValueError, TypeError, KeyError, AttributeError, ImportError, RuntimeError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"{place} cannot be opened as {kind.__name__} ({reason})") from error

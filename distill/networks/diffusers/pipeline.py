@@ -23,6 +23,7 @@ from distill.networks.diffusers.prompt_encoder import PipelinePromptEncoder
 from distill.networks.diffusers.scheduler import check_steps, read_scheduler, student_scheduler
 from distill.networks.diffusers.source import PipelineSource
 from distill.networks.folder import PIPELINE, is_own_pipeline
+from distill.networks.quiet_libraries import quiet_transformers
 from distill.storage.files import read_mapping
 
 
@@ -38,7 +39,8 @@ def open_pipeline(source: str, flag: str, **settings: Any) -> Any:
     settings["use_safetensors"] = True  # weights in pickles are refused: opening them could run code
     try:
         folder = source if Path(source).is_dir() else DiffusionPipeline.download(source, **settings)
-        return DiffusionPipeline.from_pretrained(source, **{**left_out_parts(Path(folder)), **settings})
+        with quiet_transformers():
+            return DiffusionPipeline.from_pretrained(source, **{**left_out_parts(Path(folder)), **settings})
     except (OSError, ValueError, AttributeError, ImportError) as error:
         raise UserError(f"{flag}: {source} cannot be opened as a diffusers pipeline ({error})") from error
 
