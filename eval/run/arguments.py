@@ -26,6 +26,7 @@ class RunOptions:
     seed: int
     batch_size: int
     no_teacher: bool
+    guidance: float | None
     features: Path
     out: Path | None
 
@@ -46,7 +47,9 @@ def parse(arguments: list[str], commands: Iterable[str]) -> RunOptions:
         raise UserError(f"{subject}: expected --data with the real images, such as --data digits")
     if options.no_teacher and options.run is None:
         raise UserError("--no-teacher: goes with --run only")
-    at_least(options, n=4, batch_size=1, seed=0)
+    if options.guidance is not None and (options.no_teacher or not (options.run or options.teacher)):
+        raise UserError("--guidance: goes with a teacher; expected --teacher, or --run without --no-teacher")
+    at_least(options, n=4, batch_size=1, seed=0, guidance=0)
     return RunOptions(**vars(options))
 
 
@@ -97,6 +100,11 @@ def _add_settings(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--batch-size", type=int, default=256, help="images sampled at once (default: 256)")
     parser.add_argument("--no-teacher", action="store_true", help="measure a run's student only")
+    parser.add_argument(
+        "--guidance",
+        type=float,
+        help="guidance scale of the teacher (default: the run's own for prompts, otherwise 1, no guidance)",
+    )
     parser.add_argument(
         "--features",
         type=Path,

@@ -131,17 +131,19 @@ def check_network_fits_data(role: Role, network: Generator | Denoiser, real: Dat
 def _network_images(
     options: RunOptions, config: RunConfig | None, network: Generator | Denoiser
 ) -> NetworkImages:
-    sampler = None if isinstance(network, Generator) else Heun(guidance=_guidance(config, network))
+    sampler = None if isinstance(network, Generator) else Heun(guidance=_guidance(options, config, network))
     prompts = _prompts(options, config, network)
     count = options.n or SAMPLED
     return NetworkImages(network, count, options.seed, sampler, prompts, options.batch_size)
 
 
-def _guidance(config: RunConfig | None, teacher: Denoiser) -> float:
-    """Choose a teacher's guidance scale.
+def _guidance(options: RunOptions, config: RunConfig | None, teacher: Denoiser) -> float:
+    """Choose a teacher's guidance scale: `--guidance`, or else one that suits it.
 
     A teacher that takes prompts needs guidance: it gets that of the student's loss. Others get none.
     """
+    if options.guidance is not None:
+        return options.guidance
     if isinstance(config, DistillRun) and teacher.takes_text:
         return config.guidance.teacher
     return 1.0
