@@ -327,7 +327,7 @@ class TrainTeacherRun(RunSettings):
 
 
 class TrainAutoencoderRun(RunSettings):
-    """Train an autoencoder, in whose latents a teacher can work, on data."""
+    """Train on data an autoencoder, in whose latents a teacher works."""
 
     task: Literal["train_autoencoder"]
     """Task of the run: `distill`, `train_teacher` or `train_autoencoder`."""
