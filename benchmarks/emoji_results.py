@@ -3,8 +3,8 @@
 Takes the finished runs of benchmarks/emoji.py and the committed teachers. Classes: `python -m eval` under
 fd-effnet. Text: the same with the captions of the training pictures, and the agreement with prompts of
 held-out names by the reward (clipscore) and by the judge (word_match). What is measured already, under
-runs/emoji, is not repeated. Writes benchmarks/results/emoji.json, the tables in README.md, and docs/emoji.png:
-pictures of prompts that a seed chooses.
+runs/emoji, is not repeated. Writes benchmarks/results/emoji.json, the tables in README.md, and
+docs/emoji.png: pictures of prompts that a seed chooses.
 """
 
 from __future__ import annotations
