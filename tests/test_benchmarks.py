@@ -14,6 +14,7 @@ from benchmarks import (
     digits_presets,
     dispatched_operations,
     document,
+    emoji_results,
     gpu,
     gradient_parts,
     memory,
@@ -37,6 +38,7 @@ SCRIPTS = sorted({path.stem for path in ROOT.glob("benchmarks/*.py")} - set(LIBR
 GENERATORS = (
     digits_presets,
     dispatched_operations,
+    emoji_results,
     gpu,
     gradient_parts,
     memory,
