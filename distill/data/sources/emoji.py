@@ -32,6 +32,8 @@ Style = Literal["noto", "twemoji", "3d"]
 Category = Literal[
     "smileys", "people", "animals", "food", "travel", "activities", "objects", "symbols", "flags"
 ]
+PICTURES: tuple[Category, ...] = ("smileys", "people", "animals", "food", "travel", "activities", "objects")
+"""The categories that look alike."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,16 +61,9 @@ class Settings(DataSettings):
     16 or 8."""
     styles: tuple[Style, ...] = ("noto", "twemoji", "3d")
     """Styles of the pictures: Google's Noto, Twitter's Twemoji, Microsoft's Fluent 3D."""
-    categories: tuple[Category, ...] = (
-        "smileys",
-        "people",
-        "animals",
-        "food",
-        "travel",
-        "activities",
-        "objects",
-    )
-    """Categories of the pictures. `symbols` and `flags`, left out by default, look unlike the others."""
+    categories: tuple[Category, ...] | None = None
+    """Categories of the pictures. null, the default, takes all but `symbols` and `flags`, which look unlike
+    the others."""
     condition: Literal["labels", "captions"] = "labels"
     """`labels` gives each picture one class for each pair of style and category, numbered style by style in
     the order above; `captions` gives it texts, such as "red apple, food fruit, 3d style"."""
@@ -78,8 +73,8 @@ class Settings(DataSettings):
 
     @field_validator("styles", "categories")
     @classmethod
-    def _are_distinct(cls, values: tuple[str, ...]) -> tuple[str, ...]:
-        if not values or len(set(values)) < len(values):
+    def _are_distinct(cls, values: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if values is not None and len(set(values)) != max(len(values), 1):
             raise ValueError(f"expected at least one, each once; found {list(values)}")
         return values
 
@@ -91,10 +86,11 @@ class Settings(DataSettings):
         """Open the split `train` or `held_out`, which share no name."""
         folder = self.path or SHIPPED
         names = read_names(folder)
+        categories = self.categories or PICTURES
         rows = [
             (index, name)
             for index, name in enumerate(names)
-            if name.split == split and name.category in self.categories
+            if name.split == split and name.category in categories
         ]
         pixels = _concatenate(
             [
@@ -106,11 +102,11 @@ class Settings(DataSettings):
             captions = Captions([name.captions(style) for style in self.styles for _, name in rows])
             return CaptionedBytes(pixels, _as_tensor(captions.first), 0, captions)
         labels = [
-            position * len(self.categories) + self.categories.index(name.category)  # type: ignore[arg-type]
+            position * len(categories) + categories.index(name.category)  # type: ignore[arg-type]
             for position in range(len(self.styles))
             for _, name in rows
         ]
-        return InBytes(pixels, _as_tensor(labels), len(self.styles) * len(self.categories))
+        return InBytes(pixels, _as_tensor(labels), len(self.styles) * len(categories))
 
     def _read_style(self, folder: Path, style: str, indices: Sequence[int], count: int) -> Tensor:
         """Read pictures of a style by their numbers, uint8 (n, 3, h, w)."""
