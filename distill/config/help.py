@@ -105,11 +105,20 @@ def _describe(entry: Setting | Option, expand: bool) -> Iterator[str]:
 
 
 def _headline(setting: Setting) -> str:
+    """Write a setting's flag, kind and default, on several lines if they are too wide for one."""
+    words = f"--{setting.flag} {setting.kind}"
     if setting.default is REQUIRED:
-        return f"  --{setting.flag} {setting.kind} (required)"
-    if setting.settings and isinstance(setting.default, Settings):
-        return f"  --{setting.flag} {setting.kind}"
-    return f"  --{setting.flag} {setting.kind} = {plain(setting.default)}"
+        words += " (required)"
+    elif not (setting.settings and isinstance(setting.default, Settings)):
+        words += f" = {plain(setting.default)}"
+    return textwrap.fill(
+        words,
+        WIDTH,
+        initial_indent="  ",
+        subsequent_indent=" " * 6,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def indent(text: str) -> str:
