@@ -11,7 +11,7 @@ from distill.config.errors import UserError
 from distill.config.help import WIDTH, describe_most_used, describe_topic, sections
 from distill.config.help_values import describe_values
 from distill.training.config import read_config
-from distill.training.settings import DistillRun, RunConfig, TrainTeacherRun
+from distill.training.settings import DistillRun, RunConfig, TrainAutoencoderRun, TrainTeacherRun
 
 DRY_RUN = "--dry-run"
 MEMORY, PROCESSES, NODES = "--memory", "--processes", "--nodes"
@@ -25,7 +25,11 @@ GIB = 1 << 30
 ASSUMED_GIB = 80.0
 """Free memory of the GPU that a dry run chooses `micro_batch_size: auto` for, unless it is given."""
 HELP = ("--help", "-h")
-TASKS = {"distill": DistillRun, "train_teacher": TrainTeacherRun}
+TASKS = {
+    "distill": DistillRun,
+    "train_teacher": TrainTeacherRun,
+    "train_autoencoder": TrainAutoencoderRun,
+}
 MOST_USED = (
     "run_dir",
     "steps",
@@ -48,10 +52,10 @@ USAGE = f"""usage: python train.py CONFIG [--key value ...]
        python train.py CONFIG [--key value ...] {DRY_RUN} [{MEMORY} GIB] [{PROCESSES} N [{NODES} M]]
        python train.py [CONFIG] --help [TOPIC]
 
-Distils a teacher into a generator of one step or a few, or trains a teacher. CONFIG is a YAML file such as
-configs/digits/dmd2.yaml. Override a setting by its dotted name, such as --generator.optimizer.lr 2e-4, a
-choice by its name, such as --generator.network.name mlp, and an entry of a list by its position, such as
---terms.0.weight 1.
+Distils a teacher into a generator of one step or a few, or trains a teacher or an autoencoder. CONFIG is a
+YAML file such as configs/digits/dmd2.yaml. Override a setting by its dotted name, such as
+--generator.optimizer.lr 2e-4, a choice by its name, such as --generator.network.name mlp, and an entry of a
+list by its position, such as --terms.0.weight 1.
 The same command, given again, continues an interrupted run. {DRY_RUN} trains nothing: it prints the networks,
 their memory and the work of a step, and needs no weights. With `micro_batch_size: auto` it assumes a GPU with
 {ASSUMED_GIB:g} GiB of free memory, or as many as {MEMORY} says. With {PROCESSES} N it describes one

@@ -38,6 +38,8 @@ def build_monitor(config: RunConfig, processes: Processes) -> Monitor | None:
     It measures the distance to the data, or in the laboratory the distance to the teacher. All processes of
     the run call it: they share the work on the data.
     """
+    if config.monitor_every is None:
+        return None
     if config.data is None and config.monitor_reference is None:
         if isinstance(config, DistillRun) and isinstance(config.teacher, LaboratoryTeacher):
             return LaboratoryMonitor(config.teacher.load())

@@ -15,6 +15,7 @@ from benchmarks import (
     dispatched_operations,
     document,
     gpu,
+    gradient_parts,
     memory,
     preference_front,
     scaling,
@@ -33,7 +34,16 @@ LIBRARIES = (
     "steps",
 )
 SCRIPTS = sorted({path.stem for path in ROOT.glob("benchmarks/*.py")} - set(LIBRARIES))
-GENERATORS = (digits_presets, dispatched_operations, gpu, memory, preference_front, scaling, study)
+GENERATORS = (
+    digits_presets,
+    dispatched_operations,
+    gpu,
+    gradient_parts,
+    memory,
+    preference_front,
+    scaling,
+    study,
+)
 """Scripts that write blocks of the documentation."""
 RENDERED = {
     block: text

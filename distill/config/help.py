@@ -62,7 +62,8 @@ def find(roots: Sequence[Setting], topic: str) -> list[Setting | Option]:
     for depth, part in enumerate(parts):
         below = found if depth == 0 else [child for entry in found for child in entry.below]
         found = [entry for entry in below if entry.topic.rpartition(".")[2] == part]
-    return list(dict.fromkeys(found))
+    # A default may be a mapping, which has no hash.
+    return [entry for place, entry in enumerate(found) if entry not in found[:place]]
 
 
 def topics(entries: Sequence[Setting | Option]) -> Iterator[str]:

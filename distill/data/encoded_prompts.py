@@ -16,6 +16,9 @@ from distill.storage.files import new_file
 from distill.storage.tensors import load_sealed_tensors, save_tensors
 from distill.types import Condition, PromptEncoder, Text
 
+MAX_HELD = 1 << 30
+"""Bytes of encoded prompts that are held in memory; further ones are encoded, or read, each time."""
+
 Encode = Callable[[Sequence[str]], Condition]
 """Function of b prompts that returns their condition, (b,)."""
 
@@ -24,7 +27,8 @@ class EncodedPrompts:
     """The conditions of prompts by their positions in the list, on the CPU.
 
     Each prompt is encoded alone, so that its condition depends on neither the batch nor the cache. `encoder`
-    identifies the text encoder; runs with the same encoder can share a cache. `dropout` is the share of
+    identifies the text encoder; runs with the same encoder can share a cache. What is encoded stays in memory
+    too, up to `MAX_HELD`. `dropout` is the share of
     training samples that get no prompt. An encoder that is sharded encodes on all processes at once: `most`
     then returns the largest of the processes' counts, and each encodes so many prompts. All processes ask for
     prompts equally often.
@@ -45,6 +49,8 @@ class EncodedPrompts:
         self.cache = cache
         self.dropout = dropout
         self.most = most
+        self._held: dict[str, dict[str, Tensor]] = {}
+        self._held_bytes = 0
 
     @classmethod
     def by(
@@ -80,17 +86,28 @@ class EncodedPrompts:
         return self._encode("").unconditional
 
     def _read(self, prompts: Sequence[str]) -> dict[str, dict[str, Tensor]]:
-        """Return what each prompt is encoded as, from the cache or the encoder."""
-        cached = {prompt: path for prompt in prompts if (path := self._path_of(prompt)) and path.is_file()}
-        absent = [prompt for prompt in prompts if prompt not in cached]
+        """Return what each prompt is encoded as, from memory, the cache or the encoder."""
+        texts = {prompt: self._held[prompt] for prompt in prompts if prompt in self._held}
+        others = [prompt for prompt in prompts if prompt not in texts]
+        cached = {prompt: path for prompt in others if (path := self._path_of(prompt)) and path.is_file()}
+        absent = [prompt for prompt in others if prompt not in cached]
         repeated = 0 if self.most is None else self.most(len(absent)) - len(absent)
-        texts = {prompt: load_sealed_tensors(path) for prompt, path in cached.items()}
+        texts |= {prompt: load_sealed_tensors(path) for prompt, path in cached.items()}
         for prompt in absent:
             texts[prompt] = self._encode(prompt).given
             self._store(prompt, texts[prompt])
         for _ in range(repeated):
             self._encode("")
+        for prompt in others:
+            self._hold(prompt, texts[prompt])
         return texts
+
+    def _hold(self, prompt: str, given: dict[str, Tensor]) -> None:
+        """Keep what a prompt is encoded as in memory, unless too much is there."""
+        size = sum(value.nbytes for value in given.values())
+        if self._held_bytes + size <= MAX_HELD:
+            self._held[prompt] = given
+            self._held_bytes += size
 
     def _path_of(self, prompt: str) -> Path | None:
         """Return the file of a prompt in the cache, None without a cache."""

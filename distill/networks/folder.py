@@ -38,6 +38,7 @@ CLASSES = {
     "MLP": "distill.networks.mlp",
     "Affine": "distill.networks.exact.affine",
     "DiffusersNetwork": "distill.networks.diffusers.denoiser",
+    "ConfiguredNetwork": "distill.networks.diffusers.configured",
     "LoRANetwork": "distill.networks.diffusers.lora",
     "EDMNetwork": "distill.networks.edm.edm",
     "EDM2Network": "distill.networks.edm.edm2",
@@ -47,6 +48,8 @@ CLASSES = {
 Each has `describe()`, which returns plain data, and `from_description(data)`, which builds the network or
 raises KeyError, TypeError or ValueError.
 """
+CONFIGURED = "ConfiguredNetwork"
+"""The one that is built from a pipeline's configuration, and exported as a whole pipeline."""
 PIPELINE_CLASSES = ("DiffusersNetwork", "LoRANetwork")
 """Those whose resolution can be chosen when they are opened."""
 MANIFEST, PROGRESS = "manifest.json", "progress.json"
@@ -63,8 +66,9 @@ def load_denoiser(path: Path) -> Denoiser:
     """Open a teacher: an export, a checkpoint, or a run folder (its export, else its newest checkpoint)."""
     folder = resolve_folder(path)
     description = read_description(folder, "denoiser")
-    network = build_network(description["network"], folder / CONFIG)
-    load_weights(network, folder / WEIGHTS)
+    network = build_network(_network_in(folder, description["network"]), folder / CONFIG)
+    if not is_pipeline(folder):
+        load_weights(network, folder / WEIGHTS)
     return network
 
 
@@ -74,6 +78,8 @@ def meta_denoiser(path: Path) -> Denoiser:
 
     folder = resolve_folder(path)
     description = read_description(folder, "denoiser")
+    if description["network"]["class"] == CONFIGURED:  # its other parts have weights, in files of theirs
+        return load_denoiser(folder).to("meta")
     with torch.device("meta"):
         return build_network(description["network"], folder / CONFIG)
 
@@ -89,7 +95,7 @@ def load_generator(path: Path | str, resolution: int | None = None) -> Generator
 
     folder = resolve_folder(Path(path))
     description = read_description(folder, "generator")
-    settings = {**description["network"], **_settings_in(folder)}
+    settings = _network_in(folder, description["network"])
     if resolution is not None:
         if settings["class"] not in PIPELINE_CLASSES:
             raise UserError(f"resolution: is {resolution}; expected none: {folder} holds a model of one size")
@@ -105,6 +111,13 @@ def load_generator(path: Path | str, resolution: int | None = None) -> Generator
     elif not is_pipeline(folder):
         load_weights(generator, folder / WEIGHTS)
     return generator.eval().requires_grad_(False)
+
+
+def _network_in(folder: Path, network: dict[str, Any]) -> dict[str, Any]:
+    """Return the description of a network in a folder, which may hold what the description names."""
+    if is_pipeline(folder) and network["class"] == CONFIGURED:
+        network = {"class": "DiffusersNetwork", "null_label": network.get("null_label")}
+    return {**network, **_settings_in(folder)}
 
 
 def _settings_in(folder: Path) -> dict[str, Any]:

@@ -93,7 +93,8 @@ class ExpandedDivergence(DivergenceObjective):
     the estimator's, which is 1."""
     ratio: float | None = None
     """Coefficient of the part 2 r h' delta.e, the change of the weight of `sim`. null takes the estimator's:
-    1 if exact, 0 if published."""
+    1 if exact, 0 if published. Set 0 if noise levels come near zero, where a discriminator's ratio is too
+    flat and this part makes training diverge."""
 
     @property
     def needs_graph(self) -> bool:

@@ -18,6 +18,7 @@ CARD = "README.md"
 RESULTS = {
     "precision": "precision",
     "recall": "recall",
+    "diversity": "diversity within a condition",
     "label_agreement": "label agreement",
     "memorised": "nearer to training images",
     "reverse_kl": "reverse KL",

@@ -31,6 +31,8 @@ from distill.training.parallel.launchers import check_launch, processes_here, wa
 from distill.training.parallel.processes import Processes
 from distill.training.parallel.sampling import Monitor
 from distill.training.parallel.watchdog import Progress
+from distill.training.pretraining.autoencoder import AutoencoderTraining
+from distill.training.pretraining.teacher import TeacherTraining
 from distill.training.run_folder import (
     ComputedBy,
     open_run_folder,
@@ -38,8 +40,7 @@ from distill.training.run_folder import (
     record_run,
     recorded_micro_batch,
 )
-from distill.training.settings import RunConfig, TrainTeacherRun
-from distill.training.teacher_training import TeacherTraining
+from distill.training.settings import RunConfig, TrainAutoencoderRun, TrainTeacherRun
 from distill.training.trainer import STATS, Task, Trainer
 
 if TYPE_CHECKING:
@@ -81,11 +82,7 @@ def _run(
     size, said = choose_micro_batch(config, processes)
     resolved = config.model_copy(update={"micro_batch_size": size})
     clock = Clock(processes.device)
-    task: Task
-    if isinstance(resolved, TrainTeacherRun):
-        task = TeacherTraining(resolved, processes, clock)
-    else:
-        task = Distillation(resolved, processes, clock)
+    task = build_task(resolved, processes, clock)
     trainer = Trainer(resolved, task, processes, clock, monitor, accelerator, progress)
     checkpoint = open_run_folder(config, processes)
     processes.wait()  # every process has read the folder before one writes to it
@@ -118,6 +115,15 @@ def _run(
         raise TrainingError(
             f"deterministic: {operation} adds in a changing order on {processes.device}; expected false"
         ) from error
+
+
+def build_task(config: RunConfig, processes: Processes, clock: Clock) -> Task:
+    """Build the networks of a run and everything that trains them."""
+    if isinstance(config, TrainTeacherRun):
+        return TeacherTraining(config, processes, clock)
+    if isinstance(config, TrainAutoencoderRun):
+        return AutoencoderTraining(config, processes, clock)
+    return Distillation(config, processes, clock)
 
 
 def check_agreement(config: RunConfig, processes: Processes) -> None:

@@ -115,7 +115,7 @@ class Trainer:
             if monitor is None and condition.measure.startswith(MONITOR):
                 raise UserError(
                     f"stop_when: nothing measures '{condition.measure}' in this run; "
-                    "expected data, or monitor_reference"
+                    "expected data or monitor_reference, and a number as monitor_every"
                 )
 
     def restore(self, checkpoint: Path) -> None:
@@ -208,8 +208,8 @@ class Trainer:
         config, step = self.config, self.step
         last = step == config.steps
 
-        def is_due(interval: int) -> bool:
-            return last or step % interval == 0
+        def is_due(interval: int | None) -> bool:
+            return interval is not None and (last or step % interval == 0)
 
         intervals = (config.sample_every, config.monitor_every, config.log_every, config.checkpoint_every)
         shows, measures, logs, saves = map(is_due, intervals)

@@ -9,6 +9,7 @@ import torch
 import distill
 from distill.config.errors import UserError
 from distill.data import DataSettings
+from distill.data.option import parse_data
 from distill.data.prompts import text_file
 from distill.data.sources.array import read_array
 from distill.diffusion.samplers import Heun
@@ -20,7 +21,7 @@ from eval.fid.arguments import FidOptions, MeasurementOptions
 from eval.fid.reference import Reference, holds_statistics, read_statistics
 from eval.images.pipelines import PipelineImages
 from eval.images.processes import Processes
-from eval.images.sources import array_images, data_images, parse_data
+from eval.images.sources import array_images, data_images
 from eval.images.streams import DataImages, FileImages, ImageStream, NetworkImages
 from eval.protocols import Protocol
 

@@ -13,7 +13,7 @@ from distill.networks.folder import checkpoints
 from distill.publishing.report.page import write_report
 from distill.publishing.samples import choose_prompts
 from distill.training.config import read_run
-from distill.training.settings import TrainTeacherRun
+from distill.training.settings import TrainAutoencoderRun, TrainTeacherRun
 from distill.types import Denoiser, Generator
 from eval.fid.arguments import SweepOptions
 from eval.fid.measurement import Measurement
@@ -82,7 +82,10 @@ def _find_best(content: SweepResults, steps: list[int], measurement: Measurement
 
 def _load_network(path: Path, options: SweepOptions) -> Generator | Denoiser:
     """Load a checkpoint of a student, or of a teacher if the run trained one."""
-    if isinstance(read_run(options.run), TrainTeacherRun):
+    config = read_run(options.run)
+    if isinstance(config, TrainAutoencoderRun):
+        raise UserError(f"--run: {options.run} trained an autoencoder; expected a student or a teacher")
+    if isinstance(config, TrainTeacherRun):
         return distill.load_teacher(path).eval()
     return distill.load_generator(path)
 

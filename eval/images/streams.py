@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
 from distill.config.errors import UserError
@@ -202,6 +202,12 @@ class NetworkImages:
 
     def __len__(self) -> int:
         return self.count
+
+    @property
+    def conditions(self) -> Int64[Tensor, " n"] | None:
+        """Numbers of the images' prompts or labels, None if they have neither."""
+        count = len(self.prompts) if self.prompts is not None else self.label_count
+        return torch.arange(self.count) % count if count else None
 
     @functools.cached_property
     def sha256(self) -> str:

@@ -99,12 +99,13 @@ FEW = 1024
 """Maximum number of values of an image whose pixels are its features by default."""
 
 
-def default_protocol(shape: Sequence[int]) -> Protocol:
+def default_protocol(shape: Sequence[int], chosen: str | None = None) -> Protocol:
     """Choose the protocol for images of this shape: fd-pixel if they have few pixels, otherwise fd-effnet.
 
-    The weights of fd-effnet come with a Python package. Raises UserError if it is needed but not installed.
+    `chosen` is the name of one of the two if the user chose it. The weights of fd-effnet come with a Python
+    package. Raises UserError if it is needed but not installed.
     """
-    if math.prod(shape) <= FEW:
+    if chosen == "fd-pixel" or (chosen is None and math.prod(shape) <= FEW):
         return read_protocol("fd-pixel")
     if find_spec("efficientnet_lite_pytorch") is None:
         raise UserError(

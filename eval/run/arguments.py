@@ -21,10 +21,13 @@ class RunOptions:
     array: Path | None
     data: str | None
     prompts: Path | None
+    protocol: str | None
     n: int | None
     seed: int
     batch_size: int
     no_teacher: bool
+    guidance: float | None
+    features: Path
     out: Path | None
 
 
@@ -44,7 +47,9 @@ def parse(arguments: list[str], commands: Iterable[str]) -> RunOptions:
         raise UserError(f"{subject}: expected --data with the real images, such as --data digits")
     if options.no_teacher and options.run is None:
         raise UserError("--no-teacher: goes with --run only")
-    at_least(options, n=4, batch_size=1, seed=0)
+    if options.guidance is not None and (options.no_teacher or not (options.run or options.teacher)):
+        raise UserError("--guidance: goes with a teacher; expected --teacher, or --run without --no-teacher")
+    at_least(options, n=4, batch_size=1, seed=0, guidance=0)
     return RunOptions(**vars(options))
 
 
@@ -70,14 +75,19 @@ def _add_subjects(parser: ArgumentParser) -> None:
 def _add_settings(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--data",
-        help="real images: digits, image_folder:PATH[:HELD_OUT_PATH] or array:PATH[:HELD_OUT_PATH] "
-        "(default: the run's)",
+        help="real images: digits, image_folder:PATH[:HELD_OUT_PATH], array:PATH[:HELD_OUT_PATH], or as "
+        "under `data` in a configuration, such as '{name: emoji, resolution: 16}' (default: the run's)",
     )
     parser.add_argument(
         "--prompts",
         type=Path,
         metavar="FILE",
         help="text file with one prompt on each line, for models that take text (default: the run's)",
+    )
+    parser.add_argument(
+        "--protocol",
+        choices=("fd-pixel", "fd-effnet"),
+        help="features of the metrics (default: fd-pixel for images of at most 1024 values, else fd-effnet)",
     )
     parser.add_argument(
         "--n",
@@ -90,6 +100,18 @@ def _add_settings(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--batch-size", type=int, default=256, help="images sampled at once (default: 256)")
     parser.add_argument("--no-teacher", action="store_true", help="measure a run's student only")
+    parser.add_argument(
+        "--guidance",
+        type=float,
+        help="guidance scale of the teacher (default: the run's own for prompts, otherwise 1, no guidance)",
+    )
+    parser.add_argument(
+        "--features",
+        type=Path,
+        default=Path("runs/features"),
+        metavar="DIR",
+        help="folder that keeps the features of images that exist (default: runs/features)",
+    )
     parser.add_argument(
         "--out",
         type=Path,

@@ -10,6 +10,7 @@ import torch
 import distill
 from distill.config.errors import UserError
 from distill.data import DataSettings
+from distill.data.option import parse_data
 from distill.diffusion.sampling import balanced_labels, sample_generator
 from distill.networks.exact.gaussian_mixture import GaussianMixture
 from distill.publishing.model_card import CARD, write_card
@@ -18,7 +19,6 @@ from distill.teachers.gaussian_mixture import Settings as LaboratoryTeacher
 from distill.training.config import read_run
 from distill.training.settings import DistillRun, RunConfig
 from eval.features import Extractor, load_extractor
-from eval.images.sources import parse_data
 from eval.images.streams import DataImages, NetworkImages
 from eval.metrics import exact as laboratory
 from eval.protocols import Protocol, default_protocol
@@ -41,7 +41,7 @@ def run(options: RunOptions) -> EvalResults | LaboratoryResults:
     if teacher is not None:
         return run_laboratory(options, teacher)
     real = open_real(choose_data(options, config))
-    protocol = default_protocol(real.train.image_shape)
+    protocol = default_protocol(real.train.image_shape, options.protocol)
     out = options.out or options.run
     if out is not None:
         check_writable(out)
@@ -49,7 +49,7 @@ def run(options: RunOptions) -> EvalResults | LaboratoryResults:
     networks = {} if files else open_networks(options, config, real.train)
     streams: dict[Role, DataImages | NetworkImages]
     streams = {"images": open_files(options, real.train)} if files else {**networks}
-    measured = Measurements(real, protocol)
+    measured = Measurements(real, protocol, options.features)
     made = {role: measured.of(stream, role) for role, stream in streams.items()}
     results = evaluate(made, measured.train, measured.held_out, protocol, options.seed if networks else None)
     times = sampling_times(networks, options.batch_size)
@@ -83,10 +83,14 @@ def choose_data(options: RunOptions, config: RunConfig | None) -> DataSettings:
 
 
 class Measurements:
-    """A protocol with its feature network and the measured real images."""
+    """A protocol with its feature network and the measured real images.
 
-    def __init__(self, real: RealStreams, protocol: Protocol) -> None:
+    The features of the real images are kept in the folder `store`, unless they are the pixels.
+    """
+
+    def __init__(self, real: RealStreams, protocol: Protocol, store: Path) -> None:
         self.protocol = protocol
+        self.store = None if protocol.features == "pixels" else store
         self.extractor: Extractor = load_extractor(protocol.features)
         self.progress = sys.stderr.isatty()
         self.train = self.of(real.train, "real training images")
@@ -94,9 +98,11 @@ class Measurements:
 
     def of(self, stream: DataImages | NetworkImages, name: str) -> ImageSet:
         """Compute the features of a stream; `name` is that of the set in messages."""
+        store = self.store
         if isinstance(stream, NetworkImages):
             stream.warm_up()
-        return measure_images(stream, name, self.protocol, self.extractor, GRID_IMAGES, self.progress)
+            store = None
+        return measure_images(stream, name, self.protocol, self.extractor, GRID_IMAGES, self.progress, store)
 
 
 def save(

@@ -9,17 +9,20 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import cast
 
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Int64, UInt8
 from torch import Tensor
 
 from distill.config.errors import UserError
 from eval.features import Extractor
 from eval.frechet import frechet_distance
 from eval.images.extraction import Features, compute_features
+from eval.images.feature_store import extract
 from eval.images.streams import ImageStream, NetworkImages
+from eval.metrics.diversity import diversity
 from eval.metrics.label_agreement import LabelClassifier
 from eval.metrics.memorisation import memorisation
 from eval.metrics.precision_recall import NEIGHBOURS, precision_recall
@@ -32,11 +35,15 @@ GRID_IMAGES = 100
 
 @dataclasses.dataclass(frozen=True)
 class ImageSet:
-    """Features of a set of images, the hash of their bytes as (n, c, h, w), and the first of the images."""
+    """Features of a set of images, the hash of their bytes as (n, c, h, w), and the first of the images.
+
+    `conditions` are the numbers of the images' prompts or labels, None if they have neither.
+    """
 
     features: Features
     sha256: str
     first: UInt8[Tensor, "n c h w"]
+    conditions: Int64[Tensor, " images"] | None = None
 
 
 class Recorder:
@@ -60,14 +67,25 @@ def measure_images(
     extractor: Extractor,
     keep: int = GRID_IMAGES,
     progress: bool = False,
+    store: Path | None = None,
 ) -> ImageSet:
-    """Compute the features of a stream and keep its first `keep` images; `name` names it in messages."""
+    """Compute the features of a stream and keep its first `keep` images; `name` names it in messages.
+
+    With `store`, the features are taken from that folder, or computed and kept there.
+    """
     if len(stream) <= NEIGHBOURS:
         expected = f"expected at least {NEIGHBOURS + 1}, for neighbours and a covariance"
         raise UserError(f"{name}: {len(stream)} images; {expected}")
     recorder = Recorder(keep)
-    features = compute_features(stream, protocol, extractor, recorder, progress)
-    return ImageSet(features, recorder.hash.hexdigest(), torch.stack(recorder.first))
+    if store is None:
+        features = compute_features(stream, protocol, extractor, recorder, progress)
+    else:
+        features = extract(stream, protocol, extractor, store, progress=progress)
+        for image in stream.read(range(len(stream))):
+            assert not isinstance(image, UserError)  # all of them have features
+            recorder(image)
+    conditions = stream.conditions if isinstance(stream, NetworkImages) else features.labels
+    return ImageSet(features, recorder.hash.hexdigest(), torch.stack(recorder.first), conditions)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,9 +104,14 @@ class RealImages:
         classifier = None if labels is None else LabelClassifier.fit(train.features.features, labels)
         return cls(protocol, train, held_out, classifier)
 
-    def measure(self, made: Features) -> RoleResults:
+    def measure(self, images: ImageSet) -> RoleResults:
         """Compute all metrics of a set of images; those that cannot be had are left out."""
+        made = images.features
         results = cast(RoleResults, self._compare(made, self.train.features))
+        if images.conditions is not None:
+            share = diversity(made.features, images.conditions, self.train.features.features)
+            if share is not None:
+                results["diversity"] = share
         if self.classifier is not None and made.labels is not None:
             results["label_agreement"] = self.classifier.agreement(made.features, made.labels)
         if self.held_out is not None:
@@ -103,6 +126,10 @@ class RealImages:
         """Count the real images, and measure the held-out images as if they had been generated."""
         train = self.train.features
         results: ReferenceResults = {"train_images": len(train)}
+        if train.labels is not None:
+            share = diversity(train.features, train.labels, train.features)
+            if share is not None:
+                results["diversity"] = share
         if self.held_out is None:
             return results
         held_out = self.held_out.features
@@ -147,7 +174,7 @@ def evaluate(
         "seed": seed,
     }
     for role, images in made.items():
-        results[role] = real.measure(images.features)
+        results[role] = real.measure(images)
         hashes[role] = images.sha256
     results |= {
         "reference": real.describe(),

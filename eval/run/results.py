@@ -23,6 +23,7 @@ class Comparison(TypedDict):
 class RoleResults(Comparison):
     """Numbers of some images against the training images and, if there are any, the held-out images."""
 
+    diversity: NotRequired[float]
     label_agreement: NotRequired[float]
     memorised: NotRequired[float]
     memorised_deviation: NotRequired[float]
@@ -32,11 +33,13 @@ class RoleResults(Comparison):
 class ReferenceResults(TypedDict):
     """The number of real images, and the held-out images measured as if they had been generated.
 
-    `memorised` is the share to expect of a generator that memorises nothing. `classifier_accuracy` is the
+    `diversity` is that of the training images with the same label. `memorised` is the share to expect of a
+    generator that memorises nothing. `classifier_accuracy` is the
     accuracy of the classifier behind `label_agreement` on held-out images.
     """
 
     train_images: int
+    diversity: NotRequired[float]
     held_out_images: NotRequired[int]
     fd_pixel: NotRequired[float]
     fd_effnet: NotRequired[float]

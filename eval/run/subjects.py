@@ -13,7 +13,8 @@ from distill.data.sources.image_folder import ImageFolder
 from distill.diffusion.samplers import Heun
 from distill.publishing.samples import choose_prompts
 from distill.training.distillation.build import read_prompts
-from distill.training.settings import DistillRun, RunConfig, TrainTeacherRun
+from distill.training.pretraining.teacher import read_captions
+from distill.training.settings import DistillRun, RunConfig, TrainAutoencoderRun, TrainTeacherRun
 from distill.types import Denoiser, Generator
 from eval.images.sources import NAMED_FOLDERS, array_images, data_images
 from eval.images.streams import DataImages, NetworkImages
@@ -108,6 +109,8 @@ def load_networks(options: RunOptions, config: RunConfig | None) -> dict[Role, G
         if options.no_teacher:
             raise UserError(f"--no-teacher: {options.run} trained a teacher and has nothing else")
         return {"teacher": distill.load_teacher(options.run)}
+    if isinstance(config, TrainAutoencoderRun):
+        raise UserError(f"--run: {options.run} trained an autoencoder; expected a student or a teacher")
     assert config is not None
     networks: dict[Role, Generator | Denoiser] = {"student": distill.load_generator(options.run)}
     if not options.no_teacher:
@@ -128,17 +131,19 @@ def check_network_fits_data(role: Role, network: Generator | Denoiser, real: Dat
 def _network_images(
     options: RunOptions, config: RunConfig | None, network: Generator | Denoiser
 ) -> NetworkImages:
-    sampler = None if isinstance(network, Generator) else Heun(guidance=_guidance(config, network))
+    sampler = None if isinstance(network, Generator) else Heun(guidance=_guidance(options, config, network))
     prompts = _prompts(options, config, network)
     count = options.n or SAMPLED
     return NetworkImages(network, count, options.seed, sampler, prompts, options.batch_size)
 
 
-def _guidance(config: RunConfig | None, teacher: Denoiser) -> float:
-    """Choose a teacher's guidance scale.
+def _guidance(options: RunOptions, config: RunConfig | None, teacher: Denoiser) -> float:
+    """Choose a teacher's guidance scale: `--guidance`, or else one that suits it.
 
     A teacher that takes prompts needs guidance: it gets that of the student's loss. Others get none.
     """
+    if options.guidance is not None:
+        return options.guidance
     if isinstance(config, DistillRun) and teacher.takes_text:
         return config.guidance.teacher
     return 1.0
@@ -148,6 +153,10 @@ def _prompts(
     options: RunOptions, config: RunConfig | None, network: Generator | Denoiser
 ) -> EncodedPrompts | None:
     """Choose `--prompts`, or else those of the run, for a network that takes text."""
-    if network.takes_text and options.prompts is None and isinstance(config, DistillRun):
-        return read_prompts(config, network)
+    encoder = network.prompt_encoder
+    if encoder is not None and options.prompts is None:
+        if isinstance(config, DistillRun):
+            return read_prompts(config, network)
+        if isinstance(config, TrainTeacherRun):
+            return EncodedPrompts.by(encoder, read_captions(config))
     return choose_prompts(options.prompts, network)

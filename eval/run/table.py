@@ -11,6 +11,7 @@ from eval.text_table import align
 ROWS = {
     "precision": ("precision", "{:.3f}"),
     "recall": ("recall", "{:.3f}"),
+    "diversity": ("diversity within a condition", "{:.3f}"),
     "label_agreement": ("label agreement", "{:.3f}"),
     "memorised": ("memorised", "{:.3f}"),
 }
@@ -58,6 +59,8 @@ def _notes(results: EvalResults) -> list[str]:
     """Write what a reader of the numbers must know."""
     reference = results["reference"]
     notes = []
+    if "diversity" in reference:
+        notes.append(f"diversity: training images of the same label have {reference['diversity']:.3f}")
     if "classifier_accuracy" in reference:
         accuracy = f"{reference['classifier_accuracy']:.1%} of the held-out images"
         notes.append(f"label agreement: the classifier is right on {accuracy}")

@@ -113,7 +113,8 @@ def test_a_setting_of_several_choices_is_shown_for_each(capsys: pytest.CaptureFi
 
 def test_a_topic_of_both_tasks_is_shown_once_where_they_agree(capsys: pytest.CaptureFixture[str]) -> None:
     assert answer(capsys, "--help", "seed").count("--seed int = 0") == 1
-    assert answer(capsys, "--help", "data").count("task: ") == 2
+    assert answer(capsys, "--help", "data").count("task: ") == 3
+    assert "--pipeline.denoiser dict" in answer(capsys, "--help", "pipeline")
     assert "task: train_teacher" in answer(capsys, "--help", "label_dropout")
 
 

@@ -148,6 +148,7 @@ def test_first_images_only_and_nothing_written_without_a_folder(
         ),
         (["--array", "b"], "--array: expected --data with the real images, such as --data digits"),
         (["--array", "b", "--data", "digits", "--no-teacher"], "--no-teacher: goes with --run only"),
+        (["--images", "b", "--data", "digits", "--guidance", "2"], "--guidance: goes with a teacher; "),
         (["--run", "a", "--n", "3"], "--n 3: expected at least 4"),
         (["--run", "a", "--batch-size", "0"], "--batch-size 0: expected at least 1"),
         (["--run", "a", "--seed", "-1"], "--seed -1: expected at least 0"),

@@ -28,7 +28,7 @@ from eval.images.extraction import prepare
 from eval.images.streams import NetworkImages
 from eval.monitor import FrechetMonitor, build_monitor
 from eval.protocols import read_protocol
-from eval.run.evaluate import ImageSet, evaluate, sampling_times
+from eval.run.evaluate import ImageSet, evaluate, measure_images, sampling_times
 from eval.run.grids import by_label, save_grids
 from eval.run.results import EvalResults, Role
 from eval.run.table import render
@@ -196,8 +196,8 @@ def test_table(results: EvalResults) -> None:
         f"{results['reference']['fd_pixel']:.4f}",
         "-",
     ]
-    assert lines[8].split() == ["memorised", "1.000", "-", "0.000", "-", "0.800", "-"]
-    assert len({len(line) for line in lines[3:9]}) == 1  # aligned
+    assert lines[9].split() == ["memorised", "1.000", "-", "0.000", "-", "0.800", "-"]
+    assert len({len(line) for line in lines[3:10]}) == 1  # aligned
     assert "sampling: teacher 30 ms an image, 35 evaluations, batches of 64" in lines
     assert "sampling: the student is 15.0 times faster" in lines
 
@@ -248,6 +248,11 @@ def test_monitor_under_another_protocol_is_what_eval_fid_measures(tmp_path: Path
         build_monitor(read_config(Path("configs/digits/sid.yaml"), ["--monitor_protocol", "fd-pixl"]), ALONE)
 
 
+def test_no_monitor_without_measurements() -> None:
+    config = read_config(Path("configs/digits/sid.yaml"), ["--monitor_every", "null"])
+    assert build_monitor(config, ALONE) is None
+
+
 def test_grids_have_a_column_for_each_label(tmp_path: Path) -> None:
     chosen = by_label(TRAIN.labels, len(TRAIN.pixels), 10, 100)
     assert TRAIN.labels[chosen].tolist() == [i % 10 for i in range(100)]
@@ -258,3 +263,16 @@ def test_grids_have_a_column_for_each_label(tmp_path: Path) -> None:
     assert grid.shape == (4 * 91, 4 * 91)  # 10 images of 8 pixels and 11 gaps of one, enlarged 4 times
     first = np.asarray(TRAIN.pixels[chosen[11], 0])
     assert np.array_equal(grid[4 * 10 : 4 * 18 : 4, 4 * 10 : 4 * 18 : 4], first)
+
+
+def test_stored_features_are_those_that_were_computed(tmp_path: Path) -> None:
+    stream = byte_images(TRAIN.pixels[:40], TRAIN.labels[:40], 10)
+    computed, stored, read = (
+        measure_images(stream, "real", PROTOCOL, load_extractor("pixels"), keep=5, store=store)
+        for store in (None, tmp_path, tmp_path)
+    )
+    assert list(tmp_path.rglob("*.safetensors"))
+    for other in (stored, read):
+        assert torch.equal(other.features.features, computed.features.features)
+        assert torch.equal(other.first, computed.first)
+        assert other.sha256 == computed.sha256

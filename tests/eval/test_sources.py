@@ -14,13 +14,14 @@ from torch import Tensor, nn
 
 from distill.config.errors import UserError
 from distill.data.images import to_bytes
+from distill.data.option import parse_data
 from distill.data.sources.digits import Settings as Digits
+from distill.data.sources.emoji import Settings as Emoji
 from distill.diffusion.sampling import balanced_labels, seeded_noise
 from distill.publishing.samples import save_samples
 from distill.types import Condition, Generator
 from eval.features import quantise
 from eval.features.pixels import pixels
-from eval.images.sources import parse_data
 from eval.images.streams import NetworkImages
 from eval.run.arguments import parse
 from eval.run.subjects import array_file_images, folder_images, open_files, open_real
@@ -188,3 +189,10 @@ def test_data_from_the_command_line(tmp_path: Path) -> None:
         parse_data("digits:x")
     with pytest.raises(UserError, match=r"^--data array: expected array:PATH or array:PATH:HELD_OUT_PATH$"):
         parse_data("array")
+    small = parse_data("{name: emoji, resolution: 16, styles: [3d]}")
+    assert small == Emoji(resolution=16, styles=("3d",))
+    assert parse_data("emoji") == Emoji()
+    with pytest.raises(
+        UserError, match=r"^--data: styles.0: expected 'noto', 'twemoji' or '3d'; found 'flat'$"
+    ):
+        parse_data("{name: emoji, styles: [flat]}")

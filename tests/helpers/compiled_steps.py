@@ -20,7 +20,7 @@ from distill.training.config import read_config
 from distill.training.distillation.task import Distillation
 from distill.training.launch import build_processes
 from distill.training.logging import Clock
-from distill.training.teacher_training import TeacherTraining
+from distill.training.pretraining.teacher import TeacherTraining
 
 STEPS = 4
 

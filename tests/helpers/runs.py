@@ -45,7 +45,7 @@ def write_run(folder: Path, **settings: Any) -> Path:
         "device": "cpu",
         "log_every": 1,
     }
-    if settings.get("task") != "train_teacher":
+    if settings.get("task", "distill") == "distill":
         teacher = folder / "teacher"
         if "teacher" not in settings and not teacher.is_dir():
             save_random_teacher(teacher)

@@ -27,8 +27,8 @@ from distill.training.launch import build_processes
 from distill.training.logging import Clock
 from distill.training.parallel.processes import Processes
 from distill.training.parallel.shards import local
+from distill.training.pretraining.teacher import TeacherTraining
 from distill.training.settings import RunConfig, TrainTeacherRun
-from distill.training.teacher_training import TeacherTraining
 from tests.helpers.runs import ENVIRONMENT
 
 GATHERS = ("all_gather_single", "all_gather_into_tensor")

@@ -228,3 +228,22 @@ def test_samples_of_a_batch_are_independent(weighting: Weighting) -> None:
     x0.requires_grad_()
     gradient = torch.autograd.grad(loss_of(observe_images(x0, eps, alpha, sigma)).loss[2], x0)[0]
     assert [bool(row.any()) for row in gradient] == [False, False, True, False, False]
+
+
+@pytest.mark.parametrize("part", ["sim", "ratio"])
+def test_opposite_noise_removes_what_grows_near_level_zero(part: str) -> None:
+    """Between smooth densities the gradient grows like 1/sigma, and its mean over eps and -eps does not."""
+    x0, eps, _, _ = draw(9)
+    x0.requires_grad_()
+
+    def sizes(level: float) -> tuple[Tensor, Tensor]:
+        alpha, sigma = (tensor(value).expand(9, 1, 1, 1) for value in (1.0, level))
+        gradients = []
+        for noise in (eps, -eps):
+            loss = objective("forward_kl", only(part))(observe_images(x0, noise, alpha, sigma)).loss
+            gradients.append(torch.autograd.grad(loss.sum(), x0)[0])
+        return gradients[0].norm(), torch.stack(gradients).mean(0).norm()
+
+    (single, pair), (lower_single, lower_pair) = sizes(1e-2), sizes(1e-3)
+    assert_near(lower_single / single, 10.0, 0.1)
+    assert_near(lower_pair / pair, 1.0, 0.01)

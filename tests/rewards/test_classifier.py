@@ -185,7 +185,7 @@ def test_training_repeats_and_its_folder_is_a_reward(
     with pytest.raises(UserError, match=r"exists; expected a new folder$"):
         main(["digits", "--out", str(tmp_path / "one")])
     with pytest.raises(
-        UserError, match=r"^data: 'digit' is not in distill/data/sources; did you mean 'digits'\?$"
+        UserError, match=r"^data digit: 'digit' is not in distill/data/sources; did you mean 'digits'\?$"
     ):
         main(["digit", "--out", str(tmp_path / "two")])
     assert not (tmp_path / "two").exists()

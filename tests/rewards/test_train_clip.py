@@ -161,7 +161,7 @@ def test_training_repeats_and_its_folder_is_a_reward(
     ("data", "options", "complaint"),
     [
         ("emoji", [], r"^data: images without captions; expected captioned ones, such as "),
-        ("emojis", [], r"^data: 'emojis' is not in distill/data/sources; did you mean 'emoji'\?$"),
+        ("emojis", [], r"^data emojis: 'emojis' is not in distill/data/sources; did you mean 'emoji'\?$"),
         (EMOJI, ["--width", "48"], r"^--width 48: expected a multiple of 32$"),
         (EMOJI, ["--patch", "5"], r"^--patch 5: expected a divisor of 32, the images' side$"),
         (EMOJI, ["--vocabulary", "100"], r"^--vocabulary 100: expected at least 514$"),

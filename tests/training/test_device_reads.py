@@ -10,7 +10,7 @@ from distill.training.distillation.task import Distillation
 from distill.training.launch import build_processes
 from distill.training.logging import Averages, Clock
 from distill.training.parallel.finite import HostCopy
-from distill.training.teacher_training import TeacherTraining
+from distill.training.pretraining.teacher import TeacherTraining
 from distill.training.trainer import Task
 from tests.helpers.device_reads import no_device_reads
 from tests.helpers.methods import DATA, METHODS

@@ -149,8 +149,8 @@ def test_any_logged_measure_will_do(train: Run, capsys: pytest.CaptureFixture[st
 
 def test_a_measure_that_nothing_measures_is_refused(train: Run, file: Path, tmp_path: Path) -> None:
     assert (
-        "stop_when: nothing measures 'monitor/drift' in this run; expected data, or monitor_reference"
-        in refusal(file, DRIFT)
+        "stop_when: nothing measures 'monitor/drift' in this run; "
+        "expected data or monitor_reference, and a number as monitor_every" in refusal(file, DRIFT)
     )
     assert not (tmp_path / "run").exists()
     with pytest.raises(UserError, match="stop_when: step 1 has no 'score_gab'; did you mean 'score_gap'"):

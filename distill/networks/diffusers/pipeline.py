@@ -23,6 +23,7 @@ from distill.networks.diffusers.prompt_encoder import PipelinePromptEncoder
 from distill.networks.diffusers.scheduler import check_steps, read_scheduler, student_scheduler
 from distill.networks.diffusers.source import PipelineSource
 from distill.networks.folder import PIPELINE, is_own_pipeline
+from distill.networks.quiet_libraries import quiet_transformers
 from distill.storage.files import read_mapping
 
 
@@ -38,7 +39,8 @@ def open_pipeline(source: str, flag: str, **settings: Any) -> Any:
     settings["use_safetensors"] = True  # weights in pickles are refused: opening them could run code
     try:
         folder = source if Path(source).is_dir() else DiffusionPipeline.download(source, **settings)
-        return DiffusionPipeline.from_pretrained(source, **{**left_out_parts(Path(folder)), **settings})
+        with quiet_transformers():
+            return DiffusionPipeline.from_pretrained(source, **{**left_out_parts(Path(folder)), **settings})
     except (OSError, ValueError, AttributeError, ImportError) as error:
         raise UserError(f"{flag}: {source} cannot be opened as a diffusers pipeline ({error})") from error
 
@@ -147,6 +149,12 @@ class Pipeline:
         is_as_stored = self.dtype == torch.float32 and self._has_all_weights()
         pipe = copy.copy(self.pipe) if is_as_stored else self._reopen(network)
         pipe.register_modules(**{self.family.part: network}, scheduler=self.student_scheduler(times))
+        pipe.save_pretrained(folder)
+
+    def save_denoiser(self, network: nn.Module, folder: Path) -> None:
+        """Write a pipeline with this network and the pipeline's own scheduler."""
+        pipe = copy.copy(self.pipe)
+        pipe.register_modules(**{self.family.part: network})
         pipe.save_pretrained(folder)
 
     def _has_all_weights(self) -> bool:

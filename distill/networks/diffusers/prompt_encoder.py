@@ -16,6 +16,7 @@ from distill.networks.identity import part_sha256
 from distill.types import Condition, Text
 
 CLIP_TOKENS = 77
+"""Tokens of a prompt in CLIP, where the pipeline has no tokenizer that says so."""
 
 
 class PipelinePromptEncoder:
@@ -61,7 +62,8 @@ class PipelinePromptEncoder:
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Return the shapes of one encoded prompt, as the network's configuration gives them.
 
-        They hold CLIP's 77 tokens, and as many of T5's or Gemma's as the pipeline asks for.
+        They hold as many tokens as CLIP's tokenizer says, and as many of T5's or Gemma's as the pipeline asks
+        for.
         """
         config = self.config
         tokens = self._settings().get("max_sequence_length", 0)
@@ -73,9 +75,14 @@ class PipelinePromptEncoder:
             pooled = config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim
         has_clip_tokens = "mask" not in self.family.encoded and self.family.packing == 1
         if has_clip_tokens:  # U-Nets, and SD 3, whose T5's tokens follow CLIP's
-            tokens += CLIP_TOKENS
+            tokens += self._clip_tokens()
         shapes = {"tokens": (tokens, width), "mask": (tokens,), "pooled": (pooled,)}
         return {name: shape for name, shape in shapes.items() if name in self.family.encoded and all(shape)}
+
+    def _clip_tokens(self) -> int:
+        """Return the number of tokens to which CLIP's tokenizer fills prompts up."""
+        tokenizer = self.pipe.components.get("tokenizer")
+        return CLIP_TOKENS if tokenizer is None else tokenizer.model_max_length
 
     def sha256(self) -> str:
         """Hash everything but the prompt that an encoded prompt depends on.

@@ -1,10 +1,11 @@
-"""The settings that open a pipeline of diffusers as a denoiser."""
+"""The settings that open a pipeline of diffusers as a denoiser, and those that build one to be trained."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from distill.config.settings import Settings
 
@@ -32,3 +33,40 @@ class PipelineSource(Settings):
     def describe(self) -> dict[str, Any]:
         """Return these settings as plain data, without those that a teacher adds to them."""
         return self.model_dump(mode="json", include=set(PipelineSource.model_fields))
+
+
+def _with_class_name(value: dict[str, Any]) -> dict[str, Any]:
+    if not isinstance(value.get("class_name"), str):
+        raise ValueError("expected a mapping with the 'class_name' of a class of diffusers, and its settings")
+    return value
+
+
+Configuration = Annotated[dict[str, Any], AfterValidator(_with_class_name)]
+"""The `class_name` of a class of diffusers, and the settings of its configuration that are no defaults."""
+
+
+class PipelineSettings(Settings):
+    """A diffusers pipeline whose denoiser is trained: it is built from its configuration."""
+
+    class_name: str
+    """Class of the pipeline in diffusers, such as StableDiffusionPipeline, PixArtAlphaPipeline, DiTPipeline
+    or DDPMPipeline. It decides which parts the pipeline has."""
+    denoiser: Configuration
+    """The network that is trained: its `class_name`, such as UNet2DConditionModel, and the settings of its
+    configuration (`config.json` of a pipeline) that are not that class's defaults. Its weights begin as
+    random numbers of `seed`."""
+    scheduler: Configuration
+    """The scheduler: its `class_name`, such as DDIMScheduler, and its settings. They decide the noise
+    schedule of training, and by `prediction_type` what the network predicts. The exported pipeline samples by
+    it."""
+    parts: dict[str, Path | None] = Field({})
+    """Folders of the other parts by the names that the pipeline has for them, such as vae, text_encoder and
+    tokenizer. They are not trained, and the export holds copies. A folder may hold one part or several, or be
+    a pipeline, or a run that trained an autoencoder. null leaves out a part of which the pipeline can do
+    without, such as text_encoder_3 of Stable Diffusion 3."""
+    null_label: int | None = Field(None, ge=0)
+    """Class that means no label, for UNet2DModel: its last class, one more than the data have. Guidance, and
+    so `label_dropout`, needs it. null means that there is none, except in DiT, which always has one."""
+    init_from: Path | None = None
+    """Export of another run, or another pipeline, whose denoiser has the same shapes, to begin with its
+    weights; null begins with random ones."""

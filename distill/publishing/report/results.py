@@ -39,6 +39,12 @@ METRICS = {
         "higher",
         "Share of the made images in which a classifier sees the label that was asked for.",
     ),
+    "diversity": Metric(
+        "Diversity within a condition",
+        "higher",
+        "Variance of the images of one prompt or label, as a share of the training images' variance; 0 if a "
+        "condition always gives the same image.",
+    ),
     "memorised": Metric(
         "Memorised",
         "lower",
@@ -119,7 +125,7 @@ def render_table(evaluation: Mapping[str, Any], distance: str) -> str:
     groups = {
         "Against the training images": [distance, "precision", "recall"],
         "Against held-out images": [f"held_out/{key}" for key in (distance, "precision", "recall")],
-        "The images by themselves": ["label_agreement", "memorised"],
+        "The images by themselves": ["diversity", "label_agreement", "memorised"],
         "Sampling": ["evaluations", "ms_per_image"],
     }
     all_keys = {key for keys in groups.values() for key in keys}

@@ -65,7 +65,7 @@ def render_images(run: Run) -> str:
         "teacher": f"Teacher|{cost}",
         "student": f"Student|{student_cost(run)} an image",
     }
-    if run.config.get("task") == "train_teacher":
+    if run.config.get("task") in ("train_teacher", "train_autoencoder"):
         del captions["student"]
     found = {
         f"eval/{name}.png": charts.image(run.folder / "eval" / f"{name}.png", caption)

@@ -30,6 +30,8 @@ def _say_task(run: Run, summary: Mapping[str, Any]) -> list[str]:
         cost = f"{short(summary['sampling']['teacher_evaluations'])} network evaluations"
     if run.config.get("task") == "train_teacher":
         return [f"This run trained a diffusion teacher: a network that makes an image in {cost}."]
+    if run.config.get("task") == "train_autoencoder":
+        return ["This run trained an autoencoder: a network that encodes images as latents and decodes them."]
     teacher = run.config.get("teacher")
     path = f", {teacher['path']}," if isinstance(teacher, dict) and "path" in teacher else ""
     sentences = [

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from distill.config.command_line import ArgumentParser, at_least
 from distill.config.errors import UserError
-from distill.rewards.pretrained.data_option import parse_data
+from distill.data.option import parse_data
 from distill.storage.files import check_new_folder, new_folder
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def _batch(data: DataSource, rows: Sequence[int]) -> tuple[Tensor, Tensor]:
 def main(arguments: list[str]) -> None:
     """Train a classifier, measure it on held-out images, and write it as a folder."""
     options = _parse(arguments)
-    settings = parse_data(options.data)
+    settings = parse_data(options.data, "data")
 
     from distill.rewards.pretrained.classifier import save_classifier
 

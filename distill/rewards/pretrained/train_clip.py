@@ -12,14 +12,14 @@ from pathlib import Path
 
 from distill.config.command_line import ArgumentParser, at_least
 from distill.config.errors import UserError
-from distill.rewards.pretrained.data_option import parse_data
+from distill.data.option import parse_data
 from distill.storage.files import check_new_folder, new_folder
 
 
 def main(arguments: list[str]) -> None:
     """Train a CLIP network, measure it on held-out images, and write it as a folder."""
     options = _parse(arguments)
-    settings = parse_data(options.data)
+    settings = parse_data(options.data, "data")
 
     from distill.rewards.pretrained.contrastive.clip import Recipe, train_clip
     from distill.rewards.pretrained.contrastive.retrieval import measure

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from distill.config.errors import UserError
+from distill.networks.quiet_libraries import quiet_transformers
 from distill.storage.tensors import read_weights
 
 PROVENANCE = ("_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version")
@@ -63,7 +64,8 @@ def _download(url: str, name: str) -> Path:
 def open_pretrained(kind: Any, source: str, flag: str, **settings: Any) -> Any:
     """Call `from_pretrained` of a transformers class. `flag` is the setting in messages."""
     try:
-        return kind.from_pretrained(source, **settings)
+        with quiet_transformers():
+            return kind.from_pretrained(source, **settings)
     except (OSError, ValueError, RuntimeError, ImportError) as error:
         raise UserError(f"{flag}: {source} cannot be opened ({first_line(error)})") from error
 

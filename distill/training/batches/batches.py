@@ -19,8 +19,8 @@ from distill.config.errors import UserError
 from distill.data import Captioned
 from distill.data.encoded_prompts import EncodedPrompts
 from distill.diffusion.counter_random import CounterRandom
-from distill.diffusion.sampling import max_batch_size
 from distill.training.batches.batch import Batch, Noise
+from distill.training.batches.latents import encode_all, encode_parts, hold_latents
 from distill.training.batches.purposes import OWN_NOISE, Purpose, noise_of_step
 from distill.training.batches.reading import FileReader, LabelReader, MemoryReader
 from distill.training.parallel.processes import Processes
@@ -88,6 +88,8 @@ class Batches:
             check_data(data, network)
         check_split(config.batch_size, processes.count)
         in_pixels = data is not None and data.image_shape != network.image_shape
+        if in_pixels and shows_images and isinstance(data, InMemorySource) and hold_latents(data, network):
+            data, in_pixels = encode_all(data, network, processes), False
         return cls(
             network.image_shape,
             network.label_count,
@@ -208,8 +210,7 @@ class Batches:
         """Return real images in the network's own space."""
         if real is None or self.encode is None:
             return real
-        parts = real.split(max_batch_size(tuple(real.shape[1:])))
-        return torch.cat([self.encode(part) for part in parts])
+        return encode_parts(self.encode, real)
 
     def _condition(self, index: int, label: Tensor | None) -> Condition:
         if label is None:

@@ -13,11 +13,13 @@ from distill.training.dry_run.plan import Plan
 from distill.training.dry_run.step import (
     META,
     SimulatedStep,
+    meta_autoencoder_of,
     meta_teacher_of,
+    simulate_autoencoder_training,
     simulate_distillation,
     simulate_teacher_training,
 )
-from distill.training.settings import RunConfig, TrainTeacherRun
+from distill.training.settings import RunConfig, TrainAutoencoderRun, TrainTeacherRun
 
 GIB = 1 << 30
 MARGIN = 0.1
@@ -100,11 +102,16 @@ def _predictor(config: RunConfig, plan: Plan) -> Callable[[int], Cost]:
 
 def _builder(config: RunConfig, plan: Plan) -> Callable[[RunConfig], SimulatedStep]:
     """Return how the step of this run, with any micro-batch, is simulated; the teacher is built once."""
-    network = meta_teacher_of(config)
+    if isinstance(config, TrainAutoencoderRun):
+        autoencoder = meta_autoencoder_of(config)
+    else:
+        network = meta_teacher_of(config)
 
     def build(run: RunConfig) -> SimulatedStep:
         if isinstance(run, TrainTeacherRun):
             return simulate_teacher_training(run, network, plan)
+        if isinstance(run, TrainAutoencoderRun):
+            return simulate_autoencoder_training(run, autoencoder, plan)
         return simulate_distillation(run, network, META, plan)
 
     return build

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from distill.data.images import preview_count
 from distill.diffusion.sampling import max_batch_size
 from distill.networks.activation_checkpointing import CheckpointedBlock
+from distill.networks.diffusers.autoencoder import Autoencoder
 from distill.training.batches import Batch, Noise
 from distill.training.device.precision import autocast_type
 from distill.training.device.preparation import prepare_networks
@@ -23,15 +24,16 @@ from distill.training.dry_run.meta_kernels import kernels, recompute_on_meta
 from distill.training.dry_run.plan import ONE_PROCESS, Plan
 from distill.training.dry_run.sharded import ShardedNetwork, sharded_networks
 from distill.training.optimization.settings import OptimizerSettings
-from distill.training.settings import DistillRun, RunConfig, RunSettings, TrainTeacherRun
-from distill.training.teacher_training import build_teacher, denoising_loss
+from distill.training.pretraining.autoencoder import autoencoder_losses
+from distill.training.pretraining.teacher import build_teacher, denoising_loss
+from distill.training.settings import DistillRun, RunSettings, TrainAutoencoderRun, TrainTeacherRun
 from distill.types import Condition, Denoiser, Generator, ImageModel, Pairs, Text
 
 Action = Callable[[], None]
 META = torch.device("meta")
 FAKE_UPDATE = "a fake update"
 GENERATOR_UPDATE = "a generator update"
-TEACHER_UPDATE = "an update"
+TEACHER_UPDATE = AUTOENCODER_UPDATE = "an update"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,11 +76,10 @@ class SimulatedStep:
     """The number of times that an update does its passes, with a part of the process's images each."""
 
 
-def meta_teacher_of(config: RunConfig) -> Denoiser:
+def meta_teacher_of(config: DistillRun | TrainTeacherRun) -> Denoiser:
     """Build the teacher of a run on the meta device: the one that it distils, or the one that it trains."""
     if isinstance(config, TrainTeacherRun):
-        data = config.data.load("train")
-        return build_teacher(config.network, data.image_shape, data.label_count).to(META).train()
+        return build_teacher(config, config.data.load("train"), on_meta=True).to(META).train()
     return config.teacher.meta().eval().requires_grad_(False)
 
 
@@ -152,7 +153,7 @@ def simulate_teacher_training(
         differentiate({"teacher": loss}, [network])
 
     return SimulatedStep(
-        networks={"teacher": network},
+        networks={"teacher": network, **network.frozen_components()},
         models=[network],
         trained=[network],
         optimizers=[config.optimizer],
@@ -162,6 +163,40 @@ def simulate_teacher_training(
         repeats={TEACHER_UPDATE: 1},
         plan=plan,
         sharded=sharded_networks({"teacher": network}, plan, config.sharding),
+        micro_batches=-(-config.batch_size // len(batch)),
+    )
+
+
+def meta_autoencoder_of(config: TrainAutoencoderRun) -> Autoencoder:
+    """Build the autoencoder that a run trains on the meta device."""
+    image_shape = config.data.load("train").image_shape
+    return Autoencoder.build(config.network, image_shape, on_meta=True).train()
+
+
+def simulate_autoencoder_training(
+    config: TrainAutoencoderRun, network: Autoencoder, plan: Plan = ONE_PROCESS
+) -> SimulatedStep:
+    """Build the step of a run that trains this autoencoder, on one process of the plan."""
+    device = next(network.parameters()).device
+    prepare_networks(config, [network])
+    batch = simulate_batch(config, network, device, real=True, pairs=False)
+    batch = dataclasses.replace(batch, eps=torch.randn(len(batch), *network.latent_shape, device=device))
+
+    def update() -> None:
+        with kernels(device, autocast_type(config.precision)):
+            losses = autoencoder_losses(network, batch, config.reconstruction, config.kl_weight)
+        differentiate(losses, [network])
+
+    return SimulatedStep(
+        networks={"autoencoder": network},
+        models=[network],
+        trained=[network],
+        optimizers=[config.optimizer],
+        averaged=network,
+        batch=batch,
+        updates={AUTOENCODER_UPDATE: update},
+        repeats={AUTOENCODER_UPDATE: 1},
+        plan=plan,
         micro_batches=-(-config.batch_size // len(batch)),
     )
 
@@ -242,7 +277,7 @@ def images_at_once(config: RunSettings, processes: int = 1) -> int:
 
 
 def simulate_batch(
-    config: RunSettings, network: Denoiser, device: torch.device, real: bool, pairs: bool
+    config: RunSettings, network: ImageModel, device: torch.device, real: bool, pairs: bool
 ) -> Batch:
     """Make up as many samples as one process holds at once."""
     count = images_at_once(config)
@@ -263,7 +298,7 @@ def simulate_batch(
     )
 
 
-def _condition(network: Denoiser, count: int, device: torch.device) -> Condition:
+def _condition(network: ImageModel, count: int, device: torch.device) -> Condition:
     if network.prompt_encoder is not None:
         shapes = network.prompt_encoder.shapes()
         given = {name: torch.randn(count, *shape, device=device) for name, shape in shapes.items()}

@@ -25,11 +25,13 @@ from distill.training.dry_run.step import (
     META,
     SimulatedStep,
     images_at_once,
+    meta_autoencoder_of,
     meta_teacher_of,
+    simulate_autoencoder_training,
     simulate_distillation,
     simulate_teacher_training,
 )
-from distill.training.settings import DistillRun, RunConfig, TrainTeacherRun
+from distill.training.settings import DistillRun, RunConfig, TrainAutoencoderRun, TrainTeacherRun
 from distill.types import Denoiser
 
 MIB = 2**20
@@ -64,10 +66,10 @@ def describe_run(
     own = plan.of_one_process(config)
     line = "dry run: {n_fmt} of {total_fmt} measurements{postfix} [{elapsed}]"
     with tqdm(bar_format=line, total=STAGES, leave=False, disable=not show_progress) as progress:
-        if isinstance(own, TrainTeacherRun):
-            described = _describe_teacher_run(own, plan, progress)
-        else:
+        if isinstance(own, DistillRun):
             described = _describe_distillation(own, plan, progress)
+        else:
+            described = _describe_training(own, plan, progress)
     return "\n".join([*lines, "", *described])
 
 
@@ -94,9 +96,14 @@ def _describe_distillation(config: DistillRun, plan: Plan, progress: tqdm[NoRetu
     ]
 
 
-def _describe_teacher_run(config: TrainTeacherRun, plan: Plan, progress: tqdm[NoReturn]) -> list[str]:
+def _describe_training(
+    config: TrainTeacherRun | TrainAutoencoderRun, plan: Plan, progress: tqdm[NoReturn]
+) -> list[str]:
     progress.total = STAGES
-    step = simulate_teacher_training(config, meta_teacher_of(config), plan)
+    if isinstance(config, TrainTeacherRun):
+        step = simulate_teacher_training(config, meta_teacher_of(config), plan)
+    else:
+        step = simulate_autoencoder_training(config, meta_autoencoder_of(config), plan)
     costs = measure_both(ALL_WEIGHTS, step, config, _reporter(progress))
     chosen = ALL_WEIGHTS + CHECKPOINTED * config.activation_checkpointing
     return [

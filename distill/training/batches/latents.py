@@ -1,0 +1,48 @@
+"""Data of a latent model that are encoded once, before training, instead of in each batch."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from distill.data import Captioned, Captions, InMemory
+from distill.diffusion.sampling import max_batch_size
+from distill.training.batches.reading import MAX_ON_DEVICE
+from distill.training.parallel.processes import Processes
+from distill.training.parallel.sampling import gather_rows, own_rows
+from distill.types import ImageModel, InMemorySource, to_device
+
+
+@dataclasses.dataclass(frozen=True)
+class CaptionedInMemory(InMemory):
+    """Images in memory whose labels are the positions of their first captions."""
+
+    captions: Captions = dataclasses.field(default_factory=lambda: Captions([]))
+
+
+def hold_latents(data: InMemorySource, network: ImageModel) -> bool:
+    """Return whether memory holds the latents of all images."""
+    return 4 * len(data) * math.prod(network.image_shape) <= MAX_ON_DEVICE
+
+
+@torch.no_grad()
+def encode_all(data: InMemorySource, network: ImageModel, processes: Processes) -> InMemory:
+    """Return the latents of all images with their labels. Each process encodes a part of them."""
+    rows = torch.tensor(own_rows(len(data), processes))
+    parts = [data.batch(part) for part in rows.split(max_batch_size(network.pixel_shape))]
+    own = [network.encode(to_device(images, processes.device)) for images, _ in parts]
+    latents = gather_rows(torch.cat(own), len(data), processes).cpu()
+    labels = gather_rows(torch.cat([labels for _, labels in parts]), len(data), processes).cpu()
+    if isinstance(data, Captioned):
+        return CaptionedInMemory(latents, labels, data.label_count, data.captions)
+    return InMemory(latents, labels, data.label_count)
+
+
+def encode_parts(encode: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    """Encode a batch in parts that fit beside other tensors."""
+    parts = images.split(max_batch_size(tuple(images.shape[1:])))
+    return torch.cat([encode(part) for part in parts])
