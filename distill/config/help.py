@@ -105,11 +105,16 @@ def _describe(entry: Setting | Option, expand: bool) -> Iterator[str]:
 
 
 def _headline(setting: Setting) -> str:
+    """Return the line with a setting's type and default, wrapped if it is longer than a line."""
+    line = f"  --{setting.flag} {setting.kind}"
     if setting.default is REQUIRED:
-        return f"  --{setting.flag} {setting.kind} (required)"
-    if setting.settings and isinstance(setting.default, Settings):
-        return f"  --{setting.flag} {setting.kind}"
-    return f"  --{setting.flag} {setting.kind} = {plain(setting.default)}"
+        line = f"{line} (required)"
+    elif not (setting.settings and isinstance(setting.default, Settings)):
+        line = f"{line} = {plain(setting.default)}"
+    margin = " " * 10
+    return textwrap.fill(
+        line, WIDTH, subsequent_indent=margin, break_on_hyphens=False, break_long_words=False
+    )
 
 
 def indent(text: str) -> str:
