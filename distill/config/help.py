@@ -105,19 +105,15 @@ def _describe(entry: Setting | Option, expand: bool) -> Iterator[str]:
 
 
 def _headline(setting: Setting) -> str:
-    """Write a setting's flag, kind and default, on several lines if they are too wide for one."""
-    words = f"--{setting.flag} {setting.kind}"
+    """Return the line with a setting's type and default, wrapped if it is longer than a line."""
+    line = f"  --{setting.flag} {setting.kind}"
     if setting.default is REQUIRED:
-        words += " (required)"
+        line = f"{line} (required)"
     elif not (setting.settings and isinstance(setting.default, Settings)):
-        words += f" = {plain(setting.default)}"
+        line = f"{line} = {plain(setting.default)}"
+    margin = " " * 10
     return textwrap.fill(
-        words,
-        WIDTH,
-        initial_indent="  ",
-        subsequent_indent=" " * 6,
-        break_long_words=False,
-        break_on_hyphens=False,
+        line, WIDTH, subsequent_indent=margin, break_on_hyphens=False, break_long_words=False
     )
 
 

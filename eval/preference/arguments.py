@@ -64,7 +64,8 @@ def _add_subjects(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--scores",
         required=True,
-        help="scores, such as pickscore,hpsv2.1,imagereward,clipscore,aesthetic or classifier:PATH",
+        help="scores, such as pickscore,hpsv2.1,imagereward,clipscore,aesthetic, classifier:PATH "
+        "or word_match:PATH",
     )
     parser.add_argument(
         "--weights",
