@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from distill.config.settings import Settings
 
@@ -79,6 +79,22 @@ class TermSettings(Settings):
     warmup_steps: int = Field(0, ge=0)
     """Steps after `start_step` over which the weight rises linearly from zero; 0 starts with the full weight.
     """
+    stop_step: int | None = Field(None, ge=1)
+    """Step of the run from which the term no longer counts. null, the default, keeps it to the end. A
+    regression that ends early holds the student near the teacher's modes while it learns, and not to the
+    teacher's faults afterwards."""
+    cooldown_steps: int = Field(0, ge=0)
+    """Steps before `stop_step` over which the weight falls linearly to zero; 0 stops at the full weight."""
+
+    @model_validator(mode="after")
+    def _stops_after_it_starts(self) -> TermSettings:
+        if self.stop_step is not None and self.stop_step <= self.start_step:
+            raise ValueError(
+                f"stop_step: is {self.stop_step}; expected more than start_step, {self.start_step}"
+            )
+        if self.stop_step is None and self.cooldown_steps:
+            raise ValueError("cooldown_steps: goes with stop_step; expected a step")
+        return self
 
     @property
     def adds_own_noise(self) -> bool:
@@ -90,9 +106,16 @@ class TermSettings(Settings):
         """True if its gradient flows through the logits at x_t."""
         return self.needs_discriminator and not self.adds_own_noise
 
+    def counts_at(self, step: int) -> bool:
+        """Tell whether the term counts at a step."""
+        return self.start_step <= step and (self.stop_step is None or step < self.stop_step)
+
     def weight_at(self, step: int) -> float:
-        """Return the weight at a step from `start_step` on."""
-        return self.weight * min(1.0, (step - self.start_step + 1) / (self.warmup_steps + 1))
+        """Return the weight at a step at which the term counts."""
+        factor = min(1.0, (step - self.start_step + 1) / (self.warmup_steps + 1))
+        if self.stop_step is not None:
+            factor = min(factor, (self.stop_step - step) / (self.cooldown_steps + 1))
+        return self.weight * factor
 
     def check(self, run: TermContext) -> None:
         """Raise ValueError if a run with these settings cannot have this term."""

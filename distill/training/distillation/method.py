@@ -100,6 +100,6 @@ class Method:
 
     def at(self, step: int) -> ActiveParts:
         """Return the parts that count at this step."""
-        terms = tuple(weighted for weighted in self.terms if step >= weighted.settings.start_step)
+        terms = tuple(weighted for weighted in self.terms if weighted.settings.counts_at(step))
         weights = tuple(weighted.settings.weight_at(step) for weighted in terms)
         return ActiveParts(terms, weights, uses_ratio=step >= self.ratio_start_step)

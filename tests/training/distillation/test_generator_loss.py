@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 from distill.divergences import parse
 from distill.objectives.density_ratio import DensityRatio
+from distill.objectives.terms.gan import Settings as Gan
 from distill.training.batches import Batch
 from distill.training.distillation.losses import frozen, generator_loss
 from distill.training.distillation.method import Method, Networks
@@ -119,6 +121,27 @@ def test_a_term_s_weight_warms_up(make: Make) -> None:
     full = generator_step(networks, with_term(method, warmup_steps=0), batch, step=2)["gan"]
     for step, share in ((2, 0.25), (4, 0.75), (5, 1.0), (9, 1.0)):
         torch.testing.assert_close(generator_step(networks, method, batch, step=step)["gan"], share * full)
+
+
+def test_a_term_cools_down_and_stops(make: Make) -> None:
+    networks, method, batch = make(matching("reverse_kl"), **gan("teacher"))
+    full = generator_step(networks, method, batch, step=0)["gan"]
+    ends = with_term(method, stop_step=8, cooldown_steps=3)
+    for step, share in ((0, 1.0), (4, 1.0), (5, 0.75), (7, 0.25)):
+        torch.testing.assert_close(generator_step(networks, ends, batch, step=step)["gan"], share * full)
+    assert set(generator_step(networks, ends, batch, step=8)) == {"objective"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "complaint"),
+    [
+        ({"start_step": 5, "stop_step": 5}, "stop_step: is 5; expected more than start_step, 5"),
+        ({"cooldown_steps": 5}, "cooldown_steps: goes with stop_step; expected a step"),
+    ],
+)
+def test_a_term_that_stops_before_it_starts_is_refused(settings: dict[str, int], complaint: str) -> None:
+    with pytest.raises(ValidationError, match=complaint):
+        Gan(weight=1.0, **settings)
 
 
 def test_the_gan_term_is_the_non_saturating_loss_of_the_noised_sample(make: Make) -> None:
