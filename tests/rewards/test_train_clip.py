@@ -56,7 +56,7 @@ def reward() -> Similarity:
 
 
 def test_the_committed_network_finds_held_out_captions_as_often_as_stored(reward: Similarity) -> None:
-    """Nine images in ten have names that training did not see; chance is 1 in 453."""
+    """No held-out name was seen in training; chance is 1 in 453."""
     stored = json.loads((ASSET / "made.json").read_text())["held_out"]
     found = dataclasses.asdict(measure(held_out(), reward.image, reward.text))
     assert found == pytest.approx(stored, abs=1e-9)
