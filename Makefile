@@ -7,7 +7,7 @@ RUN := $(VENV)/bin/python
 export OMP_NUM_THREADS ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 FROM_SCRATCH ?= 0
 
-.PHONY: demo test test-all lint clean
+.PHONY: demo demo-emoji test test-all lint clean
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -23,6 +23,9 @@ $(VENV)/oracles: $(VENV)/installed
 
 demo: $(VENV)/installed
 	FROM_SCRATCH=$(FROM_SCRATCH) PYTHON=$(RUN) sh benchmarks/demo.sh
+
+demo-emoji: $(VENV)/installed
+	PYTHON=$(RUN) sh benchmarks/demo_emoji.sh
 
 test: $(VENV)/installed $(VENV)/oracles
 	$(RUN) -m pytest

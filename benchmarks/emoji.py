@@ -35,6 +35,8 @@ class Stage:
     """Folder in assets/ for the weights; None if they are not committed."""
     is_half: bool = False
     """Keep the weights of networks of diffusers in float16."""
+    keeps_run: bool = False
+    """Keep the run with its statistics, for a report, and not its network alone."""
     command: str | None = None
     """Command of `python -m distill` that trains it in some ten minutes at once; None for a run of
     `train.py`."""
@@ -50,7 +52,7 @@ STAGES = {
     "judge": Stage(asset="emoji-judge", command="train-word-match"),
     "autoencoder": Stage(asset="emoji-autoencoder", is_half=True),
     "text_teacher": Stage(("clip", "autoencoder"), "emoji-text-teacher", is_half=True),
-    "text_dmd2": Stage(("text_teacher",), "emoji-text-student", is_half=True),
+    "text_dmd2": Stage(("text_teacher",), "emoji-text-student", is_half=True, keeps_run=True),
     "text_dmd2_4_steps": Stage(("text_teacher",)),
     "text_dmd2_lora": Stage(("text_teacher",)),
     "text_di_star": Stage(("clip", "text_dmd2")),
@@ -82,7 +84,7 @@ def main(arguments: list[str]) -> None:
     if not is_finished(run):
         train(options.stage, run, options.seed, options.minutes)
     if is_finished(run) and stage.asset is not None and options.seed == 0:
-        keep(run / EXPORT, ROOT / "assets" / stage.asset, stage.is_half)
+        keep(run if stage.keeps_run else run / EXPORT, ROOT / "assets" / stage.asset, stage.is_half)
 
 
 def run_folder(stage: str, seed: int) -> Path:
@@ -114,14 +116,15 @@ def train(stage: str, run: Path, seed: int, minutes: float | None) -> None:
         raise SystemExit(code)
 
 
-def keep(export: Path, asset: Path, is_half: bool) -> None:
-    """Replace a folder in assets/ by a finished run's network."""
+def keep(source: Path, asset: Path, is_half: bool) -> None:
+    """Replace a folder in assets/ by a finished run's network, or by the run without its checkpoints."""
     temporary = asset.with_name(f".{asset.name}")
     shutil.rmtree(temporary, ignore_errors=True)
-    shutil.copytree(export, temporary)
+    shutil.copytree(source, temporary, ignore=shutil.ignore_patterns("checkpoints", "samples", "eval*"))
     if is_half:
+        network = temporary / EXPORT if is_finished(temporary) else temporary
         for folder in HALVED:
-            for path in sorted((temporary / folder).glob("*.safetensors")):
+            for path in sorted((network / folder).glob("*.safetensors")):
                 halve(path)
     shutil.rmtree(asset, ignore_errors=True)
     os.replace(temporary, asset)

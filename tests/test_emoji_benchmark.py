@@ -38,6 +38,19 @@ def test_a_kept_pipeline_has_denoiser_and_autoencoder_in_float16(tmp_path: Path)
     assert [path.name for path in (tmp_path / "assets").iterdir()] == ["kept"]
 
 
+def test_a_kept_run_has_its_statistics_and_no_checkpoints(tmp_path: Path) -> None:
+    for name in ("checkpoints/step-1/state.json", "stats.jsonl", "eval.json"):
+        (tmp_path / "run" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "run" / name).write_text("{}\n")
+    (tmp_path / "run" / "export" / "unet").mkdir(parents=True)
+    save_file({"weight": torch.ones(2)}, tmp_path / "run" / "export" / "unet" / "model.safetensors")
+    (tmp_path / "assets").mkdir()
+    emoji.keep(tmp_path / "run", tmp_path / "assets" / "kept", is_half=True)
+    kept = tmp_path / "assets" / "kept"
+    assert sorted(path.name for path in kept.iterdir()) == ["export", "stats.jsonl"]
+    assert load_file(kept / "export" / "unet" / "model.safetensors")["weight"].dtype == torch.float16
+
+
 def test_a_table_has_ratios_to_the_teacher_and_names_what_was_not_run() -> None:
     metrics = {"precision": 0.9, "recall": 0.8, "diversity": 0.7, "memorised": 0.6, "n": 10_000}
     rows = [
