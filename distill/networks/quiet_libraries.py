@@ -1,4 +1,4 @@
-"""Keep transformers from printing while models are opened and written: messages of our own say what matters."""
+"""Keep transformers from printing while models are opened and written; our own messages say what matters."""
 
 from __future__ import annotations
 
