@@ -30,7 +30,7 @@ def make_part(folder: Path, seconds: float = 100.0) -> tuple[Part, list[Record]]
 
 
 def measure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scripts: dict[str, str]) -> Record:
-    """Measure parts whose processes run these scripts, with two seconds for all; return the file of results.
+    """Measure parts whose processes run these scripts, with six seconds for all; return the file of results.
 
     A script knows `keep(record)`.
     """
@@ -45,7 +45,7 @@ def measure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scripts: dict[str, 
 
     monkeypatch.setattr(gpu, "start_part", start)
     out = tmp_path / "gpu.json"
-    gpu.main(["--tiny", "--out", str(out), "--minutes", "0.05", "--only", *scripts])
+    gpu.main(["--tiny", "--out", str(out), "--minutes", "0.1", "--only", *scripts])
     return read_json(out)
 
 
