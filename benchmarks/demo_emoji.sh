@@ -11,7 +11,7 @@ mkdir -p runs
 cp -r assets/emoji-text-student "$RUN"
 
 "$PYTHON" sample.py --run "$RUN" --prompts "$PROMPTS" --n 100 --out "$RUN/student"
-"$PYTHON" sample.py --run "$RUN" --prompts "$PROMPTS" --n 100 --teacher --out "$RUN/teacher"
+"$PYTHON" sample.py --run "$RUN" --prompts "$PROMPTS" --n 100 --teacher --guidance 2 --out "$RUN/teacher"
 "$PYTHON" -m eval --run "$RUN" --prompts "$PROMPTS" --n 500
 "$PYTHON" -m eval preference --run "$RUN" --prompts "$PROMPTS" --scores clipscore,word_match \
     --weights clipscore=assets/emoji-clip --weights word_match=assets/emoji-judge --against teacher
