@@ -1,4 +1,4 @@
-"""Keep transformers from printing while it opens a model: what matters is said in messages of our own."""
+"""Keep transformers from printing while it opens or saves a model: messages of our own say what matters."""
 
 from __future__ import annotations
 

@@ -149,13 +149,15 @@ class Pipeline:
         is_as_stored = self.dtype == torch.float32 and self._has_all_weights()
         pipe = copy.copy(self.pipe) if is_as_stored else self._reopen(network)
         pipe.register_modules(**{self.family.part: network}, scheduler=self.student_scheduler(times))
-        pipe.save_pretrained(folder)
+        with quiet_transformers():
+            pipe.save_pretrained(folder)
 
     def save_denoiser(self, network: nn.Module, folder: Path) -> None:
         """Write a pipeline with this network and the pipeline's own scheduler."""
         pipe = copy.copy(self.pipe)
         pipe.register_modules(**{self.family.part: network})
-        pipe.save_pretrained(folder)
+        with quiet_transformers():
+            pipe.save_pretrained(folder)
 
     def _has_all_weights(self) -> bool:
         """Tell whether this process holds its other parts whole: none is sharded, or on the meta device."""
@@ -218,10 +220,10 @@ class Pipeline:
         if null_label is None:
             return classes, None
         if null_label != classes - 1:
-            raise UserError(
-                f"teacher.null_label: is {null_label}; expected null, "
-                f"or the last of the network's {classes} classes"
-            )
+            expected = f"null, or the last of the network's {classes} classes"
+            if not classes:
+                expected = "null: the network has no classes"
+            raise UserError(f"teacher.null_label: is {null_label}; expected {expected}")
         return null_label, null_label
 
     def _choose_guidance(self, scale: float | None) -> float | None:
