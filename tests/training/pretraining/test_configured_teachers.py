@@ -241,7 +241,15 @@ REFUSED = {
         "pipeline.scheduler: ",
     ),
     "scheduler that adds no noise": (
-        {"scheduler": {"class_name": "DDPMScheduler", "beta_start": 0, "beta_end": 0, "steps_offset": 1}},
+        {
+            "scheduler": {
+                "class_name": "DDPMScheduler",
+                "beta_start": 0,
+                "beta_end": 0,
+                "steps_offset": 1,
+                "clip_sample": False,
+            }
+        },
         "pipeline: DDPMScheduler: alphas_cumprod: expected to fall strictly, within (0, 1)",
     ),
     "null label": ({"null_label": 3}, "pipeline.null_label: is 3; expected null: the network has no classes"),
