@@ -55,7 +55,7 @@ class InMemory:
 
     def to(self, device: torch.device) -> InMemory:
         labels = None if self.labels is None else self.labels.to(device)
-        return InMemory(self.images.to(device), labels, self.label_count)
+        return dataclasses.replace(self, images=self.images.to(device), labels=labels)
 
     def batch(self, indices: Int64[Tensor, " b"]) -> tuple[Tensor, Tensor]:
         labels = indices.new_zeros(len(indices)) if self.labels is None else self.labels[indices]

@@ -199,6 +199,8 @@ def resolve_folder(path: Path) -> Path:
 def read_description(folder: Path, kind: str) -> dict[str, Any]:
     """Read the `config.json` of a network of this kind, and check it as far as all kinds have in common."""
     description = read_mapping(folder / CONFIG)
+    if "_class_name" in description:
+        raise UserError(f"{folder}: holds {description['_class_name']} of diffusers; expected a {kind}")
     if description.get("format") != FORMAT:
         raise UserError(f"{folder / CONFIG}: is not of the format '{FORMAT}'")
     if description.get("kind") != kind:

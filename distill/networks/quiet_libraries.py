@@ -1,4 +1,4 @@
-"""Keep transformers from printing while models are opened and written; our own messages say what matters."""
+"""Keep transformers from printing while it opens or saves a model: messages of our own say what matters."""
 
 from __future__ import annotations
 

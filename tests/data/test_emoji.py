@@ -84,6 +84,34 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
         Settings(path=tmp_path).load()
 
 
+REFUSED = {
+    "nothing": ("", "expected the columns code, name, .*, and a line for each name"),
+    "no name": ("code\tname\tother_names\tcategory\tsubcategory\tsplit\n", "split, and a line for each name"),
+    "columns": ("apple\n", r"names.tsv:3: 1 columns; expected code, name, other_names"),
+    "category": (
+        "1\tapple\t\tfod\tfruit\ttrain\n",
+        r"names.tsv:3: category is 'fod'; did you mean 'food'\?",
+    ),
+    "split": ("1\tapple\t\tfood\tfruit\tTrain\n", r"names.tsv:3: split is 'Train'; did you mean 'train'\?"),
+}
+
+
+@pytest.mark.parametrize(("text", "message"), REFUSED.values(), ids=REFUSED)
+def test_broken_tables_of_names_are_refused(tmp_path: Path, text: str, message: str) -> None:
+    names = [EmojiName("1f34e", "red apple", (), "food", "food fruit", "train")]
+    write_names(names, tmp_path / NAMES)
+    whole = "" if text == "" or text.startswith("code") else (tmp_path / NAMES).read_text()
+    (tmp_path / NAMES).write_text(whole + text)
+    with pytest.raises(UserError, match=f"^data.path: .*{message}"):
+        read_names(tmp_path)
+
+
+def test_categories_without_pictures_are_refused(tmp_path: Path) -> None:
+    write_names([EmojiName("1f34e", "red apple", (), "food", "food fruit", "train")], tmp_path / NAMES)
+    with pytest.raises(UserError, match=r"^data.categories: .* has no name of flags in the split train"):
+        Settings(path=tmp_path, categories=("flags",)).load()
+
+
 def test_names_are_read_as_they_were_written(tmp_path: Path) -> None:
     names = [
         EmojiName("1f34e", "red apple", ("apple",), "food", "food fruit", "train"),

@@ -8,8 +8,9 @@ import random
 import pytest
 import torch
 
+from distill.config.errors import TrainingError
 from distill.rewards.pretrained.contrastive.augmentation import augment
-from distill.rewards.pretrained.contrastive.loss import contrastive_loss, false_negatives
+from distill.rewards.pretrained.contrastive.loss import contrastive_loss, false_negatives, finite_loss
 from distill.rewards.pretrained.contrastive.retrieval import retrieval
 from distill.rewards.pretrained.contrastive.sources import batches, draw_captions
 
@@ -84,3 +85,14 @@ def test_retrieval_counts_ranks_and_ties_against_the_image() -> None:
     assert (found.images, found.captions) == (3, 7)
     assert (found.recall_at_1, found.recall_at_5) == (1 / 3, 2 / 3)
     assert found.mean_rank == pytest.approx((0 + 6 + 1) / 3 / 6)
+
+
+def test_a_loss_that_is_not_finite_ends_training() -> None:
+    logits, excluded = torch.full((2, 2), torch.nan), torch.zeros(2, 2, dtype=torch.bool)
+    with pytest.raises(TrainingError, match="the loss of step 4 is not finite; expected a smaller"):
+        finite_loss(logits, excluded, 3)
+
+
+def test_scores_that_are_no_numbers_find_nothing() -> None:
+    found = retrieval(torch.full((2, 8), torch.nan), [0, 1])
+    assert (found.recall_at_1, found.recall_at_5, found.mean_rank) == (0, 0, 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -126,6 +127,15 @@ def test_other_folders_and_sources_are_refused(tmp_path: Path) -> None:
         of_name("word_match", path=str(tmp_path)).load()
     with pytest.raises(UserError, match=r"holds a classifier; expected a word_match$"):
         of_name("word_match", path="assets/digits-classifier").load()
+
+
+@pytest.mark.parametrize("features", [None, {}, {"size": "large", "sha256": ""}])
+def test_a_broken_description_of_the_features_is_refused(tmp_path: Path, features: Any) -> None:
+    shutil.copytree(ASSET, tmp_path / "judge")
+    file = tmp_path / "judge" / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "features": features}))
+    with pytest.raises(UserError, match=r"judge/config.json: "):
+        of_name("word_match", path=str(tmp_path / "judge")).load()
 
 
 def test_texts_are_means_of_words() -> None:

@@ -10,11 +10,11 @@ import csv
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 from pydantic import Field, field_validator
 
-from distill.config.errors import UserError
+from distill.config.errors import UserError, did_you_mean
 from distill.data import Captions, DataSettings
 from distill.data.sources.array import InBytes
 
@@ -34,6 +34,7 @@ Category = Literal[
 ]
 PICTURES: tuple[Category, ...] = ("smileys", "people", "animals", "food", "travel", "activities", "objects")
 """The categories that look alike."""
+SPLITS = ("train", "held_out")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,6 +93,11 @@ class Settings(DataSettings):
             for index, name in enumerate(names)
             if name.split == split and name.category in categories
         ]
+        if not rows:
+            raise UserError(
+                f"data.categories: {folder / NAMES} has no name of {', '.join(categories)} in the split "
+                f"{split}; expected at least one"
+            )
         pixels = _concatenate(
             [
                 self._read_style(folder, style, [index for index, _ in rows], len(names))
@@ -100,7 +106,7 @@ class Settings(DataSettings):
         )
         if self.condition == "captions":
             captions = Captions([name.captions(style) for style in self.styles for _, name in rows])
-            return CaptionedBytes(pixels, _as_tensor(captions.first), 0, captions)
+            return CaptionedBytes(pixels, _as_tensor(captions.first), captions=captions)
         labels = [
             position * len(categories) + categories.index(name.category)  # type: ignore[arg-type]
             for position in range(len(self.styles))
@@ -141,7 +147,7 @@ class Settings(DataSettings):
 class CaptionedBytes(InBytes):
     """Images in memory whose label is the position of their first caption."""
 
-    captions: Captions = dataclasses.field(default_factory=lambda: Captions(()))
+    captions: Captions = dataclasses.field(kw_only=True)
 
 
 def _averaged(pixels: Tensor, factor: int) -> Tensor:
@@ -170,15 +176,26 @@ def read_names(folder: Path) -> list[EmojiName]:
     path = folder / NAMES
     try:
         with path.open(encoding="utf-8", newline="") as handle:
-            header, *lines = csv.reader(handle, delimiter="\t", quoting=csv.QUOTE_NONE)
-    except (OSError, ValueError) as error:
+            lines = list(csv.reader(handle, delimiter="\t", quoting=csv.QUOTE_NONE))
+    except (OSError, ValueError, csv.Error) as error:
         raise UserError(f"data.path: {path} cannot be read ({error})") from error
-    if tuple(header) != COLUMNS or any(len(line) != len(COLUMNS) for line in lines):
-        raise UserError(f"data.path: {path}: expected the columns {', '.join(COLUMNS)}")
-    return [
-        EmojiName(code, name, tuple(filter(None, others.split("|"))), category, subcategory, split)
-        for code, name, others, category, subcategory, split in lines
-    ]
+    if len(lines) < 2 or tuple(lines[0]) != COLUMNS:
+        raise UserError(
+            f"data.path: {path}: expected the columns {', '.join(COLUMNS)}, and a line for each name"
+        )
+    return [_read_name(path, number, line) for number, line in enumerate(lines[1:], start=2)]
+
+
+def _read_name(path: Path, number: int, line: Sequence[str]) -> EmojiName:
+    """Read a line of the table of names; `number` is its number in the file."""
+    if len(line) != len(COLUMNS):
+        raise UserError(f"data.path: {path}:{number}: {len(line)} columns; expected {', '.join(COLUMNS)}")
+    code, name, others, category, subcategory, split = line
+    for column, value, allowed in (("category", category, get_args(Category)), ("split", split, SPLITS)):
+        if value not in allowed:
+            hint = did_you_mean(value, allowed)
+            raise UserError(f"data.path: {path}:{number}: {column} is '{value}'{hint}")
+    return EmojiName(code, name, tuple(filter(None, others.split("|"))), category, subcategory, split)
 
 
 def write_names(names: Sequence[EmojiName], path: Path) -> None:

@@ -16,6 +16,7 @@ from distill.networks.diffusers.meta import without_weights
 from distill.networks.diffusers.parts import build_from_configuration
 from distill.types import ImageModel
 
+KIND = "AutoencoderKL"
 BLOCKS = {"down_block_types": "DownEncoderBlock2D", "up_block_types": "UpDecoderBlock2D"}
 """Blocks of every published `AutoencoderKL`, as many as `block_out_channels` has entries."""
 
@@ -50,13 +51,13 @@ class Autoencoder(ImageModel):
         if height != width:
             raise UserError(f"data: images of {height}x{width}; expected square ones")
         filled = _fill(configuration, channels, height)
+        with without_weights():
+            described = cls(_build_vae(filled), height)
+        described._check_pass()
         if on_meta:
-            with without_weights():
-                return cls(_build_vae(filled), height)
+            return described
         torch.manual_seed(seed)
-        network = cls(_build_vae(filled), height)
-        _check_pass(filled, network)
-        return network
+        return cls(_build_vae(filled), height)
 
     def forward(
         self, images: Float[Tensor, "b c h w"], eps: Float[Tensor, "b ..."]
@@ -88,17 +89,34 @@ class Autoencoder(ImageModel):
         """Return its configuration in diffusers as plain data."""
         return json.loads(self.vae.to_json_string())
 
+    def _check_pass(self) -> None:
+        """Refuse settings that do not go together, by a pass of one image on the meta device."""
+        images = torch.zeros(1, *self.image_shape, device="meta")
+        eps = torch.zeros(1, *self.latent_shape, device="meta")
+        with reading("network"), torch.no_grad():
+            decoded, _ = self(images, eps)
+        if decoded.shape != images.shape:
+            raise UserError(
+                f"network: gives images of {tuple(decoded.shape[1:])}; "
+                f"expected {self.image_shape}, as the data have"
+            )
+
     def _decode(self, latents: Tensor, images: Tensor) -> Tensor:
         return self.vae.decode(latents.to(self.vae.dtype), return_dict=False)[0].to(images.dtype)
 
 
 def _fill(configuration: dict[str, Any], channels: int, resolution: int) -> dict[str, Any]:
     """Add the settings that follow from others and from the images, and refuse those that contradict them."""
-    for name in ("in_channels", "out_channels"):
-        if configuration.get(name, channels) != channels:
-            raise UserError(
-                f"network.{name}: is {configuration[name]}; expected {channels}, as the images have"
-            )
+    decided = {"in_channels": channels, "out_channels": channels, "sample_size": resolution}
+    for name, value in decided.items():
+        if configuration.get(name, value) != value:
+            raise UserError(f"network.{name}: is {configuration[name]}; expected {value}, as the images have")
+    if "scaling_factor" in configuration:
+        raise UserError("network.scaling_factor: is measured after training; expected none")
+    if configuration.get("class_name", KIND) != KIND:
+        raise UserError(f"network.class_name: is {configuration['class_name']}; expected {KIND}, or none")
+    if configuration.get("latent_channels", 1) == 0:
+        raise UserError("network.latent_channels: is 0; expected at least 1")
     levels = configuration.get("block_out_channels", ())
     if not isinstance(levels, (list, tuple)) or not levels:
         raise UserError("network.block_out_channels: expected channels of each level, such as [32, 64, 128]")
@@ -109,21 +127,10 @@ def _fill(configuration: dict[str, Any], channels: int, resolution: int) -> dict
             f"expected a factor that divides the images' {resolution} pixels"
         )
     blocks = {name: [block] * len(levels) for name, block in BLOCKS.items()}
-    defaults = {"in_channels": channels, "out_channels": channels, "sample_size": resolution, **blocks}
-    return {**defaults, **configuration}
+    return {**decided, **blocks, **configuration}
 
 
 def _build_vae(configuration: dict[str, Any]) -> Any:
     from diffusers import AutoencoderKL
 
     return build_from_configuration(AutoencoderKL, configuration, "network")
-
-
-def _check_pass(configuration: dict[str, Any], network: Autoencoder) -> None:
-    """Refuse settings that do not go together, by a pass of one image on the meta device."""
-    with without_weights():
-        other = Autoencoder(_build_vae(configuration), network.image_shape[1])
-        images = torch.zeros(1, *network.image_shape)
-        eps = torch.zeros(1, *network.latent_shape)
-    with reading("network"), torch.no_grad():
-        other(images, eps)

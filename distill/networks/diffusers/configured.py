@@ -64,7 +64,8 @@ class ConfiguredNetwork(DiffusersNetwork):
 
     def check_pass(self) -> None:
         """Refuse a network whose settings do not go together, by a pass of one image on the meta device."""
-        other = self.build(self.settings, on_meta=True)
+        is_on_meta = next(self.network.parameters()).is_meta
+        other = self if is_on_meta else self.build(self.settings, on_meta=True)
         image = torch.zeros(1, *other.image_shape, device="meta")
         with reading("pipeline.denoiser"), torch.no_grad():
             other(image, torch.ones(1, device="meta"), other._example_condition())
@@ -83,16 +84,22 @@ class ConfiguredNetwork(DiffusersNetwork):
         """Refuse text encoders that take shorter prompts, or give other widths than the network takes."""
         if self.prompt_encoder is None:
             return
-        for name, part in self.prompt_encoder.components().items():
+        encoders = self.prompt_encoder.components()
+        if not encoders:
+            raise UserError("pipeline.parts: has no text encoder; expected at least one")
+        for name, part in encoders.items():
             tokenizer_name = name.replace("text_encoder", "tokenizer")
             tokenizer = self.pipeline.pipe.components[tokenizer_name]
+            if tokenizer is None:
+                raise UserError(f"pipeline.parts.{tokenizer_name}: is null; expected that of the {name}")
             most = getattr(part.config, "max_position_embeddings", None)
             if type(tokenizer).__name__ == "CLIPTokenizer" and tokenizer.model_max_length > most:
                 raise UserError(
                     f"pipeline.parts.{tokenizer_name}: model_max_length is {tokenizer.model_max_length}; "
                     f"expected at most {most}, the positions of the {name}"
                 )
-        self.prompt_encoder.encode([""])
+        with reading("pipeline.parts"):
+            self.prompt_encoder.encode([""])
 
 
 @contextmanager

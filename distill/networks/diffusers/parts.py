@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -56,11 +57,12 @@ def build_pipeline(settings: PipelineSettings, seed: int = 0, on_meta: bool = Fa
         "pipeline.scheduler.class_name", settings.scheduler["class_name"], SCHEDULERS, SchedulerMixin
     )
     parts = {
-        "scheduler": build_from_configuration(scheduler, settings.scheduler, "pipeline.scheduler"),
+        "scheduler": _build_scheduler(settings, scheduler, kind),
         **_open_parts(settings, kind, denoiser_name),
     }
-    _check_latents(settings, parts.get("vae"))
     denoiser_kind = _class_of_diffusers(settings.denoiser["class_name"])
+    _check_size(settings, denoiser_kind)
+    _check_latents(settings, parts.get("vae"))
     if on_meta:
         with without_weights():
             denoiser = build_from_configuration(denoiser_kind, settings.denoiser, "pipeline.denoiser")
@@ -79,12 +81,23 @@ def build_pipeline(settings: PipelineSettings, seed: int = 0, on_meta: bool = Fa
 def build_from_configuration(kind: Any, configuration: Mapping[str, Any], place: str) -> Any:
     """Build an object of a class of diffusers; settings that the class lacks are refused."""
     given = {name: value for name, value in configuration.items() if name != "class_name"}
-    known = inspect.signature(kind).parameters.keys() - {"kwargs"}
-    for name in given:
+    parameters = inspect.signature(kind).parameters
+    known = parameters.keys() - {"kwargs"}
+    for name, value in given.items():
         if name not in known:
             raise UserError(f"{place}: {kind.__name__} has no setting '{name}'{did_you_mean(name, known)}")
+        _check_text(f"{place}.{name}", value, parameters[name].annotation)
     with reading(place):
         return kind(**{name: _as_tuples(value) for name, value in given.items()})
+
+
+def _check_text(place: str, value: Any, annotation: Any) -> None:
+    """Refuse a text, such as a number in quotes, as a setting that is annotated with other types."""
+    expected = annotation.__name__ if isinstance(annotation, type) else str(annotation)
+    if not isinstance(value, str) or annotation is inspect.Parameter.empty:
+        return
+    if "str" not in expected and "Literal" not in expected:
+        raise UserError(f"{place}: is the text '{value}'; expected {expected.replace('typing.', '')}")
 
 
 def _as_tuples(value: Any) -> Any:
@@ -95,8 +108,10 @@ def _as_tuples(value: Any) -> Any:
 def find_class(place: str, name: str, known: Iterable[str], base: type) -> Any:
     """Return a class of diffusers by its name; messages propose one of `known`."""
     found = _class_of_diffusers(name)
-    if not isinstance(found, type) or not issubclass(found, base):
+    if found is None:
         raise UserError(f"{place}: '{name}' is not in diffusers{did_you_mean(name, known)}")
+    if not isinstance(found, type) or not issubclass(found, base) or found is base:
+        raise UserError(f"{place}: '{name}' of diffusers is of another kind{did_you_mean(name, known)}")
     return found
 
 
@@ -104,6 +119,21 @@ def _class_of_diffusers(name: str) -> Any:
     import diffusers
 
     return getattr(diffusers, name, None)
+
+
+def _build_scheduler(settings: PipelineSettings, scheduler: Any, kind: Any) -> Any:
+    """Build the scheduler, with which pipelines of this kind must be able to sample."""
+    built = build_from_configuration(scheduler, settings.scheduler, "pipeline.scheduler")
+    called = inspect.unwrap(kind.__call__).__code__.co_names
+    if "scale_model_input" in called and not hasattr(built, "scale_model_input"):
+        raise UserError(
+            f"pipeline.scheduler.class_name: is {scheduler.__name__}, by which {kind.__name__} cannot "
+            "sample; expected one of DDPM's kind, such as DDIMScheduler"
+        )
+    shift = {"mu": 1.0} if built.config.get("use_dynamic_shifting") else {}
+    with reading("pipeline.scheduler"):
+        copy.deepcopy(built).set_timesteps(2, **shift)
+    return built
 
 
 def _denoiser_name(settings: PipelineSettings, kind: Any) -> str:
@@ -161,6 +191,9 @@ def open_part(name: str, folder: Path, types: Iterable[Any]) -> Any:
     if found is None:
         raise UserError(f"{place}: no such folder; expected one that holds {names}")
     if not any(issubclass(one, nn.Module) for one in expected):
+        files = getattr(expected[0], "vocab_files_names", {}).values()
+        if files and not any((found / file).is_file() for file in files):
+            raise UserError(f"{place} holds no {' or '.join(files)}; expected the folder of {names}")
         return _from_pretrained(expected[0], found, place)
     if not (found / "config.json").is_file():
         raise UserError(f"{place} holds no config.json; expected the folder of {names}")
@@ -200,6 +233,21 @@ def _from_pretrained(kind: Any, folder: Path, place: str) -> Any:
         missing = sorted(report["missing_keys"])
         raise UserError(f"{place} lacks {len(missing)} weights of {kind.__name__}, the first {missing[0]}")
     return part
+
+
+def _check_size(settings: PipelineSettings, denoiser: Any) -> None:
+    """Check the height and width of x_t, if the denoiser's configuration has them."""
+    setting = inspect.signature(denoiser).parameters.get("sample_size")
+    if setting is None:
+        return
+    size = settings.denoiser.get("sample_size", setting.default)
+    sides = size if isinstance(size, (list, tuple)) else [size]
+    if len(sides) not in (1, 2) or not all(isinstance(side, int) and side > 0 for side in sides):
+        found = "null" if size is None else size
+        raise UserError(
+            f"pipeline.denoiser.sample_size: is {found}; expected the side of the images that the denoiser "
+            "takes, latents if there are any: a whole number above 0"
+        )
 
 
 def _check_latents(settings: PipelineSettings, vae: Any) -> None:

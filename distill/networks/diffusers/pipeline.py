@@ -220,10 +220,10 @@ class Pipeline:
         if null_label is None:
             return classes, None
         if null_label != classes - 1:
-            raise UserError(
-                f"teacher.null_label: is {null_label}; expected null, "
-                f"or the last of the network's {classes} classes"
-            )
+            expected = f"null, or the last of the network's {classes} classes"
+            if not classes:
+                expected = "null: the network has no classes"
+            raise UserError(f"teacher.null_label: is {null_label}; expected {expected}")
         return null_label, null_label
 
     def _choose_guidance(self, scale: float | None) -> float | None:

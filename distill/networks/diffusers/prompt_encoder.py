@@ -50,7 +50,7 @@ class PipelinePromptEncoder:
             if found != expected:
                 raise UserError(
                     f"teacher.path: its text encoders give {name} of {found} numbers; expected {expected}: "
-                    "a text encoder is missing"
+                    "a text encoder is missing, or belongs to another network"
                 )
 
     def unconditional(self, count: int) -> Text:

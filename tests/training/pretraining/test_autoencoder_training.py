@@ -14,7 +14,7 @@ from distill.config.errors import UserError
 from distill.data.sources.array import read_array
 from distill.networks.diffusers.autoencoder import Autoencoder
 from distill.networks.diffusers.codec import PipelineCodec
-from distill.networks.folder import checkpoints
+from distill.networks.folder import checkpoints, load_generator
 from distill.training.batches import Batch
 from distill.training.pretraining.autoencoder import autoencoder_losses, scaling_factor
 from distill.training.run_folder import load_run_teacher
@@ -108,6 +108,11 @@ def test_a_teacher_works_in_the_latents_of_a_run_that_trained_an_autoencoder(
     assert (teacher / "export" / "vae" / weights).read_bytes() == (run / "export" / weights).read_bytes()
 
 
+def test_an_autoencoder_is_no_student(run: Path) -> None:
+    with pytest.raises(UserError, match=r"export: holds AutoencoderKL of diffusers; expected a generator"):
+        load_generator(run)
+
+
 def test_a_run_that_trained_an_autoencoder_has_no_teacher(run: Path) -> None:
     with pytest.raises(UserError, match="trained an autoencoder; expected a run that has a teacher"):
         load_run_teacher(run)
@@ -118,6 +123,14 @@ REFUSED = {
     "levels": ({"block_out_channels": []}, "network.block_out_channels: expected channels of each level"),
     "size": ({"block_out_channels": [4] * 6}, "expected a factor that divides the images' 16 pixels"),
     "channels": ({"in_channels": 1}, "network.in_channels: is 1; expected 3, as the images have"),
+    "sample_size": ({"sample_size": 32}, "network.sample_size: is 32; expected 16, as the images have"),
+    "scale": ({"scaling_factor": 0.2}, "network.scaling_factor: is measured after training; expected none"),
+    "class": (
+        {"class_name": "AutoencoderDC"},
+        "network.class_name: is AutoencoderDC; expected AutoencoderKL, or none",
+    ),
+    "no latents": ({"latent_channels": 0}, "network.latent_channels: is 0; expected at least 1"),
+    "text": ({"latent_channels": "4"}, "network.latent_channels: is the text '4'; expected int"),
     "groups": ({"norm_num_groups": 3}, "network: num_channels (4) must be divisible by num_groups (3)"),
 }
 

@@ -11,11 +11,13 @@ import torch
 from torch import Tensor
 
 import distill
+from distill.config.errors import UserError
 from distill.networks.diffusers.configured import ConfiguredNetwork
 from distill.networks.diffusers.source import PipelineSettings
 from distill.networks.folder import checkpoints, load_denoiser
 from distill.training.batches import Batch
 from distill.training.config import read_config
+from distill.training.dry_run.step import meta_teacher_of
 from distill.training.launch import build_processes
 from distill.training.logging import Clock
 from distill.training.pretraining.teacher import TeacherTraining, denoising_loss
@@ -201,6 +203,18 @@ REFUSED = {
         "pipeline.denoiser: UNet2DConditionModel has no setting 'sampel_size'; did you mean 'sample_size'?",
     ),
     "value": ({"denoiser": {**UNET, "block_out_channels": [8]}}, "pipeline.denoiser: Must provide the same"),
+    "text": (
+        {"denoiser": {**UNET, "cross_attention_dim": "16"}},
+        "pipeline.denoiser.cross_attention_dim: is the text '16'; expected ",
+    ),
+    "no size": (
+        {"denoiser": {**UNET, "sample_size": None}},
+        "pipeline.denoiser.sample_size: is null; expected the side of the images that the denoiser takes",
+    ),
+    "size": (
+        {"denoiser": {**UNET, "sample_size": 8.0}},
+        "pipeline.denoiser.sample_size: is 8.0; expected the side",
+    ),
     "pass": ({"denoiser": {**UNET, "sample_size": 7}}, "data: images of (3, 16, 16); expected (3, 14, 14)"),
     "scheduler": (
         {"scheduler": {**SCHEDULER, "class_name": "DDIMSheduler"}},
@@ -210,6 +224,35 @@ REFUSED = {
         {"scheduler": {**SCHEDULER, "predicton_type": "epsilon"}},
         "pipeline.scheduler: DDIMScheduler has no setting 'predicton_type'; did you mean 'prediction_type'?",
     ),
+    "another kind": (
+        {"scheduler": {"class_name": "SchedulerMixin"}},
+        "pipeline.scheduler.class_name: 'SchedulerMixin' of diffusers is of another kind; did you mean ",
+    ),
+    "scheduler of flow matching": (
+        {"scheduler": {"class_name": "FlowMatchEulerDiscreteScheduler"}},
+        "is FlowMatchEulerDiscreteScheduler, by which StableDiffusionPipeline cannot sample; expected one of",
+    ),
+    "scheduler that cannot sample": (
+        {"scheduler": {**SCHEDULER, "timestep_spacing": "tail"}},
+        "pipeline.scheduler: tail is not supported",
+    ),
+    "scheduler of one step": (
+        {"scheduler": {"class_name": "DDPMScheduler", "num_train_timesteps": 1}},
+        "pipeline.scheduler: ",
+    ),
+    "scheduler that adds no noise": (
+        {
+            "scheduler": {
+                "class_name": "DDPMScheduler",
+                "beta_start": 0,
+                "beta_end": 0,
+                "steps_offset": 1,
+                "clip_sample": False,
+            }
+        },
+        "pipeline: DDPMScheduler: alphas_cumprod: expected to fall strictly, within (0, 1)",
+    ),
+    "null label": ({"null_label": 3}, "pipeline.null_label: is 3; expected null: the network has no classes"),
     "channels": (
         {"denoiser": {**UNET, "in_channels": 8}},
         "pipeline.denoiser.in_channels: is 8; expected 4, as many as the latents of pipeline.parts.vae have",
@@ -230,6 +273,14 @@ def test_settings_that_do_not_go_together_are_refused(
     assert not (tmp_path / "run").exists()
 
 
+def test_a_dry_run_refuses_what_fails_in_a_pass(root: Path, tmp_path: Path) -> None:
+    pipeline = {**text_to_image(root)["pipeline"], "denoiser": {**UNET, "layers_per_block": 0}}
+    config = read_config(write_run(tmp_path, **text_to_image(root, pipeline=pipeline)))
+    assert isinstance(config, TrainTeacherRun)
+    with pytest.raises(UserError, match=r"pipeline.denoiser: Expected weight to be a vector"):
+        meta_teacher_of(config)
+
+
 def test_missing_parts_and_folders_are_refused(root: Path, tmp_path: Path) -> None:
     pipeline = text_to_image(root)["pipeline"]
     parts = pipeline["parts"]
@@ -241,6 +292,9 @@ def test_missing_parts_and_folders_are_refused(root: Path, tmp_path: Path) -> No
             "vae": "nowhere",
         },
         "holds CLIPTextModel; expected AutoencoderKL": {**parts, "vae": parts["text_encoder"]},
+        "vae holds no vocab.json or merges.txt": {**parts, "tokenizer": parts["vae"]},
+        "pipeline.parts.tokenizer: is null; expected that of the text_encoder": {**parts, "tokenizer": None},
+        "pipeline.parts: has no text encoder; expected at least one": {**parts, "text_encoder": None},
     }
     for message, changed in changes.items():
         file = write_run(tmp_path, **text_to_image(root, pipeline={**pipeline, "parts": changed}))

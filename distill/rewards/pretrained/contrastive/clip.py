@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from distill.networks.folder import WEIGHTS
 from distill.rewards.pretrained.contrastive.augmentation import augment
-from distill.rewards.pretrained.contrastive.loss import contrastive_loss, false_negatives
+from distill.rewards.pretrained.contrastive.loss import false_negatives, finite_loss
 from distill.rewards.pretrained.contrastive.sources import (
     CaptionedSource,
     batches,
@@ -165,14 +165,14 @@ def _fit(clip: TrainedClip, data: CaptionedSource, recipe: Recipe) -> None:
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, recipe.steps))
     scale = clip.network.logit_scale
     rows_of_batches = batches(len(data), recipe.batch_size)
-    for _ in tqdm(range(recipe.steps), desc="train-clip", unit="step", mininterval=1.0):
+    for step in tqdm(range(recipe.steps), desc="train-clip", unit="step", mininterval=1.0):
         rows = next(rows_of_batches)
         captions = [data.captions.of_images[row] for row in rows]
         texts = draw_captions(captions, chooser, WORD_DROPOUT)
         images = augment(read_images(data, rows))
         logits = scale.exp() * clip.embed_images(images) @ clip.embed_texts(texts).T
         optimizer.zero_grad()
-        contrastive_loss(logits, false_negatives(texts, captions)).backward()
+        finite_loss(logits, false_negatives(texts, captions), step).backward()
         nn.utils.clip_grad_norm_(clip.parameters(), MAX_GRADIENT_NORM)
         optimizer.step()
         schedule.step()

@@ -9,6 +9,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from distill.config.errors import TrainingError
+
 
 def contrastive_loss(
     logits: Float[Tensor, "b b"], excluded: Bool[Tensor, "b b"] | None = None
@@ -23,6 +25,14 @@ def contrastive_loss(
         logits = logits.masked_fill(excluded, -torch.inf)
     target = torch.arange(len(logits), device=logits.device)
     return (cross_entropy(logits, target) + cross_entropy(logits.T, target)) / 2
+
+
+def finite_loss(logits: Float[Tensor, "b b"], excluded: Bool[Tensor, "b b"], step: int) -> Float[Tensor, ""]:
+    """Return the contrastive loss of a training step; a loss that is not finite ends training."""
+    loss = contrastive_loss(logits, excluded)
+    if not loss.isfinite():
+        raise TrainingError(f"the loss of step {step + 1} is not finite; expected a smaller --learning-rate")
+    return loss
 
 
 def parts_of(caption: str) -> frozenset[str]:

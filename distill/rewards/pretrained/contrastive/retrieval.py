@@ -41,11 +41,11 @@ class Retrieval:
 def retrieval(scores: Float[Tensor, "n m"], own: Sequence[int]) -> Retrieval:
     """Measure how high each image's own caption, a column of `scores`, ranks among all of them.
 
-    Columns of the same score count against the image.
+    Columns of the same score count against the image, and so do scores that are no numbers.
     """
     count = scores.shape[1]
     highest = scores.gather(1, torch.tensor(own)[:, None])
-    ranks = (scores >= highest).sum(1) - 1
+    ranks = (~(scores < highest)).sum(1) - 1
     return Retrieval(
         len(scores),
         count,

@@ -25,6 +25,8 @@ class CaptionedSource(DataSource, Captioned, Protocol):
 def check_captioned(data: DataSource) -> CaptionedSource:
     """Check that a source has captions and square pictures in colour."""
     channels, height, width = data.image_shape
+    if len(data) < 2:
+        raise UserError(f"data: {len(data)} images; expected at least 2, to tell one from the other")
     if not isinstance(data, Captioned) or not len(data.captions.texts):
         raise UserError(
             "data: images without captions; expected captioned ones, "

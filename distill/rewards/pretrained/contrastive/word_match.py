@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from distill.rewards.pretrained.contrastive.loss import contrastive_loss, false_negatives
+from distill.rewards.pretrained.contrastive.loss import false_negatives, finite_loss
 from distill.rewards.pretrained.contrastive.sources import (
     CaptionedSource,
     batches,
@@ -84,13 +84,13 @@ def _fit(match: WordMatch, inputs: Tensor, data: CaptionedSource, recipe: Recipe
     )
     dropout = nn.Dropout(FEATURE_DROPOUT)
     rows_of_batches = batches(len(data), recipe.batch_size)
-    for _ in range(recipe.steps):
+    for step in range(recipe.steps):
         rows = next(rows_of_batches)
         captions = [data.captions.of_images[row] for row in rows]
         texts = draw_captions(captions, chooser, WORD_DROPOUT)
         images = match.embed_features(match.mean + dropout(inputs[rows] - match.mean))
         logits = images @ match.embed_texts(texts).T / TEMPERATURE
         optimizer.zero_grad()
-        contrastive_loss(logits, false_negatives(texts, captions)).backward()
+        finite_loss(logits, false_negatives(texts, captions), step).backward()
         optimizer.step()
         schedule.step()
