@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from pathlib import Path
 
-from distill.config.command_line import ArgumentParser, at_least
+from distill.config.command_line import ArgumentParser
 from distill.config.errors import UserError
 from distill.data.option import parse_data
-from distill.storage.files import check_new_folder, new_folder
+from distill.rewards.pretrained.contrastive.arguments import add_files, add_numbers, check
+from distill.storage.files import new_folder
 
 
 def main(arguments: list[str]) -> None:
@@ -49,18 +49,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         "python -m distill train-clip",
         "Train a small CLIP network on captioned images, for the reward `clipscore` and as a text encoder.",
     )
-    parser.add_argument(
-        "data",
-        help="captioned images, as under `data` in a run's configuration: "
-        "'{name: emoji, condition: captions}'",
-    )
-    parser.add_argument(
-        "--out",
-        type=Path,
-        required=True,
-        metavar="DIR",
-        help="a new folder for the network, its tokenizer and its image processor, as transformers opens it",
-    )
+    add_files(parser, "the network, its tokenizer and its image processor, as transformers opens it")
     numbers = {
         "steps": (1500, "training steps; more fit the training captions better"),
         "seed": (0, "seed of all randomness"),
@@ -71,8 +60,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         "patch": (8, "side in pixels of the squares that an image is cut into; smaller ones cost more time"),
         "vocabulary": (1536, "maximum number of tokens, at least 514"),
     }
-    for name, (default, text) in numbers.items():
-        parser.add_argument(f"--{name}", type=int, default=default, help=f"{text} (default: %(default)s)")
+    add_numbers(parser, numbers)
     parser.add_argument(
         "--learning-rate",
         type=float,
@@ -80,12 +68,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         help="maximum learning rate of AdamW; larger ones are faster and less stable (default: %(default)s)",
     )
     options = parser.parse_args(arguments)
-    at_least(options, steps=1, seed=0, batch_size=2, image_layers=1, text_layers=1, patch=1, vocabulary=514)
     if options.width < 32 or options.width % 32:
         raise UserError(f"--width {options.width}: expected a multiple of 32")
-    if not 0 < options.learning_rate < 1:
-        raise UserError(f"--learning-rate {options.learning_rate}: expected a number in (0, 1)")
-    if options.out.exists():
-        raise UserError(f"--out {options.out}: exists; expected a new folder")
-    check_new_folder(options.out, "--out")
+    check(options, image_layers=1, text_layers=1, patch=1, vocabulary=514)
     return options

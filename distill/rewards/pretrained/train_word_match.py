@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from pathlib import Path
 
-from distill.config.command_line import ArgumentParser, at_least
-from distill.config.errors import UserError
+from distill.config.command_line import ArgumentParser
 from distill.data.option import parse_data
-from distill.storage.files import check_new_folder, new_folder
+from distill.rewards.pretrained.contrastive.arguments import add_files, add_numbers, check
+from distill.storage.files import new_folder
 
 
 def main(arguments: list[str]) -> None:
@@ -43,18 +42,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         "Train the reward `word_match` on captioned images: a linear map of ImageNet features, and "
         "embeddings of words.",
     )
-    parser.add_argument(
-        "data",
-        help="captioned images, as under `data` in a run's configuration: "
-        "'{name: emoji, condition: captions}'",
-    )
-    parser.add_argument(
-        "--out",
-        type=Path,
-        required=True,
-        metavar="DIR",
-        help="a new folder for config.json and model.safetensors",
-    )
+    add_files(parser, "config.json and model.safetensors")
     numbers = {
         "steps": (600, "training steps; more fit the training captions better"),
         "seed": (0, "seed of all randomness"),
@@ -66,15 +54,9 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
             "smaller ones cost less time",
         ),
     }
-    for name, (default, text) in numbers.items():
-        parser.add_argument(f"--{name}", type=int, default=default, help=f"{text} (default: %(default)s)")
+    add_numbers(parser, numbers)
     rate = "learning rate of AdamW at its start (default: %(default)s)"
     parser.add_argument("--learning-rate", type=float, default=3e-3, help=rate)
     options = parser.parse_args(arguments)
-    at_least(options, steps=1, seed=0, batch_size=2, width=1, size=32)
-    if not 0 < options.learning_rate < 1:
-        raise UserError(f"--learning-rate {options.learning_rate}: expected a number in (0, 1)")
-    if options.out.exists():
-        raise UserError(f"--out {options.out}: exists; expected a new folder")
-    check_new_folder(options.out, "--out")
+    check(options, width=1, size=32)
     return options
