@@ -74,11 +74,13 @@ class Text:
 
 @dataclasses.dataclass(frozen=True)
 class Condition:
-    """The condition of a batch: labels, or encoded prompts, or neither."""
+    """The condition of a batch: labels, or encoded prompts, or neither; and cameras for scenes."""
 
     label: Int64[Tensor, " b"] | None = None
     """Class indices in [0, label_count); -1, or None for a whole batch, means unconditional."""
     text: Text | None = None
+    camera: Float[Tensor, "b 4"] | None = None
+    """Camera of each image of a scene: azimuth, elevation, distance and field of view, with angles in radians."""
 
     def with_unconditional(self) -> Condition:
         """Return the rows of this condition, and then as many unconditional ones.
@@ -90,28 +92,37 @@ class Condition:
         return Condition(
             None if self.label is None else torch.cat([self.label, torch.full_like(self.label, -1)]),
             None if self.text is None else self.text.with_unconditional(),
+            _twice(self.camera),
         )
 
     def twice(self) -> Condition:
         """Return the rows of this condition, and then the same rows again."""
-        label = None if self.label is None else torch.cat([self.label, self.label])
-        return Condition(label, None if self.text is None else self.text.twice())
+        text = None if self.text is None else self.text.twice()
+        return Condition(_twice(self.label), text, _twice(self.camera))
 
     def drop(self, rows: Bool[Tensor, " b"]) -> Condition:
         """Make these rows unconditional."""
         label = None if self.label is None else self.label.masked_fill(rows, -1)
-        return Condition(label, None if self.text is None else self.text.drop(rows))
+        return Condition(label, None if self.text is None else self.text.drop(rows), self.camera)
 
     def __getitem__(self, rows: slice | Tensor) -> Condition:
         return Condition(
-            None if self.label is None else self.label[rows], None if self.text is None else self.text[rows]
+            None if self.label is None else self.label[rows],
+            None if self.text is None else self.text[rows],
+            None if self.camera is None else self.camera[rows],
         )
 
     def to(self, device: torch.device | str) -> Condition:
         return Condition(
             None if self.label is None else to_device(self.label, device),
             None if self.text is None else self.text.to(device),
+            None if self.camera is None else to_device(self.camera, device),
         )
+
+
+def _twice(rows: Tensor | None) -> Tensor | None:
+    """Return rows, and then the same rows again."""
+    return None if rows is None else torch.cat([rows, rows])
 
 
 @dataclasses.dataclass(frozen=True)

@@ -209,14 +209,31 @@ class Prediction(NamedTuple):
 class Generator(ImageModel):
     """A generator: noise z ~ N(0, I) and a condition become x_0.
 
-    z is (b, *noise_shape) and holds one noise of `image_shape` for each network evaluation, along its first
-    axis after the batch. With fewer noises than `evaluations` the generator stops early.
+    z is (b, *noise_shape) and holds one noise of `step_noise_shape` for each network evaluation, along its
+    first axis after the batch. With fewer noises than `evaluations` the generator stops early.
     """
 
     evaluations: int = 1
     """Network evaluations per image."""
 
     @property
+    def step_noise_shape(self) -> tuple[int, ...]:
+        """Shape of the noise of one evaluation: that of an image, unless the generator says otherwise."""
+        return self.image_shape
+
+    @property
     def noise_shape(self) -> tuple[int, ...]:
         """Shape of the noise for one image."""
-        return (self.evaluations * self.image_shape[0], *self.image_shape[1:])
+        return (self.evaluations * self.step_noise_shape[0], *self.step_noise_shape[1:])
+
+    def condition_of(self, z: Tensor) -> Condition | None:
+        """Return the condition that belongs to each noise: its label, or the number of its prompt, and a
+        camera.
+
+        None, as for most generators, if each noise goes with any condition.
+        """
+        return None
+
+    def images(self, z: Tensor, cond: Condition) -> Tensor:
+        """Make images in [-1, 1] up to overshoot, (b, *pixel_shape)."""
+        return self.decode(self(z, cond))

@@ -1,0 +1,163 @@
+"""Differentiable volume rendering by ray marching, in plain torch and in float32.
+
+A ray collects colour c and density sigma (per unit of length) at points along it, delta apart:
+C = sum_i w_i c_i + (1 - sum_i w_i) background, with w_i = T_i (1 - exp(-sigma_i delta_i)) and the transmittance
+T_i = exp(-sum_{j<i} sigma_j delta_j) (Max 1995; Mildenhall et al. 2020, NeRF, eq. 3).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from distill.networks.scene.cameras import Cameras
+
+GOLDEN = (math.sqrt(5) - 1) / 2
+"""Step of the sequence that shifts the samples of neighbouring rays evenly."""
+MIN_OPACITY = 1e-6
+"""Opacity below which a depth is not divided by it."""
+
+Field3D = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""Density (b, n), per unit of length, and colour (b, n, c) in [0, 1] of a scene at points (b, n, 3)."""
+
+
+class Render(NamedTuple):
+    """Images of b views."""
+
+    colour: Float[Tensor, "b c h w"]
+    """In [0, 1], over the background."""
+    opacity: Float[Tensor, "b 1 h w"]
+    """Share of the light that the scene holds back, in [0, 1]."""
+    depth: Float[Tensor, "b 1 h w"]
+    """Mean distance from the camera to what is seen, in units of the scene; 0 where nothing is."""
+    normals: Float[Tensor, "b 3 h w"]
+    """Mean of the unit normals of what is seen, weighted by opacity, in coordinates of the scene; zeros unless
+    they were asked for."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Light:
+    """A distant light for each of b views, which shades surfaces by the angle of their normals (Lambert)."""
+
+    direction: Float[Tensor, "b 3"]
+    """Unit vector towards the light."""
+    share: Float[Tensor, " b"]
+    """Share of the colour that the light gives, from 0, no shading, to 1, black where no light falls."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Renderer:
+    """Ray marching through the cube from -1 to 1."""
+
+    samples: int = 64
+    """Points along each ray, evenly spaced between its entry into the cube and its exit."""
+    points_at_once: int = 2**20
+    """Maximum number of points that are computed together. Each part is computed again in the backward pass,
+    which bounds memory whatever the resolution."""
+    normal_step: float = 0.02
+    """Distance of the finite differences of the density that give normals, in units of the scene."""
+
+    def render(
+        self,
+        field: Field3D,
+        cameras: Cameras,
+        size: Sequence[int],
+        background: Tensor,
+        shift: Tensor | None = None,
+        light: Light | None = None,
+        with_normals: bool = False,
+    ) -> Render:
+        """Render views of a scene at a height and a width in pixels, with the gradient to the scene.
+
+        `background` is a colour for each view, (b, c), in [0, 1]. `shift`, (b,), uniform in [0, 1), moves the points of all rays
+        along them by part of their spacing, differently for each pixel, so that training sees between the
+        points; None takes the middles.
+        """
+        height, width = size
+        origins, directions = cameras.rays(height, width)
+        count = directions.shape[1]
+        offset = origins.new_full((len(origins), count), 0.5)
+        if shift is not None:
+            offset = (shift[:, None] + GOLDEN * torch.arange(count, device=shift.device)) % 1.0
+        parts = []
+        rays = max(1, self.points_at_once // (len(origins) * self.samples))
+
+        def march(directions: Tensor, offset: Tensor) -> Tensor:
+            return self._march(field, origins, directions, offset, light, with_normals)
+
+        with torch.autocast(origins.device.type, enabled=False):
+            for start in range(0, count, rays):
+                part = directions[:, start : start + rays], offset[:, start : start + rays]
+                if torch.is_grad_enabled() and rays < count:
+                    parts.append(checkpoint(march, *part, use_reentrant=False, preserve_rng_state=False))
+                else:
+                    parts.append(march(*part))
+        image = torch.cat(parts, 1).transpose(1, 2).unflatten(2, (height, width))
+        channels = image.shape[1] - 5
+        colour, opacity, depth, normals = image.split([channels, 1, 1, 3], 1)
+        colour = colour + (1 - opacity) * background[:, :, None, None]
+        return Render(colour, opacity, depth / opacity.detach().clamp_min(MIN_OPACITY), normals)
+
+    def _march(
+        self,
+        field: Field3D,
+        origins: Tensor,
+        directions: Tensor,
+        offset: Tensor,
+        light: Light | None,
+        with_normals: bool,
+    ) -> Tensor:
+        """Return colour without background, opacity, depth times opacity and normals, (b, r, c + 5)."""
+        near, far = cube_bounds(origins, directions)
+        spacing = (far - near) / self.samples
+        steps = torch.arange(self.samples, device=offset.device) + offset[..., None]
+        distance = near[..., None] + spacing[..., None] * steps
+        points = origins[:, None, None] + distance[..., None] * directions[:, :, None]
+        flat = points.flatten(1, 2)
+        density, colour = field(flat)
+        density, colour = (value.unflatten(1, points.shape[1:3]) for value in (density, colour))
+        normals = torch.zeros_like(points)
+        if with_normals or light is not None:
+            normals = self._normals(field, flat, density.flatten(1, 2)).unflatten(1, points.shape[1:3])
+        if light is not None:
+            lit = (normals * light.direction[:, None, None]).sum(3, keepdim=True).clamp_min(0)
+            share = light.share[:, None, None, None]
+            colour = colour * (1 - share + share * lit)
+        weights = ray_weights(density, spacing[..., None])
+        seen = torch.cat([colour, torch.ones_like(distance)[..., None], distance[..., None], normals], 3)
+        return (weights[..., None] * seen).sum(2)
+
+    def _normals(self, field: Field3D, points: Tensor, density: Tensor) -> Tensor:
+        """Return unit normals, (b, n, 3), against the gradient of the density, by forward differences."""
+        slopes = [
+            field(points + self.normal_step * axis)[0] - density
+            for axis in torch.eye(3, dtype=points.dtype, device=points.device)
+        ]
+        return -F.normalize(torch.stack(slopes, 2), dim=2, eps=1e-6)
+
+
+def ray_weights(density: Float[Tensor, "... n"], spacing: Tensor) -> Float[Tensor, "... n"]:
+    """Return the weight of each of n points along a ray, from the camera on; they sum to the opacity."""
+    thickness = density * spacing
+    before = thickness.cumsum(-1) - thickness
+    return (-before).exp() * -torch.expm1(-thickness)
+
+
+def cube_bounds(
+    origins: Float[Tensor, "b 3"], directions: Float[Tensor, "b r 3"]
+) -> tuple[Float[Tensor, "b r"], Float[Tensor, "b r"]]:
+    """Return the distances at which rays enter and leave the cube from -1 to 1; equal where they miss it."""
+    tiny = torch.finfo(directions.dtype).tiny
+    safe = torch.where(directions.abs() < tiny, torch.full_like(directions, tiny), directions)
+    first, second = (-1 - origins[:, None]) / safe, (1 - origins[:, None]) / safe
+    near = torch.minimum(first, second).amax(2).clamp_min(0)
+    far = torch.maximum(first, second).amin(2)
+    return near, torch.maximum(near, far)

@@ -1,0 +1,129 @@
+"""A generator whose weights are scenes: noise chooses the scene, the camera and the light, and it renders them."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from distill.networks.scene.cameras import CAMERA_NUMBERS, Cameras
+from distill.networks.scene.fields import SceneField
+from distill.networks.scene.renderer import Light, Render, Renderer
+from distill.networks.scene.sizes import SceneSizes
+from distill.types import Condition, Generator, ImageCodec
+
+PARTICLE, CAMERA = 0, 1
+LIGHT = CAMERA + CAMERA_NUMBERS
+SHIFT = LIGHT + 3
+"""Places among the numbers of z: those of the camera and the three of the light begin there."""
+NOISE_NUMBERS = 1 + SHIFT
+LIGHT_SHARE = 0.7
+"""Share of a shaded image's colour that its light gives; the rest is ambient."""
+LIGHT_HEIGHT = (math.radians(10), math.radians(80))
+"""Minimum and maximum elevation of the light, in radians."""
+BACKGROUNDS = {"white": 1.0, "black": 0.0, "grey": 0.5}
+
+
+class SceneGenerator(Generator):
+    """A `Generator` that renders one of its scenes, its particles, from a camera that the noise chooses.
+
+    z (b, 9) is N(0, I). Through the normal distribution function it becomes uniform numbers, for the particle,
+    the camera, the light, and the points along the rays. The condition of an image is the label or the prompt
+    of its view, which `condition_of` returns; the scene does not read it. Images are encoded by the teacher's
+    autoencoder, if it has one, with the gradient.
+    """
+
+    def __init__(
+        self,
+        sizes: SceneSizes,
+        pixel_shape: tuple[int, ...],
+        image_shape: tuple[int, ...] | None = None,
+        codec: ImageCodec | None = None,
+    ) -> None:
+        super().__init__()
+        self.sizes, self.codec = sizes, codec
+        self._pixel_shape, self.image_shape = pixel_shape, image_shape or pixel_shape
+        self.label_count = 0
+        self.field = SceneField(sizes, pixel_shape[0])
+        self.renderer = Renderer(sizes.samples, sizes.points_at_once)
+        self.background = nn.Parameter(
+            torch.full((sizes.particles, pixel_shape[0]), BACKGROUNDS[sizes.background]),
+            requires_grad=sizes.background == "learned",
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """Return its sizes as plain data, without the teacher's autoencoder."""
+        return {"pixel_shape": self._pixel_shape, "sizes": self.sizes.model_dump(mode="json")}
+
+    @classmethod
+    def from_description(cls, description: dict[str, Any]) -> SceneGenerator:
+        """Build the scenes from what `describe` returned. They make images, not latents."""
+        return cls(SceneSizes.model_validate(description["sizes"]), tuple(description["pixel_shape"]))
+
+    @property
+    def pixel_shape(self) -> tuple[int, ...]:
+        return self._pixel_shape
+
+    @property
+    def step_noise_shape(self) -> tuple[int, ...]:
+        return (NOISE_NUMBERS,)
+
+    def forward(self, z: Float[Tensor, "b 9"], cond: Condition) -> Float[Tensor, "b ..."]:
+        """Render images and encode them, (b, *image_shape)."""
+        return self.encode(self.images(z, cond))
+
+    def images(self, z: Float[Tensor, "b 9"], cond: Condition) -> Float[Tensor, "b c h w"]:
+        """Render images in [-1, 1]."""
+        height, width = self._pixel_shape[1:]
+        rendered = self.rendered(z, self.sizes.render_size or height, self.sizes.render_size or width)
+        colour = rendered.colour
+        if colour.shape[2:] != (height, width):
+            colour = F.interpolate(colour, (height, width), mode="bilinear", antialias=True)
+        return 2 * colour - 1
+
+    def rendered(self, z: Float[Tensor, "b 9"], height: int, width: int) -> Render:
+        """Render the views that noise chooses, at a size in pixels."""
+        u = torch.special.ndtr(z)
+        cameras, _ = self.sizes.cameras.draw(u[:, CAMERA:LIGHT])
+        shift = u[:, SHIFT] if self.sizes.stratified and self.training else None
+        return self.render(cameras, self.particle_of(z), height, width, shift, self._light(u[:, LIGHT:SHIFT]))
+
+    def render(
+        self,
+        cameras: Cameras,
+        particle: Tensor,
+        height: int,
+        width: int,
+        shift: Tensor | None = None,
+        light: Light | None = None,
+        with_normals: bool = False,
+    ) -> Render:
+        """Render the scenes of these numbers, (b,), from these cameras, at a size in pixels."""
+        field = self.field.of(particle)
+        background = self.background[particle]
+        return self.renderer.render(
+            field, cameras, (height, width), background, shift, light, with_normals
+        )
+
+    def particle_of(self, z: Float[Tensor, "b 9"]) -> Tensor:
+        """Return the number of the scene that noise chooses, (b,)."""
+        count = self.sizes.particles
+        return (torch.special.ndtr(z[:, PARTICLE]) * count).long().clamp(0, count - 1)
+
+    def condition_of(self, z: Float[Tensor, "b 9"]) -> Condition:
+        """Return the label, or the number of the prompt, of each view, and its camera."""
+        cameras, label = self.sizes.cameras.draw(torch.special.ndtr(z[:, CAMERA:LIGHT]))
+        return Condition(label, camera=cameras.rows())
+
+    def _light(self, u: Tensor) -> Light | None:
+        """Return the light at uniform numbers (b, 3): whether there is one, and its direction."""
+        if self.sizes.shaded == 0:
+            return None
+        low, high = LIGHT_HEIGHT
+        azimuth, elevation = 2 * math.pi * u[:, 1], low + u[:, 2] * (high - low)
+        _, _, direction = Cameras(azimuth, elevation, azimuth, azimuth).axes()
+        return Light(direction, LIGHT_SHARE * (u[:, 0] < self.sizes.shaded).to(u))
