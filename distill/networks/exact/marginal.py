@@ -14,7 +14,7 @@ from torch import Tensor
 
 from distill.networks.exact.affine import Affine
 from distill.networks.exact.gaussian_mixture import GaussianMixture, excluded
-from distill.networks.scene.cameras import Ring
+from distill.networks.scene.cameras import Cameras, Ring
 from distill.networks.scene.scene import SceneGenerator
 from distill.types import Condition, Critic, Denoiser, Features, Generator, NoiseSchedule
 
@@ -109,13 +109,13 @@ def _views_of(generator: SceneGenerator, schedule: NoiseSchedule) -> PointMasses
         )
     device = generator.background.device
     labels = torch.arange(sizes.cameras.view_count, device=device)
-    cameras = sizes.cameras.numbered(labels)
+    cameras = Cameras.from_rows(sizes.cameras.numbered(labels).rows().to(generator.background))
     points = [
         generator.images_from(cameras, torch.full_like(labels, scene)).flatten(1)
         for scene in range(sizes.particles)
     ]
     labels = labels.repeat(sizes.particles)
-    return PointMasses(torch.cat(points), torch.zeros(len(labels), device=device), schedule, labels)
+    return PointMasses(torch.cat(points), torch.zeros_like(labels, dtype=generator.background.dtype), schedule, labels)
 
 
 def _dimension(generator: Generator) -> int:
