@@ -62,6 +62,7 @@ SHARES = {
     "sdxl_di_star": 60,
     "sampling": 40,
     "evaluation": 20,
+    "scene_vsd": 40,
     "imagenet64": 40,
 }
 """Parts in their order, with their shares of the time. What a part leaves goes to those after it."""

@@ -15,6 +15,7 @@ from distill.networks.diffusers.published import CLIP_G, CLIP_L, PUBLISHED, SDXL
 from distill.teachers import diffusers
 from distill.types import Condition, PromptEncoder, Text
 
+SD15 = "stable-diffusion-v1-5/stable-diffusion-v1-5"
 SDXL = "stabilityai/stable-diffusion-xl-base-1.0"
 TINY = "tiny"
 """Path under which `register_tiny_pipeline` enters the small pipeline."""

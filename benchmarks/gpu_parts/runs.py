@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.project import ROOT
-from benchmarks.random_pipelines import SDXL, TINY, RandomTeacher, register_tiny_pipeline
+from benchmarks.random_pipelines import SD15, SDXL, TINY, RandomTeacher, register_tiny_pipeline
 from benchmarks.random_teachers import (
     CIFAR10,
     IMAGENET64,
@@ -118,6 +118,12 @@ SETUPS: dict[str, Setup] = {
         ),
         ("--fake.updates", "1"),
     ),
+    "scene_vsd": Setup(
+        "3d/sd15_vsd",
+        {"bf16": BF16, "bf16-true": TRUE, "fp32, TF32": FP32, "bf16, again": BF16},
+        ("--batch_size", "4", "--micro_batch_size", "null"),
+        ("--batch_size", "2", "--generator.network", "{name: scene, resolution: 8, samples: 8}"),
+    ),
     "imagenet64": Setup(
         "imagenet64/dmd2",
         EDM_VARIANTS,
@@ -159,18 +165,20 @@ def configure(name: str, variant: Sequence[str], folder: Path, tiny: bool) -> Di
     kind = setup.preset.partition("/")[0]
     if kind in ("cifar10", "imagenet64"):
         changes["teacher"] = RandomEDM(path=Path(CIFAR10 if kind == "cifar10" else IMAGENET64), narrow=tiny)
+    elif kind == "3d":  # images of 256x256, as they are rendered
+        changes["teacher"] = random_pipeline(SD15, 256, tiny)
     elif kind == "sdxl":
-        changes["teacher"] = random_sdxl(tiny)
+        changes["teacher"] = random_pipeline(SDXL, 1024, tiny)
         changes["terms"] = tuple(_with_random_reward(term, tiny) for term in config.terms)
     return config.model_copy(update=changes)
 
 
-def random_sdxl(tiny: bool) -> RandomTeacher:
-    """Return SDXL with random weights, in bfloat16; on a CPU with small sizes, for images of 64x64."""
+def random_pipeline(path: str, resolution: int, tiny: bool) -> RandomTeacher:
+    """Return a pipeline with random weights, in bfloat16; on a CPU a small SDXL, for images of 64x64."""
     if tiny:
         register_tiny_pipeline()
-        return RandomTeacher(path=TINY, dtype="bfloat16", resolution=64)
-    return RandomTeacher(path=SDXL, dtype="bfloat16", resolution=1024)
+        path, resolution = TINY, 64
+    return RandomTeacher(path=path, dtype="bfloat16", resolution=resolution)
 
 
 def _with_random_reward(term: Any, tiny: bool) -> Any:
@@ -182,7 +190,7 @@ def _with_random_reward(term: Any, tiny: bool) -> Any:
 
 def _data(preset: str, folder: Path, tiny: bool) -> list[str]:
     """Return the overrides that name a preset's data, which are written once."""
-    if preset.startswith("digits"):
+    if preset.startswith(("digits", "3d")):
         return []
     if preset == "sdxl/di_star":
         prompts = folder / "prompts.txt"
