@@ -1,5 +1,7 @@
 """Generate images: `python sample.py --run runs/X --labels 0-9 --n 100 --seed 0 --out samples/`.
 
+Of a scene in three dimensions, `--views 24` writes views from all sides, turntables and meshes instead.
+
 An image depends on its own seed alone, not on the other images of its batch.
 """
 
@@ -10,22 +12,31 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distill.config.command_line import ArgumentParser, at_least, run_command
+from distill.config.errors import UserError
 
 if TYPE_CHECKING:
     from distill.types import Denoiser
 
 DTYPES = ("float32", "bfloat16", "float16")
+OF_IMAGES = ("prompts", "n", "seed", "seeds", "teacher", "steps", "churn", "guidance")
+"""Options that choose images, and do not go with `--views`."""
 
 
 def main(arguments: list[str]) -> None:
     """Generate images with a student or its teacher, and write them as a folder."""
     options = _parse(arguments)
+    if options.views is None:
+        _save_images(options)
+    else:
+        _save_views(options)
 
+
+def _save_images(options: argparse.Namespace) -> None:
+    """Write images from seeds."""
     from distill.diffusion.sampling import sample_generator, sample_teacher
     from distill.publishing.samples import (
         check_out,
-        choose_labels,
-        choose_prompts,
+        choose_condition,
         choose_sampler,
         choose_seeds,
         computing,
@@ -34,7 +45,8 @@ def main(arguments: list[str]) -> None:
         save_samples,
     )
 
-    check_out(options.out)
+    out = options.out or Path("samples")
+    check_out(out)
     given = {"steps": options.steps, "churn": options.churn, "guidance": options.guidance}
     sampler = choose_sampler(options.teacher, given)
     seeds = choose_seeds(options.seeds, options.seed, options.n)
@@ -43,11 +55,7 @@ def main(arguments: list[str]) -> None:
         network = _open_teacher(options)
     else:
         network = open_generator(options.run, options.resolution, options.device)
-    prompts = choose_prompts(options.prompts, network)
-    if prompts:
-        cond = prompts.balanced(len(seeds))
-    else:
-        cond = choose_labels(options.labels, len(seeds), network.label_count)
+    cond, prompts = choose_condition(network, seeds, options.labels, options.prompts)
     origin = {
         "run": str(options.run),
         "teacher": options.teacher,
@@ -61,9 +69,28 @@ def main(arguments: list[str]) -> None:
         else:
             images = sample_generator(network, seeds, cond, options.batch_size, progress=True)
             origin |= {"evaluations": network.evaluations}
-    save_samples(images, seeds, cond, options.out, origin, prompts.prompts if prompts else ())
+    save_samples(images, seeds, cond, out, origin, prompts)
     evaluations = f"{origin['evaluations']} network evaluation{'s' * (origin['evaluations'] > 1)}"
-    print(f"{len(seeds)} images, {evaluations} each, are in {options.out}")
+    print(f"{len(seeds)} images, {evaluations} each, are in {out}")
+
+
+def _save_views(options: argparse.Namespace) -> None:
+    """Write views, turntables and meshes of a scene."""
+    from distill.publishing.samples import check_out, describe, open_generator
+    from distill.publishing.scene.folder import INDEX, save_views
+    from distill.publishing.scene.mesh import require_packages
+    from distill.publishing.scene.turntable import check_scene
+
+    out = options.out or Path("views")
+    check_out(out, INDEX, "views")
+    require_packages("--views")
+    scene = check_scene(open_generator(options.run, options.resolution, options.device), options.run)
+    height, width = (options.size, options.size) if options.size else scene.pixel_shape[1:]
+    origin = {"run": str(options.run), **describe(scene)}
+    for note in save_views(scene, options.views, (height, width), out, origin):
+        print(note)
+    count = scene.sizes.particles
+    print(f"{options.views} views of {count} particle{'s' * (count > 1)} are in {out}")
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
@@ -87,8 +114,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--out",
         type=Path,
-        default=Path("samples"),
-        help="folder for the images, grid.png and samples.json (default: samples)",
+        help="folder for the images, grid.png and samples.json (default: samples, or views with --views)",
     )
     parser.add_argument(
         "--batch-size",
@@ -125,9 +151,31 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--guidance", type=float, help="guidance scale of the teacher's sampler (default: 1, no guidance)"
     )
+    parser.add_argument(
+        "--views",
+        type=int,
+        help="of a scene: render this many views of each particle from all sides, and write turntables, "
+        "depth, normals and meshes",
+    )
+    parser.add_argument(
+        "--size", type=int, help="height and width of the views in pixels (default: the scene's own)"
+    )
     options = parser.parse_args(arguments)
-    at_least(options, n=1, batch_size=1, seed=0)
+    at_least(options, n=1, batch_size=1, seed=0, views=1, size=2)
+    _check_views(options)
     return options
+
+
+def _check_views(options: argparse.Namespace) -> None:
+    """Refuse options of views without them, and options of images beside them."""
+    if options.views is None:
+        if options.size is not None:
+            raise UserError("--size: is of the views of a scene; expected --views beside it")
+        return
+    given = [name for name in OF_IMAGES if getattr(options, name) not in (None, False)]
+    given += ["labels"] * (options.labels != "all") + ["dtype"] * (options.dtype != "float32")
+    if given:
+        raise UserError(f"--{given[0]}: does not go with --views, which shows a scene from all sides")
 
 
 def _open_teacher(options: argparse.Namespace) -> Denoiser:
@@ -140,4 +188,4 @@ def _open_teacher(options: argparse.Namespace) -> Denoiser:
 
 
 if __name__ == "__main__":
-    run_command(main, on_shortage="lower --batch-size", in_one_process=True)
+    run_command(main, on_shortage="lower --batch-size or --size", in_one_process=True)

@@ -39,11 +39,13 @@ def export_generator(generator: Generator, folder: Path) -> None:
     """Write a generator into an existing folder.
 
     A student of diffusers becomes a pipeline or adapters of diffusers, another generator of images a pipeline
-    of this package, and a generator of vectors its weights alone. `call` in `config.json` holds the arguments
-    with which the pipeline makes an image.
+    of this package, a scene its weights and turntables, and a generator of vectors its weights alone. `call`
+    in `config.json` holds the arguments with which the pipeline makes an image.
     """
     from distill.networks.diffusers.denoiser import DiffusersNetwork
     from distill.networks.few_step_generator import FewStepGenerator
+    from distill.networks.scene.scene import SceneGenerator
+    from distill.publishing.scene.turntable import save_turntables
 
     call = None
     if isinstance(generator, FewStepGenerator) and isinstance(generator.denoiser, DiffusersNetwork):
@@ -53,7 +55,9 @@ def export_generator(generator: Generator, folder: Path) -> None:
         generator = FewStepGenerator(exported, *generator.noise_to_signal)
     else:
         save_tensors(folder / WEIGHTS, generator.state_dict())
-        if len(generator.image_shape) == 3:
+        if isinstance(generator, SceneGenerator):
+            save_turntables(generator, folder)
+        elif len(generator.image_shape) == 3:
             call = _save_own_pipeline(generator, folder)
     write_json(folder / CONFIG, {**describe_generator(generator), "call": call})
 

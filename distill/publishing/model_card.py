@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import yaml
 from distill.config.errors import reading
 from distill.networks.folder import ADAPTERS, PIPELINE, is_own_pipeline, read_description
 from distill.publishing.run_record import Run, method_of, read_run, student_cost
+from distill.publishing.scene.card import scene_usage
+from distill.publishing.scene.description import SCENE, read_scene, say_particles
 from distill.storage.files import read_mapping, write_text
 
 CARD = "README.md"
@@ -38,15 +41,15 @@ def write_card(folder: Path, run_dir: Path, name: str | None = None) -> None:
     """
     run = read_run(run_dir)
     export = read_description(folder, "generator")
-    unit = "image" if _makes_images(folder) else "sample"
+    name = name or str(run_dir / "export")
     with reading(run_dir):
         teacher = _link_teacher(run.config.get("teacher") or {})
         sections = [
             _front_matter(folder, run, export),
             f"# {run_dir.resolve().name}",
-            f"Makes each {unit} in {student_cost(run)}. Distilled from {teacher} by {method_of(run.config)}.",
+            f"{_summary(folder, run)} Distilled from {teacher} by {method_of(run.config)}.",
             "## Use",
-            f"```python\n{_usage(folder, run, export, name or str(run_dir / 'export'))}\n```",
+            _use(folder, run, export, name),
             "## Results",
             _results(run),
             "## Recipe",
@@ -58,11 +61,34 @@ def write_card(folder: Path, run_dir: Path, name: str | None = None) -> None:
     write_text(folder / CARD, "\n\n".join(sections) + "\n")
 
 
+def _summary(folder: Path, run: Run) -> str:
+    """Say in one sentence what the export is."""
+    scene = read_scene(folder)
+    if scene is not None:
+        return f"This is {say_particles(scene)}, rendered from any side."
+    return f"Makes each {'image' if _makes_images(folder) else 'sample'} in {student_cost(run)}."
+
+
+def _use(folder: Path, run: Run, export: dict[str, Any], name: str) -> str:
+    """Write how to use the export: a call of a pipeline or a generator, or how to render a scene."""
+    scene = read_scene(folder)
+    if scene is None:
+        return f"```python\n{_usage(folder, run, export, name)}\n```"
+    imports, path = _opening(name)
+    command = f"python sample.py --run {shlex.quote(name)} --views 24 --out views"
+    if _is_on_hub(name):
+        command = f"hf download {name} --local-dir scene\npython sample.py --run scene --views 24 --out views"
+    shape = tuple(export["network"]["pixel_shape"])
+    return scene_usage(scene, shape, "\n".join(imports), path, command)
+
+
 def _front_matter(folder: Path, run: Run, export: dict[str, Any]) -> str:
     """Write the metadata that the hub sorts models by."""
     is_adapter = (folder / ADAPTERS).is_file()
+    is_scene = export["network"]["class"] == SCENE
+    kind = "few-step" if export.get("further_noise_to_signal") else "one-step"
     tags = [
-        "few-step" if export.get("further_noise_to_signal") else "one-step",
+        "3d" if is_scene else kind,
         "diffusion-distillation",
         (run.config.get("objective") or {}).get("name"),
         export["network"]["class"],
@@ -72,13 +98,19 @@ def _front_matter(folder: Path, run: Run, export: dict[str, Any]) -> str:
         "library_name": "diffusers" if _makes_images(folder) else "distill",
         "tags": [tag for tag in tags if tag],
     }
+    has_prompts = run.config.get("prompts") is not None
+    if is_scene:
+        return _yaml_front({**entries, "pipeline_tag": "text-to-3d"} if has_prompts else entries)
     if _makes_images(folder):
-        has_prompts = run.config.get("prompts") is not None
         entries["pipeline_tag"] = "text-to-image" if has_prompts else "unconditional-image-generation"
     base = _hub_name(run.config.get("teacher") or {})
     if base is not None:
         entries["base_model"] = base
         entries["base_model_relation"] = "adapter" if is_adapter else "finetune"
+    return _yaml_front(entries)
+
+
+def _yaml_front(entries: dict[str, Any]) -> str:
     return f"---\n{yaml.safe_dump(entries, sort_keys=False)}---"
 
 
@@ -131,10 +163,7 @@ def _usage_of_generator(export: dict[str, Any], name: str) -> str:
     # A network of diffusers without a pipeline call is always one of classes.
     has_labels = network.get("label_count") or network["class"] == "DiffusersNetwork"
     label = "torch.tensor([0])" if has_labels else ""
-    imports, path = ["import torch"], _quoted(name)
-    if HUB_NAME.fullmatch(name) and not Path(name).exists():
-        imports.append("from huggingface_hub import snapshot_download")
-        path = f"snapshot_download({path})"
+    imports, path = _opening(name)
     noise = "torch.randn(1, *generator.noise_shape)"
     lines = [
         *imports,
@@ -147,6 +176,18 @@ def _usage_of_generator(export: dict[str, Any], name: str) -> str:
         f"    sample = generator.decode(generator({noise}, Condition({label})))[0]",
     ]
     return "\n".join(lines)
+
+
+def _opening(name: str) -> tuple[list[str], str]:
+    """Return lines of imports, and Python for the folder of an export of this name."""
+    if _is_on_hub(name):
+        imports = ["import torch", "from huggingface_hub import snapshot_download"]
+        return imports, f"snapshot_download({_quoted(name)})"
+    return ["import torch"], _quoted(name)
+
+
+def _is_on_hub(name: str) -> bool:
+    return HUB_NAME.fullmatch(name) is not None and not Path(name).exists()
 
 
 def _results(run: Run) -> str:

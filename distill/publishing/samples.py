@@ -21,7 +21,7 @@ from distill.data.image_labels import INDEX
 from distill.data.images import check_images, save_grid, to_bytes, to_pil
 from distill.data.prompts import text_file
 from distill.diffusion.samplers import Heun
-from distill.diffusion.sampling import balanced_labels
+from distill.diffusion.sampling import balanced_labels, seeded_noise
 from distill.networks.folder import load_generator
 from distill.storage.files import check_new_folder, new_folder, write_json
 from distill.storage.provenance import version
@@ -106,6 +106,33 @@ def choose_labels(text: str, count: int, label_count: int) -> Condition:
     return Condition(torch.tensor(labels)[torch.arange(count) % len(labels)])
 
 
+def choose_condition(
+    network: ImageModel, seeds: Sequence[int], labels: str, prompts: str | Path | None
+) -> tuple[Condition, Sequence[str]]:
+    """Return the condition of the image of each seed, and the prompts that it takes in turn, if any.
+
+    It is made of labels or prompts, except for a scene, whose noise decides the view.
+    """
+    decided = _decided_by_noise(network, seeds)
+    if decided is not None:
+        if labels != "all":
+            raise UserError(f"--labels {labels}: the noise of a scene decides the view; leave the labels out")
+        if prompts is not None:
+            raise UserError("--prompts: the noise of a scene decides the view; leave the prompts out")
+        return decided, ()
+    encoded = choose_prompts(prompts, network)
+    if encoded is not None:
+        return encoded.balanced(len(seeds)), encoded.prompts
+    return choose_labels(labels, len(seeds), network.label_count), ()
+
+
+def _decided_by_noise(network: ImageModel, seeds: Sequence[int]) -> Condition | None:
+    """Return the condition that belongs to the noise of each seed; None if it goes with any condition."""
+    if not isinstance(network, Generator):
+        return None
+    return network.condition_of(seeded_noise(seeds, network.step_noise_shape))
+
+
 def choose_prompts(given: str | Path | None, network: ImageModel) -> EncodedPrompts | None:
     """Give prompts to a model that takes text, and None to another one.
 
@@ -122,10 +149,10 @@ def choose_prompts(given: str | Path | None, network: ImageModel) -> EncodedProm
     return EncodedPrompts.by(network.prompt_encoder, prompts)
 
 
-def check_out(out: Path) -> None:
-    """Refuse a folder that holds anything but earlier samples, or that cannot be written."""
-    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / INDEX).is_file())):
-        raise UserError(f"--out {out}: is there and holds no samples; expected a new folder")
+def check_out(out: Path, index: str = INDEX, content: str = "samples") -> None:
+    """Refuse a folder that holds anything but earlier content with an index, or that cannot be written."""
+    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / index).is_file())):
+        raise UserError(f"--out {out}: is there and holds no {content}; expected a new folder")
     check_new_folder(out, "--out")
 
 

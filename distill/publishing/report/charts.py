@@ -102,16 +102,17 @@ def card(figure: Figure, alt: str, text: str, kind: str = "") -> str:
 
 
 def image(path: Path, text: str) -> str | None:
-    """Inline a PNG file as it is; None if it is absent or no image."""
+    """Inline a PNG or GIF file as it is; None if it is absent or no image."""
     try:
-        with Image.open(path) as opened:
+        with Image.open(path, formats=("PNG", "GIF")) as opened:
+            mime = Image.MIME[str(opened.format)]
             opened.verify()
             width, height = opened.size
     except (OSError, SyntaxError):  # PIL reports broken PNG chunks as SyntaxError
         return None
     kind = "grid pixelated" if width <= PIXELATED_UP_TO else "grid"
     size = f'width="{width}" height="{height}" alt="{escape(text.replace("|", ", "))}"'
-    source = data_uri(path.read_bytes(), "image/png")
+    source = data_uri(path.read_bytes(), mime)
     return f'<figure><img class="{kind}" src="{source}" {size}>{caption(text)}</figure>'
 
 

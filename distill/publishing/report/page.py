@@ -10,6 +10,7 @@ from typing import Any
 from distill.config.command_line import ArgumentParser
 from distill.publishing.report.preference import render_preference
 from distill.publishing.report.results import render_tiles
+from distill.publishing.report.scene import render_scene
 from distill.publishing.report.sections import (
     guard,
     render_calibration,
@@ -68,6 +69,7 @@ def _render_sections(run: Run) -> list[str]:
     preference = guard(run.folder / "preference.json", lambda: render_preference(run.folder, run.preference))
     return [
         guard(evaluation, lambda: render_definitions(run)),
+        guard(run.folder, lambda: render_scene(run)),
         section("Images", render_images(run)),
         guard(evaluation, lambda: render_results(run)),
         section("Preference scores", preference) if preference else "",

@@ -7,6 +7,7 @@ from typing import Any
 
 from distill.publishing.report.charts import duration, short
 from distill.publishing.run_record import Run, numbers, student_cost
+from distill.publishing.scene.description import read_scene, say_particles
 
 
 def tell_story(run: Run, summary: Mapping[str, Any]) -> str:
@@ -34,9 +35,13 @@ def _say_task(run: Run, summary: Mapping[str, Any]) -> list[str]:
         return ["This run trained an autoencoder: a network that encodes images as latents and decodes them."]
     teacher = run.config.get("teacher")
     path = f", {teacher['path']}," if isinstance(teacher, dict) and "path" in teacher else ""
+    scene = read_scene(run.folder)
+    if scene is None:
+        student = f"a student that makes one in {student_cost(run)}"
+    else:
+        student = say_particles(scene)
     sentences = [
-        f"This run distilled a diffusion teacher{path} that makes an image in {cost} "
-        f"into a student that makes one in {student_cost(run)}."
+        f"This run distilled a diffusion teacher{path} that makes an image in {cost} into {student}."
     ]
     if "method" in summary:
         sentences.append(f"The method is {summary['method']}.")

@@ -1,0 +1,1 @@
+"""Turntables, pictures, meshes and descriptions of trained scenes."""
