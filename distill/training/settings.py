@@ -283,6 +283,11 @@ class DistillRun(RunSettings):
         return self.generator.steps
 
     @property
+    def student_network(self) -> str:
+        """Name of the student's architecture."""
+        return self.generator.network.name
+
+    @property
     def own_noise(self) -> tuple[str, ...]:
         """Fields of a batch with the noise that the discriminator alone sees."""
         anew = any(term.adds_own_noise for term in self.terms)
