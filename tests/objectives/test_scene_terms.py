@@ -25,7 +25,7 @@ from distill.training.distillation.method import WeightedTerm
 from distill.types import Condition, Generator, LossOutput, Prediction, Scores
 from tests.helpers.loss_inputs import loss_inputs
 from tests.helpers.runs import read_run, write_run
-from tests.helpers.scenes import cosines, noise_of, opacities, plain_scenes, set_density
+from tests.helpers.plain_scenes import cosines, noise_of, opacities, plain_scenes, set_density
 
 SIZE = 4
 DENSITIES = (0.1, 0.9)
