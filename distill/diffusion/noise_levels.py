@@ -97,10 +97,43 @@ class Uniform(Settings):
         return schedule.t_max * (self.start + u * (self.stop - self.start))
 
 
+NoiseLevels = Annotated[Karras | LogNormal | Uniform, Field(discriminator="name")]
+
+
+class Annealing(Settings):
+    """A change of the noise levels in the course of a run, from high levels for shape to low ones for detail.
+
+    Between the two steps every number of the distribution moves linearly.
+    """
+
+    noise_levels: NoiseLevels
+    """Distribution of the noise levels at the end, of the same kind as at the start."""
+    start_step: int = Field(0, ge=0)
+    """Step of the run at which the change begins."""
+    end_step: int = Field(ge=1)
+    """Step of the run at which it ends. The step after `start_step` switches at once; VSD does so at 5000."""
+
+    @model_validator(mode="after")
+    def _check_steps(self) -> Annealing:
+        if self.end_step <= self.start_step:
+            raise ValueError(
+                f"end_step: is {self.end_step}; expected more than start_step, {self.start_step}"
+            )
+        return self
+
+    def at(self, step: int, first: NoiseLevels) -> NoiseLevels:
+        """Return the noise levels at a step of a run that begins with others of the same kind."""
+        fraction = min(1.0, max(0.0, (step - self.start_step) / (self.end_step - self.start_step)))
+        if fraction in (0.0, 1.0):
+            return self.noise_levels if fraction else first
+        numbers = {
+            name: value + fraction * (getattr(self.noise_levels, name) - value)
+            for name, value in first.model_dump(exclude={"name"}).items()
+        }
+        return first.model_copy(update=numbers)
+
+
 def check_order(low_name: str, low: float, high_name: str, high: float) -> None:
     """Raise ValueError if the lower end of a range is above the upper one."""
     if low > high:
         raise ValueError(f"{low_name}: {low:g} is above {high_name}, {high:g}; expected at most as much")
-
-
-NoiseLevels = Annotated[Karras | LogNormal | Uniform, Field(discriminator="name")]

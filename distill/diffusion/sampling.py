@@ -45,13 +45,12 @@ def sample_generator(
 
     def make(rows: Sequence[int], z: Tensor, cond: Condition) -> Tensor:
         further = [
-            seeded_noise(rows, generator.image_shape, stream).to(z)
+            seeded_noise(rows, generator.step_noise_shape, stream).to(z)
             for stream in range(1, generator.evaluations)
         ]
-        x0 = generator(torch.cat([z, *further], 1), cond)
-        return generator.decode(x0)
+        return generator.images(torch.cat([z, *further], 1), cond)
 
-    return _in_batches(make, generator, seeds, cond, batch_size, progress)
+    return _in_batches(make, generator, generator.step_noise_shape, seeds, cond, batch_size, progress)
 
 
 def sample_teacher(
@@ -76,13 +75,14 @@ def sample_teacher(
         x0 = sampler.solve(teacher, z, cond, fresh_noise)
         return teacher.decode(x0) if decode else x0
 
-    return _in_batches(make, teacher, seeds, cond, batch_size, progress)
+    return _in_batches(make, teacher, teacher.image_shape, seeds, cond, batch_size, progress)
 
 
 @torch.no_grad()
 def _in_batches(
     make: Callable[[Sequence[int], Tensor, Condition], Tensor],
     network: Generator | Denoiser,
+    noise_shape: tuple[int, ...],
     seeds: Sequence[int],
     cond: Condition,
     batch_size: int | None,
@@ -95,7 +95,7 @@ def _in_batches(
     images = []
     for start in tqdm(range(0, len(seeds), batch_size), desc="sampling", disable=not progress, leave=False):
         rows = slice(start, start + batch_size)
-        z = seeded_noise(seeds[rows], network.image_shape).to(weight.device, dtype)
+        z = seeded_noise(seeds[rows], noise_shape).to(weight.device, dtype)
         images.append(make(seeds[rows], z, cond[rows].to(weight.device)).float().cpu())
     return torch.cat(images)
 

@@ -58,10 +58,20 @@ class FakeScore(LoRASizes, FakeNetworkSettings):
     """The frozen diffusers teacher with trainable low-rank adapters."""
 
     name: Literal["lora"] = "lora"
+    reads_camera: bool = False
+    """Let the fake score of a scene read the camera of each image, through a linear map to the embedding of
+    the time, as in variational score distillation (VSD). Needs a U-Net of Stable Diffusion."""
 
     def build(self, teacher: Denoiser, generator: Generator) -> LoRANetwork:
         """Adapt the teacher."""
-        return self.adapt(teacher, "fake.network")
+        if not self.reads_camera:
+            return self.adapt(teacher, "fake.network")
+        from distill.networks.diffusers.camera_lora import CameraLoRANetwork
+        from distill.networks.diffusers.denoiser import DiffusersNetwork
+
+        if not isinstance(teacher, DiffusersNetwork):
+            raise UserError("fake.network: lora is for teachers of diffusers; expected copy")
+        return CameraLoRANetwork(teacher, self.rank, self.alpha, self.targets)
 
 
 def alternatives(teacher: Denoiser) -> dict[str, tuple[StudentSettings, FakeNetworkSettings]]:

@@ -189,6 +189,7 @@ class DistillRun(RunSettings):
 
     @model_validator(mode="after")
     def _fits_together(self) -> DistillRun:
+        self.generator.network.check(self)
         for term in self.terms:
             term.check(self)
         if getattr(self.teacher, "attention", None) == "flash" and self.precision == "fp32":
@@ -196,6 +197,12 @@ class DistillRun(RunSettings):
                 "teacher.attention: flash computes in half precision; "
                 "expected precision: bf16, or attention: sdpa or xformers"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _levels_are_compiled(self) -> DistillRun:
+        if self.compile == "step" and self.generator.annealing is not None:
+            raise ValueError("compile: step does not go with generator.annealing; expected blocks or none")
         return self
 
     @model_validator(mode="after")
@@ -286,6 +293,20 @@ class DistillRun(RunSettings):
     def student_network(self) -> str:
         """Name of the student's architecture."""
         return self.generator.network.name
+
+    @property
+    def is_sharded(self) -> bool:
+        return self.sharding.is_on
+
+    @property
+    def shows_data(self) -> bool:
+        """A discriminator sees real images of the data."""
+        return self.discriminator is not None and self.discriminator.real == "data"
+
+    @property
+    def prompt_source(self) -> str | None:
+        """Name of the source of prompts, None if there is none."""
+        return None if self.prompts is None else self.prompts.name
 
     @property
     def own_noise(self) -> tuple[str, ...]:

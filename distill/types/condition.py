@@ -80,7 +80,7 @@ class Condition:
     """Class indices in [0, label_count); -1, or None for a whole batch, means unconditional."""
     text: Text | None = None
     camera: Float[Tensor, "b 4"] | None = None
-    """Camera of each image of a scene: azimuth, elevation, distance and field of view, with angles in radians."""
+    """Camera of each image of a scene: azimuth, elevation, distance and field of view; angles in radians."""
 
     def with_unconditional(self) -> Condition:
         """Return the rows of this condition, and then as many unconditional ones.

@@ -18,6 +18,8 @@ from distill.storage.tensors import check_weights, load_tensors
 
 ADAPTER = "default"
 """peft's name for an adapter without a name. It is part of weights' names in modules, but not in files."""
+CAMERA = ".cond_proj.camera."
+"""Part of the name of the weights of a map of the camera, in a fake score that reads it."""
 
 
 class LoRANetwork(DiffusersNetwork):
@@ -150,8 +152,8 @@ class LoRANetwork(DiffusersNetwork):
 
 
 def is_adapter(name: str) -> bool:
-    """Tell whether a weight of this name belongs to an adapter."""
-    return f".lora_A.{ADAPTER}" in name or f".lora_B.{ADAPTER}" in name
+    """Tell whether a weight of this name belongs to an adapter, or to a map of the camera beside them."""
+    return any(part in name for part in (f".lora_A.{ADAPTER}", f".lora_B.{ADAPTER}", CAMERA))
 
 
 def shared(network: nn.Module, without: Sequence[Tensor] = ()) -> dict[int, Any]:

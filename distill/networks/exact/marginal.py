@@ -14,6 +14,8 @@ from torch import Tensor
 
 from distill.networks.exact.affine import Affine
 from distill.networks.exact.gaussian_mixture import GaussianMixture, excluded
+from distill.networks.scene.cameras import Ring
+from distill.networks.scene.scene import SceneGenerator
 from distill.types import Condition, Critic, Denoiser, Features, Generator, NoiseSchedule
 
 REACH = 6.0
@@ -79,9 +81,12 @@ def marginal(generator: Generator, schedule: NoiseSchedule, points: int = 64) ->
 
     An affine student's is a Gaussian for each label. Any other's is a sum of noised points, one for each node
     of a grid of `points` nodes in each dimension of z. There the trapezoid rule is exact to exp(-2 (pi
-    sigma/(alpha gap))^2), where `gap` is the distance between neighbouring points. More than two dimensions
-    or several steps raise ValueError.
+    sigma/(alpha gap))^2), where `gap` is the distance between neighbouring points. That of scenes seen from a
+    ring of cameras is a point for each scene and camera. More than two dimensions or several steps raise
+    ValueError.
     """
+    if isinstance(generator, SceneGenerator):
+        return _views_of(generator, schedule)
     labels = torch.arange(generator.label_count) if generator.label_count else None
     if isinstance(generator, Affine):
         axes, scales, _ = torch.linalg.svd(generator.matrix)
@@ -93,6 +98,24 @@ def marginal(generator: Generator, schedule: NoiseSchedule, points: int = 64) ->
     labels = labels.to(z.device).repeat_interleave(len(z))
     images = generator(z.repeat(generator.label_count, 1), Condition(labels))
     return PointMasses(images, log_weights.repeat(generator.label_count), schedule, labels)
+
+
+def _views_of(generator: SceneGenerator, schedule: NoiseSchedule) -> PointMasses:
+    """Return the images of all scenes from all cameras, (k, d), as points with the labels of their views."""
+    sizes = generator.sizes
+    if not isinstance(sizes.cameras, Ring) or sizes.shaded or (sizes.stratified and generator.training):
+        raise ValueError(
+            "the student's views are not finitely many; expected cameras: ring, stratified: false, shaded: 0"
+        )
+    device = generator.background.device
+    labels = torch.arange(sizes.cameras.view_count, device=device)
+    cameras = sizes.cameras.numbered(labels)
+    points = [
+        generator.images_from(cameras, torch.full_like(labels, scene)).flatten(1)
+        for scene in range(sizes.particles)
+    ]
+    labels = labels.repeat(sizes.particles)
+    return PointMasses(torch.cat(points), torch.zeros(len(labels), device=device), schedule, labels)
 
 
 def _dimension(generator: Generator) -> int:
@@ -145,7 +168,7 @@ class ExactFakeScore(Denoiser):
         self, x_t: Tensor, t: Tensor, cond: Condition, depths: Sequence[str] = ()
     ) -> Tensor | tuple[Tensor, Features]:
         q = self._marginal()
-        x0 = q(x_t, t, cond)
+        x0 = q(x_t.flatten(1), t, cond).view_as(x_t)
         return (x0, self._features(q, x_t, t, cond, depths)) if depths else x0
 
     def features(self, x_t: Tensor, t: Tensor, cond: Condition, depths: Sequence[str]) -> Features:
@@ -164,7 +187,7 @@ class ExactFakeScore(Denoiser):
         self, q: KnownMarginal, x_t: Tensor, t: Tensor, cond: Condition, depths: Sequence[str]
     ) -> Features:
         teacher, _ = self._others
-        known = {"log_ratio": teacher.log_density(x_t, t, cond) - q.log_density(x_t, t, cond)}
+        known = {"log_ratio": teacher.log_density(x_t, t, cond) - q.log_density(x_t.flatten(1), t, cond)}
         return {depth: known[depth] for depth in depths}
 
 

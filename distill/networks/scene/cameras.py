@@ -18,8 +18,8 @@ from distill.config.settings import Settings
 if TYPE_CHECKING:
     from torch import Tensor
 
-VIEWS = ("front view", "side view", "back view", "overhead view")
-"""Words for the views of an `Orbit`, in the order of its labels."""
+FRONT, SIDE, BACK, OVERHEAD = range(4)
+"""Labels of the views of an `Orbit`."""
 CAMERA_NUMBERS = 4
 """Numbers that describe a camera, and uniform numbers that draw one."""
 
@@ -81,8 +81,7 @@ Degrees = tuple[float, float]
 class Orbit(Settings):
     """Cameras drawn uniformly from ranges of angle and distance, as for text-to-3D from a text-to-image model.
 
-    The label of a view is 0 for the front, 1 for a side, 2 for the back and 3 from overhead: the number of the
-    prompt that names the view.
+    A view's label is the number of the prompt that names it: front, side, back or overhead.
     """
 
     name: Literal["orbit"] = "orbit"
@@ -114,7 +113,7 @@ class Orbit(Settings):
     @property
     def view_count(self) -> int:
         """Number of labels of views."""
-        return len(VIEWS)
+        return 1 + OVERHEAD
 
     def draw(self, u: Tensor) -> tuple[Cameras, Tensor]:
         """Return the cameras and the labels, (b,), of the views at uniform numbers u, (b, 4)."""
@@ -127,10 +126,10 @@ class Orbit(Settings):
             )
         )
         turned = (azimuth + 180) % 360 - 180
-        label = torch.ones_like(turned, dtype=torch.int64)
-        label = label.masked_fill(turned.abs() <= self.front / 2, 0)
-        label = label.masked_fill(turned.abs() >= 180 - self.front / 2, 2)
-        label = label.masked_fill(elevation >= self.overhead, 3)
+        label = torch.full_like(turned, SIDE, dtype=torch.int64)
+        label = label.masked_fill(turned.abs() <= self.front / 2, FRONT)
+        label = label.masked_fill(turned.abs() >= 180 - self.front / 2, BACK)
+        label = label.masked_fill(elevation >= self.overhead, OVERHEAD)
         cameras = Cameras(azimuth.deg2rad(), elevation.deg2rad(), distance, field_of_view.deg2rad())
         return cameras, label
 
@@ -171,7 +170,9 @@ class Ring(Settings):
         ]
         azimuth, elevation = torch.tensor(angles, device=label.device)[label].unbind(1)
         distance = torch.full_like(azimuth, self.distance)
-        return Cameras(azimuth, elevation, distance, torch.full_like(azimuth, math.radians(self.field_of_view)))
+        return Cameras(
+            azimuth, elevation, distance, torch.full_like(azimuth, math.radians(self.field_of_view))
+        )
 
 
 CameraDistribution = Annotated[Orbit | Ring, Field(discriminator="name")]

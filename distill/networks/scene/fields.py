@@ -33,7 +33,11 @@ class FeatureGrid(nn.Module):
     ) -> None:
         super().__init__()
         self.rate = rate
-        shape = (channels, *[resolution] * 3) if representation == "dense" else (3, channels, resolution, resolution)
+        shape = (
+            (channels, *[resolution] * 3)
+            if representation == "dense"
+            else (3, channels, resolution, resolution)
+        )
         self.is_dense = representation == "dense"
         self.nodes = nn.Parameter(INIT_STD / rate * torch.randn(particles, *shape))
 
@@ -72,7 +76,9 @@ class SceneField(nn.Module):
         self.weights = nn.ParameterList(
             nn.Parameter(torch.randn(sizes.particles, inner, outer) * inner**-0.5) for inner, outer in pairs
         )
-        self.biases = nn.ParameterList(nn.Parameter(torch.zeros(sizes.particles, 1, outer)) for _, outer in pairs)
+        self.biases = nn.ParameterList(
+            nn.Parameter(torch.zeros(sizes.particles, 1, outer)) for _, outer in pairs
+        )
 
     def of(self, particle: Int64[Tensor, " b"]) -> Field3D:
         """Return the scenes of these numbers as a function of points (b, n, 3)."""

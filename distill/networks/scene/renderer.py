@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import NamedTuple
 
 import torch
@@ -96,7 +97,7 @@ class Renderer:
         def march(directions: Tensor, offset: Tensor) -> Tensor:
             return self._march(field, origins, directions, offset, light, with_normals)
 
-        with torch.autocast(origins.device.type, enabled=False):
+        with in_float32(origins.device):
             for start in range(0, count, rays):
                 part = directions[:, start : start + rays], offset[:, start : start + rays]
                 if torch.is_grad_enabled() and rays < count:
@@ -150,6 +151,13 @@ class Renderer:
             for axis in torch.eye(3, dtype=points.dtype, device=points.device)
         ]
         return -F.normalize(torch.stack(slopes, 2), dim=2, eps=1e-6)
+
+
+def in_float32(device: torch.device) -> AbstractContextManager[object]:
+    """Switch autocast off within a context; on the meta device, also what stands for it in a dry run."""
+    if device.type == "meta":
+        return torch._C.DisableTorchFunction()
+    return torch.autocast(device.type, enabled=False)
 
 
 def ray_weights(density: Float[Tensor, "... n"], spacing: Tensor) -> Float[Tensor, "... n"]:

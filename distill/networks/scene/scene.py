@@ -78,12 +78,24 @@ class SceneGenerator(Generator):
 
     def images(self, z: Float[Tensor, "b 9"], cond: Condition) -> Float[Tensor, "b c h w"]:
         """Render images in [-1, 1]."""
+        return 2 * self._resized(self.rendered(z, *self.render_size).colour) - 1
+
+    def images_from(self, cameras: Cameras, particle: Tensor) -> Float[Tensor, "b c h w"]:
+        """Render images in [-1, 1] of the scenes of these numbers, (b,), from these cameras, without light."""
+        return 2 * self._resized(self.render(cameras, particle, *self.render_size).colour) - 1
+
+    @property
+    def render_size(self) -> tuple[int, int]:
+        """Height and width of what is rendered, in pixels."""
+        size = self.sizes.render_size
         height, width = self._pixel_shape[1:]
-        rendered = self.rendered(z, self.sizes.render_size or height, self.sizes.render_size or width)
-        colour = rendered.colour
-        if colour.shape[2:] != (height, width):
-            colour = F.interpolate(colour, (height, width), mode="bilinear", antialias=True)
-        return 2 * colour - 1
+        return (height, width) if size is None else (size, size)
+
+    def _resized(self, colour: Tensor) -> Tensor:
+        """Bring rendered colours to the size of the images."""
+        if colour.shape[1:] == self._pixel_shape:
+            return colour
+        return F.interpolate(colour, self._pixel_shape[1:], mode="bilinear", antialias=True)
 
     def rendered(
         self, z: Float[Tensor, "b 9"], height: int, width: int, with_normals: bool = False
@@ -108,9 +120,7 @@ class SceneGenerator(Generator):
         """Render the scenes of these numbers, (b,), from these cameras, at a size in pixels."""
         field = self.field.of(particle)
         background = self.background[particle]
-        return self.renderer.render(
-            field, cameras, (height, width), background, shift, light, with_normals
-        )
+        return self.renderer.render(field, cameras, (height, width), background, shift, light, with_normals)
 
     def particle_of(self, z: Float[Tensor, "b 9"]) -> Tensor:
         """Return the number of the scene that noise chooses, (b,)."""

@@ -25,7 +25,16 @@ from distill.training.batches.purposes import OWN_NOISE, Purpose, noise_of_step
 from distill.training.batches.reading import FileReader, LabelReader, MemoryReader
 from distill.training.parallel.processes import Processes
 from distill.training.settings import RunSettings
-from distill.types import Condition, DataSource, ImageModel, InMemorySource, Labelled, Pairs, to_device
+from distill.types import (
+    Condition,
+    DataSource,
+    Generator,
+    ImageModel,
+    InMemorySource,
+    Labelled,
+    Pairs,
+    to_device,
+)
 
 
 def check_split(batch_size: int, processes: int) -> None:
@@ -60,6 +69,10 @@ class Batches:
     evaluations: int = 1
     """Steps of the generator. Each batch takes a number of them, drawn uniformly, so that all are trained, as
     in DMD2."""
+    noise_shape: tuple[int, ...] | None = None
+    """Shape of the noise of one step of the generator; None for that of an image."""
+    condition_of: Callable[[Tensor], Condition | None] | None = None
+    """Returns the condition that belongs to the generator's noise; None if any condition does."""
     own_noise: tuple[str, ...] = ()
     """Fields of `OWN_NOISE` to draw."""
     encode: Callable[[Tensor], Tensor] | None = None
@@ -79,7 +92,7 @@ class Batches:
         processes: Processes,
         paired: PairSource | None = None,
         prompts: EncodedPrompts | None = None,
-        evaluations: int = 1,
+        generator: Generator | None = None,
         own_noise: tuple[str, ...] = (),
         shows_images: bool = True,
     ) -> Batches:
@@ -102,7 +115,9 @@ class Batches:
             config.data_workers,
             paired,
             prompts,
-            evaluations,
+            1 if generator is None else generator.evaluations,
+            None if generator is None else generator.step_noise_shape,
+            None if generator is None else generator.condition_of,
             own_noise,
             network.encode if in_pixels else None,
             shows_images,
@@ -131,7 +146,26 @@ class Batches:
 
     def _data_indices(self, index: int, device: torch.device) -> Int64[Tensor, " b"]:
         size = 0 if self.data is None else len(self.data)
-        return self._random(index).below(size, Purpose.DATA, self._samples(device))
+        decided = self._decided_label(index)
+        if decided is None:
+            return self._random(index).below(size, Purpose.DATA, self._samples(device))
+        # Only stored samples are shown beside a generator that decides: sample i has the label i % choices.
+        label = decided.to(device)
+        count = (size - 1 - label) // self._choices + 1
+        u = self._random(index).uniform((Purpose.DATA,), self._samples(device))[0, :, 0]
+        return label + self._choices * (u * count).long()
+
+    def _decided_label(self, index: int) -> Int64[Tensor, " b"] | None:
+        """Return the label or the number of the prompt that the generator's noise decides, if it does."""
+        if self.condition_of is None or not self._choices:
+            return None
+        decided = self.condition_of(self._draw_z(index))
+        return None if decided is None else decided.label
+
+    @property
+    def _choices(self) -> int:
+        """Number of labels, or of prompts."""
+        return self.label_count if self.prompts is None else len(self.prompts)
 
     def _samples(self, device: torch.device) -> Int64[Tensor, " b"]:
         """Return the numbers of this process's samples in the whole batch."""
@@ -144,16 +178,15 @@ class Batches:
 
     def _draw(self, index: int, real: Tensor | None, labels: Tensor | None) -> Batch:
         """Draw a batch. Real images and labels are this process's rows."""
-        steps = [noise_of_step(step) for step in range(self._draw_steps(index))]
-        normal = self._draw_normal(index, steps, real is not None)
+        z, normal = self._draw_normal(index, real is not None)
         uniform = self._draw_uniform(index)
 
         def noise_for(level: Purpose, noise: Purpose) -> Noise:
             return Noise(uniform[level][:, 0], normal[noise])
 
         return Batch(
-            z=torch.cat([normal[step] for step in steps], 1),
-            cond=self._condition(index, self._draw_label(index, labels)),
+            z=z,
+            cond=self._draw_condition(index, z, labels),
             u=uniform[Purpose.LEVEL][:, 0],
             eps=normal[Purpose.NOISE],
             u_fake=uniform[Purpose.FAKE_LEVEL][:, 0],
@@ -171,15 +204,27 @@ class Batches:
             return 1
         return 1 + self._random(index).of_step(self.evaluations, Purpose.GENERATOR_STEPS)
 
-    def _draw_normal(self, index: int, steps: Sequence[int], has_real: bool) -> dict[int, Tensor]:
-        """Draw noise, (b, *image_shape), by its purpose; `steps` are those of the generator's steps."""
-        purposes = [*steps, Purpose.NOISE, Purpose.FAKE_NOISE]
+    def _draw_z(self, index: int) -> Tensor:
+        """Draw the generator's noise, (b, *noise_shape)."""
+        steps = [noise_of_step(step) for step in range(self._draw_steps(index))]
+        return torch.cat(list(self._normal(index, steps, self.noise_shape or self.image_shape).values()), 1)
+
+    def _draw_normal(self, index: int, has_real: bool) -> tuple[Tensor, dict[int, Tensor]]:
+        """Draw the generator's noise, and noise of the images' shape by its purpose, together if they can."""
+        purposes = [Purpose.NOISE, Purpose.FAKE_NOISE]
         if has_real:
             purposes.append(Purpose.REAL_NOISE)
         purposes += [noise for _, noise in (OWN_NOISE[name] for name in self.own_noise)]
-        size = math.prod(self.image_shape)
-        drawn = self._random(index).normal(purposes, self._samples(self.device), size)
-        return dict(zip(purposes, drawn.unflatten(2, self.image_shape).unbind(), strict=True))
+        if self.noise_shape is not None and self.noise_shape != self.image_shape:
+            return self._draw_z(index), self._normal(index, purposes, self.image_shape)
+        steps = [noise_of_step(step) for step in range(self._draw_steps(index))]
+        normal = self._normal(index, [*steps, *purposes], self.image_shape)
+        return torch.cat([normal[step] for step in steps], 1), normal
+
+    def _normal(self, index: int, purposes: Sequence[int], shape: tuple[int, ...]) -> dict[int, Tensor]:
+        """Draw noise, (b, *shape), by its purpose."""
+        drawn = self._random(index).normal(purposes, self._samples(self.device), math.prod(shape))
+        return dict(zip(purposes, drawn.unflatten(2, shape).unbind(), strict=True))
 
     def _draw_uniform(self, index: int) -> dict[int, Tensor]:
         """Draw two uniform numbers for each sample, (b, 2), by their purpose."""
@@ -194,11 +239,10 @@ class Batches:
         Numbers of prompts are on the CPU, where prompts are read.
         """
         device = self.device if self.prompts is None else torch.device("cpu")
-        choices = self.label_count if self.prompts is None else len(self.prompts)
-        if not choices:
+        if not self._choices:
             return None
         if labels is None:
-            return self._random(index).below(choices, Purpose.LABEL, self._samples(device))
+            return self._random(index).below(self._choices, Purpose.LABEL, self._samples(device))
         labels = labels.to(device)
         if self.prompts is not None and isinstance(self.data, Captioned):
             u = self._random(index).uniform((Purpose.CAPTION,), self._samples(device))
@@ -211,6 +255,16 @@ class Batches:
         if real is None or self.encode is None:
             return real
         return encode_parts(self.encode, real)
+
+    def _draw_condition(self, index: int, z: Tensor, labels: Tensor | None) -> Condition:
+        """Return the condition that belongs to the generator's noise, or one that is drawn."""
+        decided = None if self.condition_of is None else self.condition_of(z)
+        if decided is None or decided.label is None:
+            return self._condition(index, self._draw_label(index, labels))
+        if not self.label_count and self.prompts is None:
+            return Condition(camera=decided.camera)
+        label = decided.label if self.prompts is None else decided.label.cpu()
+        return dataclasses.replace(self._condition(index, label), camera=decided.camera)
 
     def _condition(self, index: int, label: Tensor | None) -> Condition:
         if label is None:

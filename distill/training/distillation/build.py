@@ -150,6 +150,7 @@ def build_method(
         ratio_start_step=0 if ratio is None else ratio.start_step,
         terms=tuple(build_term(settings, device, meta) for settings in config.terms),
         levels=config.generator.noise_levels,
+        annealing=config.generator.annealing,
         fake_levels=config.fake.noise_levels,
         guidance=config.guidance,
         discriminator_weight=0.0 if discriminator is None else discriminator.weight,

@@ -68,7 +68,7 @@ def fake_loss(
     """
     x0 = x0.detach()
     x_t, t, _, _ = add_noise(networks, method.fake_levels, x0, batch.fake_noise)
-    prediction = networks.predict(networks.fake, x_t, t, batch.cond, method.guidance.fake_training)
+    prediction = networks.predict(networks.fake, x0, x_t, t, batch.cond, method.guidance.fake_training)
     weight = expand_like(networks.fake.target_weight(t), x0)
     losses = {"fake": (weight * (prediction.x0 - x0).square()).mean()}
     if networks.discriminator is None or batch.real is None:
@@ -152,7 +152,7 @@ def generator_loss(
     Teacher and fake score must be frozen. They record no graph unless the objective, or a term that
     differentiates the discriminator's logits, needs one.
     """
-    x_t, t, alpha, sigma = add_noise(networks, method.levels, x0, batch.noise)
+    x_t, t, alpha, sigma = add_noise(networks, active.levels, x0, batch.noise)
     differentiated = None
     if networks.discriminator is not None and any(
         term.settings.differentiates_logits for term in active.terms
@@ -161,7 +161,7 @@ def generator_loss(
 
     def predict(network: Denoiser, scale: float, with_both_sides: bool = False) -> Prediction:
         with torch.set_grad_enabled(method.needs_graph or network is differentiated):
-            prediction = networks.predict(network, x_t, t, batch.cond, scale, with_both_sides)
+            prediction = networks.predict(network, x0, x_t, t, batch.cond, scale, with_both_sides)
         # The objective's part of the graph is released at once if nothing will differentiate it.
         return prediction if method.needs_graph else prediction._replace(x0=prediction.x0.detach())
 

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from distill.diffusion.guidance import guided
 from distill.diffusion.guidance_scales import GuidanceScales
-from distill.diffusion.noise_levels import NoiseLevels
+from distill.diffusion.noise_levels import Annealing, NoiseLevels
+from distill.networks.exact.sample_score import SampleScore
 from distill.objectives.calibration import Calibration
 from distill.objectives.density_ratio import BatchLossRatio, DensityRatio
 from distill.objectives.term import Term, TermSettings
@@ -33,13 +34,19 @@ class Networks:
     def predict(
         self,
         network: Denoiser,
+        x0: Tensor,
         x_t: Tensor,
         t: Tensor,
         cond: Condition,
         scale: float,
         with_both_sides: bool = False,
     ) -> Prediction:
-        """Return a network's guided prediction, with the discriminator's logits if it reads this network."""
+        """Return a network's guided prediction at x_t, which is x0 with noise.
+
+        The discriminator's logits come with it if the discriminator reads this network.
+        """
+        if isinstance(network, SampleScore):
+            return Prediction(x0.detach())
         critic = self.discriminator
         if critic is not None and self.read_by(critic) is not network:
             critic = None
@@ -71,6 +78,7 @@ class ActiveParts:
     weights: tuple[float | Tensor, ...]
     """The weight of each term, which may change from step to step."""
     uses_ratio: bool
+    levels: NoiseLevels
 
     def on(self, device: torch.device) -> ActiveParts:
         """Return them with weights on a device: a compiled loss takes a tensor as input, a number as code."""
@@ -95,6 +103,8 @@ class Method:
     r1: Penalty | None = None
     calibration: Calibration | None = None
     """Counts how often the discriminator is right; nothing is trained with it."""
+    annealing: Annealing | None = None
+    """Change of `levels` in the course of the run."""
     ratio_start_step: int = 0
     """Step of the run from which the density ratio counts; before, it is 1."""
 
@@ -102,4 +112,5 @@ class Method:
         """Return the parts that count at this step."""
         terms = tuple(weighted for weighted in self.terms if weighted.settings.counts_at(step))
         weights = tuple(weighted.settings.weight_at(step) for weighted in terms)
-        return ActiveParts(terms, weights, uses_ratio=step >= self.ratio_start_step)
+        levels = self.levels if self.annealing is None else self.annealing.at(step, self.levels)
+        return ActiveParts(terms, weights, step >= self.ratio_start_step, levels)

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from distill.config.errors import UserError, did_you_mean
 from distill.config.settings import Settings, choice_of
-from distill.diffusion.noise_levels import Karras, LogNormal, NoiseLevels
+from distill.diffusion.noise_levels import Annealing, Karras, LogNormal, NoiseLevels
 from distill.diffusion.samplers import Heun
 from distill.objectives.settings import R1Settings
 from distill.training.optimization.settings import OptimizerSettings
@@ -39,6 +39,8 @@ class GeneratorSettings(Settings):
     noise_levels: NoiseLevels = Karras()
     """Distribution of the noise levels at which the student is compared with the teacher. High levels compare
     the layout of images, low levels their details."""
+    annealing: Annealing | None = None
+    """Change of these noise levels in the course of the run, usual in text to 3D; null keeps them."""
     optimizer: OptimizerSettings = OptimizerSettings()
     """Optimiser of the student."""
     ema: float = Field(0.999, ge=0, lt=1)
@@ -59,6 +61,15 @@ class GeneratorSettings(Settings):
             raise ValueError(
                 "further_noise_to_signal: expected levels that fall from init_noise_to_signal, "
                 f"{levels[0]:g}, and stay above 0"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _anneals_its_levels(self) -> GeneratorSettings:
+        found = self.noise_levels.name if self.annealing is None else self.annealing.noise_levels.name
+        if found != self.noise_levels.name:
+            raise ValueError(
+                f"annealing.noise_levels: is {found}; expected {self.noise_levels.name} as before"
             )
         return self
 

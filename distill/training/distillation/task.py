@@ -67,7 +67,7 @@ class Distillation:
             processes,
             paired=self.teacher_samples if config.needs_pairs else None,
             prompts=self.prompts,
-            evaluations=self.generator.evaluations,
+            generator=self.generator,
             own_noise=config.own_noise,
             shows_images=config.discriminator is not None,
         )
@@ -206,7 +206,7 @@ class Distillation:
         for chunk in chunks:
             with autocast(self.config.precision, self.processes.device), torch.set_grad_enabled(keep_graph):
                 x0 = self.generate(chunk.z, chunk.cond)
-            if "fake" not in self.modules:  # an exact fake score has nothing to learn
+            if not self._updaters_of("fake"):  # nothing learns beside an exact fake score
                 continue
             with self.sharding.gathered(*self.differentiated_twice):
                 with autocast(self.config.precision, self.processes.device):

@@ -93,7 +93,7 @@ def simulate_distillation(
     without_start = config.generator.model_copy(update={"init_from": None})  # which has the same sizes
     config = config.model_copy(update={"generator": without_start})
     networks = build_networks(config, teacher, device)
-    batch = _distillation_batch(config, teacher, device)
+    batch = _distillation_batch(config, teacher, networks.generator, device)
     parts: dict[str, nn.Module | None] = {
         "teacher": teacher,
         **teacher.frozen_components(),
@@ -212,7 +212,6 @@ class _DistillationStep:
         self.is_whole_batch = len(batch) == config.batch_size
         self.autocast = autocast_type(config.precision)
         self.device = batch.z.device
-        self.z = torch.randn(len(batch), *networks.generator.noise_shape, device=self.device)
         self.trained: list[nn.Module] = [networks.generator, networks.fake]
         self.optimizers = [config.generator.optimizer, config.fake.optimizer]
         if networks.discriminator is not None:
@@ -226,7 +225,7 @@ class _DistillationStep:
         with kernels(self.device, self.autocast):
             self._x0 = None
             with torch.set_grad_enabled(self.is_whole_batch):
-                self._x0 = self.networks.generator(self.z, self.batch.cond)
+                self._x0 = self.networks.generator(self.batch.z, self.batch.cond)
             losses, _ = fake_loss(self.networks, self.method, self.batch, self._x0)
         differentiate(losses, self.trained)
 
@@ -236,17 +235,22 @@ class _DistillationStep:
             with kernels(self.device, self.autocast):
                 sample = x0
                 if sample is None or not sample.requires_grad:
-                    sample = self.networks.generator(self.z, self.batch.cond)
+                    sample = self.networks.generator(self.batch.z, self.batch.cond)
                 losses, _ = generator_loss(self.networks, self.method, self.batch, sample, self.active)
             differentiate(losses, self.trained)
 
 
-def _distillation_batch(config: DistillRun, teacher: Denoiser, device: torch.device) -> Batch:
+def _distillation_batch(
+    config: DistillRun, teacher: Denoiser, generator: Generator, device: torch.device
+) -> Batch:
     """Make up a batch with the fields that the run asks for."""
     batch = simulate_batch(config, teacher, device, config.discriminator is not None, config.needs_pairs)
     noise = Noise(batch.u, batch.eps)
     own: dict[str, Any] = dict.fromkeys(config.own_noise, noise)
-    return dataclasses.replace(batch, **own)
+    z = torch.randn(len(batch), *generator.noise_shape, device=device)
+    decided = generator.condition_of(z)
+    cond = batch.cond if decided is None else dataclasses.replace(batch.cond, camera=decided.camera)
+    return dataclasses.replace(batch, z=z, cond=cond, **own)
 
 
 def _method(config: DistillRun, device: torch.device) -> Method:
@@ -330,14 +334,14 @@ def differentiate(losses: Losses, trained: Sequence[nn.Module]) -> None:
 def predict(network: Denoiser, batch: Batch) -> None:
     """Take one forward pass, unguided."""
     with kernels(batch.z.device):
-        network(batch.z, batch.u, batch.cond)
+        network(batch.eps, batch.u, batch.cond)
 
 
 @torch.no_grad()
 def generate(generator: Generator, batch: Batch) -> None:
     """Generate images by the student's first step alone."""
     with kernels(batch.z.device):
-        generator(batch.z, batch.cond)
+        generator(batch.z[:, : generator.step_noise_shape[0]], batch.cond)
 
 
 @torch.no_grad()
@@ -347,9 +351,7 @@ def preview(generator: Generator, batch: Batch) -> None:
     count = min(max_batch_size(generator.pixel_shape), preview_count(generator.pixel_shape))
     rows = torch.zeros(count, dtype=torch.int64, device=device)
     with kernels(device):
-        generator.decode(
-            generator(torch.randn(count, *generator.noise_shape, device=device), batch.cond[rows])
-        )
+        generator.images(torch.randn(count, *generator.noise_shape, device=device), batch.cond[rows])
 
 
 @torch.no_grad()
