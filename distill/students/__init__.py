@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from distill.config.settings import Settings
 
@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from distill.types import Denoiser, Generator
 
 
+@runtime_checkable
 class RunOfStudent(Protocol):
     """The settings of a run that decide whether a student can be part of it."""
 

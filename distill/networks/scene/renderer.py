@@ -120,7 +120,10 @@ class Renderer:
         light: Light | None,
         with_normals: bool,
     ) -> Tensor:
-        """Return colour without background, opacity, depth times opacity, normals and `facing_away`, (b, r, c + 6)."""
+        """Return colour, opacity, depth times opacity, normals and `facing_away` of rays, (b, r, c + 6).
+
+        The colour is without background.
+        """
         near, far = cube_bounds(origins, directions)
         spacing = (far - near) / self.samples
         steps = torch.arange(self.samples, device=offset.device) + offset[..., None]
