@@ -24,8 +24,8 @@ from distill.training.distillation.losses import generator_loss
 from distill.training.distillation.method import WeightedTerm
 from distill.types import Condition, Generator, LossOutput, Prediction, Scores
 from tests.helpers.loss_inputs import loss_inputs
-from tests.helpers.runs import read_run, write_run
 from tests.helpers.plain_scenes import cosines, noise_of, opacities, plain_scenes, set_density
+from tests.helpers.runs import read_run, write_run
 
 SIZE = 4
 DENSITIES = (0.1, 0.9)
