@@ -1,7 +1,8 @@
 """`python -m eval --run runs/X` compares a student and its teacher with real images and times sampling.
 
 `fid` measures under a named protocol, `protocols` explains the protocols, `sweep` measures the checkpoints
-of a run, `preference` asks models of human preference, and `compare` puts results side by side.
+of a run, `preference` asks models of human preference, `scene` measures scenes in three dimensions, and
+`compare` puts results side by side.
 """
 
 from __future__ import annotations
@@ -75,6 +76,17 @@ def preference(arguments: list[str]) -> None:
     run(options)
 
 
+def scene(arguments: list[str]) -> None:
+    """Measure a scene in three dimensions."""
+    from eval.scene.arguments import parse
+
+    options = parse(arguments)
+
+    from eval.scene.command import run
+
+    run(options)
+
+
 def compare(arguments: list[str]) -> None:
     """Put results side by side."""
     parser = ArgumentParser(
@@ -105,7 +117,14 @@ def _refuse_repeated(paths: Sequence[Path]) -> None:
         seen.add(path.resolve())
 
 
-COMMANDS = {"fid": fid, "protocols": protocols, "compare": compare, "sweep": sweep, "preference": preference}
+COMMANDS = {
+    "fid": fid,
+    "protocols": protocols,
+    "compare": compare,
+    "sweep": sweep,
+    "preference": preference,
+    "scene": scene,
+}
 
 
 if __name__ == "__main__":

@@ -34,6 +34,9 @@ class TermInputs:
     """b pairs of noise and the teacher's image, if a term needs them."""
     crop_positions: Tensor | None = None
     """Positions of each sample's crop, (b, 2), uniform in (0, 1)."""
+    z: Tensor | None = None
+    """Noise of which the generator made the samples, (b, *noise_shape), for terms that read the generator
+    itself."""
 
 
 @runtime_checkable
@@ -57,6 +60,11 @@ class TermContext(Protocol):
     @property
     def student_steps(self) -> int:
         """Network evaluations of the student."""
+        ...
+
+    @property
+    def student_network(self) -> str:
+        """Name of the student's architecture."""
         ...
 
 

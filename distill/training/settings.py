@@ -290,6 +290,11 @@ class DistillRun(RunSettings):
         return self.generator.steps
 
     @property
+    def student_network(self) -> str:
+        """Name of the student's architecture."""
+        return self.generator.network.name
+
+    @property
     def is_sharded(self) -> bool:
         return self.sharding.is_on
 

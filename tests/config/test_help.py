@@ -72,7 +72,8 @@ def test_all_shows_every_setting_of_both_tasks(capsys: pytest.CaptureFixture[str
         "  --fake.updates int = 1\n",
         "    with teacher.name = native:\n",
         "  --teacher.path path (required)\n",
-        "  --terms [{name: gan|implicit_reward|regression|reward}, ...] = []\n",
+        "  --terms [{name: gan|implicit_reward|opacity_entropy|orientation|"
+        "regression|reward|sparsity}, ...] = []\n",
         "task: train_teacher - Train a diffusion teacher on data. Further settings:\n",
         "  --optimizer.betas [float, float] = [0.9, 0.999]\n",
     ):

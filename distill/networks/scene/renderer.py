@@ -42,6 +42,9 @@ class Render(NamedTuple):
     normals: Float[Tensor, "b 3 h w"]
     """Mean of the unit normals of what is seen, weighted by opacity, in coordinates of the scene; zeros unless
     they were asked for."""
+    facing_away: Float[Tensor, "b 1 h w"]
+    """Sum over the points of a ray of w max(0, n . d)^2, for weights w without a gradient, normals n and the
+    ray's direction d; zeros unless normals were asked for."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,10 +105,11 @@ class Renderer:
                 else:
                     parts.append(march(*part))
         image = torch.cat(parts, 1).transpose(1, 2).unflatten(2, (height, width))
-        channels = image.shape[1] - 5
-        colour, opacity, depth, normals = image.split([channels, 1, 1, 3], 1)
+        channels = image.shape[1] - 6
+        colour, opacity, depth, normals, facing_away = image.split([channels, 1, 1, 3, 1], 1)
         colour = colour + (1 - opacity) * background[:, :, None, None]
-        return Render(colour, opacity, depth / opacity.detach().clamp_min(MIN_OPACITY), normals)
+        depth = depth / opacity.detach().clamp_min(MIN_OPACITY)
+        return Render(colour, opacity, depth, normals, facing_away)
 
     def _march(
         self,
@@ -116,7 +120,10 @@ class Renderer:
         light: Light | None,
         with_normals: bool,
     ) -> Tensor:
-        """Return colour without background, opacity, depth times opacity and normals, (b, r, c + 5)."""
+        """Return colour, opacity, depth times opacity, normals and `facing_away` of rays, (b, r, c + 6).
+
+        The colour is without background.
+        """
         near, far = cube_bounds(origins, directions)
         spacing = (far - near) / self.samples
         steps = torch.arange(self.samples, device=offset.device) + offset[..., None]
@@ -134,7 +141,11 @@ class Renderer:
             colour = colour * (1 - share + share * lit)
         weights = ray_weights(density, spacing[..., None])
         seen = torch.cat([colour, torch.ones_like(distance)[..., None], distance[..., None], normals], 3)
-        return (weights[..., None] * seen).sum(2)
+        facing_away = torch.zeros_like(distance)
+        if with_normals:
+            facing_away = (normals * directions[:, :, None]).sum(3).clamp_min(0).square()
+        facing_away = (weights.detach() * facing_away).sum(2)
+        return torch.cat([(weights[..., None] * seen).sum(2), facing_away[..., None]], 2)
 
     def _normals(self, field: Field3D, points: Tensor, density: Tensor) -> Tensor:
         """Return unit normals, (b, n, 3), against the gradient of the density, by forward differences."""

@@ -97,12 +97,15 @@ class SceneGenerator(Generator):
             return colour
         return F.interpolate(colour, self._pixel_shape[1:], mode="bilinear", antialias=True)
 
-    def rendered(self, z: Float[Tensor, "b 9"], height: int, width: int) -> Render:
+    def rendered(
+        self, z: Float[Tensor, "b 9"], height: int, width: int, with_normals: bool = False
+    ) -> Render:
         """Render the views that noise chooses, at a size in pixels."""
         u = torch.special.ndtr(z)
         cameras, _ = self.sizes.cameras.draw(u[:, CAMERA:LIGHT])
         shift = u[:, SHIFT] if self.sizes.stratified and self.training else None
-        return self.render(cameras, self.particle_of(z), height, width, shift, self._light(u[:, LIGHT:SHIFT]))
+        light = self._light(u[:, LIGHT:SHIFT])
+        return self.render(cameras, self.particle_of(z), height, width, shift, light, with_normals)
 
     def render(
         self,

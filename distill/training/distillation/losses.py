@@ -177,7 +177,7 @@ def generator_loss(
     losses = {"objective": scale * output.loss.mean() / x0[0].numel()}
     metrics = {name: value.mean() for name, value in output.metrics.items()}
     inputs = TermInputs(
-        scores, batch.cond, networks.generator, teacher, logits, batch.pairs, batch.crop_positions
+        scores, batch.cond, networks.generator, teacher, logits, batch.pairs, batch.crop_positions, batch.z
     )
     for weighted, weight in zip(active.terms, active.weights, strict=True):
         settings, term_inputs = weighted.settings, inputs

@@ -1,0 +1,1 @@
+"""`python -m eval scene`: compares renders of scenes with a prompt, each other and known scenes."""
