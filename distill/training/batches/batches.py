@@ -236,3 +236,8 @@ def check_data(data: DataSource, network: ImageModel) -> None:
         )
     if network.label_count not in (0, data.label_count):
         raise UserError(f"data: {data.label_count} labels; expected {network.label_count} as the network's")
+    if isinstance(data, Captioned) and not network.takes_text:
+        raise UserError(
+            "data: has captions, and the network takes no text; expected a pipeline that takes text, or data "
+            "without captions, such as image_folder, or emoji with condition: labels"
+        )

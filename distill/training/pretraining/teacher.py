@@ -90,7 +90,9 @@ def build_teacher(config: TrainTeacherRun, data: DataSource, on_meta: bool = Fal
     """Build the untrained network of a run, which must fit the data; with `on_meta` without weights."""
     if config.pipeline is None:
         torch.manual_seed(config.seed)
-        return build_unet(config.network, data.image_shape, data.label_count)
+        network = build_unet(config.network, data.image_shape, data.label_count)
+        check_data(data, network)
+        return network
     return _build_configured(config, config.pipeline, data, on_meta)
 
 
