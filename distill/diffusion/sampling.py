@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
+from distill.diffusion.guidance import check_guidance
 from distill.diffusion.random import seeded
 from distill.diffusion.samplers import Heun
 from distill.types import Condition, Denoiser, Generator
@@ -68,6 +69,7 @@ def sample_teacher(
     Without `decode` they stay in the teacher's own space, (n, *image_shape).
     """
     sampler = sampler or Heun()
+    check_guidance(teacher, sampler.guidance)
 
     def make(rows: Sequence[int], z: Tensor, cond: Condition) -> Tensor:
         def fresh_noise(step: int) -> Tensor:

@@ -101,6 +101,28 @@ def test_captions_of_a_network_that_takes_no_text_are_refused(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("settings", "name"),
+    [
+        ({"guidance": {"fake_training": 2.0}}, "guidance.fake_training"),
+        (
+            {
+                "terms": [{"name": "regression", "weight": 1.0}],
+                "teacher_samples": {"path": "samples", "count": 4, "sampler": {"guidance": 2.0}},
+            },
+            "teacher_samples.sampler.guidance",
+        ),
+    ],
+)
+def test_guidance_of_a_teacher_without_a_condition_is_refused(
+    tmp_path: Path, settings: dict[str, Any], name: str
+) -> None:
+    teacher = {"name": "gaussian_mixture", "components": [{"mean": [0.0, 0.0], "std": 1.0}]}
+    student = {"network": {"name": "mlp"}}
+    file = write_run(tmp_path, teacher=teacher, generator=student, fake=student, **settings)
+    assert refusal(file) == f"{name}: is 2, and the teacher has no condition; expected 1"
+
+
 def test_a_dry_run_refuses_captions_of_a_network_that_takes_no_text(tmp_path: Path) -> None:
     config = read_config(write_run(tmp_path, task="train_teacher", data=CAPTIONED))
     with pytest.raises(UserError, match="data: has captions, and the network takes no text"):
