@@ -16,7 +16,7 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from distill.config.errors import UserError
-from distill.data import Captioned
+from distill.data import Captioned, Captions
 from distill.data.encoded_prompts import EncodedPrompts
 from distill.diffusion.counter_random import CounterRandom
 from distill.training.batches.batch import Batch, Noise
@@ -69,6 +69,8 @@ class Batches:
     """False if the data's labels alone are needed: its images are not read then."""
     compiled: bool = False
     """Draw noise by a compiled kernel, of equal bits."""
+    captions: Captions | None = None
+    """Captions of the data, whose labels are the positions of their first ones."""
 
     @classmethod
     def of(
@@ -87,6 +89,7 @@ class Batches:
         if data is not None:
             check_data(data, network)
         check_split(config.batch_size, processes.count)
+        captions = data.captions if isinstance(data, Captioned) else None
         in_pixels = data is not None and data.image_shape != network.image_shape
         if in_pixels and shows_images and isinstance(data, InMemorySource) and hold_latents(data, network):
             data, in_pixels = encode_all(data, network, processes), False
@@ -107,6 +110,7 @@ class Batches:
             network.encode if in_pixels else None,
             shows_images,
             config.compile != "none",
+            captions,
         )
 
     def starting_at(self, index: int) -> Iterator[Batch]:
@@ -200,9 +204,9 @@ class Batches:
         if labels is None:
             return self._random(index).below(choices, Purpose.LABEL, self._samples(device))
         labels = labels.to(device)
-        if self.prompts is not None and isinstance(self.data, Captioned):
+        if self.captions is not None:
             u = self._random(index).uniform((Purpose.CAPTION,), self._samples(device))
-            labels = self.data.captions.draw(labels, u[0, :, 0])
+            labels = self.captions.draw(labels, u[0, :, 0])
         return labels
 
     @torch.no_grad()
