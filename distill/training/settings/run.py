@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from distill.config.settings import Settings
 from distill.training.parallel.settings import ShardingSettings
-from distill.training.stop_condition import StopCondition
+from distill.training.settings.stop_condition import StopCondition
 
 PRECISIONS = {
     "no": "fp32",
