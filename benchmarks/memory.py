@@ -35,7 +35,8 @@ from distill.storage.files import read_json, write_json
 from distill.storage.provenance import commit, machine
 from distill.training.distillation.task import Distillation
 from distill.training.dry_run.cost import measure_both
-from distill.training.dry_run.step import META, simulate_distillation
+from distill.training.dry_run.distillation import simulate_distillation
+from distill.training.dry_run.step import META
 from distill.training.launch import build_processes
 from distill.training.logging import Clock
 from distill.training.settings import DistillRun

@@ -41,8 +41,9 @@ from distill.storage.files import read_json, write_json
 from distill.storage.provenance import commit, machine
 from distill.training.distillation.task import Distillation
 from distill.training.dry_run.cost import measure_own
+from distill.training.dry_run.distillation import simulate_distillation
 from distill.training.dry_run.plan import Plan
-from distill.training.dry_run.step import META, meta_teacher_of, simulate_distillation
+from distill.training.dry_run.step import META, meta_teacher_of
 from distill.training.settings import DistillRun
 
 RESULTS = project.RESULTS / "scaling.json"

@@ -15,7 +15,8 @@ from benchmarks.steps import Enough, Update, make_steps
 from distill.config.errors import TrainingError, UserError, is_out_of_memory
 from distill.training.distillation.task import Distillation
 from distill.training.dry_run.cost import measure_own
-from distill.training.dry_run.step import META, images_at_once, meta_teacher_of, simulate_distillation
+from distill.training.dry_run.distillation import simulate_distillation
+from distill.training.dry_run.step import META, images_at_once, meta_teacher_of
 from distill.training.settings import DistillRun
 
 WARM_UP = 2

@@ -75,11 +75,7 @@ class EncodedPrompts:
 
     def balanced(self, count: int) -> Condition:
         """Return the conditions of `count` samples that take the prompts in turn."""
-        return self.in_turn(range(count))
-
-    def in_turn(self, rows: Sequence[int]) -> Condition:
-        """Return the conditions of the samples of these numbers, which take the prompts in turn."""
-        return self(torch.tensor(rows) % len(self))
+        return self(torch.arange(count) % len(self))
 
     @functools.cached_property
     def _unconditional(self) -> dict[str, Tensor]:

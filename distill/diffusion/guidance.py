@@ -8,7 +8,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from distill.config.errors import UserError
 from distill.types import Condition, Critic, Denoiser, Features, Prediction
+
+
+def check_guidance(teacher: Denoiser, scale: float, setting: str = "guidance") -> None:
+    """Refuse a scale other than 1 for a teacher that cannot be guided; `setting` is the scale's name."""
+    if scale == 1:
+        return
+    if not (teacher.label_count or teacher.takes_text):
+        raise UserError(f"{setting}: is {scale:g}, and the teacher has no condition; expected 1")
+    teacher.require_unconditional()
 
 
 def guided(

@@ -7,10 +7,11 @@ import math
 from collections.abc import Callable, Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 from tqdm import tqdm
 
+from distill.diffusion.guidance import check_guidance
 from distill.diffusion.random import seeded
 from distill.diffusion.samplers import Heun
 from distill.types import Condition, Denoiser, Generator
@@ -29,6 +30,18 @@ def balanced_labels(count: int, label_count: int) -> Condition:
 def labels_of(rows: Sequence[int], label_count: int) -> Condition:
     """Return the balanced labels of the images of these numbers."""
     return Condition(torch.tensor(rows) % label_count if label_count else None)
+
+
+def spread(rows: Sequence[int], count: int) -> Int64[Tensor, " n"]:
+    """Spread the images of these numbers evenly over `count` data or prompts, one to one below `count`.
+
+    Data and captions are often sorted, so that the first ones are alike. The step is near the golden section
+    of `count`.
+    """
+    step = max(1, round(0.618 * count))
+    while math.gcd(step, count) > 1:
+        step += 1
+    return torch.tensor(rows) * step % count
 
 
 def sample_generator(
@@ -67,6 +80,7 @@ def sample_teacher(
     Without `decode` they stay in the teacher's own space, (n, *image_shape).
     """
     sampler = sampler or Heun()
+    check_guidance(teacher, sampler.guidance)
 
     def make(rows: Sequence[int], z: Tensor, cond: Condition) -> Tensor:
         def fresh_noise(step: int) -> Tensor:

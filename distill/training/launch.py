@@ -41,7 +41,8 @@ from distill.training.run_folder import (
     recorded_micro_batch,
 )
 from distill.training.settings import RunConfig, TrainAutoencoderRun, TrainTeacherRun
-from distill.training.trainer import STATS, Task, Trainer
+from distill.training.task import Task
+from distill.training.trainer import STATS, Trainer
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup

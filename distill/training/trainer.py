@@ -5,14 +5,12 @@ from __future__ import annotations
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor, nn
 from tqdm import tqdm
 
 from distill.config.errors import UserError, reading
@@ -22,67 +20,19 @@ from distill.storage.files import write_json
 from distill.training.batches import Purpose
 from distill.training.checkpoints import load_checkpoint, save_checkpoint
 from distill.training.logging import Averages, Clock, append_line
-from distill.training.optimization.ema import EMA
-from distill.training.optimization.updater import Updater
 from distill.training.parallel.errors import raised_by_all
-from distill.training.parallel.finite import Agreement, FiniteCheck
+from distill.training.parallel.finite import Agreement
 from distill.training.parallel.folders import new_shared_folder, writing
 from distill.training.parallel.launchers import is_launched
 from distill.training.parallel.processes import Processes
 from distill.training.parallel.sampling import Monitor, measure_together, sample_together
 from distill.training.parallel.watchdog import Progress
 from distill.training.settings import RunConfig
-from distill.training.stop_condition import MONITOR, STOPPED, StopCondition
+from distill.training.settings.stop_condition import MONITOR, STOPPED, StopCondition
+from distill.training.task import Task
 from distill.types import to_device
 
 STATS = "stats.jsonl"
-
-
-@runtime_checkable
-class Task(Protocol):
-    """The part of a run that the trainer does not know: how to make a step, and what to save."""
-
-    modules: dict[str, nn.Module]
-    """Everything that checkpoints hold by name, in addition to the average and the optimisers."""
-    updaters: dict[str, Updater]
-    ema: EMA[Any]
-    finite: FiniteCheck
-    """Holds the losses and gradient norms of each step."""
-    image_shape: tuple[int, ...]
-    """Shape of the images that `sample` returns."""
-    label_count: int
-
-    def start(self, step: int) -> None:
-        """Prepare the batches from this step on."""
-        ...
-
-    def update(self, step: int, detailed: bool) -> Mapping[str, Tensor]:
-        """Make one step and return its metrics; `detailed` adds those that cost time."""
-        ...
-
-    def sample(self, rows: Sequence[int]) -> Tensor:
-        """Return the images of these numbers, of the averaged network, on the CPU.
-
-        Image i depends on its own number alone. Sharded networks compute on all processes at once, which then
-        call this with equally many numbers.
-        """
-        ...
-
-    def save(self, folder: Path) -> None:
-        """Write the averaged network for a checkpoint."""
-        ...
-
-    def export(self, folder: Path) -> None:
-        """Write the averaged network for others to use."""
-        ...
-
-    def tables(self) -> dict[str, Any]:
-        """Return the JSON files for the report, by name; they are written with each checkpoint."""
-        ...
-
-    def frozen_networks(self) -> list[nn.Module]:
-        """Return the networks that take memory and are not trained."""
-        ...
 
 
 class Trainer:

@@ -27,7 +27,7 @@ class RunOptions:
     batch_size: int
     no_teacher: bool
     guidance: float | None
-    features: Path
+    features: Path | None
     out: Path | None
 
 
@@ -49,7 +49,11 @@ def parse(arguments: list[str], commands: Iterable[str]) -> RunOptions:
         raise UserError("--no-teacher: goes with --run only")
     if options.guidance is not None and (options.no_teacher or not (options.run or options.teacher)):
         raise UserError("--guidance: goes with a teacher; expected --teacher, or --run without --no-teacher")
+    for name in ("seed", "prompts"):
+        if getattr(options, name) is not None and not (options.run or options.teacher):
+            raise UserError(f"--{name}: goes with images that are made; expected --run or --teacher")
     at_least(options, n=4, batch_size=1, seed=0, guidance=0)
+    options.seed = options.seed or 0
     return RunOptions(**vars(options))
 
 
@@ -95,9 +99,7 @@ def _add_settings(parser: ArgumentParser) -> None:
         help="number of images; those of a folder or file are chosen evenly "
         "(default: 10000, or all of a folder or file)",
     )
-    parser.add_argument(
-        "--seed", type=int, default=0, help="seed of the first image; image i has seed + i (default: 0)"
-    )
+    parser.add_argument("--seed", type=int, help="seed of the first image; image i has seed + i (default: 0)")
     parser.add_argument("--batch-size", type=int, default=256, help="images sampled at once (default: 256)")
     parser.add_argument("--no-teacher", action="store_true", help="measure a run's student only")
     parser.add_argument(
@@ -108,7 +110,6 @@ def _add_settings(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--features",
         type=Path,
-        default=Path("runs/features"),
         metavar="DIR",
         help="folder that keeps the features of images that exist (default: runs/features)",
     )

@@ -30,6 +30,9 @@ from eval.run.results import EvalResults, LaboratoryResults, Role
 from eval.run.subjects import SAMPLED, RealStreams, open_files, open_networks, open_real
 from eval.run.table import render
 
+FEATURES = Path("runs/features")
+"""Folder that keeps features unless `--features` says otherwise."""
+
 
 def run(options: RunOptions) -> EvalResults | LaboratoryResults:
     """Measure images under the protocol that suits the data, and print the table.
@@ -39,6 +42,7 @@ def run(options: RunOptions) -> EvalResults | LaboratoryResults:
     config = None if options.run is None else read_run(options.run)
     teacher = laboratory_teacher(config) if options.data is None else None
     if teacher is not None:
+        refuse_settings_of_images(options)
         return run_laboratory(options, teacher)
     real = open_real(choose_data(options, config))
     protocol = default_protocol(real.train.image_shape, options.protocol)
@@ -49,7 +53,7 @@ def run(options: RunOptions) -> EvalResults | LaboratoryResults:
     networks = {} if files else open_networks(options, config, real.train)
     streams: dict[Role, DataImages | NetworkImages]
     streams = {"images": open_files(options, real.train)} if files else {**networks}
-    measured = Measurements(real, protocol, options.features)
+    measured = Measurements(real, protocol, options.features or FEATURES)
     made = {role: measured.of(stream, role) for role, stream in streams.items()}
     results = evaluate(made, measured.train, measured.held_out, protocol, options.seed if networks else None)
     times = sampling_times(networks, options.batch_size)
@@ -69,6 +73,21 @@ def laboratory_teacher(config: RunConfig | None) -> GaussianMixture | None:
     if not isinstance(config, DistillRun) or config.data is not None:
         return None
     return config.teacher.load() if isinstance(config.teacher, LaboratoryTeacher) else None
+
+
+def refuse_settings_of_images(options: RunOptions) -> None:
+    """Refuse flags that say how images are compared; vectors are compared with their exact teacher."""
+    for flag, value in {
+        "--prompts": options.prompts,
+        "--protocol": options.protocol,
+        "--guidance": options.guidance,
+        "--features": options.features,
+    }.items():
+        if value is not None:
+            raise UserError(
+                f"{flag}: goes with images; {options.run} is a run of vectors, which are compared with their "
+                "exact teacher; leave it out"
+            )
 
 
 def choose_data(options: RunOptions, config: RunConfig | None) -> DataSettings:

@@ -10,6 +10,7 @@ from distill.config.errors import UserError
 from distill.data import DataSettings
 from distill.data.encoded_prompts import EncodedPrompts
 from distill.data.sources.image_folder import ImageFolder
+from distill.diffusion.guidance import check_guidance
 from distill.diffusion.samplers import Heun
 from distill.publishing.samples import choose_prompts
 from distill.training.distillation.build import read_prompts
@@ -143,6 +144,7 @@ def _guidance(options: RunOptions, config: RunConfig | None, teacher: Denoiser) 
     A teacher that takes prompts needs guidance: it gets that of the student's loss. Others get none.
     """
     if options.guidance is not None:
+        check_guidance(teacher, options.guidance, "--guidance")
         return options.guidance
     if isinstance(config, DistillRun) and teacher.takes_text:
         return config.guidance.teacher

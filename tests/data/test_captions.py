@@ -57,13 +57,16 @@ def test_a_batch_shows_an_image_with_one_of_its_own_captions(tmp_path: Path) -> 
         return Condition(text=Text({"e": torch.zeros(len(texts), 1)}, {"e": torch.zeros(1, 1)}, tuple(texts)))
 
     prompts = EncodedPrompts(folder.captions.texts, encode, "none", None, 0.0)
-    stream = Batches((3, 4, 4), 0, folder, 64, 0, torch.device("cpu"), prompts=prompts).starting_at(0)
+    batches = Batches(
+        (3, 4, 4), 0, folder, 64, 0, torch.device("cpu"), prompts=prompts, captions=folder.captions
+    )
+    stream = batches.starting_at(0)
     batch = next(stream)
     shown = {"black": set(), "red": set()}
     for image, caption in zip(batch.real, batch.cond.text.prompts, strict=True):
         shown["red" if image[0].mean() > 0 else "black"].add(caption)
     assert shown == {"black": {"x", "y"}, "red": {"p", "q", "r"}}
-    again = next(Batches((3, 4, 4), 0, folder, 64, 0, torch.device("cpu"), prompts=prompts).starting_at(0))
+    again = next(batches.starting_at(0))
     assert again.cond.text.prompts == batch.cond.text.prompts
 
 

@@ -4,9 +4,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from distill.config.errors import UserError
 from distill.diffusion.guidance import guided
 from distill.diffusion.guidance_scales import GuidanceScales
 from distill.diffusion.noise_levels import LogNormal
+from distill.diffusion.samplers import Heun
+from distill.diffusion.sampling import sample_teacher
 from distill.diffusion.schedules import EDM
 from distill.networks.discriminator import ChannelMean
 from distill.networks.exact.gaussian_mixture import GaussianMixture
@@ -64,6 +67,12 @@ def test_features_are_the_conditional_ones() -> None:
 def test_without_a_condition_there_is_nothing_to_guide() -> None:
     with pytest.raises(ValueError, match="guidance: needs a condition; found none"):
         guided(mixture(), torch.zeros(1, 2), torch.ones(1), Condition(), 2.0)
+
+
+def test_a_teacher_without_a_condition_is_not_sampled_with_guidance() -> None:
+    teacher = GaussianMixture(torch.ones(1), torch.zeros(1, 2), torch.ones(1, 2), EDM())
+    with pytest.raises(UserError, match="guidance: is 2, and the teacher has no condition; expected 1"):
+        sample_teacher(teacher, range(2), Condition(), Heun(steps=2, guidance=2.0))
 
 
 class Constant(Denoiser):

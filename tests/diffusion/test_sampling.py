@@ -7,7 +7,7 @@ import torch
 
 from distill.diffusion.random import seeded
 from distill.diffusion.samplers import Heun
-from distill.diffusion.sampling import balanced_labels, sample_generator, sample_teacher, seeded_noise
+from distill.diffusion.sampling import balanced_labels, sample_generator, sample_teacher, seeded_noise, spread
 from distill.types import Condition, Generator, expand_like
 from tests.helpers.gaussian_teacher import GaussianTeacher
 
@@ -84,6 +84,13 @@ def test_noise_of_another_stream_is_other_noise() -> None:
 def test_labels_are_balanced() -> None:
     assert balanced_labels(12, 5).label.tolist() == [0, 1, 2, 3, 4, 0, 1, 2, 3, 4, 0, 1]
     assert balanced_labels(12, 0).label is None
+
+
+def test_images_are_spread_over_all_data() -> None:
+    assert spread(range(4), 10).tolist() == [0, 7, 4, 1]
+    assert sorted(spread(range(20), 10).tolist()) == sorted([*range(10)] * 2)
+    for count in (1, 2, 3, 6, 100):
+        assert sorted(spread(range(count), count).tolist()) == list(range(count))
 
 
 def test_keys_give_unrelated_numbers() -> None:

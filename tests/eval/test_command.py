@@ -152,6 +152,14 @@ def test_first_images_only_and_nothing_written_without_a_folder(
             ["--images", "b", "--data", "digits", "--guidance", "2"],
             "--guidance: goes with a teacher; expected --teacher, or --run without --no-teacher",
         ),
+        (
+            ["--images", "b", "--data", "digits", "--seed", "0"],
+            "--seed: goes with images that are made; expected --run or --teacher",
+        ),
+        (
+            ["--array", "b", "--data", "digits", "--prompts", "c"],
+            "--prompts: goes with images that are made; expected --run or --teacher",
+        ),
         (["--run", "a", "--n", "3"], "--n 3: expected at least 4"),
         (["--run", "a", "--batch-size", "0"], "--batch-size 0: expected at least 1"),
         (["--run", "a", "--seed", "-1"], "--seed -1: expected at least 0"),
@@ -176,6 +184,12 @@ def test_bad_arguments(arguments: list[str], message: str) -> None:
     with pytest.raises(UserError) as caught:
         main(arguments)
     assert str(caught.value) == message
+
+
+def test_guidance_of_a_teacher_without_a_condition_is_refused(tmp_path: Path) -> None:
+    save_teacher(tmp_path / "teacher", label_count=0)
+    with pytest.raises(UserError, match="--guidance: is 2, and the teacher has no condition; expected 1"):
+        main(["--teacher", str(tmp_path / "teacher"), "--data", "digits", "--guidance", "2"])
 
 
 def test_networks_that_do_not_fit_the_data(tmp_path: Path) -> None:

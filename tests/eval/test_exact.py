@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.distributions import MultivariateNormal, kl_divergence
 
+from distill.config.errors import UserError
 from distill.diffusion.schedules import DDPM, EDM
 from distill.networks.exact.affine import Affine
 from distill.networks.exact.gaussian_mixture import GaussianMixture
@@ -15,6 +16,7 @@ from distill.networks.exact.marginal import marginal
 from distill.types import NoiseSchedule
 from eval.__main__ import main as evaluate
 from eval.metrics.exact import LaboratoryMonitor, divergences_to_teacher, mode_shares, stray_share
+from tests.helpers.runs import write_finished_run
 from train import main as train
 
 DOUBLE = torch.float64
@@ -109,3 +111,18 @@ objective: {name: expanded_divergence, divergence: forward_kl}
     assert "forward_kl  0.0000" in capsys.readouterr().out
     assert found["student"]["mode_error"] == pytest.approx(0.0, abs=1e-6)
     assert Path("run/samples/step-00000200.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [("--prompts", "cats.txt"), ("--protocol", "fd-pixel"), ("--guidance", "2"), ("--features", "kept")],
+)
+def test_flags_of_images_are_refused_for_a_run_of_vectors(tmp_path: Path, flag: str, value: str) -> None:
+    teacher = {"name": "gaussian_mixture", "components": [{"mean": [0.0, 0.0], "std": 1.0}]}
+    run = write_finished_run(tmp_path / "run", teacher)
+    with pytest.raises(UserError) as caught:
+        evaluate(["--run", str(run), flag, value])
+    assert str(caught.value) == (
+        f"{flag}: goes with images; {run} is a run of vectors, which are compared with their exact teacher; "
+        "leave it out"
+    )

@@ -14,9 +14,12 @@ from PIL import Image
 import distill
 from distill.config.errors import UserError
 from distill.data.images import to_bytes
-from distill.diffusion.sampling import seeded_noise
+from distill.diffusion.sampling import sample_generator, seeded_noise
 from distill.networks.few_step_generator import FewStepGenerator
 from distill.publishing.export import export_generator
+from distill.training.distillation.task import Distillation
+from distill.training.launch import build_processes
+from distill.training.logging import Clock
 from eval.__main__ import main as evaluate
 from sample import main as sample
 from tests.helpers.diffusers_runs import (
@@ -25,7 +28,7 @@ from tests.helpers.diffusers_runs import (
     run,
 )
 from tests.helpers.image_sets import pixels_sha256
-from tests.helpers.runs import write_finished_run
+from tests.helpers.runs import read_run, write_finished_run, write_run
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +96,19 @@ def test_an_evaluation_draws_prompts(root: Path, tmp_path: Path) -> None:
     evaluate([*arguments, "--prompts", str(tmp_path / "others.txt"), "--no-teacher"])
     others = json.loads((tmp_path / "run" / "eval.json").read_text())
     assert others["hashes"]["student"] != measured["hashes"]["student"]
+
+
+def test_previews_are_spread_over_the_prompts_as_those_of_their_teacher(root: Path, tmp_path: Path) -> None:
+    prompts = {"name": "text_file", "path": str(root / "prompts.txt")}
+    config = read_run(
+        write_run(tmp_path, teacher={"name": "diffusers", "path": str(root / "sd15")}, prompts=prompts)
+    )
+    task = Distillation(config, build_processes(config), Clock(torch.device("cpu")))
+    assert task.prompts is not None
+    spread, in_turn = (task.prompts(torch.tensor(rows)) for rows in ([0, 2, 1], [0, 1, 2]))
+    average, shown = task.ema.average, task.sample(range(3))
+    assert torch.equal(shown, sample_generator(average, range(3), spread))
+    assert not torch.equal(shown, sample_generator(average, range(3), in_turn))
 
 
 def test_prompts_belong_to_text(root: Path) -> None:

@@ -11,7 +11,7 @@ from distill.training.launch import build_processes
 from distill.training.logging import Averages, Clock
 from distill.training.parallel.finite import HostCopy
 from distill.training.pretraining.teacher import TeacherTraining
-from distill.training.trainer import Task
+from distill.training.task import Task
 from tests.helpers.device_reads import no_device_reads
 from tests.helpers.methods import DATA, METHODS
 from tests.helpers.runs import read_run, write_run

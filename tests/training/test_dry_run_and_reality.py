@@ -8,15 +8,12 @@ from typing import Any
 import pytest
 
 from distill.training.config import read_config
-from distill.training.dry_run import step
+from distill.training.dry_run import distillation
 from distill.training.dry_run.cost import Cost, measure_own
+from distill.training.dry_run.distillation import simulate_distillation
 from distill.training.dry_run.plan import Plan
-from distill.training.dry_run.step import (
-    META,
-    meta_teacher_of,
-    simulate_distillation,
-    simulate_teacher_training,
-)
+from distill.training.dry_run.pretraining import simulate_teacher_training
+from distill.training.dry_run.step import META, meta_teacher_of
 from distill.training.settings import TrainTeacherRun
 from tests.helpers import tiny_pipelines
 from tests.helpers.diffusers_runs import PROMPTS
@@ -98,7 +95,7 @@ def assert_as_predicted(measured: Measured, cost: Cost) -> None:
 
 @pytest.fixture(autouse=True)
 def no_previews(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(step, "preview", lambda generator, batch: None)
+    monkeypatch.setattr(distillation, "preview", lambda generator, batch: None)
 
 
 @pytest.fixture(scope="module")

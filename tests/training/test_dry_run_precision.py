@@ -11,8 +11,9 @@ from torch import nn
 
 from distill.config.errors import UserError
 from distill.training.dry_run.cost import OPTIMIZER_UPDATE, Cost, measure_own, optimizer_bytes
+from distill.training.dry_run.distillation import simulate_distillation
 from distill.training.dry_run.meta_kernels import MetaKernels
-from distill.training.dry_run.step import META, meta_teacher_of, simulate_distillation
+from distill.training.dry_run.step import META, meta_teacher_of
 from distill.training.optimization.settings import OptimizerSettings
 from tests.helpers.runs import read_run, write_run
 from train import main

@@ -15,12 +15,13 @@ from distill.config.errors import UserError
 from distill.diffusion.schedules import EDM
 from distill.networks.mlp import MLP, MLPConfig
 from distill.networks.sizes import MLPSizes
-from distill.training.dry_run import step
+from distill.training.dry_run import distillation
 from distill.training.dry_run.cost import Cost, measure_own
+from distill.training.dry_run.distillation import simulate_distillation
 from distill.training.dry_run.passes import Passes
 from distill.training.dry_run.plan import Plan
 from distill.training.dry_run.sharded import ShardedNetwork, sharded_networks
-from distill.training.dry_run.step import FAKE_UPDATE, META, meta_teacher_of, simulate_distillation
+from distill.training.dry_run.step import FAKE_UPDATE, META, meta_teacher_of
 from distill.training.parallel.settings import ShardingSettings
 from distill.types import Condition
 from tests.helpers.runs import read_run, write_run
@@ -38,7 +39,7 @@ PENALTY = {**DMD, "data": {"name": "digits"}, "discriminator": {**HEADS, "r1": {
 @pytest.fixture(autouse=True)
 def no_previews(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out what takes most of the time, and counts no traffic."""
-    monkeypatch.setattr(step, "preview", lambda generator, batch: None)
+    monkeypatch.setattr(distillation, "preview", lambda generator, batch: None)
 
 
 def cost(folder: Path, processes: int = 4, **settings: Any) -> Cost:

@@ -12,11 +12,12 @@ import yaml
 from distill.config.errors import UserError
 from distill.training import launch as launching
 from distill.training.config import read_config
-from distill.training.dry_run import micro_batch, step
+from distill.training.dry_run import distillation, micro_batch
 from distill.training.dry_run.cost import measure_own
+from distill.training.dry_run.distillation import simulate_distillation
 from distill.training.dry_run.micro_batch import GIB, MicroBatch, budget, largest_micro_batch
 from distill.training.dry_run.plan import Plan
-from distill.training.dry_run.step import META, meta_teacher_of, simulate_distillation
+from distill.training.dry_run.step import META, meta_teacher_of
 from tests.helpers.runs import assert_same_tensors, checkpoint_tensors, read_run, train_run, write_run
 from train import main
 
@@ -26,7 +27,7 @@ AUTO = {"micro_batch_size": "auto", "batch_size": 12}
 @pytest.fixture
 def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Write a run whose memory its micro-batch decides: no preview takes more."""
-    monkeypatch.setattr(step, "preview", lambda generator, batch: None)
+    monkeypatch.setattr(distillation, "preview", lambda generator, batch: None)
     return write_run(tmp_path, **AUTO)
 
 

@@ -1,11 +1,17 @@
 """Runs that cannot start are refused in one line, and leave the folders that they find as they are."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from distill.networks.folder import checkpoints
-from tests.helpers.runs import refusal, train_in_processes
+from distill.config.errors import UserError
+from distill.networks.folder import checkpoints, save_model
+from distill.networks.sizes import UNetSizes
+from distill.networks.unet import UNet, UNetConfig
+from distill.training.config import read_config
+from distill.training.dry_run.summary import describe_run
+from tests.helpers.runs import refusal, train_in_processes, write_run
 
 
 def test_the_folder_of_another_run_is_left_alone(run_file: Path, uninterrupted: Path) -> None:
@@ -58,6 +64,69 @@ def test_a_tracker_that_is_not_installed_is_named(
     message = refusal(run_file, f"--run_dir={tmp_path / 'new'}", "--trackers=[trackio]")
     assert "trackers: trackio is not installed" in message
     assert not (tmp_path / "new").exists()
+
+
+CAPTIONED = {"name": "emoji", "resolution": 8, "categories": ["food"], "condition": "captions"}
+DDPM = {
+    "class_name": "DDPMPipeline",
+    "denoiser": {
+        "class_name": "UNet2DModel",
+        "sample_size": 8,
+        "layers_per_block": 1,
+        "block_out_channels": [8],
+        "down_block_types": ["DownBlock2D"],
+        "up_block_types": ["UpBlock2D"],
+        "norm_num_groups": 4,
+    },
+    "scheduler": {"class_name": "DDPMScheduler"},
+}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"task": "train_teacher"},
+        {"task": "train_teacher", "pipeline": DDPM},
+        {"monitor_every": None},
+    ],
+    ids=["our network", "pipeline without text", "native teacher"],
+)
+def test_captions_of_a_network_that_takes_no_text_are_refused(
+    tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    (tmp_path / "teacher").mkdir()
+    save_model(UNet(UNetConfig(8, 3, 0, UNetSizes(width=8, blocks=1))), tmp_path / "teacher")
+    message = refusal(write_run(tmp_path, data=CAPTIONED, **settings))
+    assert message.startswith("data: has captions, and the network takes no text; expected a pipeline that ")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "name"),
+    [
+        ({"guidance": {"fake_training": 2.0}}, "guidance.fake_training"),
+        (
+            {
+                "terms": [{"name": "regression", "weight": 1.0}],
+                "teacher_samples": {"path": "samples", "count": 4, "sampler": {"guidance": 2.0}},
+            },
+            "teacher_samples.sampler.guidance",
+        ),
+    ],
+)
+def test_guidance_of_a_teacher_without_a_condition_is_refused(
+    tmp_path: Path, settings: dict[str, Any], name: str
+) -> None:
+    teacher = {"name": "gaussian_mixture", "components": [{"mean": [0.0, 0.0], "std": 1.0}]}
+    student = {"network": {"name": "mlp"}}
+    file = write_run(tmp_path, teacher=teacher, generator=student, fake=student, **settings)
+    assert refusal(file) == f"{name}: is 2, and the teacher has no condition; expected 1"
+
+
+def test_a_dry_run_refuses_captions_of_a_network_that_takes_no_text(tmp_path: Path) -> None:
+    config = read_config(write_run(tmp_path, task="train_teacher", data=CAPTIONED))
+    with pytest.raises(UserError, match="data: has captions, and the network takes no text"):
+        describe_run(config, memory=2**30)
 
 
 def test_a_refusal_is_one_line_on_stderr_and_exit_code_two(run_file: Path) -> None:

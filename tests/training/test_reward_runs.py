@@ -15,7 +15,7 @@ from distill import load_generator
 from distill.diffusion.sampling import balanced_labels, sample_generator
 from distill.rewards import pickscore
 from distill.training.distillation.build import build_method
-from distill.training.stop_condition import STOPPED
+from distill.training.settings.stop_condition import STOPPED
 from tests.helpers import tiny_pipelines, tiny_rewards
 from tests.helpers import tiny_reward_networks as tiny_networks
 from tests.helpers.runs import (

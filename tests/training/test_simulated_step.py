@@ -22,9 +22,10 @@ from distill.networks.unet import UNet, UNetConfig
 from distill.training.config import read_config
 from distill.training.distillation.task import Distillation
 from distill.training.dry_run.cost import measure, measure_both
+from distill.training.dry_run.distillation import simulate_distillation
 from distill.training.dry_run.meta_kernels import MetaKernels
 from distill.training.dry_run.meter import Meter
-from distill.training.dry_run.step import META, simulate_distillation
+from distill.training.dry_run.step import META
 from distill.training.launch import build_processes
 from distill.training.logging import Clock
 from distill.training.settings import DistillRun

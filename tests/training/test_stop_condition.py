@@ -17,7 +17,7 @@ from torch import Tensor
 from distill import load_generator
 from distill.config.errors import UserError
 from distill.networks.folder import checkpoints
-from distill.training.stop_condition import STOPPED, StopCondition
+from distill.training.settings.stop_condition import STOPPED, StopCondition
 from tests.helpers.runs import (
     assert_same_tensors,
     checkpoint_names,

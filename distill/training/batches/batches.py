@@ -16,7 +16,7 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from distill.config.errors import UserError
-from distill.data import Captioned
+from distill.data import Captioned, Captions
 from distill.data.encoded_prompts import EncodedPrompts
 from distill.diffusion.counter_random import CounterRandom
 from distill.training.batches.batch import Batch, Noise
@@ -82,6 +82,8 @@ class Batches:
     """False if the data's labels alone are needed: its images are not read then."""
     compiled: bool = False
     """Draw noise by a compiled kernel, of equal bits."""
+    captions: Captions | None = None
+    """Captions of the data, whose labels are the positions of their first ones."""
 
     @classmethod
     def of(
@@ -100,6 +102,7 @@ class Batches:
         if data is not None:
             check_data(data, network)
         check_split(config.batch_size, processes.count)
+        captions = data.captions if isinstance(data, Captioned) else None
         in_pixels = data is not None and data.image_shape != network.image_shape
         if in_pixels and shows_images and isinstance(data, InMemorySource) and hold_latents(data, network):
             data, in_pixels = encode_all(data, network, processes), False
@@ -122,6 +125,7 @@ class Batches:
             network.encode if in_pixels else None,
             shows_images,
             config.compile != "none",
+            captions,
         )
 
     def starting_at(self, index: int) -> Iterator[Batch]:
@@ -244,9 +248,9 @@ class Batches:
         if labels is None:
             return self._random(index).below(self._choices, Purpose.LABEL, self._samples(device))
         labels = labels.to(device)
-        if self.prompts is not None and isinstance(self.data, Captioned):
+        if self.captions is not None:
             u = self._random(index).uniform((Purpose.CAPTION,), self._samples(device))
-            labels = self.data.captions.draw(labels, u[0, :, 0])
+            labels = self.captions.draw(labels, u[0, :, 0])
         return labels
 
     @torch.no_grad()
@@ -290,3 +294,8 @@ def check_data(data: DataSource, network: ImageModel) -> None:
         )
     if network.label_count not in (0, data.label_count):
         raise UserError(f"data: {data.label_count} labels; expected {network.label_count} as the network's")
+    if isinstance(data, Captioned) and not network.takes_text:
+        raise UserError(
+            "data: has captions, and the network takes no text; expected a pipeline that takes text, or data "
+            "without captions, such as image_folder, or emoji with condition: labels"
+        )

@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from distill.data import Captioned, Captions, InMemory
+from distill.data import InMemory
 from distill.diffusion.sampling import max_batch_size
 from distill.training.batches.reading import MAX_ON_DEVICE
 from distill.training.parallel.processes import Processes
 from distill.training.parallel.sampling import gather_rows, own_rows
 from distill.types import ImageModel, InMemorySource, to_device
-
-
-@dataclasses.dataclass(frozen=True)
-class CaptionedInMemory(InMemory):
-    """Images in memory whose labels are the positions of their first captions."""
-
-    captions: Captions = dataclasses.field(kw_only=True)
 
 
 def hold_latents(data: InMemorySource, network: ImageModel) -> bool:
@@ -37,8 +29,6 @@ def encode_all(data: InMemorySource, network: ImageModel, processes: Processes) 
     own = [network.encode(to_device(images, processes.device)) for images, _ in parts]
     latents = gather_rows(torch.cat(own), len(data), processes).cpu()
     labels = gather_rows(torch.cat([labels for _, labels in parts]), len(data), processes).cpu()
-    if isinstance(data, Captioned):
-        return CaptionedInMemory(latents, labels, data.label_count, captions=data.captions)
     return InMemory(latents, labels, data.label_count)
 
 

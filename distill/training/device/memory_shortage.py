@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from distill.training.trainer import Task
+    from distill.training.task import Task
 
 GIB = 1 << 30
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from distill.config.errors import UserError
 from distill.data.encoded_prompts import EncodedPrompts
-from distill.diffusion.guidance_scales import GuidanceScales
+from distill.diffusion.guidance import check_guidance
 from distill.networks.activation_checkpointing import checkpoint_activations
 from distill.networks.exact.marginal import ExactDiscriminator
 from distill.networks.few_step_generator import FewStepGenerator
@@ -49,10 +49,11 @@ def read_prompts(
 
 def check_networks(config: DistillRun, teacher: Denoiser) -> None:
     """Raise UserError if a run asks for what its teacher cannot do."""
-    is_conditional = teacher.label_count > 0 or teacher.prompt_encoder is not None
-    if config.guidance != GuidanceScales() and not is_conditional:
-        raise UserError("guidance: the teacher has no condition; expected scales of 1")
-    if config.guidance != GuidanceScales() or any(term.needs_both_sides for term in config.terms):
+    for name, scale in config.guidance:
+        check_guidance(teacher, scale, f"guidance.{name}")
+    if config.pair_sampler is not None:
+        check_guidance(teacher, config.pair_sampler.guidance, "teacher_samples.sampler.guidance")
+    if any(term.needs_both_sides for term in config.terms):
         teacher.require_unconditional()
     for term in config.terms:
         term.check_model(teacher)

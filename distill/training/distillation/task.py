@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from distill.diffusion.sampling import labels_of, sample_generator
+from distill.diffusion.sampling import labels_of, sample_generator, spread
 from distill.networks.folder import save_model
 from distill.publishing.export import export_generator
 from distill.publishing.model_card import write_card
@@ -150,7 +150,7 @@ class Distillation:
         if self.prompts is None:
             cond = labels_of(rows, self.label_count)
         else:
-            cond = self.prompts.in_turn(rows)
+            cond = self.prompts(spread(rows, len(self.prompts)))
         return sample_generator(self.ema.average, rows, cond)
 
     def save(self, folder: Path) -> None:

@@ -9,16 +9,14 @@ from collections.abc import Callable
 import torch
 
 from distill.training.dry_run.cost import Cost, measure_own
+from distill.training.dry_run.distillation import simulate_distillation
 from distill.training.dry_run.plan import Plan
-from distill.training.dry_run.step import (
-    META,
-    SimulatedStep,
+from distill.training.dry_run.pretraining import (
     meta_autoencoder_of,
-    meta_teacher_of,
     simulate_autoencoder_training,
-    simulate_distillation,
     simulate_teacher_training,
 )
+from distill.training.dry_run.step import META, SimulatedStep, meta_teacher_of
 from distill.training.settings import RunConfig, TrainAutoencoderRun, TrainTeacherRun
 
 GIB = 1 << 30

@@ -18,19 +18,15 @@ from distill.training.dry_run.cost import (
     measure_flops,
     unique_parameters,
 )
+from distill.training.dry_run.distillation import simulate_distillation
 from distill.training.dry_run.micro_batch import largest_micro_batch
 from distill.training.dry_run.plan import Plan
-from distill.training.dry_run.step import (
-    FAKE_UPDATE,
-    META,
-    SimulatedStep,
-    images_at_once,
+from distill.training.dry_run.pretraining import (
     meta_autoencoder_of,
-    meta_teacher_of,
     simulate_autoencoder_training,
-    simulate_distillation,
     simulate_teacher_training,
 )
+from distill.training.dry_run.step import FAKE_UPDATE, META, SimulatedStep, images_at_once, meta_teacher_of
 from distill.training.settings import DistillRun, RunConfig, TrainAutoencoderRun, TrainTeacherRun
 from distill.types import Denoiser
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import default_collate
 
 from distill.config.errors import UserError
-from distill.diffusion.sampling import max_batch_size
+from distill.diffusion.sampling import max_batch_size, spread
 from distill.networks.diffusers.autoencoder import Autoencoder
 from distill.networks.folder import CONFIG, WEIGHTS
 from distill.storage.files import write_json
@@ -21,7 +21,7 @@ from distill.training.device.compilation import compiled
 from distill.training.distillation.losses import Losses
 from distill.training.logging import Clock
 from distill.training.parallel.processes import Processes
-from distill.training.pretraining.network import NetworkTraining, spread
+from distill.training.pretraining.network import NetworkTraining
 from distill.training.settings import TrainAutoencoderRun
 from distill.types import DataSource, InMemorySource
 
@@ -69,7 +69,7 @@ class AutoencoderTraining(NetworkTraining[Autoencoder]):
 
         Image i is the reconstruction of an image of the data that its number decides.
         """
-        chosen = spread(torch.tensor(rows), len(self.data))
+        chosen = spread(rows, len(self.data))
         parts = chosen.split(max_batch_size(self.image_shape))
         average, device = self.ema.average, self.processes.device
         return torch.cat([average.reconstruct(read(self.data, part).to(device)).cpu() for part in parts])

@@ -119,14 +119,3 @@ class NetworkTraining(Generic[Network]):
 
     def tables(self) -> dict[str, Any]:
         return {}
-
-
-def spread(rows: torch.Tensor, count: int) -> torch.Tensor:
-    """Spread the numbers of images evenly over `count` data, one to one for rows below `count`.
-
-    Data are often sorted, so that the first ones are alike. The step is near the golden section of `count`.
-    """
-    step = max(1, round(0.618 * count))
-    while torch.gcd(torch.tensor(step), torch.tensor(count)) > 1:
-        step += 1
-    return rows * step % count

@@ -12,7 +12,7 @@ from distill.config.errors import UserError
 from distill.data import Captioned
 from distill.data.encoded_prompts import EncodedPrompts
 from distill.diffusion.noise_levels import NoiseLevels
-from distill.diffusion.sampling import labels_of, sample_teacher
+from distill.diffusion.sampling import labels_of, sample_teacher, spread
 from distill.networks.diffusers.source import PipelineSettings
 from distill.networks.folder import CONFIG, describe_model, save_model
 from distill.networks.sizes import UNetSizes
@@ -25,7 +25,7 @@ from distill.training.distillation.losses import Losses
 from distill.training.logging import Clock
 from distill.training.parallel.filling import whole_state
 from distill.training.parallel.processes import Processes
-from distill.training.pretraining.network import NetworkTraining, spread
+from distill.training.pretraining.network import NetworkTraining
 from distill.training.settings import TrainTeacherRun
 from distill.types import DataSource, Denoiser, expand_like
 
@@ -61,7 +61,7 @@ class TeacherTraining(NetworkTraining[Denoiser]):
         if self.prompts is None:
             cond = labels_of(rows, self.label_count)
         else:
-            cond = self.prompts(spread(torch.tensor(rows), len(self.prompts)))
+            cond = self.prompts(spread(rows, len(self.prompts)))
         return sample_teacher(self.ema.average, rows, cond)
 
     def save(self, folder: Path) -> None:
@@ -90,7 +90,9 @@ def build_teacher(config: TrainTeacherRun, data: DataSource, on_meta: bool = Fal
     """Build the untrained network of a run, which must fit the data; with `on_meta` without weights."""
     if config.pipeline is None:
         torch.manual_seed(config.seed)
-        return build_unet(config.network, data.image_shape, data.label_count)
+        network = build_unet(config.network, data.image_shape, data.label_count)
+        check_data(data, network)
+        return network
     return _build_configured(config, config.pipeline, data, on_meta)
 
 

@@ -1,0 +1,87 @@
+"""Go through the step of a run that trains a teacher or an autoencoder, without data or optimisers."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+
+from distill.networks.diffusers.autoencoder import Autoencoder
+from distill.training.device.precision import autocast_type
+from distill.training.device.preparation import prepare_networks
+from distill.training.dry_run.meta_kernels import kernels
+from distill.training.dry_run.plan import ONE_PROCESS, Plan
+from distill.training.dry_run.sharded import sharded_networks
+from distill.training.dry_run.step import (
+    AUTOENCODER_UPDATE,
+    TEACHER_UPDATE,
+    SimulatedStep,
+    differentiate,
+    simulate_batch,
+)
+from distill.training.pretraining.autoencoder import autoencoder_losses
+from distill.training.pretraining.teacher import denoising_loss
+from distill.training.settings import TrainAutoencoderRun, TrainTeacherRun
+from distill.types import Denoiser
+
+
+def simulate_teacher_training(
+    config: TrainTeacherRun, network: Denoiser, plan: Plan = ONE_PROCESS
+) -> SimulatedStep:
+    """Build the step of a run that trains this teacher, on one process of the plan."""
+    device = next(network.parameters()).device
+    prepare_networks(config, [network])
+    batch = simulate_batch(config, network, device, real=True, pairs=False)
+
+    def update() -> None:
+        with kernels(device, autocast_type(config.precision)):
+            loss = denoising_loss(network, batch, config.noise_levels, config.label_dropout)
+        differentiate({"teacher": loss}, [network])
+
+    return SimulatedStep(
+        networks={"teacher": network, **network.frozen_components()},
+        models=[network],
+        trained=[network],
+        optimizers=[config.optimizer],
+        averaged=network,
+        batch=batch,
+        updates={TEACHER_UPDATE: update},
+        repeats={TEACHER_UPDATE: 1},
+        plan=plan,
+        sharded=sharded_networks({"teacher": network}, plan, config.sharding),
+        micro_batches=-(-config.batch_size // len(batch)),
+    )
+
+
+def meta_autoencoder_of(config: TrainAutoencoderRun) -> Autoencoder:
+    """Build the autoencoder that a run trains on the meta device."""
+    image_shape = config.data.load("train").image_shape
+    return Autoencoder.build(config.network, image_shape, on_meta=True).train()
+
+
+def simulate_autoencoder_training(
+    config: TrainAutoencoderRun, network: Autoencoder, plan: Plan = ONE_PROCESS
+) -> SimulatedStep:
+    """Build the step of a run that trains this autoencoder, on one process of the plan."""
+    device = next(network.parameters()).device
+    prepare_networks(config, [network])
+    batch = simulate_batch(config, network, device, real=True, pairs=False)
+    batch = dataclasses.replace(batch, eps=torch.randn(len(batch), *network.latent_shape, device=device))
+
+    def update() -> None:
+        with kernels(device, autocast_type(config.precision)):
+            losses = autoencoder_losses(network, batch, config.reconstruction, config.kl_weight)
+        differentiate(losses, [network])
+
+    return SimulatedStep(
+        networks={"autoencoder": network},
+        models=[network],
+        trained=[network],
+        optimizers=[config.optimizer],
+        averaged=network,
+        batch=batch,
+        updates={AUTOENCODER_UPDATE: update},
+        repeats={AUTOENCODER_UPDATE: 1},
+        plan=plan,
+        micro_batches=-(-config.batch_size // len(batch)),
+    )

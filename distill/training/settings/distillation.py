@@ -1,0 +1,185 @@
+"""Settings of the task `distill`. The docstring under a field is its help text."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import model_validator
+
+from distill.config.settings import choice_of
+from distill.diffusion.guidance_scales import GuidanceScales
+from distill.diffusion.samplers import Heun
+from distill.objectives.settings import ObjectiveSettings, RatioSettings
+from distill.training.distillation.settings import (
+    DiscriminatorSettings,
+    FakeScoreSettings,
+    GeneratorSettings,
+    TeacherSamplesSettings,
+)
+from distill.training.settings.run import RunSettings
+
+
+class DistillRun(RunSettings):
+    """Distil a teacher into a generator of one step or a few."""
+
+    task: Literal["distill"]
+    """Task of the run: `distill`, `train_teacher` or `train_autoencoder`."""
+    data: choice_of("data.sources") | None = None  # type: ignore[valid-type]
+    """Source of real images, for the discriminator and for measurements. null works for methods without a
+    discriminator, or with `discriminator.real: teacher`."""
+    teacher: choice_of("teachers")  # type: ignore[valid-type]
+    """Pretrained diffusion model to distil."""
+    prompts: choice_of("data.prompts") | None = None  # type: ignore[valid-type]
+    """Source of prompts for a text-to-image teacher; null for other teachers."""
+    teacher_samples: TeacherSamplesSettings | None = None
+    """Stored samples of the teacher, for `discriminator.real: teacher` and for the regression term; null
+    draws none."""
+    generator: GeneratorSettings = GeneratorSettings()
+    """The student, which learns to make images in one step or a few."""
+    fake: FakeScoreSettings = FakeScoreSettings()
+    """The fake score, a denoiser that learns the student's images while the student changes."""
+    objective: ObjectiveSettings
+    """Loss that the generator minimises: a divergence between the student's images and the teacher's."""
+    guidance: GuidanceScales = GuidanceScales()
+    """Classifier-free guidance of teacher and fake score."""
+    discriminator: DiscriminatorSettings | None = None
+    """Discriminator between real images and student samples, for the GAN term and the density ratio; null
+    trains none."""
+    ratio: RatioSettings | None = None
+    """Density ratio of teacher to student, by which most divergences weight samples. null works for reverse
+    KL and for score matching."""
+    terms: tuple[choice_of("objectives.terms"), ...] = ()  # type: ignore[valid-type]
+    """Losses added to the objective, such as [{name: gan, weight: 1e-3}]."""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> DistillRun:
+        self.generator.network.check(self)
+        for term in self.terms:
+            term.check(self)
+        if getattr(self.teacher, "attention", None) == "flash" and self.precision == "fp32":
+            raise ValueError(
+                "teacher.attention: flash computes in half precision; "
+                "expected precision: bf16, or attention: sdpa or xformers"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _levels_are_compiled(self) -> DistillRun:
+        if self.compile == "step" and self.generator.annealing is not None:
+            raise ValueError("compile: step does not go with generator.annealing; expected blocks or none")
+        return self
+
+    @model_validator(mode="after")
+    def _penalty_fits_sharding(self) -> DistillRun:
+        r1 = None if self.discriminator is None else self.discriminator.r1
+        if r1 is not None and r1.recompute and self.sharding.is_on:
+            raise ValueError("discriminator.r1.recompute: true does not go with sharding; expected false")
+        return self
+
+    @model_validator(mode="after")
+    def _ratio_has_its_source(self) -> DistillRun:
+        if self.ratio is None:
+            return self
+        if self.ratio.source != "exact":
+            if self.discriminator is None:
+                raise ValueError("ratio: needs a discriminator; expected settings under 'discriminator'")
+            return self
+        if self.fake.network.name != "exact":
+            raise ValueError(f"ratio.source: exact needs fake.network exact; found {self.fake.network.name}")
+        if self.discriminator is not None:
+            raise ValueError("ratio.source: exact takes no discriminator; expected discriminator: null")
+        return self
+
+    @model_validator(mode="after")
+    def _discriminator_has_real_images(self) -> DistillRun:
+        if self.discriminator is None or self.discriminator.real == "teacher":
+            return self
+        if self.data is None:
+            raise ValueError(
+                "discriminator: needs real images; expected a source under 'data', or real: teacher"
+            )
+        if self.prompts is not None and self.prompts.name != "captions":
+            raise ValueError(
+                "prompts: real images are shown with their own; "
+                "expected captions, or discriminator.real: teacher"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _ratio_fits_the_objective(self) -> DistillRun:
+        if self.ratio is not None and self.ratio.low >= self.ratio.high:
+            raise ValueError(
+                f"ratio.low: is {self.ratio.low:g}; expected less than ratio.high, {self.ratio.high:g}"
+            )
+        if self.ratio is None and self.objective.uses_ratio:
+            raise ValueError("objective.divergence: needs a density ratio; expected settings under 'ratio'")
+        return self
+
+    @model_validator(mode="after")
+    def _terms_are_distinct(self) -> DistillRun:
+        names = [term.name for term in self.terms]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"terms: {name} stands there twice; expected once")
+        return self
+
+    @model_validator(mode="after")
+    def _teacher_samples_fit(self) -> DistillRun:
+        as_real = self.discriminator is not None and self.discriminator.real == "teacher"
+        if self.teacher_samples is None:
+            if as_real:
+                raise ValueError(
+                    "discriminator.real: teacher needs stored samples; "
+                    "expected settings under 'teacher_samples'"
+                )
+        elif not (as_real or self.needs_pairs):
+            raise ValueError(
+                "teacher_samples: are used by nothing; "
+                "expected discriminator.real: teacher, or a regression term"
+            )
+        return self
+
+    @property
+    def has_discriminator(self) -> bool:
+        return self.discriminator is not None
+
+    @property
+    def pair_sampler(self) -> Heun | None:
+        """The sampler of the stored teacher samples, None if there are none."""
+        return None if self.teacher_samples is None else self.teacher_samples.sampler
+
+    @property
+    def student_steps(self) -> int:
+        """Network evaluations of the student."""
+        return self.generator.steps
+
+    @property
+    def student_network(self) -> str:
+        """Name of the student's architecture."""
+        return self.generator.network.name
+
+    @property
+    def is_sharded(self) -> bool:
+        return self.sharding.is_on
+
+    @property
+    def shows_data(self) -> bool:
+        """A discriminator sees real images of the data."""
+        return self.discriminator is not None and self.discriminator.real == "data"
+
+    @property
+    def prompt_source(self) -> str | None:
+        """Name of the source of prompts, None if there is none."""
+        return None if self.prompts is None else self.prompts.name
+
+    @property
+    def own_noise(self) -> tuple[str, ...]:
+        """Fields of a batch with the noise that the discriminator alone sees."""
+        anew = any(term.adds_own_noise for term in self.terms)
+        own = self.discriminator is not None and self.discriminator.own_noise
+        return ("gan_noise",) * anew + ("discriminator_noise", "real_noise") * own
+
+    @property
+    def needs_pairs(self) -> bool:
+        """A term compares the student with the teacher's samples from the same noise."""
+        return any(term.needs_pairs for term in self.terms)
