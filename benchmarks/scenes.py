@@ -20,8 +20,6 @@ from torch.nn import functional as F
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from eval.scene.views import held_out_views
-
 from benchmarks import project
 from benchmarks.document import Block, markdown_table, mean_and_std
 from benchmarks.project import ROOT, add_seeds_and_jobs, argument_parser, run_python
@@ -32,6 +30,7 @@ from distill.networks.scene.renderer import Render
 from distill.storage.files import read_json, write_json
 from distill.storage.provenance import commit, machine
 from distill.training.config import read_run
+from eval.scene.views import held_out_views
 
 RUNS = project.RUNS / "3d"
 RESULTS = project.RESULTS / "scenes.json"

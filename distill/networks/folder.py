@@ -39,7 +39,7 @@ CLASSES = {
     "Affine": "distill.networks.exact.affine",
     "DiffusersNetwork": "distill.networks.diffusers.denoiser",
     "ConfiguredNetwork": "distill.networks.diffusers.configured",
-    "LoRANetwork": "distill.networks.diffusers.lora",
+    "LoRANetwork": "distill.networks.diffusers.adapters.lora",
     "EDMNetwork": "distill.networks.edm.edm",
     "EDM2Network": "distill.networks.edm.edm2",
     "SceneGenerator": "distill.networks.scene.scene",

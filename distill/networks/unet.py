@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from distill.diffusion.schedules import EDM
-from distill.networks.activation_checkpointing import CheckpointedBlock
+from distill.networks.computation.activation_checkpointing import CheckpointedBlock
 from distill.networks.computation.precision import as_weights
 from distill.networks.layers import (
     FourierFeatures,

@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from distill.networks.activation_checkpointing import differentiating_twice
+from distill.networks.computation.activation_checkpointing import differentiating_twice
 from distill.types import Features
 
 HALF_PRECISION_FACTOR = 2.0**10

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from distill.networks.activation_checkpointing import CheckpointedBlock, recompute
+from distill.networks.computation.activation_checkpointing import CheckpointedBlock, recompute
 from distill.objectives.term import TermInputs
 from distill.types import Condition, Generator, LossOutput, Reward, to_device
 

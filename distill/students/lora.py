@@ -11,7 +11,7 @@ from distill.config.settings import Settings
 from distill.students import FakeNetworkSettings, StudentSettings
 
 if TYPE_CHECKING:
-    from distill.networks.diffusers.lora import LoRANetwork
+    from distill.networks.diffusers.adapters.lora import LoRANetwork
     from distill.networks.few_step_generator import FewStepGenerator
     from distill.types import Denoiser, Generator
 
@@ -34,8 +34,8 @@ class LoRASizes(Settings):
 
         `key` is the setting that messages name.
         """
+        from distill.networks.diffusers.adapters.lora import LoRANetwork
         from distill.networks.diffusers.denoiser import DiffusersNetwork
-        from distill.networks.diffusers.lora import LoRANetwork
 
         if not isinstance(teacher, DiffusersNetwork):
             raise UserError(f"{key}: lora is for teachers of diffusers; expected copy")
@@ -66,7 +66,7 @@ class FakeScore(LoRASizes, FakeNetworkSettings):
         """Adapt the teacher."""
         if not self.reads_camera:
             return self.adapt(teacher, "fake.network")
-        from distill.networks.diffusers.camera_lora import CameraLoRANetwork
+        from distill.networks.diffusers.adapters.camera_lora import CameraLoRANetwork
         from distill.networks.diffusers.denoiser import DiffusersNetwork
 
         if not isinstance(teacher, DiffusersNetwork):

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import distill
 from distill.config.errors import UserError
-from distill.networks.diffusers.lora import LoRANetwork
+from distill.networks.diffusers.adapters.lora import LoRANetwork
 from distill.networks.few_step_generator import FewStepGenerator
 from distill.networks.folder import ADAPTERS, WEIGHTS, load_generator, newest_checkpoint
 from distill.publishing.export import export_generator

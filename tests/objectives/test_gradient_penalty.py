@@ -8,7 +8,7 @@ import torch
 import torch._dynamo
 from torch.nn import functional as F
 
-from distill.networks.activation_checkpointing import checkpoint_activations
+from distill.networks.computation.activation_checkpointing import checkpoint_activations
 from distill.networks.discriminator import Discriminator
 from distill.objectives.gradient_penalty import squared_gradient
 from distill.objectives.settings import R1Settings

@@ -11,9 +11,9 @@ import torch
 
 from distill import load_generator
 from distill.data.prompts.views import Settings as Views
-from distill.networks.diffusers.camera_lora import CameraLoRANetwork
+from distill.networks.diffusers.adapters.camera_lora import CameraLoRANetwork
+from distill.networks.diffusers.adapters.lora import LoRANetwork
 from distill.networks.diffusers.denoiser import DiffusersNetwork
-from distill.networks.diffusers.lora import LoRANetwork
 from distill.networks.diffusers.source import PipelineSource
 from distill.networks.folder import checkpoints
 from distill.networks.scene.scene import SceneGenerator

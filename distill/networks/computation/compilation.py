@@ -11,7 +11,7 @@ import torch._dynamo
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
 
-from distill.networks.activation_checkpointing import CheckpointedBlock
+from distill.networks.computation.activation_checkpointing import CheckpointedBlock
 from distill.networks.mlp import Block as MLPBlock
 
 BLOCKS = frozenset(

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from distill.networks.activation_checkpointing import CheckpointedBlock
+from distill.networks.computation.activation_checkpointing import CheckpointedBlock
 from distill.networks.edm.autoencoder import StabilityAutoencoder
 from distill.networks.edm.backbone import Backbone, BackboneConfig, LayerSpec, plan, read_plain
 from distill.networks.edm.layers import split_heads

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from distill.networks.activation_checkpointing import CheckpointedBlock
+from distill.networks.computation.activation_checkpointing import CheckpointedBlock
 from distill.networks.edm.backbone import LayerSpec
 from distill.networks.layers import attend, fusible
 

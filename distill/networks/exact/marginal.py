@@ -115,7 +115,9 @@ def _views_of(generator: SceneGenerator, schedule: NoiseSchedule) -> PointMasses
         for scene in range(sizes.particles)
     ]
     labels = labels.repeat(sizes.particles)
-    return PointMasses(torch.cat(points), torch.zeros_like(labels, dtype=generator.background.dtype), schedule, labels)
+    return PointMasses(
+        torch.cat(points), torch.zeros_like(labels, dtype=generator.background.dtype), schedule, labels
+    )
 
 
 def _dimension(generator: Generator) -> int:

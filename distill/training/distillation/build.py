@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from distill.config.errors import UserError
 from distill.data.encoded_prompts import EncodedPrompts
 from distill.diffusion.guidance import check_guidance
-from distill.networks.activation_checkpointing import checkpoint_activations
+from distill.networks.computation.activation_checkpointing import checkpoint_activations
 from distill.networks.exact.marginal import ExactDiscriminator
 from distill.networks.few_step_generator import FewStepGenerator
 from distill.networks.folder import load_generator

@@ -13,7 +13,7 @@ from functools import partial
 import torch
 from torch import nn
 
-from distill.networks.activation_checkpointing import checkpoint_activations
+from distill.networks.computation.activation_checkpointing import checkpoint_activations
 from distill.networks.folder import load_generator
 from distill.storage.tensors import weights_sha256
 from distill.training.device.preparation import prepare_networks

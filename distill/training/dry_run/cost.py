@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 import torch
 from torch import nn
 
-from distill.networks.activation_checkpointing import checkpoint_activations, checkpointable
+from distill.networks.computation.activation_checkpointing import checkpoint_activations, checkpointable
 from distill.training.device.precision import autocast_type
 from distill.training.dry_run.meta_kernels import recompute_on_meta
 from distill.training.dry_run.meter import Meter

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from distill.data.images import preview_count
 from distill.diffusion.sampling import max_batch_size
-from distill.networks.activation_checkpointing import CheckpointedBlock
+from distill.networks.computation.activation_checkpointing import CheckpointedBlock
 from distill.training.batches import Batch, Noise
 from distill.training.device.precision import autocast_type
 from distill.training.distillation.build import build_method, build_networks

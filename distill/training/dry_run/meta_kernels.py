@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 
-from distill.networks.activation_checkpointing import Recompute, recompute
+from distill.networks.computation.activation_checkpointing import Recompute, recompute
 
 IN_HALF = frozenset(
     """

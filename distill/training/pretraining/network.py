@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
-from distill.networks.activation_checkpointing import checkpoint_activations
+from distill.networks.computation.activation_checkpointing import checkpoint_activations
 from distill.training.batches import Batch
 from distill.training.device.compilation import begin_step, compile_networks
 from distill.training.device.precision import autocast

@@ -14,7 +14,7 @@ import torch._dynamo
 from torch import Tensor
 from torch._dynamo.utils import counters
 
-from distill.networks.activation_checkpointing import CheckpointedBlock, checkpoint_activations
+from distill.networks.computation.activation_checkpointing import CheckpointedBlock, checkpoint_activations
 from distill.networks.computation.compilation import compile_blocks, repeated_blocks
 from distill.students.lora import LoRASizes
 from distill.training.optimization.ema import EMA

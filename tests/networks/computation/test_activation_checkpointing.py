@@ -14,7 +14,7 @@ import torch.utils.checkpoint
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
-from distill.networks.activation_checkpointing import checkpoint_activations, recompute
+from distill.networks.computation.activation_checkpointing import checkpoint_activations, recompute
 from distill.networks.edm.edm import DhariwalUNetConfig, EDMNetwork, SongUNetConfig
 from distill.networks.edm.edm2 import EDM2Config, EDM2Network
 from distill.networks.edm.preconditioning import EDMPrecond
@@ -81,7 +81,8 @@ def train_two_steps(root: Path, name: str, config: dict[str, Any]) -> dict[str, 
     Blocks are checkpointed if, and only if, the configuration says so.
     """
     with unittest.mock.patch(
-        "distill.networks.activation_checkpointing.checkpoint", wraps=torch.utils.checkpoint.checkpoint
+        "distill.networks.computation.activation_checkpointing.checkpoint",
+        wraps=torch.utils.checkpoint.checkpoint,
     ) as recomputing:
         checkpoint = newest_checkpoint(run(root, name, {"steps": 2, "checkpoint_every": 2, **config}))
     assert recomputing.called == config.get("activation_checkpointing", False)

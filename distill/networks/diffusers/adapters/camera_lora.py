@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from distill.config.errors import UserError
+from distill.networks.diffusers.adapters.lora import LoRANetwork
 from distill.networks.diffusers.denoiser import DiffusersNetwork
-from distill.networks.diffusers.lora import LoRANetwork
 from distill.types import Condition
 
 FEATURES = 6
