@@ -39,7 +39,7 @@ def test_without_a_topic_it_shows_the_most_used_settings(
         "  --batch_size int = 64\n        Images in an update, over all processes.\n",
         "  --micro_batch_size int|auto|null = null\n",
         "  --resume str = auto\n",
-        "  --teacher {name: diffusers|edm|edm2|gaussian_mixture|native} (required)\n",
+        "  --teacher {name: diffusers|edm|edm2|gaussian_mixture|known_scenes|native} (required)\n",
         "  --generator.optimizer.lr float = 0.0003\n",
     ):
         assert setting in text

@@ -114,10 +114,8 @@ def _views_of(generator: SceneGenerator, schedule: NoiseSchedule) -> PointMasses
         generator.images_from(cameras, torch.full_like(labels, scene)).flatten(1)
         for scene in range(sizes.particles)
     ]
-    labels = labels.repeat(sizes.particles)
-    return PointMasses(
-        torch.cat(points), torch.zeros_like(labels, dtype=generator.background.dtype), schedule, labels
-    )
+    images = torch.cat(points)
+    return PointMasses(images, images.new_zeros(len(images)), schedule, labels.repeat(sizes.particles))
 
 
 def _dimension(generator: Generator) -> int:
