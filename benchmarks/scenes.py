@@ -1,6 +1,6 @@
 """Recover known scenes by SDS, VSD, SIM, f-distill and Uni-Instruct: `python benchmarks/scenes.py`.
 
-The teacher is the exact score of a mixture of three scenes seen from twelve cameras; the student is six
+The teacher is the exact score of a mixture of three scenes seen from eight cameras; the student is six
 particles. Each method is its preset in configs/3d, with three seeds. `python -m eval scene` compares every
 particle with the true scenes, from cameras between those of training. Finished runs under runs/3d are not
 repeated. Writes benchmarks/results/scenes.json, and the table and docs/scenes.png in docs/text_to_3d.md.
