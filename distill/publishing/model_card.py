@@ -65,7 +65,7 @@ def _summary(folder: Path, run: Run) -> str:
     """Say in one sentence what the export is."""
     scene = read_scene(folder)
     if scene is not None:
-        return f"This is {say_particles(scene)}, rendered from any side."
+        return f"Holds {say_particles(scene)}, rendered from any side."
     return f"Makes each {'image' if _makes_images(folder) else 'sample'} in {student_cost(run)}."
 
 

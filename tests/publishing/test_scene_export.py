@@ -75,7 +75,7 @@ def test_a_card_says_how_to_make_views_and_shows_the_turntables(run: Path) -> No
     card = (run / "export" / "README.md").read_text()
     assert f"```sh\npython sample.py --run {run}/export --views 24 --out views\n```" in card
     assert "![particle 0](turntable-0.gif) ![particle 1](turntable-1.gif)" in card
-    assert "This is 2 scenes in three dimensions, rendered from any side. Distilled from" in card
+    assert "Holds 2 scenes in three dimensions, rendered from any side. Distilled from" in card
     assert "It has 2 particles, numbered from 0, in the cube from -1 to 1" in card
     assert "count 8, elevations [0.0], distance 3.0, field_of_view 50.0, turn 0.0." in card
     assert "DiffusionPipeline" not in card

@@ -87,14 +87,16 @@ def test_the_middle_of_a_ball_has_its_depth_and_its_normal() -> None:
 
 @pytest.mark.parametrize("view", range(VIEWS))
 def test_pictures_of_depth_and_normals_are_those_of_a_ball(folder: Path, view: int) -> None:
-    index = json.loads((folder / "views.json").read_text())
-    white, black = index["depth_of_white"], index["depth_of_black"]
-    assert (white, black) == pytest.approx((3 - 3**0.5, 3 + 3**0.5))
+    record = json.loads((folder / "views.json").read_text())["particles"][0]
+    white, black = record["depth_of_white"], record["depth_of_black"]
+    assert white == pytest.approx(3 - RADII[0], abs=0.05)
+    assert white + 0.8 * (black - white) < (3**2 - RADII[0] ** 2) ** 0.5  # where a ray grazes the ball
     depth = pixels(folder / "particle-0" / "depth" / f"{view:03d}.png")
     assert depth.shape == SIZE
     middle = black - depth[8:10, 11:13].mean() / 255 * (black - white)
     assert middle == pytest.approx(3 - RADII[0], abs=0.05)
     assert depth[0, 0] == 0
+    assert depth[depth > 0].min() >= 50  # what is seen is brighter than what is not
     normals = pixels(folder / "particle-0" / "normals" / f"{view:03d}.png").astype(int)
     assert normals[8:10, 11:13].mean((0, 1)) == pytest.approx([127.5, 127.5, 250], abs=16)
     assert normals[9, 15, 0] > 200  # to the right
@@ -145,6 +147,7 @@ def test_an_empty_scene_has_no_mesh(tmp_path: Path) -> None:
     assert notes[-1] == "particle 0 has no mesh: its density is 0 everywhere"
     assert json.loads((tmp_path / "out" / "views.json").read_text())["particles"][0]["mesh"] is None
     assert not list((tmp_path / "out").rglob("mesh.*"))
+    assert not pixels(tmp_path / "out" / "particle-0" / "depth" / "000.png").any()
 
 
 def test_the_scene_reopens_with_equal_renders(folder: Path, scene: SceneGenerator) -> None:

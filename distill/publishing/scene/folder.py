@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypedDict
 
+import torch
 from PIL import Image
 from tqdm import tqdm
 
@@ -17,7 +18,7 @@ from distill.networks.scene.scene import SceneGenerator
 from distill.publishing.scene.animation import save_gif, save_mp4
 from distill.publishing.scene.description import turntable_of
 from distill.publishing.scene.mesh import extract_mesh, save_mesh
-from distill.publishing.scene.pictures import depth_range, draw_colour, draw_depth, draw_normals
+from distill.publishing.scene.pictures import depth_range, draw_colour, draw_depth, draw_normals, seen_depth
 from distill.publishing.scene.turntable import render_views
 from distill.storage.files import new_folder, write_json
 from distill.storage.provenance import version
@@ -44,6 +45,8 @@ class ParticleRecord(TypedDict):
     folder: str
     gif: str
     mp4: str | None
+    depth_of_white: float
+    depth_of_black: float
     mesh: MeshRecord | None
 
 
@@ -62,8 +65,8 @@ def save_views(
         with new_folder(out) as folder:
             for particle in range(scene.sizes.particles):
                 place = folder / f"particle-{particle}"
-                _save_pictures(scene, particle, ring, size, place)
-                records.append(_save_objects(scene, particle, views, place, notes))
+                depths = _save_pictures(scene, particle, ring, size, place)
+                records.append(_save_objects(scene, particle, views, place, depths, notes))
             _save_grid(folder, records, views)
             (folder / "scene").mkdir()
             save_model(scene, folder / "scene")
@@ -75,23 +78,38 @@ def save_views(
 
 def _save_pictures(
     scene: SceneGenerator, particle: int, ring: Ring, size: tuple[int, int], place: Path
-) -> None:
-    """Write each view's colours, depth and normals as PNG files, such as `depth/003.png`."""
+) -> tuple[float, float]:
+    """Write each view's colours, depth and normals as PNG files, such as `depth/003.png`.
+
+    Return the depths of white and of black, which all views share.
+    """
     for kind in KINDS:
         (place / kind).mkdir(parents=True)
-    near, far = depth_range(ring.distance)
+    depths = []
     rendered = render_views(scene, particle, ring, size, with_normals=True)
     shown = tqdm(rendered, desc=f"particle {particle}", total=ring.view_count, leave=False)
     for number, view in enumerate(shown):
-        drawn = draw_colour(view), draw_depth(view, near, far), draw_normals(view)
-        for kind, picture in zip(KINDS, drawn, strict=True):
-            to_pil(picture).save(place / kind / f"{number:03d}.png")
+        to_pil(draw_colour(view)).save(place / "colour" / f"{number:03d}.png")
+        to_pil(draw_normals(view)).save(place / "normals" / f"{number:03d}.png")
+        depths.append(seen_depth(view))
+    white, black = depth_range(torch.stack(depths))
+    for number, picture in enumerate(draw_depth(torch.stack(depths), white, black)):
+        to_pil(picture).save(place / "depth" / f"{number:03d}.png")
+    return white, black
 
 
 def _save_objects(
-    scene: SceneGenerator, particle: int, views: int, place: Path, notes: list[str]
+    scene: SceneGenerator,
+    particle: int,
+    views: int,
+    place: Path,
+    depths: tuple[float, float],
+    notes: list[str],
 ) -> ParticleRecord:
-    """Write the turntable of a particle's pictures, and its mesh; add lines about absent parts to `notes`."""
+    """Write the turntable of a particle's pictures, and its mesh, and return its record in `views.json`.
+
+    `depths` are those of white and black. Lines about parts that cannot be made are added to `notes`.
+    """
     save_gif(_frames(place, views), place / "turntable.gif")
     problem = save_mp4(_frames(place, views), views, place / "turntable.mp4")
     if problem is not None and problem not in notes:
@@ -101,13 +119,19 @@ def _save_objects(
     if mesh is None:
         notes.append(f"particle {particle} has no mesh: its density is 0 everywhere")
     else:
-        counts = {"vertices": len(mesh.vertices), "triangles": len(mesh.triangles)}
-        record = {"files": save_mesh(mesh, place, "mesh"), **counts, "density": mesh.density}
+        record = {
+            "files": save_mesh(mesh, place, "mesh"),
+            "vertices": len(mesh.vertices),
+            "triangles": len(mesh.triangles),
+            "density": mesh.density,
+        }
     has_video = problem is None
     return {
         "folder": place.name,
         "gif": "turntable.gif",
         "mp4": "turntable.mp4" if has_video else None,
+        "depth_of_white": depths[0],
+        "depth_of_black": depths[1],
         "mesh": record,
     }
 
@@ -121,8 +145,6 @@ def _frames(place: Path, views: int) -> Iterator[Image.Image]:
 
 def _save_grid(folder: Path, records: Iterable[ParticleRecord], views: int) -> None:
     """Write `grid.png`: for each particle a row of colours, one of depths and one of normals."""
-    import torch
-
     columns = min(SHOWN, views)
     numbers = [index * views // columns for index in range(columns)]
     paths = [
@@ -139,7 +161,6 @@ def _index(
     ring: Ring, size: tuple[int, int], origin: dict[str, Any], records: list[ParticleRecord]
 ) -> dict[str, Any]:
     """Return the content of `views.json`; angles are in degrees."""
-    near, far = depth_range(ring.distance)
     packages = {name: version(name) for name in ("scikit-image", "trimesh")}
     return {
         **origin,
@@ -149,8 +170,6 @@ def _index(
         "elevation": ring.elevations[0],
         "distance": ring.distance,
         "field_of_view": ring.field_of_view,
-        "depth_of_white": near,
-        "depth_of_black": far,
         "scene": "scene",
         "particles": records,
     }
