@@ -42,6 +42,7 @@ CLASSES = {
     "LoRANetwork": "distill.networks.diffusers.lora",
     "EDMNetwork": "distill.networks.edm.edm",
     "EDM2Network": "distill.networks.edm.edm2",
+    "SceneGenerator": "distill.networks.scene.scene",
 }
 """Networks that can be saved, and their modules.
 

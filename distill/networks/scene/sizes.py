@@ -22,9 +22,9 @@ class SceneSizes(Settings):
     resolution: int = Field(64, ge=2)
     """Nodes of the grid, or of the planes, along each side of the cube. More show finer detail."""
     features: int = Field(16, ge=1)
-    """Features at each node, which a small network turns into density and colour. Not used with `width: 0`."""
+    """Features at each node, which a small network turns into density and colour; unused with `width: 0`."""
     width: int = Field(32, ge=0)
-    """Hidden units of that network. 0 takes density and colour from the nodes themselves, which is fastest."""
+    """Hidden units of that network. 0 takes density and colour from the nodes themselves: the fastest."""
     layers: int = Field(1, ge=1)
     """Hidden layers of that network."""
     grid_rate: float = Field(10.0, gt=0)
@@ -46,8 +46,8 @@ class SceneSizes(Settings):
     """Share of images with a light from a random direction, which makes flat drawings of depth visible
     (Poole et al. 2022, DreamFusion). Shading costs three more evaluations of the density at each point."""
     points_at_once: int = Field(2**20, ge=1)
-    """Maximum number of points that are computed together. Fewer take less memory; parts are computed again in
-    the backward pass."""
+    """Maximum number of points that are computed together. Fewer take less memory; parts are computed again
+    in the backward pass."""
     render_size: int | None = Field(None, ge=2)
     """Height and width of the rendered images in pixels. null takes the teacher's; a smaller one is enlarged
     to the teacher's size, which saves time in early training."""
