@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -10,7 +11,8 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from distill.networks.scene.renderer import Field3D
+from distill.networks.scene.cameras import Cameras
+from distill.networks.scene.renderer import Field3D, Light, Render, Renderer
 
 if TYPE_CHECKING:
     from distill.networks.scene.sizes import SceneSizes
@@ -69,6 +71,20 @@ class SceneField(nn.Module):
         self.biases = nn.ParameterList(
             nn.Parameter(torch.zeros(sizes.particles, outer, 1)) for _, outer in pairs
         )
+
+    def render(
+        self,
+        particle: Int64[Tensor, " b"],
+        cameras: Cameras,
+        size: Sequence[int],
+        background: Float[Tensor, "b c"],
+        shift: Tensor | None = None,
+        light: Light | None = None,
+        with_normals: bool = False,
+    ) -> Render:
+        """Render the scenes of these numbers by ray marching."""
+        renderer = Renderer(self.sizes.samples, self.sizes.points_at_once)
+        return renderer.render(self.of(particle), cameras, size, background, shift, light, with_normals)
 
     def of(self, particle: Int64[Tensor, " b"]) -> Field3D:
         """Return the scenes of these numbers as a function of points (b, n, 3)."""

@@ -14,7 +14,8 @@ from torch.nn import functional as F
 from distill.config.config_file import describe
 from distill.networks.scene.cameras import CAMERA_NUMBERS, Cameras
 from distill.networks.scene.fields import SceneField
-from distill.networks.scene.renderer import Light, Render, Renderer
+from distill.networks.scene.gaussians import GaussianField
+from distill.networks.scene.renderer import Light, Render
 from distill.networks.scene.sizes import SceneSizes
 from distill.types import Condition, Generator, ImageCodec
 
@@ -50,8 +51,8 @@ class SceneGenerator(Generator):
         self.sizes, self.codec = sizes, codec
         self._pixel_shape, self.image_shape = pixel_shape, image_shape or pixel_shape
         self.label_count = 0
-        self.field = SceneField(sizes, pixel_shape[0])
-        self.renderer = Renderer(sizes.samples, sizes.points_at_once)
+        is_volume = sizes.representation != "gaussians"
+        self.field = (SceneField if is_volume else GaussianField)(sizes, pixel_shape[0])
         self.background = None
         if sizes.background == "learned":  # its logits
             self.background = nn.Parameter(torch.zeros(sizes.particles, pixel_shape[0]))
@@ -108,9 +109,8 @@ class SceneGenerator(Generator):
         with_normals: bool = False,
     ) -> Render:
         """Render the scenes of these numbers, (b,), from these cameras, at a size in pixels."""
-        field, size = self.field.of(particle), (height, width)
         background = self._background_of(particle)
-        return self.renderer.render(field, cameras, size, background, shift, light, with_normals)
+        return self.field.render(particle, cameras, (height, width), background, shift, light, with_normals)
 
     def particle_of(self, z: Float[Tensor, "b 9"]) -> Tensor:
         """Return the number of the scene that noise chooses, (b,)."""

@@ -11,14 +11,19 @@ from distill.networks.scene.cameras import CameraDistribution, Orbit
 
 
 class SceneSizes(Settings):
-    """Scenes in the cube from -1 to 1, rendered by ray marching."""
+    """Scenes in the cube from -1 to 1, rendered by ray marching, or scenes of Gaussians."""
 
     particles: int = Field(1, ge=1)
     """Scenes that are trained together, as samples of a distribution of scenes; each image shows one of them.
     Several let methods with a fake score find several answers. Memory grows in proportion."""
-    representation: Literal["dense", "triplane"] = "dense"
+    representation: Literal["dense", "triplane", "gaussians"] = "dense"
     """`dense`: features at the nodes of a grid, whose memory grows with resolution^3. `triplane`: features on
-    three planes that are added, which allows high resolutions with less detail inside."""
+    three planes that are added, which allows high resolutions with less detail inside. `gaussians`: Gaussians
+    drawn by splatting, without rays, which is faster; it needs gsplat and CUDA, and takes none of the
+    settings of grids and rays."""
+    gaussians: int = Field(20_000, ge=1)
+    """Gaussians of each scene with `representation: gaussians`. More show finer detail; their number does not
+    change in training."""
     resolution: int = Field(64, ge=2)
     """Nodes of the grid, or of the planes, along each side of the cube. More show finer detail."""
     features: int = Field(16, ge=1)
@@ -34,7 +39,8 @@ class SceneSizes(Settings):
     """Density at the centre before training, which falls linearly with the distance from it: training begins
     with a soft ball. 0 begins with an even fog."""
     blob_radius: float = Field(0.5, gt=0)
-    """Distance from the centre at which that density has fallen to zero."""
+    """Distance from the centre at which that density has fallen to zero; also the radius of the ball over
+    which Gaussians are spread before training."""
     background: Literal["white", "black", "grey", "learned"] = "white"
     """Colour behind the scene. `learned` trains one for each scene."""
     samples: int = Field(64, ge=2)
