@@ -1,7 +1,7 @@
 """Cameras around the origin, and the distributions from which training draws them.
 
-Coordinates are right-handed with y up, as in glTF. A camera at azimuth 0 and elevation 0 stands on the positive
-z axis and sees the front of the scene; the azimuth grows towards positive x.
+Coordinates are right-handed with y up, as in glTF. A camera at azimuth 0 and elevation 0 stands on the
+positive z axis and sees the front of the scene; the azimuth grows towards positive x.
 """
 
 from __future__ import annotations
@@ -64,9 +64,9 @@ class Cameras:
         import torch
 
         right, up, backwards = self.axes()
-        like = {"dtype": self.azimuth.dtype, "device": self.azimuth.device}
-        x = (2 * torch.arange(width, **like) + 1 - width) / height
-        y = (height - 1 - 2 * torch.arange(height, **like)) / height
+        column, row = (torch.arange(size, device=right.device).to(right) for size in (width, height))
+        x = (2 * column + 1 - width) / height
+        y = (height - 1 - 2 * row) / height
         y, x = torch.meshgrid(y, x, indexing="ij")
         scale = (self.field_of_view / 2).tan()[:, None, None]
         along_right = scale * x.reshape(1, -1, 1) * right[:, None]
@@ -79,7 +79,7 @@ Degrees = tuple[float, float]
 
 
 class Orbit(Settings):
-    """Cameras drawn uniformly from ranges of angle and distance, as for text-to-3D from a text-to-image model.
+    """Cameras drawn uniformly from ranges of angle and distance, for text to 3D from a text-to-image model.
 
     A view's label is the number of the prompt that names it: front, side, back or overhead.
     """
@@ -91,8 +91,8 @@ class Orbit(Settings):
     elevation: Degrees = (-10.0, 45.0)
     """Minimum and maximum angle above the horizon, in degrees."""
     distance: Degrees = (2.5, 3.5)
-    """Minimum and maximum distance from the centre, in the unit in which the scene is a cube from -1 to 1. The
-    defaults show the whole cube at most fields of view."""
+    """Minimum and maximum distance from the centre, in the unit in which the scene is a cube from -1 to 1.
+    The defaults show the whole of the ball of radius 1 in most views, but not the corners of the cube."""
     field_of_view: Degrees = (40.0, 60.0)
     """Minimum and maximum vertical angle of view, in degrees. A larger one shows more of the surroundings."""
     front: float = Field(90.0, gt=0, lt=180)
@@ -156,7 +156,7 @@ class Ring(Settings):
         return self.count * len(self.elevations)
 
     def draw(self, u: Tensor) -> tuple[Cameras, Tensor]:
-        """Return the cameras and their labels, (b,), at uniform numbers u, (b, 4), of which the first counts."""
+        """Return the cameras and their labels, (b,), at uniform numbers u, (b, 4); only the first counts."""
         label = (u[:, 0] * self.view_count).long().clamp(0, self.view_count - 1)
         return self.numbered(label), label
 

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+import itertools
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from distill.networks.scene.renderer import Field3D
+from distill.networks.scene.cameras import Cameras
+from distill.networks.scene.renderer import Field3D, Light, Render, Renderer
 
 if TYPE_CHECKING:
     from distill.networks.scene.sizes import SceneSizes
 
-Representation = Literal["dense", "triplane"]
 INIT_STD = 0.1
 """Standard deviation of the features before training."""
 PLANES = ((0, 1), (0, 2), (1, 2))
@@ -28,32 +30,23 @@ class FeatureGrid(nn.Module):
     Adam the features move `rate` times as fast as other parameters.
     """
 
-    def __init__(
-        self, representation: Representation, particles: int, channels: int, resolution: int, rate: float
-    ) -> None:
+    def __init__(self, is_dense: bool, particles: int, channels: int, resolution: int, rate: float) -> None:
         super().__init__()
-        self.rate = rate
-        shape = (
-            (channels, *[resolution] * 3)
-            if representation == "dense"
-            else (3, channels, resolution, resolution)
-        )
-        self.is_dense = representation == "dense"
+        self.is_dense, self.rate = is_dense, rate
+        shape = (channels, *[resolution] * 3) if is_dense else (len(PLANES), channels, *[resolution] * 2)
         self.nodes = nn.Parameter(INIT_STD / rate * torch.randn(particles, *shape))
 
-    def of(self, particle: Int64[Tensor, " b"]) -> Tensor:
-        """Return the features of the scenes of these numbers."""
-        return self.rate * self.nodes[particle]
-
-    def at(self, nodes: Tensor, points: Float[Tensor, "b n 3"]) -> Float[Tensor, "b n c"]:
-        """Interpolate features from `of` at points; beyond the cube they are those of its surface."""
-        options = {"padding_mode": "border", "align_corners": True}
+    def at(self, nodes: Tensor, points: Float[Tensor, "s n 3"]) -> Float[Tensor, "s c n"]:
+        """Interpolate s scenes, rows of `nodes`, at points; beyond the cube they are those of its surface."""
         if self.is_dense:
-            found = F.grid_sample(nodes, points[:, :, None, None], **options)  # type: ignore[arg-type]
-            return found[..., 0, 0].transpose(1, 2)
-        across = torch.stack([points[..., list(pair)] for pair in PLANES], 1)  # (b, 3, n, 2)
-        found = F.grid_sample(nodes.flatten(0, 1), across.flatten(0, 1)[:, :, None], **options)  # type: ignore[arg-type]
-        return found[..., 0].unflatten(0, (len(nodes), 3)).sum(1).transpose(1, 2)
+            return self._sample(nodes, points[:, :, None, None])[..., 0, 0]
+        across = torch.stack([points[..., list(pair)] for pair in PLANES], 1)  # (s, 3, n, 2)
+        found = self._sample(nodes.flatten(0, 1), across.flatten(0, 1)[:, :, None])
+        return found[..., 0].unflatten(0, (len(nodes), len(PLANES))).sum(1)
+
+    def _sample(self, nodes: Tensor, places: Tensor) -> Tensor:
+        found = F.grid_sample(nodes, places, padding_mode="border", align_corners=True)
+        return found.mul_(self.rate)
 
 
 class SceneField(nn.Module):
@@ -68,28 +61,46 @@ class SceneField(nn.Module):
         self.sizes = sizes
         outputs = 1 + channels
         features = sizes.features if sizes.width else outputs
-        self.grid = FeatureGrid(
-            sizes.representation, sizes.particles, features, sizes.resolution, sizes.grid_rate
-        )
+        is_dense = sizes.representation == "dense"
+        self.grid = FeatureGrid(is_dense, sizes.particles, features, sizes.resolution, sizes.grid_rate)
         widths = [features, *[sizes.width] * sizes.layers, outputs] if sizes.width else []
-        pairs = list(zip(widths, widths[1:], strict=False))
+        pairs = list(itertools.pairwise(widths))
         self.weights = nn.ParameterList(
-            nn.Parameter(torch.randn(sizes.particles, inner, outer) * inner**-0.5) for inner, outer in pairs
+            nn.Parameter(torch.randn(sizes.particles, outer, inner) * inner**-0.5) for inner, outer in pairs
         )
         self.biases = nn.ParameterList(
-            nn.Parameter(torch.zeros(sizes.particles, 1, outer)) for _, outer in pairs
+            nn.Parameter(torch.zeros(sizes.particles, outer, 1)) for _, outer in pairs
         )
+
+    def render(
+        self,
+        particle: Int64[Tensor, " b"],
+        cameras: Cameras,
+        size: Sequence[int],
+        background: Float[Tensor, "b c"],
+        shift: Tensor | None = None,
+        light: Light | None = None,
+        with_normals: bool = False,
+    ) -> Render:
+        """Render the scenes of these numbers by ray marching."""
+        renderer = Renderer(self.sizes.samples, self.sizes.points_at_once)
+        return renderer.render(self.of(particle), cameras, size, background, shift, light, with_normals)
 
     def of(self, particle: Int64[Tensor, " b"]) -> Field3D:
         """Return the scenes of these numbers as a function of points (b, n, 3)."""
-        nodes = self.grid.of(particle)
-        layers = [(w[particle], b[particle]) for w, b in zip(self.weights, self.biases, strict=True)]
+        # A single scene is not copied for each of its views: their points are evaluated in one row.
+        scenes = particle if self.sizes.particles > 1 else slice(None)
+        nodes = self.grid.nodes[scenes]
+        layers = [(w[scenes], b[scenes]) for w, b in zip(self.weights, self.biases, strict=True)]
 
         def field(points: Tensor) -> tuple[Tensor, Tensor]:
-            hidden = self.grid.at(nodes, points)
+            flat = points.reshape(len(nodes), -1, 3)
+            hidden = self.grid.at(nodes, flat)  # (s, channels, n): the matrix products run along the points
             for index, (weight, bias) in enumerate(layers):
-                hidden = torch.baddbmm(bias, hidden if index == 0 else hidden.relu(), weight)
-            blob = self.sizes.blob_density * (1 - points.norm(dim=2) / self.sizes.blob_radius)
-            return F.softplus(hidden[..., 0] + blob), hidden[..., 1:].sigmoid()
+                hidden = torch.baddbmm(bias, weight, hidden if index == 0 else hidden.relu_())
+            blob = self.sizes.blob_density * (1 - flat.norm(dim=2) / self.sizes.blob_radius)
+            density = F.softplus(hidden[:, 0] + blob)
+            colour = hidden[:, 1:].sigmoid().transpose(1, 2)
+            return density.view(points.shape[:2]), colour.view(*points.shape[:2], -1)
 
         return field

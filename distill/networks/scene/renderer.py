@@ -1,7 +1,7 @@
 """Differentiable volume rendering by ray marching, in plain torch and in float32.
 
 A ray collects colour c and density sigma (per unit of length) at points along it, delta apart:
-C = sum_i w_i c_i + (1 - sum_i w_i) background, with w_i = T_i (1 - exp(-sigma_i delta_i)) and the transmittance
+C = sum_i w_i c_i + (1 - sum_i w_i) background, with w_i = T_i (1 - exp(-sigma_i delta_i)) and transmittance
 T_i = exp(-sum_{j<i} sigma_j delta_j) (Max 1995; Mildenhall et al. 2020, NeRF, eq. 3).
 """
 
@@ -40,11 +40,11 @@ class Render(NamedTuple):
     depth: Float[Tensor, "b 1 h w"]
     """Mean distance from the camera to what is seen, in units of the scene; 0 where nothing is."""
     normals: Float[Tensor, "b 3 h w"]
-    """Mean of the unit normals of what is seen, weighted by opacity, in coordinates of the scene; zeros unless
-    they were asked for."""
+    """Sum of the unit normals of what is seen, weighted by opacity, in coordinates of the scene; zeros unless
+    normals or a light were asked for."""
     facing_away: Float[Tensor, "b 1 h w"]
     """Sum over the points of a ray of w max(0, n . d)^2, for weights w without a gradient, normals n and the
-    ray's direction d; zeros unless normals were asked for."""
+    ray's direction d; zeros unless normals or a light were asked for."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,9 +81,9 @@ class Renderer:
     ) -> Render:
         """Render views of a scene at a height and a width in pixels, with the gradient to the scene.
 
-        `background` is a colour for each view, (b, c), in [0, 1]. `shift`, (b,), uniform in [0, 1), moves the points of all rays
-        along them by part of their spacing, differently for each pixel, so that training sees between the
-        points; None takes the middles.
+        `background` is a colour for each view, (b, c), in [0, 1]. `shift`, (b,), uniform in [0, 1), moves the
+        points of all rays along them by part of their spacing, differently for each pixel, so that training
+        sees between the points; None takes the middles.
         """
         height, width = size
         origins, directions = cameras.rays(height, width)
@@ -108,8 +108,7 @@ class Renderer:
         channels = image.shape[1] - 6
         colour, opacity, depth, normals, facing_away = image.split([channels, 1, 1, 3, 1], 1)
         colour = colour + (1 - opacity) * background[:, :, None, None]
-        depth = depth / opacity.detach().clamp_min(MIN_OPACITY)
-        return Render(colour, opacity, depth, normals, facing_away)
+        return Render(colour, opacity, depth / opacity.clamp_min(MIN_OPACITY), normals, facing_away)
 
     def _march(
         self,
@@ -125,27 +124,30 @@ class Renderer:
         The colour is without background.
         """
         near, far = cube_bounds(origins, directions)
-        spacing = (far - near) / self.samples
+        spacing = ((far - near) / self.samples)[..., None]
         steps = torch.arange(self.samples, device=offset.device) + offset[..., None]
-        distance = near[..., None] + spacing[..., None] * steps
-        points = origins[:, None, None] + distance[..., None] * directions[:, :, None]
-        flat = points.flatten(1, 2)
-        density, colour = field(flat)
-        density, colour = (value.unflatten(1, points.shape[1:3]) for value in (density, colour))
-        normals = torch.zeros_like(points)
+        distance = near[..., None] + spacing * steps
+        places = torch.addcmul(origins[:, None, None], distance[..., None], directions[:, :, None])
+        points = places.flatten(1, 2)
+        density, colour = field(points)
+        weights = ray_weights(density.view_as(distance), spacing)
+
+        def weighted(values: Tensor) -> Tensor:
+            return (weights[..., None] * values.unflatten(1, distance.shape[1:])).sum(2)
+
+        normals = None
         if with_normals or light is not None:
-            normals = self._normals(field, flat, density.flatten(1, 2)).unflatten(1, points.shape[1:3])
-        if light is not None:
-            lit = (normals * light.direction[:, None, None]).sum(3, keepdim=True).clamp_min(0)
-            share = light.share[:, None, None, None]
+            normals = self._normals(field, points, density)
+        if normals is not None and light is not None:
+            lit = (normals @ light.direction[..., None]).clamp_min(0)
+            share = light.share[:, None, None]
             colour = colour * (1 - share + share * lit)
-        weights = ray_weights(density, spacing[..., None])
-        seen = torch.cat([colour, torch.ones_like(distance)[..., None], distance[..., None], normals], 3)
-        facing_away = torch.zeros_like(distance)
-        if with_normals:
-            facing_away = (normals * directions[:, :, None]).sum(3).clamp_min(0).square()
-        facing_away = (weights.detach() * facing_away).sum(2)
-        return torch.cat([(weights[..., None] * seen).sum(2), facing_away[..., None]], 2)
+        seen = [weighted(colour), weights.sum(2, keepdim=True), (weights * distance).sum(2, keepdim=True)]
+        if normals is None:
+            return torch.cat([*seen, torch.zeros_like(directions), torch.zeros_like(seen[1])], 2)
+        turned = normals.unflatten(1, distance.shape[1:]) * directions[:, :, None]
+        facing_away = weights.detach() * turned.sum(3).clamp_min(0).square()
+        return torch.cat([*seen, weighted(normals), facing_away.sum(2, keepdim=True)], 2)
 
     def _normals(self, field: Field3D, points: Tensor, density: Tensor) -> Tensor:
         """Return unit normals, (b, n, 3), against the gradient of the density, by forward differences."""
@@ -166,17 +168,18 @@ def in_float32(device: torch.device) -> AbstractContextManager[object]:
 def ray_weights(density: Float[Tensor, "... n"], spacing: Tensor) -> Float[Tensor, "... n"]:
     """Return the weight of each of n points along a ray, from the camera on; they sum to the opacity."""
     thickness = density * spacing
-    before = thickness.cumsum(-1) - thickness
+    before = F.pad(thickness[..., :-1].cumsum(-1), (1, 0))
     return (-before).exp() * -torch.expm1(-thickness)
 
 
 def cube_bounds(
     origins: Float[Tensor, "b 3"], directions: Float[Tensor, "b r 3"]
 ) -> tuple[Float[Tensor, "b r"], Float[Tensor, "b r"]]:
-    """Return the distances at which rays enter and leave the cube from -1 to 1; equal where they miss it."""
+    """Return the distances at which rays enter and leave the cube from -1 to 1; both 0 where they miss it."""
     tiny = torch.finfo(directions.dtype).tiny
     safe = torch.where(directions.abs() < tiny, torch.full_like(directions, tiny), directions)
     first, second = (-1 - origins[:, None]) / safe, (1 - origins[:, None]) / safe
     near = torch.minimum(first, second).amax(2).clamp_min(0)
     far = torch.maximum(first, second).amin(2)
-    return near, torch.maximum(near, far)
+    is_hit = far > near
+    return near.where(is_hit, 0), far.where(is_hit, 0)

@@ -1,4 +1,4 @@
-"""A generator whose weights are scenes: noise chooses the scene, the camera and the light, and it renders them."""
+"""A generator whose weights are scenes: noise chooses the scene, the camera and the light of an image."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
+from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from distill.config.config_file import describe
 from distill.networks.scene.cameras import CAMERA_NUMBERS, Cameras
 from distill.networks.scene.fields import SceneField
-from distill.networks.scene.renderer import Light, Render, Renderer
+from distill.networks.scene.gaussians import GaussianField
+from distill.networks.scene.renderer import Light, Render
 from distill.networks.scene.sizes import SceneSizes
 from distill.types import Condition, Generator, ImageCodec
 
@@ -25,16 +28,16 @@ LIGHT_SHARE = 0.7
 """Share of a shaded image's colour that its light gives; the rest is ambient."""
 LIGHT_HEIGHT = (math.radians(10), math.radians(80))
 """Minimum and maximum elevation of the light, in radians."""
-BACKGROUNDS = {"white": 1.0, "black": 0.0, "grey": 0.5}
+BACKGROUNDS = {"white": 1.0, "grey": 0.5, "black": 0.0}
 
 
 class SceneGenerator(Generator):
     """A `Generator` that renders one of its scenes, its particles, from a camera that the noise chooses.
 
-    z (b, 9) is N(0, I). Through the normal distribution function it becomes uniform numbers, for the particle,
-    the camera, the light, and the points along the rays. The condition of an image is the label or the prompt
-    of its view, which `condition_of` returns; the scene does not read it. Images are encoded by the teacher's
-    autoencoder, if it has one, with the gradient.
+    z (b, 9) is N(0, I). Through the normal distribution function it becomes uniform numbers, for the
+    particle, the camera, the light, and the points along the rays. The condition of an image is the label or
+    the prompt of its view, which `condition_of` returns; the scene does not read it. Images are encoded by
+    the teacher's autoencoder, if it has one, with the gradient.
     """
 
     def __init__(
@@ -48,12 +51,11 @@ class SceneGenerator(Generator):
         self.sizes, self.codec = sizes, codec
         self._pixel_shape, self.image_shape = pixel_shape, image_shape or pixel_shape
         self.label_count = 0
-        self.field = SceneField(sizes, pixel_shape[0])
-        self.renderer = Renderer(sizes.samples, sizes.points_at_once)
-        self.background = nn.Parameter(
-            torch.full((sizes.particles, pixel_shape[0]), BACKGROUNDS[sizes.background]),
-            requires_grad=sizes.background == "learned",
-        )
+        is_volume = sizes.representation != "gaussians"
+        self.field = (SceneField if is_volume else GaussianField)(sizes, pixel_shape[0])
+        self.background = None
+        if sizes.background == "learned":  # its logits
+            self.background = nn.Parameter(torch.zeros(sizes.particles, pixel_shape[0]))
 
     def describe(self) -> dict[str, Any]:
         """Return its sizes as plain data, without the teacher's autoencoder."""
@@ -62,7 +64,11 @@ class SceneGenerator(Generator):
     @classmethod
     def from_description(cls, description: dict[str, Any]) -> SceneGenerator:
         """Build the scenes from what `describe` returned. They make images, not latents."""
-        return cls(SceneSizes.model_validate(description["sizes"]), tuple(description["pixel_shape"]))
+        try:
+            sizes = SceneSizes.model_validate(description["sizes"])
+        except ValidationError as error:
+            raise ValueError(f"sizes.{describe(error, description['sizes'])}") from error
+        return cls(sizes, tuple(description["pixel_shape"]))
 
     @property
     def pixel_shape(self) -> tuple[int, ...]:
@@ -118,9 +124,8 @@ class SceneGenerator(Generator):
         with_normals: bool = False,
     ) -> Render:
         """Render the scenes of these numbers, (b,), from these cameras, at a size in pixels."""
-        field = self.field.of(particle)
-        background = self.background[particle]
-        return self.renderer.render(field, cameras, (height, width), background, shift, light, with_normals)
+        background = self._background_of(particle)
+        return self.field.render(particle, cameras, (height, width), background, shift, light, with_normals)
 
     def particle_of(self, z: Float[Tensor, "b 9"]) -> Tensor:
         """Return the number of the scene that noise chooses, (b,)."""
@@ -131,6 +136,13 @@ class SceneGenerator(Generator):
         """Return the label, or the number of the prompt, of each view, and its camera."""
         cameras, label = self.sizes.cameras.draw(torch.special.ndtr(z[:, CAMERA:LIGHT]))
         return Condition(label, camera=cameras.rows())
+
+    def _background_of(self, particle: Tensor) -> Tensor:
+        """Return the colours behind the scenes of these numbers, (b, c), in [0, 1]."""
+        if self.background is not None:
+            return self.background[particle].sigmoid()
+        colour = BACKGROUNDS[self.sizes.background]
+        return torch.full((len(particle), self._pixel_shape[0]), colour, device=particle.device)
 
     def _light(self, u: Tensor) -> Light | None:
         """Return the light at uniform numbers (b, 3): whether there is one, and its direction."""
