@@ -68,7 +68,7 @@ def _render_sections(run: Run) -> list[str]:
     preference = guard(run.folder / "preference.json", lambda: render_preference(run.folder, run.preference))
     return [
         guard(evaluation, lambda: render_definitions(run)),
-        section("Images", render_images(run)),
+        render_images(run),
         guard(evaluation, lambda: render_results(run)),
         section("Preference scores", preference) if preference else "",
         section("Distance during training", guard(run.folder, lambda: render_monitor(run))),
