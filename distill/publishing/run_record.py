@@ -38,6 +38,18 @@ class Run:
         return str(self.evaluation.get("protocol", "fd-pixel")).replace("-", "_")
 
     @property
+    def is_evaluated(self) -> bool:
+        """False for a run of which `python -m eval` measures nothing, as it trained an autoencoder."""
+        return self.config.get("task") != "train_autoencoder"
+
+    @property
+    def shows_images(self) -> bool:
+        """True if `python -m eval` writes grids of images, which it does not for a run of vectors."""
+        teacher = self.config.get("teacher")
+        is_exact = isinstance(teacher, dict) and teacher.get("name") == "gaussian_mixture"
+        return self.is_evaluated and not (is_exact and self.config.get("data") is None)
+
+    @property
     def train_command(self) -> str:
         """Command that started the run; meta.json has it without the interpreter."""
         return f"python {self.meta.get('command') or f'train.py {self.folder}/config.yaml'}"

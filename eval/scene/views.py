@@ -50,7 +50,7 @@ def render_particles(
             cameras, torch.full_like(cameras.azimuth, number, dtype=torch.int64), height, width
         )
 
-    device = generator.background.device
+    device = generator.device
     return torch.stack(
         [
             render_views(particle(number), views, batch_size, device)

@@ -217,6 +217,29 @@ def test_a_run_that_has_only_begun(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("config", "titles"),
+    [
+        ("task: train_autoencoder\n", ()),
+        ("task: distill\nteacher: {name: gaussian_mixture}\ndata: null\n", ("Results",)),
+        ("task: train_teacher\n", ("Images", "Results")),
+    ],
+    ids=["autoencoder", "vectors", "teacher"],
+)
+def test_an_evaluation_is_asked_for_only_what_it_makes(
+    tmp_path: Path, config: str, titles: tuple[str, ...]
+) -> None:
+    (tmp_path / "config.yaml").write_text(config)
+    page = report(tmp_path)
+    assert tuple(title for title in ("Images", "Results") if f"<h2>{title}</h2>" in page) == titles
+    assert page.count(f"python -m eval --run {tmp_path}") == len(titles)
+
+
+def test_a_run_without_measurements_says_how_they_are_made(run_dir: Path) -> None:
+    (run_dir / "stats.jsonl").write_text(stats_line(1, **{"loss/teacher": 0.3}))
+    assert "every monitor_every steps.</p>" in report(run_dir)
+
+
 def test_teacher_run_speaks_of_no_student(run_dir: Path) -> None:
     (run_dir / "config.yaml").write_text("task: train_teacher\n")
     (run_dir / "eval.json").write_text(json.dumps({"protocol": "fd-pixel", "n": 10000, "teacher": TEACHER}))

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from distill.config.errors import UserError
@@ -99,6 +100,18 @@ def test_captions_of_a_network_that_takes_no_text_are_refused(
     message = refusal(write_run(tmp_path, data=CAPTIONED, **settings))
     assert message.startswith("data: has captions, and the network takes no text; expected a pipeline that ")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("pipeline", [None, DDPM], ids=["our network", "pipeline without classes"])
+def test_dropout_of_labels_that_are_not_there_is_refused(
+    tmp_path: Path, pipeline: dict[str, Any] | None
+) -> None:
+    np.save(tmp_path / "images.npy", np.zeros((4, 8, 8, 3), dtype=np.uint8))
+    data = {"name": "array", "path": str(tmp_path / "images.npy")}
+    file = write_run(tmp_path, task="train_teacher", data=data, pipeline=pipeline, label_dropout=0.1)
+    assert refusal(file) == (
+        "label_dropout: is 0.1, and the network has neither labels nor captions; expected 0"
+    )
 
 
 @pytest.mark.parametrize(

@@ -107,9 +107,9 @@ def _views_of(generator: SceneGenerator, schedule: NoiseSchedule) -> PointMasses
         raise ValueError(
             "the student's views are not finitely many; expected cameras: ring, stratified: false, shaded: 0"
         )
-    device = generator.background.device
-    labels = torch.arange(sizes.cameras.view_count, device=device)
-    cameras = Cameras.from_rows(sizes.cameras.numbered(labels).rows().to(generator.background))
+    weights = next(generator.parameters())
+    labels = torch.arange(sizes.cameras.view_count, device=weights.device)
+    cameras = Cameras.from_rows(sizes.cameras.numbered(labels).rows().to(weights))
     points = [
         generator.images_from(cameras, torch.full_like(labels, scene)).flatten(1)
         for scene in range(sizes.particles)

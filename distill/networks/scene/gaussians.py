@@ -70,7 +70,8 @@ class GaussianField(nn.Module):
     ) -> Render:
         """Render the scenes of these numbers at a height and a width in pixels; `shift` is not needed.
 
-        The depth and the normal of a Gaussian are those of its centre and of its shortest axis.
+        The depth and the normal of a Gaussian are those of its centre and of its shortest axis, on the side of
+        the camera, so that nothing faces away.
         """
         height, width = size
         with torch.autocast(particle.device.type, enabled=False):
@@ -84,8 +85,9 @@ class GaussianField(nn.Module):
         colour, depth, normals, opacity = image.split([background.shape[1], 1, 3, 1], 1)
         depth = depth * ray_lengths(cameras, height, width) / opacity.clamp_min(MIN_OPACITY)
         colour = colour + (1 - opacity) * background[:, :, None, None]
-        is_asked = with_normals or light is not None
-        return Render(colour, opacity, depth, normals if is_asked else torch.zeros_like(normals))
+        if not with_normals and light is None:
+            normals = torch.zeros_like(normals)
+        return Render(colour, opacity, depth, normals, facing_away=torch.zeros_like(opacity))
 
     def of(self, particle: Int64[Tensor, " b"], cameras: Cameras, light: Light | None) -> tuple[Tensor, ...]:
         """Return the means, quaternions, scales, opacities and features of the scenes of these numbers.

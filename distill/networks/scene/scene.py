@@ -78,6 +78,10 @@ class SceneGenerator(Generator):
     def step_noise_shape(self) -> tuple[int, ...]:
         return (NOISE_NUMBERS,)
 
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
     def forward(self, z: Float[Tensor, "b 9"], cond: Condition) -> Float[Tensor, "b ..."]:
         """Render images and encode them, (b, *image_shape)."""
         return self.encode(self.images(z, cond))
@@ -87,7 +91,7 @@ class SceneGenerator(Generator):
         return 2 * self._resized(self.rendered(z, *self.render_size).colour) - 1
 
     def images_from(self, cameras: Cameras, particle: Tensor) -> Float[Tensor, "b c h w"]:
-        """Render images in [-1, 1] of the scenes of these numbers, (b,), from these cameras, without light."""
+        """Render images in [-1, 1] of the scenes of these numbers, (b,), from these cameras, unlit."""
         return 2 * self._resized(self.render(cameras, particle, *self.render_size).colour) - 1
 
     @property

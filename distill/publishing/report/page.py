@@ -70,7 +70,7 @@ def _render_sections(run: Run) -> list[str]:
     return [
         guard(evaluation, lambda: render_definitions(run)),
         guard(run.folder, lambda: render_scene(run)),
-        section("Images", render_images(run)),
+        render_images(run),
         guard(evaluation, lambda: render_results(run)),
         section("Preference scores", preference) if preference else "",
         section("Distance during training", guard(run.folder, lambda: render_monitor(run))),

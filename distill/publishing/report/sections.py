@@ -57,7 +57,9 @@ def guard(source: Path, render: Callable[[], str]) -> str:
 
 
 def render_images(run: Run) -> str:
-    """Show grids of real, teacher and student images side by side."""
+    """Show grids of real, teacher and student images side by side; nothing for a run that has none."""
+    if not run.shows_images:
+        return ""
     evaluations = numbers(run.evaluation.get("sampling")).get("teacher_evaluations")
     cost = f"{short(evaluations)} evaluations an image" if evaluations else "many evaluations an image"
     captions = {
@@ -65,7 +67,7 @@ def render_images(run: Run) -> str:
         "teacher": f"Teacher|{cost}",
         "student": f"Student|{student_cost(run)} an image",
     }
-    if run.config.get("task") in ("train_teacher", "train_autoencoder"):
+    if run.config.get("task") == "train_teacher":
         del captions["student"]
     found = {
         f"eval/{name}.png": charts.image(run.folder / "eval" / f"{name}.png", caption)
@@ -73,8 +75,10 @@ def render_images(run: Run) -> str:
     }
     absent = ", ".join(name for name, figure in found.items() if figure is None)
     row = "".join(figure for figure in found.values() if figure)
-    shown = f'<div class="row">{row}</div>' if row else ""
-    return shown + (missing(f"There is no readable {absent}.", run.eval_command) if absent else "")
+    body = f'<div class="row">{row}</div>' if row else ""
+    if absent:
+        body += missing(f"There is no readable {absent}.", run.eval_command)
+    return section("Images", body)
 
 
 def render_monitor(run: Run) -> str:
@@ -95,7 +99,10 @@ def render_monitor(run: Run) -> str:
             label = f"teacher, final evaluation over {short(run.evaluation.get('n', 0))} images"
         figures += charts.monitored(f"{name}|small-sample estimate, {size}", *series[name], teacher, label)
     if not figures:
-        return missing("No distance was measured during training.", run.train_command)
+        return (
+            '<p class="missing">No distance was measured during training. A run with real images, or '
+            "statistics of them as monitor_reference, measures it every monitor_every steps.</p>"
+        )
     note = (
         "Few images bias a Fréchet distance upwards: read the course of this curve, "
         "and do not compare its height with the final results."
@@ -206,7 +213,9 @@ def render_definitions(run: Run) -> str:
 
 
 def render_results(run: Run) -> str:
-    """Show what was measured at the end, and under which conditions."""
+    """Show what was measured at the end, and under which conditions; nothing if nothing can be."""
+    if not run.is_evaluated:
+        return ""
     table = render_table(run.evaluation, run.distance)
     if not table:
         absent = missing("There is no eval.json: this run has not been evaluated.", run.eval_command)

@@ -53,7 +53,7 @@ def extract_mesh(scene: SceneGenerator, particle: int) -> Mesh | None:
     """Return the surface of a particle by marching cubes; None if nothing is in the cube."""
     from skimage.measure import marching_cubes
 
-    device = scene.background.device
+    device = scene.device
     field = scene.field.of(torch.tensor([particle], device=device))
     nodes = min(MAX_NODES, max(MIN_NODES, 2 * scene.sizes.resolution))
     solid = _solidity(field, nodes, device)

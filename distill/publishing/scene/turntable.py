@@ -36,7 +36,7 @@ def render_views(
     Normals, which make it four times as long, are in coordinates of the camera: to the right, upwards, and
     towards the camera.
     """
-    device = scene.background.device
+    device = scene.device
     which = torch.tensor([particle], device=device)
     for number in range(ring.view_count):
         cameras = ring.numbered(torch.tensor([number], device=device))

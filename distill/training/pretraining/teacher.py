@@ -89,11 +89,22 @@ class TeacherTraining(NetworkTraining[Denoiser]):
 def build_teacher(config: TrainTeacherRun, data: DataSource, on_meta: bool = False) -> Denoiser:
     """Build the untrained network of a run, which must fit the data; with `on_meta` without weights."""
     if config.pipeline is None:
-        torch.manual_seed(config.seed)
-        network = build_unet(config.network, data.image_shape, data.label_count)
-        check_data(data, network)
-        return network
-    return _build_configured(config, config.pipeline, data, on_meta)
+        network = _build_own(config, data)
+    else:
+        network = _build_configured(config, config.pipeline, data, on_meta)
+    if config.label_dropout > 0 and not (network.label_count or network.takes_text):
+        raise UserError(
+            f"label_dropout: is {config.label_dropout:g}, and the network has neither labels nor captions; "
+            "expected 0"
+        )
+    return network
+
+
+def _build_own(config: TrainTeacherRun, data: DataSource) -> Denoiser:
+    torch.manual_seed(config.seed)
+    network = build_unet(config.network, data.image_shape, data.label_count)
+    check_data(data, network)
+    return network
 
 
 def _build_configured(

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from torch import Tensor
 import distill
 from distill.config.errors import UserError
 from distill.networks.diffusers.configured import ConfiguredNetwork
+from distill.networks.diffusers.denoiser import DiffusersNetwork
 from distill.networks.diffusers.source import PipelineSettings
 from distill.networks.folder import checkpoints, load_denoiser
 from distill.training.batches import Batch
@@ -186,6 +188,42 @@ def test_classes_of_diffusers_in_pixels_are_trained_with_labels(tmp_path: Path) 
     teacher.require_unconditional()
     other = write_run(tmp_path, **settings, pipeline=pipeline, run_dir=str(tmp_path / "other"))
     assert "data: 10 labels; expected 11 as the network's" in refusal(other)
+
+
+def test_a_transformer_of_few_classes_opens_in_diffusers(root: Path, tmp_path: Path) -> None:
+    """It has a class for no label; the pipeline of diffusers takes 1000 for it, so it is called unguided."""
+    from diffusers import DiffusionPipeline
+
+    images = np.random.default_rng(0).integers(0, 255, (10, 16, 16, 3), dtype=np.uint8)
+    np.savez(tmp_path / "labelled.npz", images=images, labels=np.arange(10) % 5)
+    denoiser = {
+        "class_name": "DiTTransformer2DModel",
+        "num_attention_heads": 2,
+        "attention_head_dim": 8,
+        "in_channels": 4,
+        "out_channels": 4,
+        "num_layers": 1,
+        "sample_size": 8,
+        "norm_num_groups": 4,
+        "num_embeds_ada_norm": 5,
+    }
+    pipeline = {
+        "class_name": "DiTPipeline",
+        "denoiser": denoiser,
+        "scheduler": {"class_name": "DDIMScheduler", "clip_sample": False},
+        "parts": {"vae": str(root / "vae")},
+    }
+    data = {"name": "array", "path": str(tmp_path / "labelled.npz")}
+    file = write_run(tmp_path, **text_to_image(root, data=data, pipeline=pipeline, monitor_every=None))
+    run = train_run(file)
+    teacher = distill.load_teacher(run)
+    assert isinstance(teacher, DiffusersNetwork)
+    assert (teacher.label_count, teacher.pipeline.null_label) == (5, 5)
+    pipe = DiffusionPipeline.from_pretrained(run / "export")
+    pipe.set_progress_bar_config(disable=True)
+    assert_same_tensors(pipe.transformer.state_dict(), teacher.network.state_dict())
+    made = pipe([0, 4], guidance_scale=1.0, num_inference_steps=2, output_type="np").images
+    assert made.shape == (2, 16, 16, 3)
 
 
 REFUSED = {
