@@ -70,8 +70,8 @@ class GaussianField(nn.Module):
     ) -> Render:
         """Render the scenes of these numbers at a height and a width in pixels; `shift` is not needed.
 
-        The depth and the normal of a Gaussian are those of its centre and of its shortest axis, on the side of
-        the camera, so that nothing faces away.
+        The depth and the normal of a Gaussian are those of its centre and of its shortest axis, on the side
+        of the camera, so that nothing faces away.
         """
         height, width = size
         with torch.autocast(particle.device.type, enabled=False):

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from distill.config.errors import UserError
 from distill.data.images import to_bytes
+from distill.networks.scene.fields import SceneField
 from distill.networks.scene.renderer import Field3D
 from distill.networks.scene.scene import SceneGenerator
 
@@ -50,9 +51,11 @@ def require_packages(flag: str) -> None:
 
 @torch.no_grad()
 def extract_mesh(scene: SceneGenerator, particle: int) -> Mesh | None:
-    """Return the surface of a particle by marching cubes; None if nothing is in the cube."""
+    """Return the surface of a particle by marching cubes; None if it has none, as Gaussians."""
     from skimage.measure import marching_cubes
 
+    if not isinstance(scene.field, SceneField):
+        return None
     device = scene.device
     field = scene.field.of(torch.tensor([particle], device=device))
     nodes = min(MAX_NODES, max(MIN_NODES, 2 * scene.sizes.resolution))
