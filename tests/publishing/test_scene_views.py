@@ -144,7 +144,7 @@ def test_an_empty_scene_has_no_mesh(tmp_path: Path) -> None:
     scene = ball_scene(size=4)
     scene.field.grid.nodes[0, 0] = -1e6
     notes = save_views(scene, 2, (4, 4), tmp_path / "out", {})
-    assert notes[-1] == "particle 0 has no mesh: expected a density above 0 somewhere, and no Gaussians"
+    assert notes[-1] == "particle 0 has no mesh: expected density above 0, and no Gaussians"
     assert json.loads((tmp_path / "out" / "views.json").read_text())["particles"][0]["mesh"] is None
     assert not list((tmp_path / "out").rglob("mesh.*"))
     assert not pixels(tmp_path / "out" / "particle-0" / "depth" / "000.png").any()

@@ -117,7 +117,7 @@ def _save_objects(
     mesh = extract_mesh(scene, particle)
     record: MeshRecord | None = None
     if mesh is None:
-        notes.append(f"particle {particle} has no mesh: expected a density above 0 somewhere, and no Gaussians")
+        notes.append(f"particle {particle} has no mesh: expected density above 0, and no Gaussians")
     else:
         record = {
             "files": save_mesh(mesh, place, "mesh"),
