@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from distill.config.errors import UserError
 from distill.networks.scene.cameras import Cameras
-from distill.networks.scene.renderer import MIN_OPACITY, Light, Render
+from distill.networks.scene.renderer import MIN_OPACITY, Light, Render, in_float32
 
 if TYPE_CHECKING:
     from distill.networks.scene.sizes import SceneSizes
@@ -74,7 +74,7 @@ class GaussianField(nn.Module):
         of the camera, so that nothing faces away.
         """
         height, width = size
-        with torch.autocast(particle.device.type, enabled=False):
+        with in_float32(particle.device):
             gaussians = self.of(particle, cameras, light)
             views = zip(view_matrices(cameras), intrinsics(cameras, height, width), strict=True)
             drawn = []

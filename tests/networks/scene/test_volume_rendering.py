@@ -136,10 +136,8 @@ def test_gradients_of_renders_are_those_of_finite_differences() -> None:
     )
 
     def images(background: Tensor, peak: Tensor, width: Tensor, centre: Tensor) -> tuple[Tensor, ...]:
-        render = Renderer(6).render(
-            blob(peak, width, centre), camera(20), (2, 2), background, light=light, with_normals=True
-        )
-        return render[:4]  # `facing_away` has no gradient to the weights
+        found = Renderer(6).render(blob(peak, width, centre), camera(20), (2, 2), background, light=light)
+        return found.colour, found.opacity, found.depth, found.normals
 
     assert torch.autograd.gradcheck(images, [background, *(value.requires_grad_() for value in parameters)])
 
@@ -199,6 +197,15 @@ def test_normals_of_a_ball_point_outwards() -> None:
     surface = origins[:, None] + found.depth.flatten(1)[..., None] * directions
     cosine = torch.cosine_similarity(found.normals.flatten(2).transpose(1, 2), surface, dim=2)
     assert cosine.min() > 0.99
+
+
+@pytest.mark.parametrize(("azimuth", "expected"), [(0, 0.0), (180, 1.0), (120, 0.25)])
+def test_normals_face_away_by_the_square_of_their_cosine_with_the_ray(
+    azimuth: float, expected: float
+) -> None:
+    fog_towards_front = field_of(lambda points: 20 - 10 * points[..., 2])  # normals are +z
+    found = render(fog_towards_front, camera(azimuth), size=1, with_normals=True)
+    torch.testing.assert_close(found.facing_away.item(), expected * found.opacity.item())
 
 
 def test_there_are_no_normals_unless_they_are_asked_for() -> None:
