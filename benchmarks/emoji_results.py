@@ -35,6 +35,8 @@ CLASS_TABLE, TEXT_TABLE = Block(README, "emoji classes"), Block(README, "emoji t
 CLASSES = ("uni_instruct", "f_distill", "dmd2", "sida")
 TEXT = ("text_dmd2", "text_dmd2_4_steps", "text_dmd2_lora", "text_di_star", "text_di_plus_plus")
 SMALL = "{name: emoji, resolution: 16}"
+IMAGES = {False: "10000", True: "3000"}
+"""Images of each network, and fewer if it takes text: its teacher needs 70 evaluations for one."""
 GUIDANCE = "2"
 """Guidance scale of the text-to-image teacher, as in training."""
 SCORES = {"clipscore": "assets/emoji-clip", "word_match": "assets/emoji-judge"}
@@ -84,9 +86,8 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--stages", nargs="+", choices=names, default=names, help="networks (default: all)")
     parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS, help="seeds (default: 0 1 2)")
     options = parser.parse_args(arguments)
-    students = [
-        Subject(name, seed, run_folder(name, seed)) for name in options.stages for seed in options.seeds
-    ]
+    chosen = [name for name in options.stages if name in (*CLASSES, *TEXT)]
+    students = [Subject(name, seed, run_folder(name, seed)) for name in chosen for seed in options.seeds]
     subjects = [teacher for teacher in TEACHERS if teacher.name in options.stages]
     subjects += [student for student in students if is_finished(student.folder)]
     new = [measure(subject) for subject in subjects]
@@ -104,9 +105,19 @@ def main(arguments: list[str]) -> None:
 
 def measure(subject: Subject) -> Row:
     """Return the metrics of a network, measured unless they are there."""
-    images = subject.out / "eval.json"
+    images, count = subject.out / "eval.json", IMAGES[subject.takes_text]
     if not images.is_file():
-        run_python("-m", "eval", *images_of(subject), "--protocol", "fd-effnet", "--out", str(subject.out))
+        run_python(
+            "-m",
+            "eval",
+            *images_of(subject),
+            "--protocol",
+            "fd-effnet",
+            "--n",
+            count,
+            "--out",
+            str(subject.out),
+        )
     evaluation = read_json(images)
     role = "teacher" if subject.is_teacher else "student"
     evaluations = evaluation["sampling"][f"{role}_evaluations"]
