@@ -32,6 +32,11 @@ class RunOfStudent(Protocol):
         ...
 
     @property
+    def stored_samples(self) -> int | None:
+        """Number of stored samples of the teacher, None if there are none."""
+        ...
+
+    @property
     def prompt_source(self) -> str | None:
         """Name of the source of prompts, None if there is none."""
         ...

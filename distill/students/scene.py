@@ -46,6 +46,11 @@ class Student(SceneSizes, StudentSettings):
                 "discriminator.real: data have no views; "
                 "expected teacher, whose samples have them, for a scene"
             )
+        views, samples = self.cameras.view_count, run.stored_samples
+        if samples is not None and samples < views:
+            raise ValueError(
+                f"teacher_samples.count: is {samples}; expected at least {views}, one for each view"
+            )
         if run.prompt_source not in (None, "views"):
             raise ValueError(f"prompts: {run.prompt_source} do not say the view; expected views for a scene")
         if run.prompt_source == "views" and self.cameras.name != "orbit":

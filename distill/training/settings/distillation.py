@@ -168,6 +168,11 @@ class DistillRun(RunSettings):
         return self.discriminator is not None and self.discriminator.real == "data"
 
     @property
+    def stored_samples(self) -> int | None:
+        """Number of stored samples of the teacher, None if there are none."""
+        return None if self.teacher_samples is None else self.teacher_samples.count
+
+    @property
     def prompt_source(self) -> str | None:
         """Name of the source of prompts, None if there is none."""
         return None if self.prompts is None else self.prompts.name

@@ -273,6 +273,13 @@ REFUSED = {
         {"discriminator": {}, "data": {"name": "digits"}},
         "discriminator.real: data have no views; expected teacher, whose samples have them, for a scene",
     ),
+    "samples": (
+        {
+            "teacher_samples": {"path": "samples", "count": 3},
+            "discriminator": {"real": "teacher"},
+        },
+        "teacher_samples.count: is 3; expected at least 4, one for each view",
+    ),
     "annealing": (
         {
             "generator": {
