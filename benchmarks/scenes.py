@@ -63,9 +63,9 @@ def main(arguments: list[str]) -> None:
         rows = list(pool.map(lambda pair: measure(*pair), pairs))
     results = {"conditions": {"machine": machine(), "commit": commit()}, "runs": merged(rows)}
     write_json(RESULTS, results)
-    text = render(results)
-    BLOCK.write(text)
-    print(text)
+    for block, text in render(results).items():
+        block.write(text)
+        print(text)
     if all((run_folder(method, 0) / "export").is_dir() for method in SHOWN):
         draw().save(PICTURE, optimize=True)
 
@@ -94,8 +94,8 @@ def merged(rows: Sequence[Row]) -> list[Row]:
     return sorted([*kept, *rows], key=lambda row: (list(METHODS).index(row["method"]), row["seed"]))
 
 
-def render(results: Mapping[str, Any]) -> str:
-    """Return the table: found scenes, their masses and the PSNR of particles, by method."""
+def render(results: Mapping[str, Any]) -> dict[Block, str]:
+    """Return the generated block with its text: found scenes, masses and PSNR of particles, by method."""
     lines = []
     for method, title in METHODS.items():
         rows = [row for row in results.get("runs", []) if row["method"] == method]
@@ -109,7 +109,7 @@ def render(results: Mapping[str, Any]) -> str:
         cells = [found, masses[0], mean_and_std(quality, ".1f"), mean_and_std(worst, ".1f"), str(len(rows))]
         lines.append([title, *cells])
     head = ["method", "scenes found", "masses (seed 0)", "PSNR, mean", "PSNR, worst particle", "seeds"]
-    return markdown_table(head, lines)
+    return {BLOCK: markdown_table(head, lines)}
 
 
 def draw() -> Image.Image:

@@ -20,6 +20,7 @@ from benchmarks import (
     memory,
     preference_front,
     scaling,
+    scenes,
     study,
 )
 from distill.storage.files import read_json
@@ -44,6 +45,7 @@ GENERATORS = (
     memory,
     preference_front,
     scaling,
+    scenes,
     study,
 )
 """Scripts that write blocks of the documentation."""

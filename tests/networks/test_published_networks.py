@@ -117,7 +117,14 @@ def test_backends_open_pickles_and_folders(tmp_path: Path) -> None:
     ):
         teacher = load_teacher(Choice("teachers").settings(name).model_validate({"name": name, "path": path}))
         assert (type(teacher).__name__, teacher.training) == (kind, False)
-    assert Choice("teachers").names == ["diffusers", "edm", "edm2", "gaussian_mixture", "native"]
+    assert Choice("teachers").names == [
+        "diffusers",
+        "edm",
+        "edm2",
+        "gaussian_mixture",
+        "known_scenes",
+        "native",
+    ]
 
 
 @pytest.mark.parametrize(
