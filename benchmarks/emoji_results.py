@@ -35,8 +35,10 @@ CLASS_TABLE, TEXT_TABLE = Block(README, "emoji classes"), Block(README, "emoji t
 CLASSES = ("uni_instruct", "f_distill", "dmd2", "sida")
 TEXT = ("text_dmd2", "text_dmd2_4_steps", "text_dmd2_lora", "text_di_star", "text_di_plus_plus")
 SMALL = "{name: emoji, resolution: 16}"
-IMAGES = {False: "10000", True: "3000"}
-"""Images of each network, and fewer if it takes text: its teacher needs 70 evaluations for one."""
+IMAGES, TEXT_IMAGES = 10_000, 3_000
+"""Images of a network of classes, and of one that takes text, whose teacher needs 70 evaluations for one."""
+TRAIN_PROMPTS = 1_000
+"""Captions of training pictures, drawn by a seed, that text-to-image networks get in turn."""
 GUIDANCE = "2"
 """Guidance scale of the text-to-image teacher, as in training."""
 SCORES = {"clipscore": "assets/emoji-clip", "word_match": "assets/emoji-judge"}
@@ -105,19 +107,11 @@ def main(arguments: list[str]) -> None:
 
 def measure(subject: Subject) -> Row:
     """Return the metrics of a network, measured unless they are there."""
-    images, count = subject.out / "eval.json", IMAGES[subject.takes_text]
+    images = subject.out / "eval.json"
     if not images.is_file():
-        run_python(
-            "-m",
-            "eval",
-            *images_of(subject),
-            "--protocol",
-            "fd-effnet",
-            "--n",
-            count,
-            "--out",
-            str(subject.out),
-        )
+        count = str(TEXT_IMAGES if subject.takes_text else IMAGES)
+        options = ("--protocol", "fd-effnet", "--n", count, "--out", str(subject.out))
+        run_python("-m", "eval", *images_of(subject), *options)
     evaluation = read_json(images)
     role = "teacher" if subject.is_teacher else "student"
     evaluations = evaluation["sampling"][f"{role}_evaluations"]
@@ -130,21 +124,13 @@ def measure(subject: Subject) -> Row:
 
 def images_of(subject: Subject) -> list[str]:
     """Return the arguments that name a network, its real pictures and its prompts."""
-    if not subject.is_teacher:
-        return ["--run", str(subject.folder), "--no-teacher"]
-    if not subject.takes_text:
-        return ["--teacher", str(subject.folder), "--data", SMALL]
-    prompts = str(write_prompts("train"))
-    return [
-        "--teacher",
-        str(subject.folder),
-        "--data",
-        CAPTIONED,
-        "--prompts",
-        prompts,
-        "--guidance",
-        GUIDANCE,
-    ]
+    words = ["--run", str(subject.folder), "--no-teacher"]
+    if subject.is_teacher:
+        words = ["--teacher", str(subject.folder), "--data", CAPTIONED if subject.takes_text else SMALL]
+        words += ["--guidance", GUIDANCE] * subject.takes_text
+    if subject.takes_text:
+        words += ["--prompts", str(write_prompts("train", TRAIN_PROMPTS))]
+    return words
 
 
 def agreement(subject: Subject) -> Row:
@@ -170,11 +156,14 @@ def captions(split: str) -> list[str]:
     return [texts[0] for texts in data.captions.of_images]
 
 
-def write_prompts(split: str) -> Path:
-    """Write the captions of a split as prompts, a line each."""
+def write_prompts(split: str, count: int | None = None) -> Path:
+    """Write the captions of a split as prompts, a line each: all of them, or some that a seed draws."""
+    found = captions(split)
+    if count is not None:
+        found = random.Random(0).sample(found, count)
     path = FOLDER / "prompts" / f"{split}.txt"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("\n".join(captions(split)) + "\n", encoding="utf-8")
+    path.write_text("\n".join(found) + "\n", encoding="utf-8")
     return path
 
 
