@@ -10,6 +10,7 @@ docs/emoji.png: pictures of prompts that a seed chooses.
 from __future__ import annotations
 
 import dataclasses
+import json
 import random
 import sys
 from collections.abc import Mapping, Sequence
@@ -28,6 +29,7 @@ from distill.data import Captioned
 from distill.data.option import parse_data
 from distill.storage.files import read_json, write_json
 from distill.storage.provenance import commit, machine
+from distill.training.trainer import STATS
 
 RESULTS = project.RESULTS / "emoji.json"
 README = ROOT / "README.md"
@@ -49,6 +51,10 @@ COLUMNS = {
     "diversity": "diversity",
     "memorised": "memorised",
 }
+MONITORED = "fd_pixel"
+"""Distance of 2 000 images, which the run of a network of classes measures at its end."""
+DISTANCES = ("fd_effnet", MONITORED)
+"""Columns whose ratio to the teacher's follows them."""
 SHOWN = ("text_dmd2", "text_dmd2_4_steps")
 """Students in the picture, after real pictures and the teacher's."""
 PICTURES = 10
@@ -119,7 +125,15 @@ def measure(subject: Subject) -> Row:
     row |= {name: evaluation[role][name] for name in COLUMNS}
     row["held_out"] = evaluation[role]["held_out"]
     row["reference"] = evaluation["reference"]
-    return row | (agreement(subject) if subject.takes_text else {})
+    return row | (agreement(subject) if subject.takes_text else {MONITORED: monitored(subject)})
+
+
+def monitored(subject: Subject) -> float:
+    """Return the last distance in the statistics of a network's own run."""
+    run = FOLDER / subject.name if subject.is_teacher else subject.folder
+    lines = (run / STATS).read_text(encoding="utf-8").splitlines()
+    found = [value for line in lines if (value := json.loads(line).get(f"monitor/{MONITORED}")) is not None]
+    return float(found[-1])
 
 
 def images_of(subject: Subject) -> list[str]:
@@ -176,28 +190,34 @@ def render(results: Mapping[str, Any]) -> dict[Block, str]:
     """Return the generated blocks with their texts."""
     rows = results.get("networks", [])
     return {
-        CLASS_TABLE: table(rows, ("teacher", *CLASSES), {}),
+        CLASS_TABLE: table(rows, ("teacher", *CLASSES), {MONITORED: "fd-pixel"}),
         TEXT_TABLE: table(rows, ("text_teacher", *TEXT), {"clipscore": "CLIP", "word_match": "judge"}),
     }
 
 
-def table(rows: Sequence[Row], names: Sequence[str], scores: Mapping[str, str]) -> str:
+def table(rows: Sequence[Row], names: Sequence[str], more: Mapping[str, str]) -> str:
     """Return a table of networks, the teacher first: mean and standard deviation over seeds."""
-    columns = {**COLUMNS, **scores}
+    columns = {**COLUMNS, **more}
+    head = ["network", "evaluations"]
+    for column, title in columns.items():
+        head += [title, "ratio"] if column in DISTANCES else [title]
+    head.append("seeds")
     teacher = next((row for row in rows if row["name"] == names[0]), None)
     lines = []
     for name in names:
         found = [row for row in rows if row["name"] == name]
         if not found:
-            lines.append([f"`{name}`", *["not run"] * 2, *[""] * len(columns)])
+            lines.append([f"`{name}`", "not run", *[""] * (len(head) - 2)])
             continue
-        ratio = ""
-        if teacher is not None:
-            ratio = mean_and_std([row["fd_effnet"] / teacher["fd_effnet"] for row in found], ".2f")
-        cells = [mean_and_std([row[column] for row in found]) for column in columns]
-        lines.append([f"`{name}`", str(found[0]["evaluations"]), ratio, *cells, str(len(found))])
-    head = ["network", "evaluations", "ratio to the teacher's", *columns.values(), "seeds"]
-    return markdown_table(head, [line + [""] * (len(head) - len(line)) for line in lines])
+        cells = [f"`{name}`", str(found[0]["evaluations"])]
+        for column in columns:
+            values = [row[column] for row in found]
+            cells.append(mean_and_std(values))
+            if column in DISTANCES:
+                ratios = [] if teacher is None else [value / teacher[column] for value in values]
+                cells.append(mean_and_std(ratios, ".2f") if ratios else "")
+        lines.append([*cells, str(len(found))])
+    return markdown_table(head, lines)
 
 
 def draw() -> Image.Image:
