@@ -140,15 +140,15 @@ def test_torch_infers_the_shapes_of_a_call_once(monkeypatch: pytest.MonkeyPatch)
 
 
 PRESETS = sorted(Path("configs").glob("*/*.yaml"))
-SLOW = {"sdxl", "sd15", "pixart", "imagenet64", "cifar10"}
-QUICK = {"cifar10/sida_cond", "sd15/di_star", "pixart/di_plus_plus"}
+SLOW = ("sdxl/", "sd15/", "pixart/", "imagenet64/", "cifar10/", "3d/sd15")
+QUICK = {"cifar10/sida_cond", "sd15/di_star", "pixart/di_plus_plus", "3d/sd15_vsd"}
 
 
 @pytest.mark.parametrize(
     "path",
     [
         pytest.param(
-            path, id=name, marks=pytest.mark.slow if path.parent.name in SLOW and name not in QUICK else ()
+            path, id=name, marks=pytest.mark.slow if name.startswith(SLOW) and name not in QUICK else ()
         )
         for path in PRESETS
         for name in [f"{path.parent.name}/{path.stem}"]

@@ -115,10 +115,17 @@ def _describe_training(
 
 
 def variants(config: DistillRun, teacher: Denoiser) -> dict[str, DistillRun]:
-    """Return the run and, by what they train, the runs between which its teacher leaves the choice."""
+    """Return the run and, by what they train, the runs between which its teacher leaves the choice.
+
+    A student that is no network of the teacher's, such as a scene, leaves none.
+    """
     student, fake = config.generator.network, config.fake.network
+    alternatives = lora.alternatives(teacher)
+    own = f"{student.name} and {fake.name}" if alternatives else ALL_WEIGHTS
+    if not any(isinstance(student, type(other)) for other, _ in alternatives.values()):
+        return {own: config}
     found = {}
-    for name, (other_student, other_fake) in lora.alternatives(teacher).items():
+    for name, (other_student, other_fake) in alternatives.items():
         parts = {
             "generator": config.generator.model_copy(
                 update={"network": student if isinstance(student, type(other_student)) else other_student}
@@ -128,10 +135,7 @@ def variants(config: DistillRun, teacher: Denoiser) -> dict[str, DistillRun]:
             ),
         }
         found[name] = config.model_copy(update=parts)
-    if config in found.values():
-        return found
-    own = f"{student.name} and {fake.name}" if found else ALL_WEIGHTS
-    return {own: config, **found}
+    return found if config in found.values() else {own: config, **found}
 
 
 def _reporter(progress: tqdm[NoReturn]) -> Report:
