@@ -32,6 +32,11 @@ class RunOfStudent(Protocol):
         ...
 
     @property
+    def sample_count(self) -> int | None:
+        """Number of the teacher's samples that are stored, None if none are."""
+        ...
+
+    @property
     def prompt_source(self) -> str | None:
         """Name of the source of prompts, None if there is none."""
         ...

@@ -149,6 +149,11 @@ class DistillRun(RunSettings):
         return None if self.teacher_samples is None else self.teacher_samples.sampler
 
     @property
+    def sample_count(self) -> int | None:
+        """Number of the teacher's samples that are stored, None if none are."""
+        return None if self.teacher_samples is None else self.teacher_samples.count
+
+    @property
     def student_steps(self) -> int:
         """Network evaluations of the student."""
         return self.generator.steps
