@@ -32,8 +32,8 @@ class RunOfStudent(Protocol):
         ...
 
     @property
-    def stored_samples(self) -> int | None:
-        """Number of stored samples of the teacher, None if there are none."""
+    def sample_count(self) -> int | None:
+        """Number of the teacher's samples that are stored, None if none are."""
         ...
 
     @property

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 class FakeScore(FakeNetworkSettings):
     """The exact score of the student's noised distribution, which nothing has to learn.
 
-    It is in closed form for an affine student, and by quadrature in at most 2 dimensions for others.
+    It is in closed form for an affine student and for scenes seen from a ring of cameras, and by quadrature
+    in at most 2 dimensions for others.
     """
 
     name: Literal["exact"] = "exact"
@@ -26,13 +27,14 @@ class FakeScore(FakeNetworkSettings):
     grows with points^dimension. Not used for an affine student."""
 
     def build(self, teacher: Denoiser, generator: Generator) -> ExactFakeScore:
-        """Make the exact score of the student, for a `gaussian_mixture` teacher."""
+        """Make the exact score of the student, for a teacher that is a Gaussian mixture."""
         from distill.networks.exact.gaussian_mixture import GaussianMixture
         from distill.networks.exact.marginal import ExactFakeScore, marginal
 
         if not isinstance(teacher, GaussianMixture):
             raise UserError(
-                "fake.network: exact needs a teacher that is known exactly; expected gaussian_mixture"
+                "fake.network: exact needs a teacher that is known exactly; "
+                "expected gaussian_mixture or known_scenes"
             )
         try:
             marginal(generator, teacher.schedule, self.points)

@@ -68,9 +68,12 @@ class FakeScore(LoRASizes, FakeNetworkSettings):
             return self.adapt(teacher, "fake.network")
         from distill.networks.diffusers.adapters.camera_lora import CameraLoRANetwork
         from distill.networks.diffusers.denoiser import DiffusersNetwork
+        from distill.networks.scene.scene import SceneGenerator
 
         if not isinstance(teacher, DiffusersNetwork):
             raise UserError("fake.network: lora is for teachers of diffusers; expected copy")
+        if not isinstance(generator, SceneGenerator):
+            raise UserError("fake.network.reads_camera: needs a scene as the student; expected false")
         return CameraLoRANetwork(teacher, self.rank, self.alpha, self.targets)
 
 

@@ -20,6 +20,7 @@ class Student(SceneSizes, StudentSettings):
 
     def build(self, teacher: Denoiser, *noise_to_signal: float) -> SceneGenerator:
         """Make the scenes before training, each a soft ball with random features."""
+        from distill.networks.exact.scene_mixture import SceneMixture
         from distill.networks.scene.scene import SceneGenerator
 
         shape, views = teacher.pixel_shape, self.cameras.view_count
@@ -29,6 +30,11 @@ class Student(SceneSizes, StudentSettings):
             raise UserError(
                 f"generator.network.cameras: have {views} views; "
                 f"expected {teacher.label_count}, one for each label of the teacher"
+            )
+        if isinstance(teacher, SceneMixture) and self.cameras != teacher.cameras:
+            raise UserError(
+                "generator.network.cameras: differ from teacher.cameras, which its labels number; "
+                "expected the same"
             )
         sizes = SceneSizes(**self.model_dump(include=set(SceneSizes.model_fields)))
         return SceneGenerator(sizes, shape, teacher.image_shape, teacher.codec)
@@ -46,10 +52,10 @@ class Student(SceneSizes, StudentSettings):
                 "discriminator.real: data have no views; "
                 "expected teacher, whose samples have them, for a scene"
             )
-        views, samples = self.cameras.view_count, run.stored_samples
-        if samples is not None and samples < views:
+        views = self.cameras.view_count
+        if run.sample_count is not None and run.sample_count < views:
             raise ValueError(
-                f"teacher_samples.count: is {samples}; expected at least {views}, one for each view"
+                f"teacher_samples.count: is {run.sample_count}; expected at least {views}, one for each view"
             )
         if run.prompt_source not in (None, "views"):
             raise ValueError(f"prompts: {run.prompt_source} do not say the view; expected views for a scene")

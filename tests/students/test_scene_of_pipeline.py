@@ -184,6 +184,10 @@ REFUSED = {
         {"generator": {"network": {**ORBIT, "cameras": RING}}},
         "generator.network.cameras: ring has no words; expected orbit with prompts",
     ),
+    "reads_camera": (
+        {"generator": {"network": {"name": "lora", "rank": 2}}},
+        "fake.network.reads_camera: needs a scene as the student; expected false",
+    ),
 }
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from distill.networks.exact.affine import Affine
 from distill.networks.exact.gaussian_mixture import GaussianMixture, excluded
 from distill.networks.scene.cameras import Cameras, Ring
+from distill.networks.scene.renderer import in_float32
 from distill.networks.scene.scene import SceneGenerator
 from distill.types import Condition, Critic, Denoiser, Features, Generator, NoiseSchedule
 
@@ -67,7 +68,8 @@ class PointMasses:
         samples = torch.cat([alpha / variance * x_t, alpha**2 / (-2 * variance), torch.ones_like(alpha)], 1)
         square_norms = self.points.square().sum(1, keepdim=True)
         points = torch.cat([self.points, square_norms, self.log_weights[:, None]], 1)
-        log_joint = samples @ points.T
+        with in_float32(x_t.device):  # in half precision it would be off by tens of nats, or infinite
+            log_joint = samples @ points.T
         if self.labels is None or cond.label is None:
             return log_joint - self.log_weights.logsumexp(0)
         others = excluded(self.labels, cond.label)

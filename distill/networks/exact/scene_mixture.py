@@ -33,6 +33,7 @@ class SceneMixture(GaussianMixture):
         samples: int,
         schedule: NoiseSchedule,
     ) -> None:
+        self.cameras = cameras
         self.renderer = Renderer(samples)
         self.fields = [solid_field(SCENES[name]) for name in scenes]
         labels = torch.arange(cameras.view_count)

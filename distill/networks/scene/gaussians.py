@@ -167,7 +167,7 @@ def load_rasterizer() -> Rasterizer:
     except ImportError as error:
         raise UserError(
             "representation: gaussians needs gsplat, which is not installed; "
-            "expected it from pip install gsplat, or dense or triplane"
+            "expected it from pip install '.[gaussians]', or dense or triplane"
         ) from error
     if not torch.cuda.is_available():
         raise UserError("representation: gaussians needs a CUDA device; expected dense or triplane here")

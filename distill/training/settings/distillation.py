@@ -149,6 +149,11 @@ class DistillRun(RunSettings):
         return None if self.teacher_samples is None else self.teacher_samples.sampler
 
     @property
+    def sample_count(self) -> int | None:
+        """Number of the teacher's samples that are stored, None if none are."""
+        return None if self.teacher_samples is None else self.teacher_samples.count
+
+    @property
     def student_steps(self) -> int:
         """Network evaluations of the student."""
         return self.generator.steps
@@ -166,11 +171,6 @@ class DistillRun(RunSettings):
     def shows_data(self) -> bool:
         """A discriminator sees real images of the data."""
         return self.discriminator is not None and self.discriminator.real == "data"
-
-    @property
-    def stored_samples(self) -> int | None:
-        """Number of stored samples of the teacher, None if there are none."""
-        return None if self.teacher_samples is None else self.teacher_samples.count
 
     @property
     def prompt_source(self) -> str | None:

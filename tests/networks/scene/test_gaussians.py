@@ -169,9 +169,7 @@ def test_saved_gaussians_open_as_the_same_generator(monkeypatch: pytest.MonkeyPa
 
 def test_gaussians_without_gsplat_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "gsplat", None)
-    with pytest.raises(
-        UserError, match="gaussians needs gsplat, which is not installed; expected it from pip"
-    ):
+    with pytest.raises(UserError, match=r"not installed; expected it from pip install '.\[gaussians\]', or"):
         SceneGenerator(SceneSizes(representation="gaussians"), (3, 6, 8))
 
 

@@ -199,6 +199,15 @@ def test_the_exact_score_of_scenes_is_the_mixture_of_their_images() -> None:
         assert torch.allclose(found, (weight[..., None, None, None] * images).sum(0), atol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_the_density_of_scenes_is_exact_in_half_precision(dtype: torch.dtype) -> None:
+    exact = marginal(scene().eval(), EDM())
+    x_t, t, cond = torch.randn(4, 192), torch.full((4,), 0.01), Condition(torch.arange(4))
+    expected = exact.log_density(x_t, t, cond)
+    with torch.autocast("cpu", dtype):
+        assert torch.equal(exact.log_density(x_t, t, cond), expected)
+
+
 def test_scenes_with_endless_views_have_no_exact_score() -> None:
     with pytest.raises(ValueError, match=r"not finitely many; expected cameras: ring, stratified: false"):
         marginal(scene(cameras={"name": "orbit"}), EDM())
@@ -269,15 +278,16 @@ REFUSED = {
         {"generator": {"network": {**EXACT_GRID, "cameras": {**RING, "count": 5}}}},
         "generator.network.cameras: have 5 views; expected 4, one for each label of the teacher",
     ),
+    "cameras": (
+        {"generator": {"network": {**EXACT_GRID, "cameras": {**RING, "distance": 2.0}}}},
+        "generator.network.cameras: differ from teacher.cameras, which its labels number; expected the same",
+    ),
     "data": (
         {"discriminator": {}, "data": {"name": "digits"}},
         "discriminator.real: data have no views; expected teacher, whose samples have them, for a scene",
     ),
     "samples": (
-        {
-            "teacher_samples": {"path": "samples", "count": 3},
-            "discriminator": {"real": "teacher"},
-        },
+        {"discriminator": {"real": "teacher"}, "teacher_samples": {"path": "samples", "count": 3}},
         "teacher_samples.count: is 3; expected at least 4, one for each view",
     ),
     "annealing": (
