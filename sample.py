@@ -90,7 +90,8 @@ def _save_views(options: argparse.Namespace) -> None:
     for note in save_views(scene, options.views, (height, width), out, origin):
         print(note)
     count = scene.sizes.particles
-    print(f"{options.views} views of {count} particle{'s' * (count > 1)} are in {out}")
+    views = f"{options.views} view{'s' * (options.views > 1)} of {count} particle{'s' * (count > 1)}"
+    print(f"{views} {'is' if options.views == count == 1 else 'are'} in {out}")
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:

@@ -28,6 +28,12 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run
 
 
+def test_one_view_is_counted_as_one(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "views"
+    sample.main(["--run", str(run), "--views", "1", "--size", "4", "--out", str(out)])
+    assert capsys.readouterr().out.splitlines()[-1] == f"1 view of 2 particles are in {out}"
+
+
 def test_views_of_a_run_are_one_folder(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

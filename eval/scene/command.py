@@ -123,7 +123,7 @@ def add_known_scenes(
 ) -> None:
     """Add the comparison with the scenes that the teacher knows, or the reason why there is none."""
     if known is None:
-        results["skipped"]["known_scenes"] = "the run's teacher knows no true scenes"
+        results["skipped"]["known_scenes"] = "no teacher of known scenes is recorded (an export records none)"
         return
     height, width = images.shape[3:]
     truth = render_known(known, views, height, width, options.batch_size)

@@ -121,7 +121,7 @@ def test_what_cannot_be_had_is_skipped_with_its_reason(tmp_path: Path) -> None:
     assert results["skipped"] == {
         "scores": "no --scores were asked for",
         "diversity": "the scene has one particle",
-        "known_scenes": "the run's teacher knows no true scenes",
+        "known_scenes": "no teacher of known scenes is recorded (an export records none)",
     }
     assert results.keys().isdisjoint({"scores", "diversity", "known_scenes"})
 

@@ -68,7 +68,11 @@ class SceneGenerator(Generator):
             sizes = SceneSizes.model_validate(description["sizes"])
         except ValidationError as error:
             raise ValueError(f"sizes.{describe(error, description['sizes'])}") from error
-        return cls(sizes, tuple(description["pixel_shape"]))
+        shape = description["pixel_shape"]
+        is_list = isinstance(shape, (list, tuple)) and len(shape) == 3
+        if not (is_list and all(isinstance(length, int) and length > 0 for length in shape)):
+            raise ValueError(f"pixel_shape: expected channels, height and width; found {shape!r}")
+        return cls(sizes, tuple(shape))
 
     @property
     def pixel_shape(self) -> tuple[int, ...]:

@@ -138,3 +138,10 @@ def test_saved_scenes_with_impossible_sizes_are_refused(tmp_path: Path) -> None:
         UserError, match=r"config.json: sizes.samples: expected greater than or equal to 2; found 1"
     ):
         load_generator(tmp_path)
+
+
+@pytest.mark.parametrize("shape", ["3", [3, 8], [3, 8, 0], [3, 8, "8"]])
+def test_a_damaged_shape_of_images_is_named(shape: object) -> None:
+    description = {**generator().describe(), "pixel_shape": shape}
+    with pytest.raises(ValueError, match="pixel_shape: expected channels, height and width; found"):
+        SceneGenerator.from_description(description)
