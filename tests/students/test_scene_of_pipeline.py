@@ -11,7 +11,7 @@ import torch
 
 from distill import load_generator
 from distill.data.prompts.views import Settings as Views
-from distill.networks.diffusers.adapters.camera_lora import CameraLoRANetwork
+from distill.networks.diffusers.adapters.camera_lora import CameraLoRANetwork, camera_features
 from distill.networks.diffusers.adapters.lora import LoRANetwork
 from distill.networks.diffusers.denoiser import DiffusersNetwork
 from distill.networks.diffusers.source import PipelineSource
@@ -168,6 +168,12 @@ def test_adapters_that_read_the_camera_begin_as_the_teacher_and_learn_it(pipelin
         network.network.time_embedding.cond_proj.camera.weight.normal_()
     assert not torch.allclose(network(x_t, t, near), network(x_t, t, far), atol=1e-4)
     assert "cond_proj.camera.weight" not in dict(teacher.network.named_parameters())
+
+
+def test_a_camera_is_read_as_sines_and_cosines_of_its_angles_distance_and_field_of_view() -> None:
+    camera = torch.tensor([[torch.pi / 2, torch.pi / 6, 2.0, 0.75]])
+    expected = torch.tensor([[1.0, 0.0, 0.5, 0.75**0.5, 2.0, 0.75]])
+    assert torch.allclose(camera_features(camera), expected, atol=1e-6)
 
 
 def test_a_transformer_s_adapters_cannot_read_cameras(pipelines: Path) -> None:
