@@ -16,7 +16,8 @@ from distill.types.schedule import expand_like
 class Text:
     """Encoded prompts, as tensors by name.
 
-    The names are `tokens` (b, n, width), `pooled` (b, width) and `mask` (b, n), 0 for padding.
+    The names are `tokens` (b, n, width), `pooled` (b, width) and `mask` (b, n), 0 for padding; those of a
+    second encoder end in `_2`.
     """
 
     given: dict[str, Tensor]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from distill.config.errors import UserError
+from distill.networks.diffusers.autoencoder_kinds import AUTOENCODERS
 from distill.networks.diffusers.families import FAMILIES, Family
 
-AUTOENCODERS = ("AutoencoderKL", "AutoencoderDC")
 UNKNOWN_SETTINGS = ("encoder_hid_dim_type", "time_cond_proj_dim")
 """Settings of networks that change how they are called, in ways that are unknown here."""
 CLASS_SETTINGS = ("class_embed_type", "num_class_embeds")
@@ -48,7 +48,7 @@ def _check_autoencoder(pipe: Any, config: Any, family: Family) -> None:
         raise UserError(
             f"teacher.path: {name}'s autoencoder, {kind}, is unknown here; expected one of: {known}"
         )
-    channels = vae.config.latent_channels * family.packing**2
+    channels = AUTOENCODERS[kind].channels(vae.config) * family.packing**2
     if config.in_channels != channels:
         raise UserError(
             f"teacher.path: {name}'s network takes {config.in_channels} channels; "
@@ -66,7 +66,7 @@ def _check_settings(name: str, config: Any, family: Family) -> None:
         )
     settings = [*CLASS_SETTINGS] if family.inputs is not None else []
     settings += UNKNOWN_SETTINGS
-    if family.packing == 1:  # FLUX, which packs its latents, is the only family that takes a guidance scale
+    if not family.takes_guidance:
         settings.append("guidance_embeds")
     for setting in settings:
         if config.get(setting):

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, overload
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
 from distill.config.errors import UserError
 from distill.diffusion.prediction import target_weight, to_x0
@@ -84,7 +83,7 @@ class DiffusersNetwork(Denoiser):
             call["prompt"] = "a cat in a hat"
         elif self.label_count:
             call["class_labels"] = [0]
-        call |= {"num_inference_steps": steps, "guidance_scale": 0}
+        call |= {"num_inference_steps": steps, **self.pipeline.family.unguided}
         if self.pipeline.source.resolution is not None and not self.saves_resolution:
             _, height, width = self.pixel_shape
             call |= {"height": height, "width": width, "use_resolution_binning": False}
@@ -204,18 +203,10 @@ class DiffusersNetwork(Denoiser):
 
     def _run(self, x_t: Tensor, t: Tensor, cond: Condition) -> Tensor:
         """Return the output of the network, (b, channels, h, w)."""
-        packing = self.pipeline.family.packing
-        x = x_t.to(self.dtype)
-        inputs = x if packing == 1 else pixel_unshuffle(x, packing).flatten(2).mT
-        output = self.network(
-            inputs,
-            timestep=self.pipeline.model_timestep(t),
-            **self._condition(cond, len(x_t)),
-            return_dict=False,
-        )[0]
-        if packing == 1:
-            return output
-        return pixel_shuffle(output.mT.unflatten(2, (x_t.shape[2] // packing, -1)), packing)
+        timestep = self.pipeline.model_timestep(t)
+        return self.pipeline.family.run(
+            self.network, x_t.to(self.dtype), timestep, self._condition(cond, len(x_t))
+        )
 
     def _condition(self, cond: Condition, count: int) -> dict[str, Any]:
         """Return a condition as arguments of the network."""
@@ -271,19 +262,11 @@ class DiffusersNetwork(Denoiser):
                 handle.remove()
 
     def _as_map(self, output: Any, x_t: Tensor) -> Tensor:
-        """Return a layer's output as (b, channels, h, w).
-
-        A transformer's output ends with the tokens of the image, row by row.
-        """
-        is_unet = self.pipeline.family.is_unet
+        """Return a layer's output as (b, channels, h, w)."""
+        family = self.pipeline.family
         if not isinstance(output, Tensor):
-            output = output[0 if is_unet else -1]
-        value: Tensor = output.to(x_t.dtype)
-        if is_unet:
-            return value
-        side = self.network.config.patch_size * self.pipeline.family.packing
-        height, width = (length // side for length in x_t.shape[2:])
-        return value[:, -height * width :].mT.unflatten(2, (height, width))
+            output = output[0 if family.is_unet else -1]
+        return family.feature_map(output.to(x_t.dtype), self.network.config, *x_t.shape[2:])
 
 
 def disable_label_dropout(network: nn.Module) -> None:

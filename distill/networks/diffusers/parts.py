@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from distill.config.errors import UserError, did_you_mean, reading
+from distill.networks.diffusers.autoencoder_kinds import AUTOENCODERS
 from distill.networks.diffusers.families import FAMILIES
 from distill.networks.diffusers.meta import without_weights
 from distill.networks.diffusers.source import PipelineSettings
@@ -255,7 +256,7 @@ def _check_latents(settings: PipelineSettings, vae: Any) -> None:
     if vae is None:
         return
     kind, family = settings.denoiser["class_name"], FAMILIES[settings.denoiser["class_name"]]
-    channels = vae.config.latent_channels * family.packing**2
+    channels = AUTOENCODERS[type(vae).__name__].channels(vae.config) * family.packing**2
     defaults = inspect.signature(_class_of_diffusers(kind)).parameters
     allowed = {"in_channels": (channels,), "out_channels": (channels, 2 * channels, None)}
     for name, numbers in allowed.items():

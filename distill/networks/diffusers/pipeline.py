@@ -195,7 +195,7 @@ class Pipeline:
         if self.family.is_unet:
             smallest = factor * 2 ** (len(self.config.block_out_channels) - 1)
         else:
-            smallest = factor * self.config.patch_size * self.family.packing
+            smallest = factor * self.family.patch(self.config) * self.family.packing
         if resolution % smallest:
             raise UserError(
                 f"teacher.resolution: {resolution} is not divisible by {smallest}, which the network needs"

@@ -44,7 +44,7 @@ class PipelinePromptEncoder:
     def _check_widths(self, given: dict[str, Tensor]) -> None:
         """Check that embeddings have the network's width: a missing text encoder makes them narrower."""
         for name, shape in self.shapes().items():
-            if name == "mask" or name not in given:
+            if name.startswith("mask") or name not in given:
                 continue
             found, expected = given[name].shape[-1], shape[-1]
             if found != expected:
@@ -65,6 +65,8 @@ class PipelinePromptEncoder:
         They hold as many tokens as CLIP's tokenizer says, and as many of T5's or Gemma's as the pipeline asks
         for.
         """
+        if self.family.text_shapes is not None:
+            return self.family.text_shapes(self.pipe, self._settings())
         config = self.config
         tokens = self._settings().get("max_sequence_length", 0)
         width = (
@@ -109,9 +111,20 @@ class PipelinePromptEncoder:
     def _encode(self, prompts: Sequence[str]) -> dict[str, Tensor]:
         """Return what the pipeline's `encode_prompt` returns, under our names and in float32."""
         device = next(iter(self.components().values())).device
-        encoded = self.pipe.encode_prompt(**{**self._settings(), "prompt": list(prompts), "device": device})
+        arguments = {**self._settings(), "prompt": list(prompts), "device": device}
+        if self.family.encode is None:
+            encoded = self.pipe.encode_prompt(**arguments)
+        else:
+            encoded = self.family.encode(self.pipe, arguments)
         named = dict(zip(self.family.encoded, encoded, strict=False))
-        return {name: _in_float32(value) for name, value in named.items()}
+        named.pop("", None)
+        if self.family.text_shapes is None:
+            return {name: _in_float32(value) for name, value in named.items()}
+        shapes = self.family.text_shapes(self.pipe, self._settings())
+        return {
+            name: _filled_up(_in_float32(value), shapes[name.removeprefix("no ")])
+            for name, value in named.items()
+        }
 
     def _settings(self) -> dict[str, Any]:
         """Return the other arguments of `encode_prompt`: the defaults of a guided call of the pipeline."""
@@ -129,3 +142,9 @@ class PipelinePromptEncoder:
 
 def _in_float32(value: Any) -> Any:
     return value.float() if isinstance(value, Tensor) and value.is_floating_point() else value
+
+
+def _filled_up(value: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Fill tokens or their mask, (b, n, ...), up with zeros to (b, *shape)."""
+    missing = shape[0] - value.shape[1]
+    return torch.cat([value, value.new_zeros(len(value), missing, *value.shape[2:])], 1)
