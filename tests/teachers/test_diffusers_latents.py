@@ -39,7 +39,7 @@ def test_an_autoencoder_works_on_a_megapixel_at_once(
     images = torch.randn(5, *teacher.pixel_shape)
     latents = teacher.encode(images)
     pictures = teacher.decode(latents)
-    monkeypatch.setattr("distill.networks.diffusers.codec.MEGAPIXEL", 600)
+    monkeypatch.setattr("distill.networks.diffusers.autoencoders.codec.MEGAPIXEL", 600)
     seen: list[int] = []
     for part in (teacher.pipeline.pipe.vae.encoder, teacher.pipeline.pipe.vae.decoder):
         part.register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from distill.config.errors import UserError
-from distill.networks.diffusers.autoencoder_kinds import AUTOENCODERS
+from distill.networks.diffusers.autoencoders.kinds import AUTOENCODERS
 from distill.networks.diffusers.families import FAMILIES, Family
 
 UNKNOWN_SETTINGS = ("encoder_hid_dim_type", "time_cond_proj_dim")

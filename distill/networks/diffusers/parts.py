@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from distill.config.errors import UserError, did_you_mean, reading
-from distill.networks.diffusers.autoencoder_kinds import AUTOENCODERS
+from distill.networks.diffusers.autoencoders.kinds import AUTOENCODERS
 from distill.networks.diffusers.families import FAMILIES
 from distill.networks.diffusers.meta import without_weights
 from distill.networks.diffusers.source import PipelineSettings

@@ -17,8 +17,8 @@ from torch.distributed.tensor import DTensor
 from distill.config.errors import UserError
 from distill.diffusion.schedules import Flow
 from distill.networks.computation.precision import cast_weights
+from distill.networks.diffusers.autoencoders.codec import PipelineCodec
 from distill.networks.diffusers.checks import check_parts
-from distill.networks.diffusers.codec import PipelineCodec
 from distill.networks.diffusers.prompt_encoder import PipelinePromptEncoder
 from distill.networks.diffusers.scheduler import check_steps, read_scheduler, student_scheduler
 from distill.networks.diffusers.source import PipelineSource

@@ -6,7 +6,7 @@ import dataclasses
 
 import torch
 
-from distill.networks.diffusers.autoencoder import Autoencoder
+from distill.networks.diffusers.autoencoders.autoencoder import Autoencoder
 from distill.training.device.precision import autocast_type
 from distill.training.device.preparation import prepare_networks
 from distill.training.dry_run.meta_kernels import kernels

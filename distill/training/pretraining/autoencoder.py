@@ -12,7 +12,7 @@ from torch.utils.data import default_collate
 
 from distill.config.errors import UserError
 from distill.diffusion.sampling import max_batch_size, spread
-from distill.networks.diffusers.autoencoder import Autoencoder
+from distill.networks.diffusers.autoencoders.autoencoder import Autoencoder
 from distill.networks.folder import CONFIG, WEIGHTS
 from distill.storage.files import write_json
 from distill.storage.tensors import save_tensors

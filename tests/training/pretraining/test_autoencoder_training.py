@@ -12,8 +12,8 @@ import torch
 
 from distill.config.errors import UserError
 from distill.data.sources.array import read_array
-from distill.networks.diffusers.autoencoder import Autoencoder
-from distill.networks.diffusers.codec import PipelineCodec
+from distill.networks.diffusers.autoencoders.autoencoder import Autoencoder
+from distill.networks.diffusers.autoencoders.codec import PipelineCodec
 from distill.networks.folder import checkpoints, load_generator
 from distill.training.batches import Batch
 from distill.training.pretraining.autoencoder import autoencoder_losses, scaling_factor

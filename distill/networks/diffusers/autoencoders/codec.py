@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from distill.networks.diffusers.autoencoder_kinds import AUTOENCODERS
+from distill.networks.diffusers.autoencoders.kinds import AUTOENCODERS
 
 MEGAPIXEL = 2**20
 
