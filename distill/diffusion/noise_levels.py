@@ -6,6 +6,7 @@ Because the level is a function of u, u itself bins samples into quantiles of th
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from distill.types import NoiseSchedule
+
+
+Shift = Annotated[float, Field(gt=0)] | Literal["scheduler"]
 
 
 class Karras(Settings):
@@ -71,6 +75,26 @@ class LogNormal(Settings):
         return schedule.t((self.mean + self.std * torch.special.ndtri(u)).exp())
 
 
+class LogitNormal(Settings):
+    """Times of rectified flow with log(t / (1 - t)) ~ N(mean, std^2), as in the training of SD 3 (Esser et
+    al. 2024). Since t / (1 - t) is sigma/alpha, this is `lognormal` with a shift."""
+
+    name: Literal["logit_normal"] = "logit_normal"
+    mean: float = 0.0
+    """Mean of log(t / (1 - t)). A larger one trains at higher noise levels. The default is SD 3's."""
+    std: float = Field(1.0, gt=0)
+    """Standard deviation of log(t / (1 - t)). A larger one covers a wider range. The default is SD 3's."""
+    shift: Shift = 1.0
+    """Factor on sigma/alpha of every level: above 1 for more noise, as higher resolutions need. `scheduler`
+    takes that of the teacher's scheduler at the resolution of the run, in flow matching."""
+
+    def t(self, u: Tensor, schedule: NoiseSchedule) -> Tensor:
+        """Return the time at each quantile u. u = 0 is the lowest noise level."""
+        return LogNormal(mean=self.mean + math.log(shift_of(schedule, self.shift)), std=self.std).t(
+            u, schedule
+        )
+
+
 class Uniform(Settings):
     """Noise levels uniform in the schedule's time: those of DMD, of f-distill on Stable Diffusion and of
     SiD-LSG."""
@@ -81,6 +105,9 @@ class Uniform(Settings):
     stop: float = Field(1.0, ge=0, le=1)
     """Maximum time, as a fraction of the schedule's last. A smaller one leaves out the highest noise
     levels."""
+    shift: Shift = 1.0
+    """Factor on sigma/alpha of every level: above 1 for more noise, as higher resolutions need. `scheduler`
+    takes that of the teacher's scheduler at the resolution of the run, in flow matching."""
 
     @model_validator(mode="after")
     def _check_range(self) -> Uniform:
@@ -94,10 +121,26 @@ class Uniform(Settings):
                 "noise_levels: uniform needs a schedule that ends; "
                 f"expected karras or lognormal for {type(schedule).__name__}"
             )
-        return schedule.t_max * (self.start + u * (self.stop - self.start))
+        t = schedule.t_max * (self.start + u * (self.stop - self.start))
+        shift = shift_of(schedule, self.shift)
+        return t if shift == 1 else schedule.shifted(t, shift)
 
 
-NoiseLevels = Annotated[Karras | LogNormal | Uniform, Field(discriminator="name")]
+def shift_of(schedule: NoiseSchedule, shift: Shift) -> float:
+    """Return the factor on sigma/alpha that a setting means for this schedule."""
+    from distill.diffusion.schedules import Flow
+
+    if shift != "scheduler":
+        return shift
+    if not isinstance(schedule, Flow):
+        raise UserError(
+            "noise_levels.shift: scheduler needs flow matching; "
+            f"expected a number for {type(schedule).__name__}"
+        )
+    return schedule.shift
+
+
+NoiseLevels = Annotated[Karras | LogNormal | LogitNormal | Uniform, Field(discriminator="name")]
 
 
 class Annealing(Settings):
@@ -129,6 +172,7 @@ class Annealing(Settings):
         numbers = {
             name: value + fraction * (getattr(self.noise_levels, name) - value)
             for name, value in first.model_dump(exclude={"name"}).items()
+            if value != getattr(self.noise_levels, name)
         }
         return first.model_copy(update=numbers)
 

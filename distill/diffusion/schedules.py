@@ -4,6 +4,7 @@ sigma/alpha."""
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any, cast
 
 import torch
@@ -30,6 +31,9 @@ class EDM:
     def t(self, noise_to_signal: Tensor) -> Tensor:
         return noise_to_signal
 
+    def shifted(self, t: Tensor, factor: float) -> Tensor:
+        return t * factor
+
     def step_times(self, t: float, count: int) -> list[float]:
         """Return times spaced evenly on the grid of rho = 7 that ends at 0.002 (eq. 5)."""
         high, low = t ** (1 / 7), 0.002 ** (1 / 7)
@@ -40,6 +44,10 @@ class EDM:
 class Flow:
     """Schedule of rectified flow: alpha = 1 - t, sigma = t, t in (0, 1] (Liu et al. 2022; SD3, FLUX,
     Sana)."""
+
+    shift: float = 1.0
+    """Factor by which the sampler of the model raises sigma/alpha of evenly spaced times (Esser et al. 2024,
+    eq. 23). Noise levels may be shifted as much."""
 
     @property
     def t_max(self) -> float | None:
@@ -53,6 +61,9 @@ class Flow:
 
     def t(self, noise_to_signal: Tensor) -> Tensor:
         return noise_to_signal / (1 + noise_to_signal)
+
+    def shifted(self, t: Tensor, factor: float) -> Tensor:
+        return factor * t / (1 + (factor - 1) * t)
 
     def step_times(self, t: float, count: int) -> list[float]:
         return [t * (1 - step / count) for step in range(count)]
@@ -98,6 +109,9 @@ class DDPM:
         level = noise_to_signal.log()
         below = torch.searchsorted(table, level.contiguous(), right=True).sub(1).clamp(0, len(table) - 2)
         return (below + (level - table[below]) / (table[below + 1] - table[below])).clamp(0, len(table) - 1)
+
+    def shifted(self, t: Tensor, factor: float) -> Tensor:
+        return self.t((self._log_noise_to_signal(t) + math.log(factor)).exp())
 
     def step_times(self, t: float, count: int) -> list[float]:
         """Divide the t + 1 steps down to 0 evenly, in whole steps: 999, 749, 499 and 249, as DMD2 does."""

@@ -24,6 +24,10 @@ class NoiseSchedule(Protocol):
         """Return the time at which sigma/alpha equals `noise_to_signal`."""
         ...
 
+    def shifted(self, t: Tensor, factor: float) -> Tensor:
+        """Return the times whose sigma/alpha is `factor` times that of t, within the schedule."""
+        ...
+
     def step_times(self, t: float, count: int) -> list[float]:
         """Return the times at which `count` steps begin: t, and then evenly on the way to no noise."""
         ...

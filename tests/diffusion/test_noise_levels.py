@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from distill.config.errors import UserError
-from distill.diffusion.noise_levels import Karras, LogNormal, Uniform
-from distill.diffusion.schedules import EDM, Flow
+from distill.diffusion.noise_levels import Annealing, Karras, LogitNormal, LogNormal, Uniform
+from distill.diffusion.schedules import DDPM, EDM, Flow
+from distill.types import NoiseSchedule
 
 
 def test_karras_runs_from_sigma_max_to_sigma_min() -> None:
@@ -52,3 +53,44 @@ def test_uniform_refuses_a_schedule_without_end() -> None:
     message = "uniform needs a schedule that ends; expected karras or lognormal for EDM"
     with pytest.raises(UserError, match=message):
         Uniform().t(torch.tensor([0.5]), EDM())
+
+
+def test_logit_normal_is_the_density_of_stable_diffusion_3() -> None:
+    """Esser et al. 2024, eq. 19: its distribution function is Phi((logit(t) - mean) / std)."""
+    t = torch.tensor([0.1, 0.5, 0.8], dtype=torch.float64)
+    u = torch.special.ndtr((torch.logit(t) - 0.3) / 0.7)
+    torch.testing.assert_close(LogitNormal(mean=0.3, std=0.7).t(u, Flow()), t)
+
+
+def test_a_shift_moves_times_as_the_scheduler_of_diffusers_does() -> None:
+    """`FlowMatchEulerDiscreteScheduler` with shift 3, on four even times."""
+    from diffusers import FlowMatchEulerDiscreteScheduler
+
+    even = [1.0, 0.75, 0.5, 0.25]
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0)
+    scheduler.set_timesteps(sigmas=even)
+    for levels, schedule in ((Uniform(shift=3.0), Flow()), (Uniform(shift="scheduler"), Flow(3.0))):
+        found = levels.t(torch.tensor(even), schedule)
+        torch.testing.assert_close(found, scheduler.sigmas[:4], rtol=1e-6, atol=1e-7)
+    moved = LogitNormal(shift="scheduler").t(torch.tensor([0.5]), Flow(3.0))
+    torch.testing.assert_close(moved, torch.tensor([0.75]))
+
+
+@pytest.mark.parametrize("schedule", [EDM(), Flow(), DDPM.linear()], ids=["edm", "flow", "ddpm"])
+def test_a_shift_multiplies_noise_to_signal(schedule: NoiseSchedule) -> None:
+    t = schedule.t(torch.tensor([0.05, 0.3, 2.0], dtype=torch.float64))
+    moved = schedule.shifted(t, 2.5)
+    before, after = (schedule.sigma(x) / schedule.alpha(x) for x in (t, moved))
+    torch.testing.assert_close(after, 2.5 * before, rtol=1e-6, atol=0)
+
+
+def test_only_flow_matching_has_a_scheduler_s_shift() -> None:
+    message = "noise_levels.shift: scheduler needs flow matching; expected a number for DDPM"
+    with pytest.raises(UserError, match=message):
+        Uniform(shift="scheduler").t(torch.tensor([0.5]), DDPM.linear())
+
+
+def test_annealing_keeps_what_does_not_change() -> None:
+    last = Uniform(stop=0.5, shift="scheduler")
+    middle = Annealing(noise_levels=last, end_step=10).at(5, Uniform(shift="scheduler"))
+    assert middle == Uniform(stop=0.75, shift="scheduler")

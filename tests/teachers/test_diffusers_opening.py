@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,7 +14,7 @@ from safetensors.torch import load_file
 from distill.config.errors import UserError
 from distill.diffusion.schedules import DDPM, Flow
 from distill.networks.diffusers.pipeline import check_parts
-from distill.networks.diffusers.scheduler import read_scheduler
+from distill.networks.diffusers.scheduler import read_scheduler, read_shift
 from distill.teachers.diffusers import Settings
 from tests.helpers import tiny_pipelines
 from tests.helpers.diffusers_inputs import (
@@ -37,6 +38,27 @@ def test_schedulers_say_schedule_and_prediction() -> None:
         read_scheduler(diffusers.KarrasVeScheduler())
     with pytest.raises(UserError, match="prediction_type 'learned' is unknown here"):
         read_scheduler(diffusers.DDIMScheduler(prediction_type="learned"))
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+@pytest.mark.parametrize("tokens", [256, 1024, 9216])
+def test_a_scheduler_s_shift_is_what_it_does_to_even_times(dynamic: bool, tokens: int) -> None:
+    """The arithmetic of FLUX's pipeline, whose shift depends on the number of tokens."""
+    import diffusers
+    from diffusers.pipelines.flux.pipeline_flux import calculate_shift
+
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=dynamic)
+    scheduler.set_timesteps(sigmas=[1.0, 0.6, 0.2], mu=calculate_shift(tokens))
+    moved = Flow().shifted(torch.tensor([1.0, 0.6, 0.2]), read_shift(scheduler, tokens))
+    torch.testing.assert_close(moved, scheduler.sigmas[:3])
+
+
+@torch.no_grad()
+def test_a_teacher_s_shift_depends_on_its_resolution(folders: PipelineFolders) -> None:
+    """Sixteen tokens at 16 pixels, fewer than the 256 of the default shift, e^0.5."""
+    teacher = Settings(path=str(folders["flux"]), resolution=16).load()
+    assert isinstance(teacher.schedule, Flow)
+    assert teacher.schedule.shift == pytest.approx(math.exp(0.5 + (16 - 256) * 0.65 / 3840))
 
 
 def test_other_parts_are_refused_by_name(folders: PipelineFolders, tmp_path: Path) -> None:

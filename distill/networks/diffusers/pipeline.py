@@ -20,7 +20,7 @@ from distill.networks.computation.precision import cast_weights
 from distill.networks.diffusers.autoencoders.codec import PipelineCodec
 from distill.networks.diffusers.checks import check_parts
 from distill.networks.diffusers.prompt_encoder import PipelinePromptEncoder
-from distill.networks.diffusers.scheduler import check_steps, read_scheduler, student_scheduler
+from distill.networks.diffusers.scheduler import check_steps, read_scheduler, read_shift, student_scheduler
 from distill.networks.diffusers.source import PipelineSource
 from distill.networks.folder import PIPELINE, is_own_pipeline
 from distill.networks.quiet_libraries import quiet_transformers
@@ -106,6 +106,9 @@ class Pipeline:
         self.embedded_guidance = self._choose_guidance(source.embedded_guidance)
         self.time_factor = self.family.time_factor(self.config)
         if isinstance(self.schedule, Flow):  # t is 1 at the scheduler's last step
+            side = self.family.patch(self.config) * self.family.packing
+            tokens = (height // side) * (width // side)
+            self.schedule = Flow(read_shift(pipe.scheduler, tokens))
             self.time_factor *= pipe.scheduler.config.num_train_timesteps
         for part in pipe.components.values():
             if isinstance(part, nn.Module):

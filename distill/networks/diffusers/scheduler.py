@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, get_args
 
@@ -42,6 +43,21 @@ def read_scheduler(scheduler: Any) -> tuple[NoiseSchedule, PredictionType]:
         )
     with reading(f"teacher.path: {name}"):
         return DDPM.of(read_signal(scheduler)), prediction
+
+
+def read_shift(scheduler: Any, tokens: int) -> float:
+    """Return the factor by which a scheduler of flow matching raises sigma/alpha of evenly spaced times.
+
+    If it depends on the resolution, it is that for an image of so many tokens: the exponential of a number
+    that rises linearly with them, or this number.
+    """
+    config = scheduler.config
+    if not config.get("use_dynamic_shifting"):
+        return float(config.get("shift") or config.get("flow_shift") or 1.0)
+    few, many = config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096)
+    low, high = config.get("base_shift", 0.5), config.get("max_shift", 1.15)
+    mu = low + (tokens - few) * (high - low) / (many - few)
+    return mu if config.get("time_shift_type") == "linear" else math.exp(mu)
 
 
 def read_signal(scheduler: Any) -> Float[Tensor, " n"]:
