@@ -2,6 +2,7 @@
 
 report            write report.html and summary.json of a run
 export            write the student of a run as an export with a model card, and upload it
+models            list the pipelines of diffusers that can be distilled
 convert           turn a published EDM or EDM2 pickle into config.json and model.safetensors
 train-classifier  train a small image classifier, for the reward `classifier`
 train-clip        train a small CLIP network, for the reward `clipscore` and as a text encoder
@@ -20,6 +21,7 @@ from distill.config.errors import UserError, did_you_mean
 COMMANDS = {
     "report": "distill.publishing.report.page",
     "export": "distill.publishing.export",
+    "models": "distill.publishing.models",
     "convert": "distill.publishing.convert",
     "train-classifier": "distill.rewards.pretrained.train_classifier",
     "train-clip": "distill.rewards.pretrained.train_clip",

@@ -43,6 +43,7 @@ GENERATORS = (
     gpu,
     gradient_parts,
     memory,
+    models,
     preference_front,
     scaling,
     scenes,

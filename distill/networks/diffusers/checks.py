@@ -7,6 +7,7 @@ from typing import Any
 from distill.config.errors import UserError
 from distill.networks.diffusers.autoencoders.kinds import AUTOENCODERS
 from distill.networks.diffusers.families import FAMILIES, Family
+from distill.networks.diffusers.served import check_served
 
 UNKNOWN_SETTINGS = ("encoder_hid_dim_type", "time_cond_proj_dim")
 """Settings of networks that change how they are called, in ways that are unknown here."""
@@ -17,6 +18,7 @@ CLASS_SETTINGS = ("class_embed_type", "num_class_embeds")
 def check_parts(pipe: Any) -> Family:
     """Return the family of a pipeline's denoiser, or raise a UserError that names the first unknown part."""
     name = type(pipe).__name__
+    check_served(name)
     network = find_denoiser(pipe)
     kind = "none" if network is None else type(network).__name__
     if kind not in FAMILIES:
