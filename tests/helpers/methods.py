@@ -11,6 +11,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "sid": {"objective": {"name": "score_matching"}, "data": DATA},
     "f_distill": {
         "objective": {"name": "distribution_matching", "divergence": "jensen_shannon"},
+        "fake": {"alignment": 0.9},
         "discriminator": {**CRITIC, "r1": {"weight": 1.0}},
         "ratio": {},
         "terms": [GAN],

@@ -91,6 +91,12 @@ class FakeScoreSettings(Settings):
     is EDM's."""
     optimizer: OptimizerSettings = OptimizerSettings()
     """Optimiser of the fake score."""
+    alignment: float | None = Field(None, gt=0, lt=1)
+    """Implicit distribution alignment of SenseFlow (Ge et al. 2025, arXiv:2506.00523): after each update of
+    the generator the fake score's weights become alignment * fake + (1 - alignment) * generator, so that the
+    fake score follows a student that changes fast. Their code has 0.98 for Stable Diffusion 3.5. A smaller
+    value pulls more; near 1 it hardly does. Needs a fake score of the student's network with the same
+    settings, whole or LoRA; of adapters it pulls the two factors. null, the default, aligns nothing."""
 
 
 class TeacherSamplesSettings(Settings):

@@ -239,6 +239,9 @@ class Distillation:
         if self.method.ratio is not None:
             self.method.ratio.commit(self.processes.sum)
         self.ema.update(self.updaters["generator"].weights)
+        if self.config.fake.alignment is not None:  # each process aligns its own part of the weights
+            weights = self.updaters["generator"].weights
+            self.updaters["fake"].masters.move_towards(weights, 1 - self.config.fake.alignment)
         return metrics
 
     def _backward(self, update: str, losses: Losses, chunk: Batch, is_last: bool) -> float:

@@ -70,6 +70,19 @@ class DistillRun(RunSettings):
         return self
 
     @model_validator(mode="after")
+    def _aligned_networks_are_alike(self) -> DistillRun:
+        if self.fake.alignment is None:
+            return self
+        student, fake = self.generator.network.model_dump(), self.fake.network.model_dump()
+        for key in ("name", *student):
+            if fake.get(key) != student[key]:
+                raise ValueError(
+                    f"fake.alignment: fake.network.{key} is {fake.get(key)}; expected {student[key]} as in "
+                    "generator.network, or alignment: null"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _penalty_fits_sharding(self) -> DistillRun:
         r1 = None if self.discriminator is None else self.discriminator.r1
         if r1 is not None and r1.recompute and self.sharding.is_on:
