@@ -31,6 +31,7 @@ PRESETS = (
     "dmd2",
     "dmd2_4_steps",
     "dmd2_alignment",
+    "decoupled_dmd",
     "f_distill",
     "sid",
     "sim",

@@ -51,6 +51,12 @@ class Karras(Settings):
         high, low = self.sigma_max ** (1 / self.rho), self.sigma_min ** (1 / self.rho)
         return schedule.t((high + fraction * (low - high)) ** self.rho)
 
+    def quantile(self, t: Tensor, schedule: NoiseSchedule) -> Tensor:
+        """Return the quantile u of a time, in [0, 1]."""
+        high, low = self.sigma_max ** (1 / self.rho), self.sigma_min ** (1 / self.rho)
+        root = (schedule.sigma(t) / schedule.alpha(t)) ** (1 / self.rho)
+        return _share((high - root) / (high - low), self.start, self.stop)
+
 
 class LogNormal(Settings):
     """Noise levels with log(sigma/alpha) ~ N(mean, std^2): those of EDM's training and of SiD's fake
@@ -69,6 +75,13 @@ class LogNormal(Settings):
         import torch
 
         return schedule.t((self.mean + self.std * torch.special.ndtri(u)).exp())
+
+    def quantile(self, t: Tensor, schedule: NoiseSchedule) -> Tensor:
+        """Return the quantile u of a time, in (0, 1]: no level has a quantile of 0."""
+        import torch
+
+        normal = ((schedule.sigma(t) / schedule.alpha(t)).log() - self.mean) / self.std
+        return torch.special.ndtr(normal).clamp_min(torch.finfo(t.dtype).tiny)
 
 
 class Uniform(Settings):
@@ -89,15 +102,27 @@ class Uniform(Settings):
 
     def t(self, u: Tensor, schedule: NoiseSchedule) -> Tensor:
         """Return the time at each quantile u. u = 0 is the lowest noise level."""
-        if schedule.t_max is None:
-            raise UserError(
-                "noise_levels: uniform needs a schedule that ends; "
-                f"expected karras or lognormal for {type(schedule).__name__}"
-            )
-        return schedule.t_max * (self.start + u * (self.stop - self.start))
+        return _last_time(schedule) * (self.start + u * (self.stop - self.start))
+
+    def quantile(self, t: Tensor, schedule: NoiseSchedule) -> Tensor:
+        """Return the quantile u of a time, in [0, 1]."""
+        return _share(t / _last_time(schedule), self.start, self.stop)
 
 
 NoiseLevels = Annotated[Karras | LogNormal | Uniform, Field(discriminator="name")]
+
+
+def t_below(levels: NoiseLevels, u: Tensor, limit: float, schedule: NoiseSchedule) -> Tensor:
+    """Return the time at each quantile u of the levels up to the time `limit` alone.
+
+    It is the limit itself if all levels are above it.
+    """
+    at_limit = levels.quantile(u.new_full((), limit), schedule)
+    if isinstance(levels, Karras):  # u = 0 is the highest level
+        within = at_limit + u * (1 - at_limit)
+    else:
+        within = u * at_limit
+    return levels.t(within, schedule).clamp(max=limit)
 
 
 class Annealing(Settings):
@@ -131,6 +156,21 @@ class Annealing(Settings):
             for name, value in first.model_dump(exclude={"name"}).items()
         }
         return first.model_copy(update=numbers)
+
+
+def _last_time(schedule: NoiseSchedule) -> float:
+    """Return a schedule's last time; uniform levels need one."""
+    if schedule.t_max is None:
+        raise UserError(
+            "noise_levels: uniform needs a schedule that ends; "
+            f"expected karras or lognormal for {type(schedule).__name__}"
+        )
+    return schedule.t_max
+
+
+def _share(value: Tensor, start: float, stop: float) -> Tensor:
+    """Return how far a value lies between two others, in [0, 1]."""
+    return ((value - start) / max(stop - start, 1e-12)).clamp(0, 1)
 
 
 def check_order(low_name: str, low: float, high_name: str, high: float) -> None:

@@ -38,4 +38,17 @@ METHODS: dict[str, dict[str, Any]] = {
         "guidance": {"teacher": 1.5, "fake": 1.5, "fake_training": 1.5},
         "terms": [{"name": "implicit_reward", "weight": 0.1}],
     },
+    "decoupled_dmd": {
+        "objective": {"name": "distribution_matching", "divergence": "reverse_kl"},
+        "generator": {"steps": 2},
+        "guidance": {"fake": 0.0, "fake_training": 0.0},
+        "terms": [
+            {
+                "name": "implicit_reward",
+                "weight": 0.1,
+                "noise_levels": {"name": "lognormal"},
+                "below_step": True,
+            }
+        ],
+    },
 }

@@ -179,6 +179,8 @@ def test_the_streams_of_random_numbers_keep_their_numbers() -> None:
         "DISCRIMINATOR_NOISE": 17,
         "OWN_REAL_LEVEL": 18,
         "OWN_REAL_NOISE": 19,
+        "IMPLICIT_REWARD_LEVEL": 20,
+        "IMPLICIT_REWARD_NOISE": 21,
     }
 
 

@@ -192,10 +192,10 @@ class DistillRun(RunSettings):
 
     @property
     def own_noise(self) -> tuple[str, ...]:
-        """Fields of a batch with the noise that the discriminator alone sees."""
-        anew = any(term.adds_own_noise for term in self.terms)
+        """Fields of a batch with the noise that the discriminator or a term alone sees."""
         own = self.discriminator is not None and self.discriminator.own_noise
-        return ("gan_noise",) * anew + ("discriminator_noise", "real_noise") * own
+        of_terms = tuple(f"{term.name}_noise" for term in self.terms if term.adds_own_noise)
+        return of_terms + ("discriminator_noise", "real_noise") * own
 
     @property
     def needs_pairs(self) -> bool:
