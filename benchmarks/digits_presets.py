@@ -32,6 +32,7 @@ PRESETS = (
     "dmd2_4_steps",
     "dmd2_alignment",
     "decoupled_dmd",
+    "dp_dmd",
     "f_distill",
     "sid",
     "sim",

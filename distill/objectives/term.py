@@ -106,6 +106,11 @@ class TermSettings(Settings):
         return self
 
     @property
+    def steps_alone(self) -> int:
+        """Number of the student's first steps that this term alone trains, and the objective does not."""
+        return 0
+
+    @property
     def adds_own_noise(self) -> bool:
         """True if the term adds noise of its own to the sample."""
         return False

@@ -109,6 +109,19 @@ class TeacherSamplesSettings(Settings):
     2 * sampler.steps - 1 evaluations of the teacher, once."""
     sampler: Heun = Heun()
     """Sampler that draws them."""
+    anchor: int | None = Field(None, ge=1)
+    """Steps of the sampler after which its path from noise to image is continued in a straight line, for the
+    regression of a student's first step (DP-DMD, Wu et al. 2026, whose code takes 5 of 30 steps). Fewer steps
+    give a smoother target, which one evaluation can reach, and cost less; all of them give the image itself,
+    and so does null, the default. Needs a regression term with `step: 1`."""
+
+    @model_validator(mode="after")
+    def _anchor_is_on_the_path(self) -> TeacherSamplesSettings:
+        if self.anchor is not None and self.anchor > self.sampler.steps:
+            raise ValueError(
+                f"anchor: is {self.anchor}; expected at most the sampler's steps, {self.sampler.steps}"
+            )
+        return self
 
 
 class DiscriminatorSettings(Settings):

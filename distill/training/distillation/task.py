@@ -70,6 +70,7 @@ class Distillation:
             generator=self.generator,
             own_noise=config.own_noise,
             shows_images=config.discriminator is not None,
+            first_step=config.first_objective_step,
         )
 
         self.modules: dict[str, nn.Module] = {}

@@ -145,6 +145,11 @@ class DistillRun(RunSettings):
                     "discriminator.real: teacher needs stored samples; "
                     "expected settings under 'teacher_samples'"
                 )
+        elif self.teacher_samples.anchor is not None and (as_real or self.first_objective_step == 1):
+            raise ValueError(
+                "teacher_samples.anchor: makes targets of a first step, not images; expected null, "
+                "or a regression term with step: 1 and discriminator.real: data"
+            )
         elif not (as_real or self.needs_pairs):
             raise ValueError(
                 "teacher_samples: are used by nothing; "
@@ -170,6 +175,11 @@ class DistillRun(RunSettings):
     def student_steps(self) -> int:
         """Network evaluations of the student."""
         return self.generator.steps
+
+    @property
+    def first_objective_step(self) -> int:
+        """First of the student's steps that the objective trains."""
+        return 1 + max((term.steps_alone for term in self.terms), default=0)
 
     @property
     def student_network(self) -> str:
