@@ -81,7 +81,8 @@ class LogNormal(Settings):
         import torch
 
         normal = ((schedule.sigma(t) / schedule.alpha(t)).log() - self.mean) / self.std
-        return torch.special.ndtr(normal).clamp_min(torch.finfo(t.dtype).tiny)
+        below: Tensor = torch.special.ndtr(normal)
+        return below.clamp_min(torch.finfo(t.dtype).tiny)
 
 
 class Uniform(Settings):
