@@ -32,12 +32,16 @@ def guided(
 ) -> Prediction:
     """Predict x_0 as D(no condition) + scale (D(condition) - D(no condition)), in the precision of x_t.
 
-    A scale of 1 is D(condition), in one forward pass of the batch; any other scale takes one pass of twice
-    the batch, and so does `with_both_sides`, which returns both predictions whatever the scale. `critic`
-    turns the features under the condition into logits in the same pass. Raises ValueError if both sides are
-    needed and the batch has no condition.
+    A scale of 1 is D(condition), and one of 0 is D(no condition), in one forward pass of the batch. Any other
+    scale takes one pass of twice the batch, and so does `with_both_sides`, which returns both predictions
+    whatever the scale. `critic` turns the features under the condition into logits in the same pass; with it
+    a scale of 0 takes twice the batch too. Raises ValueError if both sides are needed and the batch has no
+    condition.
     """
     depths = () if critic is None else critic.depths
+    if scale == 0 and critic is None and not with_both_sides:
+        x0, _ = _predict(network, x_t, t, cond.drop(torch.ones_like(t, dtype=torch.bool)), ())
+        return Prediction(x0.to(x_t.dtype))
     if scale == 1 and not with_both_sides:
         x0, features = _predict(network, x_t, t, cond, depths)
         return Prediction(x0.to(x_t.dtype), _logits(critic, features, x_t.dtype))

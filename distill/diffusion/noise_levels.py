@@ -55,6 +55,12 @@ class Karras(Settings):
         high, low = self.sigma_max ** (1 / self.rho), self.sigma_min ** (1 / self.rho)
         return schedule.t((high + fraction * (low - high)) ** self.rho)
 
+    def quantile(self, t: Tensor, schedule: NoiseSchedule) -> Tensor:
+        """Return the quantile u of a time, in [0, 1]."""
+        high, low = self.sigma_max ** (1 / self.rho), self.sigma_min ** (1 / self.rho)
+        root = (schedule.sigma(t) / schedule.alpha(t)) ** (1 / self.rho)
+        return _share((high - root) / (high - low), self.start, self.stop)
+
 
 class LogNormal(Settings):
     """Noise levels with log(sigma/alpha) ~ N(mean, std^2): those of EDM's training and of SiD's fake
@@ -74,6 +80,14 @@ class LogNormal(Settings):
 
         return schedule.t((self.mean + self.std * torch.special.ndtri(u)).exp())
 
+    def quantile(self, t: Tensor, schedule: NoiseSchedule) -> Tensor:
+        """Return the quantile u of a time, in (0, 1]: no level has a quantile of 0."""
+        import torch
+
+        normal = ((schedule.sigma(t) / schedule.alpha(t)).log() - self.mean) / self.std
+        below: Tensor = torch.special.ndtr(normal)
+        return below.clamp_min(torch.finfo(t.dtype).tiny)
+
 
 class LogitNormal(Settings):
     """Times of rectified flow with log(t / (1 - t)) ~ N(mean, std^2), as in the training of SD 3 (Esser et
@@ -90,9 +104,15 @@ class LogitNormal(Settings):
 
     def t(self, u: Tensor, schedule: NoiseSchedule) -> Tensor:
         """Return the time at each quantile u. u = 0 is the lowest noise level."""
-        return LogNormal(mean=self.mean + math.log(shift_of(schedule, self.shift)), std=self.std).t(
-            u, schedule
-        )
+        return self._of(schedule).t(u, schedule)
+
+    def quantile(self, t: Tensor, schedule: NoiseSchedule) -> Tensor:
+        """Return the quantile u of a time, in (0, 1]: no level has a quantile of 0."""
+        return self._of(schedule).quantile(t, schedule)
+
+    def _of(self, schedule: NoiseSchedule) -> LogNormal:
+        """Return the distribution of sigma/alpha."""
+        return LogNormal(mean=self.mean + math.log(shift_of(schedule, self.shift)), std=self.std)
 
 
 class Uniform(Settings):
@@ -116,14 +136,15 @@ class Uniform(Settings):
 
     def t(self, u: Tensor, schedule: NoiseSchedule) -> Tensor:
         """Return the time at each quantile u. u = 0 is the lowest noise level."""
-        if schedule.t_max is None:
-            raise UserError(
-                "noise_levels: uniform needs a schedule that ends; "
-                f"expected karras or lognormal for {type(schedule).__name__}"
-            )
-        t = schedule.t_max * (self.start + u * (self.stop - self.start))
+        t = _last_time(schedule) * (self.start + u * (self.stop - self.start))
         shift = shift_of(schedule, self.shift)
         return t if shift == 1 else schedule.shifted(t, shift)
+
+    def quantile(self, t: Tensor, schedule: NoiseSchedule) -> Tensor:
+        """Return the quantile u of a time, in [0, 1]."""
+        shift = shift_of(schedule, self.shift)
+        even = t if shift == 1 else schedule.shifted(t, 1 / shift)
+        return _share(even / _last_time(schedule), self.start, self.stop)
 
 
 def shift_of(schedule: NoiseSchedule, shift: Shift) -> float:
@@ -141,6 +162,19 @@ def shift_of(schedule: NoiseSchedule, shift: Shift) -> float:
 
 
 NoiseLevels = Annotated[Karras | LogNormal | LogitNormal | Uniform, Field(discriminator="name")]
+
+
+def t_below(levels: NoiseLevels, u: Tensor, limit: float, schedule: NoiseSchedule) -> Tensor:
+    """Return the time at each quantile u of the levels up to the time `limit` alone.
+
+    It is the limit itself if all levels are above it.
+    """
+    at_limit = levels.quantile(u.new_full((), limit), schedule)
+    if isinstance(levels, Karras):  # u = 0 is the highest level
+        within = at_limit + u * (1 - at_limit)
+    else:
+        within = u * at_limit
+    return levels.t(within, schedule).clamp(max=limit)
 
 
 class Annealing(Settings):
@@ -175,6 +209,21 @@ class Annealing(Settings):
             if value != getattr(self.noise_levels, name)
         }
         return first.model_copy(update=numbers)
+
+
+def _last_time(schedule: NoiseSchedule) -> float:
+    """Return a schedule's last time; uniform levels need one."""
+    if schedule.t_max is None:
+        raise UserError(
+            "noise_levels: uniform needs a schedule that ends; "
+            f"expected karras or lognormal for {type(schedule).__name__}"
+        )
+    return schedule.t_max
+
+
+def _share(value: Tensor, start: float, stop: float) -> Tensor:
+    """Return how far a value lies between two others, in [0, 1]."""
+    return ((value - start) / max(stop - start, 1e-12)).clamp(0, 1)
 
 
 def check_order(low_name: str, low: float, high_name: str, high: float) -> None:

@@ -65,13 +65,22 @@ class Heun(Settings):
         return [(high + f * (low - high)) ** self.rho for f in fractions] + [0.0]
 
     def solve(
-        self, teacher: Denoiser, z: Tensor, cond: Condition, fresh_noise: Callable[[int], Tensor]
+        self,
+        teacher: Denoiser,
+        z: Tensor,
+        cond: Condition,
+        fresh_noise: Callable[[int], Tensor],
+        anchor: int | None = None,
     ) -> Tensor:
         """Solve the teacher's probability-flow ODE from unit noise z (b, ...), and return x_0 (b, ...).
 
         The ODE is solved in the coordinates x_t/alpha. `fresh_noise(step)` returns the unit noise of churn,
         (b, ...). A network with discrete noise levels is evaluated at those nearest to the sampler's, as in
         EDM's sampler.
+
+        With `anchor` it is solved for as many steps, from level L_0 to level L_k, and the straight line
+        through both ends goes on to no noise: x_0 = (x_k - L_k z) L_0 / (L_0 - L_k). If L_0 is infinite, that
+        is z - v with the velocity v = (z - x_{t_k}) / (1 - t_k) of a flow, the target of DP-DMD's first step.
         """
         min_noise_to_signal, max_noise_to_signal = teacher.level_range()
         levels = self.grid(max_noise_to_signal, min_noise_to_signal)
@@ -89,6 +98,8 @@ class Heun(Settings):
                 x = x + (following - level) * (slope + slope_at_estimate) / 2
             else:
                 x = estimate
+            if step + 1 == anchor:
+                return (x - following * z) * (levels[0] / (levels[0] - following))
         return x
 
     def _slope(self, teacher: Denoiser, x: Tensor, level: float, cond: Condition) -> Tensor:

@@ -74,10 +74,11 @@ def sample_teacher(
     batch_size: int | None = None,
     progress: bool = False,
     decode: bool = True,
+    anchor: int | None = None,
 ) -> Float[Tensor, "n ..."]:
     """Sample images with the teacher's many-step sampler, (n, *pixel_shape), on the CPU.
 
-    Without `decode` they stay in the teacher's own space, (n, *image_shape).
+    Without `decode` they stay in the teacher's own space, (n, *image_shape). `Heun.solve` explains `anchor`.
     """
     sampler = sampler or Heun()
     check_guidance(teacher, sampler.guidance)
@@ -86,7 +87,7 @@ def sample_teacher(
         def fresh_noise(step: int) -> Tensor:
             return seeded_noise(rows, teacher.image_shape, stream=step + 1).to(z)
 
-        x0 = sampler.solve(teacher, z, cond, fresh_noise)
+        x0 = sampler.solve(teacher, z, cond, fresh_noise, anchor)
         return teacher.decode(x0) if decode else x0
 
     return _in_batches(make, teacher, teacher.image_shape, seeds, cond, batch_size, progress)

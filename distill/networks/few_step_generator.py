@@ -48,6 +48,11 @@ class FewStepGenerator(Generator):
             x_t = entry.alpha * x0 + entry.sigma * noise
         return self._denoise(x_t, entry.t, cond)
 
+    def resumed_at(self, z: Float[Tensor, "b ..."]) -> float | None:
+        """Return the time at which the last step of z enters, None for one step."""
+        steps = z.shape[1] // self.image_shape[0]
+        return None if steps == 1 else self.entry_points[steps - 1].t
+
     def _denoise(self, x_t: Tensor, t: float, cond: Condition) -> Tensor:
         return self.denoiser(x_t, x_t.new_full((len(x_t),), t), cond)
 

@@ -15,6 +15,7 @@ from distill.config.settings import Settings
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from distill.diffusion.noise_levels import NoiseLevels
     from distill.diffusion.samplers import Heun
     from distill.types import Condition, Generator, ImageModel, LossOutput, Pairs, Prediction, Scores
 
@@ -105,9 +106,29 @@ class TermSettings(Settings):
         return self
 
     @property
+    def steps_alone(self) -> int:
+        """Number of the student's first steps that this term alone trains, and the objective does not."""
+        return 0
+
+    @property
     def adds_own_noise(self) -> bool:
-        """True if the discriminator sees noise of its own on the sample."""
+        """True if the term adds noise of its own to the sample."""
         return False
+
+    @property
+    def own_noise_levels(self) -> NoiseLevels | None:
+        """Levels of that noise; None for those of the fake score's updates."""
+        return None
+
+    @property
+    def stays_below_step(self) -> bool:
+        """True if that noise stays below the level at which the student's last step entered."""
+        return False
+
+    @property
+    def reads_both_sides(self) -> bool:
+        """True if it reads both of the teacher's predictions at the objective's x_t."""
+        return self.needs_both_sides and not self.adds_own_noise
 
     @property
     def differentiates_logits(self) -> bool:

@@ -234,6 +234,13 @@ class Generator(ImageModel):
         """
         return None
 
+    def resumed_at(self, z: Tensor) -> float | None:
+        """Return the time at which the last step enters the image of the step before it, noised again.
+
+        None if this noise takes one step, which enters pure noise.
+        """
+        return None
+
     def images(self, z: Tensor, cond: Condition) -> Tensor:
         """Make images in [-1, 1] up to overshoot, (b, *pixel_shape)."""
         return self.decode(self(z, cond))

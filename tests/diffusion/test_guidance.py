@@ -11,15 +11,17 @@ from distill.diffusion.noise_levels import LogNormal
 from distill.diffusion.samplers import Heun
 from distill.diffusion.sampling import sample_teacher
 from distill.diffusion.schedules import EDM
+from distill.divergences import parse
 from distill.networks.discriminator import ChannelMean
 from distill.networks.exact.gaussian_mixture import GaussianMixture
 from distill.networks.mlp import MLP, MLPConfig
 from distill.networks.sizes import MLPSizes, UNetSizes
 from distill.networks.unet import UNet, UNetConfig
+from distill.objectives import distribution_matching
 from distill.training.batches import Batch
 from distill.training.distillation.losses import fake_loss, generator_loss
 from distill.training.distillation.method import Method, Networks
-from distill.types import Condition, Denoiser, Generator, LossOutput, Scores
+from distill.types import Condition, Denoiser, Generator, LossOutput, Scores, Text
 
 LABELS = torch.tensor([2, 0, 1])
 
@@ -49,19 +51,47 @@ def test_it_extrapolates_from_no_label_through_the_label(network: Denoiser, shap
     x_t, t = torch.randn(3, *shape, generator=torch.Generator().manual_seed(0)), torch.tensor([0.3, 1.0, 2.0])
     conditional, unconditional = network(x_t, t, Condition(LABELS)), network(x_t, t, Condition())
     assert (conditional - unconditional).abs().max() > 1e-3
-    for scale in (0.0, 1.0, 3.0):
+    for scale in (-1.0, 0.0, 1.0, 3.0):
         expected = unconditional + scale * (conditional - unconditional)
         torch.testing.assert_close(
             guided(network, x_t, t, Condition(LABELS), scale).x0, expected, rtol=1e-4, atol=1e-5
         )
 
 
+@pytest.mark.parametrize("scale", [0.0, 1.0])
+def test_one_side_takes_one_pass_of_the_batch(scale: float) -> None:
+    """A scale of 0 sees no label, as Zero-CFG trains its fake score; a scale of 1 sees the batch's."""
+    network, seen = mixture(), []
+    network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs))
+    x_t = torch.randn(3, 2, generator=torch.Generator().manual_seed(0))
+    found = guided(network, x_t, torch.ones(3), Condition(LABELS), scale).x0
+    ((x_seen, _, cond),) = seen
+    assert x_seen.shape == (3, 2)
+    assert cond.label.tolist() == (LABELS.tolist() if scale else [-1, -1, -1])
+    torch.testing.assert_close(found, network(x_t, torch.ones(3), cond))
+
+
+def test_text_is_left_out_at_a_scale_of_0() -> None:
+    seen: list[Condition] = []
+
+    class Reader(Constant):
+        def forward(self, x_t: Tensor, t: Tensor, cond: Condition) -> Tensor:
+            seen.append(cond)
+            return x_t
+
+    text = Text({"tokens": torch.ones(2, 4, 3)}, {"tokens": torch.full((1, 4, 3), 7.0)}, ("a cat", "a dog"))
+    guided(Reader(1.0), torch.zeros(2, 2), torch.ones(2), Condition(text=text), 0.0)
+    assert seen[0].text.given["tokens"].eq(7).all()
+    assert seen[0].text.prompts == ("", "")
+
+
 def test_features_are_the_conditional_ones() -> None:
     network = randomised(UNet(UNetConfig(8, 1, 3, sizes=UNetSizes(width=8, blocks=1))))
     x_t, t = torch.randn(3, 1, 8, 8, generator=torch.Generator().manual_seed(0)), torch.ones(3)
     critic = ChannelMean(["bottleneck"])
-    logits = guided(network, x_t, t, Condition(LABELS), 3.0, critic).logits
-    torch.testing.assert_close(logits, critic(network.features(x_t, t, Condition(LABELS), critic.depths)))
+    expected = critic(network.features(x_t, t, Condition(LABELS), critic.depths))
+    for scale in (3.0, 1.0, 0.0, -1.0):
+        torch.testing.assert_close(guided(network, x_t, t, Condition(LABELS), scale, critic).logits, expected)
 
 
 def test_without_a_condition_there_is_nothing_to_guide() -> None:
@@ -123,3 +153,47 @@ def test_each_network_of_a_step_has_its_scale() -> None:
     generator_loss(networks, method, batch, x0, method.at(0))
     assert (seen[0].teacher[0, 0].item(), seen[0].fake[0, 0].item()) == (2.0, 30.0)
     assert fake_loss(networks, method, batch, x0)[0]["fake"].item() == 50.0**2
+
+
+def exact_gradient(guidance: GuidanceScales, cond: Condition, x0: Tensor) -> Tensor:
+    """Return DMD's gradient at samples, in units of the score, where the fake score is an exact mixture."""
+    levels, u = LogNormal(mean=0.0), torch.tensor([0.2, 0.5, 0.8], dtype=torch.float64)
+
+    def objective(scores: Scores) -> LossOutput:
+        return distribution_matching(scores, parse("reverse_kl"), "score")
+
+    method = Method(objective, False, 1.0, None, (), levels, levels, guidance)
+    networks = Networks(mixture().double(), student_mixture(), Still())
+    eps = torch.randn(3, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    batch = Batch(x0, cond, u, eps, u, eps)
+    losses, _ = generator_loss(networks, method, batch, x0, method.at(0))
+    return torch.autograd.grad(losses["objective"], x0)[0]
+
+
+def student_mixture() -> GaussianMixture:
+    """Return the distribution of a student whose classes differ from the teacher's."""
+    means = torch.tensor([[0.5, 0.5], [1.0, -1.0], [-1.0, 1.0]])
+    return GaussianMixture(
+        torch.ones(3), means, torch.full((3, 2), 0.8), EDM(), labels=torch.arange(3)
+    ).double()
+
+
+def test_zero_cfg_is_the_marginal_divergence_and_the_probability_of_the_label() -> None:
+    """The gradient is that of log q_t(x_t)/p_t(x_t) - log p_t(c|x_t), with the student's marginal q_t.
+
+    It comes from the exact densities by autograd, sample by sample.
+    """
+    x0 = torch.randn(3, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    x0.requires_grad_(True)
+    found = exact_gradient(GuidanceScales(teacher=1.0, fake=0.0, fake_training=0.0), Condition(LABELS), x0)
+    sigma = LogNormal(mean=0.0).t(torch.tensor([0.2, 0.5, 0.8], dtype=torch.float64), EDM())
+    eps = torch.randn(3, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    x_t = x0 + sigma[:, None] * eps
+    teacher, student = mixture().double(), student_mixture()
+    marginal = student.log_density(x_t, sigma, Condition()) - teacher.log_density(x_t, sigma, Condition())
+    posterior = teacher.log_density(x_t, sigma, Condition(LABELS)) - teacher.log_density(
+        x_t, sigma, Condition()
+    )
+    (expected,) = torch.autograd.grad((marginal - posterior).sum(), x0)
+    assert expected.abs().max() > 0.1
+    torch.testing.assert_close(found * x0.numel(), expected, rtol=1e-8, atol=1e-10)

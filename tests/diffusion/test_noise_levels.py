@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from distill.config.errors import UserError
-from distill.diffusion.noise_levels import Annealing, Karras, LogitNormal, LogNormal, Uniform
+from distill.diffusion.noise_levels import Annealing, Karras, LogitNormal, LogNormal, Uniform, t_below
 from distill.diffusion.schedules import DDPM, EDM, Flow
 from distill.types import NoiseSchedule
 
@@ -94,3 +94,49 @@ def test_annealing_keeps_what_does_not_change() -> None:
     last = Uniform(stop=0.5, shift="scheduler")
     middle = Annealing(noise_levels=last, end_step=10).at(5, Uniform(shift="scheduler"))
     assert middle == Uniform(stop=0.75, shift="scheduler")
+
+
+LIMITED = {
+    "karras": (Karras(sigma_min=0.1, sigma_max=10, start=0.1, stop=0.9), EDM(), 1.3),
+    "karras-flow": (Karras(sigma_min=0.1, sigma_max=10), Flow(), 0.4),
+    "lognormal": (LogNormal(mean=0.2, std=0.8), EDM(), 0.7),
+    "lognormal-ddpm": (LogNormal(), DDPM.linear(), 120.0),
+    "uniform": (Uniform(start=0.1, stop=0.9), Flow(), 0.35),
+    "uniform-shifted": (Uniform(start=0.1, stop=0.9, shift=3.0), Flow(), 0.6),
+    "logit-normal": (LogitNormal(mean=0.2, shift="scheduler"), Flow(2.0), 0.6),
+}
+
+
+@pytest.mark.parametrize("name", LIMITED)
+def test_levels_below_a_limit_have_the_distribution_of_those_that_are(name: str) -> None:
+    """The share of them below any level is that of all below it, over the share of all below the limit."""
+    levels, schedule, limit = LIMITED[name]
+    u = (torch.arange(4000, dtype=torch.float64) + 0.5) / 4000
+    everywhere, below = levels.t(u, schedule), t_below(levels, u, limit, schedule)
+    assert below.max() <= limit
+    kept = everywhere[everywhere <= limit]
+    assert 100 < len(kept) < 3900
+    for level in kept[:: len(kept) // 7]:
+        expected = (kept <= level).double().mean().item()
+        assert (below <= level).double().mean().item() == pytest.approx(expected, abs=0.01)
+
+
+@pytest.mark.parametrize("name", LIMITED)
+def test_the_quantile_of_a_time_is_the_inverse(name: str) -> None:
+    levels, schedule, _ = LIMITED[name]
+    u = torch.linspace(0.05, 0.95, 7, dtype=torch.float64)
+    torch.testing.assert_close(levels.quantile(levels.t(u, schedule), schedule), u)
+
+
+def test_levels_that_are_all_above_a_limit_become_the_limit() -> None:
+    u = torch.tensor([0.1, 0.9])
+    for levels in (Karras(sigma_min=1, sigma_max=10), Karras(sigma_min=1, sigma_max=10, stop=0.5)):
+        assert t_below(levels, u, 0.5, EDM()).tolist() == [0.5, 0.5]
+    found = t_below(LogNormal(mean=8.0, std=0.1), u, 0.5, EDM())
+    assert ((found > 0) & (found <= 0.5)).all()
+
+
+def test_levels_that_are_all_below_a_limit_stay() -> None:
+    u = torch.tensor([0.1, 0.5, 0.9])
+    levels = Karras(sigma_min=0.1, sigma_max=2)
+    torch.testing.assert_close(t_below(levels, u, 5.0, EDM()), levels.t(u, EDM()))

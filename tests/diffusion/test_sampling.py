@@ -1,5 +1,6 @@
 """Samplers against closed forms, and that an image depends on its own seed alone."""
 
+import itertools
 import math
 
 import pytest
@@ -39,6 +40,36 @@ def test_heun_solves_the_ode_of_gaussian_data() -> None:
     assert errors[2] < 1e-3
     assert 3 < errors[0] / errors[1] < 5
     assert 3 < errors[1] / errors[2] < 5
+
+
+def test_an_anchored_path_goes_on_in_a_straight_line() -> None:
+    """From level L_k of the exact path of Gaussian data, x_0 = (x_k - L_k z) L_0/(L_0 - L_k)."""
+    z = torch.randn(16, 1, 2, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    sampler, teacher = Heun(steps=160), GaussianTeacher()
+    level = sampler.grid()[70]
+    assert 1 < level < 10
+    at_level = 0.5 + math.sqrt((0.4**2 + level**2) / (0.4**2 + 80**2)) * (80 * z - 0.5)
+    found = sampler.solve(teacher, z, Condition(), lambda step: torch.zeros(()), anchor=70)
+    torch.testing.assert_close(found, (at_level - level * z) * 80 / (80 - level), rtol=0, atol=2e-3)
+    assert teacher.calls == 140
+    whole = sampler.solve(teacher, z, Condition(), lambda step: torch.zeros(()), anchor=160)
+    assert torch.equal(whole, sampler.solve(teacher, z, Condition(), lambda step: torch.zeros(())))
+
+
+def test_an_anchored_target_is_the_velocity_of_dp_dmd() -> None:
+    """Their target v = (z - x_{t_k})/(1 - t_k) in a flow's time, integrated there by Euler's method."""
+    z = torch.randn(8, 1, 2, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    sampler = Heun(steps=200, sigma_max=3000.0)
+    level = sampler.grid()[110]
+    found = sampler.solve(GaussianTeacher(), z, Condition(), lambda step: torch.zeros(()), anchor=110)
+    times = torch.linspace(1, level / (1 + level), 20001, dtype=torch.float64).tolist()
+    x_t = z
+    for t, following in itertools.pairwise(times):
+        variance = (1 - t) ** 2 * 0.4**2 + t**2
+        x0 = 0.5 + (1 - t) * 0.4**2 / variance * (x_t - (1 - t) * 0.5)
+        x_t = x_t + (following - t) * (x_t - x0) / t
+    velocity = (z - x_t) / (1 - times[-1])
+    torch.testing.assert_close(found, z - velocity, rtol=0, atol=3e-3)
 
 
 def test_eighteen_steps_are_thirty_five_evaluations() -> None:

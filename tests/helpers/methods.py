@@ -11,6 +11,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "sid": {"objective": {"name": "score_matching"}, "data": DATA},
     "f_distill": {
         "objective": {"name": "distribution_matching", "divergence": "jensen_shannon"},
+        "fake": {"alignment": 0.9},
         "discriminator": {**CRITIC, "r1": {"weight": 1.0}},
         "ratio": {},
         "terms": [GAN],
@@ -36,5 +37,18 @@ METHODS: dict[str, dict[str, Any]] = {
         "objective": {"name": "score_matching"},
         "guidance": {"teacher": 1.5, "fake": 1.5, "fake_training": 1.5},
         "terms": [{"name": "implicit_reward", "weight": 0.1}],
+    },
+    "decoupled_dmd": {
+        "objective": {"name": "distribution_matching", "divergence": "reverse_kl"},
+        "generator": {"steps": 2},
+        "guidance": {"fake": 0.0, "fake_training": 0.0},
+        "terms": [
+            {
+                "name": "implicit_reward",
+                "weight": 0.1,
+                "noise_levels": {"name": "lognormal"},
+                "below_step": True,
+            }
+        ],
     },
 }

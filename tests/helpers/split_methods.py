@@ -47,6 +47,12 @@ def _own_methods(folder: Path) -> dict[str, dict[str, Any]]:
             "ratio": {"bins": 2},
             "terms": [GAN, {"name": "regression", "weight": 0.2}],
         },
+        "first_step_regression": {
+            "objective": {"name": "distribution_matching", "divergence": "reverse_kl"},
+            "generator": {"steps": 3},
+            "teacher_samples": {**samples, "path": str(folder / "targets"), "anchor": 1},
+            "terms": [{"name": "regression", "step": 1, "weight": 0.2}],
+        },
         "r1_of_fake": {
             "objective": {"name": "distribution_matching", "divergence": "forward_kl"},
             "discriminator": {**CRITIC, "reads": "fake", "r1": {"weight": 1.0}},

@@ -249,7 +249,29 @@ def test_entry_levels_are_part_of_the_identity_of_features() -> None:
         (
             ["--terms", "[{name: regression, weight: 1}]", "--teacher_samples", "{path: x, count: 9}"],
             "terms: regression pairs an image with one noise, and 3 steps take as many; "
-            "expected generator.steps: 1",
+            "expected generator.steps: 1, or regression's step: 1",
+        ),
+        (
+            [
+                "--terms=[{name: regression, weight: 1, step: 1}]",
+                "--teacher_samples={path: x, count: 9}",
+                "--generator.steps=1",
+                "--generator.further_noise_to_signal=[]",
+            ],
+            "terms: regression's step: 1 leaves the objective no step of generator.steps: 1; "
+            "expected 2 or more, or step: null",
+        ),
+        (
+            [
+                "--terms=[{name: regression, weight: 1, step: 1}]",
+                "--teacher_samples={path: x, count: 9, anchor: 19}",
+            ],
+            "teacher_samples: anchor: is 19; expected at most the sampler's steps, 18",
+        ),
+        (
+            ["--discriminator={real: teacher}", "--teacher_samples={path: x, count: 9, anchor: 4}"],
+            "teacher_samples.anchor: makes targets of a first step, not images; expected null, "
+            "or a regression term with step: 1 and discriminator.real: data",
         ),
     ],
 )

@@ -9,17 +9,18 @@ from torch import Tensor
 
 from distill.config.errors import UserError
 from distill.diffusion.guidance_scales import GuidanceScales
-from distill.diffusion.noise_levels import LogNormal
+from distill.diffusion.noise_levels import Karras, LogNormal, t_below
 from distill.diffusion.schedules import DDPM, EDM, Flow
 from distill.divergences import parse
 from distill.networks.exact.gaussian_mixture import GaussianMixture
+from distill.networks.few_step_generator import FewStepGenerator
 from distill.networks.mlp import MLP, MLPConfig
 from distill.networks.sizes import MLPSizes
 from distill.objectives import distribution_matching
 from distill.objectives.gradients.weighting import Weighting
 from distill.objectives.term import TermInputs
 from distill.objectives.terms.implicit_reward import Settings, implicit_reward
-from distill.training.batches import Batch
+from distill.training.batches import Batch, Noise
 from distill.training.distillation.losses import generator_loss
 from distill.training.distillation.method import Method, Networks, WeightedTerm
 from distill.types import Condition, Generator, NoiseSchedule, Prediction, Scores, expand_like
@@ -182,3 +183,95 @@ def test_it_needs_a_condition_and_both_sides() -> None:
         match="terms: implicit_reward needs the teacher's predictions with a condition and without one",
     ):
         implicit_reward(TermInputs(scores, Condition(LABELS), Still(), Prediction(nothing)))
+
+
+OWN = Noise(
+    torch.tensor([0.2, 0.8, 0.6, 0.4, 0.3], dtype=torch.float64),
+    torch.randn(5, 2, generator=torch.Generator().manual_seed(7), dtype=torch.float64),
+)
+LEVELS, OWN_LEVELS = LogNormal(mean=0.0), Karras(sigma_min=0.1, sigma_max=3.0)
+
+
+class OfSteps(Still):
+    """A student that enters its second step at 0.8."""
+
+    def resumed_at(self, z: Tensor) -> float | None:
+        return None if z.shape[1] == 2 else 0.8
+
+
+def decoupled(settings: Settings, weighting: Weighting, z: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return samples and each loss's gradient there, with an unguided objective at other noise."""
+    u = torch.tensor([0.1, 0.3, 0.5, 0.7, 0.9], dtype=torch.float64)
+
+    def objective(scores: Scores):
+        return distribution_matching(scores, parse("reverse_kl"), weighting)
+
+    term = WeightedTerm(settings, settings.build())
+    method = Method(objective, False, 1.0, None, (term,), LEVELS, LEVELS)
+    x0, eps = draw(2)
+    x0.requires_grad_(True)
+    batch = Batch(z, Condition(LABELS), u, eps, u, eps, implicit_reward_noise=OWN)
+    losses, _ = generator_loss(
+        Networks(mixture(EDM()), network(), OfSteps()), method, batch, x0, method.at(0)
+    )
+    gradients = {name: torch.autograd.grad(loss, x0, retain_graph=True)[0] for name, loss in losses.items()}
+    return x0.detach(), gradients
+
+
+@pytest.mark.parametrize("weighting", ["score", "dmd"])
+@pytest.mark.parametrize("steps", [1, 2])
+def test_with_levels_of_its_own_it_is_decoupled_dmd_s_augmentation(weighting: Weighting, steps: int) -> None:
+    """Eq. 8 of Liu et al. 2025: the two sides are compared at tau_CA, below the second step's entry alone.
+
+    In units of the score it is (alpha - 1) times the gradient of -log p_t(c|x_t) at that level, by autograd.
+    """
+    settings = Settings(weight=1.5, weighting=weighting, noise_levels=OWN_LEVELS, below_step=True)
+    x0, gradients = decoupled(settings, weighting, torch.zeros(5, 2 * steps, dtype=torch.float64))
+    teacher = mixture(EDM())
+    t = OWN_LEVELS.t(OWN.u, EDM()) if steps == 1 else t_below(OWN_LEVELS, OWN.u, 0.8, EDM())
+    assert t.max() > 1 if steps == 1 else t.max() <= 0.8
+    x_t = (x0 + t[:, None] * OWN.eps).requires_grad_(True)
+    if weighting == "score":
+        posterior = teacher.log_density(x_t, t, Condition(LABELS)) - teacher.log_density(x_t, t, Condition())
+        expected = torch.autograd.grad(-posterior.sum(), x_t)[0]
+    else:
+        conditional, unconditional = teacher(x_t, t, Condition(LABELS)), teacher(x_t, t, Condition())
+        expected = (unconditional - conditional) / (x0 - conditional).abs().mean(1, keepdim=True)
+    torch.testing.assert_close(
+        gradients["implicit_reward"], 1.5 * expected.detach() / 2 / 5, rtol=1e-10, atol=1e-12
+    )
+    plain = Settings(weight=1.5, weighting=weighting)
+    _, coupled = decoupled(plain, weighting, torch.zeros(5, 2, dtype=torch.float64))
+    torch.testing.assert_close(gradients["objective"], coupled["objective"], rtol=0, atol=0)
+
+
+def test_the_objective_alone_does_not_pay_for_both_sides() -> None:
+    """The teacher's pass at the objective's noise has one side; the term's own has two."""
+    teacher, sizes = mixture(EDM()), []
+    teacher.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+    settings = Settings(weight=1.0, noise_levels=OWN_LEVELS)
+    method = Method(
+        lambda scores: distribution_matching(scores, parse("reverse_kl"), "dmd"),
+        False,
+        1.0,
+        None,
+        (WeightedTerm(settings, settings.build()),),
+        LEVELS,
+        LEVELS,
+    )
+    x0, eps = draw(2)
+    u = torch.full((5,), 0.5, dtype=torch.float64)
+    batch = Batch(x0, Condition(LABELS), u, eps, u, eps, implicit_reward_noise=OWN)
+    generator_loss(Networks(teacher, network(), Still()), method, batch, x0, method.at(0))
+    assert sizes == [5, 10]
+
+
+def test_a_limit_needs_levels_of_its_own() -> None:
+    with pytest.raises(ValueError, match="below_step: goes with noise_levels; expected a distribution"):
+        Settings(weight=1.0, below_step=True)
+
+
+def test_a_student_resumes_at_the_entry_of_its_last_step() -> None:
+    student = FewStepGenerator(network(), 2.5, 0.7, 0.2)
+    z = torch.zeros(1, 6, dtype=torch.float64)
+    assert [student.resumed_at(z[:, : 2 * steps]) for steps in (1, 2, 3)] == [None, 0.7, 0.2]

@@ -131,6 +131,17 @@ def test_processes_agree_on_the_generator_s_number_of_steps_in_a_batch() -> None
     assert torch.equal(whole.z[1:], drawn[1].z)
 
 
+def test_steps_that_a_term_trains_alone_are_not_drawn() -> None:
+    steps = [
+        next(batches(data=False, evaluations=3, first_step=2, batch_size=2).starting_at(index)).z.shape[1]
+        for index in range(100)
+    ]
+    assert set(steps) == {2, 3}
+    assert abs(steps.count(2) - 50) < 15
+    last = next(batches(data=False, evaluations=3, first_step=3, batch_size=2).starting_at(0))
+    assert last.z.shape[1] == 3
+
+
 def test_own_noise_leaves_all_other_random_numbers_as_they_were() -> None:
     names = ("gan_noise", "discriminator_noise", "real_noise")
     settings = {"data": False, "batch_size": 6, "seed": 0}
@@ -179,6 +190,8 @@ def test_the_streams_of_random_numbers_keep_their_numbers() -> None:
         "DISCRIMINATOR_NOISE": 17,
         "OWN_REAL_LEVEL": 18,
         "OWN_REAL_NOISE": 19,
+        "IMPLICIT_REWARD_LEVEL": 20,
+        "IMPLICIT_REWARD_NOISE": 21,
     }
 
 

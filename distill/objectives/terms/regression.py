@@ -2,6 +2,11 @@
 
 Both images come from the same unit noise z: the teacher's ODE starts at sigma_max z, the student at
 init_noise_to_signal z.
+
+DP-DMD (Wu et al. 2026, arXiv:2602.03139) trains a student of several steps in two roles: the first step by
+regression alone, which keeps the teacher's diversity, the later ones by the objective, without a gradient to
+the first. Their target is the velocity of the teacher's guided path over its first steps from the same noise,
+with a weight of 0.05 (authors' code); that is a squared distance of images, to `teacher_samples.anchor`.
 """
 
 from __future__ import annotations
@@ -26,6 +31,9 @@ class Settings(TermSettings):
     distance: Distance = "l2"
     """Distance between the images: `l2` is the mean squared difference; `pseudo_huber` is nearly its root,
     which outliers change less."""
+    step: Literal[1] | None = None
+    """1 trains the first step of a student of several steps by this term alone, and the later ones by the
+    objective, as DP-DMD does. null, the default, is for a student of one step, which both train."""
     c: float = Field(0.00054, gt=0)
     """Root mean square difference at which pseudo-Huber turns from squared to linear; the default is that of
     Song and Dhariwal (2023). A smaller value makes it linear sooner."""
@@ -39,11 +47,20 @@ class Settings(TermSettings):
             raise ValueError(
                 "teacher_samples.sampler.churn: regression needs the deterministic sampler; expected 0"
             )
-        if run.student_steps > 1:
+        if run.student_steps > 1 and self.step is None:
             raise ValueError(
                 f"terms: regression pairs an image with one noise, and {run.student_steps} steps take as "
-                "many; expected generator.steps: 1"
+                "many; expected generator.steps: 1, or regression's step: 1"
             )
+        if run.student_steps == 1 and self.step == 1:
+            raise ValueError(
+                "terms: regression's step: 1 leaves the objective no step of generator.steps: 1; "
+                "expected 2 or more, or step: null"
+            )
+
+    @property
+    def steps_alone(self) -> int:
+        return self.step or 0
 
     def build(self) -> Term:
         """Return the term as a function of the student and the pairs."""

@@ -55,8 +55,18 @@ class Batch:
     real_noise: Noise | None = None
     """Noise for the discriminator's view of real images; None for `u_fake` and `eps_real`."""
 
+    implicit_reward_noise: Noise | None = None
+    """Noise of the implicit reward's own levels; None for that of the objective."""
+
     def __len__(self) -> int:
         return len(self.z)
+
+    def noise_of_term(self, name: str) -> Noise:
+        """Return the noise that a term adds to the samples by itself."""
+        noise = {"gan": self.gan_noise, "implicit_reward": self.implicit_reward_noise}.get(name)
+        if noise is None:
+            raise ValueError(f"terms: {name} has no noise of its own in the batch")
+        return noise
 
     @property
     def noise(self) -> Noise:

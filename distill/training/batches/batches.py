@@ -84,6 +84,8 @@ class Batches:
     """Draw noise by a compiled kernel, of equal bits."""
     captions: Captions | None = None
     """Captions of the data, whose labels are the positions of their first ones."""
+    first_step: int = 1
+    """Least number of the generator's steps that a batch takes."""
 
     @classmethod
     def of(
@@ -97,6 +99,7 @@ class Batches:
         generator: Generator | None = None,
         own_noise: tuple[str, ...] = (),
         shows_images: bool = True,
+        first_step: int = 1,
     ) -> Batches:
         """Return the batches of a run on this process."""
         if data is not None:
@@ -126,6 +129,7 @@ class Batches:
             shows_images,
             config.compile != "none",
             captions,
+            first_step,
         )
 
     def starting_at(self, index: int) -> Iterator[Batch]:
@@ -204,9 +208,10 @@ class Batches:
 
     def _draw_steps(self, index: int) -> int:
         """Draw how many steps the generator takes in this batch, the same on all processes."""
-        if self.evaluations == 1:
-            return 1
-        return 1 + self._random(index).of_step(self.evaluations, Purpose.GENERATOR_STEPS)
+        choices = self.evaluations - self.first_step + 1
+        if choices == 1:
+            return self.evaluations
+        return self.first_step + self._random(index).of_step(choices, Purpose.GENERATOR_STEPS)
 
     def _draw_z(self, index: int) -> Tensor:
         """Draw the generator's noise, (b, *noise_shape)."""

@@ -32,11 +32,14 @@ class Purpose(enum.IntEnum):
     DISCRIMINATOR_NOISE = 17
     OWN_REAL_LEVEL = 18
     OWN_REAL_NOISE = 19
+    IMPLICIT_REWARD_LEVEL = 20
+    IMPLICIT_REWARD_NOISE = 21
 
 
 OWN_NOISE = {
     "gan_noise": (Purpose.GAN_LEVEL, Purpose.GAN_NOISE),
     "discriminator_noise": (Purpose.DISCRIMINATOR_LEVEL, Purpose.DISCRIMINATOR_NOISE),
+    "implicit_reward_noise": (Purpose.IMPLICIT_REWARD_LEVEL, Purpose.IMPLICIT_REWARD_NOISE),
     "real_noise": (Purpose.OWN_REAL_LEVEL, Purpose.OWN_REAL_NOISE),
 }
 """Levels and noise of the fields of a batch that are drawn only if a run asks for them."""

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from distill.diffusion.noise_levels import NoiseLevels
-from distill.objectives.term import TermInputs
+from distill.diffusion.guidance import guided
+from distill.diffusion.noise_levels import NoiseLevels, t_below
+from distill.objectives.term import TermInputs, TermSettings
 from distill.training.batches import Batch, Noise
 from distill.training.distillation.method import ActiveParts, Method, Networks
 from distill.training.logging import as_mean_and_std
@@ -46,14 +47,14 @@ def frozen(*networks: nn.Module) -> Iterator[None]:
 
 
 def add_noise(
-    networks: Networks, levels: NoiseLevels, x0: Tensor, noise: Noise
+    networks: Networks, levels: NoiseLevels, x0: Tensor, noise: Noise, limit: float | None = None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Add noise to x0 at the quantiles `noise.u`, and return x_t, t, alpha and sigma.
 
-    alpha and sigma broadcast against x0.
+    alpha and sigma broadcast against x0. The quantiles are those of the levels up to the time `limit`.
     """
     schedule = networks.teacher.schedule
-    t = levels.t(noise.u, schedule)
+    t = levels.t(noise.u, schedule) if limit is None else t_below(levels, noise.u, limit, schedule)
     alpha, sigma = expand_like(schedule.alpha(t), x0), expand_like(schedule.sigma(t), x0)
     return alpha * x0 + sigma * noise.eps, t, alpha, sigma
 
@@ -165,7 +166,7 @@ def generator_loss(
         # The objective's part of the graph is released at once if nothing will differentiate it.
         return prediction if method.needs_graph else prediction._replace(x0=prediction.x0.detach())
 
-    needs_both_sides = any(term.settings.needs_both_sides for term in active.terms)
+    needs_both_sides = any(term.settings.reads_both_sides for term in active.terms)
     teacher = predict(networks.teacher, method.guidance.teacher, needs_both_sides)
     fake = predict(networks.fake, method.guidance.fake)
     logits = fake.logits if teacher.logits is None else teacher.logits
@@ -182,8 +183,7 @@ def generator_loss(
     for weighted, weight in zip(active.terms, active.weights, strict=True):
         settings, term_inputs = weighted.settings, inputs
         if settings.adds_own_noise:
-            own_logits = _logits_under_own_noise(networks, method, batch, x0)
-            term_inputs = dataclasses.replace(inputs, logits=own_logits)
+            term_inputs = _under_own_noise(networks, method, batch, inputs, settings)
         term = weighted.term(term_inputs)
         losses[settings.name] = weight * term.loss.mean()
         metrics |= {f"{settings.name}/{name}": value.mean() for name, value in term.metrics.items()}
@@ -207,10 +207,24 @@ def _weigh_by_ratio(
     return log_ratio, ratio.scale if counts else ratio.scale_of_one, metrics
 
 
-def _logits_under_own_noise(networks: Networks, method: Method, batch: Batch, x0: Tensor) -> Tensor:
-    """Return the discriminator's logits, with a graph to x0 (b, ...), under `batch.gan_noise`."""
-    discriminator, noise = networks.discriminator, batch.gan_noise
-    if discriminator is None or noise is None:
-        raise ValueError("terms: a term with noise of its own needs a discriminator and noise for it")
-    x_t, t, _, _ = add_noise(networks, method.fake_levels, x0, noise)
-    return networks.logits(discriminator, x_t, t, batch.cond)
+def _under_own_noise(
+    networks: Networks, method: Method, batch: Batch, inputs: TermInputs, settings: TermSettings
+) -> TermInputs:
+    """Return what a term reads under the noise that it adds by itself, the rest as it is in `inputs`.
+
+    It is the discriminator's logits with a graph to x0, or x_t and the teacher's predictions without a graph.
+    """
+    x0, levels = inputs.scores.x0, settings.own_noise_levels or method.fake_levels
+    limit = networks.generator.resumed_at(batch.z) if settings.stays_below_step else None
+    x_t, t, alpha, sigma = add_noise(networks, levels, x0, batch.noise_of_term(settings.name), limit)
+    if settings.needs_both_sides:
+        with torch.no_grad():
+            teacher = guided(networks.teacher, x_t, t, batch.cond, 1.0, with_both_sides=True)
+        scores = dataclasses.replace(inputs.scores, x_t=x_t, alpha=alpha, sigma=sigma, teacher=teacher.x0)
+        inputs = dataclasses.replace(inputs, scores=scores, teacher=teacher)
+    if settings.needs_discriminator:
+        if networks.discriminator is None:
+            raise ValueError(f"terms: {settings.name} needs a discriminator")
+        logits = networks.logits(networks.discriminator, x_t, t, batch.cond)
+        inputs = dataclasses.replace(inputs, logits=logits)
+    return inputs

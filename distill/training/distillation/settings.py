@@ -91,6 +91,12 @@ class FakeScoreSettings(Settings):
     is EDM's."""
     optimizer: OptimizerSettings = OptimizerSettings()
     """Optimiser of the fake score."""
+    alignment: float | None = Field(None, gt=0, lt=1)
+    """Implicit distribution alignment of SenseFlow (Ge et al. 2025, arXiv:2506.00523): after each update of
+    the generator the fake score's weights become alignment * fake + (1 - alignment) * generator, so that the
+    fake score follows a student that changes fast. Their code has 0.98 for Stable Diffusion 3.5. A smaller
+    value pulls more; near 1 it hardly does. Needs a fake score of the student's network with the same
+    settings, whole or LoRA; of adapters it pulls the two factors. null, the default, aligns nothing."""
 
 
 class TeacherSamplesSettings(Settings):
@@ -103,6 +109,19 @@ class TeacherSamplesSettings(Settings):
     2 * sampler.steps - 1 evaluations of the teacher, once."""
     sampler: Heun = Heun()
     """Sampler that draws them."""
+    anchor: int | None = Field(None, ge=1)
+    """Steps of the sampler after which its path from noise to image is continued in a straight line, for the
+    regression of a student's first step (DP-DMD, Wu et al. 2026, whose code takes 5 of 30 steps). Fewer steps
+    give a smoother target, which one evaluation can reach, and cost less; all of them give the image itself,
+    and so does null, the default. Needs a regression term with `step: 1`."""
+
+    @model_validator(mode="after")
+    def _anchor_is_on_the_path(self) -> TeacherSamplesSettings:
+        if self.anchor is not None and self.anchor > self.sampler.steps:
+            raise ValueError(
+                f"anchor: is {self.anchor}; expected at most the sampler's steps, {self.sampler.steps}"
+            )
+        return self
 
 
 class DiscriminatorSettings(Settings):

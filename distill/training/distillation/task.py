@@ -70,6 +70,7 @@ class Distillation:
             generator=self.generator,
             own_noise=config.own_noise,
             shows_images=config.discriminator is not None,
+            first_step=config.first_objective_step,
         )
 
         self.modules: dict[str, nn.Module] = {}
@@ -239,6 +240,9 @@ class Distillation:
         if self.method.ratio is not None:
             self.method.ratio.commit(self.processes.sum)
         self.ema.update(self.updaters["generator"].weights)
+        if self.config.fake.alignment is not None:  # each process aligns its own part of the weights
+            weights = self.updaters["generator"].weights
+            self.updaters["fake"].masters.move_towards(weights, 1 - self.config.fake.alignment)
         return metrics
 
     def _backward(self, update: str, losses: Losses, chunk: Batch, is_last: bool) -> float:

@@ -57,6 +57,7 @@ class TeacherSamples:
         teacher_sha256: str | None = None,
     ) -> None:
         self.path, self.count, self.sampler = settings.path, settings.count, settings.sampler
+        self.anchor = settings.anchor
         self.processes, self.prompts = processes, prompts
         self.image_shape, self.label_count = teacher.image_shape, teacher.label_count
         self.description = {
@@ -68,6 +69,8 @@ class TeacherSamples:
             "teacher": source.model_dump(mode="json", exclude={"path", "attention"}),
             "teacher_sha256": teacher_sha256 or weights_sha256(teacher),
         }
+        if settings.anchor is not None:
+            self.description["anchor"] = settings.anchor
         if prompts is not None:
             words = "\n".join([prompts.encoder, *prompts.prompts])
             self.description["prompts_sha256"] = hashlib.sha256(words.encode()).hexdigest()
@@ -150,7 +153,9 @@ class TeacherSamples:
         choices = self.label_count if self.prompts is None else len(self.prompts)
         label = labels_of(filled, choices).label
         seeds = [FIRST_SEED + row for row in filled]
-        x = sample_teacher(teacher, seeds, self._condition(label), self.sampler, decode=False)
+        x = sample_teacher(
+            teacher, seeds, self._condition(label), self.sampler, decode=False, anchor=self.anchor
+        )
         tensors = {"z": seeded_noise(seeds[: len(rows)], self.image_shape), "x": x[: len(rows)]}
         return tensors if label is None else {**tensors, "label": label[: len(rows)]}
 

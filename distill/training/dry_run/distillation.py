@@ -73,7 +73,7 @@ def simulate_distillation(
         teacher_pass=partial(predict, teacher, batch),
         student_pass=partial(generate, networks.generator, batch),
         generations=generations,
-        skipped_passes=generations * (networks.generator.evaluations - 1) / 2,
+        skipped_passes=generations * (networks.generator.evaluations - config.first_objective_step) / 2,
         plan=plan,
         sharded=sharded_networks(built, plan, config.sharding),
         kept=_kept(config, networks),

@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
-from distill.training.optimization.masters import copy_all, is_reduced
+from distill.training.optimization.masters import copy_all, is_reduced, matched
 from distill.training.parallel.shards import local_all
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -43,7 +43,7 @@ class EMA(Generic[Network]):
         """
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         targets = self._parameters if weights is None else weights
-        torch._foreach_lerp_(self._averages, _matched(targets, self._averages), 1 - decay)
+        torch._foreach_lerp_(self._averages, matched(targets, self._averages), 1 - decay)
         copy_all(self._buffers, self._network_buffers)
         self.updates += 1
 
@@ -55,8 +55,3 @@ def average_of(network: Network) -> Network:
         if parameter.requires_grad and is_reduced(parameter):
             parameter.data = parameter.data.float()
     return average.requires_grad_(False)
-
-
-def _matched(weights: Sequence[Tensor], averages: Sequence[Tensor]) -> list[Tensor]:
-    """Return the weights in the types and on the devices of their averages."""
-    return [weight.to(average) for weight, average in zip(weights, averages, strict=True)]

@@ -108,6 +108,13 @@ class Masters:
         for tensor in self.stepped:
             tensor.grad = None
 
+    @torch.no_grad()
+    def move_towards(self, weights: Sequence[Tensor], share: float) -> None:
+        """Move the parameters by a share of the way to other weights, one for each, in at least float32."""
+        torch._foreach_lerp_(self.weights, matched(weights, self.weights), share)
+        masters = [self.weights[index] for index in self.reduced]
+        copy_all([self.parts[index] for index in self.reduced], masters, non_blocking=True)
+
     def _stepped(self, part: Tensor) -> Tensor:
         if self.offload:
             return _host_tensor(part).copy_(part.detach())
@@ -123,6 +130,11 @@ def copy_all(targets: list[Tensor], sources: list[Tensor], non_blocking: bool = 
     """Copy tensors to others of the same shapes; torch refuses empty lists."""
     if targets:
         torch._foreach_copy_(targets, sources, non_blocking=non_blocking)
+
+
+def matched(weights: Sequence[Tensor], targets: Sequence[Tensor]) -> list[Tensor]:
+    """Return the weights in the types and on the devices of their targets."""
+    return [weight.to(target) for weight, target in zip(weights, targets, strict=True)]
 
 
 def _host_tensor(part: Tensor) -> Tensor:

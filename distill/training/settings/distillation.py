@@ -70,6 +70,19 @@ class DistillRun(RunSettings):
         return self
 
     @model_validator(mode="after")
+    def _aligned_networks_are_alike(self) -> DistillRun:
+        if self.fake.alignment is None:
+            return self
+        student, fake = self.generator.network.model_dump(), self.fake.network.model_dump()
+        for key in ("name", *student):
+            if fake.get(key) != student[key]:
+                raise ValueError(
+                    f"fake.alignment: fake.network.{key} is {fake.get(key)}; expected {student[key]} as in "
+                    "generator.network, or alignment: null"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _penalty_fits_sharding(self) -> DistillRun:
         r1 = None if self.discriminator is None else self.discriminator.r1
         if r1 is not None and r1.recompute and self.sharding.is_on:
@@ -132,6 +145,11 @@ class DistillRun(RunSettings):
                     "discriminator.real: teacher needs stored samples; "
                     "expected settings under 'teacher_samples'"
                 )
+        elif self.teacher_samples.anchor is not None and (as_real or self.first_objective_step == 1):
+            raise ValueError(
+                "teacher_samples.anchor: makes targets of a first step, not images; expected null, "
+                "or a regression term with step: 1 and discriminator.real: data"
+            )
         elif not (as_real or self.needs_pairs):
             raise ValueError(
                 "teacher_samples: are used by nothing; "
@@ -159,6 +177,11 @@ class DistillRun(RunSettings):
         return self.generator.steps
 
     @property
+    def first_objective_step(self) -> int:
+        """First of the student's steps that the objective trains."""
+        return 1 + max((term.steps_alone for term in self.terms), default=0)
+
+    @property
     def student_network(self) -> str:
         """Name of the student's architecture."""
         return self.generator.network.name
@@ -179,10 +202,10 @@ class DistillRun(RunSettings):
 
     @property
     def own_noise(self) -> tuple[str, ...]:
-        """Fields of a batch with the noise that the discriminator alone sees."""
-        anew = any(term.adds_own_noise for term in self.terms)
+        """Fields of a batch with the noise that the discriminator or a term alone sees."""
         own = self.discriminator is not None and self.discriminator.own_noise
-        return ("gan_noise",) * anew + ("discriminator_noise", "real_noise") * own
+        of_terms = tuple(f"{term.name}_noise" for term in self.terms if term.adds_own_noise)
+        return of_terms + ("discriminator_noise", "real_noise") * own
 
     @property
     def needs_pairs(self) -> bool:

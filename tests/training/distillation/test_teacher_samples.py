@@ -224,3 +224,41 @@ def test_a_discriminator_over_a_network_without_features_is_refused(
         f"discriminator.reads: the {reads} has no features; expected the other network, or no discriminator"
     )
     assert [path.name for path in tmp_path.iterdir()] == ["run.yaml"]
+
+
+def anchored(path: Path, anchor: int | None) -> TeacherSamples:
+    """Open a folder of targets of a first step, of five steps of the sampler."""
+    settings = samples_settings(path).model_copy(update={"anchor": anchor})
+    return TeacherSamples(settings, teacher_settings(), teacher_settings().load(), ALONE)
+
+
+def test_targets_of_a_first_step_are_stored_apart_from_images(tmp_path: Path) -> None:
+    samples, teacher = anchored(tmp_path / "s", 2), teacher_settings().load()
+    samples.draw(teacher)
+    pairs = samples.pairs(torch.arange(10))
+    expected = samples.sampler.solve(teacher, pairs.z, pairs.cond, lambda step: pairs.z, anchor=2)
+    torch.testing.assert_close(pairs.x, expected)
+    anchored(tmp_path / "s", 2)
+    for other in (3, None):
+        with pytest.raises(UserError, match="holds other samples: anchor is 2 there"):
+            anchored(tmp_path / "s", other)
+
+
+def test_a_first_step_learns_from_its_regression_alone(tmp_path: Path) -> None:
+    """The objective of weight 0 gives the later steps no gradient; the first step alone meets its target."""
+    components = [{"mean": [1.0, -1.0], "std": 0.3}]
+    file = write_run(
+        tmp_path,
+        teacher={"name": "gaussian_mixture", "components": components},
+        teacher_samples={"path": str(tmp_path / "s"), "count": 8, "anchor": 2, "sampler": {"steps": 4}},
+        generator={"network": {"name": "mlp", "width": 16, "blocks": 1}, "steps": 2},
+        fake={"network": {"name": "mlp", "width": 16, "blocks": 1}},
+        objective={"name": "distribution_matching", "divergence": "reverse_kl", "weight": 0.0},
+        terms=[{"name": "regression", "step": 1, "weight": 1.0}],
+        batch_size=64,
+        steps=60,
+    )
+    optimizer = ["--generator.optimizer.lr=1e-2", "--generator.optimizer.decay_from=0.5"]
+    lines = read_lines(train_run(file, *optimizer))
+    assert lines[-1]["loss/regression"] < 0.1 * lines[0]["loss/regression"]
+    assert lines[-1]["loss/objective"] == 0
