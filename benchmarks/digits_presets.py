@@ -35,6 +35,7 @@ PRESETS = (
     "sim",
     "sida",
     "sid_lsg",
+    "realuid",
     "uni_instruct",
     "uni_instruct_long",
 )
@@ -110,19 +111,20 @@ def stored_rows() -> list[Row]:
 def render(results: Mapping[str, Any]) -> dict[Block, str]:
     """Return the generated block with its text: mean and standard deviation over seeds of every preset."""
     rows = results["runs"]
-    presets = dict.fromkeys(row["preset"] for row in rows)
     teacher = ["teacher", "35", *(f"{results['teacher'][name]:.3f}" for name in COLUMNS), "", "1"]
-    students = [table_row([row for row in rows if row["preset"] == preset]) for preset in presets]
+    students = [table_row(preset, [row for row in rows if row["preset"] == preset]) for preset in PRESETS]
     head = ["preset", "evaluations", *COLUMNS.values(), "seconds", "seeds"]
     return {BLOCK: markdown_table(head, [teacher, *students])}
 
 
-def table_row(rows: list[Row]) -> list[str]:
-    """Return the table's row of one preset's runs."""
+def table_row(preset: str, rows: list[Row]) -> list[str]:
+    """Return the table's row of one preset's runs, if there are any."""
+    if not rows:
+        return [f"`{preset}`", "", "not run", *[""] * len(COLUMNS), "0"]
     metrics = [mean_and_std([row[name] for row in rows]) for name in COLUMNS]
     seconds = min(row["seconds"] for row in rows)
     return [
-        f"`{rows[0]['preset']}`",
+        f"`{preset}`",
         str(rows[0]["evaluations"]),
         *metrics,
         f"{seconds:.0f}",

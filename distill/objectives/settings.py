@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from distill.config.settings import Settings
+from distill.diffusion.prediction_types import PredictionType
 from distill.objectives.choices import Distance, WeightingName
 
 if TYPE_CHECKING:
@@ -47,6 +48,11 @@ class DivergenceObjective(Settings):
     weight: float = Field(1.0, ge=0)
     """Weight of the objective in the generator's loss, relative to the terms. 0 trains with the terms
     alone."""
+
+    @property
+    def real_data(self) -> RealData | None:
+        """None: no real images are part of the fake score's loss."""
+        return None
 
     @property
     def uses_ratio(self) -> bool:
@@ -114,6 +120,26 @@ class ExpandedDivergence(DivergenceObjective):
         )
 
 
+class RealData(Settings):
+    """Real data in the fake score's loss and in the objective, without a discriminator, as in RealUID."""
+
+    alpha: float = Field(gt=0, le=1)
+    """Share of student samples in the fake score's loss; the other samples are real images. 1 with `beta: 1`
+    is the objective without data. A smaller share keeps the fake score nearer to the data, and the student's
+    gradient smaller. The authors take 0.85 to 1."""
+    beta: float = Field(gt=0, le=1)
+    """Weight of the student's samples as targets of the fake score. Other than `alpha` it makes the fake
+    score differ from the teacher wherever student and data differ in density. The authors advise a beta of
+    0.98 or 1.02 times alpha; further away the loss has more variance."""
+    real: Literal["data", "teacher"] = "data"
+    """Images that count as real: those of `data`, or the stored `teacher_samples`. A discriminator of the
+    same run takes the same ones."""
+    target: PredictionType = "flow_prediction"
+    """Quantity whose target is scaled by beta/alpha. The default, the velocity noise - image, is the authors'
+    with flow matching, and has a bounded size at every noise level. With `beta` equal to `alpha` it makes no
+    difference."""
+
+
 class ScoreMatching(Settings):
     """Score matching, the gradient of a distance between the two scores: SIM, SiD, SiDA, Diff-Instruct*."""
 
@@ -132,6 +158,15 @@ class ScoreMatching(Settings):
     weight: float = Field(1.0, ge=0)
     """Weight of the objective in the generator's loss, relative to the terms. 0 trains with the terms
     alone."""
+    real_data: RealData | None = None
+    """Real data in the fake score's loss and in the objective, as in RealUID: {alpha: 0.95, beta: 0.97}. It
+    goes with `distance: l2`; the authors' loss is that of `alpha: 0.5`. null trains without data."""
+
+    @model_validator(mode="after")
+    def _real_data_fit(self) -> ScoreMatching:
+        if self.real_data is not None and self.distance != "l2":
+            raise ValueError(f"real_data: does not go with distance: {self.distance}; expected l2")
+        return self
 
     @property
     def needs_graph(self) -> bool:
@@ -148,7 +183,12 @@ class ScoreMatching(Settings):
         from distill.objectives import score_matching
 
         return partial(
-            score_matching, distance=self.distance, alpha=self.alpha, c=self.c, weighting=self.weighting
+            score_matching,
+            distance=self.distance,
+            alpha=self.alpha,
+            c=self.c,
+            weighting=self.weighting,
+            real_data=self.real_data,
         )
 
 

@@ -128,6 +128,37 @@ def test_a_resolved_configuration_reads_back_as_itself(file: Path, tmp_path: Pat
             ["--seed", "99999999999999999999"],
             "seed: expected less than 9223372036854775808; found 99999999999999999999",
         ),
+        (
+            ["--objective", "{name: score_matching, real_data: {alpha: 1, beta: 1}}", "--data", "null"],
+            "objective.real_data: needs real images; expected a source under 'data', or real: teacher",
+        ),
+        (
+            ["--objective", "{name: score_matching, real_data: {alpha: 1, beta: 1, real: teacher}}"],
+            "objective.real_data.real: teacher needs stored samples; "
+            "expected settings under 'teacher_samples'",
+        ),
+        (
+            [
+                "--objective",
+                "{name: score_matching, real_data: {alpha: 1, beta: 1, real: teacher}}",
+                "--discriminator",
+                "{}",
+            ],
+            "objective.real_data.real: is teacher; expected discriminator.real, data",
+        ),
+        (
+            ["--objective", "{name: score_matching, distance: pseudo_huber, real_data: {alpha: 1, beta: 1}}"],
+            "real_data: does not go with distance: pseudo_huber; expected l2",
+        ),
+        (
+            [
+                "--objective",
+                "{name: score_matching, real_data: {alpha: 1, beta: 1}}",
+                "--fake.network",
+                "{name: sample}",
+            ],
+            "objective.real_data: is learned by the fake score, and fake.network sample learns nothing",
+        ),
         (["--terms.0.weight", "3"], "--terms.0.weight: '0' is not an entry"),
         (["--steps"], "--steps: expected a value after it"),
         (["steps", "3"], "'steps': unexpected argument"),

@@ -69,7 +69,7 @@ class Distillation:
             prompts=self.prompts,
             generator=self.generator,
             own_noise=config.own_noise,
-            shows_images=config.discriminator is not None,
+            shows_images=config.real_source is not None,
         )
 
         self.modules: dict[str, nn.Module] = {}
@@ -192,10 +192,9 @@ class Distillation:
         )
 
     def _real_images(self) -> DataSource | None:
-        settings = self.config.discriminator
-        if settings is not None and settings.real == "teacher":
+        if self.config.real_source == "teacher":
             return self.teacher_samples
-        if self.prompts is not None and settings is None:
+        if self.prompts is not None and self.config.real_source is None:
             return None  # the data are measured against and not trained on: their labels are no prompts
         return self.config.data.load("train") if self.config.data is not None else None
 

@@ -132,7 +132,7 @@ def _distillation_batch(
     config: DistillRun, teacher: Denoiser, generator: Generator, device: torch.device
 ) -> Batch:
     """Make up a batch with the fields that the run asks for."""
-    batch = simulate_batch(config, teacher, device, config.discriminator is not None, config.needs_pairs)
+    batch = simulate_batch(config, teacher, device, config.real_source is not None, config.needs_pairs)
     noise = Noise(batch.u, batch.eps)
     own: dict[str, Any] = dict.fromkeys(config.own_noise, noise)
     z = torch.randn(len(batch), *generator.noise_shape, device=device)

@@ -193,7 +193,7 @@ def _describe_traffic(plan: Plan, cost: Cost) -> list[str]:
 def _describe_work(config: DistillRun, step: SimulatedStep, cost: Cost) -> list[str]:
     generated = step.generations * config.batch_size
     real = 0
-    if config.discriminator is not None:
+    if config.real_source is not None:
         real = step.repeats.get(FAKE_UPDATE, 0) * config.batch_size
     work = _flops(config, cost)
     if _count(step.networks["teacher"]) and step.teacher_pass is not None:

@@ -91,17 +91,31 @@ class DistillRun(RunSettings):
         return self
 
     @model_validator(mode="after")
-    def _discriminator_has_real_images(self) -> DistillRun:
-        if self.discriminator is None or self.discriminator.real == "teacher":
+    def _real_images_are_there(self) -> DistillRun:
+        mix, critic = self.objective.real_data, self.discriminator
+        if mix is not None and critic is not None and mix.real != critic.real:
+            raise ValueError(
+                f"objective.real_data.real: is {mix.real}; expected discriminator.real, {critic.real}"
+            )
+        if not self.shows_data:
             return self
         if self.data is None:
-            raise ValueError(
-                "discriminator: needs real images; expected a source under 'data', or real: teacher"
-            )
+            place = "objective.real_data" if critic is None else "discriminator"
+            raise ValueError(f"{place}: needs real images; expected a source under 'data', or real: teacher")
         if self.prompts is not None and self.prompts.name != "captions":
             raise ValueError(
                 "prompts: real images are shown with their own; "
                 "expected captions, or discriminator.real: teacher"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _fake_score_learns_real_data(self) -> DistillRun:
+        name = self.fake.network.name
+        if self.objective.real_data is not None and name in ("exact", "sample"):
+            raise ValueError(
+                f"objective.real_data: is learned by the fake score, and fake.network {name} learns nothing; "
+                "expected another"
             )
         return self
 
@@ -125,12 +139,12 @@ class DistillRun(RunSettings):
 
     @model_validator(mode="after")
     def _teacher_samples_fit(self) -> DistillRun:
-        as_real = self.discriminator is not None and self.discriminator.real == "teacher"
+        as_real = self.real_source == "teacher"
         if self.teacher_samples is None:
             if as_real:
+                place = "objective.real_data" if self.discriminator is None else "discriminator"
                 raise ValueError(
-                    "discriminator.real: teacher needs stored samples; "
-                    "expected settings under 'teacher_samples'"
+                    f"{place}.real: teacher needs stored samples; expected settings under 'teacher_samples'"
                 )
         elif not (as_real or self.needs_pairs):
             raise ValueError(
@@ -168,9 +182,17 @@ class DistillRun(RunSettings):
         return self.sharding.is_on
 
     @property
+    def real_source(self) -> str | None:
+        """Images that discriminator or fake score learn as real: data or teacher, None if there are none."""
+        for reader in (self.discriminator, self.objective.real_data):
+            if reader is not None:
+                return reader.real
+        return None
+
+    @property
     def shows_data(self) -> bool:
-        """A discriminator sees real images of the data."""
-        return self.discriminator is not None and self.discriminator.real == "data"
+        """A discriminator or the fake score is trained on images of the data."""
+        return self.real_source == "data"
 
     @property
     def prompt_source(self) -> str | None:
