@@ -15,7 +15,7 @@ from distill.diffusion.prediction import from_x0
 from distill.diffusion.prediction_types import PredictionType
 from distill.objectives import score_matching
 from distill.objectives.gradients.real_data import denoising_loss, deviation
-from distill.objectives.settings import RealData
+from distill.objectives.real_data import RealData
 from tests.helpers.closed_form import (
     LEVELS,
     Mixture,

@@ -11,17 +11,15 @@ data's together.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, get_args
+from typing import get_args
 
 import torch
 
 from distill.objectives.choices import Distance
 from distill.objectives.gradients.real_data import real_data_loss
 from distill.objectives.gradients.weighting import Weighting, dot, sample_weight, unit
+from distill.objectives.real_data import RealData
 from distill.types import LossOutput, Scores
-
-if TYPE_CHECKING:
-    from distill.objectives.settings import RealData
 
 
 def score_matching(

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from distill.diffusion.noise_levels import NoiseLevels
 from distill.objectives.gradients.real_data import denoising_loss, deviation
-from distill.objectives.settings import RealData
+from distill.objectives.real_data import RealData
 from distill.objectives.term import TermInputs
 from distill.training.batches import Batch, Noise
 from distill.training.distillation.method import ActiveParts, Method, Networks

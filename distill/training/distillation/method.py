@@ -13,7 +13,7 @@ from distill.diffusion.noise_levels import Annealing, NoiseLevels
 from distill.networks.exact.sample_score import SampleScore
 from distill.objectives.calibration import Calibration
 from distill.objectives.density_ratio import BatchLossRatio, DensityRatio
-from distill.objectives.settings import RealData
+from distill.objectives.real_data import RealData
 from distill.objectives.term import Term, TermSettings
 from distill.types import Condition, Critic, Denoiser, Features, Generator, Objective, Penalty, Prediction
 
