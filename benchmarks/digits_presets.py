@@ -30,6 +30,7 @@ PRESETS = (
     "dmd",
     "dmd2",
     "dmd2_4_steps",
+    "dmd2_4_steps_data",
     "f_distill",
     "sid",
     "sim",

@@ -144,7 +144,7 @@ def test_a_resolved_configuration_reads_back_as_itself(file: Path, tmp_path: Pat
                 "--discriminator",
                 "{}",
             ],
-            "objective.real_data.real: is teacher; expected discriminator.real, data",
+            "objective.real_data.real: is teacher; expected data as discriminator.real",
         ),
         (
             ["--objective", "{name: score_matching, distance: pseudo_huber, real_data: {alpha: 1, beta: 1}}"],
@@ -158,6 +158,18 @@ def test_a_resolved_configuration_reads_back_as_itself(file: Path, tmp_path: Pat
                 "{name: sample}",
             ],
             "objective.real_data: is learned by the fake score, and fake.network sample learns nothing",
+        ),
+        (
+            ["--generator.step_inputs", "data"],
+            "generator: step_inputs: data noises images for the second and later steps",
+        ),
+        (
+            ["--generator.step_inputs", "teacher", "--generator.steps", "2"],
+            "generator.step_inputs: teacher needs stored samples; expected settings under 'teacher_samples'",
+        ),
+        (
+            ["--generator.step_inputs", "data", "--generator.steps", "2", "--data", "null"],
+            "generator.step_inputs: needs real images; expected a source under 'data'",
         ),
         (["--terms.0.weight", "3"], "--terms.0.weight: '0' is not an entry"),
         (["--steps"], "--steps: expected a value after it"),

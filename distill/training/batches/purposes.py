@@ -32,6 +32,7 @@ class Purpose(enum.IntEnum):
     DISCRIMINATOR_NOISE = 17
     OWN_REAL_LEVEL = 18
     OWN_REAL_NOISE = 19
+    INPUT_STEP = 20
 
 
 OWN_NOISE = {

@@ -34,6 +34,12 @@ class GeneratorSettings(Settings):
     further_noise_to_signal: tuple[float, ...] | None = None
     """Noise levels, sigma/alpha, at which the second and later steps enter the network, from high to low.
     null spaces them evenly in the schedule's time, or on EDM's grid."""
+    step_inputs: Literal["simulated", "data", "teacher"] = "simulated"
+    """Inputs on which the second and later steps are trained. `simulated` are the student's own images after
+    the steps before, as in DMD2's backward simulation: what it gets when it samples. `data` are real images
+    with the noise of the step, and `teacher` the stored `teacher_samples` with it, as most few-step methods
+    train: cheaper, since one step is taken, and stable at the start, but inputs in sampling are the student's
+    and differ. A discriminator of the same run takes the same images."""
     init_from: Path | None = None
     """Start from the generator of this run or export instead of from the teacher."""
     noise_levels: NoiseLevels = Karras()
@@ -63,6 +69,20 @@ class GeneratorSettings(Settings):
                 f"{levels[0]:g}, and stay above 0"
             )
         return self
+
+    @model_validator(mode="after")
+    def _inputs_belong_to_later_steps(self) -> GeneratorSettings:
+        if self.step_inputs != "simulated" and self.steps == 1:
+            raise ValueError(
+                f"step_inputs: {self.step_inputs} noises images for the second and later steps, and there is "
+                "one step; expected steps: 2 or more"
+            )
+        return self
+
+    @property
+    def real(self) -> Literal["data", "teacher"] | None:
+        """Source of the images that later steps read, None if they are the student's own."""
+        return None if self.step_inputs == "simulated" else self.step_inputs
 
     @model_validator(mode="after")
     def _anneals_its_levels(self) -> GeneratorSettings:

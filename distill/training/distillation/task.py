@@ -70,6 +70,7 @@ class Distillation:
             generator=self.generator,
             own_noise=config.own_noise,
             shows_images=config.real_source is not None,
+            noises_inputs=config.generator.step_inputs != "simulated",
         )
 
         self.modules: dict[str, nn.Module] = {}
@@ -204,7 +205,7 @@ class Distillation:
         metrics: Metrics = {}
         for chunk in chunks:
             with autocast(self.config.precision, self.processes.device), torch.set_grad_enabled(keep_graph):
-                x0 = self.generate(chunk.z, chunk.cond)
+                x0 = self.generate(*chunk.generator_inputs)
             if not self._updaters_of("fake"):  # nothing learns beside an exact fake score
                 continue
             with self.sharding.gathered(*self.differentiated_twice):
@@ -227,7 +228,7 @@ class Distillation:
         with frozen(*[self.networks.fake, *filter(None, [self.networks.discriminator])]):
             for chunk in chunks:
                 with autocast(self.config.precision, self.processes.device):
-                    sample = self.generate(chunk.z, chunk.cond) if x0 is None else x0
+                    sample = self.generate(*chunk.generator_inputs) if x0 is None else x0
                     losses, extra = loss_of(self.networks, self.method, chunk, sample, active)
                 if detailed:
                     extra |= gradient_sizes(losses, sample, len(chunk) / self.config.batch_size)

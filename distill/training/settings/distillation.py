@@ -92,15 +92,15 @@ class DistillRun(RunSettings):
 
     @model_validator(mode="after")
     def _real_images_are_there(self) -> DistillRun:
-        mix, critic = self.objective.real_data, self.discriminator
-        if mix is not None and critic is not None and mix.real != critic.real:
-            raise ValueError(
-                f"objective.real_data.real: is {mix.real}; expected discriminator.real, {critic.real}"
-            )
+        sources = self._real_sources
+        for place, source in sources.items():
+            if source != self.real_source:
+                first = next(iter(sources))
+                raise ValueError(f"{place}: is {source}; expected {self.real_source} as {first}")
         if not self.shows_data:
             return self
         if self.data is None:
-            place = "objective.real_data" if critic is None else "discriminator"
+            place = next(iter(sources)).removesuffix(".real")
             raise ValueError(f"{place}: needs real images; expected a source under 'data', or real: teacher")
         if self.prompts is not None and self.prompts.name != "captions":
             raise ValueError(
@@ -142,9 +142,9 @@ class DistillRun(RunSettings):
         as_real = self.real_source == "teacher"
         if self.teacher_samples is None:
             if as_real:
-                place = "objective.real_data" if self.discriminator is None else "discriminator"
+                place = next(iter(self._real_sources))
                 raise ValueError(
-                    f"{place}.real: teacher needs stored samples; expected settings under 'teacher_samples'"
+                    f"{place}: teacher needs stored samples; expected settings under 'teacher_samples'"
                 )
         elif not (as_real or self.needs_pairs):
             raise ValueError(
@@ -183,15 +183,24 @@ class DistillRun(RunSettings):
 
     @property
     def real_source(self) -> str | None:
-        """Images that discriminator or fake score learn as real: data or teacher, None if there are none."""
-        for reader in (self.discriminator, self.objective.real_data):
-            if reader is not None:
-                return reader.real
-        return None
+        """Source of the real images in batches: data or teacher, None if nothing reads any."""
+        return next(iter(self._real_sources.values()), None)
+
+    @property
+    def _real_sources(self) -> dict[str, str]:
+        """Return the source of real images that each setting names."""
+        sources = {
+            "discriminator.real": None if self.discriminator is None else self.discriminator.real,
+            "objective.real_data.real": None
+            if self.objective.real_data is None
+            else self.objective.real_data.real,
+            "generator.step_inputs": self.generator.real,
+        }
+        return {place: source for place, source in sources.items() if source is not None}
 
     @property
     def shows_data(self) -> bool:
-        """A discriminator or the fake score is trained on images of the data."""
+        """A part of the run is trained on images of the data."""
         return self.real_source == "data"
 
     @property
