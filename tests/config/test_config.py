@@ -171,6 +171,22 @@ def test_a_resolved_configuration_reads_back_as_itself(file: Path, tmp_path: Pat
             ["--generator.step_inputs", "data", "--generator.steps", "2", "--data", "null"],
             "generator.step_inputs: needs real images; expected a source under 'data'",
         ),
+        (
+            ["--terms", "[{name: representation, weight: 1}]", "--data", "null"],
+            "terms: representation needs real images; expected a source under 'data', or real: teacher",
+        ),
+        (
+            ["--terms", "[{name: representation, weight: 1, real: teacher}]"],
+            "terms: representation needs stored samples; expected settings under 'teacher_samples'",
+        ),
+        (
+            ["--terms", "[{name: representation, weight: 1}]", "--compile", "step"],
+            "compile: step does not go with terms: representation; expected blocks or none",
+        ),
+        (
+            ["--terms", "[{name: representation, weight: 1, bandwidth: 2}]"],
+            "terms.0: bandwidth: goes with distance: mmd; expected null",
+        ),
         (["--terms.0.weight", "3"], "--terms.0.weight: '0' is not an entry"),
         (["--steps"], "--steps: expected a value after it"),
         (["steps", "3"], "'steps': unexpected argument"),

@@ -35,6 +35,9 @@ METHODS: dict[str, dict[str, Any]] = {
     "real_data": {
         "objective": {"name": "score_matching", "alpha": 0.5, "real_data": {"alpha": 0.9, "beta": 0.92}},
         "generator": {"steps": 3, "step_inputs": "data"},
+        "terms": [
+            {"name": "representation", "weight": 0.1, "memory": 16, "real_images": 64},
+        ],
         "data": DATA,
         "micro_batch_size": 3,
     },

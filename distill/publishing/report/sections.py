@@ -88,6 +88,7 @@ def render_monitor(run: Run) -> str:
     """
     series = run.series("monitor/")
     counts = series.pop("n", ([], []))[1]
+    series.pop("trained_features", None)
     size = f"{short(counts[-1])} images a point" if counts else "few images a point"
     figures = ""
     for name in [name for name in series if not name.startswith("teacher_")]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from distill.training.device.compilation import begin_step, compile_networks, co
 from distill.training.device.precision import autocast
 from distill.training.distillation.build import build_method, build_networks, exact_log_ratio, read_prompts
 from distill.training.distillation.losses import Losses, Metrics, fake_loss, frozen, generator_loss
+from distill.training.distillation.references import comparing_terms, prepare_term
 from distill.training.distillation.sharded import build_sharded
 from distill.training.distillation.teacher_samples import TeacherSamples
 from distill.training.logging import Clock, as_root
@@ -84,6 +86,9 @@ class Distillation:
             self.modules["calibration"] = self.method.calibration
         if self.method.ratio is not None:
             self.modules["ratio"] = self.method.ratio
+        self.comparing = comparing_terms(self.method)
+        for comparing in self.comparing:
+            self.modules[comparing.name] = comparing.term.begin(self.image_shape, device)
         self.scales: dict[str, LossScale] = {}
         if config.precision == "fp16":
             self.scales = {name: LossScale().to(device) for name in ("fake", "generator")}
@@ -118,6 +123,10 @@ class Distillation:
         """Start with the batches of this step, after missing samples of the teacher are drawn."""
         if self.teacher_samples is not None:
             self.teacher_samples.draw(self.teacher)
+        for comparing in self.comparing:
+            source = self.teacher_samples if comparing.reference.source == "teacher" else self._data
+            assert source is not None  # settings without one are refused
+            prepare_term(comparing, source, self.generator, self.processes)
         self.stream = self.batches.starting_at(step * self.config.fake.updates)
 
     def update(self, step: int, detailed: bool) -> Metrics:
@@ -197,6 +206,10 @@ class Distillation:
             return self.teacher_samples
         if self.prompts is not None and self.config.real_source is None:
             return None  # the data are measured against and not trained on: their labels are no prompts
+        return self._data
+
+    @functools.cached_property
+    def _data(self) -> DataSource | None:
         return self.config.data.load("train") if self.config.data is not None else None
 
     def _update_fake(
@@ -238,6 +251,8 @@ class Distillation:
         metrics |= self._step("generator", step)
         if self.method.ratio is not None:
             self.method.ratio.commit(self.processes.sum)
+        for comparing in self.comparing:
+            comparing.term.commit(self.processes.gather)
         self.ema.update(self.updaters["generator"].weights)
         return metrics
 

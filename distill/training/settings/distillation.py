@@ -70,6 +70,25 @@ class DistillRun(RunSettings):
         return self
 
     @model_validator(mode="after")
+    def _terms_compare_with_images(self) -> DistillRun:
+        for term in self.terms:
+            if term.reference is None:
+                continue
+            if self.compile == "step":
+                raise ValueError(
+                    f"compile: step does not go with terms: {term.name}; expected blocks or none"
+                )
+            if term.reference.source == "data" and self.data is None:
+                raise ValueError(
+                    f"terms: {term.name} needs real images; expected a source under 'data', or real: teacher"
+                )
+            if term.reference.source == "teacher" and self.teacher_samples is None:
+                raise ValueError(
+                    f"terms: {term.name} needs stored samples; expected settings under 'teacher_samples'"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _penalty_fits_sharding(self) -> DistillRun:
         r1 = None if self.discriminator is None else self.discriminator.r1
         if r1 is not None and r1.recompute and self.sharding.is_on:
@@ -146,7 +165,7 @@ class DistillRun(RunSettings):
                 raise ValueError(
                     f"{place}: teacher needs stored samples; expected settings under 'teacher_samples'"
                 )
-        elif not (as_real or self.needs_pairs):
+        elif not (as_real or self.needs_pairs or self._reads_teacher_samples):
             raise ValueError(
                 "teacher_samples: are used by nothing; "
                 "expected discriminator.real: teacher, or a regression term"
@@ -214,6 +233,12 @@ class DistillRun(RunSettings):
         anew = any(term.adds_own_noise for term in self.terms)
         own = self.discriminator is not None and self.discriminator.own_noise
         return ("gan_noise",) * anew + ("discriminator_noise", "real_noise") * own
+
+    @property
+    def _reads_teacher_samples(self) -> bool:
+        """A term compares the student with the teacher's samples as a population."""
+        references = [term.reference for term in self.terms]
+        return any(each is not None and each.source == "teacher" for each in references)
 
     @property
     def needs_pairs(self) -> bool:
