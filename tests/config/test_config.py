@@ -187,6 +187,11 @@ def test_a_resolved_configuration_reads_back_as_itself(file: Path, tmp_path: Pat
             ["--terms", "[{name: representation, weight: 1, bandwidth: 2}]"],
             "terms.0: bandwidth: goes with distance: mmd; expected null",
         ),
+        (["--generator.ema", "[0.9, 2]"], "generator.ema.1: expected less than 1; found 2"),
+        (
+            ["--generator.ema", "{half_life: 3}"],
+            "generator.ema: unknown key 'half_life'; did you mean 'half_life_images'?",
+        ),
         (["--terms.0.weight", "3"], "--terms.0.weight: '0' is not an entry"),
         (["--steps"], "--steps: expected a value after it"),
         (["steps", "3"], "'steps': unexpected argument"),

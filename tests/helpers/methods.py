@@ -34,7 +34,7 @@ METHODS: dict[str, dict[str, Any]] = {
     },
     "real_data": {
         "objective": {"name": "score_matching", "alpha": 0.5, "real_data": {"alpha": 0.9, "beta": 0.92}},
-        "generator": {"steps": 3, "step_inputs": "data"},
+        "generator": {"steps": 3, "step_inputs": "data", "ema": [0.9, {"half_life_images": 50}]},
         "terms": [
             {"name": "representation", "weight": 0.1, "memory": 16, "real_images": 64},
         ],

@@ -25,7 +25,8 @@ from distill.training.distillation.references import comparing_terms, prepare_te
 from distill.training.distillation.sharded import build_sharded
 from distill.training.distillation.teacher_samples import TeacherSamples
 from distill.training.logging import Clock, as_root
-from distill.training.optimization.ema import EMA
+from distill.training.optimization.average_settings import averages_of
+from distill.training.optimization.ema import EMAs
 from distill.training.optimization.loss_scale import LossScale
 from distill.training.optimization.settings import OptimizerSettings
 from distill.training.optimization.updater import Updater, expect_last_backward
@@ -59,8 +60,8 @@ class Distillation:
         self.method = build_method(config, device, exact_log_ratio(self.teacher, self.generator))
         self._compile()
         self.differentiated_twice = self._differentiated_twice()
-        average = None if self.sharded is None else self.sharded.average
-        self.ema = EMA(self.generator, config.generator.ema, average)
+        averages = () if self.sharded is None else self.sharded.averages
+        self.ema = EMAs(self.generator, averages_of(config.generator.ema), config.batch_size, averages)
         self.teacher_samples = self._teacher_samples()
         self.batches = Batches.of(
             config,
@@ -72,7 +73,7 @@ class Distillation:
             generator=self.generator,
             own_noise=config.own_noise,
             shows_images=config.real_source is not None,
-            noises_inputs=config.generator.step_inputs != "simulated",
+            noises_inputs=config.generator.step_inputs is not None,
         )
 
         self.modules: dict[str, nn.Module] = {}
@@ -282,7 +283,7 @@ class Distillation:
         """Update the networks that one backward pass trained, and return the norms of their gradients."""
         scale = self.scales.get(update)
         metrics: Metrics = {}
-        self.sharding.free(self.teacher, self.networks.fake, self.generator, self.ema.average)
+        self.sharding.free(self.teacher, self.networks.fake, self.generator, *self.ema.averages)
         for updater in self._updaters_of(update):
             norm = updater.update(step, scale)
             if scale is None:

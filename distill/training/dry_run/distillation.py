@@ -29,6 +29,7 @@ from distill.training.dry_run.step import (
     differentiate,
     simulate_batch,
 )
+from distill.training.optimization.average_settings import averages_of
 from distill.training.settings import DistillRun
 from distill.types import Denoiser, Generator, ImageModel
 
@@ -66,6 +67,7 @@ def simulate_distillation(
         trained=step.trained,
         optimizers=step.optimizers,
         averaged=networks.generator,
+        averages=len(averages_of(config.generator.ema)),
         batch=batch,
         updates=updates,
         repeats=repeats,
@@ -136,7 +138,7 @@ def _distillation_batch(
     noise = Noise(batch.u, batch.eps)
     own: dict[str, Any] = dict.fromkeys(config.own_noise, noise)
     shape, step = generator.noise_shape, None
-    if config.generator.real is not None:
+    if config.generator.step_inputs is not None:
         shape, step = generator.step_noise_shape, torch.zeros(len(batch), dtype=torch.int64, device=device)
     z = torch.randn(len(batch), *shape, device=device)
     decided = generator.condition_of(z)

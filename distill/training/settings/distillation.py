@@ -213,7 +213,7 @@ class DistillRun(RunSettings):
             "objective.real_data.real": None
             if self.objective.real_data is None
             else self.objective.real_data.real,
-            "generator.step_inputs": self.generator.real,
+            "generator.step_inputs": self.generator.step_inputs,
         }
         return {place: source for place, source in sources.items() if source is not None}
 
