@@ -33,6 +33,7 @@ PRESETS = (
     "dmd2_alignment",
     "decoupled_dmd",
     "dp_dmd",
+    "dmd2_4_steps_data",
     "f_distill",
     "sid",
     "sim",
@@ -40,9 +41,13 @@ PRESETS = (
     "sid_lsg",
     "sid_zero_cfg",
     "sid_anti_cfg",
+    "realuid",
     "uni_instruct",
     "uni_instruct_long",
+    "fd_loss",
 )
+TRAINED_ON_PIXELS = ("fd_loss",)
+"""Presets that minimise the distance which the table shows."""
 COLUMNS = {
     "fd_pixel": "fd-pixel",
     "precision": "precision",
@@ -122,13 +127,14 @@ def render(results: Mapping[str, Any]) -> dict[Block, str]:
 
 
 def table_row(preset: str, rows: list[Row]) -> list[str]:
-    """Return the table's row of one preset's runs, of which there may be none."""
+    """Return the table's row of one preset's runs, if there are any."""
+    name = f"`{preset}`" + " (trained on fd-pixel)" * (preset in TRAINED_ON_PIXELS)
     if not rows:
-        return [f"`{preset}`", *[""] * (1 + len(COLUMNS)), "not run", "0"]
+        return [name, "", "not run", *[""] * len(COLUMNS), "0"]
     metrics = [mean_and_std([row[name] for row in rows]) for name in COLUMNS]
     seconds = min(row["seconds"] for row in rows)
     return [
-        f"`{preset}`",
+        name,
         str(rows[0]["evaluations"]),
         *metrics,
         f"{seconds:.0f}",

@@ -12,11 +12,13 @@ from torch import Tensor
 from distill.config.errors import UserError
 from distill.data import InMemory
 from distill.data.images import check_images
+from distill.publishing.run_record import note_of_features
 from distill.teachers.gaussian_mixture import Settings as LaboratoryTeacher
 from distill.training.parallel.errors import raised_by_all
 from distill.training.parallel.processes import Processes
 from distill.training.parallel.sampling import Monitor
 from distill.training.parallel.shards import row_range
+from distill.training.run_folder import trained_features
 from distill.training.settings import DistillRun, RunConfig
 from distill.types import DataSource
 from eval.features import AT_ONCE, Extractor, checked, load_extractor
@@ -51,11 +53,14 @@ def build_monitor(config: RunConfig, processes: Processes) -> Monitor | None:
     if source is not None and protocol.features == "pixels" and math.prod(source.image_shape) > MAX_VALUES:
         return None
     extractor = load_extractor(protocol.features, config.monitor_weights).to(processes.device)
+    note = note_of_features(trained_features(config), protocol.features)
+    if note is not None and processes.is_main:
+        print(f"monitor_protocol: {protocol.name} measures what the run minimises; {note}", file=sys.stderr)
     if config.monitor_reference is not None:
         reference = read_statistics(config.monitor_reference, protocol).statistics
-        return FrechetMonitor(reference, protocol, extractor, processes)
+        return FrechetMonitor(reference, protocol, extractor, processes, is_trained=note is not None)
     assert source is not None
-    return FrechetMonitor(source, protocol, extractor, processes)
+    return FrechetMonitor(source, protocol, extractor, processes, is_trained=note is not None)
 
 
 def choose_protocol(config: RunConfig, source: DataSource | None, processes: Processes) -> Protocol | None:
@@ -79,7 +84,8 @@ def choose_protocol(config: RunConfig, source: DataSource | None, processes: Pro
 class FrechetMonitor:
     """Measures the distance of images to real images, whose statistics are computed once.
 
-    `real` is a data source, a tensor of images in [-1, 1], or statistics.
+    `real` is a data source, a tensor of images in [-1, 1], or statistics. `is_trained` says that the run is
+    trained on the same features: the statistics then say so.
     """
 
     def __init__(
@@ -88,8 +94,10 @@ class FrechetMonitor:
         protocol: Protocol,
         extractor: Extractor,
         processes: Processes,
+        is_trained: bool = False,
     ) -> None:
         self.protocol = protocol
+        self.is_trained = is_trained
         self.extractor = extractor
         self.processes = processes
         self.name = distance_key(protocol.name)
@@ -103,7 +111,8 @@ class FrechetMonitor:
 
     def measure(self, features: Float[Tensor, "n d"]) -> dict[str, float]:
         """Measure images by their features; the distance has the name of the protocol, such as fd_pixel."""
-        return {self.name: frechet_distance(Statistics.of(features), self.real)}
+        marks = {"trained_features": 1.0} if self.is_trained else {}
+        return {self.name: frechet_distance(Statistics.of(features), self.real), **marks}
 
     def _real_statistics(self, real: DataSource | Tensor) -> Statistics:
         """Compute the statistics of real images, of which each process takes a part.

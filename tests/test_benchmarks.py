@@ -18,6 +18,7 @@ from benchmarks import (
     gpu,
     gradient_parts,
     memory,
+    models,
     preference_front,
     scaling,
     scenes,

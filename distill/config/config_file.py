@@ -149,6 +149,8 @@ def _dotted(location: Sequence[str | int], content: Any) -> str:
     for part in location:
         if isinstance(place, dict) and part not in place and part in (place.get("name"), place.get("task")):
             continue
+        if isinstance(part, str) and part.startswith("("):  # a tag that is no name in a configuration
+            continue
         parts.append(str(part))
         if isinstance(place, dict):
             place = place.get(part)

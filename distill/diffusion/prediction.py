@@ -1,23 +1,19 @@
 """Types of prediction and their conversion to x_0, for x_t = alpha x_0 + sigma eps with any alpha and sigma.
 
-    type             output                     x_0                                       source
-    epsilon          eps                        (x_t - sigma eps)/alpha                   Ho et al. 2020
-    v_prediction     v = alpha eps - sigma x_0  (alpha x_t - sigma v)/(alpha^2 + sigma^2) Salimans and Ho 2022
-    flow_prediction  u = eps - x_0              (x_t - sigma u)/(alpha + sigma)           Liu et al. 2022
-    score            s = -eps/sigma             (x_t + sigma^2 s)/alpha                   Song et al. 2021
-    sample           x_0                        x_0
-
-The names are those of diffusers' schedulers, where they have one.
+type             output                     x_0                                       source
+epsilon          eps                        (x_t - sigma eps)/alpha                   Ho et al. 2020
+v_prediction     v = alpha eps - sigma x_0  (alpha x_t - sigma v)/(alpha^2 + sigma^2) Salimans and Ho 2022
+flow_prediction  u = eps - x_0              (x_t - sigma u)/(alpha + sigma)           Liu et al. 2022
+score            s = -eps/sigma             (x_t + sigma^2 s)/alpha                   Song et al. 2021
+sample           x_0                        x_0
 """
 
 from __future__ import annotations
 
-from typing import Literal
-
 from jaxtyping import Float
 from torch import Tensor
 
-PredictionType = Literal["epsilon", "v_prediction", "flow_prediction", "score", "sample"]
+from distill.diffusion.prediction_types import PredictionType
 
 
 def to_x0(

@@ -9,7 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from distill.config.errors import UserError
-from distill.types import Condition, Denoiser, Generator
+from distill.diffusion.constants import constant
+from distill.types import Condition, Denoiser, Generator, StepInputs, expand_like
 
 
 class FewStepGenerator(Generator):
@@ -18,7 +19,8 @@ class FewStepGenerator(Generator):
     The first step gives x_0 = D(sigma_1 z_1, t_1, cond), each further step x_0 <- D(alpha_k x_0 + sigma_k
     z_k, t_k, cond). `noise_to_signal` is sigma/alpha at the entry of each step, falling. The first is 2.5 for
     SiD, and the teacher's sigma_max for DMD and f-distill. Gradient flows through the last step only: the
-    earlier steps give the images that a student learns from, as in DMD2 (Yin et al. 2024, section 4.5).
+    earlier steps give the images that a student learns from, as in DMD2 (Yin et al. 2024, section 4.5). With
+    `inputs` one step alone is taken, from images that are given.
     """
 
     def __init__(self, denoiser: Denoiser, *noise_to_signal: float) -> None:
@@ -32,8 +34,15 @@ class FewStepGenerator(Generator):
         self.takes_reduced_weights = denoiser.takes_reduced_weights
         self._check_times_fall()
 
-    def forward(self, z: Float[Tensor, "b ..."], cond: Condition) -> Float[Tensor, "b ..."]:
-        """Make images from z, (b, *noise_shape); with fewer noises than steps, stop after as many steps."""
+    def forward(
+        self, z: Float[Tensor, "b ..."], cond: Condition, inputs: StepInputs | None = None
+    ) -> Float[Tensor, "b ..."]:
+        """Make images from z, (b, *noise_shape); with fewer noises than steps, stop after as many steps.
+
+        With `inputs`, z holds one noise, and each sample takes the one step that they name.
+        """
+        if inputs is not None:
+            return self._take_step(z, cond, inputs)
         noises = z.split(self.image_shape[0], dim=1)
         if len(noises) > self.evaluations:
             raise ValueError(
@@ -52,6 +61,19 @@ class FewStepGenerator(Generator):
         """Return the time at which the last step of z enters, None for one step."""
         steps = z.shape[1] // self.image_shape[0]
         return None if steps == 1 else self.entry_points[steps - 1].t
+
+    def _take_step(self, z: Tensor, cond: Condition, inputs: StepInputs) -> Tensor:
+        """Denoise each image after adding noise of the level at which its step enters."""
+        if z.shape != inputs.images.shape:
+            raise ValueError(
+                f"z: {tuple(z.shape)}; expected {tuple(inputs.images.shape)}, one noise for each"
+            )
+        t, alpha, sigma = (
+            constant(values, inputs.images)[inputs.step] for values in zip(*self.entry_points, strict=True)
+        )
+        alpha = torch.where(inputs.step == 0, 0.0, alpha)
+        x_t = expand_like(alpha, z) * inputs.images + expand_like(sigma, z) * z
+        return self.denoiser(x_t, t, cond)
 
     def _denoise(self, x_t: Tensor, t: float, cond: Condition) -> Tensor:
         return self.denoiser(x_t, x_t.new_full((len(x_t),), t), cond)
@@ -75,9 +97,11 @@ class ImageGenerator(FewStepGenerator):
     stop gradients.
     """
 
-    def forward(self, z: Float[Tensor, "b ..."], cond: Condition) -> Float[Tensor, "b ..."]:
+    def forward(
+        self, z: Float[Tensor, "b ..."], cond: Condition, inputs: StepInputs | None = None
+    ) -> Float[Tensor, "b ..."]:
         """Make images in [-1, 1], (b, *image_shape), or in a latent model the latents that `decode` takes."""
-        x0 = super().forward(z, cond)
+        x0 = super().forward(z, cond, inputs)
         return x0 if self.codec is not None else self._clamp(x0)
 
     def decode(self, x0: Tensor) -> Tensor:

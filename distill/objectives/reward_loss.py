@@ -85,10 +85,7 @@ class RewardTerm(nn.Module):
                 raise ValueError("terms: reward needs crop positions; found none in the batch")
             size = self.crop * generator.image_shape[1] // generator.pixel_shape[1]
             x0 = crop(x0, size, inputs.crop_positions)
-        if not self.checkpoint_decoder or generator.pixel_shape == generator.image_shape:
-            images = generator.decode(x0)
-        else:
-            images = torch.cat([self.decoder(generator, sample) for sample in torch.split(x0, 1)])
+        images = decode(generator, x0, self.decoder if self.checkpoint_decoder else None)
         return images.to(torch.promote_types(images.dtype, torch.float32))
 
 
@@ -128,6 +125,16 @@ class CheckpointedDecoder(CheckpointedBlock):
     def forward(self, generator: Generator, x0: Float[Tensor, "1 ..."]) -> Float[Tensor, "1 c h w"]:
         """Return the generator's decode(x0)."""
         return generator.decode(x0)
+
+
+def decode(generator: Generator, x0: Tensor, decoder: CheckpointedDecoder | None) -> Tensor:
+    """Return the images of samples x0, (b, *pixel_shape), with their graph.
+
+    A `decoder` decodes one sample at a time, and again in the backward pass.
+    """
+    if decoder is None or generator.pixel_shape == generator.image_shape:
+        return generator.decode(x0)
+    return torch.cat([decoder(generator, sample) for sample in torch.split(x0, 1)])
 
 
 def has_condition(cond: Condition, images: Float[Tensor, "b ..."]) -> Bool[Tensor, " b"]:

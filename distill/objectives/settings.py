@@ -11,6 +11,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from distill.config.settings import Settings
 from distill.objectives.choices import Distance, WeightingName
+from distill.objectives.real_data import RealData
 
 if TYPE_CHECKING:
     from distill.objectives.density_ratio import BatchLossRatio, DensityRatio
@@ -47,6 +48,11 @@ class DivergenceObjective(Settings):
     weight: float = Field(1.0, ge=0)
     """Weight of the objective in the generator's loss, relative to the terms. 0 trains with the terms
     alone."""
+
+    @property
+    def real_data(self) -> RealData | None:
+        """None: no real images are part of the fake score's loss."""
+        return None
 
     @property
     def uses_ratio(self) -> bool:
@@ -132,6 +138,15 @@ class ScoreMatching(Settings):
     weight: float = Field(1.0, ge=0)
     """Weight of the objective in the generator's loss, relative to the terms. 0 trains with the terms
     alone."""
+    real_data: RealData | None = None
+    """Real data in the fake score's loss and in the objective, as in RealUID: {alpha: 0.95, beta: 0.97}. It
+    goes with `distance: l2`; the authors' loss is that of `alpha: 0.5`. null trains without data."""
+
+    @model_validator(mode="after")
+    def _real_data_fit(self) -> ScoreMatching:
+        if self.real_data is not None and self.distance != "l2":
+            raise ValueError(f"real_data: does not go with distance: {self.distance}; expected l2")
+        return self
 
     @property
     def needs_graph(self) -> bool:
@@ -148,7 +163,12 @@ class ScoreMatching(Settings):
         from distill.objectives import score_matching
 
         return partial(
-            score_matching, distance=self.distance, alpha=self.alpha, c=self.c, weighting=self.weighting
+            score_matching,
+            distance=self.distance,
+            alpha=self.alpha,
+            c=self.c,
+            weighting=self.weighting,
+            real_data=self.real_data,
         )
 
 

@@ -6,14 +6,16 @@ The terms are the files of `distill/objectives/terms`.
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
+from collections.abc import Callable
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
 
 from pydantic import Field, model_validator
 
 from distill.config.settings import Settings
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    import torch
+    from torch import Tensor, nn
 
     from distill.diffusion.noise_levels import NoiseLevels
     from distill.diffusion.samplers import Heun
@@ -45,6 +47,36 @@ class Term(Protocol):
     """A term of the generator's loss: a loss per sample, (b,)."""
 
     def __call__(self, inputs: TermInputs) -> LossOutput: ...
+
+
+class Reference(NamedTuple):
+    """Images that count as real for a term: those of the data, or the teacher's samples; at most `count`."""
+
+    source: Literal["data", "teacher"]
+    count: int
+
+
+@runtime_checkable
+class StatefulTerm(Protocol):
+    """A `Term` that compares with real images, and remembers what it saw in the steps before."""
+
+    def __call__(self, inputs: TermInputs) -> LossOutput: ...
+
+    def begin(self, image_shape: tuple[int, ...], device: torch.device) -> nn.Module:
+        """Make what the term remembers, for images of this shape, and return it for checkpoints."""
+        ...
+
+    def features(self, images: Tensor) -> Tensor:
+        """Return the features of images in [-1, 1], (b, d)."""
+        ...
+
+    def prepare(self, real: Tensor) -> None:
+        """Take the features of all real images, (n, d)."""
+        ...
+
+    def commit(self, gather: Callable[[Tensor], Tensor]) -> None:
+        """Remember the step that ends; `gather` concatenates the tensors of all processes."""
+        ...
 
 
 @runtime_checkable
@@ -129,6 +161,16 @@ class TermSettings(Settings):
     def reads_both_sides(self) -> bool:
         """True if it reads both of the teacher's predictions at the objective's x_t."""
         return self.needs_both_sides and not self.adds_own_noise
+
+    @property
+    def reference(self) -> Reference | None:
+        """Real images that the term compares with; None for most terms, which compare with none."""
+        return None
+
+    @property
+    def trained_features(self) -> tuple[str, ...]:
+        """Names in `eval/features` of features that the term trains; they do not judge the student."""
+        return ()
 
     @property
     def differentiates_logits(self) -> bool:

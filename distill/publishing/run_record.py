@@ -74,6 +74,18 @@ class Run:
         return found
 
 
+def note_of_features(meta: Mapping[str, Any], features: str | None = None) -> str | None:
+    """Return a line for a run that was trained on features, by its meta.json; None for any other.
+
+    With `features`, only if it was trained on these.
+    """
+    trained = meta.get("trained_features")
+    if not isinstance(trained, list) or not trained or (features is not None and features not in trained):
+        return None
+    names = " and ".join(str(name) for name in ([features] if features else trained))
+    return f"trained on the features {names}: distances, precision and recall by them do not judge this run"
+
+
 def read_run(run_dir: Path) -> Run:
     """Read the folder of a run."""
     if not run_dir.is_dir():

@@ -21,7 +21,7 @@ from distill.training.config import CONFIG, read_run, to_yaml
 from distill.training.parallel.errors import raised_by_all
 from distill.training.parallel.folders import writing
 from distill.training.parallel.processes import Processes
-from distill.training.settings import RunConfig, TrainAutoencoderRun, TrainTeacherRun
+from distill.training.settings import DistillRun, RunConfig, TrainAutoencoderRun, TrainTeacherRun
 from distill.types import Denoiser
 
 MAY_CHANGE = {
@@ -184,6 +184,13 @@ def load_run_teacher(run_dir: Path, resolution: int | None = None) -> Denoiser:
     return settings.load()
 
 
+def trained_features(config: RunConfig) -> dict[str, list[str]]:
+    """Return an entry of meta.json with the features that a run is trained on, if there are any."""
+    terms = config.terms if isinstance(config, DistillRun) else ()
+    names = sorted({name for term in terms for name in term.trained_features})
+    return {"trained_features": names} if names else {}
+
+
 def record_run(config: RunConfig, computed_by: ComputedBy | None = None) -> None:
     """Write the resolved configuration, and versions, commit, machine and device."""
     write_text(config.run_dir / CONFIG, to_yaml(config))
@@ -194,6 +201,7 @@ def record_run(config: RunConfig, computed_by: ComputedBy | None = None) -> None
             "commit": commit(),
             "machine": machine(),
             **(computed_by or {}),
+            **trained_features(config),
             "started": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
             "command": " ".join(sys.argv),
         },

@@ -8,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
-from distill.training.optimization.ema import EMA
+from distill.training.optimization.ema import EMAs
 from distill.training.optimization.updater import Updater
 from distill.training.parallel.finite import FiniteCheck
 
@@ -18,9 +18,9 @@ class Task(Protocol):
     """The part of a run that the trainer does not know: how to make a step, and what to save."""
 
     modules: dict[str, nn.Module]
-    """Everything that checkpoints hold by name, in addition to the average and the optimisers."""
+    """Everything that checkpoints hold by name, in addition to the averages and the optimisers."""
     updaters: dict[str, Updater]
-    ema: EMA[Any]
+    ema: EMAs[Any]
     finite: FiniteCheck
     """Holds the losses and gradient norms of each step."""
     image_shape: tuple[int, ...]

@@ -20,6 +20,7 @@ from distill.storage.files import write_json
 from distill.training.batches import Purpose
 from distill.training.checkpoints import load_checkpoint, save_checkpoint
 from distill.training.logging import Averages, Clock, append_line
+from distill.training.optimization.ema import measure_averages
 from distill.training.parallel.errors import raised_by_all
 from distill.training.parallel.finite import Agreement
 from distill.training.parallel.folders import new_shared_folder, writing
@@ -70,11 +71,13 @@ class Trainer:
 
     def restore(self, checkpoint: Path) -> None:
         """Continue from a checkpoint."""
-        modules = {**self.task.modules, "model": self.task.ema.average}
+        averages = self.task.ema.saved_modules() or {"model": self.task.ema.average}
+        modules = {**self.task.modules, **averages}
         progress = load_checkpoint(checkpoint, modules, self.task.updaters, self.processes)
         with reading(checkpoint):
             self.step = self.saved_step = progress["step"]
-            self.seconds_before, self.task.ema.updates = progress["seconds"], progress["ema_updates"]
+            self.seconds_before = progress["seconds"]
+            self.task.ema.restore(progress["ema_updates"], progress.get("ema_selected", 0))
             self.line = progress.get("line", {})
         self.violation = self._violation(lambda condition: condition.violation(self.line))
 
@@ -216,13 +219,17 @@ class Trainer:
                 save_samples_picture(samples, path, self.task.label_count or None)
 
     def _measure(self) -> dict[str, float]:
-        if self.monitor is None:
+        monitor, count = self.monitor, self.config.monitor_images
+        if monitor is None:
             return {}
         self.progress.report(self.step, "measuring")
         with self.clock("monitor"):
-            count = self.config.monitor_images
-            measured = measure_together(self.monitor, self.task.sample, count, self.processes)
-        return {f"{MONITOR}n": count, **{f"{MONITOR}{name}": value for name, value in measured.items()}}
+            measured, of_averages = measure_averages(
+                self.task.ema,
+                lambda: measure_together(monitor, self.task.sample, count, self.processes),
+            )
+        of_best = {f"{MONITOR}{name}": value for name, value in measured.items()}
+        return {f"{MONITOR}n": count, **of_best, **of_averages}
 
     def _save(self) -> None:
         if self.saved_step == self.step:
@@ -233,12 +240,13 @@ class Trainer:
             progress = {
                 "seconds": self._seconds(),
                 "ema_updates": self.task.ema.updates,
+                "ema_selected": self.task.ema.selected,
                 "line": self.line,
             }
             save_checkpoint(
                 self.config.run_dir,
                 self.step,
-                self.task.modules,
+                {**self.task.modules, **self.task.ema.saved_modules()},
                 self.task.updaters,
                 progress,
                 self.task.save,

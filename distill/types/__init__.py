@@ -14,6 +14,7 @@ from distill.types.model import (
     ImageModel,
     Prediction,
     PromptEncoder,
+    StepInputs,
 )
 from distill.types.schedule import NoiseSchedule, expand_like, max_noise_to_signal
 
@@ -38,6 +39,7 @@ __all__ = [
     "PromptEncoder",
     "Reward",
     "Scores",
+    "StepInputs",
     "Text",
     "expand_like",
     "max_noise_to_signal",

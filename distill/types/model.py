@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from distill.types.condition import Condition
@@ -204,6 +204,14 @@ class Prediction(NamedTuple):
     """The conditional prediction of x_0, without a graph, if both sides were computed."""
     unconditional: Float[Tensor, "b ..."] | None = None
     """The unconditional prediction of x_0, without a graph, if both sides were computed."""
+
+
+class StepInputs(NamedTuple):
+    """Images, (b, *image_shape), that enter one step of a generator each, with noise, and these steps."""
+
+    images: Tensor
+    step: Int64[Tensor, " b"]
+    """Counted from 0. The first step reads pure noise, whatever the image is."""
 
 
 class Generator(ImageModel):

@@ -14,6 +14,8 @@ from distill.data.option import parse_data
 from distill.diffusion.sampling import balanced_labels, sample_generator
 from distill.networks.exact.gaussian_mixture import GaussianMixture
 from distill.publishing.model_card import CARD, write_card
+from distill.publishing.run_record import note_of_features
+from distill.publishing.run_record import read_run as read_record
 from distill.storage.files import write_json
 from distill.teachers.gaussian_mixture import Settings as LaboratoryTeacher
 from distill.training.config import read_run
@@ -60,6 +62,9 @@ def run(options: RunOptions) -> EvalResults | LaboratoryResults:
     if times is not None:
         results["sampling"] = times
     print(render(results))
+    note = None if options.run is None else note_of_features(read_record(options.run).meta, protocol.features)
+    if note is not None:
+        print(f"\n{note}")
     if out is not None:
         save(out, results, real.train, measured.train, made)
         if out == options.run and (out / "export" / CARD).is_file():

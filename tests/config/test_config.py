@@ -128,6 +128,70 @@ def test_a_resolved_configuration_reads_back_as_itself(file: Path, tmp_path: Pat
             ["--seed", "99999999999999999999"],
             "seed: expected less than 9223372036854775808; found 99999999999999999999",
         ),
+        (
+            ["--objective", "{name: score_matching, real_data: {alpha: 1, beta: 1}}", "--data", "null"],
+            "objective.real_data: needs real images; expected a source under 'data', or real: teacher",
+        ),
+        (
+            ["--objective", "{name: score_matching, real_data: {alpha: 1, beta: 1, real: teacher}}"],
+            "objective.real_data.real: teacher needs stored samples; "
+            "expected settings under 'teacher_samples'",
+        ),
+        (
+            [
+                "--objective",
+                "{name: score_matching, real_data: {alpha: 1, beta: 1, real: teacher}}",
+                "--discriminator",
+                "{}",
+            ],
+            "objective.real_data.real: is teacher; expected data as discriminator.real",
+        ),
+        (
+            ["--objective", "{name: score_matching, distance: pseudo_huber, real_data: {alpha: 1, beta: 1}}"],
+            "real_data: does not go with distance: pseudo_huber; expected l2",
+        ),
+        (
+            [
+                "--objective",
+                "{name: score_matching, real_data: {alpha: 1, beta: 1}}",
+                "--fake.network",
+                "{name: sample}",
+            ],
+            "objective.real_data: is learned by the fake score, and fake.network sample learns nothing",
+        ),
+        (
+            ["--generator.step_inputs", "data"],
+            "generator: step_inputs: data noises images for the second and later steps",
+        ),
+        (
+            ["--generator.step_inputs", "teacher", "--generator.steps", "2"],
+            "generator.step_inputs: teacher needs stored samples; expected settings under 'teacher_samples'",
+        ),
+        (
+            ["--generator.step_inputs", "data", "--generator.steps", "2", "--data", "null"],
+            "generator.step_inputs: needs real images; expected a source under 'data'",
+        ),
+        (
+            ["--terms", "[{name: representation, weight: 1}]", "--data", "null"],
+            "terms: representation needs real images; expected a source under 'data', or real: teacher",
+        ),
+        (
+            ["--terms", "[{name: representation, weight: 1, real: teacher}]"],
+            "terms: representation needs stored samples; expected settings under 'teacher_samples'",
+        ),
+        (
+            ["--terms", "[{name: representation, weight: 1}]", "--compile", "step"],
+            "compile: step does not go with terms: representation; expected blocks or none",
+        ),
+        (
+            ["--terms", "[{name: representation, weight: 1, bandwidth: 2}]"],
+            "terms.0: bandwidth: goes with distance: mmd; expected null",
+        ),
+        (["--generator.ema", "[0.9, 2]"], "generator.ema.1: expected less than 1; found 2"),
+        (
+            ["--generator.ema", "{half_life: 3}"],
+            "generator.ema: unknown key 'half_life'; did you mean 'half_life_images'?",
+        ),
         (["--terms.0.weight", "3"], "--terms.0.weight: '0' is not an entry"),
         (["--steps"], "--steps: expected a value after it"),
         (["steps", "3"], "'steps': unexpected argument"),

@@ -73,7 +73,7 @@ def test_all_shows_every_setting_of_both_tasks(capsys: pytest.CaptureFixture[str
         "    with teacher.name = native:\n",
         "  --teacher.path path (required)\n",
         "  --terms [{name: gan|implicit_reward|opacity_entropy|orientation|"
-        "regression|reward|sparsity}, ...] = []\n",
+        "regression|representation|reward|sparsity},\n",
         "task: train_teacher - Train a diffusion teacher on data. Further settings:\n",
         "  --optimizer.betas [float, float] = [0.9, 0.999]\n",
     ):
@@ -85,7 +85,7 @@ def test_a_topic_shows_the_settings_below_it_and_names_its_choices(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     text = answer(capsys, "--help", "generator")
-    assert "  --generator.ema float = 0.999\n" in text
+    assert "  --generator.ema float|{...}|[float|{...}, ...] = 0.999\n" in text
     assert "  --generator.optimizer.warmup_steps int = 0\n" in text
     assert "  --generator.noise_levels {name: karras|lognormal|uniform} = karras\n" in text
     assert "        `--help generator.noise_levels.uniform` lists the settings of one of these.\n" in text

@@ -33,6 +33,15 @@ METHODS: dict[str, dict[str, Any]] = {
         "data": DATA,
         "micro_batch_size": 3,
     },
+    "real_data": {
+        "objective": {"name": "score_matching", "alpha": 0.5, "real_data": {"alpha": 0.9, "beta": 0.92}},
+        "generator": {"steps": 3, "step_inputs": "data", "ema": [0.9, {"half_life_images": 50}]},
+        "terms": [
+            {"name": "representation", "weight": 0.1, "memory": 16, "real_images": 64},
+        ],
+        "data": DATA,
+        "micro_batch_size": 3,
+    },
     "guidance": {
         "objective": {"name": "score_matching"},
         "guidance": {"teacher": 1.5, "fake": 1.5, "fake_training": 1.5},

@@ -27,7 +27,7 @@ from distill.networks.sizes import MLPSizes, UNetSizes
 from distill.networks.unet import UNet, UNetConfig
 from distill.publishing.report.page import write_report
 from distill.training.config import read_config
-from distill.types import Condition, NoiseSchedule
+from distill.types import Condition, NoiseSchedule, StepInputs
 from eval.__main__ import main as evaluate
 from eval.images.streams import NetworkImages
 from sample import main as sample
@@ -72,6 +72,34 @@ def test_two_steps_noise_the_first_image_anew(schedule: NoiseSchedule) -> None:
     torch.testing.assert_close(generator(first, LABELS), x0)  # one noise, one step
     with pytest.raises(ValueError, match="z: 3 noises; expected at most 2, one for each step"):
         generator(torch.randn(3, 6), LABELS)
+
+
+@pytest.mark.parametrize("schedule", [EDM(), DDPM.linear(), Flow()], ids=["edm", "ddpm", "flow"])
+def test_a_step_from_given_images_adds_the_noise_of_its_level(schedule: NoiseSchedule) -> None:
+    """The first step of three reads pure noise, as in sampling; the others alpha x + sigma z."""
+    torch.manual_seed(0)
+    network = MLP(MLPConfig(2, 10, sizes=MLPSizes(width=16, blocks=1)), schedule)
+    for parameter in network.parameters():
+        parameter.data.add_(0.1 * torch.randn_like(parameter))
+    generator = FewStepGenerator(network, 5.0, 0.7, 0.2)
+    images, z = torch.randn(2, 3, 2)
+    made = generator(z, LABELS, StepInputs(images, torch.tensor([2, 0, 1])))
+    for row, (step, level) in enumerate([(2, 0.2), (0, 5.0), (1, 0.7)]):
+        t = schedule.t(torch.tensor([level]))
+        x_t = schedule.sigma(t) * z[row] + (schedule.alpha(t) * images[row] if step else 0)
+        expected = network(x_t[None], t, Condition(LABELS.label[row : row + 1]))[0]
+        torch.testing.assert_close(made[row], expected)
+    with pytest.raises(ValueError, match="z: \\(3, 4\\); expected \\(3, 2\\), one noise for each"):
+        generator(torch.randn(3, 4), LABELS, StepInputs(images, torch.tensor([0, 1, 2])))
+
+
+def test_inputs_from_the_student_s_own_image_are_its_sampling() -> None:
+    """The last of two steps from the image that the first one made is the two steps, to the last bit."""
+    generator = FewStepGenerator(random_unet(), 2.5, 0.4)
+    z = torch.randn(3, 2, 8, 8)
+    first = generator(z[:, :1], LABELS).detach()
+    last = generator(z[:, 1:], LABELS, StepInputs(first, torch.ones(3, dtype=torch.int64)))
+    assert torch.equal(last, generator(z, LABELS))
 
 
 def test_images_of_a_gaussian_teacher_have_the_variance_that_its_steps_leave() -> None:

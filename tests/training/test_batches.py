@@ -142,6 +142,24 @@ def test_steps_that_a_term_trains_alone_are_not_drawn() -> None:
     assert last.z.shape[1] == 3
 
 
+def test_each_sample_draws_the_step_that_it_takes_from_its_real_image() -> None:
+    """Steps are uniform, belong to the sample however processes share the batch, and need one noise each."""
+    settings = {"evaluations": 3, "noises_inputs": True, "batch_size": 6}
+    drawn = [next(batches(**settings).starting_at(index)) for index in range(100)]
+    counts = torch.cat([batch.step for batch in drawn]).bincount()
+    assert len(counts) == 3
+    assert (counts - 200).abs().max() < 35  # three standard deviations
+    z, _, inputs = drawn[0].generator_inputs
+    assert z.shape == drawn[0].real.shape
+    assert inputs.images is drawn[0].real
+    half = next(batches(1, 2, **settings).starting_at(0))
+    assert torch.equal(half.step, drawn[0].step[3:])
+    assert torch.equal(drawn[0].split(4)[1].step, drawn[0].step[4:])
+    simulated = next(batches(batch_size=6).starting_at(0))
+    assert len(simulated.generator_inputs) == 2
+    assert torch.equal(simulated.eps, drawn[0].eps)
+
+
 def test_own_noise_leaves_all_other_random_numbers_as_they_were() -> None:
     names = ("gan_noise", "discriminator_noise", "real_noise")
     settings = {"data": False, "batch_size": 6, "seed": 0}
@@ -192,6 +210,7 @@ def test_the_streams_of_random_numbers_keep_their_numbers() -> None:
         "OWN_REAL_NOISE": 19,
         "IMPLICIT_REWARD_LEVEL": 20,
         "IMPLICIT_REWARD_NOISE": 21,
+        "INPUT_STEP": 22,
     }
 
 

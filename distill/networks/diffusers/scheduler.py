@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from distill.config.errors import UserError, reading
-from distill.diffusion.prediction import PredictionType
+from distill.diffusion.prediction_types import PredictionType
 from distill.diffusion.schedules import DDPM, Flow
 from distill.types import NoiseSchedule
 

@@ -26,7 +26,7 @@ from distill.publishing.report.sections import (
     section,
 )
 from distill.publishing.report.story import tell_story
-from distill.publishing.run_record import Run, read_run, summarise
+from distill.publishing.run_record import Run, note_of_features, read_run, summarise
 from distill.storage.files import write_json, write_text
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
@@ -54,6 +54,9 @@ def _render_header(run: Run, summary: dict[str, Any]) -> str:
         return f'<p class="lead">{story}</p>{render_tiles(summary, run.distance)}'
 
     header = f"<header><h1>{escape(summary['name'])}</h1>{guard(run.folder, render_lead)}</header>"
+    note = note_of_features(run.meta)
+    if note is not None:
+        header += f'<p class="missing">{escape(note.capitalize())}.</p>'
     if not run.unreadable:
         return header
     lines = ", ".join(map(str, run.unreadable))

@@ -88,6 +88,7 @@ def render_monitor(run: Run) -> str:
     """
     series = run.series("monitor/")
     counts = series.pop("n", ([], []))[1]
+    series.pop("trained_features", None)
     size = f"{short(counts[-1])} images a point" if counts else "few images a point"
     figures = ""
     for name in [name for name in series if not name.startswith("teacher_")]:
@@ -107,7 +108,27 @@ def render_monitor(run: Run) -> str:
         "Few images bias a Fréchet distance upwards: read the course of this curve, "
         "and do not compare its height with the final results."
     )
-    return f'<p class="note">{note}</p>{figures}'
+    return f'<p class="note">{note}</p>{render_averages(run)}{figures}'
+
+
+def render_averages(run: Run) -> str:
+    """Say which of several averages is exported, and the last measurement of each; nothing for one."""
+    series = run.series("ema/")
+    best = series.pop("best", ([], []))[1]
+    if not best:
+        return ""
+    decisive = next(iter(series)).partition("/")[2]
+    last = [
+        f"{name.partition('/')[0]}: {short(values[-1])}"
+        for name, (_, values) in series.items()
+        if name.partition("/")[2] == decisive
+    ]
+    kept = run.config.get("generator", {}).get("ema")
+    number = int(best[-1])
+    chosen = f"{number}, {kept[number - 1]}," if isinstance(kept, list) else f"{number}"
+    found = ", ".join(last)
+    text = f"Of several averages of the weights number {chosen} is exported; last {decisive}: {found}."
+    return f'<p class="note">{escape(text)}</p>'
 
 
 def render_sweep(run: Run) -> str:

@@ -6,7 +6,7 @@ import dataclasses
 
 from torch import Tensor
 
-from distill.types import Condition, Pairs
+from distill.types import Condition, Pairs, StepInputs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +42,9 @@ class Batch:
     """Images of the data in [-1, 1], under the same conditions as the samples; None if none are shown."""
     eps_real: Tensor | None = None
     """Noise added to `real`, (b, *image_shape); None without real images."""
+    step: Tensor | None = None
+    """Step of the generator that each sample takes, (b,), counted from 0, with the image in `real` noised as
+    its input; None if the generator makes its own inputs."""
     pairs: Pairs | None = None
     """b pairs of other noise and the teacher's image; None if no term needs them."""
     crop_positions: Tensor | None = None
@@ -67,6 +70,15 @@ class Batch:
         if noise is None:
             raise ValueError(f"terms: {name} has no noise of its own in the batch")
         return noise
+
+    @property
+    def generator_inputs(self) -> tuple[Tensor, Condition] | tuple[Tensor, Condition, StepInputs]:
+        """Arguments of the generator."""
+        if self.step is None:
+            return self.z, self.cond
+        if self.real is None:
+            raise ValueError("generator.step_inputs: the batch has no real images")
+        return self.z, self.cond, StepInputs(self.real, self.step)
 
     @property
     def noise(self) -> Noise:

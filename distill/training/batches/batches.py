@@ -69,6 +69,8 @@ class Batches:
     evaluations: int = 1
     """Steps of the generator. Each batch takes a number of them, drawn uniformly, so that all are trained, as
     in DMD2."""
+    noises_inputs: bool = False
+    """Each sample takes one step of the generator, drawn uniformly, from its real image with noise."""
     noise_shape: tuple[int, ...] | None = None
     """Shape of the noise of one step of the generator; None for that of an image."""
     condition_of: Callable[[Tensor], Condition | None] | None = None
@@ -100,6 +102,7 @@ class Batches:
         own_noise: tuple[str, ...] = (),
         shows_images: bool = True,
         first_step: int = 1,
+        noises_inputs: bool = False,
     ) -> Batches:
         """Return the batches of a run on this process."""
         if data is not None:
@@ -122,6 +125,7 @@ class Batches:
             paired,
             prompts,
             1 if generator is None else generator.evaluations,
+            noises_inputs,
             None if generator is None else generator.step_noise_shape,
             None if generator is None else generator.condition_of,
             own_noise,
@@ -201,6 +205,7 @@ class Batches:
             eps_fake=normal[Purpose.FAKE_NOISE],
             real=self._encoded(real),
             eps_real=normal.get(Purpose.REAL_NOISE),
+            step=self._draw_input_step(index),
             pairs=self._draw_pairs(index),
             crop_positions=uniform[Purpose.CROP],
             **{name: noise_for(*OWN_NOISE[name]) for name in self.own_noise},
@@ -208,10 +213,18 @@ class Batches:
 
     def _draw_steps(self, index: int) -> int:
         """Draw how many steps the generator takes in this batch, the same on all processes."""
+        if self.evaluations == 1 or self.noises_inputs:
+            return 1
         choices = self.evaluations - self.first_step + 1
         if choices == 1:
             return self.evaluations
         return self.first_step + self._random(index).of_step(choices, Purpose.GENERATOR_STEPS)
+
+    def _draw_input_step(self, index: int) -> Int64[Tensor, " b"] | None:
+        """Draw the step that each sample takes from its real image."""
+        if not self.noises_inputs:
+            return None
+        return self._random(index).below(self.evaluations, Purpose.INPUT_STEP, self._samples(self.device))
 
     def _draw_z(self, index: int) -> Tensor:
         """Draw the generator's noise, (b, *noise_shape)."""

@@ -34,6 +34,7 @@ class Purpose(enum.IntEnum):
     OWN_REAL_NOISE = 19
     IMPLICIT_REWARD_LEVEL = 20
     IMPLICIT_REWARD_NOISE = 21
+    INPUT_STEP = 22
 
 
 OWN_NOISE = {

@@ -44,7 +44,7 @@ def held_parts(task: Task, device: torch.device) -> dict[str, int]:
         "weights": _size(weights, seen),
         "gradients": _size((parameter.grad for parameter in trained if parameter.grad is not None), seen),
         "optimisers": _size((value for value in states if value.device.type == device.type), seen),
-        "average": _size(task.ema.average.parameters(), seen),
+        "average": _size((weight for average in task.ema.averages for weight in average.parameters()), seen),
     }
 
 

@@ -154,6 +154,7 @@ def build_method(
         annealing=config.generator.annealing,
         fake_levels=config.fake.noise_levels,
         guidance=config.guidance,
+        real_data=config.objective.real_data,
         discriminator_weight=0.0 if discriminator is None else discriminator.weight,
         r1=build_penalty(discriminator),
         calibration=None if discriminator is None else Calibration(exact).to(device),

@@ -16,6 +16,8 @@ from torch.nn import functional as F
 
 from distill.diffusion.guidance import guided
 from distill.diffusion.noise_levels import NoiseLevels, t_below
+from distill.objectives.gradients.real_data import denoising_loss, deviation
+from distill.objectives.real_data import RealData
 from distill.objectives.term import TermInputs, TermSettings
 from distill.training.batches import Batch, Noise
 from distill.training.distillation.method import ActiveParts, Method, Networks
@@ -64,14 +66,19 @@ def fake_loss(
 ) -> tuple[Losses, Metrics]:
     """Return the losses of the fake score and of the discriminator on student samples x0 (b, ...).
 
-    The fake score's is the squared error of denoising, weighted as the network's own training target implies.
-    `detailed` adds metrics that compare the discriminator with the exact log-ratio, if that is known.
+    The fake score's is the squared error of denoising, weighted as the network's own training target implies,
+    with real data in it if the method has them. `detailed` adds metrics that compare the discriminator with
+    the exact log-ratio, if that is known.
     """
     x0 = x0.detach()
-    x_t, t, _, _ = add_noise(networks, method.fake_levels, x0, batch.fake_noise)
+    x_t, t, alpha, sigma = add_noise(networks, method.fake_levels, x0, batch.fake_noise)
     prediction = networks.predict(networks.fake, x0, x_t, t, batch.cond, method.guidance.fake_training)
     weight = expand_like(networks.fake.target_weight(t), x0)
-    losses = {"fake": (weight * (prediction.x0 - x0).square()).mean()}
+    if method.real_data is None:
+        losses = {"fake": (weight * (prediction.x0 - x0).square()).mean()}
+    else:
+        student = Denoised(x0, x_t, t, alpha, sigma, prediction.x0)
+        losses = _fake_losses_with_data(networks, method, batch, method.real_data, student)
     if networks.discriminator is None or batch.real is None:
         return losses, {}
 
@@ -84,6 +91,43 @@ def fake_loss(
     if method.calibration is not None and detailed:
         metrics |= method.calibration.compare(per_sample(logits), x_t, t, batch.cond)
     return losses | more, metrics
+
+
+class Denoised(NamedTuple):
+    """Samples x_0 with noise of level t, x_t, and the fake score's prediction of them; all (b, ...)."""
+
+    x0: Tensor
+    x_t: Tensor
+    t: Tensor
+    """(b,)."""
+    alpha: Tensor
+    sigma: Tensor
+    """Like alpha (b, 1, ...)."""
+    prediction: Tensor
+
+
+def _fake_losses_with_data(
+    networks: Networks, method: Method, batch: Batch, mix: RealData, student: Denoised
+) -> Losses:
+    """Return the fake score's losses on student samples and on real images under the same conditions.
+
+    Their sum is RealUID's loss of the fake score but for a constant, so it may be negative.
+    """
+    real = batch.real
+    if real is None:
+        raise ValueError("objective.real_data needs real images")
+    noised = add_noise(networks, method.fake_levels, real, batch.noise_of_real)
+    x_t, t = noised[:2]
+    prediction = networks.predict(networks.fake, real, x_t, t, batch.cond, method.guidance.fake_training)
+    data = Denoised(real, *noised, prediction.x0)
+
+    def loss(of: Denoised, share: float, excess: float) -> Tensor:
+        origin = of.x0 - deviation(mix.target, of.x0, of.x_t, of.alpha, of.sigma)
+        weight = expand_like(networks.fake.target_weight(of.t), of.x0)
+        return (weight * denoising_loss(of.prediction, of.x0, origin, share, excess)).mean()
+
+    excess = mix.alpha - mix.beta
+    return {"fake": loss(student, mix.alpha, excess), "fake_on_data": loss(data, 1 - mix.alpha, -excess)}
 
 
 class Noised(NamedTuple):

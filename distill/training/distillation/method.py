@@ -13,6 +13,7 @@ from distill.diffusion.noise_levels import Annealing, NoiseLevels
 from distill.networks.exact.sample_score import SampleScore
 from distill.objectives.calibration import Calibration
 from distill.objectives.density_ratio import BatchLossRatio, DensityRatio
+from distill.objectives.real_data import RealData
 from distill.objectives.term import Term, TermSettings
 from distill.types import Condition, Critic, Denoiser, Features, Generator, Objective, Penalty, Prediction
 
@@ -105,6 +106,8 @@ class Method:
     """Counts how often the discriminator is right; nothing is trained with it."""
     annealing: Annealing | None = None
     """Change of `levels` in the course of the run."""
+    real_data: RealData | None = None
+    """Real data in the fake score's loss; None trains it on student samples alone."""
     ratio_start_step: int = 0
     """Step of the run from which the density ratio counts; before, it is 1."""
 

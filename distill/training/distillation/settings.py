@@ -13,6 +13,7 @@ from distill.config.settings import Settings, choice_of
 from distill.diffusion.noise_levels import Annealing, Karras, LogNormal, NoiseLevels
 from distill.diffusion.samplers import Heun
 from distill.objectives.settings import R1Settings
+from distill.training.optimization.average_settings import Averages
 from distill.training.optimization.settings import OptimizerSettings
 
 if TYPE_CHECKING:
@@ -34,6 +35,12 @@ class GeneratorSettings(Settings):
     further_noise_to_signal: tuple[float, ...] | None = None
     """Noise levels, sigma/alpha, at which the second and later steps enter the network, from high to low.
     null spaces them evenly in the schedule's time, or on EDM's grid."""
+    step_inputs: Literal["data", "teacher"] | None = None
+    """Images whose noised versions are the inputs on which the second and later steps are trained. null takes
+    the student's own images after the steps before, as in DMD2's backward simulation: what it gets when it
+    samples. `data` are real images, and `teacher` the stored `teacher_samples`, as most few-step methods
+    train: cheaper, since each sample takes one step, and stable at the start, but the student's inputs in
+    sampling differ. A discriminator of the same run takes the same images."""
     init_from: Path | None = None
     """Start from the generator of this run or export instead of from the teacher."""
     noise_levels: NoiseLevels = Karras()
@@ -43,10 +50,12 @@ class GeneratorSettings(Settings):
     """Change of these noise levels in the course of the run, usual in text to 3D; null keeps them."""
     optimizer: OptimizerSettings = OptimizerSettings()
     """Optimiser of the student."""
-    ema: float = Field(0.999, ge=0, lt=1)
+    ema: Averages = 0.999
     """Decay of the exponential moving average (EMA) of the student's weights, per generator step. Samples,
     measurements and exports use the average. A larger value averages over more steps, about 1 / (1 - ema); 0
-    takes the latest weights."""
+    takes the latest weights. {half_life_images: 5e5, rampup: 0.05} gives it in images, as EDM does. A list
+    keeps several averages, each as large as the student in memory and checkpoints; all are measured, and the
+    one with the least distance at the last measurement is shown and exported."""
 
     @model_validator(mode="after")
     def _steps_fall(self) -> GeneratorSettings:
@@ -61,6 +70,15 @@ class GeneratorSettings(Settings):
             raise ValueError(
                 "further_noise_to_signal: expected levels that fall from init_noise_to_signal, "
                 f"{levels[0]:g}, and stay above 0"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _inputs_belong_to_later_steps(self) -> GeneratorSettings:
+        if self.step_inputs is not None and self.steps == 1:
+            raise ValueError(
+                f"step_inputs: {self.step_inputs} noises images for the second and later steps, and there is "
+                "one step; expected steps: 2 or more"
             )
         return self
 

@@ -25,6 +25,7 @@ from distill.training.distillation.build import (
 )
 from distill.training.distillation.method import Networks
 from distill.training.distillation.settings import GeneratorSettings
+from distill.training.optimization.average_settings import averages_of
 from distill.training.optimization.ema import average_of
 from distill.training.parallel.filling import copy_weights, fill_from, fill_from_main
 from distill.training.parallel.processes import Processes
@@ -43,8 +44,8 @@ class ShardedNetworks:
     """The networks of a distillation, sharded, and what is known of the whole ones."""
 
     networks: Networks
-    average: Generator
-    """The average of the generator's weights, sharded as the generator is."""
+    averages: list[Generator]
+    """The averages of the generator's weights, sharded as the generator is."""
     structure: Generator
     """The average as it was before it was sharded, which an export fills with its values."""
     teacher_sha256: str | None
@@ -54,25 +55,26 @@ class ShardedNetworks:
 
 
 def build_sharded(config: DistillRun, sharding: Sharding) -> ShardedNetworks:
-    """Build teacher, fake score, generator and its average, and shard them."""
+    """Build teacher, fake score, generator and its averages, and shard them."""
     processes = sharding.processes
     template = config.teacher.load_without_weights(config.sharding.min_component_parameters)
     template.eval().requires_grad_(False)
     check_networks(config, template)
     source = processes.on_main(config.teacher.load)
     networks = _build_whole(config, template, processes.device)
-    average = average_of(networks.generator)
-    structure = copy.deepcopy(average)
-    for network in (networks.teacher, networks.fake, networks.generator, average):
+    averages = [average_of(networks.generator) for _ in averages_of(config.generator.ema)]
+    structure = copy.deepcopy(averages[0])
+    for network in (networks.teacher, networks.fake, networks.generator, *averages):
         root = sharded_root(network)
         if isinstance(root, Denoiser) and list(root.parameters()):  # an exact score has none
             sharding.shard(root, FEATURES)
-    _fill(networks, average, source, sharding)
+    _fill(networks, averages, source, sharding)
     if config.generator.init_from is not None:
         start = processes.on_main(partial(_load_start, config.generator, template))
         fill_from_main(networks.generator, start, processes)
-        copy_weights(average, networks.generator)
-    return ShardedNetworks(networks, average, structure, *_hashes(config, source, processes))
+        for average in averages:
+            copy_weights(average, networks.generator)
+    return ShardedNetworks(networks, averages, structure, *_hashes(config, source, processes))
 
 
 def _load_start(settings: GeneratorSettings, template: Denoiser) -> Generator:
@@ -106,7 +108,7 @@ def _initialize_own_weights(network: nn.Module, device: torch.device) -> None:
         root.initialize_own_weights(device)
 
 
-def _fill(networks: Networks, average: Generator, source: Denoiser | None, sharding: Sharding) -> None:
+def _fill(networks: Networks, averages: list[Generator], source: Denoiser | None, sharding: Sharding) -> None:
     """Give the sharded networks the weights of the teacher, and of the text encoders and autoencoder."""
     processes, teacher = sharding.processes, networks.teacher
     for name, component in teacher.frozen_components().items():
@@ -116,7 +118,8 @@ def _fill(networks: Networks, average: Generator, source: Denoiser | None, shard
             fill_from_main(component, whole, processes)
     fill_from_main(teacher, source, processes)
     generator = networks.generator
-    for network, origin in ((generator, teacher), (networks.fake, teacher), (average, generator)):
+    copies = [(average, generator) for average in averages]
+    for network, origin in ((generator, teacher), (networks.fake, teacher), *copies):
         fill_from(sharded_root(network), sharded_root(origin), processes)
         network.to(processes.device)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,12 @@ from distill.training.device.compilation import begin_step, compile_networks, co
 from distill.training.device.precision import autocast
 from distill.training.distillation.build import build_method, build_networks, exact_log_ratio, read_prompts
 from distill.training.distillation.losses import Losses, Metrics, fake_loss, frozen, generator_loss
+from distill.training.distillation.references import comparing_terms, prepare_term
 from distill.training.distillation.sharded import build_sharded
 from distill.training.distillation.teacher_samples import TeacherSamples
 from distill.training.logging import Clock, as_root
-from distill.training.optimization.ema import EMA
+from distill.training.optimization.average_settings import averages_of
+from distill.training.optimization.ema import EMAs
 from distill.training.optimization.loss_scale import LossScale
 from distill.training.optimization.settings import OptimizerSettings
 from distill.training.optimization.updater import Updater, expect_last_backward
@@ -57,8 +60,8 @@ class Distillation:
         self.method = build_method(config, device, exact_log_ratio(self.teacher, self.generator))
         self._compile()
         self.differentiated_twice = self._differentiated_twice()
-        average = None if self.sharded is None else self.sharded.average
-        self.ema = EMA(self.generator, config.generator.ema, average)
+        averages = () if self.sharded is None else self.sharded.averages
+        self.ema = EMAs(self.generator, averages_of(config.generator.ema), config.batch_size, averages)
         self.teacher_samples = self._teacher_samples()
         self.batches = Batches.of(
             config,
@@ -69,8 +72,9 @@ class Distillation:
             prompts=self.prompts,
             generator=self.generator,
             own_noise=config.own_noise,
-            shows_images=config.discriminator is not None,
+            shows_images=config.real_source is not None,
             first_step=config.first_objective_step,
+            noises_inputs=config.generator.step_inputs is not None,
         )
 
         self.modules: dict[str, nn.Module] = {}
@@ -84,6 +88,9 @@ class Distillation:
             self.modules["calibration"] = self.method.calibration
         if self.method.ratio is not None:
             self.modules["ratio"] = self.method.ratio
+        self.comparing = comparing_terms(self.method)
+        for comparing in self.comparing:
+            self.modules[comparing.name] = comparing.term.begin(self.image_shape, device)
         self.scales: dict[str, LossScale] = {}
         if config.precision == "fp16":
             self.scales = {name: LossScale().to(device) for name in ("fake", "generator")}
@@ -118,6 +125,10 @@ class Distillation:
         """Start with the batches of this step, after missing samples of the teacher are drawn."""
         if self.teacher_samples is not None:
             self.teacher_samples.draw(self.teacher)
+        for comparing in self.comparing:
+            source = self.teacher_samples if comparing.reference.source == "teacher" else self._data
+            assert source is not None  # settings without one are refused
+            prepare_term(comparing, source, self.generator, self.processes)
         self.stream = self.batches.starting_at(step * self.config.fake.updates)
 
     def update(self, step: int, detailed: bool) -> Metrics:
@@ -193,11 +204,14 @@ class Distillation:
         )
 
     def _real_images(self) -> DataSource | None:
-        settings = self.config.discriminator
-        if settings is not None and settings.real == "teacher":
+        if self.config.real_source == "teacher":
             return self.teacher_samples
-        if self.prompts is not None and settings is None:
+        if self.prompts is not None and self.config.real_source is None:
             return None  # the data are measured against and not trained on: their labels are no prompts
+        return self._data
+
+    @functools.cached_property
+    def _data(self) -> DataSource | None:
         return self.config.data.load("train") if self.config.data is not None else None
 
     def _update_fake(
@@ -206,7 +220,7 @@ class Distillation:
         metrics: Metrics = {}
         for chunk in chunks:
             with autocast(self.config.precision, self.processes.device), torch.set_grad_enabled(keep_graph):
-                x0 = self.generate(chunk.z, chunk.cond)
+                x0 = self.generate(*chunk.generator_inputs)
             if not self._updaters_of("fake"):  # nothing learns beside an exact fake score
                 continue
             with self.sharding.gathered(*self.differentiated_twice):
@@ -229,7 +243,7 @@ class Distillation:
         with frozen(*[self.networks.fake, *filter(None, [self.networks.discriminator])]):
             for chunk in chunks:
                 with autocast(self.config.precision, self.processes.device):
-                    sample = self.generate(chunk.z, chunk.cond) if x0 is None else x0
+                    sample = self.generate(*chunk.generator_inputs) if x0 is None else x0
                     losses, extra = loss_of(self.networks, self.method, chunk, sample, active)
                 if detailed:
                     extra |= gradient_sizes(losses, sample, len(chunk) / self.config.batch_size)
@@ -239,6 +253,8 @@ class Distillation:
         metrics |= self._step("generator", step)
         if self.method.ratio is not None:
             self.method.ratio.commit(self.processes.sum)
+        for comparing in self.comparing:
+            comparing.term.commit(self.processes.gather)
         self.ema.update(self.updaters["generator"].weights)
         if self.config.fake.alignment is not None:  # each process aligns its own part of the weights
             weights = self.updaters["generator"].weights
@@ -271,7 +287,7 @@ class Distillation:
         """Update the networks that one backward pass trained, and return the norms of their gradients."""
         scale = self.scales.get(update)
         metrics: Metrics = {}
-        self.sharding.free(self.teacher, self.networks.fake, self.generator, self.ema.average)
+        self.sharding.free(self.teacher, self.networks.fake, self.generator, *self.ema.averages)
         for updater in self._updaters_of(update):
             norm = updater.update(step, scale)
             if scale is None:

@@ -135,7 +135,7 @@ def _held_bytes(step: SimulatedStep) -> dict[str, int]:
             for network, settings in trained
             for parameter in trainable(network)
         ),
-        "average": BYTES_OF_FLOAT * sum(map(held, trainable(step.averaged))),
+        "average": BYTES_OF_FLOAT * step.averages * sum(map(held, trainable(step.averaged))),
         "batch": sum(tensor.nbytes for tensor in tensors_of(step.batch)),
     }
 

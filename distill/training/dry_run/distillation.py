@@ -29,6 +29,7 @@ from distill.training.dry_run.step import (
     differentiate,
     simulate_batch,
 )
+from distill.training.optimization.average_settings import averages_of
 from distill.training.settings import DistillRun
 from distill.types import Denoiser, Generator, ImageModel
 
@@ -66,6 +67,7 @@ def simulate_distillation(
         trained=step.trained,
         optimizers=step.optimizers,
         averaged=networks.generator,
+        averages=len(averages_of(config.generator.ema)),
         batch=batch,
         updates=updates,
         repeats=repeats,
@@ -73,7 +75,10 @@ def simulate_distillation(
         teacher_pass=partial(predict, teacher, batch),
         student_pass=partial(generate, networks.generator, batch),
         generations=generations,
-        skipped_passes=generations * (networks.generator.evaluations - config.first_objective_step) / 2,
+        skipped_passes=generations
+        * (networks.generator.evaluations - config.first_objective_step)
+        / 2
+        * (batch.step is None),
         plan=plan,
         sharded=sharded_networks(built, plan, config.sharding),
         kept=_kept(config, networks),
@@ -113,7 +118,7 @@ class _DistillationStep:
         with kernels(self.device, self.autocast):
             self._x0 = None
             with torch.set_grad_enabled(self.is_whole_batch):
-                self._x0 = self.networks.generator(self.batch.z, self.batch.cond)
+                self._x0 = self.networks.generator(*self.batch.generator_inputs)
             losses, _ = fake_loss(self.networks, self.method, self.batch, self._x0)
         differentiate(losses, self.trained)
 
@@ -123,7 +128,7 @@ class _DistillationStep:
             with kernels(self.device, self.autocast):
                 sample = x0
                 if sample is None or not sample.requires_grad:
-                    sample = self.networks.generator(self.batch.z, self.batch.cond)
+                    sample = self.networks.generator(*self.batch.generator_inputs)
                 losses, _ = generator_loss(self.networks, self.method, self.batch, sample, self.active)
             differentiate(losses, self.trained)
 
@@ -132,13 +137,16 @@ def _distillation_batch(
     config: DistillRun, teacher: Denoiser, generator: Generator, device: torch.device
 ) -> Batch:
     """Make up a batch with the fields that the run asks for."""
-    batch = simulate_batch(config, teacher, device, config.discriminator is not None, config.needs_pairs)
+    batch = simulate_batch(config, teacher, device, config.real_source is not None, config.needs_pairs)
     noise = Noise(batch.u, batch.eps)
     own: dict[str, Any] = dict.fromkeys(config.own_noise, noise)
-    z = torch.randn(len(batch), *generator.noise_shape, device=device)
+    shape, step = generator.noise_shape, None
+    if config.generator.step_inputs is not None:
+        shape, step = generator.step_noise_shape, torch.zeros(len(batch), dtype=torch.int64, device=device)
+    z = torch.randn(len(batch), *shape, device=device)
     decided = generator.condition_of(z)
     cond = batch.cond if decided is None else dataclasses.replace(batch.cond, camera=decided.camera)
-    return dataclasses.replace(batch, z=z, cond=cond, **own)
+    return dataclasses.replace(batch, z=z, cond=cond, step=step, **own)
 
 
 def _method(config: DistillRun, device: torch.device) -> Method:

@@ -35,13 +35,15 @@ class SimulatedStep:
     optimizers: Sequence[OptimizerSettings]
     """The optimisers of the trained networks, in the same order."""
     averaged: nn.Module
-    """The network of whose weights the run keeps an average."""
+    """The network of whose weights the run keeps averages."""
     batch: Batch
     """The samples that one process holds at once."""
     updates: dict[str, Action]
     """Updates of a step, in order. Each frees its gradients at its end."""
     repeats: dict[str, int]
     """The number of times that a step does each update."""
+    averages: int = 1
+    """The number of its averages."""
     outside_the_step: dict[str, Action] = dataclasses.field(default_factory=dict)
     """Actions of the run between its steps, by name."""
     teacher_pass: Action | None = None

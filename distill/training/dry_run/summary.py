@@ -193,7 +193,7 @@ def _describe_traffic(plan: Plan, cost: Cost) -> list[str]:
 def _describe_work(config: DistillRun, step: SimulatedStep, cost: Cost) -> list[str]:
     generated = step.generations * config.batch_size
     real = 0
-    if config.discriminator is not None:
+    if config.real_source is not None:
         real = step.repeats.get(FAKE_UPDATE, 0) * config.batch_size
     work = _flops(config, cost)
     if _count(step.networks["teacher"]) and step.teacher_pass is not None:
@@ -202,7 +202,7 @@ def _describe_work(config: DistillRun, step: SimulatedStep, cost: Cost) -> list[
     lines = [f"a generator step makes {generated} images of the student and reads {real} real ones", work]
     steps = config.generator.steps
     if steps > 1:
-        average = f"{(steps + 1) / 2:g} on average"
+        average = f"{(steps + 1) / 2:g} on average" if config.generator.step_inputs is None else "1"
         lines.append(f"an image of the student takes {steps} evaluations, one for training {average}")
     left_out = [name for term in config.terms for name in term.left_out]
     if left_out:

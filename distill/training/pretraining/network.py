@@ -16,7 +16,7 @@ from distill.training.device.precision import autocast
 from distill.training.device.preparation import prepare_networks
 from distill.training.distillation.losses import Losses, Metrics
 from distill.training.logging import Clock
-from distill.training.optimization.ema import EMA, average_of
+from distill.training.optimization.ema import EMAs, average_of
 from distill.training.optimization.loss_scale import LossScale
 from distill.training.optimization.updater import Updater, expect_last_backward
 from distill.training.parallel.filling import unsharded_copy
@@ -59,7 +59,7 @@ class NetworkTraining(Generic[Network]):
         if self.sharding.is_on:
             for sharded in (network, average):
                 self.sharding.shard(sharded)
-        self.ema = EMA(network, config.ema, average)
+        self.ema = EMAs(network, [config.ema], config.batch_size, [average])
         self.updaters = {name: Updater(name, network, config.optimizer, config.steps, processes)}
         self.modules: dict[str, nn.Module] = {name: network}
         compile_networks([network], config.compile)

@@ -83,6 +83,34 @@ class DistillRun(RunSettings):
         return self
 
     @model_validator(mode="after")
+    def _steps_have_their_inputs(self) -> DistillRun:
+        if self.generator.step_inputs is not None and self.first_objective_step > 1:
+            raise ValueError(
+                "generator.step_inputs: trains every step on images, and a regression term has the first for "
+                "itself; expected step_inputs: null"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _terms_compare_with_images(self) -> DistillRun:
+        for term in self.terms:
+            if term.reference is None:
+                continue
+            if self.compile == "step":
+                raise ValueError(
+                    f"compile: step does not go with terms: {term.name}; expected blocks or none"
+                )
+            if term.reference.source == "data" and self.data is None:
+                raise ValueError(
+                    f"terms: {term.name} needs real images; expected a source under 'data', or real: teacher"
+                )
+            if term.reference.source == "teacher" and self.teacher_samples is None:
+                raise ValueError(
+                    f"terms: {term.name} needs stored samples; expected settings under 'teacher_samples'"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _penalty_fits_sharding(self) -> DistillRun:
         r1 = None if self.discriminator is None else self.discriminator.r1
         if r1 is not None and r1.recompute and self.sharding.is_on:
@@ -104,17 +132,31 @@ class DistillRun(RunSettings):
         return self
 
     @model_validator(mode="after")
-    def _discriminator_has_real_images(self) -> DistillRun:
-        if self.discriminator is None or self.discriminator.real == "teacher":
+    def _real_images_are_there(self) -> DistillRun:
+        sources = self._real_sources
+        for place, source in sources.items():
+            if source != self.real_source:
+                first = next(iter(sources))
+                raise ValueError(f"{place}: is {source}; expected {self.real_source} as {first}")
+        if not self.shows_data:
             return self
         if self.data is None:
-            raise ValueError(
-                "discriminator: needs real images; expected a source under 'data', or real: teacher"
-            )
+            place = next(iter(sources)).removesuffix(".real")
+            raise ValueError(f"{place}: needs real images; expected a source under 'data', or real: teacher")
         if self.prompts is not None and self.prompts.name != "captions":
             raise ValueError(
                 "prompts: real images are shown with their own; "
                 "expected captions, or discriminator.real: teacher"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _fake_score_learns_real_data(self) -> DistillRun:
+        name = self.fake.network.name
+        if self.objective.real_data is not None and name in ("exact", "sample"):
+            raise ValueError(
+                f"objective.real_data: is learned by the fake score, and fake.network {name} learns nothing; "
+                "expected another"
             )
         return self
 
@@ -138,19 +180,19 @@ class DistillRun(RunSettings):
 
     @model_validator(mode="after")
     def _teacher_samples_fit(self) -> DistillRun:
-        as_real = self.discriminator is not None and self.discriminator.real == "teacher"
+        as_real = self.real_source == "teacher"
         if self.teacher_samples is None:
             if as_real:
+                place = next(iter(self._real_sources))
                 raise ValueError(
-                    "discriminator.real: teacher needs stored samples; "
-                    "expected settings under 'teacher_samples'"
+                    f"{place}: teacher needs stored samples; expected settings under 'teacher_samples'"
                 )
         elif self.teacher_samples.anchor is not None and (as_real or self.first_objective_step == 1):
             raise ValueError(
                 "teacher_samples.anchor: makes targets of a first step, not images; expected null, "
                 "or a regression term with step: 1 and discriminator.real: data"
             )
-        elif not (as_real or self.needs_pairs):
+        elif not (as_real or self.needs_pairs or self._reads_teacher_samples):
             raise ValueError(
                 "teacher_samples: are used by nothing; "
                 "expected discriminator.real: teacher, or a regression term"
@@ -191,9 +233,26 @@ class DistillRun(RunSettings):
         return self.sharding.is_on
 
     @property
+    def real_source(self) -> str | None:
+        """Source of the real images in batches: data or teacher, None if nothing reads any."""
+        return next(iter(self._real_sources.values()), None)
+
+    @property
+    def _real_sources(self) -> dict[str, str]:
+        """Return the source of real images that each setting names."""
+        sources = {
+            "discriminator.real": None if self.discriminator is None else self.discriminator.real,
+            "objective.real_data.real": None
+            if self.objective.real_data is None
+            else self.objective.real_data.real,
+            "generator.step_inputs": self.generator.step_inputs,
+        }
+        return {place: source for place, source in sources.items() if source is not None}
+
+    @property
     def shows_data(self) -> bool:
-        """A discriminator sees real images of the data."""
-        return self.discriminator is not None and self.discriminator.real == "data"
+        """A part of the run is trained on images of the data."""
+        return self.real_source == "data"
 
     @property
     def prompt_source(self) -> str | None:
@@ -206,6 +265,12 @@ class DistillRun(RunSettings):
         own = self.discriminator is not None and self.discriminator.own_noise
         of_terms = tuple(f"{term.name}_noise" for term in self.terms if term.adds_own_noise)
         return of_terms + ("discriminator_noise", "real_noise") * own
+
+    @property
+    def _reads_teacher_samples(self) -> bool:
+        """A term compares the student with the teacher's samples as a population."""
+        references = [term.reference for term in self.terms]
+        return any(each is not None and each.source == "teacher" for each in references)
 
     @property
     def needs_pairs(self) -> bool:

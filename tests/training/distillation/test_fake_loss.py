@@ -58,6 +58,23 @@ def test_the_fake_score_s_loss_is_edm_s(make: Make) -> None:
     torch.testing.assert_close(losses["fake"], (weight * error.square().flatten(1).mean(1)).mean())
 
 
+def test_with_real_data_the_fake_score_learns_samples_and_images(make: Make) -> None:
+    """Both parts by hand, for alpha 0.9 and beta 0.7, and targets x_0 - x_t/(1 + sigma) of the velocity."""
+    real_data = {"alpha": 0.9, "beta": 0.7}
+    networks, method, batch = make({"name": "score_matching", "real_data": real_data})
+    x0 = torch.randn(4, 1, 8, 8)
+    losses, _ = fake_loss(networks, method, batch, x0)
+    sigma = fake_sigma(batch.u_fake)
+    weight = ((sigma**2 + 0.25) / (sigma * 0.5) ** 2).reshape(-1, 1, 1, 1)
+    views = {"fake": (x0, batch.eps_fake, 0.9, 0.2), "fake_on_data": (batch.real, batch.eps_real, 0.1, -0.2)}
+    for name, (x, eps, share, excess) in views.items():
+        x_t = add_noise(x, sigma, eps)
+        prediction = networks.fake(x_t, sigma, batch.cond)
+        origin = x_t / (1 + sigma.reshape(-1, 1, 1, 1))
+        expected = share * (prediction - x).square() + 2 * excess * (prediction - origin) * (x - origin)
+        torch.testing.assert_close(losses[name], (weight * expected).mean())
+
+
 def test_the_discriminator_s_loss_is_binary_cross_entropy(make: Make) -> None:
     networks, method, batch = make(FORWARD_KL, **with_ratio("teacher"))
     x0 = torch.randn(4, 1, 8, 8)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 
+import pytest
 import torch
 from torch import nn
 
-from distill.training.optimization.ema import EMA, average_of
+from distill.training.optimization.average_settings import HalfLife
+from distill.training.optimization.ema import EMA, EMAs, average_of, measure_averages
 from distill.training.optimization.settings import OptimizerSettings
 from distill.training.optimization.updater import Updater
 from distill.training.parallel.processes import Processes
@@ -101,3 +103,45 @@ def test_an_update_takes_two_operations() -> None:
     with Dispatched() as dispatched:
         average.update()
     assert [name for name, _ in dispatched.calls] == ["_foreach_lerp_", "_foreach_copy_"]
+
+
+@pytest.mark.parametrize("rampup", [0.05, None])
+def test_a_half_life_in_images_is_edm_s(rampup: float | None) -> None:
+    """EDM's loop by hand: beta = 0.5 ** (batch / half-life), at most a share of the images so far."""
+    settings = HalfLife(half_life_images=1000, rampup=rampup)
+    network = nn.Linear(3, 2)
+    expected = network.weight.detach().clone()
+    average = EMA(network, settings, batch_size=64)
+    for step in range(500):
+        if step % 100 == 0:
+            disturb(network, step)
+        average.update()
+        half_life = 1000.0
+        if rampup is not None:
+            half_life = min(half_life, step * 64 * rampup)
+        beta = 0.5 ** (64 / max(half_life, 1e-8))
+        expected = beta * expected + (1 - beta) * network.weight.detach()
+    torch.testing.assert_close(average.average.weight, expected)
+    assert settings.decay_at(10**6, 1000) == 0.5
+
+
+def test_several_averages_follow_one_network_and_the_best_is_selected() -> None:
+    network = nn.Linear(3, 2)
+    several = EMAs(network, [0.0, 0.9, HalfLife(half_life_images=10)], batch_size=2)
+    alone = EMA(network, 0.9)
+    for step in range(5):
+        disturb(network, step)
+        several.update()
+        alone.update()
+    assert torch.equal(several.averages[0].weight, network.weight)
+    assert torch.equal(several.averages[1].weight, alone.average.weight)
+    assert several.average is several.averages[0]
+    measured = {0: 3.0, 1: float("nan"), 2: 2.0}
+    best, numbers = measure_averages(several, lambda: {"fd": measured[several.selected], "n": 1.0})
+    assert best == {"fd": 2.0, "n": 1.0}
+    assert several.average is several.averages[2]
+    assert numbers["ema/best"] == 3
+    assert numbers["ema/1/fd"] == 3.0
+    assert list(several.saved_modules()) == ["average_1", "average_2", "average_3"]
+    single = EMAs(network, [0.9], batch_size=2)
+    assert (single.saved_modules(), measure_averages(single, lambda: {"fd": 1.0})) == ({}, ({"fd": 1.0}, {}))
