@@ -164,7 +164,9 @@ class KernelDistance(FeatureDistance):
         self.real = real - self.centre
         if self.bandwidth is None:
             self.bandwidth = float(self.real.square().sum(1).mean().sqrt())
-        parts = [self._kernel(part, self.real).sum(dtype=torch.float64) for part in self.real.split(1024)]
+        parts = [
+            self._kernel(part, self.real).sum(dtype=torch.float64) for part in torch.split(self.real, 1024)
+        ]
         self.within_real = float(torch.stack(parts).sum()) / len(real) ** 2
 
     def forward(self, features: Float[Tensor, "b d"]) -> Float[Tensor, " b"]:

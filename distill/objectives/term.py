@@ -50,10 +50,10 @@ class Term(Protocol):
 
 
 class Reference(NamedTuple):
-    """Images that count as real for a term: those of the data, or the teacher's samples; at most `count`."""
+    """Images that count as real for a term: those of the data, or the teacher's samples; at most `limit`."""
 
     source: Literal["data", "teacher"]
-    count: int
+    limit: int
 
 
 @runtime_checkable

@@ -77,8 +77,8 @@ def fake_loss(
     if method.real_data is None:
         losses = {"fake": (weight * (prediction.x0 - x0).square()).mean()}
     else:
-        student = Denoised(x0, x_t, t, alpha, sigma, prediction.x0)
-        losses = _fake_losses_with_data(networks, method, batch, method.real_data, student)
+        denoised = Denoised(x0, x_t, t, alpha, sigma, prediction.x0)
+        losses = _fake_losses_with_data(networks, method, batch, method.real_data, denoised)
     if networks.discriminator is None or batch.real is None:
         return losses, {}
 

@@ -43,7 +43,7 @@ def prepare_term(
     Processes share the work, and all get the whole.
     """
     term = comparing.term
-    count = min(len(source), comparing.reference.count)
+    count = min(len(source), comparing.reference.limit)
     if count < 2:
         raise UserError(f"terms: {comparing.name} needs at least 2 real images; found {count}")
     rows = torch.tensor([row * len(source) // count for row in own_rows(count, processes)])

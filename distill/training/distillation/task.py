@@ -21,10 +21,11 @@ from distill.training.device.compilation import begin_step, compile_networks, co
 from distill.training.device.precision import autocast
 from distill.training.distillation.build import build_method, build_networks, exact_log_ratio, read_prompts
 from distill.training.distillation.losses import Losses, Metrics, fake_loss, frozen, generator_loss
+from distill.training.distillation.metrics import add_metrics, gradient_sizes
 from distill.training.distillation.references import comparing_terms, prepare_term
 from distill.training.distillation.sharded import build_sharded
 from distill.training.distillation.teacher_samples import TeacherSamples
-from distill.training.logging import Clock, as_root
+from distill.training.logging import Clock
 from distill.training.optimization.average_settings import averages_of
 from distill.training.optimization.ema import EMAs
 from distill.training.optimization.loss_scale import LossScale
@@ -297,30 +298,3 @@ class Distillation:
             self.finite.add_scale(update, scale.update())
             metrics |= scale.metrics(update)
         return metrics
-
-
-def gradient_sizes(losses: Losses, x0: Tensor, share: float) -> Metrics:
-    """Return the norm of the gradient of each loss with respect to the student's samples of the whole batch.
-
-    `share` is the part of the whole batch that a micro-batch x0 is. The squares that are returned average
-    over micro-batches and processes to that of the norm, whose root is taken when it is logged. Losses that
-    do not depend on the samples are left out.
-    """
-    sizes: Metrics = {}
-    for name, loss in losses.items():
-        if not loss.requires_grad:
-            continue
-        (gradient,) = torch.autograd.grad(loss, x0, retain_graph=True, allow_unused=True)
-        if gradient is not None:
-            # The loss of the batch is a mean of its micro-batches' losses, weighted by their shares, and has
-            # `share` times this gradient here. The mean weights the square by `share` once already.
-            sizes |= as_root(f"gradient_at_sample/{name}", share * gradient.double().square().sum())
-    return sizes
-
-
-def add_metrics(metrics: Metrics, losses: Losses, extra: Metrics, share: float) -> None:
-    """Add a micro-batch's share of losses and metrics to the means."""
-    detached = {f"loss/{name}": loss.detach() for name, loss in losses.items()}
-    for name, value in {**detached, **extra}.items():
-        shared = value if share == 1 else share * value
-        metrics[name] = metrics[name] + shared if name in metrics else shared

@@ -72,7 +72,7 @@ class EMAs(Generic[Network]):
         batch_size: int,
         averages: Sequence[Network] = (),
     ) -> None:
-        given = averages or [None] * len(decays)
+        given: Sequence[Network | None] = averages or [None for _ in decays]
         self.members = [
             EMA(network, decay, average, batch_size) for decay, average in zip(decays, given, strict=True)
         ]

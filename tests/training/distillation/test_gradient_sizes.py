@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from distill.training.distillation.task import add_metrics, gradient_sizes
+from distill.training.distillation.metrics import add_metrics, gradient_sizes
 from distill.training.logging import with_roots
 
 
