@@ -44,6 +44,6 @@ class Settings(PipelineSource, TeacherSettings):
     def meta(self) -> DiffusersNetwork:
         """Build the network on the meta device from the pipeline's configuration files."""
         from distill.networks.diffusers.denoiser import DiffusersNetwork
-        from distill.networks.diffusers.meta import meta_pipeline
+        from distill.networks.diffusers.opening.teacher import meta_source
 
-        return DiffusersNetwork.around(meta_pipeline(self.path, self.revision), self)
+        return DiffusersNetwork.around(meta_source(self), self)

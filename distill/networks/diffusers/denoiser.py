@@ -18,7 +18,8 @@ from distill.config.errors import UserError
 from distill.diffusion.prediction import target_weight, to_x0
 from distill.diffusion.schedules import Flow
 from distill.networks.diffusers.families import Depths
-from distill.networks.diffusers.pipeline import Pipeline, open_pipeline
+from distill.networks.diffusers.opening.teacher import open_source, open_source_without_weights
+from distill.networks.diffusers.pipeline import Pipeline
 from distill.networks.diffusers.source import PipelineSource
 from distill.types import Condition, Denoiser, EntryPoint, Features, expand_like
 
@@ -103,21 +104,12 @@ class DiffusersNetwork(Denoiser):
     @classmethod
     def open(cls, source: PipelineSource) -> DiffusersNetwork:
         """Open the network of a pipeline, in evaluation mode, on the CPU."""
-        settings: dict[str, Any] = {"revision": source.revision, "variant": source.variant}
-        if source.dtype != "float32":  # the default of diffusers
-            settings["dtype"] = getattr(torch, source.dtype)
-        return cls.around(open_pipeline(source.path, "teacher.path", **settings), source)
+        return cls.around(open_source(source), source)
 
     @classmethod
     def open_without_weights(cls, source: PipelineSource, min_component_parameters: int) -> DiffusersNetwork:
         """Open a pipeline; its denoiser and parts of at least so many parameters are on the meta device."""
-        from distill.networks.diffusers.meta import large_parts
-
-        settings: dict[str, Any] = {"revision": source.revision, "variant": source.variant}
-        parts = large_parts(source.path, source.revision, min_component_parameters)
-        if source.dtype != "float32":  # the default of diffusers
-            settings["dtype"] = getattr(torch, source.dtype)
-        return cls.around(open_pipeline(source.path, "teacher.path", **settings, **parts), source)
+        return cls.around(open_source_without_weights(source, min_component_parameters), source)
 
     @classmethod
     def around(cls, pipe: Any, source: PipelineSource) -> DiffusersNetwork:

@@ -1,4 +1,4 @@
-"""Pipelines of diffusers: opened, written, and held by the denoisers that share their parts."""
+"""Pipelines of diffusers: written, and held by the denoisers that share their parts."""
 
 from __future__ import annotations
 
@@ -19,58 +19,11 @@ from distill.diffusion.schedules import Flow
 from distill.networks.computation.precision import cast_weights
 from distill.networks.diffusers.checks import check_parts
 from distill.networks.diffusers.codec import PipelineCodec
+from distill.networks.diffusers.opening.teacher import open_source
 from distill.networks.diffusers.prompt_encoder import PipelinePromptEncoder
 from distill.networks.diffusers.scheduler import check_steps, read_scheduler, student_scheduler
 from distill.networks.diffusers.source import PipelineSource
-from distill.networks.folder import PIPELINE, is_own_pipeline
 from distill.networks.quiet_libraries import quiet_transformers
-from distill.storage.files import read_mapping
-
-
-def open_pipeline(source: str, flag: str, **settings: Any) -> Any:
-    """Open a pipeline of diffusers by folder or hub name; errors name the flag.
-
-    `settings` are arguments of `from_pretrained`.
-    """
-    from diffusers import DiffusionPipeline
-
-    if Path(source).is_dir():
-        check_folder(Path(source), flag)
-    settings["use_safetensors"] = True  # weights in pickles are refused: opening them could run code
-    try:
-        folder = source if Path(source).is_dir() else DiffusionPipeline.download(source, **settings)
-        with quiet_transformers():
-            return DiffusionPipeline.from_pretrained(source, **{**left_out_parts(Path(folder)), **settings})
-    except (OSError, ValueError, AttributeError, ImportError) as error:
-        raise UserError(f"{flag}: {source} cannot be opened as a diffusers pipeline ({error})") from error
-
-
-def left_out_parts(folder: Path) -> dict[str, None]:
-    """Return the text encoders and tokenizers that a pipeline was saved without, such as T5 of SD 3.
-
-    `from_pretrained` expects each of them to be passed as None.
-    """
-    import diffusers
-
-    index = read_mapping(folder / PIPELINE)
-    kind = getattr(diffusers, str(index.get("_class_name")), None)
-    parts = inspect.signature(kind).parameters if isinstance(kind, type) else {}
-    return {
-        name: None
-        for name in parts
-        if name.startswith(("text_encoder", "tokenizer")) and index.get(name) in (None, [None, None])
-    }
-
-
-def check_folder(folder: Path, flag: str) -> None:
-    """Refuse a folder that is no pipeline of classes that diffusers has; errors name the flag."""
-    if is_own_pipeline(folder):
-        raise UserError(
-            f"{flag}: {folder} is a student's export of a network that diffusers does not have; "
-            "expected a pipeline that it has"
-        )
-    if not (folder / PIPELINE).is_file():
-        raise UserError(f"{flag}: {folder} holds no {PIPELINE}; expected the folder of a diffusers pipeline")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,8 +124,8 @@ class Pipeline:
 
     def _reopen(self, network: nn.Module) -> Any:
         """Open the pipeline again around this network, its other parts in the precision of their files."""
-        settings = {"revision": self.source.revision, "variant": self.source.variant}
-        return open_pipeline(self.source.path, "teacher.path", **settings, **{self.family.part: network})
+        source = self.source.model_copy(update={"dtype": "float32"})
+        return open_source(source, **{self.family.part: network})
 
     def _choose_size(self, resolution: int | None) -> tuple[int, int]:
         """Return height and width of x_t, for images of `resolution` or of the pipeline's own size."""

@@ -14,11 +14,17 @@ class PipelineSource(Settings):
     """A diffusers pipeline. Its scheduler's configuration decides noise schedule and prediction type."""
 
     path: str
-    """Folder of the pipeline, or its name on the Hugging Face hub."""
+    """Folder of the pipeline, its name on the Hugging Face hub, or a single `.safetensors` file, as in which
+    Stable Diffusion was published. Pickles, such as `.ckpt`, are refused."""
+    config: str | None = None
+    """For a single file: folder, or name on the hub, of a diffusers pipeline of the same kind. It gives the
+    configurations of all parts, and the parts that the file does not hold. null takes the pipeline that
+    diffusers recognises by the names of the weights, from the hub."""
     revision: str | None = None
     """Branch, tag or commit on the hub; null takes the newest."""
     variant: str | None = None
-    """Variant of the weight files, such as fp16, which are half as large. They are read as `dtype` anyway."""
+    """Variant of the weight files, such as fp16 for `model.fp16.safetensors`, which are half as large. They
+    are read as `dtype` anyway. Parts without such files are read from their plain ones."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Type of the weights that are not trained: the pipeline's networks, and the base under adapters.
     `bfloat16` takes half the memory, and keeps three digits."""
