@@ -53,8 +53,8 @@ CONFIGURED = "ConfiguredNetwork"
 """The one that is built from a pipeline's configuration, and exported as a whole pipeline."""
 PIPELINE_CLASSES = ("DiffusersNetwork", "LoRANetwork")
 """Those whose resolution can be chosen when they are opened."""
-PIPELINE_FILES = ("revision", "variant", "config")
-"""Settings that say which files of a pipeline are read, as far as its folder needs none of them."""
+PIPELINE_FILES = ("revision", "variant", "config", "quantization")
+"""Settings that say which files of a pipeline are read and how; an exported one needs none of them."""
 MANIFEST, PROGRESS = "manifest.json", "progress.json"
 """Files of a checkpoint: the hashes of its other files, and how far the run was."""
 

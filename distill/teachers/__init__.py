@@ -13,6 +13,11 @@ if TYPE_CHECKING:
 class TeacherSettings(Settings):
     """Settings of a teacher."""
 
+    @property
+    def is_quantized(self) -> bool:
+        """True if the teacher's weights are quantised, as far as can be told before it is opened."""
+        return False
+
     def load(self) -> Denoiser:
         """Open the teacher in evaluation mode, on the CPU."""
         raise TypeError(f"{type(self).__name__} is not a teacher")

@@ -21,6 +21,10 @@ class Settings(PipelineSource, TeacherSettings):
     for calls in half precision without a mask. They differ in speed and memory, and in results only by
     rounding."""
 
+    @property
+    def is_quantized(self) -> bool:
+        return self.quantization is not None or self.stored_quantization is not None
+
     def load(self) -> DiffusersNetwork:
         """Open the pipeline in evaluation mode, on the CPU."""
         from distill.networks.diffusers.attention import open_backend, route_attention

@@ -75,6 +75,8 @@ class ImageModel(nn.Module):
     prompt_encoder: PromptEncoder | None = None
     takes_reduced_weights: bool = False
     """It can compute with its weights in bfloat16, without autocast."""
+    is_quantized: bool = False
+    """Its weights are quantised: they are frozen, and no copy of it can be trained."""
 
     @property
     def pixel_shape(self) -> tuple[int, ...]:

@@ -18,6 +18,7 @@ from distill.config.errors import UserError
 from distill.diffusion.prediction import target_weight, to_x0
 from distill.diffusion.schedules import Flow
 from distill.networks.diffusers.families import Depths
+from distill.networks.diffusers.opening.quantization import is_quantized
 from distill.networks.diffusers.opening.teacher import open_source, open_source_without_weights
 from distill.networks.diffusers.pipeline import Pipeline
 from distill.networks.diffusers.source import PipelineSource
@@ -44,7 +45,6 @@ class DiffusersNetwork(Denoiser):
     """
 
     network: Any
-    takes_reduced_weights = True
 
     def __init__(self, network: nn.Module, pipeline: Pipeline) -> None:
         super().__init__()
@@ -52,6 +52,8 @@ class DiffusersNetwork(Denoiser):
         self.schedule, self.image_shape = pipeline.schedule, pipeline.image_shape
         self.label_count = pipeline.label_count
         self.codec, self.prompt_encoder = pipeline.codec, pipeline.prompt_encoder
+        self.is_quantized = is_quantized(network)
+        self.takes_reduced_weights = not self.is_quantized
         disable_label_dropout(network)
 
     def describe(self) -> dict[str, Any]:
@@ -61,7 +63,7 @@ class DiffusersNetwork(Denoiser):
     @property
     def dtype(self) -> torch.dtype:
         """Type of its weights, in which it computes, except for adapters if this is below float32."""
-        return next(self.network.parameters()).dtype
+        return self.pipeline.dtype if self.is_quantized else next(self.network.parameters()).dtype
 
     def exported(self) -> DiffusersNetwork:
         """Return the network that `save_pipeline` is to write."""

@@ -19,6 +19,7 @@ from distill.diffusion.schedules import Flow
 from distill.networks.computation.precision import cast_weights
 from distill.networks.diffusers.checks import check_parts
 from distill.networks.diffusers.codec import PipelineCodec
+from distill.networks.diffusers.opening.quantization import is_quantized
 from distill.networks.diffusers.opening.teacher import open_source
 from distill.networks.diffusers.prompt_encoder import PipelinePromptEncoder
 from distill.networks.diffusers.scheduler import check_steps, read_scheduler, student_scheduler
@@ -62,7 +63,9 @@ class Pipeline:
             self.time_factor *= pipe.scheduler.config.num_train_timesteps
         for part in pipe.components.values():
             if isinstance(part, nn.Module):
-                cast_weights(part.eval().requires_grad_(False), self.dtype)
+                part.eval().requires_grad_(False)
+                if not is_quantized(part):  # diffusers opened its other weights in this type
+                    cast_weights(part, self.dtype)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Pipeline:
         """Copies of a network share their pipeline."""
@@ -124,7 +127,7 @@ class Pipeline:
 
     def _reopen(self, network: nn.Module) -> Any:
         """Open the pipeline again around this network, its other parts in the precision of their files."""
-        source = self.source.model_copy(update={"dtype": "float32"})
+        source = self.source.model_copy(update={"dtype": "float32", "quantization": None})
         return open_source(source, **{self.family.part: network})
 
     def _choose_size(self, resolution: int | None) -> tuple[int, int]:
