@@ -47,7 +47,7 @@ def quantized(folder: Path, **settings: Any) -> DiffusersNetwork:
 
 @needs_torchao
 def test_each_weight_is_within_half_a_step_of_int8(folders: PipelineFolders) -> None:
-    """A row of weights w is stored as whole multiples n of a step max|w| / 127, with |w - n step| <= step / 2."""
+    """A row w is stored as whole multiples n of a step max|w| / 127, with |w - n step| <= step / 2."""
     plain = Settings(path=str(folders["sd15"])).load()
     weights = dict(plain.network.named_parameters())
     count = 0

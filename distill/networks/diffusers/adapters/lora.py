@@ -42,8 +42,8 @@ class LoRANetwork(DiffusersNetwork):
 
         if base.is_quantized and not _can_be_exported(base.pipeline):
             raise UserError(
-                "teacher.path: is quantised in its files, and its pipeline loads no adapters, so that no student "
-                "could be exported; expected the pipeline in full precision, and teacher.quantization"
+                "teacher.path: is quantised in its files, and its pipeline loads no adapters, so that no "
+                "student could be exported; expected the pipeline in full precision, and teacher.quantization"
             )
         super().__init__(copy.deepcopy(base.network, shared(base.network)), base.pipeline)
         self.sizes: dict[str, Any] = {

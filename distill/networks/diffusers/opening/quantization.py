@@ -66,7 +66,7 @@ def open_quantized(source: PipelineSource, settings: Any) -> dict[str, nn.Module
 
 
 def check_stored(source: PipelineSource) -> None:
-    """Refuse to quantise weights that are quantised in their files, and those whose method cannot run here."""
+    """Refuse to quantise weights that are quantised in their files, and methods that cannot run here."""
     method = source.stored_quantization
     if method is None:
         return
