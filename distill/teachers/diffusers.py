@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 from distill.networks.diffusers.source import PipelineSource
 from distill.teachers import TeacherSettings
@@ -27,21 +28,36 @@ class Settings(PipelineSource, TeacherSettings):
 
     def load(self) -> DiffusersNetwork:
         """Open the pipeline in evaluation mode, on the CPU."""
+        return self._open()
+
+    def describe_encoder(self, teacher: Any) -> dict[str, Any]:
+        """Return how the pipeline encodes prompts, with the hash of its text encoders' files."""
+        from distill.networks.diffusers.opening.teacher import describe_encoder
+
+        return describe_encoder(teacher.pipeline.pipe, self)
+
+    def load_with_prompts(self, folder: Path) -> DiffusersNetwork:
+        """Open the pipeline without its text encoders, whose work is in a folder of `precompute`."""
+        return self._open(folder)
+
+    def _open(self, prompts: Path | None = None) -> DiffusersNetwork:
         from distill.networks.diffusers.attention import open_backend, route_attention
         from distill.networks.diffusers.denoiser import DiffusersNetwork
 
         attend = open_backend(self.attention)
-        network = DiffusersNetwork.open(self)
+        network = DiffusersNetwork.open(self, prompts)
         route_attention(network.network, attend)
         return network
 
-    def load_without_weights(self, min_component_parameters: int) -> DiffusersNetwork:
+    def load_without_weights(
+        self, min_component_parameters: int, prompts: Path | None = None
+    ) -> DiffusersNetwork:
         """Open the pipeline with its tokenizers and small networks; large ones are on the meta device."""
         from distill.networks.diffusers.attention import open_backend, route_attention
         from distill.networks.diffusers.denoiser import DiffusersNetwork
 
         attend = open_backend(self.attention)
-        network = DiffusersNetwork.open_without_weights(self, min_component_parameters)
+        network = DiffusersNetwork.open_without_weights(self, min_component_parameters, prompts)
         route_attention(network.network, attend)
         return network
 

@@ -107,6 +107,9 @@ class ImageModel(nn.Module):
         codec = {} if self.codec is None else self.codec.components()
         return codec if self.prompt_encoder is None else {**codec, **self.prompt_encoder.components()}
 
+    def drop_encoder(self) -> None:
+        """Free the part of its codec that encodes images, if it can: no image will be encoded."""
+
     def components(self) -> dict[str, Any]:
         """Return everything that decides its images, except its own weights.
 

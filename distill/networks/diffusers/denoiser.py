@@ -15,11 +15,17 @@ from torch import Tensor, nn
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
 from distill.config.errors import UserError
+from distill.data.stored_prompts import StoredPrompts
 from distill.diffusion.prediction import target_weight, to_x0
 from distill.diffusion.schedules import Flow
 from distill.networks.diffusers.families import Depths
 from distill.networks.diffusers.opening.quantization import is_quantized
-from distill.networks.diffusers.opening.teacher import open_source, open_source_without_weights
+from distill.networks.diffusers.opening.teacher import (
+    describe_encoder,
+    open_source,
+    open_source_without_weights,
+    without_text,
+)
 from distill.networks.diffusers.pipeline import Pipeline
 from distill.networks.diffusers.source import PipelineSource
 from distill.types import Condition, Denoiser, EntryPoint, Features, expand_like
@@ -59,6 +65,10 @@ class DiffusersNetwork(Denoiser):
     def describe(self) -> dict[str, Any]:
         """Return the settings that open its pipeline, with the type of its own weights as `dtype`."""
         return {**self.pipeline.source.describe(), "dtype": str(self.dtype).removeprefix("torch.")}
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.network.parameters()).device
 
     @property
     def dtype(self) -> torch.dtype:
@@ -104,14 +114,33 @@ class DiffusersNetwork(Denoiser):
         return cls.open(PipelineSource.model_validate(description))
 
     @classmethod
-    def open(cls, source: PipelineSource) -> DiffusersNetwork:
-        """Open the network of a pipeline, in evaluation mode, on the CPU."""
-        return cls.around(open_source(source), source)
+    def open(cls, source: PipelineSource, prompts: Path | None = None) -> DiffusersNetwork:
+        """Open the network of a pipeline, in evaluation mode, on the CPU.
+
+        With a folder of precomputed `prompts` its text encoders are not opened.
+        """
+        if prompts is None:
+            return cls.around(open_source(source), source)
+        return cls._with_prompts(open_source(source, **without_text(source)), source, prompts)
 
     @classmethod
-    def open_without_weights(cls, source: PipelineSource, min_component_parameters: int) -> DiffusersNetwork:
-        """Open a pipeline; its denoiser and parts of at least so many parameters are on the meta device."""
-        return cls.around(open_source_without_weights(source, min_component_parameters), source)
+    def open_without_weights(
+        cls, source: PipelineSource, min_component_parameters: int, prompts: Path | None = None
+    ) -> DiffusersNetwork:
+        """Open a pipeline as `open` does.
+
+        Its denoiser and parts of at least so many parameters are on the meta device.
+        """
+        if prompts is None:
+            return cls.around(open_source_without_weights(source, min_component_parameters), source)
+        pipe = open_source_without_weights(source, min_component_parameters, **without_text(source))
+        return cls._with_prompts(pipe, source, prompts)
+
+    @classmethod
+    def _with_prompts(cls, pipe: Any, source: PipelineSource, folder: Path) -> DiffusersNetwork:
+        """Wrap the network of a pipeline without text encoders around precomputed prompts."""
+        pipeline = Pipeline(pipe, source, StoredPrompts(folder, describe_encoder(pipe, source)))
+        return cls(getattr(pipe, pipeline.family.part), pipeline).eval()
 
     @classmethod
     def around(cls, pipe: Any, source: PipelineSource) -> DiffusersNetwork:
@@ -127,6 +156,9 @@ class DiffusersNetwork(Denoiser):
 
     def components(self) -> dict[str, Any]:
         return self.pipeline.components()
+
+    def drop_encoder(self) -> None:
+        self.pipeline.drop_encoder()
 
     def entry_points(self, noise_to_signal: Sequence[float]) -> list[EntryPoint]:
         """Return the nearest entry points that its pipeline has, the first with unit noise.
@@ -214,7 +246,7 @@ class DiffusersNetwork(Denoiser):
     def _condition(self, cond: Condition, count: int) -> dict[str, Any]:
         """Return a condition as arguments of the network."""
         if self.pipeline.prompt_encoder is not None and self.pipeline.family.inputs is not None:
-            text = cond.text or self.pipeline.prompt_encoder.unconditional(count)
+            text = cond.text or self.pipeline.prompt_encoder.unconditional(count).to(self._device)
             given = {
                 name: value.to(self.dtype) if value.is_floating_point() else value
                 for name, value in text.given.items()
@@ -233,7 +265,7 @@ class DiffusersNetwork(Denoiser):
                 raise UserError(NO_NULL_LABEL)
             return label
         if label is None:
-            return torch.full((count,), null_label, device=next(self.parameters()).device)
+            return torch.full((count,), null_label, device=self._device)
         return label.where(label >= 0, null_label)
 
     def require_unconditional(self) -> None:

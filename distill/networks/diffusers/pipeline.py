@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from distill.config.errors import UserError
+from distill.data.stored_prompts import StoredPrompts
 from distill.diffusion.schedules import Flow
 from distill.networks.computation.precision import cast_weights
 from distill.networks.diffusers.checks import check_parts
@@ -38,10 +39,10 @@ class Pipeline:
     """A pipeline of diffusers, shared by denoisers: copying one of them copies its network only.
 
     Its weights are held in the type that `source` asks for; its codec and its prompt encoder take and return
-    float32.
+    float32. `prompts` stands for text encoders that were left out when it was opened.
     """
 
-    def __init__(self, pipe: Any, source: PipelineSource) -> None:
+    def __init__(self, pipe: Any, source: PipelineSource, prompts: StoredPrompts | None = None) -> None:
         self.pipe, self.source = pipe, source
         self.dtype: torch.dtype = getattr(torch, source.dtype)
         self.family = check_parts(pipe)
@@ -50,7 +51,11 @@ class Pipeline:
         vae = getattr(pipe, "vae", None)
         self.codec = None if vae is None else PipelineCodec(vae, self.dtype)
         height, width = self._choose_size(source.resolution)
-        self.prompt_encoder = None if self.family.inputs is None else PipelinePromptEncoder(pipe, self.family)
+        self.prompt_encoder: PipelinePromptEncoder | StoredPrompts | None = prompts
+        self.is_whole = prompts is None
+        """No part was left out, or dropped."""
+        if prompts is None and self.family.inputs is not None:
+            self.prompt_encoder = PipelinePromptEncoder(pipe, self.family)
         channels = self.config.in_channels if self.codec is None else self.codec.channels
         self.image_shape: tuple[int, ...] = (channels, height, width)
         self.pixel_shape: tuple[int, ...] = self.image_shape
@@ -77,6 +82,12 @@ class Pipeline:
             if holder is not None:
                 for part in holder.components().values():
                     part.to(device)
+
+    def drop_encoder(self) -> None:
+        """Free the half of the autoencoder that encodes images."""
+        if self.codec is not None:
+            self.codec.drop_encoder()
+            self.is_whole = False
 
     def components(self) -> dict[str, Any]:
         """Return the pipeline's parts and settings; of the denoiser, which copies hold, the settings only."""
@@ -116,7 +127,12 @@ class Pipeline:
             pipe.save_pretrained(folder)
 
     def _has_all_weights(self) -> bool:
-        """Tell whether this process holds its other parts whole: none is sharded, or on the meta device."""
+        """Tell whether this process holds its other parts whole.
+
+        None is left out, sharded, or on the meta device.
+        """
+        if not self.is_whole:
+            return False
         weights = [
             weight
             for name, part in self.pipe.components.items()
