@@ -149,9 +149,10 @@ def _sha256(tensors: Iterable[tuple[str, Tensor]]) -> str:
 def _plain(tensors: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
     """Yield tensors; those that are made of others, as quantised ones, are yielded as these."""
     for name, tensor in tensors:
-        if hasattr(tensor, "qdata"):
-            inner, _ = tensor.__tensor_flatten__()
-            yield from _plain((f"{name}.{part}", getattr(tensor, part)) for part in inner)
+        flatten = getattr(tensor, "__tensor_flatten__", None)
+        if flatten is not None and hasattr(tensor, "qdata"):
+            parts, _ = flatten()
+            yield from _plain((f"{name}.{part}", getattr(tensor, part)) for part in parts)
         else:
             yield name, tensor
 
