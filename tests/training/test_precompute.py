@@ -24,7 +24,13 @@ from distill.training.distillation.task import Distillation
 from distill.training.logging import Clock
 from tests.helpers.alone import ALONE
 from tests.helpers.diffusers_runs import FAMILIES, PROMPTS, SMALL, make_inputs, run
-from tests.helpers.runs import ENVIRONMENT, assert_same_tensors, checkpoint_tensors, write_run
+from tests.helpers.runs import (
+    ENVIRONMENT,
+    assert_same_tensors,
+    checkpoint_tensors,
+    train_in_processes,
+    write_run,
+)
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +86,25 @@ def test_a_run_from_precomputed_inputs_is_the_run_that_encodes(
     assert (runs[1] / "export" / "vae" / "diffusion_pytorch_model.safetensors").read_bytes() == (
         runs[0] / "export" / "vae" / "diffusion_pytorch_model.safetensors"
     ).read_bytes()
+
+
+@pytest.mark.slow
+def test_a_sharded_run_reads_precomputed_inputs(root: Path, tmp_path: Path) -> None:
+    # Two images for each process: one alone would be encoded by another kernel.
+    config = {**with_images(root), "sharding": {"strategy": "full"}, "batch_size": 4}
+    folder = tmp_path / "inputs"
+    precompute.main([str(write(root, config)), "--out", str(folder)])
+    runs = []
+    for name, settings in {"encodes": config, "reads": precomputed(config, folder)}.items():
+        run_dir = tmp_path / name
+        done = train_in_processes(write(root, {**settings, "run_dir": str(run_dir)}), processes=2)
+        assert done.returncode == 0, done.stderr
+        runs.append(checkpoint_tensors(run_dir))
+    assert_same_tensors(*runs)
+    sharded = {**config, "sharding": {"strategy": "full", "min_component_parameters": 0}}
+    settings = {**precomputed(sharded, folder), "run_dir": str(tmp_path / "refused")}
+    done = train_in_processes(write(root, settings), processes=2)
+    assert "shards the autoencoder, to which the latents are compared; expected more than" in done.stderr
 
 
 @pytest.mark.parametrize("family", ["sd3", "flux", "pixart-sigma"])

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from distill.config.errors import UserError
 from distill.data import InMemory
@@ -45,6 +46,13 @@ def check_latents(data: LatentSource, network: ImageModel) -> None:
     """Raise UserError if latents are those of another autoencoder than the network's."""
     if network.codec is None:
         raise UserError("data: are latents, and the network works on pixels; expected a source of images")
+    weights = [weight for part in network.codec.components().values() for weight in part.parameters()]
+    if any(isinstance(weight, DTensor) for weight in weights):
+        count = sum(weight.numel() for weight in weights)
+        raise UserError(
+            "sharding.min_component_parameters: shards the autoencoder, to which the latents are compared; "
+            f"expected more than {count}"
+        )
     for name, sha256 in describe_autoencoder(network).items():
         if data.autoencoder.get(name) != sha256:
             raise UserError(
