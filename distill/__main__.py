@@ -3,6 +3,7 @@
 report            write report.html and summary.json of a run
 export            write the student of a run as an export with a model card, and upload it
 models            list the pipelines of diffusers that can be distilled
+precompute        encode a run's images and prompts once, before training; several processes share the work
 convert           turn a published EDM or EDM2 pickle into config.json and model.safetensors
 train-classifier  train a small image classifier, for the reward `classifier`
 train-clip        train a small CLIP network, for the reward `clipscore` and as a text encoder
@@ -14,6 +15,7 @@ train-word-match  train the reward `word_match`, which reads ImageNet features a
 from __future__ import annotations
 
 import importlib
+import sys
 
 from distill.config.command_line import run_command
 from distill.config.errors import UserError, did_you_mean
@@ -22,6 +24,7 @@ COMMANDS = {
     "report": "distill.publishing.report.page",
     "export": "distill.publishing.export",
     "models": "distill.publishing.models",
+    "precompute": "distill.training.batches.precompute",
     "convert": "distill.publishing.convert",
     "train-classifier": "distill.rewards.pretrained.train_classifier",
     "train-clip": "distill.rewards.pretrained.train_clip",
@@ -42,4 +45,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    run_command(main, in_one_process=True)
+    run_command(main, in_one_process=sys.argv[1:2] != ["precompute"])

@@ -46,7 +46,13 @@ def build_monitor(config: RunConfig, processes: Processes) -> Monitor | None:
         if isinstance(config, DistillRun) and isinstance(config.teacher, LaboratoryTeacher):
             return LaboratoryMonitor(config.teacher.load())
         return None
-    source = None if config.data is None else config.data.load("train")
+    images = None if config.data is None or config.data.holds_latents else config.data
+    if images is None and config.monitor_reference is None:
+        raise UserError(
+            "monitor_every: compares images, and data holds latents; expected null, or statistics of images "
+            "as monitor_reference"
+        )
+    source = None if images is None else images.load("train")
     protocol = choose_protocol(config, source, processes)
     if protocol is None:
         return None

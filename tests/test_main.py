@@ -22,6 +22,7 @@ def test_help_lists_every_command(arguments: list[str], capsys: pytest.CaptureFi
         == [
             "report",
             "export",
+            "precompute",
             "convert",
             "train-classifier",
             "train-clip",
@@ -53,5 +54,6 @@ def test_a_mistake_takes_one_line_and_exit_code_2() -> None:
     expected = "error: 'sample': no command of python -m distill; expected one of: "
     assert (done.returncode, done.stdout) == (2, "")
     assert (
-        done.stderr == f"{expected}convert, export, report, train-classifier, train-clip, train-word-match\n"
+        done.stderr
+        == f"{expected}convert, export, precompute, report, train-classifier, train-clip, train-word-match\n"
     )

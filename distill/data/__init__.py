@@ -26,6 +26,11 @@ class DataSettings(Settings):
         """True if `load("held_out")` works."""
         return False
 
+    @property
+    def holds_latents(self) -> bool:
+        """True if `load` gives latents of an autoencoder, which are no images."""
+        return False
+
     def load(self, split: str = "train") -> DataSource:
         """Open the split `train` or `held_out`."""
         raise TypeError(f"{type(self).__name__} is not a data source")

@@ -7,6 +7,7 @@ If an archive holds several files of one name, the last counts, as in archivers.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import tarfile
 import tokenize
@@ -73,8 +74,41 @@ def open_files(path: Path) -> Iterator[Files]:
 
 @contextmanager
 def _open_shards(paths: list[Path]) -> Iterator[Files]:
+    """List the files in `.tar` files. Compressed ones stay open; of others there may be thousands."""
     with contextlib.ExitStack() as stack:
-        yield TarShards({path: stack.enter_context(tarfile.open(path)) for path in paths})
+        yield TarShards([_list_shard(path, stack) for path in paths])
+
+
+def _list_shard(path: Path, stack: contextlib.ExitStack) -> Shard:
+    try:
+        with tarfile.open(path, "r:") as archive:
+            return Shard(path, [entry for entry in archive.getmembers() if entry.isfile()])
+    except tarfile.ReadError:  # compressed, or broken
+        archive = stack.enter_context(tarfile.open(path))  # noqa: SIM115
+        return Shard(path, [entry for entry in archive.getmembers() if entry.isfile()], archive)
+
+
+@dataclasses.dataclass(frozen=True)
+class Shard:
+    """The files in a `.tar`, which is open if it is compressed."""
+
+    path: Path
+    entries: list[tarfile.TarInfo]
+    archive: tarfile.TarFile | None = None
+
+    def read(self, entry: tarfile.TarInfo) -> bytes:
+        if self.archive is None and not entry.issparse():
+            with self.path.open("rb") as handle:
+                handle.seek(entry.offset_data)
+                content = handle.read(entry.size)
+            if len(content) < entry.size:
+                raise EOFError("the archive ends within it")
+            return content
+        with (
+            contextlib.nullcontext(self.archive) if self.archive else tarfile.open(self.path, "r:") as archive
+        ):
+            member = archive.extractfile(entry)
+            return b"" if member is None else member.read()
 
 
 class Folder:
@@ -116,25 +150,23 @@ class Zip:
 class TarShards:
     """The files in one or more `.tar` files. If there are several, a name begins with `ARCHIVE:`."""
 
-    def __init__(self, shards: dict[Path, tarfile.TarFile]) -> None:
-        self.members: dict[str, tuple[Path, tarfile.TarFile, tarfile.TarInfo]] = {}
-        for path, shard in shards.items():
-            prefix = f"{path.name}:" if len(shards) > 1 else ""
-            for entry in shard.getmembers():
-                if entry.isfile():
-                    self.members[prefix + plain_name(entry.name)] = (path, shard, entry)
+    def __init__(self, shards: list[Shard]) -> None:
+        self.members: dict[str, tuple[Shard, tarfile.TarInfo]] = {}
+        for shard in shards:
+            prefix = f"{shard.path.name}:" if len(shards) > 1 else ""
+            for entry in shard.entries:
+                self.members[prefix + plain_name(entry.name)] = (shard, entry)
 
     def stamps(self) -> dict[str, str]:
         """Return each file's offset and size, and its archive's size and time of change, by its name."""
         return {
-            name: f"{entry.offset_data} {entry.size} {_stamp(path)}"
-            for name, (path, _, entry) in self.members.items()
+            name: f"{entry.offset_data} {entry.size} {_stamp(shard.path)}"
+            for name, (shard, entry) in self.members.items()
         }
 
     def read(self, name: str) -> bytes:
-        _, shard, entry = self.members[name]
-        handle = shard.extractfile(entry)
-        return b"" if handle is None else handle.read()
+        shard, entry = self.members[name]
+        return shard.read(entry)
 
 
 class NamedFiles:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from distill.config.errors import UserError
+from distill.config.errors import UserError, did_you_mean
 from distill.config.text_files import csv_lines, is_text, json_lines
 from distill.data.archives import NamedFiles, plain_name
 from distill.data.class_folders import shared_folder
@@ -15,11 +16,14 @@ METADATA_CSV = "metadata.csv"
 """Files in which captioned folders of the `datasets` library list their images."""
 
 
-def read_image_captions(files: NamedFiles, names: list[str]) -> list[tuple[str, ...]]:
+def read_image_captions(files: NamedFiles, names: list[str], key: str | None = None) -> list[tuple[str, ...]]:
     """Read one or more captions of each image; an image without a caption is refused.
 
-    A list of all images, in any folder that holds them all, takes precedence over text files.
+    With `key` they are under that key of the JSON file beside each image. Otherwise a list of all images, in
+    any folder that holds them all, takes precedence over text files.
     """
+    if key is not None:
+        return [_read_json(files, name, key) for name in names]
     shared = shared_folder(names)
     for metadata in (METADATA, METADATA_CSV):
         folder = files.find_above(shared, metadata)
@@ -66,6 +70,23 @@ def _read_beside(files: NamedFiles, name: str) -> str:
     if not caption:
         raise UserError(f"{files.path / found[0]}: is blank; expected the caption of {Path(name).name}")
     return caption
+
+
+def _read_json(files: NamedFiles, name: str, key: str) -> tuple[str, ...]:
+    """Read the captions in the JSON file beside an image."""
+    beside = str(PurePosixPath(name).with_suffix(".json"))
+    if beside not in files:
+        expected = f"{PurePosixPath(beside).name} beside it"
+        raise UserError(f"{files.path / name}: has no caption; expected {expected}")
+    place = f"{files.path / beside}"
+    try:
+        content = json.loads(files.read_text(beside))
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{place}: is not JSON ({error})") from error
+    if not isinstance(content, dict) or key not in content:
+        nearest = did_you_mean(key, content) if isinstance(content, dict) else ""
+        raise UserError(f"{place}: expected a JSON object with '{key}'{nearest}")
+    return captions_of(content[key], f"{place}: '{key}'")
 
 
 def captions_of(value: Any, place: str) -> tuple[str, ...]:

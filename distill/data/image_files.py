@@ -86,9 +86,9 @@ class ImageFiles:
         except ValueError as error:
             raise UserError(f"{self.path / self.names[row]}: {COMPLAINT} ({error})") from error
 
-    def read_captions(self) -> list[tuple[str, ...]]:
-        """Read one or more captions of each image."""
-        return read_image_captions(self._files, self.names)
+    def read_captions(self, key: str | None = None) -> list[tuple[str, ...]]:
+        """Read one or more captions of each image; those of JSON files beside them are under `key`."""
+        return read_image_captions(self._files, self.names, key)
 
     def _check_endings(self) -> None:
         """Refuse images that would be left out: those of unreadable kinds, and those beside archives."""

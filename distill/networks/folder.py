@@ -53,6 +53,8 @@ CONFIGURED = "ConfiguredNetwork"
 """The one that is built from a pipeline's configuration, and exported as a whole pipeline."""
 PIPELINE_CLASSES = ("DiffusersNetwork", "LoRANetwork")
 """Those whose resolution can be chosen when they are opened."""
+PIPELINE_FILES = ("revision", "variant", "config", "quantization")
+"""Settings that say which files of a pipeline are read and how; an exported one needs none of them."""
 MANIFEST, PROGRESS = "manifest.json", "progress.json"
 """Files of a checkpoint: the hashes of its other files, and how far the run was."""
 
@@ -124,7 +126,7 @@ def _network_in(folder: Path, network: dict[str, Any]) -> dict[str, Any]:
 def _settings_in(folder: Path) -> dict[str, Any]:
     """Return the settings that an export replaces, since it holds the pipeline or the autoencoder."""
     if is_pipeline(folder):  # the exported network has its guidance built in
-        return {"path": str(folder), "revision": None, "variant": None, "embedded_guidance": None}
+        return {"path": str(folder), **dict.fromkeys(PIPELINE_FILES), "embedded_guidance": None}
     if (folder / AUTOENCODER).is_dir():
         return {AUTOENCODER: str(folder / AUTOENCODER)}
     return {}

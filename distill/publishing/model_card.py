@@ -142,19 +142,29 @@ def _usage(folder: Path, run: Run, export: dict[str, Any], name: str) -> str:
 def _usage_of_adapters(folder: Path, teacher: dict[str, Any], name: str, image: str) -> str:
     """Write Python that loads adapters and a scheduler into the teacher's pipeline, ending in `image`."""
     scheduler = read_mapping(folder / "scheduler" / "scheduler_config.json")["_class_name"]
-    arguments = _quoted(teacher["path"])
-    given = {key: teacher[key] for key in ("revision", "variant") if teacher.get(key) is not None}
-    if given:
-        arguments += f", {_arguments(given)}"
+    base, call = _call_of_base(teacher)
     lines = [
-        f"from diffusers import {scheduler}, DiffusionPipeline",
+        f"from diffusers import {scheduler}, {base}",
         "",
-        f"pipe = DiffusionPipeline.from_pretrained({arguments})",
+        f"pipe = {call}",
         f"pipe.load_lora_weights({_quoted(name)})",
         f'pipe.scheduler = {scheduler}.from_pretrained({_quoted(name)}, subfolder="scheduler")',
         image,
     ]
     return "\n".join(lines)
+
+
+def _call_of_base(teacher: dict[str, Any]) -> tuple[str, str]:
+    """Return the class of the teacher's pipeline, as far as it must be named, and Python that opens it."""
+    from distill.networks.diffusers.opening.single_file import class_of, configuration_of, is_single_file
+
+    if is_single_file(teacher["path"]):
+        config = configuration_of(teacher["path"], teacher.get("config"))
+        kind = class_of(config)
+        return kind, f"{kind}.from_single_file({_quoted(teacher['path'])}, config={_quoted(config)})"
+    given = {key: teacher[key] for key in ("revision", "variant") if teacher.get(key) is not None}
+    arguments = ", ".join([_quoted(teacher["path"]), *([_arguments(given)] if given else [])])
+    return "DiffusionPipeline", f"DiffusionPipeline.from_pretrained({arguments})"
 
 
 def _usage_of_generator(export: dict[str, Any], name: str) -> str:

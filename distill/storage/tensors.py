@@ -140,10 +140,21 @@ def _sha256(tensors: Iterable[tuple[str, Tensor]]) -> str:
     import torch
 
     digest = hashlib.sha256()
-    for name, tensor in tensors:
+    for name, tensor in _plain(tensors):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def _plain(tensors: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
+    """Yield tensors; those that are made of others, as quantised ones, are yielded as these."""
+    for name, tensor in tensors:
+        flatten = getattr(tensor, "__tensor_flatten__", None)
+        if flatten is not None and hasattr(tensor, "qdata"):
+            parts, _ = flatten()
+            yield from _plain((f"{name}.{part}", getattr(tensor, part)) for part in parts)
+        else:
+            yield name, tensor
 
 
 def file_sha256(path: Path) -> str:

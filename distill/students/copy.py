@@ -27,7 +27,7 @@ class Student(StudentSettings):
             raise UserError(
                 "generator.network: a copy of this teacher has no weights to train; expected mlp or affine"
             )
-        return FewStepGenerator(trainable_copy(teacher), *noise_to_signal)
+        return FewStepGenerator(trainable_copy(teacher, "generator.network"), *noise_to_signal)
 
 
 class FakeScore(FakeNetworkSettings):
@@ -41,7 +41,7 @@ class FakeScore(FakeNetworkSettings):
             raise UserError(
                 "fake.network: a copy of this teacher has no weights to train; expected mlp or exact"
             )
-        return trainable_copy(teacher)
+        return trainable_copy(teacher, "fake.network")
 
 
 def has_parameters(network: nn.Module) -> bool:
@@ -49,8 +49,13 @@ def has_parameters(network: nn.Module) -> bool:
     return len(list(network.parameters())) > 0
 
 
-def trainable_copy(teacher: Denoiser) -> Denoiser:
-    """Copy a network with all weights trainable, in at least float32: a teacher may be loaded in bfloat16."""
+def trainable_copy(teacher: Denoiser, key: str) -> Denoiser:
+    """Copy a network with all weights trainable, in at least float32: a teacher may be loaded in bfloat16.
+
+    `key` is the setting that messages name.
+    """
+    if teacher.is_quantized:
+        raise UserError(f"{key}: is a copy of a quantised teacher, whose weights are frozen; expected lora")
     import copy
 
     import torch

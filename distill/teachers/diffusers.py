@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 from distill.networks.diffusers.source import PipelineSource
 from distill.teachers import TeacherSettings
@@ -21,29 +22,48 @@ class Settings(PipelineSource, TeacherSettings):
     for calls in half precision without a mask. They differ in speed and memory, and in results only by
     rounding."""
 
+    @property
+    def is_quantized(self) -> bool:
+        return self.quantization is not None or self.stored_quantization is not None
+
     def load(self) -> DiffusersNetwork:
         """Open the pipeline in evaluation mode, on the CPU."""
+        return self._open()
+
+    def describe_encoder(self, teacher: Any) -> dict[str, Any]:
+        """Return how the pipeline encodes prompts, with the hash of its text encoders' files."""
+        from distill.networks.diffusers.opening.teacher import describe_encoder
+
+        return describe_encoder(teacher.pipeline.pipe, self)
+
+    def load_with_prompts(self, folder: Path) -> DiffusersNetwork:
+        """Open the pipeline without its text encoders, whose work is in a folder of `precompute`."""
+        return self._open(folder)
+
+    def _open(self, prompts: Path | None = None) -> DiffusersNetwork:
         from distill.networks.diffusers.attention import open_backend, route_attention
         from distill.networks.diffusers.denoiser import DiffusersNetwork
 
         attend = open_backend(self.attention)
-        network = DiffusersNetwork.open(self)
+        network = DiffusersNetwork.open(self, prompts)
         route_attention(network.network, attend)
         return network
 
-    def load_without_weights(self, min_component_parameters: int) -> DiffusersNetwork:
+    def load_without_weights(
+        self, min_component_parameters: int, prompts: Path | None = None
+    ) -> DiffusersNetwork:
         """Open the pipeline with its tokenizers and small networks; large ones are on the meta device."""
         from distill.networks.diffusers.attention import open_backend, route_attention
         from distill.networks.diffusers.denoiser import DiffusersNetwork
 
         attend = open_backend(self.attention)
-        network = DiffusersNetwork.open_without_weights(self, min_component_parameters)
+        network = DiffusersNetwork.open_without_weights(self, min_component_parameters, prompts)
         route_attention(network.network, attend)
         return network
 
     def meta(self) -> DiffusersNetwork:
         """Build the network on the meta device from the pipeline's configuration files."""
         from distill.networks.diffusers.denoiser import DiffusersNetwork
-        from distill.networks.diffusers.meta import meta_pipeline
+        from distill.networks.diffusers.opening.teacher import meta_source
 
-        return DiffusersNetwork.around(meta_pipeline(self.path, self.revision), self)
+        return DiffusersNetwork.around(meta_source(self), self)

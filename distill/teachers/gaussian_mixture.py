@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -66,7 +67,9 @@ class Settings(TeacherSettings):
             torch.tensor(labels) if labels else None,
         )
 
-    def load_without_weights(self, min_component_parameters: int) -> GaussianMixture:
+    def load_without_weights(
+        self, min_component_parameters: int, prompts: Path | None = None
+    ) -> GaussianMixture:
         """Build the mixture as it is: it has no weights."""
         return self.load()
 

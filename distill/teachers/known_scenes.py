@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, field_validator
@@ -46,6 +47,8 @@ class Settings(TeacherSettings):
 
         return SceneMixture(self.scenes, self.cameras, self.size, self.std, self.samples, EDM())
 
-    def load_without_weights(self, min_component_parameters: int) -> SceneMixture:
+    def load_without_weights(
+        self, min_component_parameters: int, prompts: Path | None = None
+    ) -> SceneMixture:
         """Build the mixture as it is: it has no weights."""
         return self.load()

@@ -75,6 +75,8 @@ class ImageModel(nn.Module):
     prompt_encoder: PromptEncoder | None = None
     takes_reduced_weights: bool = False
     """It can compute with its weights in bfloat16, without autocast."""
+    is_quantized: bool = False
+    """Its weights are quantised: they are frozen, and no copy of it can be trained."""
 
     @property
     def pixel_shape(self) -> tuple[int, ...]:
@@ -104,6 +106,9 @@ class ImageModel(nn.Module):
         """Return the networks of its codec and of its prompt encoder, which its copies share."""
         codec = {} if self.codec is None else self.codec.components()
         return codec if self.prompt_encoder is None else {**codec, **self.prompt_encoder.components()}
+
+    def drop_encoder(self) -> None:
+        """Free the part of its codec that encodes images, if it can: no image will be encoded."""
 
     def components(self) -> dict[str, Any]:
         """Return everything that decides its images, except its own weights.

@@ -13,7 +13,7 @@ from distill.data.option import parse_data
 from distill.data.prompts import text_file
 from distill.data.sources.array import read_array
 from distill.diffusion.samplers import Heun
-from distill.networks.diffusers.pipeline import open_pipeline
+from distill.networks.diffusers.opening.folders import open_pipeline
 from distill.publishing.samples import choose_prompts, read_sampler
 from distill.training.config import CONFIG, read_run
 from distill.types import Denoiser, Generator

@@ -15,7 +15,7 @@ import distill
 from distill.config.errors import UserError
 from distill.data.encoded_prompts import EncodedPrompts
 from distill.diffusion.samplers import Heun
-from distill.networks.diffusers.pipeline import open_pipeline
+from distill.networks.diffusers.opening.folders import open_pipeline
 from distill.networks.identity import describe_images_of
 from distill.publishing.samples import check_makes_images, computing
 from distill.training.run_folder import load_run_teacher

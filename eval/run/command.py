@@ -102,6 +102,8 @@ def choose_data(options: RunOptions, config: RunConfig | None) -> DataSettings:
     data = None if config is None else config.data
     if data is None:
         raise UserError(f"{options.run}: the run has no data to compare with; give --data")
+    if data.holds_latents:
+        raise UserError(f"{options.run}: the run's data are latents, and images are compared; give --data")
     assert isinstance(data, DataSettings)
     return data
 

@@ -10,9 +10,11 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import torch
 
 from distill.config.errors import UserError
 from distill.data.image_files import ImageFiles
+from distill.data.sources.captioned_folder import CaptionedFolder
 from distill.data.sources.image_folder import ImageFolder
 from tests.helpers.image_files import png, write_files
 
@@ -86,3 +88,45 @@ def test_a_zip_of_a_real_packer_is_read(tmp_path: Path) -> None:
     packed = subprocess.run(command, cwd=tmp_path / "in")
     assert packed.returncode == 0
     assert ImageFiles(tmp_path / "x.zip").labels == [0, 1]
+
+
+def write_shards(folder: Path, count: int, mode: str = "w") -> None:
+    """Write webdataset's shards of one image each, with a caption in a JSON file."""
+    folder.mkdir()
+    for shard in range(count):
+        with tarfile.open(folder / f"{shard:05d}.tar", mode) as archive:
+            for name, content in (("x.png", png(shard)), ("x.json", b'{"caption": "number %d"}' % shard)):
+                info = tarfile.TarInfo(name)
+                info.size = len(content)
+                archive.addfile(info, io.BytesIO(content))
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz"])
+def test_shards_are_read_without_an_open_file_for_each(tmp_path: Path, mode: str) -> None:
+    """A data set has thousands of shards, and a process may open a thousand files."""
+    write_shards(tmp_path / "shards", 20, mode)
+    opened = Path("/proc/self/fd")  # which only Linux has
+    before = len(list(opened.iterdir())) if opened.is_dir() else 0
+    data = CaptionedFolder(tmp_path / "shards", 4, "caption")
+    after = len(list(opened.iterdir())) if opened.is_dir() else 0
+    assert after - before <= (2 if mode == "w" else 22)  # compressed ones stay open
+    assert data.captions.texts == [f"number {shard}" for shard in range(20)]
+    for row in (0, 7, 19):
+        assert torch.allclose(data[row][0][0], torch.full((4, 4), row / 127.5 - 1))
+
+
+def test_captions_in_json_are_named_where_they_are_wrong(tmp_path: Path) -> None:
+    write_files(tmp_path, {"a.png": png(0), "a.json": b'{"captoin": "a cat"}'})
+    with pytest.raises(
+        UserError, match=r"a.json: expected a JSON object with 'caption'; did you mean 'captoin'"
+    ):
+        CaptionedFolder(tmp_path, 4, "caption")
+    (tmp_path / "a.json").write_text('{"caption": 3}')
+    with pytest.raises(UserError, match=r"a.json: 'caption' is 3; expected a caption"):
+        CaptionedFolder(tmp_path, 4, "caption")
+    (tmp_path / "a.json").write_text("{")
+    with pytest.raises(UserError, match=r"a.json: is not JSON"):
+        CaptionedFolder(tmp_path, 4, "caption")
+    (tmp_path / "a.json").unlink()
+    with pytest.raises(UserError, match=r"a.png: has no caption; expected a.json beside it"):
+        CaptionedFolder(tmp_path, 4, "caption")

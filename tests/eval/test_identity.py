@@ -79,7 +79,7 @@ CHANGES = {
 def test_another_part_of_a_pipeline_is_another_pipeline(
     tmp_path: Path, change: Callable[[Path], None]
 ) -> None:
-    from distill.networks.diffusers.pipeline import open_pipeline
+    from distill.networks.diffusers.opening.folders import open_pipeline
     from distill.teachers.diffusers import Settings
 
     def identities(folder: Path) -> tuple[object, str]:

@@ -15,7 +15,7 @@ from torch import Tensor
 from distill.config.errors import UserError
 from distill.data.images import to_bytes
 from distill.data.sources.digits import Settings as Digits
-from distill.networks.diffusers.pipeline import open_pipeline
+from distill.networks.diffusers.opening.folders import open_pipeline
 from eval.__main__ import main
 from eval.fid.measurement import repeated_prompts
 from eval.images.pipelines import PipelineImages

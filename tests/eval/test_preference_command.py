@@ -20,7 +20,7 @@ from distill.config.errors import UserError
 from distill.data.images import from_bytes, to_bytes
 from distill.diffusion.samplers import Heun
 from distill.diffusion.sampling import sample_generator, sample_teacher
-from distill.networks.diffusers.pipeline import open_pipeline
+from distill.networks.diffusers.opening.folders import open_pipeline
 from distill.rewards import of_name
 from distill.types import Condition
 from eval.__main__ import main

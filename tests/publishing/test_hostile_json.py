@@ -20,7 +20,7 @@ import torch
 from distill.config.errors import UserError
 from distill.data.archives import open_files
 from distill.data.sources.array import read_array
-from distill.networks.diffusers.pipeline import left_out_parts
+from distill.networks.diffusers.opening.folders import left_out_parts
 from distill.networks.few_step_generator import FewStepGenerator
 from distill.networks.folder import load_denoiser, load_generator, meta_denoiser, save_model
 from distill.publishing.model_card import write_card

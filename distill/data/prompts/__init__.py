@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from distill.config.errors import UserError
 from distill.config.settings import Settings
@@ -26,6 +26,17 @@ class PromptSettings(Settings):
     """Folder that keeps every encoded prompt, so that each is encoded once; several runs may share it. A
     prompt takes 230 kB for Stable Diffusion 1.5 and 630 kB for SDXL. null, the default, keeps nothing on disk
     and encodes a prompt each time it is drawn."""
+
+    precomputed: Path | None = None
+    """Folder that `python -m distill precompute` wrote with these prompts. They are read from there, and the
+    text encoders are not loaded at all. It belongs to one teacher, and another is refused. null, the
+    default, encodes the prompts."""
+
+    @model_validator(mode="after")
+    def _have_one_store(self) -> PromptSettings:
+        if self.cache is not None and self.precomputed is not None:
+            raise ValueError("cache: goes without precomputed; expected one of them")
+        return self
 
     def load(self, data: DataSource | None) -> list[str]:
         """Read all prompts, at least one; `data` are the run's images."""

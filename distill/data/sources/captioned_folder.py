@@ -24,6 +24,9 @@ class Settings(DataSettings):
     """Training images: a folder, a `.zip`, a `.tar`, or a folder of webdataset's `.tar` files. Captions are
     in `x.txt` beside each `x.jpg`, or in one `metadata.jsonl` or `metadata.csv` of `file_name` and `text`. If
     an image has several captions, one is drawn each time."""
+    caption_key: str | None = None
+    """Key of the caption in a file `x.json` beside each `x.jpg`, such as img2dataset writes into webdataset's
+    shards. null, the default, reads captions as `path` says."""
     resolution: int = Field(ge=1)
     """Height and width in pixels to which the central square of every image is scaled. It should be that of
     the teacher's images; memory and time grow with its square."""
@@ -39,7 +42,7 @@ class Settings(DataSettings):
         path = self.path if split == "train" else self.held_out_path
         if path is None:
             raise UserError("data.held_out_path: no held-out folder is given")
-        return CaptionedFolder(path, self.resolution)
+        return CaptionedFolder(path, self.resolution, self.caption_key)
 
 
 class CaptionedFolder:
@@ -47,10 +50,10 @@ class CaptionedFolder:
 
     label_count = 0
 
-    def __init__(self, path: Path, resolution: int) -> None:
+    def __init__(self, path: Path, resolution: int, caption_key: str | None = None) -> None:
         self.files = ImageFiles(path)
         self.image_shape = (3, resolution, resolution)
-        self.captions = Captions(self.files.read_captions())
+        self.captions = Captions(self.files.read_captions(caption_key))
 
     def __len__(self) -> int:
         return len(self.files)

@@ -14,10 +14,18 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from distill.config.errors import UserError
+from distill.data.stored_prompts import StoredPrompts
 from distill.diffusion.prediction import target_weight, to_x0
 from distill.diffusion.schedules import Flow
 from distill.networks.diffusers.families import Depths
-from distill.networks.diffusers.pipeline import Pipeline, open_pipeline
+from distill.networks.diffusers.opening.quantization import is_quantized
+from distill.networks.diffusers.opening.teacher import (
+    describe_encoder,
+    open_source,
+    open_source_without_weights,
+    without_text,
+)
+from distill.networks.diffusers.pipeline import Pipeline
 from distill.networks.diffusers.source import PipelineSource
 from distill.types import Condition, Denoiser, EntryPoint, Features, expand_like
 
@@ -42,7 +50,6 @@ class DiffusersNetwork(Denoiser):
     """
 
     network: Any
-    takes_reduced_weights = True
 
     def __init__(self, network: nn.Module, pipeline: Pipeline) -> None:
         super().__init__()
@@ -50,6 +57,8 @@ class DiffusersNetwork(Denoiser):
         self.schedule, self.image_shape = pipeline.schedule, pipeline.image_shape
         self.label_count = pipeline.label_count
         self.codec, self.prompt_encoder = pipeline.codec, pipeline.prompt_encoder
+        self.is_quantized = is_quantized(network)
+        self.takes_reduced_weights = not self.is_quantized
         disable_label_dropout(network)
 
     def describe(self) -> dict[str, Any]:
@@ -57,9 +66,13 @@ class DiffusersNetwork(Denoiser):
         return {**self.pipeline.source.describe(), "dtype": str(self.dtype).removeprefix("torch.")}
 
     @property
+    def _device(self) -> torch.device:
+        return next(self.network.parameters()).device
+
+    @property
     def dtype(self) -> torch.dtype:
         """Type of its weights, in which it computes, except for adapters if this is below float32."""
-        return next(self.network.parameters()).dtype
+        return self.pipeline.dtype if self.is_quantized else next(self.network.parameters()).dtype
 
     def exported(self) -> DiffusersNetwork:
         """Return the network that `save_pipeline` is to write."""
@@ -100,23 +113,33 @@ class DiffusersNetwork(Denoiser):
         return cls.open(PipelineSource.model_validate(description))
 
     @classmethod
-    def open(cls, source: PipelineSource) -> DiffusersNetwork:
-        """Open the network of a pipeline, in evaluation mode, on the CPU."""
-        settings: dict[str, Any] = {"revision": source.revision, "variant": source.variant}
-        if source.dtype != "float32":  # the default of diffusers
-            settings["dtype"] = getattr(torch, source.dtype)
-        return cls.around(open_pipeline(source.path, "teacher.path", **settings), source)
+    def open(cls, source: PipelineSource, prompts: Path | None = None) -> DiffusersNetwork:
+        """Open the network of a pipeline, in evaluation mode, on the CPU.
+
+        With a folder of precomputed `prompts` its text encoders are not opened.
+        """
+        if prompts is None:
+            return cls.around(open_source(source), source)
+        return cls._with_prompts(open_source(source, **without_text(source)), source, prompts)
 
     @classmethod
-    def open_without_weights(cls, source: PipelineSource, min_component_parameters: int) -> DiffusersNetwork:
-        """Open a pipeline; its denoiser and parts of at least so many parameters are on the meta device."""
-        from distill.networks.diffusers.meta import large_parts
+    def open_without_weights(
+        cls, source: PipelineSource, min_component_parameters: int, prompts: Path | None = None
+    ) -> DiffusersNetwork:
+        """Open a pipeline as `open` does.
 
-        settings: dict[str, Any] = {"revision": source.revision, "variant": source.variant}
-        parts = large_parts(source.path, source.revision, min_component_parameters)
-        if source.dtype != "float32":  # the default of diffusers
-            settings["dtype"] = getattr(torch, source.dtype)
-        return cls.around(open_pipeline(source.path, "teacher.path", **settings, **parts), source)
+        Its denoiser and parts of at least so many parameters are on the meta device.
+        """
+        if prompts is None:
+            return cls.around(open_source_without_weights(source, min_component_parameters), source)
+        pipe = open_source_without_weights(source, min_component_parameters, **without_text(source))
+        return cls._with_prompts(pipe, source, prompts)
+
+    @classmethod
+    def _with_prompts(cls, pipe: Any, source: PipelineSource, folder: Path) -> DiffusersNetwork:
+        """Wrap the network of a pipeline without text encoders around precomputed prompts."""
+        pipeline = Pipeline(pipe, source, StoredPrompts(folder, describe_encoder(pipe, source)))
+        return cls(getattr(pipe, pipeline.family.part), pipeline).eval()
 
     @classmethod
     def around(cls, pipe: Any, source: PipelineSource) -> DiffusersNetwork:
@@ -132,6 +155,9 @@ class DiffusersNetwork(Denoiser):
 
     def components(self) -> dict[str, Any]:
         return self.pipeline.components()
+
+    def drop_encoder(self) -> None:
+        self.pipeline.drop_encoder()
 
     def entry_points(self, noise_to_signal: Sequence[float]) -> list[EntryPoint]:
         """Return the nearest entry points that its pipeline has, the first with unit noise.
@@ -211,7 +237,7 @@ class DiffusersNetwork(Denoiser):
     def _condition(self, cond: Condition, count: int) -> dict[str, Any]:
         """Return a condition as arguments of the network."""
         if self.pipeline.prompt_encoder is not None and self.pipeline.family.inputs is not None:
-            text = cond.text or self.pipeline.prompt_encoder.unconditional(count)
+            text = cond.text or self.pipeline.prompt_encoder.unconditional(count).to(self._device)
             given = {
                 name: value.to(self.dtype) if value.is_floating_point() else value
                 for name, value in text.given.items()
@@ -230,7 +256,7 @@ class DiffusersNetwork(Denoiser):
                 raise UserError(NO_NULL_LABEL)
             return label
         if label is None:
-            return torch.full((count,), null_label, device=next(self.parameters()).device)
+            return torch.full((count,), null_label, device=self._device)
         return label.where(label >= 0, null_label)
 
     def require_unconditional(self) -> None:

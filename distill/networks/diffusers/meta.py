@@ -13,7 +13,8 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from distill.config.errors import UserError
-from distill.networks.diffusers.published import PUBLISHED, PartConfigs
+from distill.networks.diffusers.opening.folders import check_folder
+from distill.networks.diffusers.opening.published import PUBLISHED, PartConfigs
 
 DENOISERS = ("unet", "transformer")
 """Names that pipelines give their denoisers."""
@@ -44,8 +45,6 @@ def meta_pipeline(source: str, revision: str | None = None) -> Any:
     Parts that the configurations do not list, such as tokenizers, are None.
     """
     import diffusers
-
-    from distill.networks.diffusers.pipeline import check_folder
 
     is_folder = Path(source).is_dir()
     if is_folder:

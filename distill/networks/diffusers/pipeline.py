@@ -1,4 +1,4 @@
-"""Pipelines of diffusers: opened, written, and held by the denoisers that share their parts."""
+"""Pipelines of diffusers: written, and held by the denoisers that share their parts."""
 
 from __future__ import annotations
 
@@ -15,62 +15,17 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from distill.config.errors import UserError
+from distill.data.stored_prompts import StoredPrompts
 from distill.diffusion.schedules import Flow
 from distill.networks.computation.precision import cast_weights
 from distill.networks.diffusers.autoencoders.codec import PipelineCodec
 from distill.networks.diffusers.checks import check_parts
+from distill.networks.diffusers.opening.quantization import is_quantized
+from distill.networks.diffusers.opening.teacher import open_source
 from distill.networks.diffusers.prompt_encoder import PipelinePromptEncoder
 from distill.networks.diffusers.scheduler import check_steps, read_scheduler, read_shift, student_scheduler
 from distill.networks.diffusers.source import PipelineSource
-from distill.networks.folder import PIPELINE, is_own_pipeline
 from distill.networks.quiet_libraries import quiet_transformers
-from distill.storage.files import read_mapping
-
-
-def open_pipeline(source: str, flag: str, **settings: Any) -> Any:
-    """Open a pipeline of diffusers by folder or hub name; errors name the flag.
-
-    `settings` are arguments of `from_pretrained`.
-    """
-    from diffusers import DiffusionPipeline
-
-    if Path(source).is_dir():
-        check_folder(Path(source), flag)
-    settings["use_safetensors"] = True  # weights in pickles are refused: opening them could run code
-    try:
-        folder = source if Path(source).is_dir() else DiffusionPipeline.download(source, **settings)
-        with quiet_transformers():
-            return DiffusionPipeline.from_pretrained(source, **{**left_out_parts(Path(folder)), **settings})
-    except (OSError, ValueError, AttributeError, ImportError) as error:
-        raise UserError(f"{flag}: {source} cannot be opened as a diffusers pipeline ({error})") from error
-
-
-def left_out_parts(folder: Path) -> dict[str, None]:
-    """Return the text encoders and tokenizers that a pipeline was saved without, such as T5 of SD 3.
-
-    `from_pretrained` expects each of them to be passed as None.
-    """
-    import diffusers
-
-    index = read_mapping(folder / PIPELINE)
-    kind = getattr(diffusers, str(index.get("_class_name")), None)
-    parts = inspect.signature(kind).parameters if isinstance(kind, type) else {}
-    return {
-        name: None
-        for name in parts
-        if name.startswith(("text_encoder", "tokenizer")) and index.get(name) in (None, [None, None])
-    }
-
-
-def check_folder(folder: Path, flag: str) -> None:
-    """Refuse a folder that is no pipeline of classes that diffusers has; errors name the flag."""
-    if is_own_pipeline(folder):
-        raise UserError(
-            f"{flag}: {folder} is a student's export of a network that diffusers does not have; "
-            "expected a pipeline that it has"
-        )
-    if not (folder / PIPELINE).is_file():
-        raise UserError(f"{flag}: {folder} holds no {PIPELINE}; expected the folder of a diffusers pipeline")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,10 +39,10 @@ class Pipeline:
     """A pipeline of diffusers, shared by denoisers: copying one of them copies its network only.
 
     Its weights are held in the type that `source` asks for; its codec and its prompt encoder take and return
-    float32.
+    float32. `prompts` stands for text encoders that were left out when it was opened.
     """
 
-    def __init__(self, pipe: Any, source: PipelineSource) -> None:
+    def __init__(self, pipe: Any, source: PipelineSource, prompts: StoredPrompts | None = None) -> None:
         self.pipe, self.source = pipe, source
         self.dtype: torch.dtype = getattr(torch, source.dtype)
         self.family = check_parts(pipe)
@@ -96,7 +51,11 @@ class Pipeline:
         vae = getattr(pipe, "vae", None)
         self.codec = None if vae is None else PipelineCodec(vae, self.dtype)
         height, width = self._choose_size(source.resolution)
-        self.prompt_encoder = None if self.family.inputs is None else PipelinePromptEncoder(pipe, self.family)
+        self.prompt_encoder: PipelinePromptEncoder | StoredPrompts | None = prompts
+        self.is_whole = prompts is None
+        """No part was left out, or dropped."""
+        if prompts is None and self.family.inputs is not None:
+            self.prompt_encoder = PipelinePromptEncoder(pipe, self.family)
         channels = self.config.in_channels if self.codec is None else self.codec.channels
         self.image_shape: tuple[int, ...] = (channels, height, width)
         self.pixel_shape: tuple[int, ...] = self.image_shape
@@ -112,7 +71,9 @@ class Pipeline:
             self.time_factor *= pipe.scheduler.config.num_train_timesteps
         for part in pipe.components.values():
             if isinstance(part, nn.Module):
-                cast_weights(part.eval().requires_grad_(False), self.dtype)
+                part.eval().requires_grad_(False)
+                if not is_quantized(part):  # diffusers opened its other weights in this type
+                    cast_weights(part, self.dtype)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Pipeline:
         """Copies of a network share their pipeline."""
@@ -124,6 +85,12 @@ class Pipeline:
             if holder is not None:
                 for part in holder.components().values():
                     part.to(device)
+
+    def drop_encoder(self) -> None:
+        """Free the half of the autoencoder that encodes images."""
+        if self.codec is not None:
+            self.codec.drop_encoder()
+            self.is_whole = False
 
     def components(self) -> dict[str, Any]:
         """Return the pipeline's parts and settings; of the denoiser, which copies hold, the settings only."""
@@ -163,7 +130,12 @@ class Pipeline:
             pipe.save_pretrained(folder)
 
     def _has_all_weights(self) -> bool:
-        """Tell whether this process holds its other parts whole: none is sharded, or on the meta device."""
+        """Tell whether this process holds its other parts whole.
+
+        None is left out, sharded, or on the meta device.
+        """
+        if not self.is_whole:
+            return False
         weights = [
             weight
             for name, part in self.pipe.components.items()
@@ -174,8 +146,8 @@ class Pipeline:
 
     def _reopen(self, network: nn.Module) -> Any:
         """Open the pipeline again around this network, its other parts in the precision of their files."""
-        settings = {"revision": self.source.revision, "variant": self.source.variant}
-        return open_pipeline(self.source.path, "teacher.path", **settings, **{self.family.part: network})
+        source = self.source.model_copy(update={"dtype": "float32", "quantization": None})
+        return open_source(source, **{self.family.part: network})
 
     def _choose_size(self, resolution: int | None) -> tuple[int, int]:
         """Return height and width of x_t, for images of `resolution` or of the pipeline's own size."""

@@ -66,9 +66,9 @@ class PipelinePromptEncoder:
         for.
         """
         if self.family.text_shapes is not None:
-            return self.family.text_shapes(self.pipe, self._settings())
+            return self.family.text_shapes(self.pipe, encoding_settings(self.pipe))
         config = self.config
-        tokens = self._settings().get("max_sequence_length", 0)
+        tokens = encoding_settings(self.pipe).get("max_sequence_length", 0)
         width = (
             config.get("caption_channels") or config.get("joint_attention_dim") or config.cross_attention_dim
         )
@@ -94,7 +94,7 @@ class PipelinePromptEncoder:
         """
         pipe = self.pipe
         zeros = pipe.config.get("force_zeros_for_empty_prompt")
-        digest = hashlib.sha256(f"{type(pipe).__name__} {zeros} {self._settings()}".encode())
+        digest = hashlib.sha256(f"{type(pipe).__name__} {zeros} {encoding_settings(self.pipe)}".encode())
         for name, part in sorted(pipe.components.items()):
             if name.startswith(("tokenizer", "text_encoder")) and part is not None:
                 digest.update(f"{name} {part_sha256(part)}".encode())
@@ -111,7 +111,7 @@ class PipelinePromptEncoder:
     def _encode(self, prompts: Sequence[str]) -> dict[str, Tensor]:
         """Return what the pipeline's `encode_prompt` returns, under our names and in float32."""
         device = next(iter(self.components().values())).device
-        arguments = {**self._settings(), "prompt": list(prompts), "device": device}
+        arguments = {**encoding_settings(self.pipe), "prompt": list(prompts), "device": device}
         if self.family.encode is None:
             encoded = self.pipe.encode_prompt(**arguments)
         else:
@@ -120,24 +120,34 @@ class PipelinePromptEncoder:
         named.pop("", None)
         if self.family.text_shapes is None:
             return {name: _in_float32(value) for name, value in named.items()}
-        shapes = self.family.text_shapes(self.pipe, self._settings())
+        shapes = self.family.text_shapes(self.pipe, encoding_settings(self.pipe))
         return {
             name: _filled_up(_in_float32(value), shapes[name.removeprefix("no ")])
             for name, value in named.items()
         }
 
-    def _settings(self) -> dict[str, Any]:
-        """Return the other arguments of `encode_prompt`: the defaults of a guided call of the pipeline."""
-        from diffusers.utils import is_bs4_available, is_ftfy_available
 
-        own = inspect.signature(self.pipe.encode_prompt).parameters
-        call = inspect.signature(type(self.pipe).__call__).parameters
-        settings = {name: call[name].default for name in own if name in call}
-        if "do_classifier_free_guidance" in own:
-            settings["do_classifier_free_guidance"] = True
-        if settings.get("clean_caption"):  # as the pipeline does it, without its warning at each prompt
-            settings["clean_caption"] = is_bs4_available() and is_ftfy_available()
-        return settings
+def describe_encoding(pipe: Any) -> dict[str, Any]:
+    """Return how a pipeline encodes prompts, apart from its text encoders and tokenizers."""
+    return {
+        "pipeline": type(pipe).__name__,
+        "force_zeros": pipe.config.get("force_zeros_for_empty_prompt"),
+        "settings": str(encoding_settings(pipe)),
+    }
+
+
+def encoding_settings(pipe: Any) -> dict[str, Any]:
+    """Return the other arguments of `encode_prompt`: the defaults of a guided call of the pipeline."""
+    from diffusers.utils import is_bs4_available, is_ftfy_available
+
+    own = inspect.signature(pipe.encode_prompt).parameters
+    call = inspect.signature(type(pipe).__call__).parameters
+    settings = {name: call[name].default for name in own if name in call}
+    if "do_classifier_free_guidance" in own:
+        settings["do_classifier_free_guidance"] = True
+    if settings.get("clean_caption"):  # as the pipeline does it, without its warning at each prompt
+        settings["clean_caption"] = is_bs4_available() and is_ftfy_available()
+    return settings
 
 
 def _in_float32(value: Any) -> Any:

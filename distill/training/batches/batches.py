@@ -18,9 +18,10 @@ from torch import Tensor
 from distill.config.errors import UserError
 from distill.data import Captioned, Captions
 from distill.data.encoded_prompts import EncodedPrompts
+from distill.data.stored_inputs import LatentSource
 from distill.diffusion.counter_random import CounterRandom
 from distill.training.batches.batch import Batch, Noise
-from distill.training.batches.latents import encode_all, encode_parts, hold_latents
+from distill.training.batches.latents import check_latents, encode_all, encode_parts, hold_latents
 from distill.training.batches.purposes import OWN_NOISE, Purpose, noise_of_step
 from distill.training.batches.reading import FileReader, LabelReader, MemoryReader
 from distill.training.parallel.processes import Processes
@@ -306,6 +307,8 @@ class Batches:
 
 def check_data(data: DataSource, network: ImageModel) -> None:
     """Raise UserError if a network cannot be trained on these data."""
+    if isinstance(data, LatentSource):
+        check_latents(data, network)
     if data.image_shape not in (network.image_shape, network.pixel_shape):
         raise UserError(
             f"data: images of {data.image_shape}; expected {network.pixel_shape} as the network's"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,23 @@ from distill.training.distillation.method import Method, Networks, WeightedTerm
 from distill.training.distillation.settings import DiscriminatorSettings, GeneratorSettings
 from distill.training.settings import DistillRun
 from distill.types import Condition, Critic, Denoiser, Generator, ImageModel, Penalty
+
+
+def load_teacher(config: DistillRun) -> Denoiser:
+    """Open the teacher, without the text encoders if the prompts are precomputed."""
+    folder = _precomputed(config)
+    return config.teacher.load() if folder is None else config.teacher.load_with_prompts(folder)
+
+
+def load_template(config: DistillRun) -> Denoiser:
+    """Open the teacher as `load_teacher` does, with its large parts on the meta device."""
+    return config.teacher.load_without_weights(
+        config.sharding.min_component_parameters, *filter(None, [_precomputed(config)])
+    )
+
+
+def _precomputed(config: DistillRun) -> Path | None:
+    return None if config.prompts is None else config.prompts.precomputed
 
 
 def read_prompts(

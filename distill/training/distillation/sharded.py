@@ -22,6 +22,8 @@ from distill.training.distillation.build import (
     build_untrained_generator,
     check_networks,
     check_start,
+    load_teacher,
+    load_template,
 )
 from distill.training.distillation.method import Networks
 from distill.training.distillation.settings import GeneratorSettings
@@ -57,10 +59,10 @@ class ShardedNetworks:
 def build_sharded(config: DistillRun, sharding: Sharding) -> ShardedNetworks:
     """Build teacher, fake score, generator and its averages, and shard them."""
     processes = sharding.processes
-    template = config.teacher.load_without_weights(config.sharding.min_component_parameters)
+    template = load_template(config)
     template.eval().requires_grad_(False)
     check_networks(config, template)
-    source = processes.on_main(config.teacher.load)
+    source = processes.on_main(partial(load_teacher, config))
     networks = _build_whole(config, template, processes.device)
     averages = [average_of(networks.generator) for _ in averages_of(config.generator.ema)]
     structure = copy.deepcopy(averages[0])

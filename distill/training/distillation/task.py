@@ -19,7 +19,13 @@ from distill.publishing.model_card import write_card
 from distill.training.batches import Batch, Batches
 from distill.training.device.compilation import begin_step, compile_networks, compiled, uncompiled
 from distill.training.device.precision import autocast
-from distill.training.distillation.build import build_method, build_networks, exact_log_ratio, read_prompts
+from distill.training.distillation.build import (
+    build_method,
+    build_networks,
+    exact_log_ratio,
+    load_teacher,
+    read_prompts,
+)
 from distill.training.distillation.losses import Losses, Metrics, fake_loss, frozen, generator_loss
 from distill.training.distillation.metrics import add_metrics, gradient_sizes
 from distill.training.distillation.references import comparing_terms, prepare_term
@@ -49,7 +55,7 @@ class Distillation:
         self.sharding = Sharding(config.sharding, processes)
         self.sharded = build_sharded(config, self.sharding) if self.sharding.is_on else None
         if self.sharded is None:
-            self.teacher = config.teacher.load().to(device).eval().requires_grad_(False)
+            self.teacher = load_teacher(config).to(device).eval().requires_grad_(False)
             self.prompts = read_prompts(config, self.teacher)
             torch.manual_seed(config.seed)
             self.networks = build_networks(config, self.teacher, device)
@@ -77,6 +83,8 @@ class Distillation:
             first_step=config.first_objective_step,
             noises_inputs=config.generator.step_inputs is not None,
         )
+        if config.data is not None and config.data.holds_latents and config.student_network != "scene":
+            self.teacher.drop_encoder()
 
         self.modules: dict[str, nn.Module] = {}
         self.updaters: dict[str, Updater] = {}

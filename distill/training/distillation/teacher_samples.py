@@ -66,7 +66,7 @@ class TeacherSamples:
             "first_seed": FIRST_SEED,
             "sampler": settings.sampler.model_dump(mode="json"),
             # without its path: the same teacher may have moved
-            "teacher": source.model_dump(mode="json", exclude={"path", "attention"}),
+            "teacher": source.model_dump(mode="json", exclude={"path", "config", "attention"}),
             "teacher_sha256": teacher_sha256 or weights_sha256(teacher),
         }
         if settings.anchor is not None:

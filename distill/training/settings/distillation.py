@@ -64,6 +64,22 @@ class DistillRun(RunSettings):
         return self
 
     @model_validator(mode="after")
+    def _quantized_base_is_frozen(self) -> DistillRun:
+        if not self.teacher.is_quantized:
+            return self
+        networks = {"generator.network": self.generator.network, "fake.network": self.fake.network}
+        for key, network in networks.items():
+            if network.name == "copy":
+                raise ValueError(
+                    f"{key}: copy trains all weights, and a quantised teacher's are frozen; expected lora"
+                )
+        if self.sharding.is_on:
+            raise ValueError("sharding.strategy: does not go with a quantised teacher; expected none")
+        if self.precision == "bf16-true":
+            raise ValueError("precision: bf16-true would cast quantised weights; expected bf16")
+        return self
+
+    @model_validator(mode="after")
     def _levels_are_compiled(self) -> DistillRun:
         if self.compile == "step" and self.generator.annealing is not None:
             raise ValueError("compile: step does not go with generator.annealing; expected blocks or none")

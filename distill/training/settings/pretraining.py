@@ -72,6 +72,10 @@ class TrainAutoencoderRun(RunSettings):
 
     @model_validator(mode="after")
     def _is_whole(self) -> TrainAutoencoderRun:
+        if self.data.holds_latents:
+            raise ValueError(
+                "data: latents are no images, which an autoencoder is trained on; expected images"
+            )
         if self.sharding.is_on:
             raise ValueError(
                 f"sharding.strategy: is {self.sharding.strategy}; expected none, since every process holds "

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from distill.config.errors import UserError, did_you_mean
 from distill.networks.diffusers.denoiser import DiffusersNetwork
 from distill.networks.diffusers.meta import without_weights
+from distill.networks.diffusers.pipeline import Pipeline
 from distill.networks.folder import ADAPTERS
 from distill.storage.tensors import check_weights, load_tensors
 
@@ -39,6 +40,11 @@ class LoRANetwork(DiffusersNetwork):
     ) -> None:
         import peft
 
+        if base.is_quantized and not _can_be_exported(base.pipeline):
+            raise UserError(
+                "teacher.path: is quantised in its files, and its pipeline loads no adapters, so that no "
+                "student could be exported; expected the pipeline in full precision, and teacher.quantization"
+            )
         super().__init__(copy.deepcopy(base.network, shared(base.network)), base.pipeline)
         self.sizes: dict[str, Any] = {
             "rank": rank,
@@ -106,13 +112,25 @@ class LoRANetwork(DiffusersNetwork):
         return other
 
     def merged(self) -> DiffusersNetwork:
-        """Return the network without adapters, which are added to a copy of its weights, in float32."""
+        """Return the network without adapters, which are added to a copy of its weights, in float32.
+
+        Those of a quantised network are added to the weights that it was quantised from.
+        """
+        if self.is_quantized:
+            return self._on_full_precision().merged()
         network = copy.deepcopy(self.network).float()
         for name, layer in _adapted(network).items():
             layer.merge()
             parent, _, child = name.rpartition(".")
             setattr(network.get_submodule(parent), child, layer.get_base_layer())
         return DiffusersNetwork(network, self.pipeline)
+
+    def _on_full_precision(self) -> LoRANetwork:
+        """Return these adapters on the weights before their quantisation."""
+        source = self.pipeline.source.model_copy(update={"dtype": "float32", "quantization": None})
+        other = LoRANetwork(DiffusersNetwork.open(source), **self.sizes)
+        other.load_state_dict(self.state_dict())
+        return other
 
     def save_pipeline(self, times: Sequence[float], folder: Path) -> None:
         """Write what turns the base's pipeline into this one: a scheduler, and adapters of scale 1.
@@ -149,6 +167,11 @@ class LoRANetwork(DiffusersNetwork):
     def network_state(self) -> dict[str, Tensor]:
         """Return the adapters by their names in the network."""
         return {name.removeprefix("network."): value for name, value in self.state_dict().items()}
+
+
+def _can_be_exported(pipeline: Pipeline) -> bool:
+    """Tell whether adapters on a quantised network can leave it: as they are, or merged into full weights."""
+    return hasattr(pipeline.pipe, "save_lora_weights") or pipeline.source.quantization is not None
 
 
 def is_adapter(name: str) -> bool:

@@ -52,6 +52,12 @@ class PipelineCodec:
             images = torch.cat([self._decode(part) for part in parts])
         return images.to(latents.dtype)
 
+    def drop_encoder(self) -> None:
+        """Free the half that encodes images; `encode` cannot be called from then on."""
+        for name in ("encoder", "quant_conv"):
+            if getattr(self.vae, name, None) is not None:
+                setattr(self.vae, name, None)
+
     def components(self) -> dict[str, nn.Module]:
         return {"vae": self.vae}
 

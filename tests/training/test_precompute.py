@@ -1,0 +1,261 @@
+"""Inputs that are computed once: a run from them is the run that encodes, bit for bit, and holds less."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from distill.config.errors import UserError
+from distill.data.sources import latents
+from distill.data.stored_inputs import SHARD, Shards
+from distill.training.batches import precompute
+from distill.training.config import read_config
+from distill.training.distillation.build import load_teacher
+from distill.training.distillation.task import Distillation
+from distill.training.logging import Clock
+from tests.helpers.alone import ALONE
+from tests.helpers.diffusers_runs import FAMILIES, PROMPTS, SMALL, make_inputs, run
+from tests.helpers.runs import (
+    ENVIRONMENT,
+    assert_same_tensors,
+    checkpoint_tensors,
+    train_in_processes,
+    write_run,
+)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_inputs(tmp_path_factory.mktemp("precompute"))
+
+
+def with_images(root: Path, family: str = "sd15") -> dict[str, Any]:
+    """Return the settings of a run whose discriminator sees captioned images."""
+    return {
+        "task": "distill",
+        "teacher": {"name": "diffusers", "path": str(root / family)},
+        "data": {"name": "captioned_folder", "path": str(root / "images"), "resolution": 16},
+        "prompts": {"name": "captions", "dropout": 0.3},
+        "objective": {"name": "score_matching"},
+        "discriminator": {"real": "data"},
+        "terms": [{"name": "gan", "weight": 0.1}],
+        "monitor_every": None,
+    }
+
+
+def precomputed(config: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Return the settings of the same run from precomputed inputs."""
+    return {
+        **config,
+        "data": {"name": "latents", "path": str(folder)},
+        "prompts": {**config["prompts"], "precomputed": str(folder)},
+    }
+
+
+def write(root: Path, config: dict[str, Any]) -> Path:
+    return write_run(root, **{**SMALL, "run_dir": str(root / "unused"), **config})
+
+
+@pytest.mark.parametrize("family", ["sd15", "sdxl"])
+@pytest.mark.parametrize("held", ["memory", "files"])
+def test_a_run_from_precomputed_inputs_is_the_run_that_encodes(
+    root: Path, family: str, held: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = with_images(root, family)
+    precompute.main([str(write(root, config)), "--out", str(tmp_path / "inputs")])
+    if held == "files":
+        monkeypatch.setattr(latents, "MAX_IN_MEMORY", 0)
+    names = (f"encodes-{family}-{held}", f"reads-{family}-{held}")
+    runs = [
+        run(root, name, settings)
+        for name, settings in zip(names, (config, precomputed(config, tmp_path / "inputs")), strict=True)
+    ]
+    assert_same_tensors(*[checkpoint_tensors(run_dir) for run_dir in runs])
+    exports = [sorted(path.name for path in (run_dir / "export").iterdir()) for run_dir in runs]
+    assert exports[0] == exports[1]  # the export is whole: its other parts are opened again
+    assert (runs[1] / "export" / "text_encoder" / "model.safetensors").is_file()
+    assert (runs[1] / "export" / "vae" / "diffusion_pytorch_model.safetensors").read_bytes() == (
+        runs[0] / "export" / "vae" / "diffusion_pytorch_model.safetensors"
+    ).read_bytes()
+
+
+@pytest.mark.slow
+def test_a_sharded_run_reads_precomputed_inputs(root: Path, tmp_path: Path) -> None:
+    # Two images for each process: one alone would be encoded by another kernel.
+    config = {**with_images(root), "sharding": {"strategy": "full"}, "batch_size": 4}
+    folder = tmp_path / "inputs"
+    precompute.main([str(write(root, config)), "--out", str(folder)])
+    runs = []
+    for name, settings in {"encodes": config, "reads": precomputed(config, folder)}.items():
+        run_dir = tmp_path / name
+        done = train_in_processes(write(root, {**settings, "run_dir": str(run_dir)}), processes=2)
+        assert done.returncode == 0, done.stderr
+        runs.append(checkpoint_tensors(run_dir))
+    assert_same_tensors(*runs)
+    sharded = {**config, "sharding": {"strategy": "full", "min_component_parameters": 0}}
+    settings = {**precomputed(sharded, folder), "run_dir": str(tmp_path / "refused")}
+    done = train_in_processes(write(root, settings), processes=2)
+    assert "shards the autoencoder, to which the latents are compared; expected more than" in done.stderr
+
+
+@pytest.mark.parametrize("family", ["sd3", "flux", "pixart-sigma"])
+def test_stored_prompts_are_the_encoded_ones(root: Path, family: str, tmp_path: Path) -> None:
+    if not (root / family).is_dir():
+        FAMILIES[family](root / family)
+    prompts = {"name": "text_file", "path": str(root / "prompts.txt")}
+    config: dict[str, Any] = {
+        "task": "distill",
+        "teacher": {"name": "diffusers", "path": str(root / family)},
+        "prompts": prompts,
+        "objective": {"name": "score_matching"},
+    }
+    precompute.main([str(write(root, config)), "--out", str(tmp_path / "inputs")])
+    whole = load_teacher(read_config(write(root, config)))
+    without = load_teacher(
+        read_config(write(root, {**config, "prompts": {**prompts, "precomputed": str(tmp_path / "inputs")}}))
+    )
+    assert not any("text_encoder" in name for name in without.frozen_components())
+    for prompt in PROMPTS:
+        text, stored = whole.encode_prompts([prompt]).text, without.encode_prompts([prompt]).text
+        for kind in ("given", "unconditional"):
+            expected, found = getattr(text, kind), getattr(stored, kind)
+            assert expected.keys() == found.keys()
+            assert all(torch.equal(found[name], value) for name, value in expected.items())
+    expected_text = whole.prompt_encoder.unconditional(2)
+    found_text = without.prompt_encoder.unconditional(2)
+    assert expected_text.given.keys() == found_text.given.keys()
+    for name, value in expected_text.given.items():
+        torch.testing.assert_close(found_text.given[name], value)
+
+
+def test_neither_text_encoders_nor_the_images_encoder_are_held(root: Path, tmp_path: Path) -> None:
+    config = with_images(root)
+    precompute.main([str(write(root, config)), "--out", str(tmp_path / "inputs")])
+    settings = read_config(write(root, precomputed(config, tmp_path / "inputs")))
+    task = Distillation(settings, ALONE, Clock(ALONE.device))
+    assert task.teacher.frozen_components().keys() == {"vae"}
+    assert {name.split(".")[0] for name in task.teacher.codec.vae.state_dict()} == {
+        "decoder",
+        "post_quant_conv",
+    }
+
+
+def test_another_teacher_is_refused(root: Path, tmp_path: Path) -> None:
+    config = with_images(root)
+    inputs = tmp_path / "inputs"
+    precompute.main([str(write(root, config)), "--out", str(inputs)])
+    read = precomputed(config, inputs)
+    shutil.copytree(root / "sd15", tmp_path / "moved")
+    moved = {**read["teacher"], "path": str(tmp_path / "moved")}
+    load_teacher(read_config(write(root, {**read, "teacher": moved})))  # the same teacher elsewhere
+    other = tmp_path / "other"
+    shutil.copytree(root / "sd15", other)
+    tokens = other / "tokenizer" / "tokenizer_config.json"
+    tokens.write_text(tokens.read_text() + "\n")
+    with pytest.raises(
+        UserError, match=r"belongs to another teacher: files_sha256 is '\w+' there and '\w+' here"
+    ):
+        load_teacher(read_config(write(root, {**read, "teacher": {**moved, "path": str(other)}})))
+    with pytest.raises(UserError, match="another teacher: dtype is 'float32' there and 'bfloat16' here"):
+        load_teacher(read_config(write(root, {**read, "teacher": {**moved, "dtype": "bfloat16"}})))
+    unread = {**read, "prompts": config["prompts"], "teacher": {**moved, "dtype": "bfloat16"}}
+    with pytest.raises(UserError, match=r"data.path: its latents belong to another autoencoder than the tea"):
+        run(root, "other-latents", unread)
+    with pytest.raises(UserError, match="monitor_every: compares images, and data holds latents"):
+        from distill.training.launch import launch
+        from eval.monitor import build_monitor
+
+        launch(read_config(write(root, {**read, "monitor_every": 2})), build_monitor)
+
+
+def test_prompts_that_are_not_there_are_named(root: Path, tmp_path: Path) -> None:
+    config = with_images(root)
+    precompute.main([str(write(root, config)), "--out", str(tmp_path / "inputs")])
+    teacher = load_teacher(read_config(write(root, precomputed(config, tmp_path / "inputs"))))
+    with pytest.raises(UserError, match="has no prompt 'two dog'; did you mean 'two dogs'"):
+        teacher.encode_prompts(["two dog"])
+    native = {**config, "teacher": {"name": "native", "path": "x"}, "data": None, "discriminator": None}
+    settings = {**native, "terms": [], "prompts": {"name": "text_file", "path": "p", "precomputed": "q"}}
+    with pytest.raises(
+        UserError, match=r"prompts.precomputed: goes with a pipeline as teacher; expected null"
+    ):
+        load_teacher(read_config(write(root, settings)))
+    both = {**config["prompts"], "precomputed": "a", "cache": "b"}
+    with pytest.raises(UserError, match="cache: goes without precomputed; expected one of them"):
+        read_config(write(root, {**config, "prompts": both}))
+
+
+def test_a_stopped_command_goes_on(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("distill.data.stored_inputs.SHARD", 2)
+    config = with_images(root)
+    path, inputs = write(root, config), tmp_path / "inputs"
+    written: list[Path] = []
+    original = Shards.write
+
+    def stop_at_second(shards: Shards, file: Path, tensors: dict[str, torch.Tensor]) -> None:
+        if len(written) == 1:
+            raise KeyboardInterrupt
+        written.append(file)
+        original(shards, file, tensors)
+
+    monkeypatch.setattr(Shards, "write", stop_at_second)
+    with pytest.raises(KeyboardInterrupt):
+        precompute.main([str(path), "--out", str(inputs)])
+    with pytest.raises(UserError, match=r"lacks 1 of 2 files, the first 00000002.safetensors; run the same"):
+        latents.Settings(path=inputs).load()
+    first = written[0].stat().st_mtime_ns
+    monkeypatch.setattr(Shards, "write", original)
+    precompute.main([str(path), "--out", str(inputs)])
+    assert written[0].stat().st_mtime_ns == first
+    assert len(latents.Settings(path=inputs).load()) == 3
+    (root / "images" / "0.txt").write_text("another cat")
+    try:
+        with pytest.raises(UserError, match="inputs/latents holds other inputs: captions_sha256 is"):
+            precompute.main([str(path), "--out", str(inputs)])
+    finally:
+        (root / "images" / "0.txt").write_text(PROMPTS[0])
+    damaged = inputs / "latents" / "00000000.safetensors"
+    damaged.write_bytes(damaged.read_bytes()[:-4] + b"\x00\x01\x02\x03")
+    with pytest.raises(UserError, match=r"00000000.safetensors: is damaged"):
+        latents.Settings(path=inputs).load()
+
+
+def test_processes_share_the_files(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("distill.data.stored_inputs.SHARD", 1)
+    path = write(root, with_images(root))
+    precompute.main([str(path), "--out", str(tmp_path / "alone")])
+    for rank in range(2):
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        monkeypatch.setenv("RANK", str(rank))
+        precompute.main([str(path), "--out", str(tmp_path / "together")])
+        files = sorted(file.name for file in (tmp_path / "together" / "latents").glob("0*.safetensors"))
+        assert files == [f"{row:08d}.safetensors" for row in ([0, 2], [0, 1, 2])[rank]]
+    for file in (tmp_path / "alone").rglob("*.safetensors"):
+        other = tmp_path / "together" / file.relative_to(tmp_path / "alone")
+        assert file.read_bytes() == other.read_bytes()
+
+
+def test_the_command_says_which_settings_read_its_folder(root: Path, tmp_path: Path) -> None:
+    path = write(root, with_images(root))
+    command = [sys.executable, "-m", "distill", "precompute", str(path), "--out", str(tmp_path / "inputs")]
+    done = subprocess.run(
+        command, capture_output=True, text=True, env={**os.environ, **ENVIRONMENT}, check=True
+    )
+    lines = done.stdout.splitlines()
+    assert lines == [
+        f"data: {{name: latents, path: {tmp_path / 'inputs'}}}  # 3 latents of 4x8x8",
+        f"prompts: {{name: captions, ..., precomputed: {tmp_path / 'inputs'}}}  # 3 prompts",
+    ]
+    assert yaml.safe_load(lines[0])["data"]["name"] == "latents"
+    index = json.loads((tmp_path / "inputs" / "latents" / "index.json").read_text())
+    assert (index["count"], index["image_shape"], index["has_captions"]) == (3, [4, 8, 8], True)
+    assert SHARD == 256
