@@ -87,7 +87,7 @@ def test_a_topic_shows_the_settings_below_it_and_names_its_choices(
     text = answer(capsys, "--help", "generator")
     assert "  --generator.ema float|{...}|[float|{...}, ...] = 0.999\n" in text
     assert "  --generator.optimizer.warmup_steps int = 0\n" in text
-    assert "  --generator.noise_levels {name: karras|lognormal|uniform} = karras\n" in text
+    assert "  --generator.noise_levels {name: karras|lognormal|logit_normal|uniform} = karras\n" in text
     assert "        `--help generator.noise_levels.uniform` lists the settings of one of these.\n" in text
     assert "--generator.noise_levels.rho" not in text
     assert "--fake" not in text
