@@ -13,6 +13,7 @@ from distill.networks.efficientnet_lite0 import FEATURES
 from distill.objectives.representation import EfficientNetFeatures
 from distill.objectives.terms.representation import Settings
 from distill.publishing.report.page import write_report
+from distill.publishing.run_record import note_of_features
 from distill.training.settings.stop_condition import STOPPED
 from eval.features import load_extractor
 from eval.images.resize import pil_bicubic
@@ -72,6 +73,18 @@ def test_a_run_says_which_features_do_not_judge_it(
     assert read_lines(run)[-1]["monitor/trained_features"] == 1
     write_report(run)
     assert note.capitalize() in (run / "report.html").read_text()
+
+
+def test_other_features_judge_the_run() -> None:
+    meta = {"trained_features": ["efficientnet_lite0", "pixels"]}
+    assert note_of_features(meta, "inception") is None
+    assert note_of_features({}) is None
+    found = note_of_features(meta, "pixels")
+    assert (
+        found
+        == "trained on the features pixels: distances, precision and recall by them do not judge this run"
+    )
+    assert "efficientnet_lite0 and pixels" in (note_of_features(meta) or "")
 
 
 def test_features_of_efficientnet_are_those_of_measurements() -> None:
