@@ -95,6 +95,14 @@ def test_several_steps_take_half_of_the_further_ones_for_training(capsys: pytest
     assert "20.5 forward passes of the teacher" in capsys.readouterr().out
 
 
+def test_the_steps_of_a_student_count_from_the_first_that_the_objective_trains(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    main(["configs/digits/dp_dmd.yaml", "--dry-run"])
+    said = capsys.readouterr().out
+    assert "an image of the student takes 4 evaluations, one for training 3 on average" in said
+
+
 def test_a_teacher_run_and_the_laboratory_have_one_too(capsys: pytest.CaptureFixture[str]) -> None:
     main(["configs/digits/teacher.yaml", "--dry-run"])
     assert "a step reads 128 images" in capsys.readouterr().out

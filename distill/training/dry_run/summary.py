@@ -202,7 +202,9 @@ def _describe_work(config: DistillRun, step: SimulatedStep, cost: Cost) -> list[
     lines = [f"a generator step makes {generated} images of the student and reads {real} real ones", work]
     steps = config.generator.steps
     if steps > 1:
-        average = f"{(steps + 1) / 2:g} on average" if config.generator.step_inputs is None else "1"
+        average = "1"
+        if config.generator.step_inputs is None:
+            average = f"{(steps + config.first_objective_step) / 2:g} on average"
         lines.append(f"an image of the student takes {steps} evaluations, one for training {average}")
     left_out = [name for term in config.terms for name in term.left_out]
     if left_out:

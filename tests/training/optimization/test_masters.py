@@ -128,3 +128,19 @@ def test_updates_on_the_host_start_from_weights_that_the_network_changed_itself(
     network.weight.grad = torch.ones_like(network.weight)
     updater.update(0)
     assert network.weight.item() == 6.5
+
+
+@pytest.mark.parametrize("offload", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_weights_that_are_moved_are_what_the_optimiser_steps_next(dtype: torch.dtype, offload: bool) -> None:
+    """A quarter of the way from 1 to 2, and then a step of 1e-4, which bfloat16 alone would lose."""
+    network = nn.Linear(1, 1, bias=False).to(dtype)
+    nn.init.ones_(network.weight)
+    updater = updater_of(network, lr=1e-4, betas=(0.0, 0.0), offload=offload)
+    updater.masters.move_towards([torch.full((1, 1), 2.0)], 0.25)
+    assert network.weight.item() == 1.25
+    network.weight.grad = torch.ones_like(network.weight)
+    updater.update(0)
+    (weight,) = updater.weights
+    assert weight.item() == pytest.approx(1.25 - 1e-4, abs=1e-7)
+    assert torch.equal(network.weight, weight.to(dtype))
