@@ -28,14 +28,14 @@ from tests.helpers.diffusers_runs import (
     FLOW,
     OBJECTIVES,
     PROMPTS,
-    SMALL_FLUX,
     image_of_diffusers,
     image_of_ours,
     run,
+    size_of,
 )
 from train import main as train
 
-LOADERS = ("sd15", "sd21", "zero-snr", "sdxl", "sd3", "flux", "flux-schnell", "sana")
+LOADERS = ("sd15", "sd21", "zero-snr", "sdxl", "sd3", "flux", "flux-schnell", "sana", "lumina2", "z-image")
 """Families whose pipelines load adapters."""
 DEFAULT = ("sdxl", "dit")
 
@@ -82,7 +82,7 @@ def test_diffusers_loads_an_export(family: str, steps: int, tmp_path: Path) -> N
     settings = {
         "path": str(FAMILIES[family](tmp_path / "teacher")),
         "embedded_guidance": embedded,
-        **(SMALL_FLUX if "flux" in family else {}),
+        **size_of(family),
     }
     entry = 1e4 if family in FLOW else 2.5
     teacher = Settings(**settings).load()

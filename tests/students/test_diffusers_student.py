@@ -22,12 +22,12 @@ from tests.helpers.diffusers_runs import (
     OBJECTIVES,
     PROMPTS,
     SMALL,
-    SMALL_FLUX,
     folder_of,
     image_of_diffusers,
     image_of_ours,
     make_inputs,
     run,
+    size_of,
 )
 
 
@@ -56,7 +56,7 @@ def test_an_export_is_a_pipeline_of_diffusers(
 ) -> None:
     settings = {
         "path": str(FAMILIES[family](tmp_path / "teacher")),
-        **(SMALL_FLUX if "flux" in family else {}),
+        **size_of(family),
     }
     settings["embedded_guidance"] = 7.0 if family == "flux" else None
     network = Settings(**settings).load()
@@ -110,7 +110,7 @@ DEFAULT = [("sd15", objective) for objective in OBJECTIVES] + [("sd3", "expanded
 )
 def test_every_objective_moves_the_student(root: Path, family: str, objective: str) -> None:
     """The discriminator sees stored samples; text teachers have guidance, prompt dropout and a cache."""
-    source = {"path": str(folder_of(root, family)), **(SMALL_FLUX if "flux" in family else {})}
+    source = {"path": str(folder_of(root, family)), **size_of(family)}
     teacher = FewStepGenerator(Settings(**source).load(), 80.0)
     text = {
         "prompts": {

@@ -23,6 +23,13 @@ from tests.helpers.diffusers_inputs import (
     transformer,
 )
 
+GUIDED: dict[str, dict[str, Any]] = {
+    "flux": {"true_cfg_scale": 3.0, "negative_prompt": ""},
+    "lumina2": {"guidance_scale": 3.0, "cfg_normalization": False},
+    "z-image": {"guidance_scale": 2.0},  # what it adds to 1
+}
+"""Arguments with which a pipeline guides by 3, where they are not `guidance_scale=3`."""
+
 
 @pytest.mark.parametrize("family", UNETS)
 @torch.no_grad()
@@ -136,7 +143,7 @@ def test_each_step_of_a_transformer_s_pipeline_is_ours(folders: PipelineFolders,
         return result
 
     pipe.scheduler.step = step
-    guidance = {"true_cfg_scale": 3.0, "negative_prompt": ""} if family == "flux" else {"guidance_scale": 3.0}
+    guidance = GUIDED.get(family, {"guidance_scale": 3.0})
     z, cond = noise(teacher), condition(teacher)
     expected = tiny_pipelines.call(
         pipe, z, PROMPTS if cond.text else [3, 1], num_inference_steps=4, **guidance

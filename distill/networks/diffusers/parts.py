@@ -23,12 +23,14 @@ PIPELINES = (
     "DDPMPipeline",
     "DiTPipeline",
     "FluxPipeline",
+    "Lumina2Pipeline",
     "PixArtAlphaPipeline",
     "PixArtSigmaPipeline",
     "SanaPipeline",
     "StableDiffusion3Pipeline",
     "StableDiffusionPipeline",
     "StableDiffusionXLPipeline",
+    "ZImagePipeline",
 )
 """Classes of pipelines that messages propose."""
 SCHEDULERS = (
