@@ -11,7 +11,7 @@ from torch import Tensor
 from distill.networks.diffusers.denoiser import DiffusersNetwork
 from distill.teachers.diffusers import Settings
 from distill.types import Condition, Denoiser
-from tests.helpers import tiny_lumina_pipelines, tiny_pipelines
+from tests.helpers import tiny_lumina_pipelines, tiny_pipelines, tiny_prompt_pipelines
 
 PROMPTS = ["a cat", "xyz"]
 UNETS: dict[str, Callable[[Path], Path]] = {
@@ -30,8 +30,12 @@ TRANSFORMERS: dict[str, Callable[[Path], Path]] = {
     "sana": tiny_pipelines.sana,
     "lumina2": tiny_lumina_pipelines.lumina2,
     "z-image": tiny_lumina_pipelines.z_image,
+    "sana15": lambda folder: tiny_pipelines.sana(folder, qk_norm="rms_norm_across_heads"),
+    "aura-flow": tiny_prompt_pipelines.aura_flow,
+    "hunyuan-dit": tiny_prompt_pipelines.hunyuan_dit,
+    "cogview4": tiny_prompt_pipelines.cogview4,
 }
-SIZELESS = ("flux", "z-image")
+SIZELESS = ("flux", "z-image", "aura-flow")
 """Families whose pipelines name no size of their own, or a large one."""
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from distill.types import Condition, Generator
-from tests.helpers import tiny_lumina_pipelines, tiny_pipelines
+from tests.helpers import tiny_lumina_pipelines, tiny_pipelines, tiny_prompt_pipelines
 from tests.helpers.runs import train_run, write_run
 
 PROMPTS, LABELS = ["a cat", "two dogs", "xyz"], [3, 1, 4]
@@ -32,9 +32,23 @@ FAMILIES: dict[str, Callable[[Path], Path]] = {
     "sana": tiny_pipelines.sana,
     "lumina2": tiny_lumina_pipelines.lumina2,
     "z-image": tiny_lumina_pipelines.z_image,
+    "sana15": lambda folder: tiny_pipelines.sana(folder, qk_norm="rms_norm_across_heads"),
+    "aura-flow": tiny_prompt_pipelines.aura_flow,
+    "hunyuan-dit": tiny_prompt_pipelines.hunyuan_dit,
+    "cogview4": tiny_prompt_pipelines.cogview4,
 }
-FLOW = ("sd3", "flux", "flux-schnell", "sana", "lumina2", "z-image")
-SIZELESS = ("flux", "flux-schnell", "z-image")
+FLOW = (
+    "sd3",
+    "flux",
+    "flux-schnell",
+    "sana",
+    "lumina2",
+    "z-image",
+    "sana15",
+    "aura-flow",
+    "cogview4",
+)
+SIZELESS = ("flux", "flux-schnell", "z-image", "aura-flow")
 """Families whose pipelines name no size of their own, or a large one."""
 OBJECTIVES = {
     "distribution_matching": {"divergence": "jensen_shannon"},

@@ -35,7 +35,21 @@ from tests.helpers.diffusers_runs import (
 )
 from train import main as train
 
-LOADERS = ("sd15", "sd21", "zero-snr", "sdxl", "sd3", "flux", "flux-schnell", "sana", "lumina2", "z-image")
+LOADERS = (
+    "sd15",
+    "sd21",
+    "zero-snr",
+    "sdxl",
+    "sd3",
+    "flux",
+    "flux-schnell",
+    "sana",
+    "lumina2",
+    "z-image",
+    "sana15",
+    "aura-flow",
+    "cogview4",
+)
 """Families whose pipelines load adapters."""
 DEFAULT = ("sdxl", "dit")
 
@@ -89,7 +103,7 @@ def test_diffusers_loads_an_export(family: str, steps: int, tmp_path: Path) -> N
     generator = disturbed(
         Student(rank=4, alpha=2.0).build(teacher, *teacher.student_noise_levels(entry, steps))
     )
-    assert family in LOADERS or family in ("ddpm", "dit", "pixart-alpha", "pixart-sigma")
+    assert family in LOADERS or family in ("ddpm", "dit", "pixart-alpha", "pixart-sigma", "hunyuan-dit")
     export_generator(generator, _made(tmp_path / "export"))
     z = torch.randn(2, *generator.noise_shape)
     ours = image_of_ours(generator, z)

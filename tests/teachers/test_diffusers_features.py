@@ -42,7 +42,9 @@ def last_norm(network: Any) -> nn.Module:
     return getattr(network.norm_out, "norm", network.norm_out)
 
 
-@pytest.mark.parametrize("family", ["dit", "sd3", "flux", "lumina2", "z-image"])
+@pytest.mark.parametrize(
+    "family", ["dit", "sd3", "flux", "lumina2", "z-image", "aura-flow", "hunyuan-dit", "cogview4"]
+)
 @torch.no_grad()
 def test_features_of_a_transformer_are_its_blocks_tokens_of_the_image(
     folders: PipelineFolders, family: str

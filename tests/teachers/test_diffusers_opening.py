@@ -82,7 +82,20 @@ def test_other_parts_are_refused_by_name(folders: PipelineFolders, tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    "family", ["labels", "sdxl", "pixart-sigma", "sd3", "flux", "sana", "lumina2", "z-image"]
+    "family",
+    [
+        "labels",
+        "sdxl",
+        "pixart-sigma",
+        "sd3",
+        "flux",
+        "sana",
+        "lumina2",
+        "z-image",
+        "aura-flow",
+        "hunyuan-dit",
+        "cogview4",
+    ],
 )
 def test_an_outline_needs_neither_weights_nor_tokenizers(
     folders: PipelineFolders, family: str, tmp_path: Path

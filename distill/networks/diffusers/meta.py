@@ -56,7 +56,7 @@ def meta_pipeline(source: str, revision: str | None = None) -> Any:
         else:
             kind, configs = _read_configs(source, revision)
         pipeline = getattr(diffusers, kind)
-        parts: dict[str, Any] = dict.fromkeys(_required(pipeline))
+        parts: dict[str, Any] = dict.fromkeys([*_required(pipeline), *_text_encoders(pipeline)])
         for name in parts.keys() & configs.keys():
             parts[name] = _build_part(*configs[name])
     except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:
@@ -85,6 +85,13 @@ def _required(pipeline: Any) -> list[str]:
     parameters = inspect.signature(pipeline.__init__).parameters
     required = [name for name, value in parameters.items() if value.default is inspect.Parameter.empty]
     return [name for name in required if name != "self"]
+
+
+def _text_encoders(pipeline: Any) -> list[str]:
+    """Return the arguments for text encoders, of which a pipeline may have some that it can do without."""
+    return [
+        name for name in inspect.signature(pipeline.__init__).parameters if name.startswith("text_encoder")
+    ]
 
 
 def _read_configs(source: str, revision: str | None) -> tuple[str, PartConfigs]:

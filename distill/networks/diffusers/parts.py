@@ -20,9 +20,12 @@ from distill.networks.quiet_libraries import quiet_transformers
 from distill.storage.files import read_mapping
 
 PIPELINES = (
+    "AuraFlowPipeline",
+    "CogView4Pipeline",
     "DDPMPipeline",
     "DiTPipeline",
     "FluxPipeline",
+    "HunyuanDiTPipeline",
     "Lumina2Pipeline",
     "PixArtAlphaPipeline",
     "PixArtSigmaPipeline",
