@@ -20,6 +20,7 @@ UNETS: dict[str, Callable[[Path], Path]] = {
     "sd15": tiny_pipelines.stable_diffusion,
     "sd21": lambda folder: tiny_pipelines.stable_diffusion(folder, prediction_type="v_prediction"),
     "sdxl": tiny_pipelines.stable_diffusion_xl,
+    "kolors": tiny_prompt_pipelines.kolors,
 }
 TRANSFORMERS: dict[str, Callable[[Path], Path]] = {
     "dit": tiny_pipelines.dit,

@@ -36,6 +36,7 @@ FAMILIES: dict[str, Callable[[Path], Path]] = {
     "aura-flow": tiny_prompt_pipelines.aura_flow,
     "hunyuan-dit": tiny_prompt_pipelines.hunyuan_dit,
     "cogview4": tiny_prompt_pipelines.cogview4,
+    "kolors": tiny_prompt_pipelines.kolors,
 }
 FLOW = (
     "sd3",
@@ -48,6 +49,8 @@ FLOW = (
     "aura-flow",
     "cogview4",
 )
+ONE_STEP = ("cogview4",)
+"""Families whose pipelines have times of their own, so that students take one step."""
 SIZELESS = ("flux", "flux-schnell", "z-image", "aura-flow")
 """Families whose pipelines name no size of their own, or a large one."""
 OBJECTIVES = {

@@ -1,14 +1,19 @@
-"""Tiny pipelines of AuraFlow, HunyuanDiT and CogView 4 with random weights, saved as folders."""
+"""Tiny pipelines of AuraFlow, HunyuanDiT, CogView 4 and Kolors with random weights, saved as folders."""
 
 from __future__ import annotations
 
+import importlib.machinery
+import json
 import string
+import sys
+import warnings
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
 
-from tests.helpers.tiny_components import autoencoder, t5, t5_tokenizer
+from tests.helpers.tiny_components import autoencoder, t5, t5_tokenizer, unet
 from tests.helpers.tiny_pipelines import saved
 
 
@@ -98,6 +103,31 @@ def cogview4(folder: Path) -> Path:
     return saved(CogView4Pipeline(glm_tokenizer(), glm(), autoencoder(), transformer, scheduler), folder)
 
 
+def kolors(folder: Path) -> Path:
+    """Save a `KolorsPipeline` of 16x16 images, whose text the U-Net projects."""
+    from diffusers import EulerDiscreteScheduler
+
+    kind = kolors_pipeline()
+    torch.manual_seed(0)
+    network = unet(
+        encoder_hid_dim=16,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=8,
+        projection_class_embeddings_input_dim=6 * 8 + 16,
+    )
+    scheduler = EulerDiscreteScheduler(
+        beta_start=0.00085,
+        beta_end=0.014,
+        beta_schedule="scaled_linear",
+        num_train_timesteps=1100,
+        steps_offset=1,
+        timestep_spacing="leading",
+    )
+    folder.mkdir(parents=True)
+    pipe = kind(autoencoder(), chat_glm(), chat_glm_tokenizer(folder), network, scheduler)
+    return saved(pipe, folder)
+
+
 def deep_autoencoder() -> torch.nn.Module:
     """Make an autoencoder of 8x8 pixels to one side of a latent."""
     from diffusers import AutoencoderKL
@@ -154,3 +184,83 @@ def glm_tokenizer() -> Any:
         single="[gMASK] <sop> $A", special_tokens=[("[gMASK]", 1), ("<sop>", 2)]
     )
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<|endoftext|>", padding_side="left")
+
+
+def kolors_pipeline() -> Any:
+    """Return the class of Kolors' pipeline, which diffusers offers only beside sentencepiece.
+
+    A stand-in for that package is left in this process, so that the pipeline can be opened.
+    """
+    import diffusers
+    from diffusers.pipelines.kolors import tokenizer
+
+    with warnings.catch_warnings():  # of functions that torch.jit compiles
+        warnings.simplefilter("ignore", DeprecationWarning)
+        from diffusers.pipelines.kolors.pipeline_kolors import KolorsPipeline
+
+    module = ModuleType("sentencepiece")
+    module.__spec__ = importlib.machinery.ModuleSpec("sentencepiece", None)
+    setattr(module, "SentencePieceProcessor", Letters)  # noqa: B010
+    sys.modules["sentencepiece"] = module
+    tokenizer.is_sentencepiece_available = lambda: True
+    setattr(diffusers, "KolorsPipeline", KolorsPipeline)  # noqa: B010
+    return KolorsPipeline
+
+
+def chat_glm() -> torch.nn.Module:
+    from diffusers.pipelines.kolors import ChatGLMModel
+    from diffusers.pipelines.kolors.text_encoder import ChatGLMConfig
+
+    sizes = {
+        "num_layers": 2,
+        "padded_vocab_size": 64,
+        "hidden_size": 16,
+        "ffn_hidden_size": 16,
+        "kv_channels": 8,
+        "num_attention_heads": 2,
+    }
+    kind = {"multi_query_attention": True, "add_qkv_bias": True, "original_rope": True}
+    network = ChatGLMModel(ChatGLMConfig(**sizes, **kind))
+    for parameter in network.parameters():  # it leaves memory as it is
+        torch.nn.init.normal_(parameter, std=0.3)
+    return network
+
+
+def chat_glm_tokenizer(folder: Path) -> Any:
+    """Make a tokenizer of ChatGLM whose words are letters."""
+    from diffusers.pipelines.kolors import ChatGLMTokenizer
+
+    words = ["<unk>", "<s>", "</s>", "\u2581", *string.ascii_lowercase]
+    (folder / "letters.model").write_text(json.dumps(words))
+    return ChatGLMTokenizer(str(folder / "letters.model"))
+
+
+class Letters:
+    """A `SentencePieceProcessor` whose pieces are letters, which a file of JSON lists."""
+
+    def __init__(self, model_file: str) -> None:
+        self.words: list[str] = json.loads(Path(model_file).read_text())
+
+    def vocab_size(self) -> int:
+        return len(self.words)
+
+    def get_piece_size(self) -> int:
+        return len(self.words)
+
+    def unk_id(self) -> int:
+        return 0
+
+    def bos_id(self) -> int:
+        return 1
+
+    def eos_id(self) -> int:
+        return 2
+
+    def EncodeAsPieces(self, text: str) -> list[str]:
+        return list(f"\u2581{text.replace(' ', chr(0x2581))}")
+
+    def PieceToId(self, piece: str) -> int:
+        return self.words.index(piece) if piece in self.words else 0
+
+    def IdToPiece(self, index: int) -> str:
+        return self.words[index]

@@ -47,6 +47,7 @@ FAMILIES: dict[str, Callable[[Path], Path]] = {
     "aura-flow": tiny_prompt_pipelines.aura_flow,
     "hunyuan-dit": tiny_prompt_pipelines.hunyuan_dit,
     "cogview4": tiny_prompt_pipelines.cogview4,
+    "kolors": tiny_prompt_pipelines.kolors,
 }
 
 

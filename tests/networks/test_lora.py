@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -27,6 +26,7 @@ from tests.helpers.diffusers_runs import (
     FAMILIES,
     FLOW,
     OBJECTIVES,
+    ONE_STEP,
     PROMPTS,
     image_of_diffusers,
     image_of_ours,
@@ -49,13 +49,10 @@ LOADERS = (
     "sana15",
     "aura-flow",
     "cogview4",
+    "kolors",
 )
 """Families whose pipelines load adapters."""
 DEFAULT = ("sdxl", "dit")
-
-
-def slow(family: str) -> Any:
-    return pytest.param(family, marks=() if family in DEFAULT else pytest.mark.slow)
 
 
 @pytest.fixture(scope="module")
@@ -88,8 +85,15 @@ def image_with_adapters(teacher: Path, export: Path, z: Tensor, guidance: float,
     return tiny_pipelines.renoised(pipe, z, PROMPTS[: len(z)], steps, guidance_scale=guidance)
 
 
-@pytest.mark.parametrize("steps", [1, pytest.param(3, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("family", [slow(family) for family in FAMILIES])
+@pytest.mark.parametrize(
+    ("family", "steps"),
+    [
+        pytest.param(family, steps, marks=() if family in DEFAULT and steps == 1 else pytest.mark.slow)
+        for family in FAMILIES
+        for steps in (1, 3)
+        if steps == 1 or family not in ONE_STEP
+    ],
+)
 def test_diffusers_loads_an_export(family: str, steps: int, tmp_path: Path) -> None:
     """It is a file of adapters if the family's pipeline loads one, else a pipeline. Images agree to 1e-5."""
     embedded = 7.0 if family == "flux" else None

@@ -20,6 +20,7 @@ from tests.helpers.diffusers_runs import (
     FAMILIES,
     FLOW,
     OBJECTIVES,
+    ONE_STEP,
     PROMPTS,
     SMALL,
     folder_of,
@@ -44,7 +45,7 @@ SEVERAL = [
     pytest.param(family, 1e4, steps, marks=() if family in ("ddpm", "flux") else pytest.mark.slow)
     for family in FAMILIES
     for steps in (3, 8)
-    if family != "cogview4"  # whose pipeline has times of its own
+    if family not in ONE_STEP
 ]
 SEVERAL += [("sd15", 2.5, 4), ("sd3", 1e4, 4)]
 SEVERAL += [("ddpm", 0.03, 2)]

@@ -103,10 +103,11 @@ def test_prompts_filled_up_give_what_the_network_s_own_pass_gives(
     tokens, mask = cond.text.given["tokens"], cond.text.given["mask"].bool()
     texts = [text[seen] for text, seen in zip(tokens, mask, strict=True)]
     assert len({len(text) for text in texts}) == 2
+    reversed_t = (1000 - 1000 * t) / 1000  # rounded as in the pipelines
     if family == "lumina2":
-        flow = -teacher.network(x_t, 1 - t, tokens, mask, return_dict=False)[0]
+        flow = -teacher.network(x_t, reversed_t, tokens, mask, return_dict=False)[0]
     elif family == "z-image":
-        flow = -torch.stack(teacher.network(list(x_t[:, :, None]), 1 - t, texts, return_dict=False)[0])[
+        flow = -torch.stack(teacher.network(list(x_t[:, :, None]), reversed_t, texts, return_dict=False)[0])[
             :, :, 0
         ]
     else:

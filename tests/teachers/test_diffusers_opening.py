@@ -40,7 +40,7 @@ def test_schedulers_say_schedule_and_prediction() -> None:
 
 
 def test_other_parts_are_refused_by_name(folders: PipelineFolders, tmp_path: Path) -> None:
-    from diffusers import DiffusionPipeline
+    from diffusers import DiffusionPipeline, SanaSprintPipeline
 
     pipe = DiffusionPipeline.from_pretrained(folders["sd15"])
     pipe.unet.register_to_config(time_cond_proj_dim=8)
@@ -56,6 +56,17 @@ def test_other_parts_are_refused_by_name(folders: PipelineFolders, tmp_path: Pat
     pipe.unet = pipe.text_encoder
     with pytest.raises(UserError, match="StableDiffusionPipeline's denoiser, CLIPTextModel, is unknown here"):
         check_parts(pipe)
+    pipe = DiffusionPipeline.from_pretrained(folders["kolors"])
+    pipe.unet.register_to_config(encoder_hid_dim_type="image_proj")
+    with pytest.raises(
+        UserError,
+        match="encoder_hid_dim_type 'image_proj' of KolorsPipeline is unknown here; expected none or",
+    ):
+        check_parts(pipe)
+    with pytest.raises(
+        UserError, match=r"SanaSprintPipeline is distilled itself.*; expected the SanaPipeline"
+    ):
+        check_parts(SanaSprintPipeline.__new__(SanaSprintPipeline))
     other = SimpleNamespace(unet=None, transformer=SimpleNamespace())
     with pytest.raises(
         UserError,
@@ -95,6 +106,7 @@ def test_other_parts_are_refused_by_name(folders: PipelineFolders, tmp_path: Pat
         "aura-flow",
         "hunyuan-dit",
         "cogview4",
+        "kolors",
     ],
 )
 def test_an_outline_needs_neither_weights_nor_tokenizers(

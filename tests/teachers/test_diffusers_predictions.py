@@ -95,7 +95,7 @@ def test_a_sample_of_ddim_is_the_pipeline_s(folders: PipelineFolders, family: st
     torch.testing.assert_close((teacher.decode(x) / 2 + 0.5).clamp(0, 1), expected, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("family", ["sd15", "sdxl"])
+@pytest.mark.parametrize("family", ["sd15", "sdxl", "kolors"])
 @torch.no_grad()
 def test_a_guided_sample_of_our_sampler_is_the_pipeline_s(folders: PipelineFolders, family: str) -> None:
     """diffusers' Heun scheduler on the grid of Karras et al. is our sampler."""

@@ -26,6 +26,7 @@ PIPELINES = (
     "DiTPipeline",
     "FluxPipeline",
     "HunyuanDiTPipeline",
+    "KolorsPipeline",
     "Lumina2Pipeline",
     "PixArtAlphaPipeline",
     "PixArtSigmaPipeline",

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from distill.networks.diffusers.families.depths import numbered
-from distill.networks.diffusers.families.family import Depths, Family, PipelineFacts, Tensors, thousandth
+from distill.networks.diffusers.families.family import Depths, Family, PipelineFacts, Tensors
 from distill.networks.diffusers.families.text import MASKED, prompt_shapes
 
 Z_PATCH = 2
@@ -36,7 +36,7 @@ def run_lumina2(network: Any, x_t: Tensor, timestep: Tensor, text: Tensors) -> T
     rotations = functools.partial(
         rotations_of, dims=network.config.axes_dim_rope, theta=network.rope_embedder.theta
     )
-    time, prompt = network.time_caption_embed(x_t, 1 - timestep, tokens)
+    time, prompt = network.time_caption_embed(x_t, 1 - timestep / 1000, tokens)
     around_prompt = rotations(_prompt_positions(tokens, 0))
     prompt = run_blocks(network, network.context_refiner, prompt, mask, around_prompt)
     around_image = rotations(_image_positions(x_t, side, mask.sum(1)))
@@ -51,10 +51,11 @@ def run_lumina2(network: Any, x_t: Tensor, timestep: Tensor, text: Tensors) -> T
 def run_z_image(network: Any, x_t: Tensor, timestep: Tensor, text: Tensors) -> Tensor:
     """Return Z-Image's flow from images to noise; its own points to images, and its time runs to them."""
     tokens, mask, kind = text["tokens"], text["mask"], f"{Z_PATCH}-1"
+    config = network.config
     rotations = functools.partial(
-        rotations_of, dims=network.config.axes_dims, theta=network.config.rope_theta
+        rotations_of, dims=config.axes_dims, theta=config.rope_theta, dtype=torch.float32
     )
-    time = network.t_embedder((1 - timestep) * network.t_scale).type_as(x_t)
+    time = network.t_embedder((1000 - timestep) / 1000 * network.t_scale).type_as(x_t)
     lengths = _filled_up(mask.sum(1))
     image = network.all_x_embedder[kind](to_patches(x_t, Z_PATCH))
     count = image.shape[1]
@@ -62,13 +63,13 @@ def run_z_image(network: Any, x_t: Tensor, timestep: Tensor, text: Tensors) -> T
     image = torch.cat([image, network.x_pad_token.to(image).expand(len(image), added, -1)], 1)
     positions = _image_positions(x_t, Z_PATCH, lengths + 1)
     positions = torch.cat([positions, positions.new_zeros(len(image), added, 3)], 1)
-    around_image = rotations(positions).to(torch.complex64)
+    around_image = rotations(positions)
     image = run_blocks(network, network.noise_refiner, image, None, around_image, time)
 
     prompt = network.cap_embedder(tokens)
     prompt = torch.where(mask[..., None], prompt, network.cap_pad_token.to(prompt))
     seen = torch.arange(tokens.shape[1], device=mask.device) < lengths[:, None]
-    around_prompt = rotations(_prompt_positions(tokens, 1)).to(torch.complex64)
+    around_prompt = rotations(_prompt_positions(tokens, 1))
     prompt = run_blocks(network, network.context_refiner, prompt, seen, around_prompt)
 
     joint_mask = torch.cat([seen.new_ones(image.shape[:2]), seen], 1)
@@ -85,16 +86,18 @@ def run_blocks(network: Any, layers: Iterable[nn.Module], x: Tensor, *inputs: An
     return x
 
 
-def rotations_of(positions: Tensor, dims: Sequence[int], theta: float) -> Tensor:
+def rotations_of(
+    positions: Tensor, dims: Sequence[int], theta: float, dtype: torch.dtype = torch.float64
+) -> Tensor:
     """Return complex numbers of magnitude 1 that turn queries and keys at these positions.
 
-    Positions on three axes, (b, n, 3), give (b, n, sum(dims) / 2) numbers of two float64.
+    Positions on three axes, (b, n, 3), give (b, n, sum(dims) / 2) angles, which are rounded to `dtype`.
     """
     angles = []
     for position, count in zip(positions.double().unbind(-1), dims, strict=True):
         exponents = torch.arange(0, count, 2, dtype=torch.float64, device=positions.device) / count
         angles.append(position[..., None] * theta**-exponents)
-    angle = torch.cat(angles, -1)
+    angle = torch.cat(angles, -1).to(dtype)
     return torch.polar(torch.ones_like(angle), angle)
 
 
@@ -173,7 +176,6 @@ FAMILIES = {
         encoded=MASKED,
         text_shapes=lumina2_shapes,
         image_tokens=first_tokens,
-        time_factor=thousandth,
     ),
     "ZImageTransformer2DModel": Family(
         z_image_depths,
@@ -184,7 +186,6 @@ FAMILIES = {
         text_shapes=z_image_shapes,
         patch=lambda config: Z_PATCH,
         image_tokens=first_tokens,
-        time_factor=thousandth,
         default_size=128,
     ),
 }
