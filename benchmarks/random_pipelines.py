@@ -11,7 +11,8 @@ from torch import nn
 from distill.networks.diffusers.denoiser import DiffusersNetwork
 from distill.networks.diffusers.meta import DENOISERS, meta_pipeline
 from distill.networks.diffusers.pipeline import cast_weights
-from distill.networks.diffusers.published import CLIP_G, CLIP_L, PUBLISHED, SDXL_UNET, VAE
+from distill.networks.diffusers.published import PUBLISHED
+from distill.networks.diffusers.published.earlier import CLIP_G, CLIP_L, SDXL_UNET, VAE
 from distill.teachers import diffusers
 from distill.types import Condition, PromptEncoder, Text
 

@@ -149,6 +149,34 @@ def test_the_published_pipelines_are_of_the_published_sizes(name: str, sizes: li
     assert [sum(parameter.numel() for parameter in part.parameters()) for part in parts] == sizes
 
 
+@pytest.mark.parametrize(
+    ("name", "billions", "tokens"),
+    [
+        ("Tongyi-MAI/Z-Image", 6.15, (512, 2560)),
+        ("Alpha-VLLM/Lumina-Image-2.0", 2.6, (256, 2304)),
+        ("THUDM/CogView4-6B", 6.4, (1024, 4096)),
+        ("fal/AuraFlow-v0.3", 6.8, (256, 2048)),
+        ("Tencent-Hunyuan/HunyuanDiT-v1.2-Diffusers", 1.5, (77, 1024)),
+        ("stabilityai/stable-diffusion-3.5-large", 8.1, (333, 4096)),
+        ("Efficient-Large-Model/SANA1.5_1.6B_1024px_diffusers", 1.6, (300, 2304)),
+        ("Efficient-Large-Model/SANA1.5_4.8B_1024px_diffusers", 4.8, (300, 2304)),
+    ],
+)
+def test_further_published_networks_are_of_the_published_sizes(
+    name: str, billions: float, tokens: tuple[int, ...]
+) -> None:
+    """All are pipelines of 1024 pixels, whose encoders are on the meta device too."""
+    meta = Settings(path=name).meta()
+    parameters = [parameter for part in meta.frozen_components().values() for parameter in part.parameters()]
+    assert all(parameter.is_meta for parameter in parameters)
+    assert sum(parameter.numel() for parameter in meta.parameters()) == pytest.approx(
+        1e9 * billions, rel=0.02
+    )
+    assert meta.pixel_shape == (3, 1024, 1024)
+    assert meta.prompt_encoder is not None
+    assert meta.prompt_encoder.shapes()["tokens"] == tokens
+
+
 @pytest.mark.parametrize("part", ["unet", "text_encoder"])
 def test_weights_in_a_pickle_are_refused(tmp_path: Path, part: str) -> None:
     folder = tiny_pipelines.stable_diffusion(tmp_path / "teacher")

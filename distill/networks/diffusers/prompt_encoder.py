@@ -135,8 +135,7 @@ class PipelinePromptEncoder:
         encoders = list(self.components().values())
         if not encoders:
             raise UserError(self._without_encoders())
-        device: torch.device = encoders[0].device
-        return device
+        return next(encoders[0].parameters()).device
 
     def _missing(self) -> list[str]:
         """Return the names of the text encoders that the pipeline was saved without."""

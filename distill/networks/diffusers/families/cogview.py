@@ -67,8 +67,9 @@ def mask_prompts(network: nn.Module) -> None:
     """
     for module in network.modules():
         layer: Any = module
-        if type(getattr(layer, "processor", None)).__name__ == "CogView4AttnProcessor":
-            layer.set_processor(_masked_processor(type(layer.processor))())
+        kind: Any = type(getattr(layer, "processor", None))
+        if kind.__name__ == "CogView4AttnProcessor":
+            layer.set_processor(_masked_processor(kind)())
 
 
 @functools.cache
