@@ -10,7 +10,8 @@ from torch import nn
 
 from distill.networks.diffusers.denoiser import DiffusersNetwork
 from distill.networks.diffusers.meta import DENOISERS, meta_pipeline
-from distill.networks.diffusers.opening.published import CLIP_G, CLIP_L, PUBLISHED, SDXL_UNET, VAE
+from distill.networks.diffusers.opening.published import PUBLISHED
+from distill.networks.diffusers.opening.published.earlier import CLIP_G, CLIP_L, SDXL_UNET, VAE
 from distill.networks.diffusers.pipeline import cast_weights
 from distill.teachers import diffusers
 from distill.types import Condition, PromptEncoder, Text

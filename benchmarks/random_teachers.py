@@ -13,7 +13,7 @@ from torch import Tensor
 
 from benchmarks.random_pipelines import TINY, TINY_CONFIGS, register_tiny_pipeline
 from distill.networks.diffusers.opening.published import PUBLISHED as PIPELINES
-from distill.networks.diffusers.opening.published import SDXL_UNET
+from distill.networks.diffusers.opening.published.earlier import SDXL_UNET
 from distill.networks.edm.arguments import PUBLISHED, describe_network
 from distill.networks.folder import build_network
 from distill.rewards import pickscore

@@ -11,7 +11,7 @@ from torch import Tensor
 from distill.networks.diffusers.denoiser import DiffusersNetwork
 from distill.teachers.diffusers import Settings
 from distill.types import Condition, Denoiser
-from tests.helpers import tiny_pipelines
+from tests.helpers import tiny_lumina_pipelines, tiny_pipelines, tiny_prompt_pipelines
 
 PROMPTS = ["a cat", "xyz"]
 UNETS: dict[str, Callable[[Path], Path]] = {
@@ -20,6 +20,7 @@ UNETS: dict[str, Callable[[Path], Path]] = {
     "sd15": tiny_pipelines.stable_diffusion,
     "sd21": lambda folder: tiny_pipelines.stable_diffusion(folder, prediction_type="v_prediction"),
     "sdxl": tiny_pipelines.stable_diffusion_xl,
+    "kolors": tiny_prompt_pipelines.kolors,
 }
 TRANSFORMERS: dict[str, Callable[[Path], Path]] = {
     "dit": tiny_pipelines.dit,
@@ -28,7 +29,15 @@ TRANSFORMERS: dict[str, Callable[[Path], Path]] = {
     "sd3": tiny_pipelines.stable_diffusion_3,
     "flux": tiny_pipelines.flux,
     "sana": tiny_pipelines.sana,
+    "lumina2": tiny_lumina_pipelines.lumina2,
+    "z-image": tiny_lumina_pipelines.z_image,
+    "sana15": lambda folder: tiny_pipelines.sana(folder, qk_norm="rms_norm_across_heads"),
+    "aura-flow": tiny_prompt_pipelines.aura_flow,
+    "hunyuan-dit": tiny_prompt_pipelines.hunyuan_dit,
+    "cogview4": tiny_prompt_pipelines.cogview4,
 }
+SIZELESS = ("flux", "z-image", "aura-flow")
+"""Families whose pipelines name no size of their own, or a large one."""
 
 
 class PipelineFolders:
@@ -44,7 +53,7 @@ class PipelineFolders:
 
 def transformer(folders: PipelineFolders, family: str) -> DiffusersNetwork:
     """Open a teacher of 16x16 images, if its pipeline has a choice."""
-    return Settings(path=str(folders[family]), resolution=16 if family == "flux" else None).load()
+    return Settings(path=str(folders[family]), resolution=16 if family in SIZELESS else None).load()
 
 
 def noise(teacher: Denoiser, count: int = 2, seed: int = 0) -> Tensor:

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from distill.types import Condition, Generator
-from tests.helpers import tiny_pipelines
+from tests.helpers import tiny_lumina_pipelines, tiny_pipelines, tiny_prompt_pipelines
 from tests.helpers.runs import train_run, write_run
 
 PROMPTS, LABELS = ["a cat", "two dogs", "xyz"], [3, 1, 4]
@@ -30,15 +30,40 @@ FAMILIES: dict[str, Callable[[Path], Path]] = {
     "flux": tiny_pipelines.flux,
     "flux-schnell": lambda folder: tiny_pipelines.flux(folder, guidance=False),
     "sana": tiny_pipelines.sana,
+    "lumina2": tiny_lumina_pipelines.lumina2,
+    "z-image": tiny_lumina_pipelines.z_image,
+    "sana15": lambda folder: tiny_pipelines.sana(folder, qk_norm="rms_norm_across_heads"),
+    "aura-flow": tiny_prompt_pipelines.aura_flow,
+    "hunyuan-dit": tiny_prompt_pipelines.hunyuan_dit,
+    "cogview4": tiny_prompt_pipelines.cogview4,
+    "kolors": tiny_prompt_pipelines.kolors,
 }
-FLOW = ("sd3", "flux", "flux-schnell", "sana")
-SMALL_FLUX = {"resolution": 16}
+FLOW = (
+    "sd3",
+    "flux",
+    "flux-schnell",
+    "sana",
+    "lumina2",
+    "z-image",
+    "sana15",
+    "aura-flow",
+    "cogview4",
+)
+ONE_STEP = ("cogview4",)
+"""Families whose pipelines have times of their own, so that students take one step."""
+SIZELESS = ("flux", "flux-schnell", "z-image", "aura-flow")
+"""Families whose pipelines name no size of their own, or a large one."""
 OBJECTIVES = {
     "distribution_matching": {"divergence": "jensen_shannon"},
     "score_matching": {"alpha": 1.2},
     "expanded_divergence": {"divergence": "forward_kl"},
 }
 SMALL = {"steps": 3, "batch_size": 2, "log_every": 1, "checkpoint_every": 3, "device": "cpu"}
+
+
+def size_of(family: str) -> dict[str, int]:
+    """Return the setting of a small teacher, if its pipeline names no size."""
+    return {"resolution": 16} if family in SIZELESS else {}
 
 
 def make_inputs(root: Path) -> Path:

@@ -220,7 +220,7 @@ def flux(folder: Path, guidance: bool = True) -> Path:
     return saved(FluxPipeline(**parts, vae=autoencoder(shift_factor=0.12), scheduler=scheduler), folder)
 
 
-def sana(folder: Path) -> Path:
+def sana(folder: Path, **changes: Any) -> Path:
     """Save a `SanaPipeline` of 32x32 images.
 
     It has linear attention, a deep autoencoder, and prompts with an instruction before them.
@@ -234,7 +234,9 @@ def sana(folder: Path) -> Path:
         "cross_attention_dim": 16,
         "caption_channels": 8,
     }
-    transformer = SanaTransformer2DModel(**HEADS, **cross, in_channels=4, out_channels=4, sample_size=16)
+    transformer = SanaTransformer2DModel(
+        **HEADS, **cross, in_channels=4, out_channels=4, sample_size=16, **changes
+    )
     kinds, widths, scales = ("ResBlock", "EfficientViTBlock"), (8, 8), ((), (5,))
     vae = AutoencoderDC(
         latent_channels=4,
@@ -282,7 +284,8 @@ def call(pipe: Any, z: Tensor, condition: Sequence[Any], **settings: Any) -> Ten
 
     Only the noise is given, in the layout of our networks.
     """
-    size = {"height": z.shape[2] * 2, "width": z.shape[3] * 2, "use_resolution_binning": False}
+    factor = getattr(pipe, "vae_scale_factor", 2)
+    size = {"height": z.shape[2] * factor, "width": z.shape[3] * factor, "use_resolution_binning": False}
     known = inspect.signature(type(pipe).__call__).parameters
     settings |= {name: value for name, value in size.items() if name in known}
     if hasattr(pipe, "encode_prompt"):

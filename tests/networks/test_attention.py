@@ -31,7 +31,7 @@ from distill.training.distillation.settings import TeacherSamplesSettings
 from distill.training.distillation.teacher_samples import TeacherSamples
 from distill.training.run_folder import open_run_folder, record_run
 from distill.types import Condition, Denoiser
-from tests.helpers import tiny_pipelines
+from tests.helpers import tiny_lumina_pipelines, tiny_pipelines, tiny_prompt_pipelines
 from tests.helpers.alone import ALONE
 
 FAMILIES: dict[str, Callable[[Path], Path]] = {
@@ -42,6 +42,12 @@ FAMILIES: dict[str, Callable[[Path], Path]] = {
     "sd3": tiny_pipelines.stable_diffusion_3,
     "flux": tiny_pipelines.flux,
     "sana": tiny_pipelines.sana,
+    "lumina2": tiny_lumina_pipelines.lumina2,
+    "z-image": tiny_lumina_pipelines.z_image,
+    "aura-flow": tiny_prompt_pipelines.aura_flow,
+    "hunyuan-dit": tiny_prompt_pipelines.hunyuan_dit,
+    "cogview4": tiny_prompt_pipelines.cogview4,
+    "kolors": tiny_prompt_pipelines.kolors,
 }
 
 
@@ -102,13 +108,13 @@ def inputs(network: Denoiser) -> tuple[Tensor, Tensor, Condition]:
 @pytest.mark.parametrize("family", FAMILIES)
 @torch.no_grad()
 def test_xformers_computes_the_same_in_every_family(family: str, tmp_path: Path, xformers: XFormers) -> None:
-    """The families have masks (PixArt, Sana), norms of queries and keys (SD 3.5, FLUX), and positions (FLUX).
+    """The families have masks (PixArt, Sana, Lumina 2), norms of queries and keys (SD 3.5), positions (FLUX).
 
     Sana's linear attention is left alone.
     """
     source = {
         "path": str(FAMILIES[family](tmp_path / "teacher")),
-        "resolution": 16 if family == "flux" else None,
+        "resolution": 16 if family in ("flux", "z-image", "aura-flow") else None,
     }
     plain, other = (Settings(**source, attention=name).load() for name in ("sdpa", "xformers"))
     for theirs, mine in zip(plain.network.modules(), other.network.modules(), strict=True):

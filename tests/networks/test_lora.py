@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -27,21 +26,33 @@ from tests.helpers.diffusers_runs import (
     FAMILIES,
     FLOW,
     OBJECTIVES,
+    ONE_STEP,
     PROMPTS,
-    SMALL_FLUX,
     image_of_diffusers,
     image_of_ours,
     run,
+    size_of,
 )
 from train import main as train
 
-LOADERS = ("sd15", "sd21", "zero-snr", "sdxl", "sd3", "flux", "flux-schnell", "sana")
+LOADERS = (
+    "sd15",
+    "sd21",
+    "zero-snr",
+    "sdxl",
+    "sd3",
+    "flux",
+    "flux-schnell",
+    "sana",
+    "lumina2",
+    "z-image",
+    "sana15",
+    "aura-flow",
+    "cogview4",
+    "kolors",
+)
 """Families whose pipelines load adapters."""
 DEFAULT = ("sdxl", "dit")
-
-
-def slow(family: str) -> Any:
-    return pytest.param(family, marks=() if family in DEFAULT else pytest.mark.slow)
 
 
 @pytest.fixture(scope="module")
@@ -74,22 +85,29 @@ def image_with_adapters(teacher: Path, export: Path, z: Tensor, guidance: float,
     return tiny_pipelines.renoised(pipe, z, PROMPTS[: len(z)], steps, guidance_scale=guidance)
 
 
-@pytest.mark.parametrize("steps", [1, pytest.param(3, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("family", [slow(family) for family in FAMILIES])
+@pytest.mark.parametrize(
+    ("family", "steps"),
+    [
+        pytest.param(family, steps, marks=() if family in DEFAULT and steps == 1 else pytest.mark.slow)
+        for family in FAMILIES
+        for steps in (1, 3)
+        if steps == 1 or family not in ONE_STEP
+    ],
+)
 def test_diffusers_loads_an_export(family: str, steps: int, tmp_path: Path) -> None:
     """It is a file of adapters if the family's pipeline loads one, else a pipeline. Images agree to 1e-5."""
     embedded = 7.0 if family == "flux" else None
     settings = {
         "path": str(FAMILIES[family](tmp_path / "teacher")),
         "embedded_guidance": embedded,
-        **(SMALL_FLUX if "flux" in family else {}),
+        **size_of(family),
     }
     entry = 1e4 if family in FLOW else 2.5
     teacher = Settings(**settings).load()
     generator = disturbed(
         Student(rank=4, alpha=2.0).build(teacher, *teacher.student_noise_levels(entry, steps))
     )
-    assert family in LOADERS or family in ("ddpm", "dit", "pixart-alpha", "pixart-sigma")
+    assert family in LOADERS or family in ("ddpm", "dit", "pixart-alpha", "pixart-sigma", "hunyuan-dit")
     export_generator(generator, _made(tmp_path / "export"))
     z = torch.randn(2, *generator.noise_shape)
     ours = image_of_ours(generator, z)

@@ -20,14 +20,15 @@ from tests.helpers.diffusers_runs import (
     FAMILIES,
     FLOW,
     OBJECTIVES,
+    ONE_STEP,
     PROMPTS,
     SMALL,
-    SMALL_FLUX,
     folder_of,
     image_of_diffusers,
     image_of_ours,
     make_inputs,
     run,
+    size_of,
 )
 
 
@@ -44,6 +45,7 @@ SEVERAL = [
     pytest.param(family, 1e4, steps, marks=() if family in ("ddpm", "flux") else pytest.mark.slow)
     for family in FAMILIES
     for steps in (3, 8)
+    if family not in ONE_STEP
 ]
 SEVERAL += [("sd15", 2.5, 4), ("sd3", 1e4, 4)]
 SEVERAL += [("ddpm", 0.03, 2)]
@@ -56,7 +58,7 @@ def test_an_export_is_a_pipeline_of_diffusers(
 ) -> None:
     settings = {
         "path": str(FAMILIES[family](tmp_path / "teacher")),
-        **(SMALL_FLUX if "flux" in family else {}),
+        **size_of(family),
     }
     settings["embedded_guidance"] = 7.0 if family == "flux" else None
     network = Settings(**settings).load()
@@ -110,7 +112,7 @@ DEFAULT = [("sd15", objective) for objective in OBJECTIVES] + [("sd3", "expanded
 )
 def test_every_objective_moves_the_student(root: Path, family: str, objective: str) -> None:
     """The discriminator sees stored samples; text teachers have guidance, prompt dropout and a cache."""
-    source = {"path": str(folder_of(root, family)), **(SMALL_FLUX if "flux" in family else {})}
+    source = {"path": str(folder_of(root, family)), **size_of(family)}
     teacher = FewStepGenerator(Settings(**source).load(), 80.0)
     text = {
         "prompts": {
@@ -180,6 +182,15 @@ def test_steps_that_no_pipeline_takes_are_refused(root: Path) -> None:
         with pytest.raises(UserError, match=message):
             FewStepGenerator(teacher, *levels)
     assert [entry.t for entry in FewStepGenerator(sd3, 80.0, 0.25).entry_points] == [1.0, pytest.approx(0.2)]
+
+
+def test_a_pipeline_with_times_of_its_own_takes_one_step(root: Path) -> None:
+    teacher = distill.load_teacher(folder_of(root, "cogview4"))
+    with pytest.raises(
+        UserError,
+        match=r"^generator.steps: is 2; expected 1: CogView4Pipeline gives its network times of its own",
+    ):
+        FewStepGenerator(teacher, 80.0, 1.0)
 
 
 def test_a_run_of_several_steps_leaves_as_a_pipeline_or_does_not_begin(root: Path) -> None:

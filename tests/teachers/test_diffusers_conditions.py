@@ -10,8 +10,10 @@ from distill.config.errors import UserError
 from distill.diffusion.guidance import guided
 from distill.teachers.diffusers import Settings
 from distill.types import Condition
+from tests.helpers.device_reads import no_device_reads
 from tests.helpers.diffusers_inputs import (
     PROMPTS,
+    TRANSFORMERS,
     PipelineFolders,
     condition,
     noise,
@@ -54,6 +56,71 @@ def test_a_family_gets_its_own_inputs(folders: PipelineFolders) -> None:
         UserError, match="resolution: is 32; expected 16 or null: this pipeline makes images of one size"
     ):
         Settings(path=str(folders["dit"]), resolution=32).load()
+
+
+@pytest.mark.parametrize("family", [name for name in TRANSFORMERS if name != "dit"])
+@torch.no_grad()
+def test_a_prompt_alone_gives_what_it_gives_among_longer_ones(folders: PipelineFolders, family: str) -> None:
+    teacher = transformer(folders, family)
+    prompts = ["a cat", "xyz", "a dog and a fox"]
+    x_t, t = noise(teacher, 3), torch.tensor([0.3, 0.5, 0.7]) * teacher.schedule.t_max
+    together = teacher(x_t, t, teacher.encode_prompts(prompts))
+    for row, prompt in enumerate(prompts):
+        one = slice(row, row + 1)
+        alone = teacher(x_t[one], t[one], teacher.encode_prompts([prompt]))
+        torch.testing.assert_close(together[one], alone, rtol=1e-4, atol=1e-5)
+    assert (together[0] - teacher(x_t[:1], t[:1], teacher.encode_prompts(["xyz"]))[0]).abs().max() > 1e-5
+
+
+@pytest.mark.parametrize(
+    "family", ["sd3", "flux", "lumina2", "z-image", "aura-flow", "hunyuan-dit", "cogview4"]
+)
+@torch.no_grad()
+def test_a_prediction_reads_nothing_from_the_device(
+    folders: PipelineFolders, family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    teacher = transformer(folders, family)
+    x_t, t = noise(teacher), torch.tensor([0.3, 0.7]) * teacher.schedule.t_max
+    cond = condition(teacher)
+    expected = teacher(x_t, t, cond)
+    with no_device_reads(monkeypatch):
+        again = teacher(x_t, t, cond)
+    torch.testing.assert_close(again, expected)
+
+
+@pytest.mark.parametrize("resolution", [16, 24])
+@pytest.mark.parametrize("family", ["lumina2", "z-image", "cogview4"])
+@torch.no_grad()
+def test_prompts_filled_up_give_what_the_network_s_own_pass_gives(
+    folders: PipelineFolders, family: str, resolution: int
+) -> None:
+    """The network's own forward pass takes prompts of their lengths; Lumina 2 and Z-Image several at once."""
+    teacher = Settings(path=str(folders[family]), resolution=resolution).load()
+    cond = teacher.encode_prompts(["a cat", "abc def ghi jkl mno pqr stu vwx yza bcd efg"])
+    x_t, t = noise(teacher), torch.tensor([0.3, 0.7])
+    x0 = teacher(x_t, t, cond)
+    assert cond.text is not None
+    tokens, mask = cond.text.given["tokens"], cond.text.given["mask"].bool()
+    texts = [text[seen] for text, seen in zip(tokens, mask, strict=True)]
+    assert len({len(text) for text in texts}) == 2
+    reversed_t = (1000 - 1000 * t) / 1000  # rounded as in the pipelines
+    if family == "lumina2":
+        flow = -teacher.network(x_t, reversed_t, tokens, mask, return_dict=False)[0]
+    elif family == "z-image":
+        flow = -torch.stack(teacher.network(list(x_t[:, :, None]), reversed_t, texts, return_dict=False)[0])[
+            :, :, 0
+        ]
+    else:
+        shift = 0.75 * (resolution / 4 * resolution / 4 / 256) ** 0.5 + 0.25
+        sizes = {"original_size": (resolution,) * 2, "target_size": (resolution,) * 2, "crop_coords": (0, 0)}
+        given = {name: torch.tensor([value], dtype=torch.float32) for name, value in sizes.items()}
+        times = 1000 * t / (t + shift * (1 - t))
+        rows = [
+            teacher.network(x_t[i : i + 1], texts[i][None], times[i : i + 1], **given, return_dict=False)[0]
+            for i in range(2)
+        ]
+        flow = torch.cat(rows)
+    torch.testing.assert_close(x0, x_t - t.reshape(2, 1, 1, 1) * flow, rtol=1e-5, atol=1e-5)
 
 
 @torch.no_grad()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
+from torch import Tensor, nn
 
 import distill
 from tests.helpers.diffusers_inputs import (
@@ -32,7 +35,16 @@ def test_features_are_the_encoder_s(folders: PipelineFolders, family: str) -> No
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in teacher.modules())
 
 
-@pytest.mark.parametrize("family", ["dit", "sd3", "flux"])
+def last_norm(network: Any) -> nn.Module:
+    """Return the normalisation of the tokens that become the prediction."""
+    if hasattr(network, "all_final_layer"):
+        return network.all_final_layer["2-1"].norm_final
+    return getattr(network.norm_out, "norm", network.norm_out)
+
+
+@pytest.mark.parametrize(
+    "family", ["dit", "sd3", "flux", "lumina2", "z-image", "aura-flow", "hunyuan-dit", "cogview4"]
+)
 @torch.no_grad()
 def test_features_of_a_transformer_are_its_blocks_tokens_of_the_image(
     folders: PipelineFolders, family: str
@@ -51,10 +63,10 @@ def test_features_of_a_transformer_are_its_blocks_tokens_of_the_image(
     depths = ("1", str(blocks), "bottleneck")
     x0, features = teacher(x_t, t, cond, depths)
     torch.testing.assert_close(x0, teacher(x_t, t, cond))
-    network, seen = teacher.network, []
-    handle = (
-        network.norm_out.norm if hasattr(network.norm_out, "norm") else network.norm_out
-    ).register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    seen: list[Tensor] = []
+    handle = last_norm(teacher.network).register_forward_pre_hook(
+        lambda module, inputs: seen.append(inputs[0])
+    )
     teacher(x_t, t, cond)
     handle.remove()
     assert features["bottleneck"].shape == (2, 16, 4, 4)

@@ -62,7 +62,7 @@ def test_a_teacher_s_shift_depends_on_its_resolution(folders: PipelineFolders) -
 
 
 def test_other_parts_are_refused_by_name(folders: PipelineFolders, tmp_path: Path) -> None:
-    from diffusers import DiffusionPipeline
+    from diffusers import DiffusionPipeline, SanaSprintPipeline
 
     pipe = DiffusionPipeline.from_pretrained(folders["sd15"])
     pipe.unet.register_to_config(time_cond_proj_dim=8)
@@ -78,6 +78,17 @@ def test_other_parts_are_refused_by_name(folders: PipelineFolders, tmp_path: Pat
     pipe.unet = pipe.text_encoder
     with pytest.raises(UserError, match="StableDiffusionPipeline's denoiser, CLIPTextModel, is unknown here"):
         check_parts(pipe)
+    pipe = DiffusionPipeline.from_pretrained(folders["kolors"])
+    pipe.unet.register_to_config(encoder_hid_dim_type="image_proj")
+    with pytest.raises(
+        UserError,
+        match="encoder_hid_dim_type 'image_proj' of KolorsPipeline is unknown here; expected none or",
+    ):
+        check_parts(pipe)
+    with pytest.raises(
+        UserError, match=r"SanaSprintPipeline is distilled itself.*; expected the SanaPipeline"
+    ):
+        check_parts(SanaSprintPipeline.__new__(SanaSprintPipeline))
     other = SimpleNamespace(unet=None, transformer=SimpleNamespace())
     with pytest.raises(
         UserError,
@@ -103,7 +114,23 @@ def test_other_parts_are_refused_by_name(folders: PipelineFolders, tmp_path: Pat
         Settings(path=str(tmp_path)).meta()
 
 
-@pytest.mark.parametrize("family", ["labels", "sdxl", "pixart-sigma", "sd3", "flux", "sana"])
+@pytest.mark.parametrize(
+    "family",
+    [
+        "labels",
+        "sdxl",
+        "pixart-sigma",
+        "sd3",
+        "flux",
+        "sana",
+        "lumina2",
+        "z-image",
+        "aura-flow",
+        "hunyuan-dit",
+        "cogview4",
+        "kolors",
+    ],
+)
 def test_an_outline_needs_neither_weights_nor_tokenizers(
     folders: PipelineFolders, family: str, tmp_path: Path
 ) -> None:
@@ -142,6 +169,34 @@ def test_the_published_pipelines_are_of_the_published_sizes(name: str, sizes: li
     meta = Settings(path=name).meta()
     parts = [meta.network, *meta.frozen_components().values()]
     assert [sum(parameter.numel() for parameter in part.parameters()) for part in parts] == sizes
+
+
+@pytest.mark.parametrize(
+    ("name", "billions", "tokens"),
+    [
+        ("Tongyi-MAI/Z-Image", 6.15, (512, 2560)),
+        ("Alpha-VLLM/Lumina-Image-2.0", 2.6, (256, 2304)),
+        ("THUDM/CogView4-6B", 6.4, (1024, 4096)),
+        ("fal/AuraFlow-v0.3", 6.8, (256, 2048)),
+        ("Tencent-Hunyuan/HunyuanDiT-v1.2-Diffusers", 1.5, (77, 1024)),
+        ("stabilityai/stable-diffusion-3.5-large", 8.1, (333, 4096)),
+        ("Efficient-Large-Model/SANA1.5_1.6B_1024px_diffusers", 1.6, (300, 2304)),
+        ("Efficient-Large-Model/SANA1.5_4.8B_1024px_diffusers", 4.8, (300, 2304)),
+    ],
+)
+def test_further_published_networks_are_of_the_published_sizes(
+    name: str, billions: float, tokens: tuple[int, ...]
+) -> None:
+    """All are pipelines of 1024 pixels, whose encoders are on the meta device too."""
+    meta = Settings(path=name).meta()
+    parameters = [parameter for part in meta.frozen_components().values() for parameter in part.parameters()]
+    assert all(parameter.is_meta for parameter in parameters)
+    assert sum(parameter.numel() for parameter in meta.parameters()) == pytest.approx(
+        1e9 * billions, rel=0.02
+    )
+    assert meta.pixel_shape == (3, 1024, 1024)
+    assert meta.prompt_encoder is not None
+    assert meta.prompt_encoder.shapes()["tokens"] == tokens
 
 
 @pytest.mark.parametrize("part", ["unet", "text_encoder"])

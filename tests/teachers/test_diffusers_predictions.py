@@ -23,6 +23,13 @@ from tests.helpers.diffusers_inputs import (
     transformer,
 )
 
+GUIDED: dict[str, dict[str, Any]] = {
+    "flux": {"true_cfg_scale": 3.0, "negative_prompt": ""},
+    "lumina2": {"guidance_scale": 3.0, "cfg_normalization": False},
+    "z-image": {"guidance_scale": 2.0},  # what it adds to 1
+}
+"""Arguments with which a pipeline guides by 3, where they are not `guidance_scale=3`."""
+
 
 @pytest.mark.parametrize("family", UNETS)
 @torch.no_grad()
@@ -88,7 +95,7 @@ def test_a_sample_of_ddim_is_the_pipeline_s(folders: PipelineFolders, family: st
     torch.testing.assert_close((teacher.decode(x) / 2 + 0.5).clamp(0, 1), expected, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("family", ["sd15", "sdxl"])
+@pytest.mark.parametrize("family", ["sd15", "sdxl", "kolors"])
 @torch.no_grad()
 def test_a_guided_sample_of_our_sampler_is_the_pipeline_s(folders: PipelineFolders, family: str) -> None:
     """diffusers' Heun scheduler on the grid of Karras et al. is our sampler."""
@@ -132,24 +139,25 @@ def test_each_step_of_a_transformer_s_pipeline_is_ours(folders: PipelineFolders,
 
     def step(output: Tensor, t: Tensor, sample: Tensor, **settings: Any) -> Any:
         result = own_step(output, t, sample, **settings)
-        steps.append((t, sample, result[0] if isinstance(result, tuple) else result.prev_sample))
+        steps.append((sample, result[0] if isinstance(result, tuple) else result.prev_sample))
         return result
 
     pipe.scheduler.step = step
-    guidance = {"true_cfg_scale": 3.0, "negative_prompt": ""} if family == "flux" else {"guidance_scale": 3.0}
+    guidance = GUIDED.get(family, {"guidance_scale": 3.0})
     z, cond = noise(teacher), condition(teacher)
     expected = tiny_pipelines.call(
         pipe, z, PROMPTS if cond.text else [3, 1], num_inference_steps=4, **guidance
     )
 
-    scale = pipe.scheduler.config.num_train_timesteps if isinstance(teacher.schedule, Flow) else 1
+    # The network of CogView 4 gets other times than these.
+    times = pipe.scheduler.sigmas if isinstance(teacher.schedule, Flow) else pipe.scheduler.timesteps
 
     def ours(x: Tensor, row: int) -> Tensor:
-        time = (steps[row][0] / scale).expand(2).float()
+        time = times[row].expand(2).float()
         x0 = guided(teacher, x, time, cond, 3.0).x0
         if row == 3:
             return x0
-        following = steps[row + 1][0].float() / scale
+        following = times[row + 1].float()
         eps = (x - teacher.schedule.alpha(time[0]) * x0) / teacher.schedule.sigma(time[0])
         return teacher.schedule.alpha(following) * x0 + teacher.schedule.sigma(following) * eps
 
@@ -159,7 +167,7 @@ def test_each_step_of_a_transformer_s_pipeline_is_ours(folders: PipelineFolders,
         return latents[:2]  # DiT's pipeline steps both sides of a guided prediction
 
     x = z
-    for row, (_, before, after) in enumerate(steps):
+    for row, (before, after) in enumerate(steps):
         torch.testing.assert_close(ours(as_ours(before), row), as_ours(after), rtol=1e-5, atol=1e-5)
         x = ours(x, row)
     torch.testing.assert_close((teacher.decode(x) / 2 + 0.5).clamp(0, 1), expected, rtol=0, atol=1e-5)

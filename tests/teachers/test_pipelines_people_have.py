@@ -9,7 +9,9 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from distill.config.errors import UserError
+from distill.data.encoded_prompts import EncodedPrompts
 from distill.data.images import check_images
+from distill.networks.diffusers.pipeline import open_pipeline
 from distill.networks.few_step_generator import FewStepGenerator
 from distill.publishing.samples import computing, save_samples
 from distill.teachers.diffusers import Settings
@@ -74,6 +76,41 @@ def test_stable_diffusion_3_is_read_without_its_t5(tmp_path: Path) -> None:
     x0 = network(torch.zeros(2, *network.image_shape), torch.full((2,), 0.5), cond)
     assert x0.isfinite().all()
     assert not torch.equal(x0[0], x0[1])
+
+
+@torch.no_grad()
+def test_prompts_of_stable_diffusion_3_without_its_t5_may_be_cached(tmp_path: Path) -> None:
+    """T5's tokens are zeros, as in the pipeline, whose image in one step is ours."""
+    folder = without(tiny_pipelines.stable_diffusion_3(tmp_path / "pipe"), "text_encoder_3", "tokenizer_3")
+    network = Settings(path=str(folder)).load()
+    assert network.prompt_encoder is not None
+    prompts = EncodedPrompts.by(network.prompt_encoder, ["a cat", "two dogs"], tmp_path / "cache")
+    first = prompts.balanced(2)
+    again = EncodedPrompts.by(network.prompt_encoder, ["a cat", "two dogs"], tmp_path / "cache")
+    again.encode = None  # type: ignore[assignment] # the cache has them
+    text = again._read(["a cat", "two dogs"])
+    assert first.text is not None
+    for row, encoded in enumerate(text.values()):
+        assert encoded["tokens"].shape == (1, 16 + 256, 32)
+        assert torch.equal(encoded["tokens"][0], first.text.given["tokens"][row])
+        assert encoded["tokens"][0, 16:].abs().max() == 0
+    z = torch.randn(2, *network.image_shape)
+    x0 = network(z, torch.ones(2), first)
+    pipe = open_pipeline(str(folder), "teacher.path")
+    expected = tiny_pipelines.call(pipe, z, ["a cat", "two dogs"], num_inference_steps=1, guidance_scale=0)
+    torch.testing.assert_close((network.decode(x0) / 2 + 0.5).clamp(0, 1), expected, rtol=0, atol=1e-5)
+
+
+def test_stable_diffusion_3_encodes_no_prompts_without_its_clips(tmp_path: Path) -> None:
+    """Neither does its pipeline."""
+    folder = tiny_pipelines.stable_diffusion_3(tmp_path / "pipe")
+    for missing in (("text_encoder", "text_encoder_2"), ("text_encoder", "text_encoder_2", "text_encoder_3")):
+        network = Settings(path=str(without(folder, *missing))).load()
+        with pytest.raises(
+            UserError,
+            match=rf"^teacher.path: StableDiffusion3Pipeline was saved without {' and '.join(missing)};",
+        ):
+            network.encode_prompts(["a cat"])
 
 
 def test_a_text_encoder_that_the_network_needs_is_named(tmp_path: Path) -> None:

@@ -15,7 +15,17 @@ from distill.networks.computation.activation_checkpointing import CheckpointedBl
 from distill.networks.mlp import Block as MLPBlock
 
 BLOCKS = frozenset(
-    {"ResnetBlock2D", "BasicTransformerBlock", "JointTransformerBlock", "SanaTransformerBlock"}
+    {
+        "AuraFlowJointTransformerBlock",
+        "AuraFlowSingleTransformerBlock",
+        "BasicTransformerBlock",
+        "CogView4TransformerBlock",
+        "HunyuanDiTBlock",
+        "JointTransformerBlock",
+        "Lumina2TransformerBlock",
+        "ResnetBlock2D",
+        "SanaTransformerBlock",
+    }
 )
 """Classes of diffusers that are compiled, in addition to those that its networks name themselves."""
 INDUCTOR: dict[str, str | int | bool | Callable[..., Any]] = {"layout_optimization": False}

@@ -9,8 +9,10 @@ from distill.networks.diffusers.autoencoders.kinds import AUTOENCODERS
 from distill.networks.diffusers.families import FAMILIES, Family
 from distill.networks.diffusers.served import check_served
 
-UNKNOWN_SETTINGS = ("encoder_hid_dim_type", "time_cond_proj_dim")
+UNKNOWN_SETTINGS = ("time_cond_proj_dim",)
 """Settings of networks that change how they are called, in ways that are unknown here."""
+KNOWN_KINDS = {"addition_embed_type": "text_time", "encoder_hid_dim_type": "text_proj"}
+"""Kinds of further inputs of U-Nets that are known here: SDXL's sizes, and Kolors' projection of its text."""
 CLASS_SETTINGS = ("class_embed_type", "num_class_embeds")
 """Settings by which a network takes classes; unknown in networks that take prompts."""
 
@@ -60,12 +62,12 @@ def _check_autoencoder(pipe: Any, config: Any, family: Family) -> None:
 
 def _check_settings(name: str, config: Any, family: Family) -> None:
     """Check that the network has no setting that changes its arguments in an unknown way."""
-    added = config.get("addition_embed_type")
-    if added not in (None, "text_time"):
-        raise UserError(
-            f"teacher.path: addition_embed_type '{added}' of {name} is unknown here; "
-            "expected none or text_time"
-        )
+    for setting, known in KNOWN_KINDS.items():
+        if config.get(setting) not in (None, known):
+            raise UserError(
+                f"teacher.path: {setting} '{config.get(setting)}' of {name} is unknown here; "
+                f"expected none or {known}"
+            )
     settings = [*CLASS_SETTINGS] if family.inputs is not None else []
     settings += UNKNOWN_SETTINGS
     if not family.takes_guidance:

@@ -60,6 +60,7 @@ class DiffusersNetwork(Denoiser):
         self.is_quantized = is_quantized(network)
         self.takes_reduced_weights = not self.is_quantized
         disable_label_dropout(network)
+        pipeline.family.prepare(network)
 
     def describe(self) -> dict[str, Any]:
         """Return the settings that open its pipeline, with the type of its own weights as `dtype`."""
@@ -291,7 +292,7 @@ class DiffusersNetwork(Denoiser):
         """Return a layer's output as (b, channels, h, w)."""
         family = self.pipeline.family
         if not isinstance(output, Tensor):
-            output = output[0 if family.is_unet else -1]
+            output = output[0 if family.is_unet else family.image_output]
         return family.feature_map(output.to(x_t.dtype), self.network.config, *x_t.shape[2:])
 
 

@@ -55,16 +55,18 @@ def meta_pipeline(source: str, revision: str | None = None) -> Any:
         else:
             kind, configs = _read_configs(source, revision)
         pipeline = getattr(diffusers, kind)
-        parts: dict[str, Any] = dict.fromkeys(_required(pipeline))
+        parts: dict[str, Any] = dict.fromkeys([*_required(pipeline), *_text_encoders(pipeline)])
         for name in parts.keys() & configs.keys():
             parts[name] = _build_part(*configs[name])
-    except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:
+        if "safety_checker" in parts:
+            parts["requires_safety_checker"] = False
+        return pipeline(**parts)
+    except (OSError, ValueError, AttributeError, KeyError, TypeError, ImportError) as error:
+        reason = str(error).strip().partition("\n")[0]
         raise UserError(
-            f"teacher.path: the configurations of {source} cannot be read as a diffusers pipeline's ({error})"
+            f"teacher.path: the configurations of {source} cannot be read "
+            f"as a diffusers pipeline's ({reason})"
         ) from error
-    if "safety_checker" in parts:
-        parts["requires_safety_checker"] = False
-    return pipeline(**parts)
 
 
 def large_parts(source: str, revision: str | None, min_parameters: int) -> dict[str, nn.Module]:
@@ -86,22 +88,28 @@ def _required(pipeline: Any) -> list[str]:
     return [name for name in required if name != "self"]
 
 
+def _text_encoders(pipeline: Any) -> list[str]:
+    """Return the arguments for text encoders, of which a pipeline may have some that it can do without."""
+    return [
+        name for name in inspect.signature(pipeline.__init__).parameters if name.startswith("text_encoder")
+    ]
+
+
 def _read_configs(source: str, revision: str | None) -> tuple[str, PartConfigs]:
     """Read the class of a pipeline and the configurations of its networks and scheduler."""
     import diffusers
-    import transformers
 
     index = diffusers.DiffusionPipeline.load_config(source, revision=revision)
     configs: PartConfigs = {}
     for name, entry in index.items():
-        if not isinstance(entry, (list, tuple)) or len(entry) != 2:
+        if not isinstance(entry, (list, tuple)) or len(entry) != 2 or not isinstance(entry[0], str):
             continue
         library, kind = entry
         place = {"subfolder": name, "revision": revision}
         if library == "diffusers":
             configs[name] = (library, kind, getattr(diffusers, kind).load_config(source, **place))
-        elif library == "transformers":
-            network: Any = getattr(transformers, kind)
+        elif library == "transformers" or hasattr(diffusers.pipelines, library):
+            network: Any = getattr(_module_of(library), kind)
             is_network = isinstance(network, type) and issubclass(network, nn.Module)
             if is_network:
                 config = network.config_class.from_pretrained(source, **place)
@@ -109,15 +117,24 @@ def _read_configs(source: str, revision: str | None) -> tuple[str, PartConfigs]:
     return index["_class_name"], configs
 
 
-def _build_part(library: str, kind: str, config: dict[str, Any]) -> Any:
-    """Build one part of a pipeline: a network on the meta device, or a scheduler."""
+def _module_of(library: str) -> Any:
+    """Return the module of a library that a pipeline names: transformers, or of a pipeline of diffusers."""
     import diffusers
     import transformers
 
-    if library == "transformers":
-        network = getattr(transformers, kind)
+    return transformers if library == "transformers" else getattr(diffusers.pipelines, library)
+
+
+def _build_part(library: str, kind: str, config: dict[str, Any]) -> Any:
+    """Build one part of a pipeline: a network on the meta device, or a scheduler."""
+    import diffusers
+
+    if library != "diffusers":
+        network = getattr(_module_of(library), kind)
+        # ChatGLM would reserve the memory of its weights, which it does not initialise.
+        settings = {"empty_init": False} if "empty_init" in inspect.signature(network).parameters else {}
         with without_weights():
-            return network(network.config_class(**config))
+            return network(network.config_class(**config), **settings)
     part = getattr(diffusers, kind)
     if not issubclass(part, nn.Module):
         return part.from_config(config)

@@ -20,15 +20,21 @@ from distill.networks.quiet_libraries import quiet_transformers
 from distill.storage.files import read_mapping
 
 PIPELINES = (
+    "AuraFlowPipeline",
+    "CogView4Pipeline",
     "DDPMPipeline",
     "DiTPipeline",
     "FluxPipeline",
+    "HunyuanDiTPipeline",
+    "KolorsPipeline",
+    "Lumina2Pipeline",
     "PixArtAlphaPipeline",
     "PixArtSigmaPipeline",
     "SanaPipeline",
     "StableDiffusion3Pipeline",
     "StableDiffusionPipeline",
     "StableDiffusionXLPipeline",
+    "ZImagePipeline",
 )
 """Classes of pipelines that messages propose."""
 SCHEDULERS = (

@@ -111,6 +111,11 @@ class Pipeline:
 
     def check_steps(self, times: Sequence[float]) -> None:
         """Raise UserError if no scheduler of diffusers takes a student's steps at these times."""
+        if self.family.has_own_times and len(times) > 1:
+            raise UserError(
+                f"generator.steps: is {len(times)}; expected 1: {type(self.pipe).__name__} gives its network "
+                "times of its own, with which further steps could not be exported"
+            )
         check_steps(self.student_scheduler(times), self.schedule, times)
 
     def save(self, network: nn.Module, times: Sequence[float], folder: Path) -> None:
@@ -151,7 +156,7 @@ class Pipeline:
 
     def _choose_size(self, resolution: int | None) -> tuple[int, int]:
         """Return height and width of x_t, for images of `resolution` or of the pipeline's own size."""
-        size: Any = self.config.get("sample_size") or self.family.default_size
+        size: Any = self.family.default_size or self.config.get("sample_size")
         if resolution is not None:
             size = self._resize(resolution, size)
         if size is None:

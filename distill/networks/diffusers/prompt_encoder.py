@@ -69,14 +69,15 @@ class PipelinePromptEncoder:
             return self.family.text_shapes(self.pipe, encoding_settings(self.pipe))
         config = self.config
         tokens = encoding_settings(self.pipe).get("max_sequence_length", 0)
-        width = (
-            config.get("caption_channels") or config.get("joint_attention_dim") or config.cross_attention_dim
-        )
+        names = ("encoder_hid_dim", "caption_channels", "joint_attention_dim", "cross_attention_dim")
+        width = next(config[name] for name in names if config.get(name))
         pooled = config.get("pooled_projection_dim") or 0
         if config.get("addition_embed_type"):
             pooled = config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim
         has_clip_tokens = "mask" not in self.family.encoded and self.family.packing == 1
-        if has_clip_tokens:  # U-Nets, and SD 3, whose T5's tokens follow CLIP's
+        if has_clip_tokens and not config.get(
+            "encoder_hid_dim"
+        ):  # SD 3, whose T5's tokens follow, and U-Nets
             tokens += self._clip_tokens()
         shapes = {"tokens": (tokens, width), "mask": (tokens,), "pooled": (pooled,)}
         return {name: shape for name, shape in shapes.items() if name in self.family.encoded and all(shape)}
@@ -110,12 +111,16 @@ class PipelinePromptEncoder:
     @torch.no_grad()
     def _encode(self, prompts: Sequence[str]) -> dict[str, Tensor]:
         """Return what the pipeline's `encode_prompt` returns, under our names and in float32."""
-        device = next(iter(self.components().values())).device
-        arguments = {**encoding_settings(self.pipe), "prompt": list(prompts), "device": device}
-        if self.family.encode is None:
-            encoded = self.pipe.encode_prompt(**arguments)
-        else:
-            encoded = self.family.encode(self.pipe, arguments)
+        arguments = {**encoding_settings(self.pipe), "prompt": list(prompts), "device": self._device()}
+        try:
+            if self.family.encode is None:
+                encoded = self.pipe.encode_prompt(**arguments)
+            else:
+                encoded = self.family.encode(self.pipe, arguments)
+        except (TypeError, AttributeError) as error:  # at a part that is None
+            if not self._missing():
+                raise
+            raise UserError(self._without_encoders()) from error
         named = dict(zip(self.family.encoded, encoded, strict=False))
         named.pop("", None)
         if self.family.text_shapes is None:
@@ -125,6 +130,24 @@ class PipelinePromptEncoder:
             name: _filled_up(_in_float32(value), shapes[name.removeprefix("no ")])
             for name, value in named.items()
         }
+
+    def _device(self) -> torch.device:
+        encoders = list(self.components().values())
+        if not encoders:
+            raise UserError(self._without_encoders())
+        return next(encoders[0].parameters()).device
+
+    def _missing(self) -> list[str]:
+        """Return the names of the text encoders that the pipeline was saved without."""
+        return [
+            name for name, part in self.pipe.components.items() if part is None and "text_encoder" in name
+        ]
+
+    def _without_encoders(self) -> str:
+        return (
+            f"teacher.path: {type(self.pipe).__name__} was saved without {' and '.join(self._missing())}; "
+            "expected them, since it encodes no prompts without"
+        )
 
 
 def describe_encoding(pipe: Any) -> dict[str, Any]:

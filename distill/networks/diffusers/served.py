@@ -24,6 +24,12 @@ SERVED = {
     "PixArtSigmaPipeline": Served("PixArtTransformer2DModel", "DDPM"),
     "StableDiffusion3Pipeline": Served("SD3Transformer2DModel", "flow"),
     "FluxPipeline": Served("FluxTransformer2DModel", "flow"),
+    "KolorsPipeline": Served("UNet2DConditionModel", "DDPM"),
+    "HunyuanDiTPipeline": Served("HunyuanDiT2DModel", "DDPM"),
+    "AuraFlowPipeline": Served("AuraFlowTransformer2DModel", "flow"),
+    "Lumina2Pipeline": Served("Lumina2Transformer2DModel", "flow"),
+    "CogView4Pipeline": Served("CogView4Transformer2DModel", "flow"),
+    "ZImagePipeline": Served("ZImageTransformer2DModel", "flow"),
     "SanaPipeline": Served("SanaTransformer2DModel", "flow"),
 }
 """The pipelines that are served, by the names of their classes."""
@@ -65,6 +71,7 @@ REFUSED = {
     "HeliosPipeline": VIDEOS,
     "HeliosPyramidPipeline": VIDEOS,
     "LatentConsistencyModelPipeline": "is distilled already, and takes an embedding of a guidance scale",
+    "SanaSprintPipeline": "is distilled itself, and its network has TrigFlow's time and a guidance scale",
     "AmusedPipeline": NO_DIFFUSION,
     "VQDiffusionPipeline": NO_DIFFUSION,
     "GlmImagePipeline": UNKNOWN,
@@ -81,7 +88,9 @@ REFUSED = {
     "ErnieImagePipeline": UNKNOWN,
     "HiDreamImagePipeline": UNKNOWN,
     "OmniGenPipeline": UNKNOWN,
+    "PRXPipeline": UNKNOWN,
     "PRXPixelPipeline": UNKNOWN,
+    "CogView3PlusPipeline": UNKNOWN,
 }
 """Why other pipelines that make images from text or classes are refused, by the names of their classes."""
 

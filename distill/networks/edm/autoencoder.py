@@ -91,7 +91,7 @@ class StabilityAutoencoder:
     def _build_meta(self) -> Any:
         from diffusers import AutoencoderKL
 
-        from distill.networks.diffusers.opening.published import VAE
+        from distill.networks.diffusers.opening.published.earlier import VAE
 
         with self.device:
             return AutoencoderKL(**VAE)

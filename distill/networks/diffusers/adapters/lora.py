@@ -194,7 +194,11 @@ def choose_layers(network: nn.Module, targets: Sequence[str] | None) -> list[str
     kinds = (nn.Linear, nn.Conv2d)
     layers = {name: module for name, module in network.named_modules() if isinstance(module, kinds)}
     if targets is None:
-        return [name for name, module in layers.items() if isinstance(module, nn.Linear) and "block" in name]
+        return [
+            name
+            for name, module in layers.items()
+            if isinstance(module, nn.Linear) and _is_in_a_block(network, name)
+        ]
     chosen: set[str] = set()
     for target in targets:
         named = [name for name in layers if name == target or name.endswith(f".{target}")]
@@ -203,6 +207,11 @@ def choose_layers(network: nn.Module, targets: Sequence[str] | None) -> list[str
             raise UserError(f"lora.targets: '{target}' is no layer of the network{hint}")
         chosen.update(named)
     return [name for name in layers if name in chosen]
+
+
+def _is_in_a_block(network: nn.Module, name: str) -> bool:
+    """Tell whether a layer belongs to a block: to one of a list of modules, or to what is named so."""
+    return "block" in name or isinstance(getattr(network, name.partition(".")[0]), nn.ModuleList)
 
 
 def _short(name: str) -> str:

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from distill.networks.diffusers.families import dit, flux, pixart, sana, stable_diffusion_3, unet
+from distill.networks.diffusers.families import (
+    cogview,
+    dit,
+    flux,
+    lumina,
+    pixart,
+    sana,
+    stable_diffusion_3,
+    unet,
+)
 from distill.networks.diffusers.families.family import Depths, Family, PipelineFacts, Tensors
 
 __all__ = ["FAMILIES", "Depths", "Family", "PipelineFacts", "Tensors"]
@@ -14,5 +23,7 @@ FAMILIES: dict[str, Family] = {
     **stable_diffusion_3.FAMILIES,
     **flux.FAMILIES,
     **sana.FAMILIES,
+    **lumina.FAMILIES,
+    **cogview.FAMILIES,
 }
 """The families by the names of their classes in diffusers."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
+
+from torch import nn
 
 from distill.networks.diffusers.families.family import Depths
 
@@ -27,5 +30,11 @@ def blocks(transformer: Any, height: int) -> Depths:
     config = transformer.config
     width = config.num_attention_heads * config.attention_head_dim
     layers = [*transformer.transformer_blocks, *getattr(transformer, "single_transformer_blocks", ())]
-    depths: Depths = {str(number): (layer, width) for number, layer in enumerate(layers, start=1)}
-    return depths | {"bottleneck": (layers[(len(layers) - 1) // 2], width)}
+    return numbered(layers, width)
+
+
+def numbered(layers: Iterable[nn.Module], width: int) -> Depths:
+    """Return layers of this width by their numbers from 1; the bottleneck is the middle one."""
+    found = list(layers)
+    depths: Depths = {str(number): (layer, width) for number, layer in enumerate(found, start=1)}
+    return depths | {"bottleneck": (found[(len(depths) - 1) // 2], width)}

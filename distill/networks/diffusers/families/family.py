@@ -18,6 +18,8 @@ Depths = dict[str, tuple[nn.Module, int]]
 class PipelineFacts(Protocol):
     """Facts about an opened pipeline that decide the arguments of its network."""
 
+    pipe: Any
+    """The pipeline of diffusers."""
     config: Any
     """The configuration of its network."""
     embedded_guidance: float | None
@@ -58,6 +60,10 @@ def own_patch(config: Any) -> int:
 def last_tokens(output: Tensor, count: int) -> Tensor:
     """Return the tokens of the image, (b, count, width), if those of the prompt stand before them."""
     return output[:, -count:]
+
+
+def left_alone(network: nn.Module) -> None:
+    """Change nothing in a network."""
 
 
 def unchanged(network: Any, guidance: float | None) -> nn.Module:
@@ -101,6 +107,8 @@ class Family:
     """Returns the side of the squares, of latents or of packed ones, that a transformer turns into tokens."""
     image_tokens: Callable[[Tensor, int], Tensor] = last_tokens
     """Returns the tokens of the image among a layer's output, (b, tokens, width), given their number."""
+    image_output: int = -1
+    """Index of the image's tokens among the outputs of a layer that returns several."""
     time_factor: Callable[[Any], float] = one_time_unit
     """Returns the factor from the scheduler's steps to the network's timestep, given its configuration."""
     takes_guidance: bool = False
@@ -110,7 +118,13 @@ class Family:
     fixed_size: bool = False
     """The pipeline makes images of one size only."""
     default_size: int | None = None
-    """Height and width of the latents if the network's configuration names none."""
+    """Height and width of the latents of the pipeline's own call, if the network's configuration does not
+    name them."""
+    has_own_times: bool = False
+    """The pipeline gives its network other times than those of its scheduler, so that only the first, of pure
+    noise, is a student's."""
+    prepare: Callable[[nn.Module], None] = left_alone
+    """Prepares an opened network for its calls here."""
     exported: Callable[[Any, float | None], nn.Module] = unchanged
     """Returns the network to export, given the guidance scale that it takes as input."""
 

@@ -18,3 +18,8 @@ def masked_inputs(pipeline: PipelineFacts, text: Tensors) -> dict[str, Any]:
 def pooled_inputs(pipeline: PipelineFacts, text: Tensors) -> dict[str, Any]:
     """Return the arguments of a transformer that takes tokens and a pooled embedding."""
     return {"encoder_hidden_states": text["tokens"], "pooled_projections": text["pooled"]}
+
+
+def prompt_shapes(tokens: int, width: int) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of so many tokens of this width, and of their mask."""
+    return {"tokens": (tokens, width), "mask": (tokens,)}

@@ -1,4 +1,4 @@
-"""U-Nets: DDPM with or without classes, Stable Diffusion 1.x, 2.x and XL."""
+"""U-Nets: DDPM with or without classes, Stable Diffusion 1.x, 2.x and XL, Kolors."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from distill.networks.diffusers.families.text import PAIRS
 
 
 def unet_inputs(pipeline: PipelineFacts, text: Tensors) -> dict[str, Any]:
-    """Return the arguments of a U-Net. SDXL's size and crop are those of whole images."""
+    """Return the arguments of a U-Net. Size and crop of SDXL and Kolors are those of whole images."""
     added = None
     if "pooled" in text:
         height, width = pipeline.pixel_shape[1:]
