@@ -31,7 +31,7 @@ def test_every_family_has_a_pipeline() -> None:
 
 def test_a_refused_pipeline_is_refused_with_its_reason() -> None:
     with pytest.raises(
-        UserError, match="FluxKontextPipeline is controlled by another image; expected one of"
+        UserError, match="FluxKontextPipeline is controlled by another image; expected one of the"
     ):
         check_served("FluxKontextPipeline")
 

@@ -8,6 +8,7 @@ import torch
 import distill
 from distill.config.errors import UserError
 from distill.diffusion.guidance import guided
+from distill.networks.diffusers.prompt_encoder import encoding_settings
 from distill.teachers.diffusers import Settings
 from distill.types import Condition
 from tests.helpers.device_reads import no_device_reads
@@ -41,8 +42,7 @@ def test_a_family_gets_its_own_inputs(folders: PipelineFolders) -> None:
         Settings(path=str(folders["sd3"]), embedded_guidance=3.0).load()
 
     assert (
-        len(transformer(folders, "sana").pipeline.prompt_encoder._settings()["complex_human_instruction"])
-        == 8
+        len(encoding_settings(transformer(folders, "sana").pipeline.pipe)["complex_human_instruction"]) == 8
     )
 
     dit = transformer(folders, "dit")

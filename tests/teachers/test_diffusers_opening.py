@@ -86,7 +86,7 @@ def test_other_parts_are_refused_by_name(folders: PipelineFolders, tmp_path: Pat
     ):
         check_parts(pipe)
     with pytest.raises(
-        UserError, match=r"SanaSprintPipeline is distilled itself.*; expected the SanaPipeline"
+        UserError, match=r"SanaSprintPipeline is distilled itself.*; expected one of the pipelines"
     ):
         check_parts(SanaSprintPipeline.__new__(SanaSprintPipeline))
     other = SimpleNamespace(unet=None, transformer=SimpleNamespace())

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from distill.config.errors import UserError
 from distill.data.encoded_prompts import EncodedPrompts
 from distill.data.images import check_images
-from distill.networks.diffusers.pipeline import open_pipeline
+from distill.networks.diffusers.opening.folders import open_pipeline
 from distill.networks.few_step_generator import FewStepGenerator
 from distill.publishing.samples import computing, save_samples
 from distill.teachers.diffusers import Settings

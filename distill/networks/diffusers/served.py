@@ -98,4 +98,7 @@ REFUSED = {
 def check_served(pipeline: str) -> None:
     """Raise UserError with the reason if pipelines of this class are refused."""
     if pipeline in REFUSED:
-        raise UserError(f"teacher.path: {pipeline} {REFUSED[pipeline]}; expected one of: {', '.join(SERVED)}")
+        raise UserError(
+            f"teacher.path: {pipeline} {REFUSED[pipeline]}; "
+            "expected one of the pipelines that python -m distill models lists"
+        )
