@@ -11,7 +11,7 @@ from torch import Tensor
 from distill.networks.diffusers.denoiser import DiffusersNetwork
 from distill.teachers.diffusers import Settings
 from distill.types import Condition, Denoiser
-from tests.helpers import tiny_pipelines
+from tests.helpers import tiny_flow_pipelines, tiny_pipelines
 
 PROMPTS = ["a cat", "xyz"]
 UNETS: dict[str, Callable[[Path], Path]] = {
@@ -28,7 +28,11 @@ TRANSFORMERS: dict[str, Callable[[Path], Path]] = {
     "sd3": tiny_pipelines.stable_diffusion_3,
     "flux": tiny_pipelines.flux,
     "sana": tiny_pipelines.sana,
+    "flux2": tiny_flow_pipelines.flux2,
+    "flux2-klein": lambda folder: tiny_flow_pipelines.flux2(folder, klein=True),
 }
+SIZELESS = ("flux", "flux2", "flux2-klein")
+"""Families whose pipelines name no size of their own, or a large one."""
 
 
 class PipelineFolders:
@@ -44,7 +48,7 @@ class PipelineFolders:
 
 def transformer(folders: PipelineFolders, family: str) -> DiffusersNetwork:
     """Open a teacher of 16x16 images, if its pipeline has a choice."""
-    return Settings(path=str(folders[family]), resolution=16 if family == "flux" else None).load()
+    return Settings(path=str(folders[family]), resolution=16 if family in SIZELESS else None).load()
 
 
 def noise(teacher: Denoiser, count: int = 2, seed: int = 0) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from distill.types import Condition, Generator
-from tests.helpers import tiny_pipelines
+from tests.helpers import latent_layouts, tiny_flow_pipelines, tiny_pipelines
 from tests.helpers.runs import train_run, write_run
 
 PROMPTS, LABELS = ["a cat", "two dogs", "xyz"], [3, 1, 4]
@@ -30,15 +29,25 @@ FAMILIES: dict[str, Callable[[Path], Path]] = {
     "flux": tiny_pipelines.flux,
     "flux-schnell": lambda folder: tiny_pipelines.flux(folder, guidance=False),
     "sana": tiny_pipelines.sana,
+    "flux2": tiny_flow_pipelines.flux2,
+    "flux2-klein": lambda folder: tiny_flow_pipelines.flux2(folder, klein=True),
 }
-FLOW = ("sd3", "flux", "flux-schnell", "sana")
-SMALL_FLUX = {"resolution": 16}
+FLOW = ("sd3", "flux", "flux-schnell", "sana", "flux2", "flux2-klein")
+GUIDANCE = {"flux": 7.0, "flux2": 7.0}
+"""Guidance scales that networks take as input, not the defaults of their pipelines."""
+SIZELESS = ("flux", "flux-schnell", "flux2", "flux2-klein")
+"""Families whose pipelines name no size of their own, or a large one."""
 OBJECTIVES = {
     "distribution_matching": {"divergence": "jensen_shannon"},
     "score_matching": {"alpha": 1.2},
     "expanded_divergence": {"divergence": "forward_kl"},
 }
 SMALL = {"steps": 3, "batch_size": 2, "log_every": 1, "checkpoint_every": 3, "device": "cpu"}
+
+
+def size_of(family: str) -> dict[str, int]:
+    """Return the setting of a small teacher, if its pipeline names no size."""
+    return {"resolution": 16} if family in SIZELESS else {}
 
 
 def make_inputs(root: Path) -> Path:
@@ -68,11 +77,8 @@ def image_of_diffusers(folder: Path, z: Tensor, steps: int = 1) -> Tensor:
     from diffusers import DiffusionPipeline
 
     pipe = DiffusionPipeline.from_pretrained(folder)
-    guidance = (
-        {"guidance_scale": 0} if "guidance_scale" in inspect.signature(type(pipe).__call__).parameters else {}
-    )
     condition = PROMPTS[: len(z)] if hasattr(pipe, "encode_prompt") else LABELS[: len(z)]
-    return tiny_pipelines.renoised(pipe, z, condition, steps, **guidance)
+    return tiny_pipelines.renoised(pipe, z, condition, steps, **latent_layouts.without_guidance(pipe))
 
 
 @torch.no_grad()

@@ -31,8 +31,9 @@ from distill.training.distillation.settings import TeacherSamplesSettings
 from distill.training.distillation.teacher_samples import TeacherSamples
 from distill.training.run_folder import open_run_folder, record_run
 from distill.types import Condition, Denoiser
-from tests.helpers import tiny_pipelines
+from tests.helpers import tiny_flow_pipelines, tiny_pipelines
 from tests.helpers.alone import ALONE
+from tests.helpers.diffusers_runs import size_of
 
 FAMILIES: dict[str, Callable[[Path], Path]] = {
     "ddpm": tiny_pipelines.ddpm,
@@ -42,6 +43,7 @@ FAMILIES: dict[str, Callable[[Path], Path]] = {
     "sd3": tiny_pipelines.stable_diffusion_3,
     "flux": tiny_pipelines.flux,
     "sana": tiny_pipelines.sana,
+    "flux2": tiny_flow_pipelines.flux2,
 }
 
 
@@ -108,7 +110,7 @@ def test_xformers_computes_the_same_in_every_family(family: str, tmp_path: Path,
     """
     source = {
         "path": str(FAMILIES[family](tmp_path / "teacher")),
-        "resolution": 16 if family == "flux" else None,
+        **size_of(family),
     }
     plain, other = (Settings(**source, attention=name).load() for name in ("sdpa", "xformers"))
     for theirs, mine in zip(plain.network.modules(), other.network.modules(), strict=True):

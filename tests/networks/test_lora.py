@@ -26,16 +26,17 @@ from tests.helpers import tiny_pipelines
 from tests.helpers.diffusers_runs import (
     FAMILIES,
     FLOW,
+    GUIDANCE,
     OBJECTIVES,
     PROMPTS,
-    SMALL_FLUX,
     image_of_diffusers,
     image_of_ours,
     run,
+    size_of,
 )
 from train import main as train
 
-LOADERS = ("sd15", "sd21", "zero-snr", "sdxl", "sd3", "flux", "flux-schnell", "sana")
+LOADERS = ("sd15", "sd21", "zero-snr", "sdxl", "sd3", "flux", "flux-schnell", "sana", "flux2", "flux2-klein")
 """Families whose pipelines load adapters."""
 DEFAULT = ("sdxl", "dit")
 
@@ -78,11 +79,11 @@ def image_with_adapters(teacher: Path, export: Path, z: Tensor, guidance: float,
 @pytest.mark.parametrize("family", [slow(family) for family in FAMILIES])
 def test_diffusers_loads_an_export(family: str, steps: int, tmp_path: Path) -> None:
     """It is a file of adapters if the family's pipeline loads one, else a pipeline. Images agree to 1e-5."""
-    embedded = 7.0 if family == "flux" else None
+    embedded = GUIDANCE.get(family)
     settings = {
         "path": str(FAMILIES[family](tmp_path / "teacher")),
         "embedded_guidance": embedded,
-        **(SMALL_FLUX if "flux" in family else {}),
+        **size_of(family),
     }
     entry = 1e4 if family in FLOW else 2.5
     teacher = Settings(**settings).load()

@@ -19,15 +19,16 @@ from distill.teachers.diffusers import Settings
 from tests.helpers.diffusers_runs import (
     FAMILIES,
     FLOW,
+    GUIDANCE,
     OBJECTIVES,
     PROMPTS,
     SMALL,
-    SMALL_FLUX,
     folder_of,
     image_of_diffusers,
     image_of_ours,
     make_inputs,
     run,
+    size_of,
 )
 
 
@@ -56,9 +57,9 @@ def test_an_export_is_a_pipeline_of_diffusers(
 ) -> None:
     settings = {
         "path": str(FAMILIES[family](tmp_path / "teacher")),
-        **(SMALL_FLUX if "flux" in family else {}),
+        **size_of(family),
+        "embedded_guidance": GUIDANCE.get(family),
     }
-    settings["embedded_guidance"] = 7.0 if family == "flux" else None
     network = Settings(**settings).load()
     levels = network.student_noise_levels(noise_to_signal, steps)
     generator = FewStepGenerator(network, *levels)
@@ -110,7 +111,7 @@ DEFAULT = [("sd15", objective) for objective in OBJECTIVES] + [("sd3", "expanded
 )
 def test_every_objective_moves_the_student(root: Path, family: str, objective: str) -> None:
     """The discriminator sees stored samples; text teachers have guidance, prompt dropout and a cache."""
-    source = {"path": str(folder_of(root, family)), **(SMALL_FLUX if "flux" in family else {})}
+    source = {"path": str(folder_of(root, family)), **size_of(family)}
     teacher = FewStepGenerator(Settings(**source).load(), 80.0)
     text = {
         "prompts": {

@@ -81,7 +81,9 @@ def test_other_parts_are_refused_by_name(folders: PipelineFolders, tmp_path: Pat
         Settings(path=str(tmp_path)).meta()
 
 
-@pytest.mark.parametrize("family", ["labels", "sdxl", "pixart-sigma", "sd3", "flux", "sana"])
+@pytest.mark.parametrize(
+    "family", ["labels", "sdxl", "pixart-sigma", "sd3", "flux", "sana", "flux2", "flux2-klein"]
+)
 def test_an_outline_needs_neither_weights_nor_tokenizers(
     folders: PipelineFolders, family: str, tmp_path: Path
 ) -> None:

@@ -27,13 +27,13 @@ from tests.helpers.diffusers_runs import (
     FAMILIES,
     OBJECTIVES,
     PROMPTS,
-    SMALL_FLUX,
     image_of_diffusers,
     image_of_ours,
     run,
+    size_of,
 )
 
-FLOWS = ("sd3", "flux", "sana")
+FLOWS = ("sd3", "flux", "sana", "flux2")
 """Families whose time is from 0 to 1."""
 TOLERANCE = 0.06
 """Relative error: 1/256 for one number of bfloat16, a few times that through the layers of these networks."""
@@ -63,14 +63,14 @@ def differ(a: Tensor, b: Tensor) -> float:
         "sdxl",
         *(
             pytest.param(name, marks=pytest.mark.slow)
-            for name in ("sd15", "dit", "pixart-sigma", "sd3", "flux", "sana")
+            for name in ("sd15", "dit", "pixart-sigma", "sd3", "flux", "sana", "flux2")
         ),
     ],
 )
 @torch.no_grad()
 def test_predictions_in_bfloat16_agree_with_float32(family: str, tmp_path: Path) -> None:
     """Latents, images, prompts, predictions and features are float32 nevertheless."""
-    source = {"path": str(FAMILIES[family](tmp_path / family)), **(SMALL_FLUX if family == "flux" else {})}
+    source = {"path": str(FAMILIES[family](tmp_path / family)), **size_of(family)}
     whole, reduced = Settings(**source).load(), Settings(**source, dtype="bfloat16").load()
     parts = [reduced.network, *reduced.frozen_components().values()]
     assert types(parameter for part in parts for parameter in part.parameters()) == {torch.bfloat16}

@@ -23,7 +23,7 @@ from distill.networks.unet import UNet
 from distill.storage.tensors import load_tensors
 from distill.teachers.diffusers import Settings
 from distill.types import Condition, Denoiser
-from tests.helpers.diffusers_runs import FAMILIES, OBJECTIVES, PROMPTS, SMALL_FLUX, run
+from tests.helpers.diffusers_runs import FAMILIES, OBJECTIVES, PROMPTS, run, size_of
 
 SIZES: dict[str, Any] = {
     "resolution": 8,
@@ -59,7 +59,7 @@ def teacher_of(root: Path, name: str) -> dict[str, Any]:
     folder = root / name
     if name in FAMILIES:
         path = folder if folder.is_dir() else FAMILIES[name](folder)
-        return {"name": "diffusers", "path": str(path), **(SMALL_FLUX if "flux" in name else {})}
+        return {"name": "diffusers", "path": str(path), **size_of(name)}
     if not folder.is_dir():
         torch.manual_seed(0)
         network = disturbed(OWN[name]())
@@ -123,7 +123,9 @@ CASES = [
     ("sdxl", "lora"),
     ("sd3", "lora"),
 ]
-CASES += [(family, "copy") for family in ("ddpm", "dit", "pixart-alpha", "pixart-sigma", "flux", "sana")]
+CASES += [
+    (family, "copy") for family in ("ddpm", "dit", "pixart-alpha", "pixart-sigma", "flux", "sana", "flux2")
+]
 DEFAULT = [
     *(("unet", "copy", objective) for objective in OBJECTIVES),
     ("sdxl", "lora", "expanded_divergence"),
@@ -239,7 +241,7 @@ def gradients(network: Denoiser, depths: list[str]) -> tuple[list[Tensor], int]:
         ),
         *(
             pytest.param(family, ["2"], 0.8, marks=pytest.mark.slow)
-            for family in ("dit", "pixart-sigma", "flux", "sana")
+            for family in ("dit", "pixart-sigma", "flux", "sana", "flux2")
         ),
     ],
 )

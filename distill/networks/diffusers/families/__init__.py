@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from distill.networks.diffusers.families import dit, flux, pixart, sana, stable_diffusion_3, unet
+from distill.networks.diffusers.families import dit, flux, flux2, pixart, sana, stable_diffusion_3, unet
 from distill.networks.diffusers.families.family import Depths, Family, PipelineFacts, Tensors
 
 __all__ = ["FAMILIES", "Depths", "Family", "PipelineFacts", "Tensors"]
@@ -13,6 +13,7 @@ FAMILIES: dict[str, Family] = {
     **pixart.FAMILIES,
     **stable_diffusion_3.FAMILIES,
     **flux.FAMILIES,
+    **flux2.FAMILIES,
     **sana.FAMILIES,
 }
 """The families by the names of their classes in diffusers."""

@@ -1,0 +1,87 @@
+"""Published pipelines of flow matching whose text encoders are language models."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from distill.networks.diffusers.published.pipelines import PartConfigs
+
+MISTRAL_24B = {
+    "model_type": "mistral",
+    "vocab_size": 131072,
+    "hidden_size": 5120,
+    "intermediate_size": 32768,
+    "num_hidden_layers": 40,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "head_dim": 128,
+    "tie_word_embeddings": False,
+}
+PIXTRAL = {
+    "model_type": "pixtral",
+    "hidden_size": 1024,
+    "intermediate_size": 4096,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 16,
+    "image_size": 1540,
+    "patch_size": 14,
+}
+QWEN3_4B = {
+    "vocab_size": 151936,
+    "hidden_size": 2560,
+    "intermediate_size": 9728,
+    "num_hidden_layers": 36,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "head_dim": 128,
+    "tie_word_embeddings": True,
+}
+QWEN3_8B = {**QWEN3_4B, "hidden_size": 4096, "intermediate_size": 12288, "tie_word_embeddings": False}
+SHIFTED = {"shift": 3.0, "use_dynamic_shifting": True}
+FLUX2_KLEIN_4B = {
+    "num_layers": 5,
+    "num_single_layers": 20,
+    "num_attention_heads": 24,
+    "joint_attention_dim": 7680,
+    "guidance_embeds": False,
+}
+FLUX2_KLEIN_9B = {
+    "num_layers": 8,
+    "num_single_layers": 24,
+    "num_attention_heads": 32,
+    "joint_attention_dim": 12288,
+    "guidance_embeds": False,
+}
+
+
+def flux2_dev() -> tuple[str, PartConfigs]:
+    """Describe FLUX.2 dev, whose network has the default sizes of its class."""
+    return "Flux2Pipeline", {
+        "transformer": ("diffusers", "Flux2Transformer2DModel", {}),
+        "vae": ("diffusers", "AutoencoderKLFlux2", {}),
+        "text_encoder": (
+            "transformers",
+            "Mistral3ForConditionalGeneration",
+            {"text_config": MISTRAL_24B, "vision_config": PIXTRAL, "tie_word_embeddings": False},
+        ),
+        "scheduler": ("diffusers", "FlowMatchEulerDiscreteScheduler", SHIFTED),
+    }
+
+
+def flux2_klein(network: dict[str, Any], text_encoder: dict[str, Any]) -> tuple[str, PartConfigs]:
+    """Describe FLUX.2 klein, base or distilled."""
+    return "Flux2KleinPipeline", {
+        "transformer": ("diffusers", "Flux2Transformer2DModel", network),
+        "vae": ("diffusers", "AutoencoderKLFlux2", {}),
+        "text_encoder": ("transformers", "Qwen3ForCausalLM", text_encoder),
+        "scheduler": ("diffusers", "FlowMatchEulerDiscreteScheduler", SHIFTED),
+    }
+
+
+PUBLISHED: dict[str, tuple[str, PartConfigs]] = {
+    "black-forest-labs/FLUX.2-dev": flux2_dev(),
+    "black-forest-labs/FLUX.2-klein-4B": flux2_klein(FLUX2_KLEIN_4B, QWEN3_4B),
+    "black-forest-labs/FLUX.2-klein-base-4B": flux2_klein(FLUX2_KLEIN_4B, QWEN3_4B),
+    "black-forest-labs/FLUX.2-klein-9B": flux2_klein(FLUX2_KLEIN_9B, QWEN3_8B),
+    "black-forest-labs/FLUX.2-klein-base-9B": flux2_klein(FLUX2_KLEIN_9B, QWEN3_8B),
+}
