@@ -30,8 +30,10 @@ TRANSFORMERS: dict[str, Callable[[Path], Path]] = {
     "sana": tiny_pipelines.sana,
     "flux2": tiny_flow_pipelines.flux2,
     "flux2-klein": lambda folder: tiny_flow_pipelines.flux2(folder, klein=True),
+    "qwen-image": tiny_flow_pipelines.qwen_image,
+    "chroma": tiny_flow_pipelines.chroma,
 }
-SIZELESS = ("flux", "flux2", "flux2-klein")
+SIZELESS = ("flux", "flux2", "flux2-klein", "qwen-image", "chroma")
 """Families whose pipelines name no size of their own, or a large one."""
 
 

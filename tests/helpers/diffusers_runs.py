@@ -31,11 +31,13 @@ FAMILIES: dict[str, Callable[[Path], Path]] = {
     "sana": tiny_pipelines.sana,
     "flux2": tiny_flow_pipelines.flux2,
     "flux2-klein": lambda folder: tiny_flow_pipelines.flux2(folder, klein=True),
+    "qwen-image": tiny_flow_pipelines.qwen_image,
+    "chroma": tiny_flow_pipelines.chroma,
 }
-FLOW = ("sd3", "flux", "flux-schnell", "sana", "flux2", "flux2-klein")
+FLOW = ("sd3", "flux", "flux-schnell", "sana", "flux2", "flux2-klein", "qwen-image", "chroma")
 GUIDANCE = {"flux": 7.0, "flux2": 7.0}
 """Guidance scales that networks take as input, not the defaults of their pipelines."""
-SIZELESS = ("flux", "flux-schnell", "flux2", "flux2-klein")
+SIZELESS = ("flux", "flux-schnell", "flux2", "flux2-klein", "qwen-image", "chroma")
 """Families whose pipelines name no size of their own, or a large one."""
 OBJECTIVES = {
     "distribution_matching": {"divergence": "jensen_shannon"},

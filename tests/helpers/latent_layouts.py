@@ -30,7 +30,8 @@ def ours(pipe: Any, latents: Tensor, shape: tuple[int, ...]) -> Tensor:
         return pipe._unpatchify_latents(pipe._unpack_latents_with_ids(latents, ids))
     if hasattr(pipe, "_unpack_latents"):
         factor = pipe.vae_scale_factor
-        return pipe._unpack_latents(latents, height * factor, width * factor, factor)
+        unpacked: Tensor = pipe._unpack_latents(latents, height * factor, width * factor, factor)
+        return unpacked.squeeze(2) if unpacked.ndim == 5 else unpacked  # Qwen-Image has one frame
     return latents
 
 

@@ -6,7 +6,14 @@ from pathlib import Path
 
 import torch
 
-from tests.helpers.tiny_language_models import mistral3, mistral_tokenizer, qwen3, qwen_tokenizer
+from tests.helpers.tiny_components import autoencoder, t5, t5_tokenizer
+from tests.helpers.tiny_language_models import (
+    mistral3,
+    mistral_tokenizer,
+    qwen2_vl,
+    qwen3,
+    qwen_tokenizer,
+)
 from tests.helpers.tiny_pipelines import HEADS, saved
 
 
@@ -46,3 +53,50 @@ def flux2(folder: Path, klein: bool = False) -> Path:
     else:
         pipe = Flux2Pipeline(**parts, text_encoder=mistral3(31), tokenizer=mistral_tokenizer())
     return saved(pipe, folder)
+
+
+def qwen_image(folder: Path) -> Path:
+    """Save a `QwenImagePipeline`, which has packed latents of an autoencoder of videos, and names no size."""
+    from diffusers import (
+        AutoencoderKLQwenImage,
+        FlowMatchEulerDiscreteScheduler,
+        QwenImagePipeline,
+        QwenImageTransformer2DModel,
+    )
+
+    torch.manual_seed(0)
+    vae = AutoencoderKLQwenImage(
+        base_dim=4,
+        z_dim=4,
+        dim_mult=[1, 2],
+        num_res_blocks=1,
+        temperal_downsample=[False],
+        latents_mean=[0.1, -0.2, 0.3, 0.0],
+        latents_std=[1.0, 2.0, 0.5, 1.5],
+    )
+    transformer = QwenImageTransformer2DModel(
+        **HEADS, in_channels=16, out_channels=4, joint_attention_dim=8, axes_dims_rope=(4, 2, 2)
+    )
+    scheduler = FlowMatchEulerDiscreteScheduler(
+        use_dynamic_shifting=True, base_shift=0.5, max_shift=0.9, shift_terminal=0.02
+    )
+    return saved(QwenImagePipeline(scheduler, vae, qwen2_vl(), qwen_tokenizer(), transformer), folder)
+
+
+def chroma(folder: Path) -> Path:
+    """Save a `ChromaPipeline`, FLUX with masked prompts, which names no size."""
+    from diffusers import ChromaPipeline, ChromaTransformer2DModel, FlowMatchEulerDiscreteScheduler
+
+    torch.manual_seed(0)
+    transformer = ChromaTransformer2DModel(
+        **HEADS,
+        in_channels=16,
+        num_single_layers=1,
+        joint_attention_dim=32,
+        axes_dims_rope=(2, 2, 4),
+        approximator_num_channels=8,
+        approximator_hidden_dim=16,
+        approximator_layers=1,
+    )
+    scheduler, vae = FlowMatchEulerDiscreteScheduler(shift=3.0), autoencoder(shift_factor=0.12)
+    return saved(ChromaPipeline(scheduler, vae, t5(), t5_tokenizer(), transformer), folder)

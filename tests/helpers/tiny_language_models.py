@@ -83,3 +83,27 @@ def mistral_tokenizer() -> Any:
         chat_template=template,
         padding_side="left",
     )
+
+
+def qwen2_vl(layers: int = 2) -> torch.nn.Module:
+    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+
+    text = {
+        **{name: value for name, value in SIZES.items() if name != "head_dim"},
+        "num_hidden_layers": layers,
+        "rope_scaling": {"type": "mrope", "mrope_section": [1, 0, 1]},
+        "max_position_embeddings": 4096,
+        "bos_token_id": None,
+        "eos_token_id": None,
+    }
+    vision = {
+        "depth": 1,
+        "hidden_size": 8,
+        "intermediate_size": 8,
+        "num_heads": 1,
+        "out_hidden_size": 8,
+        "patch_size": 4,
+        "fullatt_block_indexes": [0],
+        "window_size": 8,
+    }
+    return Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(text_config=text, vision_config=vision))

@@ -44,6 +44,8 @@ FAMILIES: dict[str, Callable[[Path], Path]] = {
     "flux": tiny_pipelines.flux,
     "sana": tiny_pipelines.sana,
     "flux2": tiny_flow_pipelines.flux2,
+    "qwen-image": tiny_flow_pipelines.qwen_image,
+    "chroma": tiny_flow_pipelines.chroma,
 }
 
 

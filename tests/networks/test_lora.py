@@ -36,7 +36,20 @@ from tests.helpers.diffusers_runs import (
 )
 from train import main as train
 
-LOADERS = ("sd15", "sd21", "zero-snr", "sdxl", "sd3", "flux", "flux-schnell", "sana", "flux2", "flux2-klein")
+LOADERS = (
+    "sd15",
+    "sd21",
+    "zero-snr",
+    "sdxl",
+    "sd3",
+    "flux",
+    "flux-schnell",
+    "sana",
+    "flux2",
+    "flux2-klein",
+    "qwen-image",
+    "chroma",
+)
 """Families whose pipelines load adapters."""
 DEFAULT = ("sdxl", "dit")
 

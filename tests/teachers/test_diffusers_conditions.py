@@ -10,8 +10,10 @@ from distill.config.errors import UserError
 from distill.diffusion.guidance import guided
 from distill.teachers.diffusers import Settings
 from distill.types import Condition
+from tests.helpers.device_reads import no_device_reads
 from tests.helpers.diffusers_inputs import (
     PROMPTS,
+    TRANSFORMERS,
     PipelineFolders,
     condition,
     noise,
@@ -54,6 +56,34 @@ def test_a_family_gets_its_own_inputs(folders: PipelineFolders) -> None:
         UserError, match="resolution: is 32; expected 16 or null: this pipeline makes images of one size"
     ):
         Settings(path=str(folders["dit"]), resolution=32).load()
+
+
+@pytest.mark.parametrize("family", [name for name in TRANSFORMERS if name != "dit"])
+@torch.no_grad()
+def test_a_prompt_alone_gives_what_it_gives_among_longer_ones(folders: PipelineFolders, family: str) -> None:
+    teacher = transformer(folders, family)
+    prompts = ["a cat", "xyz", "a dog and a fox"]
+    x_t, t = noise(teacher, 3), torch.tensor([0.3, 0.5, 0.7]) * teacher.schedule.t_max
+    together = teacher(x_t, t, teacher.encode_prompts(prompts))
+    for row, prompt in enumerate(prompts):
+        one = slice(row, row + 1)
+        alone = teacher(x_t[one], t[one], teacher.encode_prompts([prompt]))
+        torch.testing.assert_close(together[one], alone, rtol=1e-4, atol=1e-5)
+    assert (together[0] - teacher(x_t[:1], t[:1], teacher.encode_prompts(["xyz"]))[0]).abs().max() > 1e-5
+
+
+@pytest.mark.parametrize("family", ["sd3", "flux", "flux2", "qwen-image", "chroma"])
+@torch.no_grad()
+def test_a_prediction_reads_nothing_from_the_device(
+    folders: PipelineFolders, family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    teacher = transformer(folders, family)
+    x_t, t = noise(teacher), torch.tensor([0.3, 0.7]) * teacher.schedule.t_max
+    cond = condition(teacher)
+    expected = teacher(x_t, t, cond)
+    with no_device_reads(monkeypatch):
+        again = teacher(x_t, t, cond)
+    torch.testing.assert_close(again, expected)
 
 
 @torch.no_grad()

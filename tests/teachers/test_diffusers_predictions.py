@@ -26,9 +26,10 @@ from tests.helpers.diffusers_inputs import (
 GUIDED: dict[str, dict[str, Any]] = {
     "flux": {"true_cfg_scale": 3.0, "negative_prompt": ""},
     "flux2": {},
+    "qwen-image": {},
 }
-"""Arguments with which a pipeline guides by 3, where they are not `guidance_scale=3`; empty ones if its
-network alone has guidance."""
+"""Arguments with which a pipeline guides by 3, where they are not `guidance_scale=3`; empty ones if it
+has none, or guides by another rule."""
 
 
 @pytest.mark.parametrize("family", UNETS)

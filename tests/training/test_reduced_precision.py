@@ -33,7 +33,7 @@ from tests.helpers.diffusers_runs import (
     size_of,
 )
 
-FLOWS = ("sd3", "flux", "sana", "flux2")
+FLOWS = ("sd3", "flux", "sana", "flux2", "qwen-image", "chroma")
 """Families whose time is from 0 to 1."""
 TOLERANCE = 0.06
 """Relative error: 1/256 for one number of bfloat16, a few times that through the layers of these networks."""
@@ -63,7 +63,17 @@ def differ(a: Tensor, b: Tensor) -> float:
         "sdxl",
         *(
             pytest.param(name, marks=pytest.mark.slow)
-            for name in ("sd15", "dit", "pixart-sigma", "sd3", "flux", "sana", "flux2")
+            for name in (
+                "sd15",
+                "dit",
+                "pixart-sigma",
+                "sd3",
+                "flux",
+                "sana",
+                "flux2",
+                "qwen-image",
+                "chroma",
+            )
         ),
     ],
 )

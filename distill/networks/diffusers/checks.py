@@ -8,7 +8,14 @@ from distill.config.errors import UserError
 from distill.networks.diffusers.autoencoders.kinds import AUTOENCODERS
 from distill.networks.diffusers.families import FAMILIES, Family
 
-UNKNOWN_SETTINGS = ("encoder_hid_dim_type", "time_cond_proj_dim")
+UNKNOWN_SETTINGS = (
+    "encoder_hid_dim_type",
+    "time_cond_proj_dim",
+    "use_additional_t_cond",
+    "use_layer3d_rope",
+    "use_meanflow",
+    "zero_cond_t",
+)
 """Settings of networks that change how they are called, in ways that are unknown here."""
 CLASS_SETTINGS = ("class_embed_type", "num_class_embeds")
 """Settings by which a network takes classes; unknown in networks that take prompts."""

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from distill.networks.diffusers.families import dit, flux, flux2, pixart, sana, stable_diffusion_3, unet
+from distill.networks.diffusers.families import (
+    dit,
+    flux,
+    flux2,
+    pixart,
+    qwen_image,
+    sana,
+    stable_diffusion_3,
+    unet,
+)
 from distill.networks.diffusers.families.family import Depths, Family, PipelineFacts, Tensors
 
 __all__ = ["FAMILIES", "Depths", "Family", "PipelineFacts", "Tensors"]
@@ -14,6 +23,7 @@ FAMILIES: dict[str, Family] = {
     **stable_diffusion_3.FAMILIES,
     **flux.FAMILIES,
     **flux2.FAMILIES,
+    **qwen_image.FAMILIES,
     **sana.FAMILIES,
 }
 """The families by the names of their classes in diffusers."""

@@ -1,10 +1,10 @@
-"""Published pipelines of flow matching whose text encoders are language models."""
+"""Published pipelines of flow matching since FLUX.2, and Chroma."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from distill.networks.diffusers.published.pipelines import PartConfigs
+from distill.networks.diffusers.published.pipelines import FLUX_VAE, T5_XXL, PartConfigs
 
 MISTRAL_24B = {
     "model_type": "mistral",
@@ -38,6 +38,27 @@ QWEN3_4B = {
 }
 QWEN3_8B = {**QWEN3_4B, "hidden_size": 4096, "intermediate_size": 12288, "tie_word_embeddings": False}
 SHIFTED = {"shift": 3.0, "use_dynamic_shifting": True}
+QWEN_VL_7B = {
+    "text_config": {
+        "vocab_size": 152064,
+        "hidden_size": 3584,
+        "intermediate_size": 18944,
+        "num_hidden_layers": 28,
+        "num_attention_heads": 28,
+        "num_key_value_heads": 4,
+        "tie_word_embeddings": False,
+        "rope_scaling": {"type": "mrope", "mrope_section": [16, 24, 24]},
+    },
+    "vision_config": {
+        "depth": 32,
+        "hidden_size": 1280,
+        "intermediate_size": 3420,
+        "num_heads": 16,
+        "out_hidden_size": 3584,
+        "patch_size": 14,
+    },
+    "tie_word_embeddings": False,
+}
 FLUX2_KLEIN_4B = {
     "num_layers": 5,
     "num_single_layers": 20,
@@ -78,10 +99,40 @@ def flux2_klein(network: dict[str, Any], text_encoder: dict[str, Any]) -> tuple[
     }
 
 
+def qwen_image() -> tuple[str, PartConfigs]:
+    """Describe Qwen-Image, whose network and autoencoder have the default sizes of their classes."""
+    shift = {
+        "use_dynamic_shifting": True,
+        "max_shift": 0.9,
+        "max_image_seq_len": 8192,
+        "shift_terminal": 0.02,
+    }
+    return "QwenImagePipeline", {
+        "transformer": ("diffusers", "QwenImageTransformer2DModel", {}),
+        "vae": ("diffusers", "AutoencoderKLQwenImage", {}),
+        "text_encoder": ("transformers", "Qwen2_5_VLForConditionalGeneration", QWEN_VL_7B),
+        "scheduler": ("diffusers", "FlowMatchEulerDiscreteScheduler", shift),
+    }
+
+
+def chroma() -> tuple[str, PartConfigs]:
+    """Describe Chroma, whose network has the default sizes of its class, and FLUX.1's autoencoder and T5."""
+    return "ChromaPipeline", {
+        "transformer": ("diffusers", "ChromaTransformer2DModel", {}),
+        "vae": ("diffusers", "AutoencoderKL", FLUX_VAE),
+        "text_encoder": ("transformers", "T5EncoderModel", T5_XXL),
+        "scheduler": ("diffusers", "FlowMatchEulerDiscreteScheduler", {}),
+    }
+
+
 PUBLISHED: dict[str, tuple[str, PartConfigs]] = {
     "black-forest-labs/FLUX.2-dev": flux2_dev(),
     "black-forest-labs/FLUX.2-klein-4B": flux2_klein(FLUX2_KLEIN_4B, QWEN3_4B),
     "black-forest-labs/FLUX.2-klein-base-4B": flux2_klein(FLUX2_KLEIN_4B, QWEN3_4B),
     "black-forest-labs/FLUX.2-klein-9B": flux2_klein(FLUX2_KLEIN_9B, QWEN3_8B),
     "black-forest-labs/FLUX.2-klein-base-9B": flux2_klein(FLUX2_KLEIN_9B, QWEN3_8B),
+    "lodestones/Chroma1-Base": chroma(),
+    "lodestones/Chroma1-HD": chroma(),
+    "Qwen/Qwen-Image": qwen_image(),
+    "Qwen/Qwen-Image-2512": qwen_image(),
 }
