@@ -32,8 +32,9 @@ TRANSFORMERS: dict[str, Callable[[Path], Path]] = {
     "flux2-klein": lambda folder: tiny_flow_pipelines.flux2(folder, klein=True),
     "qwen-image": tiny_flow_pipelines.qwen_image,
     "chroma": tiny_flow_pipelines.chroma,
+    "hunyuan-image": tiny_flow_pipelines.hunyuan_image,
 }
-SIZELESS = ("flux", "flux2", "flux2-klein", "qwen-image", "chroma")
+SIZELESS = ("flux", "flux2", "flux2-klein", "qwen-image", "chroma", "hunyuan-image")
 """Families whose pipelines name no size of their own, or a large one."""
 
 

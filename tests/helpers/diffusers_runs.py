@@ -33,11 +33,22 @@ FAMILIES: dict[str, Callable[[Path], Path]] = {
     "flux2-klein": lambda folder: tiny_flow_pipelines.flux2(folder, klein=True),
     "qwen-image": tiny_flow_pipelines.qwen_image,
     "chroma": tiny_flow_pipelines.chroma,
+    "hunyuan-image": tiny_flow_pipelines.hunyuan_image,
 }
-FLOW = ("sd3", "flux", "flux-schnell", "sana", "flux2", "flux2-klein", "qwen-image", "chroma")
+FLOW = (
+    "sd3",
+    "flux",
+    "flux-schnell",
+    "sana",
+    "flux2",
+    "flux2-klein",
+    "qwen-image",
+    "chroma",
+    "hunyuan-image",
+)
 GUIDANCE = {"flux": 7.0, "flux2": 7.0}
 """Guidance scales that networks take as input, not the defaults of their pipelines."""
-SIZELESS = ("flux", "flux-schnell", "flux2", "flux2-klein", "qwen-image", "chroma")
+SIZELESS = ("flux", "flux-schnell", "flux2", "flux2-klein", "qwen-image", "chroma", "hunyuan-image")
 """Families whose pipelines name no size of their own, or a large one."""
 OBJECTIVES = {
     "distribution_matching": {"divergence": "jensen_shannon"},

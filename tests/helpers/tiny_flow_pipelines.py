@@ -100,3 +100,54 @@ def chroma(folder: Path) -> Path:
     )
     scheduler, vae = FlowMatchEulerDiscreteScheduler(shift=3.0), autoencoder(shift_factor=0.12)
     return saved(ChromaPipeline(scheduler, vae, t5(), t5_tokenizer(), transformer), folder)
+
+
+def hunyuan_image(folder: Path) -> Path:
+    """Save a `HunyuanImagePipeline`, which has two text encoders and guides by parts of its own.
+
+    It names no size.
+    """
+    from diffusers import (
+        AdaptiveProjectedMixGuidance,
+        AutoencoderKLHunyuanImage,
+        FlowMatchEulerDiscreteScheduler,
+        HunyuanImagePipeline,
+        HunyuanImageTransformer2DModel,
+    )
+    from transformers import ByT5Tokenizer, T5Config, T5EncoderModel
+
+    torch.manual_seed(0)
+    vae = AutoencoderKLHunyuanImage(
+        in_channels=3,
+        out_channels=3,
+        latent_channels=4,
+        block_out_channels=(32, 32),
+        layers_per_block=1,
+        spatial_compression_ratio=2,
+        sample_size=16,
+        scaling_factor=0.75,
+    )
+    transformer = HunyuanImageTransformer2DModel(
+        **HEADS,
+        in_channels=4,
+        out_channels=4,
+        num_single_layers=1,
+        num_refiner_layers=1,
+        patch_size=(2, 2),
+        text_embed_dim=8,
+        text_embed_2_dim=12,
+        rope_axes_dim=(4, 4),
+    )
+    glyphs = T5Config(vocab_size=384, d_model=12, d_kv=4, d_ff=8, num_layers=1, num_heads=2)
+    pipe = HunyuanImagePipeline(
+        FlowMatchEulerDiscreteScheduler(shift=5.0),
+        vae,
+        qwen2_vl(3),
+        qwen_tokenizer(),
+        T5EncoderModel(glyphs),
+        ByT5Tokenizer(),
+        transformer,
+        AdaptiveProjectedMixGuidance(),
+        AdaptiveProjectedMixGuidance(),
+    )
+    return saved(pipe, folder)

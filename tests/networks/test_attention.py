@@ -46,6 +46,7 @@ FAMILIES: dict[str, Callable[[Path], Path]] = {
     "flux2": tiny_flow_pipelines.flux2,
     "qwen-image": tiny_flow_pipelines.qwen_image,
     "chroma": tiny_flow_pipelines.chroma,
+    "hunyuan-image": tiny_flow_pipelines.hunyuan_image,
 }
 
 

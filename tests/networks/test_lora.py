@@ -103,7 +103,7 @@ def test_diffusers_loads_an_export(family: str, steps: int, tmp_path: Path) -> N
     generator = disturbed(
         Student(rank=4, alpha=2.0).build(teacher, *teacher.student_noise_levels(entry, steps))
     )
-    assert family in LOADERS or family in ("ddpm", "dit", "pixart-alpha", "pixart-sigma")
+    assert family in LOADERS or family in ("ddpm", "dit", "pixart-alpha", "pixart-sigma", "hunyuan-image")
     export_generator(generator, _made(tmp_path / "export"))
     z = torch.randn(2, *generator.noise_shape)
     ours = image_of_ours(generator, z)

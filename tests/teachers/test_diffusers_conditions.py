@@ -8,6 +8,7 @@ import torch
 import distill
 from distill.config.errors import UserError
 from distill.diffusion.guidance import guided
+from distill.networks.diffusers.checks import check_parts
 from distill.teachers.diffusers import Settings
 from distill.types import Condition
 from tests.helpers.device_reads import no_device_reads
@@ -72,7 +73,7 @@ def test_a_prompt_alone_gives_what_it_gives_among_longer_ones(folders: PipelineF
     assert (together[0] - teacher(x_t[:1], t[:1], teacher.encode_prompts(["xyz"]))[0]).abs().max() > 1e-5
 
 
-@pytest.mark.parametrize("family", ["sd3", "flux", "flux2", "qwen-image", "chroma"])
+@pytest.mark.parametrize("family", ["sd3", "flux", "flux2", "qwen-image", "chroma", "hunyuan-image"])
 @torch.no_grad()
 def test_a_prediction_reads_nothing_from_the_device(
     folders: PipelineFolders, family: str, monkeypatch: pytest.MonkeyPatch
@@ -84,6 +85,27 @@ def test_a_prediction_reads_nothing_from_the_device(
     with no_device_reads(monkeypatch):
         again = teacher(x_t, t, cond)
     torch.testing.assert_close(again, expected)
+
+
+@torch.no_grad()
+def test_hunyuan_image_joins_its_two_prompts_as_the_network_s_own_pass(folders: PipelineFolders) -> None:
+    """Its own forward pass moves the tokens before their filling; one prompt here has quoted words."""
+    teacher = transformer(folders, "hunyuan-image")
+    cond = teacher.encode_prompts(['a sign that says "open"', "a cat"])
+    x_t, t = noise(teacher), torch.tensor([0.3, 0.7])
+    assert cond.text is not None
+    text = cond.text.given
+    assert text["mask_2"].sum(1).tolist() == [len('Text "open". ') + 1, 0]
+    names = ("encoder_hidden_states", "encoder_attention_mask")
+    given = {
+        **dict(zip(names, (text["tokens"], text["mask"]), strict=True)),
+        **{f"{name}_2": text[key] for name, key in zip(names, ("tokens_2", "mask_2"), strict=True)},
+    }
+    flow = teacher.network(x_t, 1000 * t, **given, return_dict=False)[0]
+    torch.testing.assert_close(teacher(x_t, t, cond), x_t - t.reshape(2, 1, 1, 1) * flow)
+    with pytest.raises(UserError, match="network of HunyuanImagePipeline has use_meanflow, which is unknown"):
+        teacher.pipeline.pipe.transformer.register_to_config(use_meanflow=True)
+        check_parts(teacher.pipeline.pipe)
 
 
 @torch.no_grad()

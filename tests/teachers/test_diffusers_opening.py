@@ -83,7 +83,19 @@ def test_other_parts_are_refused_by_name(folders: PipelineFolders, tmp_path: Pat
 
 @pytest.mark.parametrize(
     "family",
-    ["labels", "sdxl", "pixart-sigma", "sd3", "flux", "sana", "flux2", "flux2-klein", "qwen-image", "chroma"],
+    [
+        "labels",
+        "sdxl",
+        "pixart-sigma",
+        "sd3",
+        "flux",
+        "sana",
+        "flux2",
+        "flux2-klein",
+        "qwen-image",
+        "chroma",
+        "hunyuan-image",
+    ],
 )
 def test_an_outline_needs_neither_weights_nor_tokenizers(
     folders: PipelineFolders, family: str, tmp_path: Path
@@ -133,6 +145,7 @@ def test_the_published_pipelines_are_of_the_published_sizes(name: str, sizes: li
         ("black-forest-labs/FLUX.2-klein-base-9B", (9.1, 8.2)),
         ("Qwen/Qwen-Image", (20.4, 8.3)),
         ("lodestones/Chroma1-HD", (8.9, 4.8)),
+        ("hunyuanvideo-community/HunyuanImage-2.1-Diffusers", (17.4, 8.3)),
     ],
 )
 def test_published_networks_and_text_encoders_have_their_billions_of_parameters(
@@ -142,7 +155,8 @@ def test_published_networks_and_text_encoders_have_their_billions_of_parameters(
     parts = (meta.network, meta.frozen_components()["text_encoder"])
     counts = [sum(parameter.numel() for parameter in part.parameters()) for part in parts]
     assert tuple(round(count / 1e9, 1) for count in counts) == sizes
-    assert meta.pixel_shape == (3, 1024, 1024)
+    size = 2048 if "Hunyuan" in name else 1024
+    assert meta.pixel_shape == (3, size, size)
 
 
 @pytest.mark.parametrize("part", ["unet", "text_encoder"])

@@ -27,6 +27,7 @@ GUIDED: dict[str, dict[str, Any]] = {
     "flux": {"true_cfg_scale": 3.0, "negative_prompt": ""},
     "flux2": {},
     "qwen-image": {},
+    "hunyuan-image": {"negative_prompt": ["", ""]},
 }
 """Arguments with which a pipeline guides by 3, where they are not `guidance_scale=3`; empty ones if it
 has none, or guides by another rule."""
@@ -144,6 +145,8 @@ def test_each_step_of_a_transformer_s_pipeline_is_ours(folders: PipelineFolders,
         return result
 
     pipe.scheduler.step = step
+    if hasattr(pipe, "guider"):
+        pipe.guider = pipe.ocr_guider = diffusers.ClassifierFreeGuidance(guidance_scale=3.0)
     guidance = GUIDED.get(family, {"guidance_scale": 3.0})
     own_scale = 3.0 if guidance else 1.0
     z, cond = noise(teacher), condition(teacher)

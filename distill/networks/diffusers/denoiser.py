@@ -267,7 +267,7 @@ class DiffusersNetwork(Denoiser):
         """Return a layer's output as (b, channels, h, w)."""
         family = self.pipeline.family
         if not isinstance(output, Tensor):
-            output = output[0 if family.is_unet else -1]
+            output = output[0 if family.is_unet else family.image_output]
         return family.feature_map(output.to(x_t.dtype), self.network.config, *x_t.shape[2:])
 
 

@@ -124,7 +124,7 @@ CASES = [
     ("sd3", "lora"),
 ]
 CASES += [(family, "copy") for family in ("ddpm", "dit", "pixart-alpha", "pixart-sigma", "flux", "sana")]
-CASES += [(family, "copy") for family in ("flux2", "qwen-image", "chroma")]
+CASES += [(family, "copy") for family in ("flux2", "qwen-image", "chroma", "hunyuan-image")]
 DEFAULT = [
     *(("unet", "copy", objective) for objective in OBJECTIVES),
     ("sdxl", "lora", "expanded_divergence"),
@@ -240,7 +240,16 @@ def gradients(network: Denoiser, depths: list[str]) -> tuple[list[Tensor], int]:
         ),
         *(
             pytest.param(family, ["2"], 0.8, marks=pytest.mark.slow)
-            for family in ("dit", "pixart-sigma", "flux", "sana", "flux2", "qwen-image", "chroma")
+            for family in (
+                "dit",
+                "pixart-sigma",
+                "flux",
+                "sana",
+                "flux2",
+                "qwen-image",
+                "chroma",
+                "hunyuan-image",
+            )
         ),
     ],
 )

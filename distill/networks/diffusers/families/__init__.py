@@ -6,6 +6,7 @@ from distill.networks.diffusers.families import (
     dit,
     flux,
     flux2,
+    hunyuan_image,
     pixart,
     qwen_image,
     sana,
@@ -24,6 +25,7 @@ FAMILIES: dict[str, Family] = {
     **flux.FAMILIES,
     **flux2.FAMILIES,
     **qwen_image.FAMILIES,
+    **hunyuan_image.FAMILIES,
     **sana.FAMILIES,
 }
 """The families by the names of their classes in diffusers."""

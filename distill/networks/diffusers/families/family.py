@@ -101,6 +101,8 @@ class Family:
     """Returns the side of the squares, of latents or of packed ones, that a transformer turns into tokens."""
     image_tokens: Callable[[Tensor, int], Tensor] = last_tokens
     """Returns the tokens of the image among a layer's output, (b, tokens, width), given their number."""
+    image_output: int = -1
+    """Index of the image's tokens among the outputs of a layer that returns several."""
     time_factor: Callable[[Any], float] = one_time_unit
     """Returns the factor from the scheduler's steps to the network's timestep, given its configuration."""
     takes_guidance: bool = False
@@ -109,6 +111,8 @@ class Family:
     """An exported network still takes a guidance scale: the default of its pipeline stands for its own."""
     unguided: dict[str, Any] = dataclasses.field(default_factory=lambda: {"guidance_scale": 0})
     """Arguments with which the pipeline samples without guidance; it may lack some of them."""
+    guiders: tuple[str, ...] = ()
+    """Parts by which the pipeline guides; that of an export has none, and so samples without guidance."""
     fixed_size: bool = False
     """The pipeline makes images of one size only."""
     default_size: int | None = None

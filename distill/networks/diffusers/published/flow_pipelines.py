@@ -59,6 +59,28 @@ QWEN_VL_7B = {
     },
     "tie_word_embeddings": False,
 }
+BYT5_SMALL = {
+    "vocab_size": 384,
+    "d_model": 1472,
+    "d_kv": 64,
+    "d_ff": 3584,
+    "num_layers": 12,
+    "num_heads": 6,
+    "feed_forward_proj": "gated-gelu",
+    "tie_word_embeddings": False,
+}
+"""The encoder of ByT5 small, which HunyuanImage 2.1 fine-tuned for quoted words; the vocabulary is not
+verified."""
+HUNYUAN_IMAGE_VAE = {
+    "in_channels": 3,
+    "out_channels": 3,
+    "latent_channels": 64,
+    "block_out_channels": (128, 256, 512, 512, 1024, 1024),
+    "layers_per_block": 2,
+    "spatial_compression_ratio": 32,
+    "sample_size": 384,
+    "scaling_factor": 0.75289,
+}
 FLUX2_KLEIN_4B = {
     "num_layers": 5,
     "num_single_layers": 20,
@@ -125,6 +147,17 @@ def chroma() -> tuple[str, PartConfigs]:
     }
 
 
+def hunyuan_image() -> tuple[str, PartConfigs]:
+    """Describe HunyuanImage 2.1, whose network has the default sizes of its class."""
+    return "HunyuanImagePipeline", {
+        "transformer": ("diffusers", "HunyuanImageTransformer2DModel", {"text_embed_2_dim": 1472}),
+        "vae": ("diffusers", "AutoencoderKLHunyuanImage", HUNYUAN_IMAGE_VAE),
+        "text_encoder": ("transformers", "Qwen2_5_VLForConditionalGeneration", QWEN_VL_7B),
+        "text_encoder_2": ("transformers", "T5EncoderModel", BYT5_SMALL),
+        "scheduler": ("diffusers", "FlowMatchEulerDiscreteScheduler", {"shift": 5.0}),
+    }
+
+
 PUBLISHED: dict[str, tuple[str, PartConfigs]] = {
     "black-forest-labs/FLUX.2-dev": flux2_dev(),
     "black-forest-labs/FLUX.2-klein-4B": flux2_klein(FLUX2_KLEIN_4B, QWEN3_4B),
@@ -133,6 +166,7 @@ PUBLISHED: dict[str, tuple[str, PartConfigs]] = {
     "black-forest-labs/FLUX.2-klein-base-9B": flux2_klein(FLUX2_KLEIN_9B, QWEN3_8B),
     "lodestones/Chroma1-Base": chroma(),
     "lodestones/Chroma1-HD": chroma(),
+    "hunyuanvideo-community/HunyuanImage-2.1-Diffusers": hunyuan_image(),
     "Qwen/Qwen-Image": qwen_image(),
     "Qwen/Qwen-Image-2512": qwen_image(),
 }
