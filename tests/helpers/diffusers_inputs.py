@@ -33,8 +33,19 @@ TRANSFORMERS: dict[str, Callable[[Path], Path]] = {
     "qwen-image": tiny_flow_pipelines.qwen_image,
     "chroma": tiny_flow_pipelines.chroma,
     "hunyuan-image": tiny_flow_pipelines.hunyuan_image,
+    "ovis-image": tiny_flow_pipelines.ovis_image,
+    "longcat-image": tiny_flow_pipelines.longcat_image,
 }
-SIZELESS = ("flux", "flux2", "flux2-klein", "qwen-image", "chroma", "hunyuan-image")
+SIZELESS = (
+    "flux",
+    "flux2",
+    "flux2-klein",
+    "qwen-image",
+    "chroma",
+    "hunyuan-image",
+    "ovis-image",
+    "longcat-image",
+)
 """Families whose pipelines name no size of their own, or a large one."""
 
 

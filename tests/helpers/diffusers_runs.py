@@ -34,6 +34,8 @@ FAMILIES: dict[str, Callable[[Path], Path]] = {
     "qwen-image": tiny_flow_pipelines.qwen_image,
     "chroma": tiny_flow_pipelines.chroma,
     "hunyuan-image": tiny_flow_pipelines.hunyuan_image,
+    "ovis-image": tiny_flow_pipelines.ovis_image,
+    "longcat-image": tiny_flow_pipelines.longcat_image,
 }
 FLOW = (
     "sd3",
@@ -45,10 +47,22 @@ FLOW = (
     "qwen-image",
     "chroma",
     "hunyuan-image",
+    "ovis-image",
+    "longcat-image",
 )
 GUIDANCE = {"flux": 7.0, "flux2": 7.0}
 """Guidance scales that networks take as input, not the defaults of their pipelines."""
-SIZELESS = ("flux", "flux-schnell", "flux2", "flux2-klein", "qwen-image", "chroma", "hunyuan-image")
+SIZELESS = (
+    "flux",
+    "flux-schnell",
+    "flux2",
+    "flux2-klein",
+    "qwen-image",
+    "chroma",
+    "hunyuan-image",
+    "ovis-image",
+    "longcat-image",
+)
 """Families whose pipelines name no size of their own, or a large one."""
 OBJECTIVES = {
     "distribution_matching": {"divergence": "jensen_shannon"},

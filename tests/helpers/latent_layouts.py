@@ -37,7 +37,9 @@ def ours(pipe: Any, latents: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 def without_guidance(pipe: Any) -> dict[str, Any]:
     """Return arguments with which the pipeline samples without guidance."""
-    if "guidance_scale" not in inspect.signature(type(pipe).__call__).parameters:
-        return {}
+    known = inspect.signature(type(pipe).__call__).parameters
+    settings: dict[str, Any] = {"enable_prompt_rewrite": False} if "enable_prompt_rewrite" in known else {}
     takes_guidance = hasattr(pipe, "transformer") and pipe.transformer.config.get("guidance_embeds")
-    return {} if takes_guidance else {"guidance_scale": 0}
+    if "guidance_scale" in known and not takes_guidance:
+        settings["guidance_scale"] = 0
+    return settings

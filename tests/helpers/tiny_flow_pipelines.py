@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -151,3 +152,46 @@ def hunyuan_image(folder: Path) -> Path:
         AdaptiveProjectedMixGuidance(),
     )
     return saved(pipe, folder)
+
+
+def ovis_image(folder: Path) -> Path:
+    """Save an `OvisImagePipeline`, FLUX's kind with Qwen 3 as text encoder, which names no size."""
+    from diffusers import FlowMatchEulerDiscreteScheduler, OvisImagePipeline, OvisImageTransformer2DModel
+
+    torch.manual_seed(0)
+    transformer = OvisImageTransformer2DModel(
+        **HEADS,
+        in_channels=16,
+        out_channels=16,
+        num_single_layers=1,
+        joint_attention_dim=8,
+        axes_dims_rope=(2, 2, 4),
+    )
+    scheduler, vae = FlowMatchEulerDiscreteScheduler(shift=3.0), autoencoder(shift_factor=0.12)
+    text_encoder: Any = qwen3(2)
+    return saved(OvisImagePipeline(scheduler, vae, text_encoder.model, qwen_tokenizer(), transformer), folder)
+
+
+def longcat_image(folder: Path) -> Path:
+    """Save a `LongCatImagePipeline`, FLUX's kind with Qwen2.5-VL as text encoder, which names no size.
+
+    Its processor, which rewrites prompts, is a tokenizer here: that of Qwen2.5-VL needs torchvision.
+    """
+    from diffusers import (
+        FlowMatchEulerDiscreteScheduler,
+        LongCatImagePipeline,
+        LongCatImageTransformer2DModel,
+    )
+
+    torch.manual_seed(0)
+    transformer = LongCatImageTransformer2DModel(
+        **HEADS,
+        in_channels=16,
+        num_single_layers=1,
+        joint_attention_dim=8,
+        pooled_projection_dim=8,
+        axes_dims_rope=[2, 2, 4],
+    )
+    scheduler, vae = FlowMatchEulerDiscreteScheduler(shift=3.0), autoencoder(shift_factor=0.12)
+    tokenizers = qwen_tokenizer(), qwen_tokenizer()
+    return saved(LongCatImagePipeline(scheduler, vae, qwen2_vl(), *tokenizers, transformer), folder)

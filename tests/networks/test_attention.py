@@ -47,6 +47,8 @@ FAMILIES: dict[str, Callable[[Path], Path]] = {
     "qwen-image": tiny_flow_pipelines.qwen_image,
     "chroma": tiny_flow_pipelines.chroma,
     "hunyuan-image": tiny_flow_pipelines.hunyuan_image,
+    "ovis-image": tiny_flow_pipelines.ovis_image,
+    "longcat-image": tiny_flow_pipelines.longcat_image,
 }
 
 

@@ -73,7 +73,9 @@ def test_a_prompt_alone_gives_what_it_gives_among_longer_ones(folders: PipelineF
     assert (together[0] - teacher(x_t[:1], t[:1], teacher.encode_prompts(["xyz"]))[0]).abs().max() > 1e-5
 
 
-@pytest.mark.parametrize("family", ["sd3", "flux", "flux2", "qwen-image", "chroma", "hunyuan-image"])
+@pytest.mark.parametrize(
+    "family", ["sd3", "flux", "flux2", "qwen-image", "chroma", "hunyuan-image", "ovis-image", "longcat-image"]
+)
 @torch.no_grad()
 def test_a_prediction_reads_nothing_from_the_device(
     folders: PipelineFolders, family: str, monkeypatch: pytest.MonkeyPatch
@@ -90,7 +92,7 @@ def test_a_prediction_reads_nothing_from_the_device(
 @torch.no_grad()
 def test_hunyuan_image_joins_its_two_prompts_as_the_network_s_own_pass(folders: PipelineFolders) -> None:
     """Its own forward pass moves the tokens before their filling; one prompt here has quoted words."""
-    teacher = transformer(folders, "hunyuan-image")
+    teacher = transformer(folders, "hunyuan-image", "ovis-image", "longcat-image")
     cond = teacher.encode_prompts(['a sign that says "open"', "a cat"])
     x_t, t = noise(teacher), torch.tensor([0.3, 0.7])
     assert cond.text is not None

@@ -32,7 +32,10 @@ def test_features_are_the_encoder_s(folders: PipelineFolders, family: str) -> No
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in teacher.modules())
 
 
-@pytest.mark.parametrize("family", ["dit", "sd3", "flux", "flux2", "qwen-image", "chroma", "hunyuan-image"])
+@pytest.mark.parametrize(
+    "family",
+    ["dit", "sd3", "flux", "flux2", "qwen-image", "chroma", "hunyuan-image", "ovis-image", "longcat-image"],
+)
 @torch.no_grad()
 def test_features_of_a_transformer_are_its_blocks_tokens_of_the_image(
     folders: PipelineFolders, family: str

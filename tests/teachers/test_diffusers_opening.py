@@ -95,6 +95,8 @@ def test_other_parts_are_refused_by_name(folders: PipelineFolders, tmp_path: Pat
         "qwen-image",
         "chroma",
         "hunyuan-image",
+        "ovis-image",
+        "longcat-image",
     ],
 )
 def test_an_outline_needs_neither_weights_nor_tokenizers(
@@ -145,6 +147,8 @@ def test_the_published_pipelines_are_of_the_published_sizes(name: str, sizes: li
         ("black-forest-labs/FLUX.2-klein-base-9B", (9.1, 8.2)),
         ("Qwen/Qwen-Image", (20.4, 8.3)),
         ("lodestones/Chroma1-HD", (8.9, 4.8)),
+        ("AIDC-AI/Ovis-Image-7B", (7.4, 1.7)),
+        ("meituan-longcat/LongCat-Image", (6.3, 8.3)),
         ("hunyuanvideo-community/HunyuanImage-2.1-Diffusers", (17.4, 8.3)),
     ],
 )

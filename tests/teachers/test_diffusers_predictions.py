@@ -27,6 +27,7 @@ GUIDED: dict[str, dict[str, Any]] = {
     "flux": {"true_cfg_scale": 3.0, "negative_prompt": ""},
     "flux2": {},
     "qwen-image": {},
+    "longcat-image": {"guidance_scale": 3.0, "enable_cfg_renorm": False, "enable_prompt_rewrite": False},
     "hunyuan-image": {"negative_prompt": ["", ""]},
 }
 """Arguments with which a pipeline guides by 3, where they are not `guidance_scale=3`; empty ones if it

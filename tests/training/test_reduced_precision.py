@@ -33,7 +33,17 @@ from tests.helpers.diffusers_runs import (
     size_of,
 )
 
-FLOWS = ("sd3", "flux", "sana", "flux2", "qwen-image", "chroma", "hunyuan-image")
+FLOWS = (
+    "sd3",
+    "flux",
+    "sana",
+    "flux2",
+    "qwen-image",
+    "chroma",
+    "hunyuan-image",
+    "ovis-image",
+    "longcat-image",
+)
 """Families whose time is from 0 to 1."""
 TOLERANCE = 0.06
 """Relative error: 1/256 for one number of bfloat16, a few times that through the layers of these networks."""
@@ -74,6 +84,8 @@ def differ(a: Tensor, b: Tensor) -> float:
                 "qwen-image",
                 "chroma",
                 "hunyuan-image",
+                "ovis-image",
+                "longcat-image",
             )
         ),
     ],

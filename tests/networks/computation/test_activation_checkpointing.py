@@ -124,7 +124,10 @@ CASES = [
     ("sd3", "lora"),
 ]
 CASES += [(family, "copy") for family in ("ddpm", "dit", "pixart-alpha", "pixart-sigma", "flux", "sana")]
-CASES += [(family, "copy") for family in ("flux2", "qwen-image", "chroma", "hunyuan-image")]
+CASES += [
+    (family, "copy")
+    for family in ("flux2", "qwen-image", "chroma", "hunyuan-image", "ovis-image", "longcat-image")
+]
 DEFAULT = [
     *(("unet", "copy", objective) for objective in OBJECTIVES),
     ("sdxl", "lora", "expanded_divergence"),
@@ -249,6 +252,8 @@ def gradients(network: Denoiser, depths: list[str]) -> tuple[list[Tensor], int]:
                 "qwen-image",
                 "chroma",
                 "hunyuan-image",
+                "ovis-image",
+                "longcat-image",
             )
         ),
     ],

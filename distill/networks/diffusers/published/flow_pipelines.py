@@ -37,6 +37,13 @@ QWEN3_4B = {
     "tie_word_embeddings": True,
 }
 QWEN3_8B = {**QWEN3_4B, "hidden_size": 4096, "intermediate_size": 12288, "tie_word_embeddings": False}
+QWEN3_2B = {
+    **QWEN3_4B,
+    "hidden_size": 2048,
+    "intermediate_size": 6144,
+    "num_hidden_layers": 28,
+    "num_attention_heads": 16,
+}
 SHIFTED = {"shift": 3.0, "use_dynamic_shifting": True}
 QWEN_VL_7B = {
     "text_config": {
@@ -158,6 +165,30 @@ def hunyuan_image() -> tuple[str, PartConfigs]:
     }
 
 
+def ovis_image() -> tuple[str, PartConfigs]:
+    """Describe Ovis-Image, whose network has the default sizes of its class."""
+    return "OvisImagePipeline", {
+        "transformer": ("diffusers", "OvisImageTransformer2DModel", {}),
+        "vae": ("diffusers", "AutoencoderKL", FLUX_VAE),
+        "text_encoder": ("transformers", "Qwen3Model", QWEN3_2B),
+        "scheduler": ("diffusers", "FlowMatchEulerDiscreteScheduler", SHIFTED),
+    }
+
+
+def longcat_image() -> tuple[str, PartConfigs]:
+    """Describe LongCat-Image."""
+    return "LongCatImagePipeline", {
+        "transformer": (
+            "diffusers",
+            "LongCatImageTransformer2DModel",
+            {"num_layers": 10, "num_single_layers": 20},
+        ),
+        "vae": ("diffusers", "AutoencoderKL", FLUX_VAE),
+        "text_encoder": ("transformers", "Qwen2_5_VLForConditionalGeneration", QWEN_VL_7B),
+        "scheduler": ("diffusers", "FlowMatchEulerDiscreteScheduler", SHIFTED),
+    }
+
+
 PUBLISHED: dict[str, tuple[str, PartConfigs]] = {
     "black-forest-labs/FLUX.2-dev": flux2_dev(),
     "black-forest-labs/FLUX.2-klein-4B": flux2_klein(FLUX2_KLEIN_4B, QWEN3_4B),
@@ -167,6 +198,8 @@ PUBLISHED: dict[str, tuple[str, PartConfigs]] = {
     "lodestones/Chroma1-Base": chroma(),
     "lodestones/Chroma1-HD": chroma(),
     "hunyuanvideo-community/HunyuanImage-2.1-Diffusers": hunyuan_image(),
+    "AIDC-AI/Ovis-Image-7B": ovis_image(),
+    "meituan-longcat/LongCat-Image": longcat_image(),
     "Qwen/Qwen-Image": qwen_image(),
     "Qwen/Qwen-Image-2512": qwen_image(),
 }
