@@ -44,15 +44,13 @@ def main(arguments: list[str]) -> None:
 
 def table(tested: Mapping[str, Sequence[str]]) -> list[tuple[str, ...]]:
     """Return the rows of the pipelines that are served, given the checks that passed for each."""
-    import diffusers
-
     from distill.networks.diffusers.families import FAMILIES
     from distill.networks.diffusers.served import SERVED
 
     rows: list[tuple[str, ...]] = []
-    for name, (denoiser, schedule) in SERVED.items():
+    for name, (denoiser, schedule, has_adapters) in SERVED.items():
         depths = "height" if FAMILIES[denoiser].is_unet else "block"
-        adapters = "adapters" if hasattr(getattr(diffusers, name), "save_lora_weights") else "merged weights"
+        adapters = "adapters" if has_adapters else "merged weights"
         passed = ", ".join(check for check in CHECKS if check in tested.get(name, ()))
         rows.append((name, denoiser, schedule, depths, adapters, passed or "not run"))
     return rows

@@ -11,7 +11,12 @@ from torch import Tensor
 from distill.networks.diffusers.denoiser import DiffusersNetwork
 from distill.teachers.diffusers import Settings
 from distill.types import Condition, Denoiser
-from tests.helpers import tiny_lumina_pipelines, tiny_pipelines, tiny_prompt_pipelines
+from tests.helpers import (
+    tiny_flow_pipelines,
+    tiny_lumina_pipelines,
+    tiny_pipelines,
+    tiny_prompt_pipelines,
+)
 
 PROMPTS = ["a cat", "xyz"]
 UNETS: dict[str, Callable[[Path], Path]] = {
@@ -35,8 +40,26 @@ TRANSFORMERS: dict[str, Callable[[Path], Path]] = {
     "aura-flow": tiny_prompt_pipelines.aura_flow,
     "hunyuan-dit": tiny_prompt_pipelines.hunyuan_dit,
     "cogview4": tiny_prompt_pipelines.cogview4,
+    "flux2": tiny_flow_pipelines.flux2,
+    "flux2-klein": lambda folder: tiny_flow_pipelines.flux2(folder, klein=True),
+    "qwen-image": tiny_flow_pipelines.qwen_image,
+    "chroma": tiny_flow_pipelines.chroma,
+    "hunyuan-image": tiny_flow_pipelines.hunyuan_image,
+    "ovis-image": tiny_flow_pipelines.ovis_image,
+    "longcat-image": tiny_flow_pipelines.longcat_image,
 }
-SIZELESS = ("flux", "z-image", "aura-flow")
+SIZELESS = (
+    "z-image",
+    "aura-flow",
+    "flux",
+    "flux2",
+    "flux2-klein",
+    "qwen-image",
+    "chroma",
+    "hunyuan-image",
+    "ovis-image",
+    "longcat-image",
+)
 """Families whose pipelines name no size of their own, or a large one."""
 
 

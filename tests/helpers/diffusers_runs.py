@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,13 @@ from PIL import Image
 from torch import Tensor
 
 from distill.types import Condition, Generator
-from tests.helpers import tiny_lumina_pipelines, tiny_pipelines, tiny_prompt_pipelines
+from tests.helpers import (
+    latent_layouts,
+    tiny_flow_pipelines,
+    tiny_lumina_pipelines,
+    tiny_pipelines,
+    tiny_prompt_pipelines,
+)
 from tests.helpers.runs import train_run, write_run
 
 PROMPTS, LABELS = ["a cat", "two dogs", "xyz"], [3, 1, 4]
@@ -37,6 +42,13 @@ FAMILIES: dict[str, Callable[[Path], Path]] = {
     "hunyuan-dit": tiny_prompt_pipelines.hunyuan_dit,
     "cogview4": tiny_prompt_pipelines.cogview4,
     "kolors": tiny_prompt_pipelines.kolors,
+    "flux2": tiny_flow_pipelines.flux2,
+    "flux2-klein": lambda folder: tiny_flow_pipelines.flux2(folder, klein=True),
+    "qwen-image": tiny_flow_pipelines.qwen_image,
+    "chroma": tiny_flow_pipelines.chroma,
+    "hunyuan-image": tiny_flow_pipelines.hunyuan_image,
+    "ovis-image": tiny_flow_pipelines.ovis_image,
+    "longcat-image": tiny_flow_pipelines.longcat_image,
 }
 FLOW = (
     "sd3",
@@ -48,10 +60,31 @@ FLOW = (
     "sana15",
     "aura-flow",
     "cogview4",
+    "flux2",
+    "flux2-klein",
+    "qwen-image",
+    "chroma",
+    "hunyuan-image",
+    "ovis-image",
+    "longcat-image",
 )
 ONE_STEP = ("cogview4",)
 """Families whose pipelines have times of their own, so that students take one step."""
-SIZELESS = ("flux", "flux-schnell", "z-image", "aura-flow")
+GUIDANCE = {"flux": 7.0, "flux2": 7.0}
+"""Guidance scales that networks take as input, not the defaults of their pipelines."""
+SIZELESS = (
+    "z-image",
+    "aura-flow",
+    "flux",
+    "flux-schnell",
+    "flux2",
+    "flux2-klein",
+    "qwen-image",
+    "chroma",
+    "hunyuan-image",
+    "ovis-image",
+    "longcat-image",
+)
 """Families whose pipelines name no size of their own, or a large one."""
 OBJECTIVES = {
     "distribution_matching": {"divergence": "jensen_shannon"},
@@ -93,11 +126,8 @@ def image_of_diffusers(folder: Path, z: Tensor, steps: int = 1) -> Tensor:
     from diffusers import DiffusionPipeline
 
     pipe = DiffusionPipeline.from_pretrained(folder)
-    guidance = (
-        {"guidance_scale": 0} if "guidance_scale" in inspect.signature(type(pipe).__call__).parameters else {}
-    )
     condition = PROMPTS[: len(z)] if hasattr(pipe, "encode_prompt") else LABELS[: len(z)]
-    return tiny_pipelines.renoised(pipe, z, condition, steps, **guidance)
+    return tiny_pipelines.renoised(pipe, z, condition, steps, **latent_layouts.without_guidance(pipe))
 
 
 @torch.no_grad()

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tests.helpers import latent_layouts
 from tests.helpers.tiny_components import (
     autoencoder,
     gemma,
@@ -267,10 +268,7 @@ def renoised(pipe: Any, z: Tensor, condition: Sequence[Any], steps: int, **setti
     z holds the noises of all steps, (b, steps * channels, h, w); the scheduler draws all but the first.
     """
     first, *further = z.chunk(steps, 1)
-    drawn = [
-        pipe._pack_latents(noise, *noise.shape) if hasattr(pipe, "_pack_latents") else noise
-        for noise in further
-    ]
+    drawn = [latent_layouts.stepped(pipe, noise) for noise in further]
     if "FlowMatch" in type(pipe.scheduler).__name__:
         drawn.append(torch.zeros(()))  # it draws after the last step too, and multiplies by 0
     with unittest.mock.patch.object(
@@ -289,8 +287,8 @@ def call(pipe: Any, z: Tensor, condition: Sequence[Any], **settings: Any) -> Ten
     known = inspect.signature(type(pipe).__call__).parameters
     settings |= {name: value for name, value in size.items() if name in known}
     if hasattr(pipe, "encode_prompt"):
-        latents = pipe._pack_latents(z, *z.shape) if hasattr(pipe, "_pack_latents") else z
-        return pipe(condition, latents=latents, output_type="pt", **settings).images
+        latents = latent_layouts.given(pipe, z)
+        return pipe(prompt=condition, latents=latents, output_type="pt", **settings).images
     with unittest.mock.patch.object(sys.modules[type(pipe).__module__], "randn_tensor", return_value=z):
         images = pipe(condition if "class_labels" in known else len(z), output_type="np", **settings).images
     return torch.from_numpy(images).permute(0, 3, 1, 2)

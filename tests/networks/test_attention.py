@@ -31,8 +31,14 @@ from distill.training.distillation.settings import TeacherSamplesSettings
 from distill.training.distillation.teacher_samples import TeacherSamples
 from distill.training.run_folder import open_run_folder, record_run
 from distill.types import Condition, Denoiser
-from tests.helpers import tiny_lumina_pipelines, tiny_pipelines, tiny_prompt_pipelines
+from tests.helpers import (
+    tiny_flow_pipelines,
+    tiny_lumina_pipelines,
+    tiny_pipelines,
+    tiny_prompt_pipelines,
+)
 from tests.helpers.alone import ALONE
+from tests.helpers.diffusers_runs import size_of
 
 FAMILIES: dict[str, Callable[[Path], Path]] = {
     "ddpm": tiny_pipelines.ddpm,
@@ -48,6 +54,12 @@ FAMILIES: dict[str, Callable[[Path], Path]] = {
     "hunyuan-dit": tiny_prompt_pipelines.hunyuan_dit,
     "cogview4": tiny_prompt_pipelines.cogview4,
     "kolors": tiny_prompt_pipelines.kolors,
+    "flux2": tiny_flow_pipelines.flux2,
+    "qwen-image": tiny_flow_pipelines.qwen_image,
+    "chroma": tiny_flow_pipelines.chroma,
+    "hunyuan-image": tiny_flow_pipelines.hunyuan_image,
+    "ovis-image": tiny_flow_pipelines.ovis_image,
+    "longcat-image": tiny_flow_pipelines.longcat_image,
 }
 
 
@@ -114,7 +126,7 @@ def test_xformers_computes_the_same_in_every_family(family: str, tmp_path: Path,
     """
     source = {
         "path": str(FAMILIES[family](tmp_path / "teacher")),
-        "resolution": 16 if family in ("flux", "z-image", "aura-flow") else None,
+        **size_of(family),
     }
     plain, other = (Settings(**source, attention=name).load() for name in ("sdpa", "xformers"))
     for theirs, mine in zip(plain.network.modules(), other.network.modules(), strict=True):

@@ -25,6 +25,7 @@ from tests.helpers import tiny_pipelines
 from tests.helpers.diffusers_runs import (
     FAMILIES,
     FLOW,
+    GUIDANCE,
     OBJECTIVES,
     ONE_STEP,
     PROMPTS,
@@ -50,8 +51,23 @@ LOADERS = (
     "aura-flow",
     "cogview4",
     "kolors",
+    "flux2",
+    "flux2-klein",
+    "qwen-image",
+    "chroma",
 )
 """Families whose pipelines load adapters."""
+MERGED = (
+    "ddpm",
+    "dit",
+    "hunyuan-dit",
+    "pixart-alpha",
+    "pixart-sigma",
+    "hunyuan-image",
+    "ovis-image",
+    "longcat-image",
+)
+"""Families whose pipelines do not."""
 DEFAULT = ("sdxl", "dit")
 
 
@@ -96,7 +112,7 @@ def image_with_adapters(teacher: Path, export: Path, z: Tensor, guidance: float,
 )
 def test_diffusers_loads_an_export(family: str, steps: int, tmp_path: Path) -> None:
     """It is a file of adapters if the family's pipeline loads one, else a pipeline. Images agree to 1e-5."""
-    embedded = 7.0 if family == "flux" else None
+    embedded = GUIDANCE.get(family)
     settings = {
         "path": str(FAMILIES[family](tmp_path / "teacher")),
         "embedded_guidance": embedded,
@@ -107,7 +123,7 @@ def test_diffusers_loads_an_export(family: str, steps: int, tmp_path: Path) -> N
     generator = disturbed(
         Student(rank=4, alpha=2.0).build(teacher, *teacher.student_noise_levels(entry, steps))
     )
-    assert family in LOADERS or family in ("ddpm", "dit", "pixart-alpha", "pixart-sigma", "hunyuan-dit")
+    assert (family in LOADERS) != (family in MERGED)
     export_generator(generator, _made(tmp_path / "export"))
     z = torch.randn(2, *generator.noise_shape)
     ours = image_of_ours(generator, z)

@@ -25,6 +25,12 @@ def test_every_text_to_image_pipeline_of_diffusers_is_served_or_refused() -> Non
     )
 
 
+def test_adapters_are_loaded_by_the_pipelines_that_say_so() -> None:
+    for name, served in SERVED.items():
+        if name != "KolorsPipeline":  # which needs a further package
+            assert hasattr(getattr(diffusers, name), "save_lora_weights") == served.has_adapters, name
+
+
 def test_every_family_has_a_pipeline() -> None:
     assert {served.denoiser for served in SERVED.values()} == set(FAMILIES)
 

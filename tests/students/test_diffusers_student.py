@@ -19,6 +19,7 @@ from distill.teachers.diffusers import Settings
 from tests.helpers.diffusers_runs import (
     FAMILIES,
     FLOW,
+    GUIDANCE,
     OBJECTIVES,
     ONE_STEP,
     PROMPTS,
@@ -59,8 +60,8 @@ def test_an_export_is_a_pipeline_of_diffusers(
     settings = {
         "path": str(FAMILIES[family](tmp_path / "teacher")),
         **size_of(family),
+        "embedded_guidance": GUIDANCE.get(family),
     }
-    settings["embedded_guidance"] = 7.0 if family == "flux" else None
     network = Settings(**settings).load()
     levels = network.student_noise_levels(noise_to_signal, steps)
     generator = FewStepGenerator(network, *levels)

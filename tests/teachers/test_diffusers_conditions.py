@@ -8,6 +8,7 @@ import torch
 import distill
 from distill.config.errors import UserError
 from distill.diffusion.guidance import guided
+from distill.networks.diffusers.checks import check_parts
 from distill.networks.diffusers.prompt_encoder import encoding_settings
 from distill.teachers.diffusers import Settings
 from distill.types import Condition
@@ -73,7 +74,22 @@ def test_a_prompt_alone_gives_what_it_gives_among_longer_ones(folders: PipelineF
 
 
 @pytest.mark.parametrize(
-    "family", ["sd3", "flux", "lumina2", "z-image", "aura-flow", "hunyuan-dit", "cogview4"]
+    "family",
+    [
+        "sd3",
+        "flux",
+        "lumina2",
+        "z-image",
+        "aura-flow",
+        "hunyuan-dit",
+        "cogview4",
+        "flux2",
+        "qwen-image",
+        "chroma",
+        "hunyuan-image",
+        "ovis-image",
+        "longcat-image",
+    ],
 )
 @torch.no_grad()
 def test_a_prediction_reads_nothing_from_the_device(
@@ -121,6 +137,27 @@ def test_prompts_filled_up_give_what_the_network_s_own_pass_gives(
         ]
         flow = torch.cat(rows)
     torch.testing.assert_close(x0, x_t - t.reshape(2, 1, 1, 1) * flow, rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+def test_hunyuan_image_joins_its_two_prompts_as_the_network_s_own_pass(folders: PipelineFolders) -> None:
+    """Its own forward pass moves the tokens before their filling; one prompt here has quoted words."""
+    teacher = transformer(folders, "hunyuan-image")
+    cond = teacher.encode_prompts(['a sign that says "open"', "a cat"])
+    x_t, t = noise(teacher), torch.tensor([0.3, 0.7])
+    assert cond.text is not None
+    text = cond.text.given
+    assert text["mask_2"].sum(1).tolist() == [len('Text "open". ') + 1, 0]
+    names = ("encoder_hidden_states", "encoder_attention_mask")
+    given = {
+        **dict(zip(names, (text["tokens"], text["mask"]), strict=True)),
+        **{f"{name}_2": text[key] for name, key in zip(names, ("tokens_2", "mask_2"), strict=True)},
+    }
+    flow = teacher.network(x_t, 1000 * t, **given, return_dict=False)[0]
+    torch.testing.assert_close(teacher(x_t, t, cond), x_t - t.reshape(2, 1, 1, 1) * flow)
+    with pytest.raises(UserError, match="network of HunyuanImagePipeline has use_meanflow, which is unknown"):
+        teacher.pipeline.pipe.transformer.register_to_config(use_meanflow=True)
+        check_parts(teacher.pipeline.pipe)
 
 
 @torch.no_grad()

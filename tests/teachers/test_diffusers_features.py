@@ -43,7 +43,23 @@ def last_norm(network: Any) -> nn.Module:
 
 
 @pytest.mark.parametrize(
-    "family", ["dit", "sd3", "flux", "lumina2", "z-image", "aura-flow", "hunyuan-dit", "cogview4"]
+    "family",
+    [
+        "dit",
+        "sd3",
+        "flux",
+        "lumina2",
+        "z-image",
+        "aura-flow",
+        "hunyuan-dit",
+        "cogview4",
+        "flux2",
+        "qwen-image",
+        "chroma",
+        "hunyuan-image",
+        "ovis-image",
+        "longcat-image",
+    ],
 )
 @torch.no_grad()
 def test_features_of_a_transformer_are_its_blocks_tokens_of_the_image(

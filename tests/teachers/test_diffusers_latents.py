@@ -10,9 +10,8 @@ import torch
 import distill
 from distill.config.errors import UserError
 from distill.teachers.diffusers import Settings
-from tests.helpers.diffusers_inputs import (
-    PipelineFolders,
-)
+from tests.helpers import latent_layouts
+from tests.helpers.diffusers_inputs import PipelineFolders, transformer
 
 
 @torch.no_grad()
@@ -28,6 +27,25 @@ def test_latents_are_scaled_and_shifted_as_the_pipeline_has_them(folders: Pipeli
     torch.testing.assert_close(teacher.decode(teacher.encode(images)), vae.decode(mean).sample)
     vae.register_to_config(latents_mean=[0.1] * 4, latents_std=[2.0] * 4)
     torch.testing.assert_close(teacher.encode(images), (mean - 0.1) / 2 * 0.18215)
+
+
+@torch.no_grad()
+def test_latents_are_normalised_by_a_batch_norm_or_by_channels(folders: PipelineFolders) -> None:
+    """FLUX.2's pipeline encodes images too, to packed latents; Qwen-Image's autoencoder is one of videos."""
+    flux2 = transformer(folders, "flux2")
+    images, pipe = torch.randn(2, *flux2.pixel_shape), flux2.pipeline.pipe
+    theirs = pipe._encode_vae_image(images, generator=torch.Generator())
+    torch.testing.assert_close(latent_layouts.given(pipe, flux2.encode(images)), theirs)
+    qwen = transformer(folders, "qwen-image")
+    vae = qwen.pipeline.pipe.vae
+    mean, std = (
+        torch.tensor(vae.config[name]).reshape(1, 4, 1, 1) for name in ("latents_mean", "latents_std")
+    )
+    plain = vae.encode(images[:, :, None]).latent_dist.mode()[:, :, 0]
+    torch.testing.assert_close(qwen.encode(images), (plain - mean) / std)
+    hunyuan = transformer(folders, "hunyuan-image")
+    vae = hunyuan.pipeline.pipe.vae
+    torch.testing.assert_close(hunyuan.encode(images), 0.75 * vae.encode(images).latent_dist.mode())
 
 
 @torch.no_grad()

@@ -129,6 +129,13 @@ def test_other_parts_are_refused_by_name(folders: PipelineFolders, tmp_path: Pat
         "hunyuan-dit",
         "cogview4",
         "kolors",
+        "flux2",
+        "flux2-klein",
+        "qwen-image",
+        "chroma",
+        "hunyuan-image",
+        "ovis-image",
+        "longcat-image",
     ],
 )
 def test_an_outline_needs_neither_weights_nor_tokenizers(
@@ -197,6 +204,30 @@ def test_further_published_networks_are_of_the_published_sizes(
     assert meta.pixel_shape == (3, 1024, 1024)
     assert meta.prompt_encoder is not None
     assert meta.prompt_encoder.shapes()["tokens"] == tokens
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes"),
+    [
+        ("black-forest-labs/FLUX.2-dev", (32.2, 24.0)),
+        ("black-forest-labs/FLUX.2-klein-base-4B", (3.9, 4.0)),
+        ("black-forest-labs/FLUX.2-klein-base-9B", (9.1, 8.2)),
+        ("Qwen/Qwen-Image", (20.4, 8.3)),
+        ("lodestones/Chroma1-HD", (8.9, 4.8)),
+        ("AIDC-AI/Ovis-Image-7B", (7.4, 1.7)),
+        ("meituan-longcat/LongCat-Image", (6.3, 8.3)),
+        ("hunyuanvideo-community/HunyuanImage-2.1-Diffusers", (17.4, 8.3)),
+    ],
+)
+def test_published_networks_and_text_encoders_have_their_billions_of_parameters(
+    name: str, sizes: tuple[float, float]
+) -> None:
+    meta = Settings(path=name).meta()
+    parts = (meta.network, meta.frozen_components()["text_encoder"])
+    counts = [sum(parameter.numel() for parameter in part.parameters()) for part in parts]
+    assert tuple(round(count / 1e9, 1) for count in counts) == sizes
+    size = 2048 if "Hunyuan" in name else 1024
+    assert meta.pixel_shape == (3, size, size)
 
 
 @pytest.mark.parametrize("part", ["unet", "text_encoder"])

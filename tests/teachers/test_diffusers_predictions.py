@@ -12,7 +12,7 @@ import distill
 from distill.diffusion.guidance import guided
 from distill.diffusion.samplers import Heun
 from distill.diffusion.schedules import Flow
-from tests.helpers import tiny_pipelines
+from tests.helpers import latent_layouts, tiny_pipelines
 from tests.helpers.diffusers_inputs import (
     PROMPTS,
     TRANSFORMERS,
@@ -27,8 +27,13 @@ GUIDED: dict[str, dict[str, Any]] = {
     "flux": {"true_cfg_scale": 3.0, "negative_prompt": ""},
     "lumina2": {"guidance_scale": 3.0, "cfg_normalization": False},
     "z-image": {"guidance_scale": 2.0},  # what it adds to 1
+    "flux2": {},
+    "qwen-image": {},
+    "longcat-image": {"guidance_scale": 3.0, "enable_cfg_renorm": False, "enable_prompt_rewrite": False},
+    "hunyuan-image": {"negative_prompt": ["", ""]},
 }
-"""Arguments with which a pipeline guides by 3, where they are not `guidance_scale=3`."""
+"""Arguments with which a pipeline guides by 3, where they are not `guidance_scale=3`; empty ones if it
+has none, or guides by another rule."""
 
 
 @pytest.mark.parametrize("family", UNETS)
@@ -143,7 +148,10 @@ def test_each_step_of_a_transformer_s_pipeline_is_ours(folders: PipelineFolders,
         return result
 
     pipe.scheduler.step = step
+    if hasattr(pipe, "guider"):
+        pipe.guider = pipe.ocr_guider = diffusers.ClassifierFreeGuidance(guidance_scale=3.0)
     guidance = GUIDED.get(family, {"guidance_scale": 3.0})
+    own_scale = 3.0 if guidance else 1.0
     z, cond = noise(teacher), condition(teacher)
     expected = tiny_pipelines.call(
         pipe, z, PROMPTS if cond.text else [3, 1], num_inference_steps=4, **guidance
@@ -154,7 +162,7 @@ def test_each_step_of_a_transformer_s_pipeline_is_ours(folders: PipelineFolders,
 
     def ours(x: Tensor, row: int) -> Tensor:
         time = times[row].expand(2).float()
-        x0 = guided(teacher, x, time, cond, 3.0).x0
+        x0 = guided(teacher, x, time, cond, own_scale).x0
         if row == 3:
             return x0
         following = times[row + 1].float()
@@ -162,9 +170,8 @@ def test_each_step_of_a_transformer_s_pipeline_is_ours(folders: PipelineFolders,
         return teacher.schedule.alpha(following) * x0 + teacher.schedule.sigma(following) * eps
 
     def as_ours(latents: Tensor) -> Tensor:
-        if family == "flux":
-            return teacher.pipeline.pipe._unpack_latents(latents, 16, 16, 2)
-        return latents[:2]  # DiT's pipeline steps both sides of a guided prediction
+        # DiT's pipeline steps both sides of a guided prediction.
+        return latent_layouts.ours(pipe, latents[:2], teacher.image_shape)
 
     x = z
     for row, (before, after) in enumerate(steps):

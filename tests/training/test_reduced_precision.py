@@ -33,7 +33,21 @@ from tests.helpers.diffusers_runs import (
     size_of,
 )
 
-FLOWS = ("sd3", "flux", "sana", "lumina2", "z-image", "aura-flow", "cogview4")
+FLOWS = (
+    "sd3",
+    "flux",
+    "sana",
+    "lumina2",
+    "z-image",
+    "aura-flow",
+    "cogview4",
+    "flux2",
+    "qwen-image",
+    "chroma",
+    "hunyuan-image",
+    "ovis-image",
+    "longcat-image",
+)
 """Families whose time is from 0 to 1."""
 TOLERANCE = 0.06
 """Relative error: 1/256 for one number of bfloat16, a few times that through the layers of these networks."""
@@ -75,6 +89,12 @@ def differ(a: Tensor, b: Tensor) -> float:
                 "aura-flow",
                 "hunyuan-dit",
                 "cogview4",
+                "flux2",
+                "qwen-image",
+                "chroma",
+                "hunyuan-image",
+                "ovis-image",
+                "longcat-image",
             )
         ),
     ],

@@ -23,7 +23,7 @@ from distill.training.config import read_config
 from distill.training.distillation.task import Distillation
 from distill.training.dry_run.cost import measure, measure_both
 from distill.training.dry_run.distillation import simulate_distillation
-from distill.training.dry_run.meta_kernels import MetaKernels
+from distill.training.dry_run.meta_kernels import MetaKernels, fused_attention
 from distill.training.dry_run.meter import Meter
 from distill.training.dry_run.step import META
 from distill.training.launch import build_processes
@@ -167,6 +167,17 @@ def test_a_call_with_other_settings_is_not_answered_from_memory() -> None:
         assert [(x + 1).dtype, (x + 1.0).dtype, (x + 1).dtype] == [torch.int64, torch.float32, torch.int64]
         assert [x.sum(0).shape, x.sum(1).shape, x.T.sum(0).shape] == [(3,), (2,), (2,)]
         assert [tuple(part.shape) for part in torch.empty(5, device="meta").sort()] == [(5,), (5,)]
+
+
+def test_attention_without_heads_is_computed_by_its_definition() -> None:
+    """The autoencoder of HunyuanImage has it, which no formula of torch's counter takes."""
+    parts = [torch.randn(2, 5, 4) for _ in range(3)]
+    torch.testing.assert_close(fused_attention(*parts), F.scaled_dot_product_attention(*parts))
+    counted = torch.empty(2, 5, 4, device="meta")
+    with Meter([counted]) as meter:
+        with MetaKernels(autocast=None):
+            F.scaled_dot_product_attention(counted, counted, counted)
+        assert meter.take_flops() == 2 * (4 * 5 * 5 * 4)
 
 
 def test_attention_holds_no_weights_of_attention() -> None:

@@ -9,7 +9,13 @@ from distill.networks.diffusers.autoencoders.kinds import AUTOENCODERS
 from distill.networks.diffusers.families import FAMILIES, Family
 from distill.networks.diffusers.served import check_served
 
-UNKNOWN_SETTINGS = ("time_cond_proj_dim",)
+UNKNOWN_SETTINGS = (
+    "time_cond_proj_dim",
+    "use_additional_t_cond",
+    "use_layer3d_rope",
+    "use_meanflow",
+    "zero_cond_t",
+)
 """Settings of networks that change how they are called, in ways that are unknown here."""
 KNOWN_KINDS = {"addition_embed_type": "text_time", "encoder_hid_dim_type": "text_proj"}
 """Kinds of further inputs of U-Nets that are known here: SDXL's sizes, and Kolors' projection of its text."""

@@ -98,6 +98,8 @@ class DiffusersNetwork(Denoiser):
         elif self.label_count:
             call["class_labels"] = [0]
         call |= {"num_inference_steps": steps, **self.pipeline.family.unguided}
+        if self.pipeline.family.keeps_guidance and self.pipeline.embedded_guidance is not None:
+            del call["guidance_scale"]
         if self.pipeline.source.resolution is not None and not self.saves_resolution:
             _, height, width = self.pixel_shape
             call |= {"height": height, "width": width, "use_resolution_binning": False}

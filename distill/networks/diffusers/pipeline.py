@@ -123,7 +123,8 @@ class Pipeline:
         network = self.family.exported(network, self.embedded_guidance)
         is_as_stored = self.dtype == torch.float32 and self._has_all_weights()
         pipe = copy.copy(self.pipe) if is_as_stored else self._reopen(network)
-        pipe.register_modules(**{self.family.part: network}, scheduler=self.student_scheduler(times))
+        parts = {self.family.part: network, **dict.fromkeys(self.family.guiders)}
+        pipe.register_modules(**parts, scheduler=self.student_scheduler(times))
         with quiet_transformers():
             pipe.save_pretrained(folder)
 

@@ -8,27 +8,36 @@ from distill.config.errors import UserError
 
 
 class Served(NamedTuple):
-    """A pipeline that is served: the class of its denoiser, and the kind of its noise schedule."""
+    """A pipeline that is served: the class of its denoiser, the kind of its noise schedule, and whether it
+    loads adapters."""
 
     denoiser: str
     schedule: Literal["DDPM", "flow"]
+    has_adapters: bool = True
 
 
 SERVED = {
-    "DDPMPipeline": Served("UNet2DModel", "DDPM"),
-    "DDIMPipeline": Served("UNet2DModel", "DDPM"),
-    "DiTPipeline": Served("DiTTransformer2DModel", "DDPM"),
+    "DDPMPipeline": Served("UNet2DModel", "DDPM", has_adapters=False),
+    "DDIMPipeline": Served("UNet2DModel", "DDPM", has_adapters=False),
+    "DiTPipeline": Served("DiTTransformer2DModel", "DDPM", has_adapters=False),
     "StableDiffusionPipeline": Served("UNet2DConditionModel", "DDPM"),
     "StableDiffusionXLPipeline": Served("UNet2DConditionModel", "DDPM"),
-    "PixArtAlphaPipeline": Served("PixArtTransformer2DModel", "DDPM"),
-    "PixArtSigmaPipeline": Served("PixArtTransformer2DModel", "DDPM"),
+    "PixArtAlphaPipeline": Served("PixArtTransformer2DModel", "DDPM", has_adapters=False),
+    "PixArtSigmaPipeline": Served("PixArtTransformer2DModel", "DDPM", has_adapters=False),
     "StableDiffusion3Pipeline": Served("SD3Transformer2DModel", "flow"),
     "FluxPipeline": Served("FluxTransformer2DModel", "flow"),
     "KolorsPipeline": Served("UNet2DConditionModel", "DDPM"),
-    "HunyuanDiTPipeline": Served("HunyuanDiT2DModel", "DDPM"),
+    "HunyuanDiTPipeline": Served("HunyuanDiT2DModel", "DDPM", has_adapters=False),
     "AuraFlowPipeline": Served("AuraFlowTransformer2DModel", "flow"),
     "Lumina2Pipeline": Served("Lumina2Transformer2DModel", "flow"),
     "CogView4Pipeline": Served("CogView4Transformer2DModel", "flow"),
+    "Flux2Pipeline": Served("Flux2Transformer2DModel", "flow"),
+    "Flux2KleinPipeline": Served("Flux2Transformer2DModel", "flow"),
+    "ChromaPipeline": Served("ChromaTransformer2DModel", "flow"),
+    "QwenImagePipeline": Served("QwenImageTransformer2DModel", "flow"),
+    "HunyuanImagePipeline": Served("HunyuanImageTransformer2DModel", "flow", has_adapters=False),
+    "OvisImagePipeline": Served("OvisImageTransformer2DModel", "flow", has_adapters=False),
+    "LongCatImagePipeline": Served("LongCatImageTransformer2DModel", "flow", has_adapters=False),
     "ZImagePipeline": Served("ZImageTransformer2DModel", "flow"),
     "SanaPipeline": Served("SanaTransformer2DModel", "flow"),
 }
@@ -88,6 +97,8 @@ REFUSED = {
     "ErnieImagePipeline": UNKNOWN,
     "HiDreamImagePipeline": UNKNOWN,
     "OmniGenPipeline": UNKNOWN,
+    "QwenImage21Pipeline": UNKNOWN,
+    "HunyuanImageRefinerPipeline": "refines images of another model",
     "PRXPipeline": UNKNOWN,
     "PRXPixelPipeline": UNKNOWN,
     "CogView3PlusPipeline": UNKNOWN,

@@ -107,7 +107,15 @@ def fused_attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Tensor:
-    """Compute `scaled_dot_product_attention` by the fused kernel that takes any head width, mask and type."""
+    """Compute `scaled_dot_product_attention` by the fused kernel that takes any head width, mask and type.
+
+    Tensors without heads, (b, n, d), are computed by the definition: no fused kernel takes them.
+    """
+    if query.ndim != 4:
+        scores = query @ key.mT * (query.shape[-1] ** -0.5 if scale is None else scale)
+        if attn_mask is not None:
+            scores = scores + attn_mask
+        return scores.softmax(-1) @ value
     if enable_gqa:
         groups = query.shape[1] // key.shape[1]
         key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)

@@ -124,7 +124,21 @@ CASES = [
     ("sd3", "lora"),
 ]
 CASES += [(family, "copy") for family in ("ddpm", "dit", "pixart-alpha", "pixart-sigma", "flux", "sana")]
-CASES += [(family, "copy") for family in ("lumina2", "z-image", "aura-flow", "cogview4")]
+CASES += [
+    (family, "copy")
+    for family in (
+        "lumina2",
+        "z-image",
+        "aura-flow",
+        "cogview4",
+        "flux2",
+        "qwen-image",
+        "chroma",
+        "hunyuan-image",
+        "ovis-image",
+        "longcat-image",
+    )
+]
 DEFAULT = [
     *(("unet", "copy", objective) for objective in OBJECTIVES),
     ("sdxl", "lora", "expanded_divergence"),
@@ -249,6 +263,12 @@ def gradients(network: Denoiser, depths: list[str]) -> tuple[list[Tensor], int]:
                 "z-image",
                 "aura-flow",
                 "cogview4",
+                "flux2",
+                "qwen-image",
+                "chroma",
+                "hunyuan-image",
+                "ovis-image",
+                "longcat-image",
             )
         ),
     ],

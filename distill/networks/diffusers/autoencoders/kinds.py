@@ -25,7 +25,7 @@ def level_factor(vae: Any) -> int:
 
 
 def own_factor(vae: Any) -> int:
-    factor: int = vae.spatial_compression_ratio
+    factor: int = vae.config.get("spatial_compression_ratio") or vae.spatial_compression_ratio
     return factor
 
 

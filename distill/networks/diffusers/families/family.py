@@ -113,8 +113,12 @@ class Family:
     """Returns the factor from the scheduler's steps to the network's timestep, given its configuration."""
     takes_guidance: bool = False
     """The network may take a guidance scale as input, by its setting `guidance_embeds`."""
+    keeps_guidance: bool = False
+    """An exported network still takes a guidance scale: the default of its pipeline stands for its own."""
     unguided: dict[str, Any] = dataclasses.field(default_factory=lambda: {"guidance_scale": 0})
     """Arguments with which the pipeline samples without guidance; it may lack some of them."""
+    guiders: tuple[str, ...] = ()
+    """Parts by which the pipeline guides; that of an export has none, and so samples without guidance."""
     fixed_size: bool = False
     """The pipeline makes images of one size only."""
     default_size: int | None = None

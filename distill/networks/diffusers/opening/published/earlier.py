@@ -1,4 +1,4 @@
-"""Describe published diffusers pipelines by their parts' configurations, for machines without the hub."""
+"""Published pipelines by the configurations of their parts, for machines without the hub."""
 
 from __future__ import annotations
 
