@@ -19,7 +19,7 @@ from benchmarks.document import Block, markdown_table
 from benchmarks.project import ROOT, argument_parser
 from distill.publishing.models import CHECKS, COLUMNS, TESTED, table
 from distill.storage.files import read_json, write_json
-from tests.helpers.diffusers_runs import FAMILIES
+from tests.helpers.diffusers_families import FAMILIES
 
 RESULTS = TESTED
 TABLE = Block(ROOT / "docs" / "diffusers.md", "models")

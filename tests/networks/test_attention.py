@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import inspect
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -31,36 +30,12 @@ from distill.training.distillation.settings import TeacherSamplesSettings
 from distill.training.distillation.teacher_samples import TeacherSamples
 from distill.training.run_folder import open_run_folder, record_run
 from distill.types import Condition, Denoiser
-from tests.helpers import (
-    tiny_flow_pipelines,
-    tiny_lumina_pipelines,
-    tiny_pipelines,
-    tiny_prompt_pipelines,
-)
+from tests.helpers import tiny_pipelines
 from tests.helpers.alone import ALONE
-from tests.helpers.diffusers_runs import size_of
+from tests.helpers.diffusers_families import FAMILIES, FURTHER, size_of
 
-FAMILIES: dict[str, Callable[[Path], Path]] = {
-    "ddpm": tiny_pipelines.ddpm,
-    "sdxl": tiny_pipelines.stable_diffusion_xl,
-    "dit": tiny_pipelines.dit,
-    "pixart": tiny_pipelines.pixart_sigma,
-    "sd3": tiny_pipelines.stable_diffusion_3,
-    "flux": tiny_pipelines.flux,
-    "sana": tiny_pipelines.sana,
-    "lumina2": tiny_lumina_pipelines.lumina2,
-    "z-image": tiny_lumina_pipelines.z_image,
-    "aura-flow": tiny_prompt_pipelines.aura_flow,
-    "hunyuan-dit": tiny_prompt_pipelines.hunyuan_dit,
-    "cogview4": tiny_prompt_pipelines.cogview4,
-    "kolors": tiny_prompt_pipelines.kolors,
-    "flux2": tiny_flow_pipelines.flux2,
-    "qwen-image": tiny_flow_pipelines.qwen_image,
-    "chroma": tiny_flow_pipelines.chroma,
-    "hunyuan-image": tiny_flow_pipelines.hunyuan_image,
-    "ovis-image": tiny_flow_pipelines.ovis_image,
-    "longcat-image": tiny_flow_pipelines.longcat_image,
-}
+ATTENDING = ("ddpm", "sdxl", "kolors", "dit", "pixart-sigma", "sd3", "flux", "sana", *FURTHER)
+"""One family of each class of denoisers."""
 
 
 class XFormers:
@@ -117,7 +92,7 @@ def inputs(network: Denoiser) -> tuple[Tensor, Tensor, Condition]:
     return x_t, torch.tensor([0.3, 0.7]) * network.schedule.t_max, text
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", ATTENDING)
 @torch.no_grad()
 def test_xformers_computes_the_same_in_every_family(family: str, tmp_path: Path, xformers: XFormers) -> None:
     """The families have masks (PixArt, Sana, Lumina 2), norms of queries and keys (SD 3.5), positions (FLUX).

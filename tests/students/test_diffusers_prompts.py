@@ -22,11 +22,7 @@ from distill.training.launch import build_processes
 from distill.training.logging import Clock
 from eval.__main__ import main as evaluate
 from sample import main as sample
-from tests.helpers.diffusers_runs import (
-    PROMPTS,
-    make_inputs,
-    run,
-)
+from tests.helpers.diffusers_runs import PROMPTS, make_inputs, run
 from tests.helpers.image_sets import pixels_sha256
 from tests.helpers.runs import read_run, write_finished_run, write_run
 

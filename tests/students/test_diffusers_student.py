@@ -16,20 +16,15 @@ from distill.networks.few_step_generator import FewStepGenerator
 from distill.networks.folder import newest_checkpoint
 from distill.publishing.export import export_generator
 from distill.teachers.diffusers import Settings
+from tests.helpers.diffusers_families import FAMILIES, FLOW, GUIDANCE, ONE_STEP, folder_of, size_of
 from tests.helpers.diffusers_runs import (
-    FAMILIES,
-    FLOW,
-    GUIDANCE,
     OBJECTIVES,
-    ONE_STEP,
     PROMPTS,
     SMALL,
-    folder_of,
     image_of_diffusers,
     image_of_ours,
     make_inputs,
     run,
-    size_of,
 )
 
 

@@ -20,7 +20,7 @@ from distill.networks.scene.scene import SceneGenerator
 from distill.students.scene import Student
 from distill.training.distillation.build import read_prompts
 from distill.types import Condition
-from tests.helpers.diffusers_runs import FAMILIES
+from tests.helpers.diffusers_families import FAMILIES
 from tests.helpers.runs import (
     assert_same_tensors,
     checkpoint_tensors,

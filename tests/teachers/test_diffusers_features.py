@@ -9,13 +9,8 @@ import torch
 from torch import Tensor, nn
 
 import distill
-from tests.helpers.diffusers_inputs import (
-    UNETS,
-    PipelineFolders,
-    condition,
-    noise,
-    transformer,
-)
+from tests.helpers.diffusers_families import FURTHER, UNETS
+from tests.helpers.diffusers_inputs import PipelineFolders, condition, noise, transformer
 
 
 @pytest.mark.parametrize("family", UNETS)
@@ -42,25 +37,7 @@ def last_norm(network: Any) -> nn.Module:
     return getattr(network.norm_out, "norm", network.norm_out)
 
 
-@pytest.mark.parametrize(
-    "family",
-    [
-        "dit",
-        "sd3",
-        "flux",
-        "lumina2",
-        "z-image",
-        "aura-flow",
-        "hunyuan-dit",
-        "cogview4",
-        "flux2",
-        "qwen-image",
-        "chroma",
-        "hunyuan-image",
-        "ovis-image",
-        "longcat-image",
-    ],
-)
+@pytest.mark.parametrize("family", ["dit", "sd3", "flux", *FURTHER])
 @torch.no_grad()
 def test_features_of_a_transformer_are_its_blocks_tokens_of_the_image(
     folders: PipelineFolders, family: str

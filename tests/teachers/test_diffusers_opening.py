@@ -17,10 +17,8 @@ from distill.networks.diffusers.pipeline import check_parts
 from distill.networks.diffusers.scheduler import read_scheduler, read_shift
 from distill.teachers.diffusers import Settings
 from tests.helpers import tiny_pipelines
-from tests.helpers.diffusers_inputs import (
-    PROMPTS,
-    PipelineFolders,
-)
+from tests.helpers.diffusers_families import FURTHER
+from tests.helpers.diffusers_inputs import PROMPTS, PipelineFolders
 
 
 def test_schedulers_say_schedule_and_prediction() -> None:
@@ -116,27 +114,7 @@ def test_other_parts_are_refused_by_name(folders: PipelineFolders, tmp_path: Pat
 
 @pytest.mark.parametrize(
     "family",
-    [
-        "labels",
-        "sdxl",
-        "pixart-sigma",
-        "sd3",
-        "flux",
-        "sana",
-        "lumina2",
-        "z-image",
-        "aura-flow",
-        "hunyuan-dit",
-        "cogview4",
-        "kolors",
-        "flux2",
-        "flux2-klein",
-        "qwen-image",
-        "chroma",
-        "hunyuan-image",
-        "ovis-image",
-        "longcat-image",
-    ],
+    ["labels", "sdxl", "kolors", "pixart-sigma", "sd3", "flux", "flux2-klein", "sana", *FURTHER],
 )
 def test_an_outline_needs_neither_weights_nor_tokenizers(
     folders: PipelineFolders, family: str, tmp_path: Path

@@ -13,15 +13,8 @@ from distill.diffusion.guidance import guided
 from distill.diffusion.samplers import Heun
 from distill.diffusion.schedules import Flow
 from tests.helpers import latent_layouts, tiny_pipelines
-from tests.helpers.diffusers_inputs import (
-    PROMPTS,
-    TRANSFORMERS,
-    UNETS,
-    PipelineFolders,
-    condition,
-    noise,
-    transformer,
-)
+from tests.helpers.diffusers_families import TRANSFORMERS, UNETS
+from tests.helpers.diffusers_inputs import PROMPTS, PipelineFolders, condition, noise, transformer
 
 GUIDED: dict[str, dict[str, Any]] = {
     "flux": {"true_cfg_scale": 3.0, "negative_prompt": ""},

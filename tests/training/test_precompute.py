@@ -23,7 +23,8 @@ from distill.training.distillation.build import load_teacher
 from distill.training.distillation.task import Distillation
 from distill.training.logging import Clock
 from tests.helpers.alone import ALONE
-from tests.helpers.diffusers_runs import FAMILIES, PROMPTS, SMALL, make_inputs, run
+from tests.helpers.diffusers_families import FAMILIES
+from tests.helpers.diffusers_runs import PROMPTS, SMALL, make_inputs, run
 from tests.helpers.runs import (
     ENVIRONMENT,
     assert_same_tensors,

@@ -22,33 +22,10 @@ from distill.students.lora import Student as LoRA
 from distill.teachers.diffusers import Settings
 from distill.training.optimization.ema import EMA
 from tests.helpers import tiny_pipelines
+from tests.helpers.diffusers_families import FAMILIES, FLOW, FURTHER, size_of
 from tests.helpers.diffusers_inputs import condition, noise
-from tests.helpers.diffusers_runs import (
-    FAMILIES,
-    OBJECTIVES,
-    PROMPTS,
-    image_of_diffusers,
-    image_of_ours,
-    run,
-    size_of,
-)
+from tests.helpers.diffusers_runs import OBJECTIVES, PROMPTS, image_of_diffusers, image_of_ours, run
 
-FLOWS = (
-    "sd3",
-    "flux",
-    "sana",
-    "lumina2",
-    "z-image",
-    "aura-flow",
-    "cogview4",
-    "flux2",
-    "qwen-image",
-    "chroma",
-    "hunyuan-image",
-    "ovis-image",
-    "longcat-image",
-)
-"""Families whose time is from 0 to 1."""
 TOLERANCE = 0.06
 """Relative error: 1/256 for one number of bfloat16, a few times that through the layers of these networks."""
 
@@ -77,25 +54,7 @@ def differ(a: Tensor, b: Tensor) -> float:
         "sdxl",
         *(
             pytest.param(name, marks=pytest.mark.slow)
-            for name in (
-                "sd15",
-                "dit",
-                "pixart-sigma",
-                "sd3",
-                "flux",
-                "sana",
-                "lumina2",
-                "z-image",
-                "aura-flow",
-                "hunyuan-dit",
-                "cogview4",
-                "flux2",
-                "qwen-image",
-                "chroma",
-                "hunyuan-image",
-                "ovis-image",
-                "longcat-image",
-            )
+            for name in ("sd15", "dit", "pixart-sigma", "sd3", "flux", "sana", *FURTHER)
         ),
     ],
 )
@@ -112,7 +71,7 @@ def test_predictions_in_bfloat16_agree_with_float32(family: str, tmp_path: Path)
         assert types(given) == {torch.float32}
         assert differ(cond.text.given["tokens"], condition(whole).text.given["tokens"]) < TOLERANCE
     depths = list(reduced.depth_channels)[:2]
-    x_t, t = noise(reduced), torch.tensor([0.2, 0.7] if family in FLOWS else [200.0, 700.0])
+    x_t, t = noise(reduced), torch.tensor([0.2, 0.7] if family in FLOW else [200.0, 700.0])
     (x0, features), (expected, expected_features) = (
         network(x_t, t, cond, depths) for network in (reduced, whole)
     )

@@ -23,7 +23,8 @@ from distill.networks.unet import UNet
 from distill.storage.tensors import load_tensors
 from distill.teachers.diffusers import Settings
 from distill.types import Condition, Denoiser
-from tests.helpers.diffusers_runs import FAMILIES, OBJECTIVES, PROMPTS, run, size_of
+from tests.helpers.diffusers_families import CHECKPOINTED, FAMILIES, size_of
+from tests.helpers.diffusers_runs import OBJECTIVES, PROMPTS, run
 
 SIZES: dict[str, Any] = {
     "resolution": 8,
@@ -124,21 +125,7 @@ CASES = [
     ("sd3", "lora"),
 ]
 CASES += [(family, "copy") for family in ("ddpm", "dit", "pixart-alpha", "pixart-sigma", "flux", "sana")]
-CASES += [
-    (family, "copy")
-    for family in (
-        "lumina2",
-        "z-image",
-        "aura-flow",
-        "cogview4",
-        "flux2",
-        "qwen-image",
-        "chroma",
-        "hunyuan-image",
-        "ovis-image",
-        "longcat-image",
-    )
-]
+CASES += [(family, "copy") for family in CHECKPOINTED]
 DEFAULT = [
     *(("unet", "copy", objective) for objective in OBJECTIVES),
     ("sdxl", "lora", "expanded_divergence"),
@@ -254,22 +241,7 @@ def gradients(network: Denoiser, depths: list[str]) -> tuple[list[Tensor], int]:
         ),
         *(
             pytest.param(family, ["2"], 0.8, marks=pytest.mark.slow)
-            for family in (
-                "dit",
-                "pixart-sigma",
-                "flux",
-                "sana",
-                "lumina2",
-                "z-image",
-                "aura-flow",
-                "cogview4",
-                "flux2",
-                "qwen-image",
-                "chroma",
-                "hunyuan-image",
-                "ovis-image",
-                "longcat-image",
-            )
+            for family in ("dit", "pixart-sigma", "flux", "sana", *CHECKPOINTED)
         ),
     ],
 )

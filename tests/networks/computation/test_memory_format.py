@@ -18,7 +18,8 @@ from distill.students.lora import Student as LoRA
 from distill.teachers.diffusers import Settings
 from distill.training.optimization.ema import EMA
 from distill.types import Denoiser
-from tests.helpers.diffusers_inputs import UNETS, condition, noise
+from tests.helpers.diffusers_families import UNETS
+from tests.helpers.diffusers_inputs import condition, noise
 from tests.helpers.small_networks import NETWORKS, assert_near, gradients, inputs, small_network
 
 

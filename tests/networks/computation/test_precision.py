@@ -18,7 +18,8 @@ from distill.networks.few_step_generator import FewStepGenerator
 from distill.students.lora import Student as LoRA
 from distill.teachers.diffusers import Settings
 from distill.types import Condition, Denoiser
-from tests.helpers.diffusers_inputs import UNETS, condition, noise
+from tests.helpers.diffusers_families import UNETS
+from tests.helpers.diffusers_inputs import condition, noise
 from tests.helpers.dispatched import Dispatched
 from tests.helpers.small_networks import SIZES, gradients, inputs, small_mlp, small_network
 

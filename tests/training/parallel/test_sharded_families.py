@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from distill.storage.tensors import load_tensors
-from tests.helpers.diffusers_runs import FAMILIES, PROMPTS, size_of
+from tests.helpers.diffusers_families import FAMILIES, size_of
+from tests.helpers.diffusers_runs import PROMPTS
 from tests.helpers.runs import train_in_processes, write_run
 
 pytestmark = pytest.mark.slow
