@@ -148,8 +148,8 @@ def test_torch_infers_the_shapes_of_a_call_once(monkeypatch: pytest.MonkeyPatch)
 
 
 PRESETS = sorted(Path("configs").glob("*/*.yaml"))
-SLOW = ("sdxl/", "sd15/", "pixart/", "imagenet64/", "cifar10/", "3d/sd15")
-QUICK = {"cifar10/sida_cond", "sd15/di_star", "pixart/di_plus_plus", "3d/sd15_vsd"}
+SLOW = ("sd", "sana/", "flux", "qwen_image/", "z_image/", "pixart/", "imagenet64/", "cifar10/", "3d/sd15")
+QUICK = {"cifar10/sida_cond", "sd15/di_star", "pixart/di_plus_plus", "3d/sd15_vsd", "sana/sid_lora"}
 
 
 @pytest.mark.parametrize(
