@@ -13,6 +13,7 @@ from distill.teachers.diffusers import Settings
 from distill.types import Condition, Denoiser
 from tests.helpers import (
     tiny_flow_pipelines,
+    tiny_kandinsky_pipelines,
     tiny_lumina_pipelines,
     tiny_pipelines,
     tiny_prompt_pipelines,
@@ -47,6 +48,7 @@ TRANSFORMERS: dict[str, Callable[[Path], Path]] = {
     "hunyuan-image": tiny_flow_pipelines.hunyuan_image,
     "ovis-image": tiny_flow_pipelines.ovis_image,
     "longcat-image": tiny_flow_pipelines.longcat_image,
+    "kandinsky5": tiny_kandinsky_pipelines.kandinsky5,
 }
 SIZELESS = (
     "z-image",
@@ -59,6 +61,7 @@ SIZELESS = (
     "hunyuan-image",
     "ovis-image",
     "longcat-image",
+    "kandinsky5",
 )
 """Families whose pipelines name no size of their own, or a large one."""
 

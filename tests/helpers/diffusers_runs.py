@@ -14,6 +14,7 @@ from distill.types import Condition, Generator
 from tests.helpers import (
     latent_layouts,
     tiny_flow_pipelines,
+    tiny_kandinsky_pipelines,
     tiny_lumina_pipelines,
     tiny_pipelines,
     tiny_prompt_pipelines,
@@ -49,6 +50,7 @@ FAMILIES: dict[str, Callable[[Path], Path]] = {
     "hunyuan-image": tiny_flow_pipelines.hunyuan_image,
     "ovis-image": tiny_flow_pipelines.ovis_image,
     "longcat-image": tiny_flow_pipelines.longcat_image,
+    "kandinsky5": tiny_kandinsky_pipelines.kandinsky5,
 }
 FLOW = (
     "sd3",
@@ -67,6 +69,7 @@ FLOW = (
     "hunyuan-image",
     "ovis-image",
     "longcat-image",
+    "kandinsky5",
 )
 ONE_STEP = ("cogview4",)
 """Families whose pipelines have times of their own, so that students take one step."""
@@ -84,6 +87,7 @@ SIZELESS = (
     "hunyuan-image",
     "ovis-image",
     "longcat-image",
+    "kandinsky5",
 )
 """Families whose pipelines name no size of their own, or a large one."""
 OBJECTIVES = {

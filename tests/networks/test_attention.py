@@ -33,6 +33,7 @@ from distill.training.run_folder import open_run_folder, record_run
 from distill.types import Condition, Denoiser
 from tests.helpers import (
     tiny_flow_pipelines,
+    tiny_kandinsky_pipelines,
     tiny_lumina_pipelines,
     tiny_pipelines,
     tiny_prompt_pipelines,
@@ -60,6 +61,7 @@ FAMILIES: dict[str, Callable[[Path], Path]] = {
     "hunyuan-image": tiny_flow_pipelines.hunyuan_image,
     "ovis-image": tiny_flow_pipelines.ovis_image,
     "longcat-image": tiny_flow_pipelines.longcat_image,
+    "kandinsky5": tiny_kandinsky_pipelines.kandinsky5,
 }
 
 

@@ -55,6 +55,7 @@ LOADERS = (
     "flux2-klein",
     "qwen-image",
     "chroma",
+    "kandinsky5",
 )
 """Families whose pipelines load adapters."""
 MERGED = (

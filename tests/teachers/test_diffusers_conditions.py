@@ -89,6 +89,7 @@ def test_a_prompt_alone_gives_what_it_gives_among_longer_ones(folders: PipelineF
         "hunyuan-image",
         "ovis-image",
         "longcat-image",
+        "kandinsky5",
     ],
 )
 @torch.no_grad()
@@ -158,6 +159,22 @@ def test_hunyuan_image_joins_its_two_prompts_as_the_network_s_own_pass(folders: 
     with pytest.raises(UserError, match="network of HunyuanImagePipeline has use_meanflow, which is unknown"):
         teacher.pipeline.pipe.transformer.register_to_config(use_meanflow=True)
         check_parts(teacher.pipeline.pipe)
+
+
+@torch.no_grad()
+def test_a_prompt_of_kandinsky_is_encoded_as_alone_among_one_that_is_too_long(
+    folders: PipelineFolders,
+) -> None:
+    """Its pipeline would shorten all of them then, and fill the shorter ones up without masks."""
+    teacher = transformer(folders, "kandinsky5")
+    text = teacher.encode_prompts(["a cat", "a very long prompt " * 40]).text
+    assert text is not None
+    tokens, pooled, seqlens = teacher.pipeline.pipe.encode_prompt(["a cat"])
+    count = int(seqlens[1])
+    assert text.given["mask"].sum(1).tolist() == [count, 512]
+    torch.testing.assert_close(text.given["tokens"][0, :count], tokens[0])
+    assert text.given["tokens"][0, count:].abs().max() == 0
+    torch.testing.assert_close(text.given["pooled"][:1], pooled)
 
 
 @torch.no_grad()

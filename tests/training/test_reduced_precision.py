@@ -47,6 +47,7 @@ FLOWS = (
     "hunyuan-image",
     "ovis-image",
     "longcat-image",
+    "kandinsky5",
 )
 """Families whose time is from 0 to 1."""
 TOLERANCE = 0.06
@@ -95,6 +96,7 @@ def differ(a: Tensor, b: Tensor) -> float:
                 "hunyuan-image",
                 "ovis-image",
                 "longcat-image",
+                "kandinsky5",
             )
         ),
     ],

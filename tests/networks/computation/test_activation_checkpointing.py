@@ -137,6 +137,7 @@ CASES += [
         "hunyuan-image",
         "ovis-image",
         "longcat-image",
+        "kandinsky5",
     )
 ]
 DEFAULT = [
@@ -269,6 +270,7 @@ def gradients(network: Denoiser, depths: list[str]) -> tuple[list[Tensor], int]:
                 "hunyuan-image",
                 "ovis-image",
                 "longcat-image",
+                "kandinsky5",
             )
         ),
     ],

@@ -23,7 +23,7 @@ def exported(file: Path, folder: Path, processes: int, *overrides: str) -> dict[
     return load_tensors(folder / "export" / "transformer" / "diffusion_pytorch_model.safetensors")
 
 
-@pytest.mark.parametrize("family", ["lumina2", "z-image", "cogview4", "hunyuan-dit"])
+@pytest.mark.parametrize("family", ["lumina2", "z-image", "cogview4", "hunyuan-dit", "kandinsky5"])
 def test_a_sharded_student_is_that_of_one_process(family: str, tmp_path: Path) -> None:
     teacher = FAMILIES[family](tmp_path / "teacher")
     (tmp_path / "prompts.txt").write_text("\n".join(PROMPTS))
