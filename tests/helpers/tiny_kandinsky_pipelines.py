@@ -1,7 +1,7 @@
 """Kandinsky 5's pipeline of images with random weights, saved as a folder.
 
 It knows images of about a megapixel only, and latents of an eighth of their height. From the import of this
-module on, pipelines of its class know 16x16 images in 8x8 latents too.
+module on, pipelines of its class know 16x16 images in 8x8 latents too; as a program it trains a run so.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from diffusers import Kandinsky5T2IPipeline
 
+import train
+from distill.config.command_line import run_command
 from tests.helpers.tiny_components import autoencoder, tokenizer
 from tests.helpers.tiny_language_models import qwen2_vl, qwen_tokenizer
 from tests.helpers.tiny_pipelines import saved
@@ -90,3 +92,7 @@ def clip() -> torch.nn.Module:
         pad_token_id=59,
     )
     return CLIPTextModel(config)
+
+
+if __name__ == "__main__":
+    run_command(train.main)

@@ -99,6 +99,8 @@ class Family:
     reads them from the network's configuration. Shorter ones are filled up with zeros."""
     channel_settings: tuple[str, str] = ("in_channels", "out_channels")
     """Settings of the network with the numbers of channels that it takes and returns."""
+    returns_packed: bool = True
+    """The setting with the channels that the network returns counts those of packed latents, if they are."""
     labels: str = ""
     """Setting of the network with the number of its classes."""
     has_null_label: bool = False
