@@ -123,7 +123,8 @@ def _usage(folder: Path, run: Run, export: dict[str, Any], name: str) -> str:
     call = export.get("call")
     if call is None:
         return _usage_of_generator(export, name)
-    image = f"image = pipe({_arguments(call)}).images[0]"
+    images = ".images" if call.get("return_dict", True) else "[0]"
+    image = f"image = pipe({_arguments(call)}){images}[0]"
     if (folder / ADAPTERS).is_file():
         return _usage_of_adapters(folder, run.config["teacher"], name, image)
     arguments, comment = _quoted(name), ""

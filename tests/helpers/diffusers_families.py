@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tests.helpers import (
     tiny_flow_pipelines,
+    tiny_kandinsky_pipelines,
     tiny_lumina_pipelines,
     tiny_pipelines,
     tiny_prompt_pipelines,
@@ -41,6 +42,7 @@ TRANSFORMERS: dict[str, Callable[[Path], Path]] = {
     "hunyuan-image": tiny_flow_pipelines.hunyuan_image,
     "ovis-image": tiny_flow_pipelines.ovis_image,
     "longcat-image": tiny_flow_pipelines.longcat_image,
+    "kandinsky5": tiny_kandinsky_pipelines.kandinsky5,
 }
 VARIANTS: dict[str, Callable[[Path], Path]] = {
     "zero-snr": lambda folder: tiny_pipelines.stable_diffusion(folder, "DDIMScheduler", **ZERO_SNR),
@@ -61,6 +63,7 @@ CHECKPOINTED = (
     "hunyuan-image",
     "ovis-image",
     "longcat-image",
+    "kandinsky5",
 )
 """One family of each class of transformers since Sana whose blocks can be checkpointed."""
 FURTHER = ("hunyuan-dit", *CHECKPOINTED)
@@ -79,6 +82,7 @@ SIZELESS = (
     "hunyuan-image",
     "ovis-image",
     "longcat-image",
+    "kandinsky5",
 )
 """Families whose pipelines name no size of their own, or a large one."""
 ONE_STEP = ("cogview4",)

@@ -2,10 +2,28 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
+from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor
+
+KANDINSKY = "Kandinsky5T2IPipeline"
+"""Pipeline whose latents are (b, 1, h, w, channels), and which fills prompts up without masks."""
+
+
+def prompt_by_prompt(call: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Have a pipeline that fills prompts up without masks called with one noise and prompt after another."""
+
+    @functools.wraps(call)
+    def called(pipe: Any, z: Tensor, condition: Any, *arguments: Any, **settings: Any) -> Tensor:
+        count = 1 if type(pipe).__name__ == KANDINSKY else len(z)
+        rows = [slice(row, row + count) for row in range(0, len(z), count)]
+        return torch.cat([call(pipe, z[row], condition[row], *arguments, **settings) for row in rows])
+
+    return called
 
 
 def given(pipe: Any, latents: Tensor) -> Tensor:
@@ -19,6 +37,8 @@ def stepped(pipe: Any, latents: Tensor) -> Tensor:
     """Return latents as the pipeline's scheduler steps them."""
     if hasattr(pipe, "_patchify_latents"):
         return pipe._pack_latents(pipe._patchify_latents(latents))
+    if type(pipe).__name__ == KANDINSKY:
+        return latents.movedim(1, -1)[:, None]
     return pipe._pack_latents(latents, *latents.shape) if hasattr(pipe, "_pack_latents") else latents
 
 
@@ -32,6 +52,8 @@ def ours(pipe: Any, latents: Tensor, shape: tuple[int, ...]) -> Tensor:
         factor = pipe.vae_scale_factor
         unpacked: Tensor = pipe._unpack_latents(latents, height * factor, width * factor, factor)
         return unpacked.squeeze(2) if unpacked.ndim == 5 else unpacked  # Qwen-Image has one frame
+    if type(pipe).__name__ == KANDINSKY:
+        return latents[:, 0].movedim(-1, 1)
     return latents
 
 

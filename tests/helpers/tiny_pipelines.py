@@ -262,6 +262,7 @@ def sana(folder: Path, **changes: Any) -> Path:
     return saved(SanaPipeline(gemma_tokenizer(), gemma(), vae, transformer, scheduler), folder)
 
 
+@latent_layouts.prompt_by_prompt
 def renoised(pipe: Any, z: Tensor, condition: Sequence[Any], steps: int, **settings: Any) -> Tensor:
     """Call a pipeline as `call` does, in several steps.
 
@@ -277,6 +278,7 @@ def renoised(pipe: Any, z: Tensor, condition: Sequence[Any], steps: int, **setti
         return call(pipe, first, condition, num_inference_steps=steps, **settings)
 
 
+@latent_layouts.prompt_by_prompt
 def call(pipe: Any, z: Tensor, condition: Sequence[Any], **settings: Any) -> Tensor:
     """Call a pipeline with prompts or labels as users call it, and return images in [0, 1].
 
@@ -288,7 +290,7 @@ def call(pipe: Any, z: Tensor, condition: Sequence[Any], **settings: Any) -> Ten
     settings |= {name: value for name, value in size.items() if name in known}
     if hasattr(pipe, "encode_prompt"):
         latents = latent_layouts.given(pipe, z)
-        return pipe(prompt=condition, latents=latents, output_type="pt", **settings).images
+        return pipe(prompt=condition, latents=latents, output_type="pt", return_dict=False, **settings)[0]
     with unittest.mock.patch.object(sys.modules[type(pipe).__module__], "randn_tensor", return_value=z):
         images = pipe(condition if "class_labels" in known else len(z), output_type="np", **settings).images
     return torch.from_numpy(images).permute(0, 3, 1, 2)

@@ -22,7 +22,7 @@ from distill.teachers.diffusers import Settings as Diffusers
 from distill.teachers.gaussian_mixture import Settings as GaussianMixture
 from distill.types import Condition
 from eval.__main__ import main as evaluate
-from tests.helpers import tiny_flow_pipelines, tiny_pipelines
+from tests.helpers import tiny_flow_pipelines, tiny_kandinsky_pipelines, tiny_pipelines
 from tests.helpers.exported import images, opened, own_student, run_of
 from tests.helpers.random_teacher import save_random_teacher
 from tests.helpers.runs import train_run, write_run
@@ -57,9 +57,10 @@ def students_of_diffusers(kind: str, folder: Path) -> tuple[FewStepGenerator, di
         "lora": tiny_pipelines.stable_diffusion,
         "labels": lambda path: tiny_pipelines.ddpm(path, classes=5),
         "flux2": tiny_flow_pipelines.flux2,
+        "kandinsky5": tiny_kandinsky_pipelines.kandinsky5,
     }
     path = make.get(kind, getattr(tiny_pipelines, kind, None))(folder / "teacher")  # type: ignore[misc]
-    size: dict[str, Any] = {"resolution": 16} if kind in ("flux", "flux2", "lora") else {}
+    size: dict[str, Any] = {"resolution": 16} if kind in ("flux", "flux2", "kandinsky5", "lora") else {}
     if kind == "flux2":
         size["embedded_guidance"] = 7.0
     text = f'prompt="{PROMPT}", num_inference_steps=1'
@@ -68,6 +69,7 @@ def students_of_diffusers(kind: str, folder: Path) -> tuple[FewStepGenerator, di
         "lora": f"image = pipe({text}, guidance_scale=0, height=16, width=16).images[0]",
         "flux": f"image = pipe({text}, guidance_scale=3.5, height=16, width=16).images[0]",
         "flux2": f"image = pipe({text}, height=16, width=16).images[0]",
+        "kandinsky5": f"image = pipe({text}, guidance_scale=0, return_dict=False, height=16, width=16)[0][0]",
         "dit": "image = pipe(class_labels=[0], num_inference_steps=1, guidance_scale=0).images[0]",
         "ddpm": "image = pipe(num_inference_steps=1).images[0]",
         "labels": (
@@ -85,7 +87,9 @@ def students_of_diffusers(kind: str, folder: Path) -> tuple[FewStepGenerator, di
     return generator.eval(), {"name": "diffusers", "path": str(path), **size}, calls[kind]
 
 
-@pytest.mark.parametrize("kind", ["stable_diffusion", "lora", "flux", "flux2", "dit", "ddpm", "labels"])
+@pytest.mark.parametrize(
+    "kind", ["stable_diffusion", "lora", "flux", "flux2", "kandinsky5", "dit", "ddpm", "labels"]
+)
 def test_the_code_of_a_card_makes_the_student_s_image(kind: str, tmp_path: Path) -> None:
     """Cards of pipelines and adapters of diffusers call them correctly.
 
@@ -101,6 +105,9 @@ def test_the_code_of_a_card_makes_the_student_s_image(kind: str, tmp_path: Path)
     z = torch.randn(1, *generator.image_shape)
     if kind == "flux2":  # whose pipeline draws the noise of packed latents
         z = torch.nn.functional.pixel_shuffle(z.reshape(1, -1, z.shape[2] // 2, z.shape[3] // 2), 2)
+    if kind == "kandinsky5":  # whose pipeline draws the channels last
+        channels, height, width = generator.image_shape
+        z = z.reshape(1, height, width, channels).movedim(-1, 1)
     cond = (
         generator.encode_prompts([PROMPT])
         if generator.takes_text

@@ -138,6 +138,22 @@ def test_hunyuan_image_joins_its_two_prompts_as_the_network_s_own_pass(folders: 
 
 
 @torch.no_grad()
+def test_a_prompt_of_kandinsky_is_encoded_as_alone_among_one_that_is_too_long(
+    folders: PipelineFolders,
+) -> None:
+    """Its pipeline would shorten all of them then, and fill the shorter ones up without masks."""
+    teacher = transformer(folders, "kandinsky5")
+    text = teacher.encode_prompts(["a cat", "a very long prompt " * 40]).text
+    assert text is not None
+    tokens, pooled, seqlens = teacher.pipeline.pipe.encode_prompt(["a cat"])
+    count = int(seqlens[1])
+    assert text.given["mask"].sum(1).tolist() == [count, 512]
+    torch.testing.assert_close(text.given["tokens"][0, :count], tokens[0])
+    assert text.given["tokens"][0, count:].abs().max() == 0
+    torch.testing.assert_close(text.given["pooled"][:1], pooled)
+
+
+@torch.no_grad()
 def test_no_condition_is_what_the_pipeline_takes_for_none(folders: PipelineFolders) -> None:
     """SD encodes the empty prompt, and SDXL has zeros.
 

@@ -34,6 +34,8 @@ def last_norm(network: Any) -> nn.Module:
     """Return the normalisation of the tokens that become the prediction."""
     if hasattr(network, "all_final_layer"):
         return network.all_final_layer["2-1"].norm_final
+    if hasattr(network, "visual_transformer_blocks"):
+        return network.out_layer.norm
     return getattr(network.norm_out, "norm", network.norm_out)
 
 
@@ -63,6 +65,6 @@ def test_features_of_a_transformer_are_its_blocks_tokens_of_the_image(
     teacher(x_t, t, cond)
     handle.remove()
     assert features["bottleneck"].shape == (2, 16, 4, 4)
-    torch.testing.assert_close(features[str(blocks)].flatten(2).mT, seen[0])
+    torch.testing.assert_close(features[str(blocks)].flatten(2).mT, seen[0].flatten(1, -2))
     for depth, value in teacher.features(x_t, t, cond, depths).items():
         torch.testing.assert_close(value, features[depth])

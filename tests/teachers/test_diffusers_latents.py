@@ -49,6 +49,18 @@ def test_latents_are_normalised_by_a_batch_norm_or_by_channels(folders: Pipeline
 
 
 @torch.no_grad()
+def test_latents_of_kandinsky_are_not_shifted(folders: PipelineFolders) -> None:
+    """Its pipelines scale latents only; that its images are ours is tested with its predictions."""
+    teacher = transformer(folders, "kandinsky5")
+    images, vae = torch.randn(2, *teacher.pixel_shape), teacher.pipeline.pipe.vae
+    assert (vae.config.scaling_factor, vae.config.shift_factor) == (0.36, 0.12)
+    torch.testing.assert_close(teacher.encode(images), 0.36 * vae.encode(images).latent_dist.mode())
+    torch.testing.assert_close(
+        teacher.decode(teacher.encode(images)), vae.decode(vae.encode(images).latent_dist.mode()).sample
+    )
+
+
+@torch.no_grad()
 def test_an_autoencoder_works_on_a_megapixel_at_once(
     folders: PipelineFolders, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -71,3 +83,8 @@ def test_another_resolution(folders: PipelineFolders) -> None:
     assert (teacher.image_shape, teacher.pixel_shape) == ((4, 16, 16), (3, 32, 32))
     with pytest.raises(UserError, match="resolution: 30 is not divisible by 4"):
         Settings(path=str(folders["sdxl"]), resolution=30).load()
+    with pytest.raises(
+        UserError,
+        match=r"resolution: is 32; expected 1024 or 16 or null: this pipeline makes no other square images",
+    ):
+        Settings(path=str(folders["kandinsky5"]), resolution=32).load()

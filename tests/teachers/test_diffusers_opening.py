@@ -165,6 +165,8 @@ def test_the_published_pipelines_are_of_the_published_sizes(name: str, sizes: li
         ("fal/AuraFlow-v0.3", 6.8, (256, 2048)),
         ("Tencent-Hunyuan/HunyuanDiT-v1.2-Diffusers", 1.5, (77, 1024)),
         ("stabilityai/stable-diffusion-3.5-large", 8.1, (333, 4096)),
+        ("stabilityai/stable-diffusion-3.5-medium", 2.24, (333, 4096)),
+        ("Efficient-Large-Model/Sana_1600M_1024px_diffusers", 1.6, (300, 2304)),
         ("Efficient-Large-Model/SANA1.5_1.6B_1024px_diffusers", 1.6, (300, 2304)),
         ("Efficient-Large-Model/SANA1.5_4.8B_1024px_diffusers", 4.8, (300, 2304)),
     ],
@@ -194,6 +196,7 @@ def test_further_published_networks_are_of_the_published_sizes(
         ("lodestones/Chroma1-HD", (8.9, 4.8)),
         ("AIDC-AI/Ovis-Image-7B", (7.4, 1.7)),
         ("meituan-longcat/LongCat-Image", (6.3, 8.3)),
+        ("kandinskylab/Kandinsky-5.0-T2I-Lite-sft-Diffusers", (6.0, 8.3)),
         ("hunyuanvideo-community/HunyuanImage-2.1-Diffusers", (17.4, 8.3)),
     ],
 )

@@ -14,6 +14,7 @@ UNKNOWN_SETTINGS = (
     "use_additional_t_cond",
     "use_layer3d_rope",
     "use_meanflow",
+    "visual_cond",
     "zero_cond_t",
 )
 """Settings of networks that change how they are called, in ways that are unknown here."""
@@ -59,10 +60,10 @@ def _check_autoencoder(pipe: Any, config: Any, family: Family) -> None:
             f"teacher.path: {name}'s autoencoder, {kind}, is unknown here; expected one of: {known}"
         )
     channels = AUTOENCODERS[kind].channels(vae.config) * family.packing**2
-    if config.in_channels != channels:
+    taken = config[family.channel_settings[0]]
+    if taken != channels:
         raise UserError(
-            f"teacher.path: {name}'s network takes {config.in_channels} channels; "
-            f"expected {channels}, as its images have"
+            f"teacher.path: {name}'s network takes {taken} channels; expected {channels}, as its images have"
         )
 
 

@@ -258,21 +258,26 @@ def _check_size(settings: PipelineSettings, denoiser: Any) -> None:
 
 
 def _check_latents(settings: PipelineSettings, vae: Any) -> None:
-    """Check that the denoiser takes and returns as many channels as the autoencoder's latents have."""
+    """Check that the denoiser takes and returns as many channels as the autoencoder's latents have.
+
+    Channels of packed latents are those of their squares, but some denoisers count what they return unpacked.
+    """
     if vae is None:
         return
     kind, family = settings.denoiser["class_name"], FAMILIES[settings.denoiser["class_name"]]
-    channels = AUTOENCODERS[type(vae).__name__].channels(vae.config) * family.packing**2
+    channels = AUTOENCODERS[type(vae).__name__].channels(vae.config)
+    packed = channels * family.packing**2
+    returned = (packed, 2 * packed, None) if family.returns_packed else (channels,)
     defaults = inspect.signature(_class_of_diffusers(kind)).parameters
-    allowed = {"in_channels": (channels,), "out_channels": (channels, 2 * channels, None)}
-    for name, numbers in allowed.items():
+    for name, numbers in zip(family.channel_settings, ((packed,), returned), strict=True):
         if name not in defaults:
             continue
         given = settings.denoiser.get(name, defaults[name].default)
         if given not in numbers:
+            squares = "" if numbers[0] == channels else f" in squares of {family.packing}x{family.packing}"
             raise UserError(
-                f"pipeline.denoiser.{name}: is {given}; expected {channels}, "
-                f"as many as the latents of pipeline.parts.vae have"
+                f"pipeline.denoiser.{name}: is {given}; expected {numbers[0]}, "
+                f"as many as the latents of pipeline.parts.vae have{squares}"
             )
 
 

@@ -49,14 +49,14 @@ class Pipeline:
         self.schedule, self.prediction = read_scheduler(pipe.scheduler)
         self.config: Any = getattr(pipe, self.family.part).config
         vae = getattr(pipe, "vae", None)
-        self.codec = None if vae is None else PipelineCodec(vae, self.dtype)
+        self.codec = None if vae is None else PipelineCodec(vae, self.dtype, self.family.ignores_latent_shift)
         height, width = self._choose_size(source.resolution)
         self.prompt_encoder: PipelinePromptEncoder | StoredPrompts | None = prompts
         self.is_whole = prompts is None
         """No part was left out, or dropped."""
         if prompts is None and self.family.inputs is not None:
             self.prompt_encoder = PipelinePromptEncoder(pipe, self.family)
-        channels = self.config.in_channels if self.codec is None else self.codec.channels
+        channels = self.config[self.family.channel_settings[0]] if self.codec is None else self.codec.channels
         self.image_shape: tuple[int, ...] = (channels, height, width)
         self.pixel_shape: tuple[int, ...] = self.image_shape
         if self.codec is not None:
@@ -186,6 +186,13 @@ class Pipeline:
             raise UserError(
                 f"teacher.resolution: is {resolution}; expected {own_size * factor} or null: "
                 "this pipeline makes images of one size"
+            )
+        sizes = getattr(self.pipe, "resolutions", None)
+        if sizes is not None and (resolution, resolution) not in sizes:
+            expected = " or ".join(str(width) for width, height in sizes if width == height)
+            raise UserError(
+                f"teacher.resolution: is {resolution}; expected {expected} or null: "
+                "this pipeline makes no other square images"
             )
         if self.family.is_unet:
             self.pipe.unet.register_to_config(sample_size=size)

@@ -39,6 +39,7 @@ SERVED = {
     "OvisImagePipeline": Served("OvisImageTransformer2DModel", "flow", has_adapters=False),
     "LongCatImagePipeline": Served("LongCatImageTransformer2DModel", "flow", has_adapters=False),
     "ZImagePipeline": Served("ZImageTransformer2DModel", "flow"),
+    "Kandinsky5T2IPipeline": Served("Kandinsky5Transformer3DModel", "flow"),
     "SanaPipeline": Served("SanaTransformer2DModel", "flow"),
 }
 """The pipelines that are served, by the names of their classes."""

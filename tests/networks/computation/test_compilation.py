@@ -25,7 +25,7 @@ from tests.helpers.small_networks import assert_near, gradients, inputs, small_m
 
 pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
 """torch.compile's own look at its inputs."""
-NEWER = ("lumina2", "z-image", "aura-flow", "hunyuan-dit", "cogview4")
+NEWER = ("lumina2", "z-image", "aura-flow", "hunyuan-dit", "cogview4", "kandinsky5")
 GRAPHS_ONLY = "aot_eager"
 """Backend that traces forward and backward graphs, and runs them without generating code."""
 

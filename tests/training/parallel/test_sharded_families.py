@@ -13,18 +13,22 @@ from tests.helpers.diffusers_runs import PROMPTS
 from tests.helpers.runs import train_in_processes, write_run
 
 pytestmark = pytest.mark.slow
+PROGRAM = ("-m", "tests.helpers.tiny_kandinsky_pipelines")
+"""Training in a process where Kandinsky's pipeline knows small images."""
 PLAIN = {"lr": 1e-2, "eps": 1.0}
 """Adam whose update is nearly proportional to the gradient."""
 
 
 def exported(file: Path, folder: Path, processes: int, *overrides: str) -> dict[str, torch.Tensor]:
     """Train a run of two steps, and return the weights of its exported transformer."""
-    done = train_in_processes(file, f"--run_dir={folder}", "--steps=2", *overrides, processes=processes)
+    done = train_in_processes(
+        file, f"--run_dir={folder}", "--steps=2", *overrides, processes=processes, program=PROGRAM
+    )
     assert done.returncode == 0, done.stderr[-4000:]
     return load_tensors(folder / "export" / "transformer" / "diffusion_pytorch_model.safetensors")
 
 
-@pytest.mark.parametrize("family", ["lumina2", "z-image", "cogview4", "hunyuan-dit"])
+@pytest.mark.parametrize("family", ["lumina2", "z-image", "cogview4", "hunyuan-dit", "kandinsky5"])
 def test_a_sharded_student_is_that_of_one_process(family: str, tmp_path: Path) -> None:
     teacher = FAMILIES[family](tmp_path / "teacher")
     (tmp_path / "prompts.txt").write_text("\n".join(PROMPTS))

@@ -15,6 +15,7 @@ import distill
 from distill.config.errors import UserError
 from distill.networks.diffusers.configured import ConfiguredNetwork
 from distill.networks.diffusers.denoiser import DiffusersNetwork
+from distill.networks.diffusers.parts import build_pipeline
 from distill.networks.diffusers.source import PipelineSettings
 from distill.networks.folder import checkpoints, load_denoiser
 from distill.training.batches import Batch
@@ -25,6 +26,7 @@ from distill.training.logging import Clock
 from distill.training.pretraining.teacher import TeacherTraining, denoising_loss
 from distill.training.settings import TrainTeacherRun
 from distill.types import Condition
+from tests.helpers import tiny_flow_pipelines
 from tests.helpers.configured_pipelines import SCHEDULER, UNET, make_parts, text_to_image
 from tests.helpers.runs import (
     assert_same_tensors,
@@ -300,6 +302,35 @@ REFUSED = {
         "pipeline: its text encoders give tokens of 16 numbers; expected 24",
     ),
 }
+
+
+def test_channels_are_counted_as_the_network_counts_them(tmp_path: Path) -> None:
+    """Qwen-Image takes packed latents, and says by `out_channels` how many they have before."""
+    folder = tiny_flow_pipelines.qwen_image(tmp_path / "parts")
+    denoiser = {
+        "class_name": "QwenImageTransformer2DModel",
+        "in_channels": 16,
+        "out_channels": 4,
+        "num_layers": 1,
+        "num_attention_heads": 2,
+        "attention_head_dim": 8,
+        "joint_attention_dim": 8,
+        "axes_dims_rope": [4, 2, 2],
+    }
+    settings = {
+        "class_name": "QwenImagePipeline",
+        "scheduler": {"class_name": "FlowMatchEulerDiscreteScheduler"},
+        "parts": dict.fromkeys(("vae", "text_encoder", "tokenizer"), folder),
+    }
+    ConfiguredNetwork.build(PipelineSettings(**settings, denoiser=denoiser), on_meta=True).check_pass()
+    of_latents = "as many as the latents of pipeline.parts.vae have"
+    refused = {
+        "in_channels": (4, f"is 4; expected 16, {of_latents} in squares of 2x2"),
+        "out_channels": (16, f"is 16; expected 4, {of_latents}"),
+    }
+    for name, (number, message) in refused.items():
+        with pytest.raises(UserError, match=f"^pipeline.denoiser.{name}: {message}$"):
+            build_pipeline(PipelineSettings(**settings, denoiser={**denoiser, name: number}))
 
 
 @pytest.mark.parametrize(("change", "message"), REFUSED.values(), ids=REFUSED)

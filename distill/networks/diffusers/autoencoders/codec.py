@@ -20,11 +20,11 @@ class PipelineCodec:
     It returns the floating-point type that it is given. It works on as many images at once as make a
     megapixel, since each megapixel takes gigabytes. An autoencoder whose activations are too large for half
     precision (`force_upcast`, as SDXL's) decodes in float32 under autocast to float16, as diffusers'
-    pipelines do.
+    pipelines do. With `ignores_shift` latents are not shifted, as some pipelines have it.
     """
 
-    def __init__(self, vae: Any, dtype: torch.dtype) -> None:
-        self.vae, self.dtype = vae, dtype
+    def __init__(self, vae: Any, dtype: torch.dtype, ignores_shift: bool = False) -> None:
+        self.vae, self.dtype, self.ignores_shift = vae, dtype, ignores_shift
         self.kind = AUTOENCODERS[type(vae).__name__]
         self.channels = self.kind.channels(vae.config)
         self.factor = self.kind.factor(vae)
@@ -41,12 +41,12 @@ class PipelineCodec:
         """Encode images in [-1, 1] as the means of their latents, normalised as the network expects them."""
         parts = [self._encode(part.to(self.dtype)).to(images.dtype) for part in self._split(images, 1)]
         latents = torch.cat(parts)
-        mean, std = self.kind.statistics(self.vae, latents)
+        mean, std = self._statistics(latents)
         return (latents - mean) / std
 
     def decode(self, latents: Float[Tensor, "b ..."]) -> Float[Tensor, "b c h w"]:
         """Decode latents to images in [-1, 1] up to overshoot."""
-        mean, std = self.kind.statistics(self.vae, latents)
+        mean, std = self._statistics(latents)
         parts = self._split((latents * std + mean).to(self.dtype), self.factor)
         with self._without_float16(latents.device):
             images = torch.cat([self._decode(part) for part in parts])
@@ -75,6 +75,11 @@ class PipelineCodec:
         if torch.get_autocast_dtype(kind) != torch.float16:
             return nullcontext()
         return torch.autocast(kind, enabled=False)
+
+    def _statistics(self, latents: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean and standard deviation of the autoencoder's latents."""
+        mean, std = self.kind.statistics(self.vae, latents)
+        return (torch.zeros_like(mean) if self.ignores_shift else mean), std
 
     def _encode(self, images: Tensor) -> Tensor:
         encoded = self.vae.encode(images.unsqueeze(2) if self.kind.is_of_videos else images)

@@ -9,10 +9,10 @@ from distill.networks.diffusers.families import (
     flux2,
     flux_relatives,
     hunyuan_image,
+    kandinsky,
     lumina,
     pixart,
     qwen_image,
-    sana,
     stable_diffusion_3,
     unet,
 )
@@ -30,8 +30,8 @@ FAMILIES: dict[str, Family] = {
     **flux_relatives.FAMILIES,
     **qwen_image.FAMILIES,
     **hunyuan_image.FAMILIES,
-    **sana.FAMILIES,
     **lumina.FAMILIES,
     **cogview.FAMILIES,
+    **kandinsky.FAMILIES,
 }
 """The families by the names of their classes in diffusers."""

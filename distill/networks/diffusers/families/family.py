@@ -97,6 +97,10 @@ class Family:
     text_shapes: Callable[[Any, dict[str, Any]], dict[str, tuple[int, ...]]] | None = None
     """Returns the shapes of one encoded prompt, given the pipeline and the arguments of `encode_prompt`; None
     reads them from the network's configuration. Shorter ones are filled up with zeros."""
+    channel_settings: tuple[str, str] = ("in_channels", "out_channels")
+    """Settings of the network with the numbers of channels that it takes and returns."""
+    returns_packed: bool = True
+    """The setting with the channels that the network returns counts those of packed latents, if they are."""
     labels: str = ""
     """Setting of the network with the number of its classes."""
     has_null_label: bool = False
@@ -124,6 +128,8 @@ class Family:
     default_size: int | None = None
     """Height and width of the latents of the pipeline's own call, if the network's configuration does not
     name them."""
+    ignores_latent_shift: bool = False
+    """The pipeline scales latents, but does not shift them by its autoencoder's `shift_factor`."""
     has_own_times: bool = False
     """The pipeline gives its network other times than those of its scheduler, so that only the first, of pure
     noise, is a student's."""

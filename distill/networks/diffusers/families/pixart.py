@@ -1,4 +1,4 @@
-"""PixArt-alpha and PixArt-Sigma."""
+"""PixArt-alpha, PixArt-Sigma, and Sana, their successor."""
 
 from __future__ import annotations
 
@@ -23,4 +23,15 @@ def pixart_inputs(pipeline: PipelineFacts, text: Tensors) -> dict[str, Any]:
     return {**masked_inputs(pipeline, text), "added_cond_kwargs": added}
 
 
-FAMILIES = {"PixArtTransformer2DModel": Family(blocks, inputs=pixart_inputs, encoded=MASKED)}
+def sana_time_factor(config: Any) -> float:
+    """Return the factor that the network's configuration has."""
+    factor: float = config.timestep_scale
+    return factor
+
+
+FAMILIES = {
+    "PixArtTransformer2DModel": Family(blocks, inputs=pixart_inputs, encoded=MASKED),
+    "SanaTransformer2DModel": Family(
+        blocks, inputs=masked_inputs, encoded=MASKED, time_factor=sana_time_factor
+    ),
+}

@@ -47,6 +47,7 @@ FAMILIES = {
         encode=encode,
         text_shapes=text_shapes,
         packing=2,
+        returns_packed=False,
         patch=patch,
         time_factor=thousandth,
         unguided={"true_cfg_scale": 1},

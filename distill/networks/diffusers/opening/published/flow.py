@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from distill.networks.diffusers.opening.published.earlier import FLUX_VAE, T5_XXL, PartConfigs
+from distill.networks.diffusers.opening.published.earlier import CLIP_L, FLUX_VAE, T5_XXL, PartConfigs
 
 MISTRAL_24B = {
     "model_type": "mistral",
@@ -189,6 +189,28 @@ def longcat_image() -> tuple[str, PartConfigs]:
     }
 
 
+def kandinsky5() -> tuple[str, PartConfigs]:
+    """Describe Kandinsky 5 Image Lite, with FLUX.1's autoencoder.
+
+    Sizes and shift are those of the authors' own code; the shift has not been compared with the hub.
+    """
+    sizes = {
+        "in_visual_dim": 16,
+        "out_visual_dim": 16,
+        "model_dim": 2560,
+        "ff_dim": 10240,
+        "num_visual_blocks": 50,
+        "axes_dims": (32, 48, 48),
+    }
+    return "Kandinsky5T2IPipeline", {
+        "transformer": ("diffusers", "Kandinsky5Transformer3DModel", sizes),
+        "vae": ("diffusers", "AutoencoderKL", FLUX_VAE),
+        "text_encoder": ("transformers", "Qwen2_5_VLForConditionalGeneration", QWEN_VL_7B),
+        "text_encoder_2": ("transformers", "CLIPTextModel", CLIP_L),
+        "scheduler": ("diffusers", "FlowMatchEulerDiscreteScheduler", {"shift": 3.0}),
+    }
+
+
 PUBLISHED: dict[str, tuple[str, PartConfigs]] = {
     "black-forest-labs/FLUX.2-dev": flux2_dev(),
     "black-forest-labs/FLUX.2-klein-4B": flux2_klein(FLUX2_KLEIN_4B, QWEN3_4B),
@@ -200,6 +222,8 @@ PUBLISHED: dict[str, tuple[str, PartConfigs]] = {
     "hunyuanvideo-community/HunyuanImage-2.1-Diffusers": hunyuan_image(),
     "AIDC-AI/Ovis-Image-7B": ovis_image(),
     "meituan-longcat/LongCat-Image": longcat_image(),
+    "kandinskylab/Kandinsky-5.0-T2I-Lite-pretrain-Diffusers": kandinsky5(),
+    "kandinskylab/Kandinsky-5.0-T2I-Lite-sft-Diffusers": kandinsky5(),
     "Qwen/Qwen-Image": qwen_image(),
     "Qwen/Qwen-Image-2512": qwen_image(),
 }

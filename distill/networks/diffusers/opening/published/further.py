@@ -1,9 +1,10 @@
 """Describe published pipelines with language models as text encoders, and newer ones of earlier families.
 
-Configurations of Z-Image, Lumina 2, AuraFlow's and HunyuanDiT's denoisers are those that other public
-projects quote from the hub; CogView 4's denoiser and autoencoder are those of diffusers' conversion script.
+Configurations of Z-Image and Lumina 2, and of the denoisers of AuraFlow, HunyuanDiT, Stable Diffusion 3.5
+medium and the first Sana, are those that other public projects quote from the hub; CogView 4's denoiser and
+autoencoder are those of diffusers' conversion script.
 The following are from memory and have not been compared with the hub: sizes of HunyuanDiT's text encoders,
-Kolors, Stable Diffusion 3.5, and Sana 1.5.
+Kolors, Stable Diffusion 3.5 large, Sana 1.5, and the autoencoder and scheduler of all Sanas.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from distill.networks.diffusers.opening.published.earlier import (
     PartConfigs,
 )
 
+SANA15_NORM = "rms_norm_across_heads"
 FLOW = "FlowMatchEulerDiscreteScheduler"
 SDXL_VAE = {**VAE, "scaling_factor": 0.13025, "sample_size": 1024}
 T5_XL = {**T5_XXL, "d_model": 2048, "d_ff": 5120, "num_heads": 32}
@@ -191,9 +193,9 @@ def sd35(layers: int, **changes: Any) -> tuple[str, PartConfigs]:
     }
 
 
-def sana15(layers: int) -> tuple[str, PartConfigs]:
-    """Describe Sana 1.5 with so many blocks."""
-    denoiser = {"num_layers": layers, "sample_size": 32, "qk_norm": "rms_norm_across_heads"}
+def sana(layers: int, **changes: Any) -> tuple[str, PartConfigs]:
+    """Describe Sana with so many blocks; 1.5 differs from the first version by `changes`."""
+    denoiser = {"num_layers": layers, "sample_size": 32, **changes}
     flow = {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": 3.0}
     return "SanaPipeline", {
         "transformer": ("diffusers", "SanaTransformer2DModel", denoiser),
@@ -215,7 +217,8 @@ PUBLISHED: dict[str, tuple[str, PartConfigs]] = {
         24, pos_embed_max_size=384, dual_attention_layers=tuple(range(13))
     ),
     "stabilityai/stable-diffusion-3.5-large": sd35(38, pos_embed_max_size=192),
-    "Efficient-Large-Model/SANA1.5_1.6B_1024px_diffusers": sana15(20),
-    "Efficient-Large-Model/SANA1.5_4.8B_1024px_diffusers": sana15(60),
+    "Efficient-Large-Model/Sana_1600M_1024px_diffusers": sana(20),
+    "Efficient-Large-Model/SANA1.5_1.6B_1024px_diffusers": sana(20, qk_norm=SANA15_NORM),
+    "Efficient-Large-Model/SANA1.5_4.8B_1024px_diffusers": sana(60, qk_norm=SANA15_NORM),
 }
 """Pipelines by their names on the hub."""
