@@ -92,7 +92,7 @@ def _open(config: RunConfig, path: Path) -> tuple[ImageModel, DataSource | None,
             raise UserError("prompts: the teacher takes no text; expected null")
         if config.prompts is not None:
             texts = list(dict.fromkeys(config.prompts.load(data)))
-        if config.discriminator is None or config.discriminator.real != "data":
+        if not config.shows_data:
             data = None  # no image is encoded in training
     elif isinstance(config, TrainTeacherRun):
         assert data is not None
