@@ -22,6 +22,7 @@ from distill.training.batches import precompute
 from distill.training.config import read_config
 from distill.training.distillation.build import load_teacher
 from distill.training.distillation.task import Distillation
+from distill.training.dry_run.summary import describe_run
 from distill.training.logging import Clock
 from tests.helpers.alone import ALONE
 from tests.helpers.diffusers_families import FAMILIES
@@ -149,6 +150,26 @@ def test_neither_text_encoders_nor_the_images_encoder_are_held(root: Path, tmp_p
         "decoder",
         "post_quant_conv",
     }
+
+
+def test_a_dry_run_counts_neither(root: Path, tmp_path: Path) -> None:
+    """Memory and micro-batches follow what a run holds: no text encoder, and half of the autoencoder."""
+    config = with_images(root)
+    precompute.main([str(write(root, config)), "--out", str(tmp_path / "inputs")])
+
+    def rows(settings: dict[str, Any]) -> dict[str, int]:
+        lines = describe_run(read_config(write(root, settings)), 0).splitlines()
+        parts = [line.split() for line in lines if line.startswith(("vae ", "text_encoder "))]
+        encoding = [line for line in lines if "encoding real images" in line]
+        return {**{part[0]: int(part[2].replace(",", "")) for part in parts}, "lines": len(encoding)}
+
+    encodes, reads = rows(config), rows(precomputed(config, tmp_path / "inputs"))
+    settings = read_config(write(root, precomputed(config, tmp_path / "inputs")))
+    vae = Distillation(settings, ALONE, Clock(ALONE.device)).teacher.frozen_components()["vae"]
+    assert reads == {"vae": sum(weight.numel() for weight in vae.parameters()), "lines": 0}
+    assert encodes.keys() == {"vae", "text_encoder", "lines"}
+    assert encodes["vae"] > reads["vae"]
+    assert encodes["lines"] == 1
 
 
 def test_another_teacher_is_refused(root: Path, tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ class Distillation:
         )
         if config.compares_with_data and self._data is not None:
             check_data(self._data, self.teacher)
-        if config.data is not None and config.data.holds_latents and config.student_network != "scene":
+        if config.drops_encoder:
             self.teacher.drop_encoder()
 
         self.modules: dict[str, nn.Module] = {}

@@ -274,6 +274,11 @@ class DistillRun(RunSettings):
         return self.real_source == "data"
 
     @property
+    def drops_encoder(self) -> bool:
+        """No image will be encoded: the data are latents, and so are the student's samples."""
+        return self.data is not None and self.data.holds_latents and self.student_network != "scene"
+
+    @property
     def prompt_source(self) -> str | None:
         """Name of the source of prompts, None if there is none."""
         return None if self.prompts is None else self.prompts.name
