@@ -7,9 +7,9 @@ Because the level is a function of u, u itself bins samples into quantiles of th
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from distill.config.errors import UserError
 from distill.config.settings import Settings
@@ -20,7 +20,20 @@ if TYPE_CHECKING:
     from distill.types import NoiseSchedule
 
 
-Shift = Annotated[float, Field(gt=0)] | Literal["scheduler"]
+def _known_shift(value: Any) -> Any:
+    """Accept a number above 0 and `scheduler`, with one message for everything else."""
+    if value == "scheduler":
+        return value
+    try:
+        number = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise ValueError(f"expected a number above 0, or scheduler; found {value!r}")
+    return number
+
+
+Shift = Annotated[float | Literal["scheduler"], BeforeValidator(_known_shift)]
 
 
 class Karras(Settings):

@@ -162,3 +162,10 @@ def test_a_shift_does_not_move_between_a_number_and_a_scheduler_s(first: Shift, 
     message = f"annealing.noise_levels.shift: is {last}; expected {expected} as before"
     with pytest.raises(ValueError, match=message):
         GeneratorSettings(noise_levels=levels, annealing=annealing)
+
+
+@pytest.mark.parametrize("shift", ["schedular", 0, -1.0, True, None, math.inf])
+def test_a_shift_is_a_number_above_0_or_the_scheduler_s(shift: object) -> None:
+    with pytest.raises(ValueError, match=f"expected a number above 0, or scheduler; found {shift!r}"):
+        Uniform.model_validate({"shift": shift})
+    assert Uniform.model_validate({"shift": "3"}).shift == 3.0
