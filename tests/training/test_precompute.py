@@ -140,6 +140,17 @@ def test_stored_prompts_are_the_encoded_ones(root: Path, family: str, tmp_path: 
         torch.testing.assert_close(found_text.given[name], value)
 
 
+def test_samples_of_the_teacher_serve_runs_that_encode_and_runs_that_read(root: Path, tmp_path: Path) -> None:
+    config = with_images(root)
+    precompute.main([str(write(root, config)), "--out", str(tmp_path / "inputs")])
+    config["discriminator"] = {"real": "teacher"}
+    config["teacher_samples"] = {"path": str(tmp_path / "samples"), "count": 2, "sampler": {"steps": 2}}
+    for settings in (config, precomputed(config, tmp_path / "inputs")):
+        task = Distillation(read_config(write(root, settings)), ALONE, Clock(ALONE.device))
+        task.start(0)
+    assert len(list((tmp_path / "samples").glob("*.safetensors"))) == 1
+
+
 def test_neither_text_encoders_nor_the_images_encoder_are_held(root: Path, tmp_path: Path) -> None:
     config = with_images(root)
     precompute.main([str(write(root, config)), "--out", str(tmp_path / "inputs")])

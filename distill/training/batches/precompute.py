@@ -157,6 +157,7 @@ def _store_prompts(out: Path, config: Any, network: Any, texts: list[str]) -> st
         "count": len(texts),
         "texts_sha256": _sha256(texts),
         "encoder": config.teacher.describe_encoder(network),
+        "encoder_sha256": network.prompt_encoder.sha256(),
     }
     unconditional = network.encode_prompts([""]).to("cpu").text.unconditional
     with _writing(folder):
