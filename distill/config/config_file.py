@@ -117,6 +117,8 @@ def _describe_one(error: ErrorDetails) -> str:
         message += did_you_mean(str(value), options).split("; expected")[0]  # pydantic lists the options
     elif kind in ("int_parsing", "int_type", "int_from_float"):
         message = "expected a whole number, such as 10000 or 1e4"
+    elif kind == "too_short":
+        message = f"expected {error['ctx']['min_length']} or more"
     elif kind in ("float_parsing", "float_type"):
         message = "expected a number, such as 0.0001 or 1e-4"
     return f"{message}; found {_shorten(value)}"

@@ -15,6 +15,7 @@ from distill.config.config_file import differences
 from distill.config.errors import UserError
 from distill.storage.files import new_file, read_mapping, write_json
 from distill.storage.tensors import load_sealed_tensors, open_tensors, save_tensors
+from distill.storage.unfinished import UNFINISHED
 from distill.types import DataSource
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def begin(folder: Path, description: Mapping[str, Any]) -> Shards:
                 f"--out: {folder} holds other inputs: {key} is {there!r} there and {here!r} here; "
                 "give another folder"
             )
-    elif folder.exists() and any(folder.iterdir()):
+    elif folder.exists() and any(not UNFINISHED.fullmatch(path.name) for path in folder.iterdir()):
         raise UserError(f"--out: {folder} is there and holds no {INDEX}; expected a new folder")
     else:
         write_json(index, described)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +32,11 @@ class StoredPrompts:
         self.folder = folder / PROMPTS
         self.description, self.shards = open_inputs(self.folder, KEY)
         refuse_others(self.description.get("encoder", {}), encoder, KEY, self.folder)
+        if "encoder_sha256" not in self.description:
+            raise UserError(
+                f"{KEY}: {self.folder} has no hash of its text encoders; "
+                "expected a folder that python -m distill precompute wrote"
+            )
         texts = read_json(self.folder / TEXTS)
         if not isinstance(texts, list) or len(texts) != self.shards.count:
             raise UserError(f"{KEY}: {self.folder / TEXTS} is no list of {self.shards.count} prompts")
@@ -60,8 +63,8 @@ class StoredPrompts:
         return {name: tuple(value.shape[1:]) for name, value in self.shards.row(0).items()}
 
     def sha256(self) -> str:
-        """Hash what is known of the text encoders."""
-        return hashlib.sha256(json.dumps(self.description["encoder"], sort_keys=True).encode()).hexdigest()
+        """Return the hash of the text encoders, which is that of a model that holds them."""
+        return str(self.description["encoder_sha256"])
 
     def components(self) -> dict[str, nn.Module]:
         """Return nothing: no network is held."""

@@ -40,7 +40,7 @@ def guided(
     """
     depths = () if critic is None else critic.depths
     if scale == 0 and critic is None and not with_both_sides:
-        x0, _ = _predict(network, x_t, t, cond.drop(torch.ones_like(t, dtype=torch.bool)), ())
+        x0, _ = _predict(network, x_t, t, cond.as_unconditional(), ())
         return Prediction(x0.to(x_t.dtype))
     if scale == 1 and not with_both_sides:
         x0, features = _predict(network, x_t, t, cond, depths)

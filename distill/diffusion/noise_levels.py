@@ -7,9 +7,9 @@ Because the level is a function of u, u itself bins samples into quantiles of th
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from distill.config.errors import UserError
 from distill.config.settings import Settings
@@ -20,7 +20,20 @@ if TYPE_CHECKING:
     from distill.types import NoiseSchedule
 
 
-Shift = Annotated[float, Field(gt=0)] | Literal["scheduler"]
+def _known_shift(value: Any) -> Any:
+    """Accept a number above 0 and `scheduler`, with one message for everything else."""
+    if value == "scheduler":
+        return value
+    try:
+        number = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise ValueError(f"expected a number above 0, or scheduler; found {value!r}")
+    return number
+
+
+Shift = Annotated[float | Literal["scheduler"], BeforeValidator(_known_shift)]
 
 
 class Karras(Settings):
@@ -164,17 +177,22 @@ def shift_of(schedule: NoiseSchedule, shift: Shift) -> float:
 NoiseLevels = Annotated[Karras | LogNormal | LogitNormal | Uniform, Field(discriminator="name")]
 
 
-def t_below(levels: NoiseLevels, u: Tensor, limit: float, schedule: NoiseSchedule) -> Tensor:
+def t_below(levels: NoiseLevels, u: Tensor, limit: float | Tensor, schedule: NoiseSchedule) -> Tensor:
     """Return the time at each quantile u of the levels up to the time `limit` alone.
 
-    It is the limit itself if all levels are above it.
+    It is the limit itself if all levels are above it. Samples may have limits of their own, (b,); an infinite
+    one is none.
     """
-    at_limit = levels.quantile(u.new_full((), limit), schedule)
+    limits = u.new_full((), limit) if isinstance(limit, float) else limit
+    unlimited = levels.t(u, schedule)
+    is_free = limits.isinf()
+    limits = limits.where(~is_free, unlimited)  # any time that the schedule has
+    at_limit = levels.quantile(limits, schedule)
     if isinstance(levels, Karras):  # u = 0 is the highest level
         within = at_limit + u * (1 - at_limit)
     else:
         within = u * at_limit
-    return levels.t(within, schedule).clamp(max=limit)
+    return unlimited.where(is_free, levels.t(within, schedule).minimum(limits))
 
 
 class Annealing(Settings):
@@ -197,6 +215,13 @@ class Annealing(Settings):
                 f"end_step: is {self.end_step}; expected more than start_step, {self.start_step}"
             )
         return self
+
+    def check_shift(self, first: NoiseLevels) -> None:
+        """Raise ValueError if a shift would move between a number and that of a scheduler."""
+        shift, last = (getattr(levels, "shift", None) for levels in (first, self.noise_levels))
+        if shift != last and "scheduler" in (shift, last):
+            expected = "scheduler" if shift == "scheduler" else "a number"
+            raise ValueError(f"annealing.noise_levels.shift: is {last}; expected {expected} as before")
 
     def at(self, step: int, first: NoiseLevels) -> NoiseLevels:
         """Return the noise levels at a step of a run that begins with others of the same kind."""

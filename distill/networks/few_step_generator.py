@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -57,8 +58,13 @@ class FewStepGenerator(Generator):
             x_t = entry.alpha * x0 + entry.sigma * noise
         return self._denoise(x_t, entry.t, cond)
 
-    def resumed_at(self, z: Float[Tensor, "b ..."]) -> float | None:
-        """Return the time at which the last step of z enters, None for one step."""
+    def resumed_at(
+        self, z: Float[Tensor, "b ..."], cond: Condition, inputs: StepInputs | None = None
+    ) -> float | Tensor | None:
+        """Return the time at which the last step enters: of z, or of each sample with `inputs`."""
+        if inputs is not None:
+            times = (math.inf, *(entry.t for entry in self.entry_points[1:]))
+            return constant(times, z)[inputs.step]
         steps = z.shape[1] // self.image_shape[0]
         return None if steps == 1 else self.entry_points[steps - 1].t
 

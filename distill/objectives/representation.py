@@ -90,8 +90,9 @@ class RepresentationTerm(nn.Module):
         if self.state is None:
             return LossOutput(features.square().mean(1))
         self._pending.append(features.detach())
-        distance = self.state.distance(features.detach())
-        return LossOutput(self.state(features), {"distance": distance.expand(len(features))})
+        with full_precision(images.device):
+            distance = self.state.distance(features.detach())
+            return LossOutput(self.state(features), {"distance": distance.expand(len(features))})
 
     def features(self, images: Float[Tensor, "b ..."]) -> Float[Tensor, "b d"]:
         """Return the features of images in [-1, 1], or of vectors."""

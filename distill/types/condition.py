@@ -59,6 +59,11 @@ class Text:
             prompts = tuple("" if dropped else prompt for prompt, dropped in kept)
         return Text({**self.given, **replaced}, self.unconditional, prompts)
 
+    def as_unconditional(self) -> Text:
+        """Return as many rows without a prompt. No tensor is read, for which a device would have to wait."""
+        replaced = {name: value.expand_as(self.given[name]) for name, value in self.unconditional.items()}
+        return Text({**self.given, **replaced}, self.unconditional, ("",) * len(self.prompts))
+
     def twice(self) -> Text:
         """Return these rows, and then the same rows again."""
         doubled = {name: torch.cat([value, value]) for name, value in self.given.items()}
@@ -66,11 +71,9 @@ class Text:
 
     def with_unconditional(self) -> Text:
         """Return these rows, and then as many without a prompt."""
-        doubled = {}
-        for name, value in self.given.items():
-            other = self.unconditional[name].expand_as(value) if name in self.unconditional else value
-            doubled[name] = torch.cat([value, other])
-        return Text(doubled, self.unconditional, (*self.prompts, *[""] * len(self.prompts)))
+        other = self.as_unconditional()
+        doubled = {name: torch.cat([value, other.given[name]]) for name, value in self.given.items()}
+        return Text(doubled, self.unconditional, self.prompts + other.prompts)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,6 +85,11 @@ class Condition:
     text: Text | None = None
     camera: Float[Tensor, "b 4"] | None = None
     """Camera of each image of a scene: azimuth, elevation, distance and field of view; angles in radians."""
+
+    def as_unconditional(self) -> Condition:
+        """Return the rows without label and prompt."""
+        label = None if self.label is None else torch.full_like(self.label, -1)
+        return Condition(label, None if self.text is None else self.text.as_unconditional(), self.camera)
 
     def with_unconditional(self) -> Condition:
         """Return the rows of this condition, and then as many unconditional ones.

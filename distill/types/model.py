@@ -247,10 +247,13 @@ class Generator(ImageModel):
         """
         return None
 
-    def resumed_at(self, z: Tensor) -> float | None:
-        """Return the time at which the last step enters the image of the step before it, noised again.
+    def resumed_at(
+        self, z: Tensor, cond: Condition, inputs: StepInputs | None = None
+    ) -> float | Tensor | None:
+        """Return the time at which the last step enters an image with noise, given the generator's arguments.
 
-        None if this noise takes one step, which enters pure noise.
+        None if all samples take the first step, which enters pure noise. Samples with `inputs` have times of
+        their own, (b,), infinite for the first step.
         """
         return None
 

@@ -188,6 +188,11 @@ def test_a_resolved_configuration_reads_back_as_itself(file: Path, tmp_path: Pat
             "terms.0: bandwidth: goes with distance: mmd; expected null",
         ),
         (["--generator.ema", "[0.9, 2]"], "generator.ema.1: expected less than 1; found 2"),
+        (["--generator.ema", "[]"], "generator.ema: expected 1 or more; found []"),
+        (
+            ["--generator.ema", "[[0.9]]"],
+            "generator.ema.0: expected a number, such as 0.0001 or 1e-4; found [0.9]",
+        ),
         (
             ["--generator.ema", "{half_life: 3}"],
             "generator.ema: unknown key 'half_life'; did you mean 'half_life_images'?",

@@ -71,7 +71,8 @@ def test_one_side_takes_one_pass_of_the_batch(scale: float) -> None:
     torch.testing.assert_close(found, network(x_t, torch.ones(3), cond))
 
 
-def test_text_is_left_out_at_a_scale_of_0() -> None:
+def reader() -> tuple[Denoiser, list[Condition]]:
+    """Return a denoiser of text, and the conditions that it saw."""
     seen: list[Condition] = []
 
     class Reader(Constant):
@@ -79,9 +80,24 @@ def test_text_is_left_out_at_a_scale_of_0() -> None:
             seen.append(cond)
             return x_t
 
+    return Reader(1.0), seen
+
+
+def test_text_is_left_out_at_a_scale_of_0() -> None:
+    network, seen = reader()
     text = Text({"tokens": torch.ones(2, 4, 3)}, {"tokens": torch.full((1, 4, 3), 7.0)}, ("a cat", "a dog"))
-    guided(Reader(1.0), torch.zeros(2, 2), torch.ones(2), Condition(text=text), 0.0)
+    guided(network, torch.zeros(2, 2), torch.ones(2), Condition(text=text), 0.0)
     assert seen[0].text.given["tokens"].eq(7).all()
+    assert seen[0].text.prompts == ("", "")
+
+
+def test_a_scale_of_0_reads_nothing_of_the_device() -> None:
+    """On a GPU a read would wait for it in each pass; meta tensors have nothing to read."""
+    given, nothing = torch.ones(2, 4, 3, device="meta"), torch.ones(1, 4, 3, device="meta")
+    cond = Condition(text=Text({"tokens": given}, {"tokens": nothing}, ("a cat", "a dog")))
+    x_t = torch.zeros(2, 2, device="meta")
+    network, seen = reader()
+    guided(network, x_t, torch.ones(2, device="meta"), cond, 0.0)
     assert seen[0].text.prompts == ("", "")
 
 

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from distill.config.errors import UserError
-from distill.diffusion.noise_levels import Annealing, Karras, LogitNormal, LogNormal, Uniform, t_below
+from distill.diffusion.noise_levels import Annealing, Karras, LogitNormal, LogNormal, Shift, Uniform, t_below
 from distill.diffusion.schedules import DDPM, EDM, Flow
+from distill.training.distillation.settings import GeneratorSettings
 from distill.types import NoiseSchedule
 
 
@@ -140,3 +141,31 @@ def test_levels_that_are_all_below_a_limit_stay() -> None:
     u = torch.tensor([0.1, 0.5, 0.9])
     levels = Karras(sigma_min=0.1, sigma_max=2)
     torch.testing.assert_close(t_below(levels, u, 5.0, EDM()), levels.t(u, EDM()))
+
+
+@pytest.mark.parametrize("name", LIMITED)
+def test_samples_may_have_limits_of_their_own(name: str) -> None:
+    levels, schedule, limit = LIMITED[name]
+    u = torch.linspace(0.05, 0.95, 6, dtype=torch.float64)
+    limits = torch.tensor([limit, math.inf, limit / 2, math.inf, limit, limit / 2], dtype=torch.float64)
+    found = t_below(levels, u, limits, schedule)
+    for row, each in enumerate(limits.tolist()):
+        alone = u[row : row + 1]
+        expected = levels.t(alone, schedule) if each == math.inf else t_below(levels, alone, each, schedule)
+        torch.testing.assert_close(found[row : row + 1], expected, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize(("first", "last"), [("scheduler", 3.0), (1.0, "scheduler")])
+def test_a_shift_does_not_move_between_a_number_and_a_scheduler_s(first: Shift, last: Shift) -> None:
+    levels, annealing = Uniform(shift=first), Annealing(noise_levels=Uniform(shift=last), end_step=10)
+    expected = "scheduler" if first == "scheduler" else "a number"
+    message = f"annealing.noise_levels.shift: is {last}; expected {expected} as before"
+    with pytest.raises(ValueError, match=message):
+        GeneratorSettings(noise_levels=levels, annealing=annealing)
+
+
+@pytest.mark.parametrize("shift", ["schedular", 0, -1.0, True, None, math.inf])
+def test_a_shift_is_a_number_above_0_or_the_scheduler_s(shift: object) -> None:
+    with pytest.raises(ValueError, match=f"expected a number above 0, or scheduler; found {shift!r}"):
+        Uniform.model_validate({"shift": shift})
+    assert Uniform.model_validate({"shift": "3"}).shift == 3.0

@@ -299,7 +299,16 @@ def test_entry_levels_are_part_of_the_identity_of_features() -> None:
         (
             ["--discriminator={real: teacher}", "--teacher_samples={path: x, count: 9, anchor: 4}"],
             "teacher_samples.anchor: makes targets of a first step, not images; expected null, "
-            "or a regression term with step: 1 and discriminator.real: data",
+            "or a regression term with step: 1, and real: data everywhere",
+        ),
+        (
+            [
+                "--terms=[{name: regression, weight: 1, step: 1},"
+                "{name: representation, weight: 1, real: teacher}]",
+                "--teacher_samples={path: x, count: 9, anchor: 4}",
+            ],
+            "teacher_samples.anchor: makes targets of a first step, not images; expected null, "
+            "or a regression term with step: 1, and real: data everywhere",
         ),
     ],
 )

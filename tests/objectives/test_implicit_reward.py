@@ -3,6 +3,8 @@ inside the reference score."""
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import Tensor
@@ -23,7 +25,7 @@ from distill.objectives.terms.implicit_reward import Settings, implicit_reward
 from distill.training.batches import Batch, Noise
 from distill.training.distillation.losses import generator_loss
 from distill.training.distillation.method import Method, Networks, WeightedTerm
-from distill.types import Condition, Generator, NoiseSchedule, Prediction, Scores, expand_like
+from distill.types import Condition, Generator, NoiseSchedule, Prediction, Scores, StepInputs, expand_like
 
 SCHEDULES = {"edm": EDM(), "ddpm": DDPM.linear(), "flow": Flow()}
 LABELS = torch.tensor([0, 1, 2, 1, 0])
@@ -195,12 +197,21 @@ LEVELS, OWN_LEVELS = LogNormal(mean=0.0), Karras(sigma_min=0.1, sigma_max=3.0)
 class OfSteps(Still):
     """A student that enters its second step at 0.8."""
 
-    def resumed_at(self, z: Tensor) -> float | None:
+    def resumed_at(
+        self, z: Tensor, cond: Condition, inputs: StepInputs | None = None
+    ) -> float | Tensor | None:
+        if inputs is not None:
+            return torch.tensor([math.inf, 0.8], dtype=torch.float64)[inputs.step]
         return None if z.shape[1] == 2 else 0.8
 
 
-def decoupled(settings: Settings, weighting: Weighting, z: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-    """Return samples and each loss's gradient there, with an unguided objective at other noise."""
+def decoupled(
+    settings: Settings, weighting: Weighting, z: Tensor, step: Tensor | None = None
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return samples and each loss's gradient there, with an unguided objective at other noise.
+
+    With `step` the samples take these steps from real images.
+    """
     u = torch.tensor([0.1, 0.3, 0.5, 0.7, 0.9], dtype=torch.float64)
 
     def objective(scores: Scores):
@@ -210,7 +221,8 @@ def decoupled(settings: Settings, weighting: Weighting, z: Tensor) -> tuple[Tens
     method = Method(objective, False, 1.0, None, (term,), LEVELS, LEVELS)
     x0, eps = draw(2)
     x0.requires_grad_(True)
-    batch = Batch(z, Condition(LABELS), u, eps, u, eps, implicit_reward_noise=OWN)
+    real = None if step is None else torch.zeros_like(z)
+    batch = Batch(z, Condition(LABELS), u, eps, u, eps, real, step=step, implicit_reward_noise=OWN)
     losses, _ = generator_loss(
         Networks(mixture(EDM()), network(), OfSteps()), method, batch, x0, method.at(0)
     )
@@ -245,6 +257,17 @@ def test_with_levels_of_its_own_it_is_decoupled_dmd_s_augmentation(weighting: We
     torch.testing.assert_close(gradients["objective"], coupled["objective"], rtol=0, atol=0)
 
 
+def test_samples_that_take_their_steps_from_real_images_have_limits_of_their_own() -> None:
+    """Those of the first step have all levels; the others have the gradient of a batch of two steps."""
+    settings = Settings(weight=1.5, weighting="dmd", noise_levels=OWN_LEVELS, below_step=True)
+    z, step = torch.zeros(5, 2, dtype=torch.float64), torch.tensor([0, 1, 1, 0, 1])
+    _, found = decoupled(settings, "dmd", z, step)
+    (_, first), (_, second) = (decoupled(settings, "dmd", z.repeat(1, steps)) for steps in (1, 2))
+    assert (first["implicit_reward"] - second["implicit_reward"]).abs().max() > 1e-3
+    expected = torch.where(step[:, None] == 0, first["implicit_reward"], second["implicit_reward"])
+    torch.testing.assert_close(found["implicit_reward"], expected, rtol=1e-12, atol=0)
+
+
 def test_the_objective_alone_does_not_pay_for_both_sides() -> None:
     """The teacher's pass at the objective's noise has one side; the term's own has two."""
     teacher, sizes = mixture(EDM()), []
@@ -274,4 +297,8 @@ def test_a_limit_needs_levels_of_its_own() -> None:
 def test_a_student_resumes_at_the_entry_of_its_last_step() -> None:
     student = FewStepGenerator(network(), 2.5, 0.7, 0.2)
     z = torch.zeros(1, 6, dtype=torch.float64)
-    assert [student.resumed_at(z[:, : 2 * steps]) for steps in (1, 2, 3)] == [None, 0.7, 0.2]
+    assert [student.resumed_at(z[:, : 2 * steps], Condition()) for steps in (1, 2, 3)] == [None, 0.7, 0.2]
+    inputs = StepInputs(torch.zeros(3, 2, dtype=torch.float64), torch.tensor([2, 0, 1]))
+    found = student.resumed_at(inputs.images, Condition(), inputs)
+    assert isinstance(found, Tensor)
+    assert found.tolist() == [0.2, math.inf, 0.7]

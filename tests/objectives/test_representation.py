@@ -183,3 +183,19 @@ def test_what_a_term_remembers_does_not_depend_on_micro_batches_and_comes_back(k
     assert torch.equal(*losses)
     # A loss per sample: of samples alone it is the same.
     torch.testing.assert_close(whole(inputs_of(last[2:3])).loss, losses[0][2:3])
+
+
+@pytest.mark.parametrize("kind", ["frechet", "mmd"])
+def test_distances_are_computed_in_full_precision_beside_autocast(kind: str) -> None:
+    make = (lambda d: FrechetDistance(d, 12)) if kind == "frechet" else (lambda d: KernelDistance(d, 12))
+    term = RepresentationTerm(Pixels(), make)
+    term.begin((1, 2, 3), torch.device("cpu"))
+    term.prepare(draw(50, D, seed=0).float())
+    made = draw(16, D, seed=1, offset=0.3).float().reshape(16, 1, 2, 3)
+    term(inputs_of(made))
+    term.commit(lambda tensor: tensor)
+    expected = term(inputs_of(made))
+    with torch.autocast("cpu", torch.bfloat16):
+        found = term(inputs_of(made))
+    assert torch.equal(found.loss, expected.loss)
+    assert torch.equal(found.metrics["distance"], expected.metrics["distance"])

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +18,7 @@ from distill.diffusion.schedules import DDPM, Flow
 from distill.networks.diffusers.pipeline import check_parts
 from distill.networks.diffusers.scheduler import read_scheduler, read_shift
 from distill.teachers.diffusers import Settings
-from tests.helpers import tiny_pipelines
+from tests.helpers import latent_layouts, tiny_pipelines
 from tests.helpers.diffusers_families import FURTHER
 from tests.helpers.diffusers_inputs import PROMPTS, PipelineFolders
 
@@ -57,6 +59,46 @@ def test_a_teacher_s_shift_depends_on_its_resolution(folders: PipelineFolders) -
     teacher = Settings(path=str(folders["flux"]), resolution=16).load()
     assert isinstance(teacher.schedule, Flow)
     assert teacher.schedule.shift == pytest.approx(math.exp(0.5 + (16 - 256) * 0.65 / 3840))
+
+
+FLOW = ("sd3", "flux", "sana", "lumina2", "z-image", "aura-flow", "cogview4", "flux2", "flux2-klein")
+FLOW = (*FLOW, "qwen-image", "chroma", "hunyuan-image", "ovis-image", "longcat-image")
+
+
+@pytest.mark.parametrize("family", FLOW)
+@torch.no_grad()
+def test_a_teacher_s_shift_is_that_of_its_pipeline_s_call(
+    folders: PipelineFolders, family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The call gives its scheduler a number, where the shift depends on the size."""
+    from diffusers import DiffusionPipeline
+
+    class Begun(Exception):
+        pass
+
+    pipe = DiffusionPipeline.from_pretrained(folders[family])
+    kind, given = type(pipe.scheduler), {}
+    original = kind.set_timesteps
+
+    @functools.wraps(original)
+    def begin(scheduler: Any, *args: Any, **settings: Any) -> None:
+        original(scheduler, *args, **settings)
+        given.update(settings)
+        raise Begun
+
+    monkeypatch.setattr(kind, "set_timesteps", begin)
+    teacher = Settings(path=str(folders[family])).load()
+    z = torch.randn(1, *teacher.image_shape, generator=torch.Generator().manual_seed(0))
+    with pytest.raises(Begun):
+        tiny_pipelines.call(pipe, z, ["a cat"], **latent_layouts.without_guidance(pipe))
+    config = pipe.scheduler.config
+    if config.get("use_dynamic_shifting"):
+        moved = float(pipe.scheduler.time_shift(given["mu"], 1.0, torch.tensor(0.5, dtype=torch.float64)))
+        expected = moved / (1 - moved)
+    else:
+        expected = config.get("shift") or config.get("flow_shift") or 1.0
+    assert isinstance(teacher.schedule, Flow)
+    assert teacher.schedule.shift == pytest.approx(expected)
 
 
 def test_other_parts_are_refused_by_name(folders: PipelineFolders, tmp_path: Path) -> None:

@@ -17,10 +17,12 @@ import yaml
 from distill.config.errors import UserError
 from distill.data.sources import latents
 from distill.data.stored_inputs import SHARD, Shards
+from distill.storage.files import temporary_path
 from distill.training.batches import precompute
 from distill.training.config import read_config
 from distill.training.distillation.build import load_teacher
 from distill.training.distillation.task import Distillation
+from distill.training.dry_run.summary import describe_run
 from distill.training.logging import Clock
 from tests.helpers.alone import ALONE
 from tests.helpers.diffusers_families import FAMILIES
@@ -138,6 +140,17 @@ def test_stored_prompts_are_the_encoded_ones(root: Path, family: str, tmp_path: 
         torch.testing.assert_close(found_text.given[name], value)
 
 
+def test_samples_of_the_teacher_serve_runs_that_encode_and_runs_that_read(root: Path, tmp_path: Path) -> None:
+    config = with_images(root)
+    precompute.main([str(write(root, config)), "--out", str(tmp_path / "inputs")])
+    config["discriminator"] = {"real": "teacher"}
+    config["teacher_samples"] = {"path": str(tmp_path / "samples"), "count": 2, "sampler": {"steps": 2}}
+    for settings in (config, precomputed(config, tmp_path / "inputs")):
+        task = Distillation(read_config(write(root, settings)), ALONE, Clock(ALONE.device))
+        task.start(0)
+    assert len(list((tmp_path / "samples").glob("*.safetensors"))) == 1
+
+
 def test_neither_text_encoders_nor_the_images_encoder_are_held(root: Path, tmp_path: Path) -> None:
     config = with_images(root)
     precompute.main([str(write(root, config)), "--out", str(tmp_path / "inputs")])
@@ -148,6 +161,26 @@ def test_neither_text_encoders_nor_the_images_encoder_are_held(root: Path, tmp_p
         "decoder",
         "post_quant_conv",
     }
+
+
+def test_a_dry_run_counts_neither(root: Path, tmp_path: Path) -> None:
+    """Memory and micro-batches follow what a run holds: no text encoder, and half of the autoencoder."""
+    config = with_images(root)
+    precompute.main([str(write(root, config)), "--out", str(tmp_path / "inputs")])
+
+    def rows(settings: dict[str, Any]) -> dict[str, int]:
+        lines = describe_run(read_config(write(root, settings)), 0).splitlines()
+        parts = [line.split() for line in lines if line.startswith(("vae ", "text_encoder "))]
+        encoding = [line for line in lines if "encoding real images" in line]
+        return {**{part[0]: int(part[2].replace(",", "")) for part in parts}, "lines": len(encoding)}
+
+    encodes, reads = rows(config), rows(precomputed(config, tmp_path / "inputs"))
+    settings = read_config(write(root, precomputed(config, tmp_path / "inputs")))
+    vae = Distillation(settings, ALONE, Clock(ALONE.device)).teacher.frozen_components()["vae"]
+    assert reads == {"vae": sum(weight.numel() for weight in vae.parameters()), "lines": 0}
+    assert encodes.keys() == {"vae", "text_encoder", "lines"}
+    assert encodes["vae"] > reads["vae"]
+    assert encodes["lines"] == 1
 
 
 def test_another_teacher_is_refused(root: Path, tmp_path: Path) -> None:
@@ -260,3 +293,43 @@ def test_the_command_says_which_settings_read_its_folder(root: Path, tmp_path: P
     index = json.loads((tmp_path / "inputs" / "latents" / "index.json").read_text())
     assert (index["count"], index["image_shape"], index["has_captions"]) == (3, [4, 8, 8], True)
     assert SHARD == 256
+
+
+@pytest.mark.parametrize("reader", ["real_data", "step_inputs"])
+def test_images_are_encoded_for_whatever_is_trained_on_them(root: Path, tmp_path: Path, reader: str) -> None:
+    config = {**with_images(root), "discriminator": None, "terms": []}
+    if reader == "real_data":
+        config["objective"] = {"name": "score_matching", "real_data": {"alpha": 0.95, "beta": 0.97}}
+    else:
+        config["generator"] = {"steps": 2, "step_inputs": "data"}
+    precompute.main([str(write(root, config)), "--out", str(tmp_path / "inputs")])
+    assert len(latents.Settings(path=tmp_path / "inputs").load()) == 3
+
+
+def test_a_folder_that_another_process_begins_is_no_other_folder(root: Path, tmp_path: Path) -> None:
+    """The index of another process, which it is about to put into its place, is not there yet."""
+    (tmp_path / "inputs" / "latents").mkdir(parents=True)
+    temporary_path(tmp_path / "inputs" / "latents" / "index.json", "partial").write_text("{")
+    precompute.main([str(write(root, with_images(root))), "--out", str(tmp_path / "inputs")])
+    assert len(latents.Settings(path=tmp_path / "inputs").load()) == 3
+    (tmp_path / "other" / "latents").mkdir(parents=True)
+    (tmp_path / "other" / "latents" / "thesis.txt").write_text("mine")
+    with pytest.raises(UserError, match=r"latents is there and holds no index.json; expected a new folder"):
+        precompute.main([str(write(root, with_images(root))), "--out", str(tmp_path / "other")])
+
+
+@pytest.mark.parametrize("data", ["images", "latents"])
+def test_what_a_term_compares_with_is_checked(root: Path, tmp_path: Path, data: str) -> None:
+    """No batch holds these images, whose sizes and autoencoder must fit all the same."""
+    config = {**with_images(root), "discriminator": None, "prompts": {"name": "text_file"}}
+    config["prompts"]["path"] = str(root / "prompts.txt")
+    config["terms"] = [{"name": "representation", "weight": 1.0, "memory": 4}]
+    if data == "images":
+        config["data"] = {**config["data"], "resolution": 32}
+        message = r"data: images of \(3, 32, 32\); expected \(3, 16, 16\) as the network's"
+    else:
+        precompute.main([str(write(root, with_images(root, "sdxl"))), "--out", str(tmp_path / "inputs")])
+        config["data"] = {"name": "latents", "path": str(tmp_path / "inputs")}
+        message = "data.path: its latents belong to another autoencoder than the teacher's vae"
+    with pytest.raises(UserError, match=message):
+        run(root, f"compares-{data}", config)

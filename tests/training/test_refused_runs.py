@@ -48,6 +48,10 @@ def test_a_folder_that_cannot_be_made_is_named(run_file: Path, tmp_path: Path) -
         ),
         (["--device", "cuda"], "device: cuda is not available"),
         (["--resume", "nowhere"], "resume: nowhere is no checkpoint"),
+        (
+            ["--generator.noise_levels", "{name: uniform}", "--fake.warmup_steps", "100"],
+            "noise_levels: uniform needs a schedule that ends; expected karras or lognormal for EDM",
+        ),
         (["--generator.init_from", "nowhere"], "nowhere: no such folder"),
     ],
 )

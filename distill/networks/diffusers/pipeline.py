@@ -65,9 +65,7 @@ class Pipeline:
         self.embedded_guidance = self._choose_guidance(source.embedded_guidance)
         self.time_factor = self.family.time_factor(self.config)
         if isinstance(self.schedule, Flow):  # t is 1 at the scheduler's last step
-            side = self.family.patch(self.config) * self.family.packing
-            tokens = (height // side) * (width // side)
-            self.schedule = Flow(read_shift(pipe.scheduler, tokens))
+            self.schedule = Flow(self._shift())
             self.time_factor *= pipe.scheduler.config.num_train_timesteps
         for part in pipe.components.values():
             if isinstance(part, nn.Module):
@@ -197,6 +195,14 @@ class Pipeline:
         if self.family.is_unet:
             self.pipe.unet.register_to_config(sample_size=size)
         return size
+
+    def _shift(self) -> float:
+        """Return the factor by which the pipeline has its scheduler raise sigma/alpha at this size."""
+        if self.family.shift is not None:
+            return self.family.shift(self)
+        _, height, width = self.image_shape
+        side = self.family.patch(self.config) * self.family.packing
+        return read_shift(self.pipe.scheduler, (height // side) * (width // side))
 
     def _choose_labels(self, null_label: int | None) -> tuple[int, int | None]:
         """Return the number of labels, and the class that means no label."""

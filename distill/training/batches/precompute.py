@@ -92,7 +92,7 @@ def _open(config: RunConfig, path: Path) -> tuple[ImageModel, DataSource | None,
             raise UserError("prompts: the teacher takes no text; expected null")
         if config.prompts is not None:
             texts = list(dict.fromkeys(config.prompts.load(data)))
-        if config.discriminator is None or config.discriminator.real != "data":
+        if not config.shows_data:
             data = None  # no image is encoded in training
     elif isinstance(config, TrainTeacherRun):
         assert data is not None
@@ -157,6 +157,7 @@ def _store_prompts(out: Path, config: Any, network: Any, texts: list[str]) -> st
         "count": len(texts),
         "texts_sha256": _sha256(texts),
         "encoder": config.teacher.describe_encoder(network),
+        "encoder_sha256": network.prompt_encoder.sha256(),
     }
     unconditional = network.encode_prompts([""]).to("cpu").text.unconditional
     with _writing(folder):

@@ -75,6 +75,8 @@ def check_networks(config: DistillRun, teacher: Denoiser) -> None:
         teacher.require_unconditional()
     for term in config.terms:
         term.check_model(teacher)
+    for levels in config.all_noise_levels:
+        levels.t(torch.tensor([0.5]), teacher.schedule)
 
 
 def build_networks(config: DistillRun, teacher: Denoiser, device: torch.device) -> Networks:

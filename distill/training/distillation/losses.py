@@ -49,7 +49,7 @@ def frozen(*networks: nn.Module) -> Iterator[None]:
 
 
 def add_noise(
-    networks: Networks, levels: NoiseLevels, x0: Tensor, noise: Noise, limit: float | None = None
+    networks: Networks, levels: NoiseLevels, x0: Tensor, noise: Noise, limit: float | Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Add noise to x0 at the quantiles `noise.u`, and return x_t, t, alpha and sigma.
 
@@ -259,7 +259,7 @@ def _under_own_noise(
     It is the discriminator's logits with a graph to x0, or x_t and the teacher's predictions without a graph.
     """
     x0, levels = inputs.scores.x0, settings.own_noise_levels or method.fake_levels
-    limit = networks.generator.resumed_at(batch.z) if settings.stays_below_step else None
+    limit = networks.generator.resumed_at(*batch.generator_inputs) if settings.stays_below_step else None
     x_t, t, alpha, sigma = add_noise(networks, levels, x0, batch.noise_of_term(settings.name), limit)
     if settings.needs_both_sides:
         with torch.no_grad():

@@ -89,6 +89,8 @@ class GeneratorSettings(Settings):
             raise ValueError(
                 f"annealing.noise_levels: is {found}; expected {self.noise_levels.name} as before"
             )
+        if self.annealing is not None:
+            self.annealing.check_shift(self.noise_levels)
         return self
 
 

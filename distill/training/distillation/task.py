@@ -17,6 +17,7 @@ from distill.networks.folder import save_model
 from distill.publishing.export import export_generator
 from distill.publishing.model_card import write_card
 from distill.training.batches import Batch, Batches
+from distill.training.batches.batches import check_data
 from distill.training.device.compilation import begin_step, compile_networks, compiled, uncompiled
 from distill.training.device.precision import autocast
 from distill.training.distillation.build import (
@@ -83,7 +84,9 @@ class Distillation:
             first_step=config.first_objective_step,
             noises_inputs=config.generator.step_inputs is not None,
         )
-        if config.data is not None and config.data.holds_latents and config.student_network != "scene":
+        if config.compares_with_data and self._data is not None:
+            check_data(self._data, self.teacher)
+        if config.drops_encoder:
             self.teacher.drop_encoder()
 
         self.modules: dict[str, nn.Module] = {}

@@ -163,7 +163,8 @@ def _outside_the_step(
     config: DistillRun, teacher: Denoiser, generator: Generator, batch: Batch
 ) -> dict[str, Action]:
     actions: dict[str, Action] = {"preview samples": partial(preview, generator, batch)}
-    if batch.real is not None and teacher.pixel_shape != teacher.image_shape:
+    is_encoded = config.shows_data and config.data is not None and not config.data.holds_latents
+    if is_encoded and teacher.pixel_shape != teacher.image_shape:
         count = min(config.batch_size, max_batch_size(teacher.pixel_shape))
         actions["encoding real images"] = partial(encode, teacher, count, batch.z.device)
     return actions

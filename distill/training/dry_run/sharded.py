@@ -106,6 +106,7 @@ def sharded_networks(
     if plan.shards == 1:
         return ()
     found: dict[nn.Module, ShardedNetwork] = {}
+    held = set(networks.values())
     for network in networks.values():
         root = sharded_root(network)
         if not isinstance(root, Denoiser) or not list(root.parameters()):  # an exact score has none
@@ -113,7 +114,8 @@ def sharded_networks(
         found[root] = ShardedNetwork.of(root, FEATURES, plan.shards)
         for component in root.frozen_components().values():
             size = sum(parameter.numel() for parameter in component.parameters())
-            if size >= sharding.min_component_parameters and component not in found:
+            is_large = size >= sharding.min_component_parameters
+            if is_large and component in held and component not in found:
                 methods = tuple(name for name in CODEC_METHODS if hasattr(component, name))
                 found[component] = ShardedNetwork.of(component, methods, plan.shards)
     return tuple(found.values())

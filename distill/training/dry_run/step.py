@@ -70,7 +70,32 @@ def meta_teacher_of(config: DistillRun | TrainTeacherRun) -> Denoiser:
     """Build the teacher of a run on the meta device: the one that it distils, or the one that it trains."""
     if isinstance(config, TrainTeacherRun):
         return build_teacher(config, config.data.load("train"), on_meta=True).to(META).train()
-    return config.teacher.meta().eval().requires_grad_(False)
+    teacher = config.teacher.meta().eval().requires_grad_(False)
+    encoder = teacher.prompt_encoder
+    if encoder is not None and config.prompts is not None and config.prompts.precomputed is not None:
+        teacher.prompt_encoder = PrecomputedPrompts(encoder.shapes())
+    if config.drops_encoder:
+        teacher.drop_encoder()
+    return teacher
+
+
+class PrecomputedPrompts:
+    """The `PromptEncoder` of a run whose prompts were encoded before: it has shapes, and no networks."""
+
+    def __init__(self, shapes: dict[str, tuple[int, ...]]) -> None:
+        self._shapes = shapes
+
+    def encode(self, prompts: Sequence[str]) -> Condition:
+        raise ValueError("a dry run reads no prompts")
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        return self._shapes
+
+    def sha256(self) -> str:
+        raise ValueError("a dry run reads no prompts")
+
+    def components(self) -> dict[str, nn.Module]:
+        return {}
 
 
 def images_at_once(config: RunSettings, processes: int = 1) -> int:

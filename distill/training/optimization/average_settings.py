@@ -37,8 +37,13 @@ def _kind(value: Any) -> str:
     return "(images)" if isinstance(value, (dict, HalfLife)) else "(decay)"
 
 
+def _kind_of_one(value: Any) -> str:
+    """Return the tag of the form of one average of several."""
+    return "(images)" if isinstance(value, (dict, HalfLife)) else "(decay)"
+
+
 Average = Annotated[
-    Annotated[Decay, Tag("(decay)")] | Annotated[HalfLife, Tag("(images)")], Discriminator(_kind)
+    Annotated[Decay, Tag("(decay)")] | Annotated[HalfLife, Tag("(images)")], Discriminator(_kind_of_one)
 ]
 """One average."""
 Averages = Annotated[

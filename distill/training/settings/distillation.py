@@ -8,6 +8,7 @@ from pydantic import model_validator
 
 from distill.config.settings import choice_of
 from distill.diffusion.guidance_scales import GuidanceScales
+from distill.diffusion.noise_levels import NoiseLevels
 from distill.diffusion.samplers import Heun
 from distill.objectives.settings import ObjectiveSettings, RatioSettings
 from distill.training.distillation.settings import (
@@ -203,10 +204,12 @@ class DistillRun(RunSettings):
                 raise ValueError(
                     f"{place}: teacher needs stored samples; expected settings under 'teacher_samples'"
                 )
-        elif self.teacher_samples.anchor is not None and (as_real or self.first_objective_step == 1):
+        elif self.teacher_samples.anchor is not None and (
+            as_real or self._reads_teacher_samples or self.first_objective_step == 1
+        ):
             raise ValueError(
                 "teacher_samples.anchor: makes targets of a first step, not images; expected null, "
-                "or a regression term with step: 1 and discriminator.real: data"
+                "or a regression term with step: 1, and real: data everywhere"
             )
         elif not (as_real or self.needs_pairs or self._reads_teacher_samples):
             raise ValueError(
@@ -271,9 +274,25 @@ class DistillRun(RunSettings):
         return self.real_source == "data"
 
     @property
+    def drops_encoder(self) -> bool:
+        """No image will be encoded: the data are latents, and so are the student's samples."""
+        return self.data is not None and self.data.holds_latents and self.student_network != "scene"
+
+    @property
     def prompt_source(self) -> str | None:
         """Name of the source of prompts, None if there is none."""
         return None if self.prompts is None else self.prompts.name
+
+    @property
+    def all_noise_levels(self) -> list[NoiseLevels]:
+        """Every distribution of noise levels that the run takes some from."""
+        annealing = self.generator.annealing
+        return [
+            self.generator.noise_levels,
+            self.fake.noise_levels,
+            *([] if annealing is None else [annealing.noise_levels]),
+            *[term.own_noise_levels for term in self.terms if term.own_noise_levels is not None],
+        ]
 
     @property
     def own_noise(self) -> tuple[str, ...]:
@@ -283,10 +302,19 @@ class DistillRun(RunSettings):
         return of_terms + ("discriminator_noise", "real_noise") * own
 
     @property
+    def compares_with_data(self) -> bool:
+        """A term compares the student with images of the data as a population."""
+        return "data" in self._compared_with
+
+    @property
     def _reads_teacher_samples(self) -> bool:
         """A term compares the student with the teacher's samples as a population."""
-        references = [term.reference for term in self.terms]
-        return any(each is not None and each.source == "teacher" for each in references)
+        return "teacher" in self._compared_with
+
+    @property
+    def _compared_with(self) -> set[str]:
+        """Sources of the populations that terms compare with."""
+        return {term.reference.source for term in self.terms if term.reference is not None}
 
     @property
     def needs_pairs(self) -> bool:

@@ -133,5 +133,6 @@ FAMILIES = {
         image_output=0,
         prepare=mask_prompts,
         has_own_times=True,
+        shift=shift_of,
     ),
 }

@@ -133,6 +133,9 @@ class Family:
     has_own_times: bool = False
     """The pipeline gives its network other times than those of its scheduler, so that only the first, of pure
     noise, is a student's."""
+    shift: Callable[[PipelineFacts], float] | None = None
+    """Returns the factor by which the pipeline's scheduler raises sigma/alpha of evenly spaced times, where
+    the pipeline has a formula of its own; None takes that of SD 3 and FLUX.1."""
     prepare: Callable[[nn.Module], None] = left_alone
     """Prepares an opened network for its calls here."""
     exported: Callable[[Any, float | None], nn.Module] = unchanged

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
+import math
 from typing import Any
 
 import torch
@@ -40,6 +41,22 @@ def text_positions(count: int, device: torch.device) -> Tensor:
     with torch.inference_mode(False):
         places = torch.arange(count, dtype=torch.float32, device=device)
         return pad(places[:, None], (3, 0))
+
+
+def flux2_shift(pipeline: PipelineFacts) -> float:
+    """Return the factor on sigma/alpha in the pipeline's call of its default number of steps.
+
+    Its logarithm is a fit of FLUX.2's authors to the number of tokens and of steps.
+    """
+    from diffusers.pipelines.flux2.pipeline_flux2 import compute_empirical_mu
+
+    config = pipeline.pipe.scheduler.config
+    if not config.get("use_dynamic_shifting"):
+        return float(config.shift)
+    height, width = pipeline.image_shape[1:]
+    steps = inspect.signature(type(pipeline.pipe).__call__).parameters["num_inference_steps"].default
+    number = compute_empirical_mu(height * width // 4, steps)
+    return float(number if config.time_shift_type == "linear" else math.exp(number))
 
 
 def flux2_exported(network: Any, guidance: float | None) -> nn.Module:
@@ -86,5 +103,6 @@ FAMILIES = {
         keeps_guidance=True,
         default_size=128,
         exported=flux2_exported,
+        shift=flux2_shift,
     ),
 }
