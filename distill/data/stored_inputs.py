@@ -93,14 +93,20 @@ def begin(folder: Path, description: Mapping[str, Any]) -> Shards:
     return Shards(folder, description["count"])
 
 
-def open_inputs(folder: Path, key: str) -> tuple[dict[str, Any], Shards]:
-    """Return what is said of inputs, and their files, all of which must be there; `key` names the setting."""
+def open_inputs(folder: Path, key: str, kinds: Mapping[str, type]) -> tuple[dict[str, Any], Shards]:
+    """Return what is said of inputs, and their files, all of which must be there; `key` names the setting.
+
+    `kinds` are the entries that the description must have, with their types.
+    """
     command = "expected a folder that python -m distill precompute wrote"
     if not (folder / INDEX).is_file():
         raise UserError(f"{key}: {folder} holds no {INDEX}; {command}")
     description = read_mapping(folder / INDEX)
     if description.get("format") != FORMAT or not isinstance(description.get("count"), int):
         raise UserError(f"{key}: {folder / INDEX} is not of the format '{FORMAT}'; {command}")
+    for name, kind in kinds.items():
+        if not isinstance(description.get(name), kind):
+            raise UserError(f"{key}: {folder / INDEX} has no {name} that can be read; {command}")
     shards = Shards(folder, description["count"])
     absent = shards.absent()
     if absent:

@@ -30,13 +30,10 @@ class StoredPrompts:
 
     def __init__(self, folder: Path, encoder: Mapping[str, Any]) -> None:
         self.folder = folder / PROMPTS
-        self.description, self.shards = open_inputs(self.folder, KEY)
-        refuse_others(self.description.get("encoder", {}), encoder, KEY, self.folder)
-        if "encoder_sha256" not in self.description:
-            raise UserError(
-                f"{KEY}: {self.folder} has no hash of its text encoders; "
-                "expected a folder that python -m distill precompute wrote"
-            )
+        self.description, self.shards = open_inputs(
+            self.folder, KEY, {"encoder": dict, "encoder_sha256": str}
+        )
+        refuse_others(self.description["encoder"], encoder, KEY, self.folder)
         texts = read_json(self.folder / TEXTS)
         if not isinstance(texts, list) or len(texts) != self.shards.count:
             raise UserError(f"{KEY}: {self.folder / TEXTS} is no list of {self.shards.count} prompts")

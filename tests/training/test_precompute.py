@@ -211,6 +211,25 @@ def test_another_teacher_is_refused(root: Path, tmp_path: Path) -> None:
         launch(read_config(write(root, {**read, "monitor_every": 2})), build_monitor)
 
 
+@pytest.mark.parametrize(
+    ("part", "name", "key"),
+    [("latents", "image_shape", "data.path"), ("prompts", "encoder_sha256", "prompts.precomputed")],
+)
+def test_a_description_without_an_entry_is_refused(
+    root: Path, tmp_path: Path, part: str, name: str, key: str
+) -> None:
+    config, inputs = with_images(root), tmp_path / "inputs"
+    precompute.main([str(write(root, config)), "--out", str(inputs)])
+    index = inputs / part / "index.json"
+    description = json.loads(index.read_text())
+    del description[name]
+    index.write_text(json.dumps(description))
+    read = read_config(write(root, precomputed(config, inputs)))
+    with pytest.raises(UserError, match=f"^{key}: .* has no {name} that can be read; expected a folder that"):
+        read.data.load()
+        load_teacher(read)
+
+
 def test_prompts_that_are_not_there_are_named(root: Path, tmp_path: Path) -> None:
     config = with_images(root)
     precompute.main([str(write(root, config)), "--out", str(tmp_path / "inputs")])

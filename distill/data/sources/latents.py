@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from distill.data.stored_inputs import Shards
 
 CAPTIONS = "captions.json"
+ENTRIES = {"has_captions": bool, "image_shape": list, "label_count": int, "autoencoder": dict}
+"""Entries of the description of latents, with their types."""
 MAX_IN_MEMORY = 2 << 30
 """Bytes of latents that are held in memory; of more, each is read when it is drawn."""
 
@@ -42,7 +44,7 @@ class Settings(DataSettings):
         if split != "train":
             raise UserError("data: latents have no held-out images; expected --data with a source of images")
         folder = self.path / LATENTS
-        description, shards = open_inputs(folder, "data.path")
+        description, shards = open_inputs(folder, "data.path", ENTRIES)
         captions = None
         if description["has_captions"]:
             captions = Captions([tuple(captions) for captions in read_json(folder / CAPTIONS)])
