@@ -39,7 +39,11 @@ def last_norm(network: Any) -> nn.Module:
     return getattr(network.norm_out, "norm", network.norm_out)
 
 
-@pytest.mark.parametrize("family", ["dit", "sd3", "flux", *FURTHER])
+WIDTHS, SIDES = {"pixart-sigma": 24}, {"sana": 16}
+"""Widths of networks that are not 16, and sides of their features that are not 4."""
+
+
+@pytest.mark.parametrize("family", ["dit", "pixart-sigma", "sd3", "flux", "flux2-klein", "sana", *FURTHER])
 @torch.no_grad()
 def test_features_of_a_transformer_are_its_blocks_tokens_of_the_image(
     folders: PipelineFolders, family: str
@@ -50,9 +54,10 @@ def test_features_of_a_transformer_are_its_blocks_tokens_of_the_image(
     """
     teacher = transformer(folders, family)
     blocks = len(teacher.depth_channels) - 1
+    width, side = WIDTHS.get(family, 16), SIDES.get(family, 4)
     assert teacher.depth_channels == {
-        **{str(number): 16 for number in range(1, blocks + 1)},
-        "bottleneck": 16,
+        **{str(number): width for number in range(1, blocks + 1)},
+        "bottleneck": width,
     }
     x_t, t, cond = noise(teacher), torch.tensor([0.3, 0.7]), condition(teacher)
     depths = ("1", str(blocks), "bottleneck")
@@ -64,7 +69,7 @@ def test_features_of_a_transformer_are_its_blocks_tokens_of_the_image(
     )
     teacher(x_t, t, cond)
     handle.remove()
-    assert features["bottleneck"].shape == (2, 16, 4, 4)
+    assert features["bottleneck"].shape == (2, width, side, side)
     torch.testing.assert_close(features[str(blocks)].flatten(2).mT, seen[0].flatten(1, -2))
     for depth, value in teacher.features(x_t, t, cond, depths).items():
         torch.testing.assert_close(value, features[depth])

@@ -36,11 +36,6 @@ def call_plainly(network: Any, inputs: Tensor, timestep: Tensor, arguments: dict
     return output
 
 
-def call_reversed(network: Any, inputs: Tensor, timestep: Tensor, arguments: dict[str, Any]) -> Tensor:
-    """Call a network whose time runs from noise, 0, to images, 1, and whose flow points to images."""
-    return -call_plainly(network, inputs, 1 - timestep, arguments)
-
-
 def one_time_unit(config: Any) -> float:
     """Return 1: the network takes the scheduler's steps."""
     return 1.0

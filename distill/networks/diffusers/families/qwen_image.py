@@ -8,6 +8,7 @@ from torch import Tensor
 
 from distill.networks.diffusers.families.depths import blocks
 from distill.networks.diffusers.families.family import Family, PipelineFacts, Tensors, thousandth
+from distill.networks.diffusers.families.text import prompt_shapes
 
 
 def qwen_image_inputs(pipeline: PipelineFacts, text: Tensors) -> dict[str, Any]:
@@ -30,8 +31,7 @@ def encode(pipe: Any, arguments: dict[str, Any]) -> tuple[Tensor, Tensor]:
 
 def text_shapes(pipe: Any, settings: dict[str, Any]) -> dict[str, tuple[int, ...]]:
     """Return the shapes of the longest prompt that a call of the pipeline takes."""
-    tokens = settings["max_sequence_length"]
-    return {"tokens": (tokens, pipe.transformer.config.joint_attention_dim), "mask": (tokens,)}
+    return prompt_shapes(settings["max_sequence_length"], pipe.transformer.config.joint_attention_dim)
 
 
 def patch(config: Any) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from distill.networks.diffusers.opening.published.earlier import CLIP_L, FLUX_VAE, T5_XXL, PartConfigs
+from distill.networks.diffusers.opening.published.further import QWEN3_4B
 
 MISTRAL_24B = {
     "model_type": "mistral",
@@ -25,16 +26,6 @@ PIXTRAL = {
     "num_attention_heads": 16,
     "image_size": 1540,
     "patch_size": 14,
-}
-QWEN3_4B = {
-    "vocab_size": 151936,
-    "hidden_size": 2560,
-    "intermediate_size": 9728,
-    "num_hidden_layers": 36,
-    "num_attention_heads": 32,
-    "num_key_value_heads": 8,
-    "head_dim": 128,
-    "tie_word_embeddings": True,
 }
 QWEN3_8B = {**QWEN3_4B, "hidden_size": 4096, "intermediate_size": 12288, "tie_word_embeddings": False}
 QWEN3_2B = {

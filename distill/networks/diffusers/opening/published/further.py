@@ -44,6 +44,7 @@ QWEN3_4B = {
     "num_attention_heads": 32,
     "num_key_value_heads": 8,
     "head_dim": 128,
+    "tie_word_embeddings": True,
 }
 GLM_4_9B = {
     "vocab_size": 151552,
