@@ -168,6 +168,14 @@ def test_a_resolved_configuration_reads_back_as_itself(file: Path, tmp_path: Pat
             "generator.step_inputs: teacher needs stored samples; expected settings under 'teacher_samples'",
         ),
         (
+            [
+                *("--generator.step_inputs", "data", "--generator.steps", "2"),
+                *("--terms", "[{name: regression, step: 1, weight: 1}]"),
+                *("--teacher_samples", "{path: x, count: 4, anchor: 3}"),
+            ],
+            "generator.step_inputs: trains every step on images, and a regression term has the first",
+        ),
+        (
             ["--generator.step_inputs", "data", "--generator.steps", "2", "--data", "null"],
             "generator.step_inputs: needs real images; expected a source under 'data'",
         ),
