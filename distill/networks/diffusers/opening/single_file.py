@@ -17,6 +17,7 @@ from torch import nn
 from distill.config.errors import UserError, reading
 from distill.networks.diffusers.meta import DENOISERS
 from distill.networks.diffusers.opening.folders import open_pipeline
+from distill.networks.diffusers.parts import UNUSED
 from distill.networks.folder import PIPELINE
 from distill.networks.quiet_libraries import quiet_transformers
 from distill.storage.tensors import open_tensors
@@ -25,8 +26,6 @@ SAFETENSORS, GGUF = ".safetensors", ".gguf"
 PICKLES = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
 AUTOENCODERS = ("first_stage_model.", "vae.")
 """Beginnings of the names of an autoencoder's weights. A file without any holds a denoiser alone."""
-UNUSED = ("safety_checker", "feature_extractor", "image_encoder")
-"""Parts that are left out."""
 
 
 def is_single_file(path: str) -> bool:
