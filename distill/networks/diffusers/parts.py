@@ -15,28 +15,11 @@ from distill.config.errors import UserError, did_you_mean, reading
 from distill.networks.diffusers.autoencoders.kinds import AUTOENCODERS
 from distill.networks.diffusers.families import FAMILIES
 from distill.networks.diffusers.meta import without_weights
+from distill.networks.diffusers.served import SERVED
 from distill.networks.diffusers.source import PipelineSettings
 from distill.networks.quiet_libraries import quiet_transformers
 from distill.storage.files import read_mapping
 
-PIPELINES = (
-    "AuraFlowPipeline",
-    "CogView4Pipeline",
-    "DDPMPipeline",
-    "DiTPipeline",
-    "FluxPipeline",
-    "HunyuanDiTPipeline",
-    "KolorsPipeline",
-    "Lumina2Pipeline",
-    "PixArtAlphaPipeline",
-    "PixArtSigmaPipeline",
-    "SanaPipeline",
-    "StableDiffusion3Pipeline",
-    "StableDiffusionPipeline",
-    "StableDiffusionXLPipeline",
-    "ZImagePipeline",
-)
-"""Classes of pipelines that messages propose."""
 SCHEDULERS = (
     "DDIMScheduler",
     "DDPMScheduler",
@@ -58,7 +41,7 @@ def build_pipeline(settings: PipelineSettings, seed: int = 0, on_meta: bool = Fa
     from diffusers import DiffusionPipeline, SchedulerMixin
 
     with quiet_transformers():
-        kind = find_class("pipeline.class_name", settings.class_name, PIPELINES, DiffusionPipeline)
+        kind = find_class("pipeline.class_name", settings.class_name, SERVED, DiffusionPipeline)
     denoiser_name = _denoiser_name(settings, kind)
     scheduler = find_class(
         "pipeline.scheduler.class_name", settings.scheduler["class_name"], SCHEDULERS, SchedulerMixin
