@@ -92,8 +92,8 @@ def main(arguments: list[str]) -> int:
         if word in NUMBERS:
             raise UserError(f"{word}: belongs to {DRY_RUN}; expected both, or neither")
     config = read_run_file(arguments)
+    from distill.eval.monitor import build_monitor
     from distill.training.launch import launch
-    from eval.monitor import build_monitor
 
     return launch(config, build_monitor)
 

@@ -23,9 +23,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.project import RESULTS, argument_parser
 from benchmarks.rotation import kernels, ratio, run_without_overrides, take_turns
+from distill.eval.frechet import Statistics, frechet_distance
 from distill.storage.files import write_json
 from distill.storage.provenance import commit, machine
-from eval.frechet import Statistics, frechet_distance
 
 DIMENSION = 2048
 ROUNDS = 3

@@ -158,15 +158,15 @@ def measure(folder: Path) -> dict[str, float]:
 
     from distill import load_generator
     from distill.data.images import from_bytes
+    from distill.eval.features import load_extractor
+    from distill.eval.images.streams import NetworkImages
+    from distill.eval.protocols import default_protocol
+    from distill.eval.run.evaluate import evaluate, measure_images
+    from distill.eval.run.subjects import open_real
     from distill.objectives.terms import reward
     from distill.training.config import read_config
     from distill.training.settings import DistillRun
     from distill.types import Condition
-    from eval.features import load_extractor
-    from eval.images.streams import NetworkImages
-    from eval.protocols import default_protocol
-    from eval.run.evaluate import evaluate, measure_images
-    from eval.run.subjects import open_real
 
     config = read_config(ROOT / STAR_PRESET)
     assert isinstance(config, DistillRun)

@@ -25,12 +25,12 @@ from benchmarks.document import Block, markdown_table, mean_and_std
 from benchmarks.project import ROOT, add_seeds_and_jobs, argument_parser, run_python
 from distill import load_generator
 from distill.data.images import to_bytes, to_pil
+from distill.eval.scene.views import held_out_views
 from distill.networks.scene.cameras import Cameras
 from distill.networks.scene.renderer import Render
 from distill.storage.files import read_json, write_json
 from distill.storage.provenance import commit, machine
 from distill.training.config import read_run
-from eval.scene.views import held_out_views
 
 RUNS = project.RUNS / "3d"
 RESULTS = project.RESULTS / "scenes.json"

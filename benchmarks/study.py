@@ -26,9 +26,9 @@ from benchmarks import project
 from benchmarks.document import Block, markdown_table, mean_and_std
 from benchmarks.project import ROOT, add_seeds_and_jobs, argument_parser
 from distill.config.errors import TrainingError
+from distill.eval.__main__ import main as evaluate
 from distill.storage.files import read_json, write_json
 from distill.storage.provenance import commit, machine
-from eval.__main__ import main as evaluate
 from train import main as train
 
 if TYPE_CHECKING:

@@ -20,13 +20,13 @@ from benchmarks.project import RESULTS, ROOT, argument_parser
 from distill.config.errors import UserError
 from distill.data.images import to_bytes
 from distill.data.sources.digits import Settings as Digits
+from distill.eval.features.pixels import pixels
+from distill.eval.frechet import Statistics, frechet_distance
+from distill.eval.metrics.frechet_limit import CONFIDENCE, bootstrap_deviation, frechet_limit
+from distill.eval.metrics.kernel_distance import kernel_distance
+from distill.eval.metrics.subsets import shuffled
 from distill.storage.files import write_json
 from distill.storage.provenance import commit, machine
-from eval.features.pixels import pixels
-from eval.frechet import Statistics, frechet_distance
-from eval.metrics.frechet_limit import CONFIDENCE, bootstrap_deviation, frechet_limit
-from eval.metrics.kernel_distance import kernel_distance
-from eval.metrics.subsets import shuffled
 
 COUNTS = (30, 60, 100, 150, 256, 400, 600, 898)
 """Numbers of images that are compared with the other half."""

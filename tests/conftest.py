@@ -14,7 +14,7 @@ from jaxtyping import install_import_hook
 import tests.helpers.typechecker  # noqa: F401 - the hook below looks it up
 from tests.helpers.gpu_marker import asks_for_gpu
 
-install_import_hook(["distill", "eval"], "tests.helpers.typechecker.check")
+install_import_hook(["distill"], "tests.helpers.typechecker.check")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 
 from benchmarks.gpu_parts.part import Part, compare_calls, memory
-from eval.features import AT_ONCE, features_of
-from eval.features.inception import Inception
+from distill.eval.features import AT_ONCE, features_of
+from distill.eval.features.inception import Inception
 
 IMAGES = 512
 LARGE = 128

@@ -15,7 +15,7 @@ from PIL import Image
 from distill.config.errors import UserError
 from distill.data.images import decode, pixels_of
 from distill.data.sources.image_folder import ImageFolder
-from eval.images.streams import FileImages
+from distill.eval.images.streams import FileImages
 from tests.helpers.image_files import write_files
 
 

@@ -13,8 +13,8 @@ from distill.data.sources import image_folder
 from distill.data.sources.digits import Settings as Digits
 from distill.data.sources.hub_dataset import read_labels
 from distill.data.sources.image_folder import ImageFolder
-from eval.images.streams import DataImages, FileImages
-from eval.run.subjects import folder_images, open_real
+from distill.eval.images.streams import DataImages, FileImages
+from distill.eval.run.subjects import folder_images, open_real
 from tests.helpers.image_files import png, write_files, write_shards
 from tests.helpers.image_sets import labels_of
 

@@ -12,7 +12,7 @@ import pytest
 from distill.config.errors import UserError
 from distill.data.prompts import jsonl, text_file, webdataset
 from distill.data.prompts.parquet import Settings as read_parquet
-from eval.prompt_sets import read_prompt_set
+from distill.eval.prompt_sets import read_prompt_set
 from tests.helpers.image_files import write_files
 
 LINES = {

@@ -16,11 +16,11 @@ import distill
 from distill.config.errors import UserError
 from distill.data.images import to_bytes
 from distill.diffusion.sampling import balanced_labels, sample_generator, sample_teacher
+from distill.eval.__main__ import main
 from distill.networks.few_step_generator import FewStepGenerator
 from distill.networks.folder import save_model
 from distill.networks.sizes import UNetSizes
 from distill.networks.unet import UNet, UNetConfig
-from eval.__main__ import main
 from tests.helpers.image_sets import pixels_sha256, save_held_out_digits
 from tests.helpers.runs import write_finished_run
 
@@ -232,7 +232,7 @@ def test_images_that_are_not_finite_leave_the_run_as_it_was(run_dir: Path) -> No
 def test_a_complaint_is_one_line_and_comes_without_heavy_imports() -> None:
     code = """
 import sys
-from eval.__main__ import main, run_command
+from distill.eval.__main__ import main, run_command
 sys.argv[1:] = ["--rn", "x"]
 try:
     run_command(main)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from distill.config.errors import UserError
-from eval.__main__ import main
+from distill.eval.__main__ import main
 from tests.helpers.fid_result import RESULT
 
 

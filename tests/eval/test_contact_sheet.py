@@ -12,14 +12,23 @@ import numpy as np
 import pytest
 import torch
 
+from distill.eval.preference.contact_sheet import (
+    GAP,
+    LINE,
+    SIDE,
+    Tile,
+    choose,
+    draw_sheet,
+    save_sheets,
+    shown,
+)
+from distill.eval.preference.found_images import find_images
+from distill.eval.preference.result_types import FORMAT
+from distill.eval.preference.results import measure
+from distill.eval.preference.subject_spec import SubjectSpec
+from distill.eval.prompt_sets import PromptSet
+from distill.eval.prompt_sets.formats import Prompt
 from distill.publishing.report.page import write_report
-from eval.preference.contact_sheet import GAP, LINE, SIDE, Tile, choose, draw_sheet, save_sheets, shown
-from eval.preference.found_images import find_images
-from eval.preference.result_types import FORMAT
-from eval.preference.results import measure
-from eval.preference.subject_spec import SubjectSpec
-from eval.prompt_sets import PromptSet
-from eval.prompt_sets.formats import Prompt
 from tests.helpers.finished_run import finished_run
 
 RED, GREEN, BLUE = ((255, 0, 0), (0, 255, 0), (0, 0, 255))

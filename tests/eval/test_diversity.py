@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
+from distill.eval.images.streams import NetworkImages
+from distill.eval.metrics.diversity import diversity, within_variance
 from distill.networks.few_step_generator import FewStepGenerator
 from distill.networks.sizes import UNetSizes
 from distill.networks.unet import UNet, UNetConfig
-from eval.images.streams import NetworkImages
-from eval.metrics.diversity import diversity, within_variance
 
 
 def test_the_variance_within_a_condition_is_unbiased_and_ignores_the_means() -> None:

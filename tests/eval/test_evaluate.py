@@ -17,21 +17,21 @@ from distill.config.errors import UserError
 from distill.data.images import from_bytes, to_bytes
 from distill.data.sources.digits import Settings as Digits
 from distill.diffusion.samplers import Heun
+from distill.eval.features import Function, load_extractor
+from distill.eval.features.pixels import pixels
+from distill.eval.frechet import Statistics, frechet_distance
+from distill.eval.images.extraction import prepare
+from distill.eval.images.streams import NetworkImages
+from distill.eval.monitor import FrechetMonitor, build_monitor
+from distill.eval.protocols import read_protocol
+from distill.eval.run.evaluate import ImageSet, evaluate, measure_images, sampling_times
+from distill.eval.run.grids import by_label, save_grids
+from distill.eval.run.results import EvalResults, Role
+from distill.eval.run.table import render
 from distill.networks.few_step_generator import FewStepGenerator
 from distill.networks.sizes import UNetSizes
 from distill.networks.unet import UNet, UNetConfig
 from distill.training.config import read_config
-from eval.features import Function, load_extractor
-from eval.features.pixels import pixels
-from eval.frechet import Statistics, frechet_distance
-from eval.images.extraction import prepare
-from eval.images.streams import NetworkImages
-from eval.monitor import FrechetMonitor, build_monitor
-from eval.protocols import read_protocol
-from eval.run.evaluate import ImageSet, evaluate, measure_images, sampling_times
-from eval.run.grids import by_label, save_grids
-from eval.run.results import EvalResults, Role
-from eval.run.table import render
 from tests.helpers.alone import ALONE
 from tests.helpers.image_sets import byte_images, image_set, pixels_sha256
 

@@ -10,12 +10,12 @@ from torch.distributions import MultivariateNormal, kl_divergence
 
 from distill.config.errors import UserError
 from distill.diffusion.schedules import DDPM, EDM
+from distill.eval.__main__ import main as evaluate
+from distill.eval.metrics.exact import LaboratoryMonitor, divergences_to_teacher, mode_shares, stray_share
 from distill.networks.exact.affine import Affine
 from distill.networks.exact.gaussian_mixture import GaussianMixture
 from distill.networks.exact.marginal import marginal
 from distill.types import NoiseSchedule
-from eval.__main__ import main as evaluate
-from eval.metrics.exact import LaboratoryMonitor, divergences_to_teacher, mode_shares, stray_share
 from tests.helpers.runs import write_finished_run
 from train import main as train
 

@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from distill.config.errors import UserError
-from eval.features import AT_ONCE, Function, features_of, load_extractor
-from eval.features.inception import Inception
-from eval.images.resize import resize
+from distill.eval.features import AT_ONCE, Function, features_of, load_extractor
+from distill.eval.features.inception import Inception
+from distill.eval.images.resize import resize
 from tests.helpers.fidelity_oracle import noise_image, seeded_inception
 
 # fmt: off
@@ -132,7 +132,7 @@ def test_dinov2_has_the_positions_of_its_authors(tmp_path: Path) -> None:
     """A tiny network of the class has 6x6 positions, scaled to 4x4 as in torch.hub's code: by (4 + 0.1)/6."""
     from transformers import Dinov2Config, Dinov2Model
 
-    from eval.features.dinov2 import DINOv2, positions
+    from distill.eval.features.dinov2 import DINOv2, positions
 
     torch.manual_seed(0)
     config = Dinov2Config(

@@ -16,13 +16,13 @@ from torch import Tensor
 from distill.config.errors import UserError
 from distill.data.sources.digits import Settings as Digits
 from distill.diffusion.sampling import balanced_labels, seeded_noise
+from distill.eval.features import Function
+from distill.eval.frechet import Statistics, frechet_distance
+from distill.eval.images.extraction import Features
+from distill.eval.images.feature_store import SHARD, extract
+from distill.eval.images.streams import DataImages, FileImages, ImageStream, NetworkImages
+from distill.eval.protocols import Protocol, read_protocol
 from distill.types import Condition, Generator
-from eval.features import Function
-from eval.frechet import Statistics, frechet_distance
-from eval.images.extraction import Features
-from eval.images.feature_store import SHARD, extract
-from eval.images.streams import DataImages, FileImages, ImageStream, NetworkImages
-from eval.protocols import Protocol, read_protocol
 
 PIXEL = read_protocol("fd-pixel")
 EFFNET = read_protocol("fd-effnet")

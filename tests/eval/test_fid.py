@@ -18,14 +18,14 @@ from distill.data.images import to_bytes, to_pil
 from distill.data.sources.digits import Settings as Digits
 from distill.diffusion.samplers import Heun
 from distill.diffusion.sampling import balanced_labels, sample_teacher
+from distill.eval.__main__ import main
+from distill.eval.features.pixels import pixels
+from distill.eval.fid.reference import read_statistics
+from distill.eval.fid.table import paper_line
+from distill.eval.frechet import Statistics, frechet_distance
+from distill.eval.protocols import protocol_names, read_protocol
 from distill.networks.edm.published import read_network
 from distill.networks.folder import save_model
-from eval.__main__ import main
-from eval.features.pixels import pixels
-from eval.fid.reference import read_statistics
-from eval.fid.table import paper_line
-from eval.frechet import Statistics, frechet_distance
-from eval.protocols import protocol_names, read_protocol
 from tests.helpers.fid_command import fid
 from tests.helpers.random_teacher import save_random_teacher
 

@@ -8,10 +8,10 @@ import pytest
 
 from distill.config.errors import UserError
 from distill.data.image_files import ENDINGS
-from eval.__main__ import main
-from eval.fid.arguments import parse_fid
-from eval.fid.subjects import open_streams
-from eval.protocols import read_protocol
+from distill.eval.__main__ import main
+from distill.eval.fid.arguments import parse_fid
+from distill.eval.fid.subjects import open_streams
+from distill.eval.protocols import read_protocol
 from tests.helpers.image_sets import save_held_out_digits
 from tests.helpers.random_teacher import save_random_teacher
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from distill.config.errors import UserError
-from eval.frechet import Statistics, frechet_distance
-from eval.metrics.torchmetrics import FrechetDistance
+from distill.eval.frechet import Statistics, frechet_distance
+from distill.eval.metrics.torchmetrics import FrechetDistance
 from tests.helpers.gaussian_pairs import commuting_distance, draw, gaussian, pairs, rotation
 
 

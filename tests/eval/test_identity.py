@@ -13,14 +13,14 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import distill
+from distill.eval.features import Function
+from distill.eval.images.extraction import Features
+from distill.eval.images.feature_store import SHARD, extract
+from distill.eval.images.pipelines import PipelineImages
+from distill.eval.images.processes import Processes
+from distill.eval.images.streams import FileImages, ImageStream, NetworkImages
+from distill.eval.protocols import read_protocol
 from distill.networks.identity import describe_images_of
-from eval.features import Function
-from eval.images.extraction import Features
-from eval.images.feature_store import SHARD, extract
-from eval.images.pipelines import PipelineImages
-from eval.images.processes import Processes
-from eval.images.streams import FileImages, ImageStream, NetworkImages
-from eval.protocols import read_protocol
 from tests.helpers import tiny_pipelines
 from tests.helpers.random_teacher import save_random_teacher
 

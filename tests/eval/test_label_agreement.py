@@ -7,10 +7,10 @@ import torch
 
 from distill.config.errors import UserError
 from distill.data.sources.digits import Settings
-from eval.features import quantise
-from eval.features.pixels import pixels
-from eval.metrics import label_agreement
-from eval.metrics.label_agreement import LabelClassifier
+from distill.eval.features import quantise
+from distill.eval.features.pixels import pixels
+from distill.eval.metrics import label_agreement
+from distill.eval.metrics.label_agreement import LabelClassifier
 
 TRAIN, HELD_OUT = (Settings().load(split) for split in ("train", "held_out"))
 

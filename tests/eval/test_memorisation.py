@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from distill.config.errors import UserError
-from eval.metrics.memorisation import memorisation
-from eval.metrics.neighbours import nearest
+from distill.eval.metrics.memorisation import memorisation
+from distill.eval.metrics.neighbours import nearest
 
 
 def draw(count: int, dimension: int, seed: int) -> Tensor:

@@ -15,10 +15,10 @@ from torch import Tensor
 from distill.config.errors import UserError
 from distill.data.images import to_bytes
 from distill.data.sources.digits import Settings as Digits
+from distill.eval.__main__ import main
+from distill.eval.fid.measurement import repeated_prompts
+from distill.eval.images.pipelines import PipelineImages
 from distill.networks.diffusers.opening.folders import open_pipeline
-from eval.__main__ import main
-from eval.fid.measurement import repeated_prompts
-from eval.images.pipelines import PipelineImages
 from tests.helpers import tiny_pipelines
 
 PROMPTS = ("a cat", "a dog and a cat", "a house")

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from distill.config.errors import UserError
-from eval.metrics import neighbours
-from eval.metrics.precision_recall import Manifold, precision_recall
-from eval.metrics.torchmetrics import PrecisionRecall
+from distill.eval.metrics import neighbours
+from distill.eval.metrics.precision_recall import Manifold, precision_recall
+from distill.eval.metrics.torchmetrics import PrecisionRecall
 
 
 def brute_force(real: np.ndarray, made: np.ndarray, k: int) -> dict[str, float]:

@@ -8,7 +8,7 @@ import pytest
 
 from distill.config.errors import UserError
 from distill.data.image_files import ENDINGS
-from eval.__main__ import main
+from distill.eval.__main__ import main
 from tests.helpers.preference_runs import install_small_rewards, preference, save_models
 
 

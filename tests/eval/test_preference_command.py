@@ -20,12 +20,12 @@ from distill.config.errors import UserError
 from distill.data.images import from_bytes, to_bytes
 from distill.diffusion.samplers import Heun
 from distill.diffusion.sampling import sample_generator, sample_teacher
+from distill.eval.__main__ import main
+from distill.eval.images.pipelines import PipelineImages
+from distill.eval.images.streams import NetworkImages
 from distill.networks.diffusers.opening.folders import open_pipeline
 from distill.rewards import of_name
 from distill.types import Condition
-from eval.__main__ import main
-from eval.images.pipelines import PipelineImages
-from eval.images.streams import NetworkImages
 from sample import main as sample
 from tests.helpers import tiny_reward_networks as tiny_networks
 from tests.helpers.preference_runs import TEXTS, brightness, install_small_rewards, preference, save_models
@@ -221,11 +221,11 @@ def test_an_interrupted_command_continues(
 TWO = """
 import sys
 
-import eval.preference.score_names
-from eval.__main__ import main
+import distill.eval.preference.score_names
+from distill.eval.__main__ import main
 from tests.helpers import small_rewards
 
-eval.preference.score_names.of_name = small_rewards.of_name
+distill.eval.preference.score_names.of_name = small_rewards.of_name
 main(sys.argv[1:])
 """
 

@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from distill.config.errors import UserError
-from eval.__main__ import main
-from eval.preference.result_types import FORMAT
-from eval.preference.results import measure
-from eval.prompt_sets import PromptSet
-from eval.prompt_sets.formats import Prompt
+from distill.eval.__main__ import main
+from distill.eval.preference.result_types import FORMAT
+from distill.eval.preference.results import measure
+from distill.eval.prompt_sets import PromptSet
+from distill.eval.prompt_sets.formats import Prompt
 
 SCORES = torch.tensor([[1.0, 3.0], [5.0, 5.0], [0.0, 2.0]], dtype=torch.float64)
 """Scores of two images of each of three prompts."""

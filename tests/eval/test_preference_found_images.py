@@ -10,13 +10,13 @@ import torch
 
 from distill.config.errors import UserError
 from distill.data.images import from_bytes
+from distill.eval.preference.found_images import find_images
+from distill.eval.preference.results import notes_on_images
+from distill.eval.preference.subject_spec import SubjectSpec
+from distill.eval.prompt_sets import PromptSet, read_prompt_set
+from distill.eval.prompt_sets.formats import Prompt
 from distill.publishing.samples import save_samples
 from distill.types import Condition
-from eval.preference.found_images import find_images
-from eval.preference.results import notes_on_images
-from eval.preference.subject_spec import SubjectSpec
-from eval.prompt_sets import PromptSet, read_prompt_set
-from eval.prompt_sets.formats import Prompt
 from tests.helpers.painted_images import (
     PROMPTS,
     Painter,

@@ -12,12 +12,12 @@ from PIL import Image
 
 from distill.config.errors import UserError
 from distill.data.images import lossy_format
-from eval.preference.found_images import find_images
-from eval.preference.images import image_name
-from eval.preference.results import check_pairing, describe_images, notes_on_images
-from eval.preference.subject_spec import SubjectSpec
-from eval.prompt_sets import PromptSet
-from eval.prompt_sets.formats import Prompt
+from distill.eval.preference.found_images import find_images
+from distill.eval.preference.images import image_name
+from distill.eval.preference.results import check_pairing, describe_images, notes_on_images
+from distill.eval.preference.subject_spec import SubjectSpec
+from distill.eval.prompt_sets import PromptSet
+from distill.eval.prompt_sets.formats import Prompt
 from tests.helpers.painted_images import (
     PROMPTS,
     Painter,

@@ -17,11 +17,11 @@ from torch import Tensor
 
 from distill.config.errors import UserError
 from distill.data.images import from_bytes
+from distill.eval.preference.found_images import find_images
+from distill.eval.preference.subject_spec import SubjectSpec
+from distill.eval.prompt_sets import PromptSet
+from distill.eval.prompt_sets.formats import Prompt
 from distill.types import Condition
-from eval.preference.found_images import find_images
-from eval.preference.subject_spec import SubjectSpec
-from eval.prompt_sets import PromptSet
-from eval.prompt_sets.formats import Prompt
 from tests.helpers.painted_images import (
     Painter,
     expected_score,

@@ -8,10 +8,10 @@ import pytest
 import torch
 from scipy import stats
 
-from eval.preference.results import by_prompt, measure
-from eval.preference.statistics import mean_over_prompts, wilson, win_rate
-from eval.prompt_sets import PromptSet
-from eval.prompt_sets.formats import Prompt
+from distill.eval.preference.results import by_prompt, measure
+from distill.eval.preference.statistics import mean_over_prompts, wilson, win_rate
+from distill.eval.prompt_sets import PromptSet
+from distill.eval.prompt_sets.formats import Prompt
 
 SCORES = torch.tensor([[1.0, 3.0], [5.0, 5.0], [0.0, 2.0]], dtype=torch.float64)
 """Scores of two images of each of three prompts."""

@@ -12,7 +12,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from distill.config.errors import UserError
-from eval.__main__ import main
+from distill.eval.__main__ import main
 from tests.helpers import tiny_reward_networks as tiny_networks
 from tests.helpers.preference_runs import install_small_rewards, preference, save_models
 from tests.helpers.random_teacher import save_random_teacher

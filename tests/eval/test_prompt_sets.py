@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from distill.config.errors import UserError
-from eval.prompt_sets import OWN, read_prompt_set
-from eval.prompt_sets.formats import Prompt
+from distill.eval.prompt_sets import OWN, read_prompt_set
+from distill.eval.prompt_sets.formats import Prompt
 
 PARTI = (
     "Prompt\tCategory\tChallenge\tNote\n"

@@ -12,11 +12,11 @@ from PIL import Image
 
 from distill.config.errors import UserError
 from distill.data.sources.array import read_array
+from distill.eval.fid.reference import holds_statistics, read_statistics
+from distill.eval.frechet import Statistics, frechet_distance
+from distill.eval.images.resize import resize
+from distill.eval.protocols import default_protocol, read_protocol
 from distill.training.settings import RunSettings
-from eval.fid.reference import holds_statistics, read_statistics
-from eval.frechet import Statistics, frechet_distance
-from eval.images.resize import resize
-from eval.protocols import default_protocol, read_protocol
 
 ARRAYS = {"mu": np.zeros(3), "sigma": np.eye(3)}
 
@@ -155,7 +155,7 @@ def test_weights_of_dinov2_without_a_layer_are_refused(tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file
     from transformers import Dinov2Config, Dinov2Model
 
-    from eval.features import load_extractor
+    from distill.eval.features import load_extractor
 
     torch.manual_seed(0)
     sizes = {
@@ -204,6 +204,6 @@ def test_the_default_protocol_follows_the_images(shape: tuple[int, ...], name: s
 
 
 def test_without_the_package_pictures_need_a_protocol(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("eval.protocols.find_spec", lambda name: None)
+    monkeypatch.setattr("distill.eval.protocols.find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"their pixels are no features; expected pip install"):
         default_protocol((3, 64, 64))

@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 
 from distill.config.errors import UserError
-from eval.features import features_of
-from eval.features.inception import load
-from eval.images.resize import pil_bicubic, resize, tensorflow_bilinear, torch_bicubic
+from distill.eval.features import features_of
+from distill.eval.features.inception import load
+from distill.eval.images.resize import pil_bicubic, resize, tensorflow_bilinear, torch_bicubic
 from tests.helpers.fidelity_oracle import SIZES, noise_image, seeded_inception
 
 

@@ -11,13 +11,13 @@ import torch
 
 import distill
 from distill.config.errors import UserError
+from distill.eval.__main__ import main
+from distill.eval.scene.psnr import psnr
 from distill.networks.folder import save_model
 from distill.networks.scene.cameras import Orbit, Ring
 from distill.networks.scene.scene import SceneGenerator
 from distill.networks.scene.sizes import SceneSizes
 from distill.teachers.known_scenes import Settings as KnownScenesTeacher
-from eval.__main__ import main
-from eval.scene.psnr import psnr
 from tests.helpers.preference_runs import install_small_rewards
 from tests.helpers.runs import write_finished_run
 
@@ -161,7 +161,7 @@ def test_wrong_arguments_are_refused_in_one_line(run: Path, arguments: str) -> N
 
 def test_prompts_of_other_sources_need_the_prompt(tmp_path: Path) -> None:
     """Such a run is refused by training; its folder may come from elsewhere."""
-    from eval.scene.similarity import choose_prompt
+    from distill.eval.scene.similarity import choose_prompt
     from tests.helpers.runs import read_run, write_run
 
     path = write_run(tmp_path, data={"name": "digits"}, prompts={"name": "text_file", "path": "prompts.txt"})

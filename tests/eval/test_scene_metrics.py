@@ -9,16 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from distill.config.errors import UserError
+from distill.eval.protocols import read_protocol
+from distill.eval.scene.diversity import mean_pairwise_distance, mean_pairwise_psnr, measure_diversity
+from distill.eval.scene.known_scenes import NamedScenes, compare_with_known, render_known
+from distill.eval.scene.psnr import psnr
+from distill.eval.scene.similarity import r_precision, scores_of_pairs
+from distill.eval.scene.views import held_out_views, render_particles
 from distill.networks.scene.cameras import Cameras, Orbit, Ring
 from distill.networks.scene.renderer import Render
 from distill.networks.scene.scene import SceneGenerator
 from distill.types import Condition, Reward
-from eval.protocols import read_protocol
-from eval.scene.diversity import mean_pairwise_distance, mean_pairwise_psnr, measure_diversity
-from eval.scene.known_scenes import NamedScenes, compare_with_known, render_known
-from eval.scene.psnr import psnr
-from eval.scene.similarity import r_precision, scores_of_pairs
-from eval.scene.views import held_out_views, render_particles
 from tests.helpers.plain_scenes import plain_scenes, set_colour, set_density
 
 RED, GREEN, BLUE = (0.8, 0.2, 0.2), (0.2, 0.8, 0.2), (0.2, 0.2, 0.8)

@@ -18,13 +18,13 @@ from distill.data.option import parse_data
 from distill.data.sources.digits import Settings as Digits
 from distill.data.sources.emoji import Settings as Emoji
 from distill.diffusion.sampling import balanced_labels, seeded_noise
+from distill.eval.features import quantise
+from distill.eval.features.pixels import pixels
+from distill.eval.images.streams import NetworkImages
+from distill.eval.run.arguments import parse
+from distill.eval.run.subjects import array_file_images, folder_images, open_files, open_real
 from distill.publishing.samples import save_samples
 from distill.types import Condition, Generator
-from eval.features import quantise
-from eval.features.pixels import pixels
-from eval.images.streams import NetworkImages
-from eval.run.arguments import parse
-from eval.run.subjects import array_file_images, folder_images, open_files, open_real
 from tests.helpers.image_sets import byte_images, image_set, labels_of, pixels_of, pixels_sha256
 
 REAL = open_real(Digits()).train

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from distill.config.errors import UserError
-from eval.frechet import Statistics, frechet_distance
-from eval.metrics.frechet_limit import bootstrap_deviation, frechet_limit
-from eval.metrics.inception_score import inception_score
-from eval.metrics.kernel_distance import kernel_distance, squared_mmd
-from eval.metrics.precision_recall import Manifold, density_coverage
-from eval.metrics.torchmetrics import (
+from distill.eval.frechet import Statistics, frechet_distance
+from distill.eval.metrics.frechet_limit import bootstrap_deviation, frechet_limit
+from distill.eval.metrics.inception_score import inception_score
+from distill.eval.metrics.kernel_distance import kernel_distance, squared_mmd
+from distill.eval.metrics.precision_recall import Manifold, density_coverage
+from distill.eval.metrics.torchmetrics import (
     DensityCoverage,
     FeatureMetric,
     FrechetLimit,

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from distill.config.errors import UserError
+from distill.eval.__main__ import main
 from distill.networks.few_step_generator import FewStepGenerator
 from distill.networks.folder import save_model
-from eval.__main__ import main
 from tests.helpers.fid_command import fid
 from tests.helpers.random_teacher import save_random_teacher
 from tests.helpers.runs import write_finished_run

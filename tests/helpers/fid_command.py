@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from eval.__main__ import main
+from distill.eval.__main__ import main
 
 
 def fid(folder: Path, *arguments: str) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from eval.features.inception import Inception
+from distill.eval.features.inception import Inception
 from tests.helpers.gaussian_pairs import pairs
 from tests.helpers.seeded_weights import normal
 

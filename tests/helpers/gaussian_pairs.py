@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from eval.frechet import Statistics
+from distill.eval.frechet import Statistics
 
 
 def draw(count: int, dimension: int, seed: int, offset: float = 0.0) -> Tensor:

@@ -13,10 +13,10 @@ from torch import Tensor
 from distill.data.images import to_bytes
 from distill.data.sources.array import InBytes
 from distill.data.sources.digits import Settings as Digits
-from eval.features import load_extractor
-from eval.images.streams import DataImages, ImageStream
-from eval.protocols import default_protocol
-from eval.run.evaluate import ImageSet, measure_images
+from distill.eval.features import load_extractor
+from distill.eval.images.streams import DataImages, ImageStream
+from distill.eval.protocols import default_protocol
+from distill.eval.run.evaluate import ImageSet, measure_images
 
 
 def pixels_sha256(pixels: UInt8[Tensor, "n c h w"]) -> str:

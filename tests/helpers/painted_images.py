@@ -11,16 +11,16 @@ from torch import Tensor
 
 from distill.config.errors import UserError
 from distill.data.images import from_bytes, to_bytes
+from distill.eval.images.processes import Processes
+from distill.eval.preference.images import PromptedImages, make_images
+from distill.eval.preference.result_types import ScoreIdentity
+from distill.eval.preference.scores import Scorer, Scores, score_images
+from distill.eval.preference.subject_spec import SubjectSpec
+from distill.eval.preference.subjects import ImageSource
+from distill.eval.prompt_sets import PromptSet
+from distill.eval.prompt_sets.formats import Prompt
 from distill.publishing.samples import save_samples
 from distill.types import Condition
-from eval.images.processes import Processes
-from eval.preference.images import PromptedImages, make_images
-from eval.preference.result_types import ScoreIdentity
-from eval.preference.scores import Scorer, Scores, score_images
-from eval.preference.subject_spec import SubjectSpec
-from eval.preference.subjects import ImageSource
-from eval.prompt_sets import PromptSet
-from eval.prompt_sets.formats import Prompt
 from tests.helpers.small_rewards import Brightness
 
 PROMPTS = PromptSet.whole(

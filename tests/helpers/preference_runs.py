@@ -12,9 +12,9 @@ from torch import Tensor
 
 import distill
 from distill.data.images import from_bytes
+from distill.eval.__main__ import main
 from distill.networks.few_step_generator import FewStepGenerator
 from distill.publishing.export import export_generator
-from eval.__main__ import main
 from tests.helpers import small_rewards, tiny_pipelines
 from tests.helpers.runs import write_finished_run
 
@@ -25,7 +25,7 @@ TEXTS = ("a cat", "a dog and a cat", "a house")
 def install_small_rewards(monkeypatch: pytest.MonkeyPatch) -> None:
     """Add the rewards `brightness` and `brightness2` to the scores of the command."""
     small_rewards.LOADED.clear()
-    monkeypatch.setattr("eval.preference.score_names.of_name", small_rewards.of_name)
+    monkeypatch.setattr("distill.eval.preference.score_names.of_name", small_rewards.of_name)
 
 
 def save_models(root: Path) -> Path:

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from eval.frechet import Statistics
-from eval.images.processes import Processes
-from eval.metrics.torchmetrics import (
+from distill.eval.frechet import Statistics
+from distill.eval.images.processes import Processes
+from distill.eval.metrics.torchmetrics import (
     DensityCoverage,
     FeatureMetric,
     FrechetDistance,

@@ -22,6 +22,9 @@ import distill.training.distillation.teacher_samples as teacher_samples
 from distill.config.errors import TrainingError, UserError
 from distill.data.encoded_prompts import EncodedPrompts
 from distill.data.sources.digits import Settings as Digits
+from distill.eval.features import load_extractor
+from distill.eval.monitor import FrechetMonitor
+from distill.eval.protocols import read_protocol
 from distill.networks.exact.gaussian_mixture import GaussianMixture
 from distill.teachers.gaussian_mixture import Settings as Teacher
 from distill.training.distillation.settings import TeacherSamplesSettings
@@ -30,9 +33,6 @@ from distill.training.parallel.finite import FiniteCheck
 from distill.training.parallel.processes import Processes
 from distill.training.parallel.sampling import gather_rows, measure_together, own_rows
 from distill.types import Condition, Text
-from eval.features import load_extractor
-from eval.monitor import FrechetMonitor
-from eval.protocols import read_protocol
 from tests.helpers.runs import ENVIRONMENT
 
 TEACHER = Teacher.model_validate(

@@ -20,6 +20,8 @@ import distill
 from distill.config.errors import UserError
 from distill.diffusion.sampling import balanced_labels, sample_generator, seeded_noise
 from distill.diffusion.schedules import DDPM, EDM, Flow
+from distill.eval.__main__ import main as evaluate
+from distill.eval.images.streams import NetworkImages
 from distill.networks.few_step_generator import FewStepGenerator
 from distill.networks.folder import checkpoints
 from distill.networks.mlp import MLP, MLPConfig
@@ -28,8 +30,6 @@ from distill.networks.unet import UNet, UNetConfig
 from distill.publishing.report.page import write_report
 from distill.training.config import read_config
 from distill.types import Condition, NoiseSchedule, StepInputs
-from eval.__main__ import main as evaluate
-from eval.images.streams import NetworkImages
 from sample import main as sample
 from tests.helpers.gaussian_teacher import GaussianTeacher
 from tests.helpers.random_teacher import save_random_teacher

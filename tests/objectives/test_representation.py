@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from distill.eval.frechet import Statistics, frechet_distance
 from distill.objectives.feature_distances import FrechetDistance, KernelDistance
 from distill.objectives.representation import Pixels, RepresentationTerm
 from distill.objectives.term import StatefulTerm, TermInputs
 from distill.types import Condition, Generator, Prediction, Scores
-from eval.frechet import Statistics, frechet_distance
 from tests.helpers.gaussian_pairs import draw
 
 D = 6

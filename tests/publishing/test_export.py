@@ -22,13 +22,13 @@ from huggingface_hub.errors import HFValidationError, HTTPError
 import distill
 from distill.config.command_line import run_command
 from distill.config.errors import UserError
+from distill.eval.__main__ import main as evaluate
 from distill.networks.few_step_generator import FewStepGenerator
 from distill.networks.folder import load_generator, newest_checkpoint, save_model
 from distill.publishing.export import main
 from distill.teachers.diffusers import Settings as Diffusers
 from distill.teachers.edm2 import Settings as EDM2
 from distill.types import Condition
-from eval.__main__ import main as evaluate
 from tests.helpers.exported import ORACLES, exported, images, opened, own_student, run_of
 
 pytestmark = pytest.mark.usefixtures("code_cache")

@@ -20,6 +20,11 @@ import torch
 from distill.config.errors import UserError
 from distill.data.archives import open_files
 from distill.data.sources.array import read_array
+from distill.eval.__main__ import main as evaluate
+from distill.eval.fid.reference import holds_statistics
+from distill.eval.fid.results import read_results
+from distill.eval.fid.sweep import continue_sweep
+from distill.eval.prompt_sets import read_prompt_set
 from distill.networks.diffusers.opening.folders import left_out_parts
 from distill.networks.few_step_generator import FewStepGenerator
 from distill.networks.folder import load_denoiser, load_generator, meta_denoiser, save_model
@@ -28,11 +33,6 @@ from distill.publishing.report.page import write_report
 from distill.rewards.pretrained.classifier import is_own, load_classifier
 from distill.training.checkpoints import load_checkpoint, save_checkpoint
 from distill.training.checkpoints.damage import require_whole
-from eval.__main__ import main as evaluate
-from eval.fid.reference import holds_statistics
-from eval.fid.results import read_results
-from eval.fid.sweep import continue_sweep
-from eval.prompt_sets import read_prompt_set
 from tests.helpers.alone import ALONE
 from tests.helpers.fid_result import RESULT
 from tests.helpers.finished_run import finished_run

@@ -12,6 +12,7 @@ import pytest
 import torch
 import yaml
 
+from distill.eval.__main__ import main as evaluate
 from distill.networks.few_step_generator import FewStepGenerator
 from distill.networks.folder import load_generator
 from distill.publishing.export import main
@@ -21,7 +22,6 @@ from distill.students.mlp import Student as MLP
 from distill.teachers.diffusers import Settings as Diffusers
 from distill.teachers.gaussian_mixture import Settings as GaussianMixture
 from distill.types import Condition
-from eval.__main__ import main as evaluate
 from tests.helpers import tiny_flow_pipelines, tiny_kandinsky_pipelines, tiny_pipelines
 from tests.helpers.exported import images, opened, own_student, run_of
 from tests.helpers.random_teacher import save_random_teacher

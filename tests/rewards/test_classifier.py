@@ -94,7 +94,7 @@ def test_the_digits_classifier_knows_digits(digits: Reward) -> None:
 
 def test_its_gradient_leads_to_the_digit(digits: Reward) -> None:
     """Noise becomes a digit for another kind of classifier too, which the reward never saw."""
-    from eval.metrics.label_agreement import LabelClassifier
+    from distill.eval.metrics.label_agreement import LabelClassifier
 
     data = Digits().load()
     assert data.labels is not None

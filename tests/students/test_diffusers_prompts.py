@@ -15,12 +15,12 @@ import distill
 from distill.config.errors import UserError
 from distill.data.images import to_bytes
 from distill.diffusion.sampling import sample_generator, seeded_noise
+from distill.eval.__main__ import main as evaluate
 from distill.networks.few_step_generator import FewStepGenerator
 from distill.publishing.export import export_generator
 from distill.training.distillation.task import Distillation
 from distill.training.launch import build_processes
 from distill.training.logging import Clock
-from eval.__main__ import main as evaluate
 from sample import main as sample
 from tests.helpers.diffusers_runs import PROMPTS, make_inputs, run
 from tests.helpers.image_sets import pixels_sha256

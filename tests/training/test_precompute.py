@@ -205,8 +205,8 @@ def test_another_teacher_is_refused(root: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"data.path: its latents belong to another autoencoder than the tea"):
         run(root, "other-latents", unread)
     with pytest.raises(UserError, match="monitor_every: compares images, and data holds latents"):
+        from distill.eval.monitor import build_monitor
         from distill.training.launch import launch
-        from eval.monitor import build_monitor
 
         launch(read_config(write(root, {**read, "monitor_every": 2})), build_monitor)
 

@@ -9,14 +9,14 @@ import pytest
 import torch
 
 from distill.config.errors import UserError
+from distill.eval.features import load_extractor
+from distill.eval.images.resize import pil_bicubic
 from distill.networks.efficientnet_lite0 import FEATURES
 from distill.objectives.representation import EfficientNetFeatures
 from distill.objectives.terms.representation import Settings
 from distill.publishing.report.page import write_report
 from distill.publishing.run_record import note_of_features
 from distill.training.settings.stop_condition import STOPPED
-from eval.features import load_extractor
-from eval.images.resize import pil_bicubic
 from tests.helpers.runs import (
     assert_same_tensors,
     checkpoint_tensors,

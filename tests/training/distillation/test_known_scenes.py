@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from distill import load_generator
-from eval.scene.known_scenes import compare_with_known, render_known, scenes_of
-from eval.scene.psnr import psnr
-from eval.scene.views import held_out_views, render_particles
+from distill.eval.scene.known_scenes import compare_with_known, render_known, scenes_of
+from distill.eval.scene.psnr import psnr
+from distill.eval.scene.views import held_out_views, render_particles
 from tests.helpers.runs import read_run, train_run
 
 pytestmark = pytest.mark.slow

@@ -1,0 +1,186 @@
+"""The arguments of `python -m eval fid` and of `python -m eval sweep`."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from distill.config.command_line import ArgumentParser, at_least
+from distill.config.errors import UserError
+from distill.eval.command_line import DTYPES, NETWORKS, add_device, add_pipeline, find_subject, list_flags
+
+GOES_WITH = {
+    "seed": NETWORKS,
+    "prompts": NETWORKS,
+    "steps": ("teacher", "pipeline"),
+    "guidance": ("teacher", "pipeline"),
+    "sampler": ("teacher",),
+    "dtype": ("pipeline",),
+}
+"""Flags that say how images are made, and the subjects that they go with."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MeasurementOptions:
+    """Settings of every measurement under a protocol; the help of the flags explains each."""
+
+    run: Path | None
+    reference: str | None
+    protocol: str | None
+    weights: str | None
+    prompts: Path | None
+    n: int | None
+    batch_size: int
+    device: str
+    features: Path
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FidOptions(MeasurementOptions):
+    """Settings of `fid`, with exactly one of run, teacher, pipeline, images and array."""
+
+    teacher: Path | None
+    pipeline: str | None
+    images: Path | None
+    array: Path | None
+    seed: int | None
+    steps: int | None
+    guidance: float | None
+    sampler: str | None
+    dtype: str | None
+    bootstrap: int
+    per_label: bool
+    out: Path | None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SweepOptions(MeasurementOptions):
+    """Settings of `sweep`."""
+
+    run: Path
+
+
+def parse_fid(arguments: list[str]) -> FidOptions:
+    """Read the arguments of `fid`."""
+    parser = ArgumentParser(
+        "python -m eval fid",
+        "Measure the Fréchet distance, and statistics that go with it, of images under a named protocol.",
+    )
+    _add_subjects(parser)
+    _add_sampling(parser)
+    parser.add_argument(
+        "--bootstrap",
+        type=int,
+        default=20,
+        help="replicates of the bootstrap that estimates the distance's deviation, 0 for none (default: 20)",
+    )
+    parser.add_argument("--per-label", action="store_true", help="measure the distance of each label too")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="JSON file for the results (default: none)")
+    _add_measurement(parser)
+    options = parser.parse_args(arguments)
+    subject = find_subject(options)
+    if options.reference is None and options.run is None:
+        raise UserError(f"{subject}: expected --reference with the real images or their statistics")
+    for name, subjects in GOES_WITH.items():
+        if getattr(options, name) is not None and subject[2:] not in subjects:
+            raise UserError(f"--{name}: goes with {list_flags(subjects)} only")
+    if options.bootstrap == 1:
+        raise UserError("--bootstrap 1: has no spread; expected 0 or at least 2")
+    at_least(options, n=4, batch_size=1, seed=0, steps=1, bootstrap=0)
+    return FidOptions(**vars(options))
+
+
+def parse_sweep(arguments: list[str]) -> SweepOptions:
+    """Read the arguments of `sweep`."""
+    parser = ArgumentParser(
+        "python -m eval sweep",
+        "Measure the checkpoints of a run that are not measured yet, and the best one three times.",
+    )
+    parser.add_argument("--run", type=Path, required=True, help="run folder; sweep.json is written there")
+    _add_measurement(parser)
+    options = parser.parse_args(arguments)
+    at_least(options, n=4, batch_size=1)
+    return SweepOptions(**vars(options))
+
+
+def _add_subjects(parser: ArgumentParser) -> None:
+    parser.add_argument("--run", type=Path, help="run folder, checkpoint or export of a student")
+    parser.add_argument(
+        "--teacher",
+        type=Path,
+        metavar="PATH",
+        help="folder of a teacher, or pickle of EDM or EDM2, sampled with EDM's sampler",
+    )
+    add_pipeline(parser)
+    parser.add_argument(
+        "--images",
+        type=Path,
+        metavar="PATH",
+        help="folder, .zip or .tar of images, or folder of .tar files",
+    )
+    parser.add_argument("--array", type=Path, metavar="FILE", help=".npy or .npz file of uint8 images")
+
+
+def _add_sampling(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--seed",
+        type=int,
+        help="seed of the first image, for one repetition (default: the protocol's repetitions)",
+    )
+    parser.add_argument(
+        "--steps",
+        type=int,
+        help="steps of the teacher's sampler (default: 18) or of the pipeline (default: its own)",
+    )
+    parser.add_argument(
+        "--guidance",
+        type=float,
+        help="guidance scale of the teacher's sampler (default: 1, none) or of the pipeline "
+        "(default: its own)",
+    )
+    parser.add_argument(
+        "--sampler",
+        metavar="SETTINGS",
+        help="further settings of the teacher's sampler, "
+        "such as churn=40,churn_min=0.05,churn_max=50,churn_noise=1.003 (default: none)",
+    )
+    parser.add_argument("--dtype", choices=DTYPES, help="precision of the pipeline (default: float32)")
+
+
+def _add_measurement(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--reference",
+        help="published statistics (.npz, .pkl), real images as --images or --array takes them, "
+        "or a data source (default: the run's data)",
+    )
+    parser.add_argument(
+        "--protocol",
+        help="name of the protocol; python -m eval protocols explains all "
+        "(default: fd-pixel for images of few pixels, else fd-effnet)",
+    )
+    parser.add_argument(
+        "--weights",
+        metavar="PATH",
+        help="file or folder of the feature network (default: the installed one, or a download)",
+    )
+    parser.add_argument(
+        "--prompts",
+        type=Path,
+        metavar="FILE",
+        help="text file with one prompt on each line, taken in turn, for models that take text",
+    )
+    parser.add_argument(
+        "--n",
+        type=int,
+        help="number of generated images; those of a folder or file are chosen evenly "
+        "(default: the protocol's)",
+    )
+    parser.add_argument("--batch-size", type=int, default=256, help="images sampled at once (default: 256)")
+    add_device(parser)
+    parser.add_argument(
+        "--features",
+        type=Path,
+        default=Path("runs/features"),
+        metavar="DIR",
+        help="folder of the feature store (default: runs/features)",
+    )

@@ -1,0 +1,124 @@
+"""All statistics of some images against a reference, with the reason for each that cannot be had."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from distill.config.errors import UserError
+from distill.eval.features import checked
+from distill.eval.fid.reference import Reference
+from distill.eval.fid.results import Numbers, Summary
+from distill.eval.frechet import Statistics, frechet_distance
+from distill.eval.images.extraction import Features
+from distill.eval.metrics.frechet_limit import CONFIDENCE, bootstrap_deviation, frechet_limit
+from distill.eval.metrics.inception_score import inception_score
+from distill.eval.metrics.kernel_distance import kernel_distance
+from distill.eval.metrics.precision_recall import (
+    COVERAGE_NEIGHBOURS,
+    Manifold,
+    density_coverage,
+    precision_recall,
+)
+from distill.eval.metrics.subsets import some
+
+MAX_NEIGHBOURS = 10_000
+"""Maximum number of images of each side among which neighbours are searched: the time is quadratic."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Effort:
+    """Additional measurements: replicates of the bootstrap, 0 for none, and the distance of each label.
+
+    `progress` shows progress bars.
+    """
+
+    bootstrap: int = 20
+    per_label: bool = False
+    progress: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """Statistics, the reasons for those that are missing, and a warning if they are doubtful."""
+
+    numbers: Numbers
+    skipped: dict[str, str]
+    warning: str | None
+
+
+def measure(made: Features, reference: Reference, effort: Effort) -> Measured:
+    """Compute all statistics that can be had."""
+    real = reference.statistics
+    distance = frechet_distance(made.statistics, real)
+    numbers: dict[str, object] = {"fd": distance}
+    skipped: dict[str, str] = {}
+
+    def add(name: str, statistic: Callable[[], Mapping[str, object]]) -> None:
+        try:
+            numbers.update(statistic())
+        except UserError as error:
+            skipped[name] = str(error)
+
+    add("fd_limit", lambda: _limit(made.features, real, effort.progress))
+    if effort.bootstrap:
+        deviation = bootstrap_deviation(made.features, real, effort.bootstrap, effort.progress)
+        reach = CONFIDENCE * deviation
+        numbers |= {"fd_deviation": deviation, "fd_interval": [distance - reach, distance + reach]}
+    if made.logits is not None:
+        logits = made.logits
+        add("is", lambda: inception_score(logits))
+    if reference.images is None:
+        skipped |= dict.fromkeys(("kid", "neighbours"), "the reference is statistics, without features")
+    else:
+        images = reference.images
+        add("kid", lambda: kernel_distance(made.features, images.features))
+        add("neighbours", lambda: _neighbourhoods(made.features, images.features))
+    if effort.per_label:
+        add("per_label", lambda: {"per_label": _per_label(made, reference)})
+    return Measured(cast(Numbers, numbers), skipped, made.statistics.warning)
+
+
+def _limit(features: Tensor, real: Statistics, progress: bool) -> dict[str, float]:
+    limit = frechet_limit(features, real, progress)
+    return {"fd_limit": limit.value, "fd_limit_deviation": limit.deviation}
+
+
+def _neighbourhoods(made: Tensor, real: Tensor) -> dict[str, float]:
+    """Compute precision, recall, density and coverage, among at most `MAX_NEIGHBOURS` images of each side."""
+    made, real = checked(some(made, MAX_NEIGHBOURS)), checked(some(real, MAX_NEIGHBOURS))
+    shares = precision_recall(Manifold.of(real), Manifold.of(made))
+    return {**shares, **density_coverage(Manifold.of(real, COVERAGE_NEIGHBOURS), made)}
+
+
+def _per_label(made: Features, reference: Reference) -> dict[str, float]:
+    """Compute the distance of the images of each label to the real images of that label."""
+    real = reference.images
+    if made.labels is None or real is None or real.labels is None:
+        raise UserError("labels are needed on both sides")
+    distances = {}
+    for label in made.labels.unique().tolist():
+        generated_rows = made.features[made.labels == label]
+        real_rows = real.features[real.labels == label]
+        if min(len(generated_rows), len(real_rows)) < 2:
+            found = f"{len(generated_rows)} generated and {len(real_rows)} real images"
+            raise UserError(f"label {label}: {found}; expected at least 2 of each")
+        sides = Statistics.of(generated_rows), Statistics.of(real_rows)
+        distances[str(label)] = frechet_distance(*sides)
+    return distances
+
+
+def summarise(repetitions: list[Numbers]) -> Summary:
+    """Compute mean, standard deviation and minimum of every number over repetitions."""
+    summary: Summary = {}
+    for name, first in repetitions[0].items():
+        if isinstance(first, float):
+            values = [cast(Mapping[str, float], repetition)[name] for repetition in repetitions]
+            row = torch.tensor(values, dtype=torch.float64)
+            std = float(row.std()) if len(row) > 1 else 0.0
+            summary[name] = {"mean": float(row.mean()), "std": std, "min": float(row.min())}
+    return summary

@@ -1,0 +1,174 @@
+"""Formats in which benchmarks publish their prompts: how each is recognised and read."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Callable
+from typing import NamedTuple
+
+from distill.config.errors import UserError
+from distill.config.text_files import is_text
+from distill.eval.prompt_sets.contents import PROMPT_COLUMNS, Content, Json, Lines, Table
+
+
+class Prompt(NamedTuple):
+    """A prompt and its category, if its list has categories.
+
+    For a model that takes no text, `label` is a class and `text` its name.
+    """
+
+    text: str
+    category: str | None = None
+    label: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """The content of a file, with the facts that its readers need."""
+
+    content: Content
+    path: str
+    """Path of the file, for messages."""
+    stem: str
+    """Name of the file without its ending."""
+    all_captions: bool = False
+    """Read every caption of an image, not only one."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Format:
+    """A format of prompt lists."""
+
+    fits: Callable[[Content], bool]
+    """Returns whether content has this format."""
+    read: Callable[[Source], list[Prompt]]
+    """Reads the prompts of content that has this format."""
+    expected: str
+    """Describes the format in messages."""
+    published: int | None = None
+    """Number of prompts of the published benchmark, if the format belongs to one."""
+
+
+def _has_columns(content: Content, *names: str) -> bool:
+    return isinstance(content, Table) and {name.lower() for name in content.columns} >= set(names)
+
+
+def _fits_parti(content: Content) -> bool:
+    return _has_columns(content, "prompt", "category", "challenge")
+
+
+def _fits_drawbench(content: Content) -> bool:
+    return _has_columns(content, "prompts", "category")
+
+
+def _fits_hpsv2(content: Content) -> bool:
+    return isinstance(content, Json) and isinstance(content.value, list)
+
+
+def _fits_coco(content: Content) -> bool:
+    if not isinstance(content, Json) or not isinstance(content.value, dict):
+        return False
+    return isinstance(content.value.get("annotations"), list)
+
+
+def _fits_mjhq(content: Content) -> bool:
+    if not isinstance(content, Json) or not isinstance(content.value, dict):
+        return False
+    entries = content.value.values()
+    return bool(entries) and all(isinstance(entry, dict) and "prompt" in entry for entry in entries)
+
+
+def _fits_table(content: Content) -> bool:
+    return isinstance(content, Table) and content.named(*PROMPT_COLUMNS) is not None
+
+
+def _fits_text(content: Content) -> bool:
+    return isinstance(content, Lines)
+
+
+def read_table(source: Source) -> list[Prompt]:
+    """Read a column of prompts and, if there is one, a column of categories."""
+    table = source.content
+    assert isinstance(table, Table)
+    column = table.named(*PROMPT_COLUMNS)
+    assert column is not None
+    texts = table.columns[column]
+    category = table.named("category")
+    categories = table.columns[category] if category else [None] * len(texts)
+    pairs = zip(texts, categories, strict=True)
+    return [_prompt(text, kind, source, f"row {row}") for row, (text, kind) in enumerate(pairs, start=1)]
+
+
+def read_hpsv2(source: Source) -> list[Prompt]:
+    """Read a list of prompts in one style, which is the name of the file."""
+    assert isinstance(source.content, Json)
+    texts = enumerate(source.content.value, start=1)
+    return [_prompt(text, source.stem, source, f"entry {row}") for row, text in texts]
+
+
+def read_coco(source: Source) -> list[Prompt]:
+    """Read COCO's captions, sorted by image id and then by caption id: the first of each image, or all."""
+    assert isinstance(source.content, Json)
+    try:
+        found = [(one["image_id"], one["id"], one["caption"]) for one in source.content.value["annotations"]]
+        found.sort(key=lambda one: one[:2])
+    except (KeyError, TypeError) as error:
+        raise UserError(
+            f"--prompts {source.path}: expected annotations of image_id, id and caption, "
+            "as in captions_val2014.json"
+        ) from error
+    if not source.all_captions:
+        found = [next(captions) for _, captions in itertools.groupby(found, key=lambda one: one[0])]
+    return [_prompt(text, None, source, f"caption {number}") for _, number, text in found]
+
+
+def read_mjhq(source: Source) -> list[Prompt]:
+    """Read prompts with their categories, by the ids of Midjourney's images, in the order of the file."""
+    assert isinstance(source.content, Json)
+    return [
+        _prompt(entry["prompt"], entry.get("category"), source, f"'{name}'")
+        for name, entry in source.content.value.items()
+    ]
+
+
+def read_lines(source: Source) -> list[Prompt]:
+    """Read one prompt from each line that is not blank."""
+    assert isinstance(source.content, Lines)
+    return [Prompt(line.strip()) for line in source.content.lines if line.strip()]
+
+
+def _prompt(text: object, category: object, source: Source, where: str) -> Prompt:
+    """Check the types of a prompt and its category; `where` names their entry in messages."""
+    if not isinstance(text, str) or not is_text(text):
+        raise UserError(f"--prompts {source.path}: {where} has {text!r} for a prompt; expected text")
+    if category is None:
+        return Prompt(text.strip())
+    if not isinstance(category, str):
+        raise UserError(f"--prompts {source.path}: {where} has {category!r} for a category; expected text")
+    return Prompt(text.strip(), category.strip() or None)
+
+
+FORMATS = {
+    "parti": Format(_fits_parti, read_table, "a table of Prompt, Category and Challenge", 1632),
+    "drawbench": Format(_fits_drawbench, read_table, "a table of Prompts and Category", 200),
+    "hpsv2": Format(
+        _fits_hpsv2,
+        read_hpsv2,
+        "a JSON list of texts for each style, or the folder of anime.json and the others",
+        3200,
+    ),
+    "coco": Format(_fits_coco, read_coco, "JSON with annotations of image_id, id and caption"),
+    "mjhq": Format(_fits_mjhq, read_mjhq, "JSON of ids, each with a prompt and a category", 30_000),
+    "table": Format(
+        _fits_table,
+        read_table,
+        "a table (TSV, CSV, JSONL or Parquet) with a column "
+        f"{', '.join(PROMPT_COLUMNS[:-1])} or {PROMPT_COLUMNS[-1]}",
+    ),
+    "text": Format(_fits_text, read_lines, "a text file, one prompt a line"),
+}
+"""Formats by the names that `--format` takes.
+
+The first that fits decides how a file is read, so narrower formats come first.
+"""
