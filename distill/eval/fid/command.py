@@ -8,7 +8,7 @@ from distill.eval.fid.results import FidResults
 from distill.eval.fid.subjects import open_streams, shape_of
 from distill.eval.fid.table import render
 from distill.eval.protocols import default_protocol, read_protocol
-from distill.eval.results_file import check_out, write_results
+from distill.eval.results.file import check_out, write_results
 
 
 def run(options: FidOptions) -> FidResults | None:

@@ -10,7 +10,7 @@ from distill.config.errors import UserError
 from distill.eval.fid.results import FidResults
 from distill.eval.fid.table import ROWS, cell, label
 from distill.eval.protocols import seeds
-from distill.eval.text_table import align
+from distill.eval.results.text_table import align
 
 
 def compare(results: Mapping[str, FidResults]) -> str:

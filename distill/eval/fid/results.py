@@ -8,7 +8,7 @@ from typing import Any, cast
 from pydantic import Field, PositiveInt
 from typing_extensions import NotRequired, TypedDict
 
-from distill.eval.results_file import Part, read_results_of
+from distill.eval.results.file import Part, read_results_of
 
 FORMAT = "distill-fid/1"
 SWEEP_FORMAT = "distill-sweep/2"

@@ -15,7 +15,7 @@ from distill.eval.fid.results import SWEEP_FORMAT, SweepIdentity, SweepResults, 
 from distill.eval.fid.table import cost, paper_line
 from distill.eval.images.streams import ImageStream, NetworkImages, prompts_sha256
 from distill.eval.protocols import default_protocol
-from distill.eval.results_file import write_results
+from distill.eval.results.file import write_results
 from distill.networks.folder import checkpoints
 from distill.publishing.report.page import write_report
 from distill.publishing.samples import choose_prompts

@@ -32,7 +32,7 @@ from distill.eval.preference.subjects import open_subject
 from distill.eval.preference.table import render
 from distill.eval.prompt_sets import PromptSet, read_prompt_set
 from distill.eval.prompt_sets.formats import Prompt
-from distill.eval.results_file import check_out
+from distill.eval.results.file import check_out
 from distill.rewards import RewardSettings
 from distill.storage.files import write_json
 from distill.storage.provenance import commit, machine

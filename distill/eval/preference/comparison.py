@@ -10,7 +10,7 @@ from pydantic import Field, FiniteFloat, PositiveInt
 
 from distill.config.errors import UserError
 from distill.eval.preference.result_types import FORMAT, Results
-from distill.eval.results_file import Part, read_results_of, shortened
+from distill.eval.results.file import Part, read_results_of, shortened
 
 NOTHING = "nothing"
 """Stands in messages for a fact that a result does not hold."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from distill.eval.preference.comparison import check_comparable, doubts
 from distill.eval.preference.result_types import CategoryStatistics, PairStatistics, Results, ScoreResult
 from distill.eval.preference.results import by_prompt, paired
-from distill.eval.text_table import align
+from distill.eval.results.text_table import align
 
 
 def render(results: Results) -> str:

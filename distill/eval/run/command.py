@@ -16,7 +16,7 @@ from distill.eval.features import Extractor, load_extractor
 from distill.eval.images.streams import DataImages, NetworkImages
 from distill.eval.metrics import exact as laboratory
 from distill.eval.protocols import Protocol, default_protocol
-from distill.eval.results_file import check_writable
+from distill.eval.results.file import check_writable
 from distill.eval.run.arguments import RunOptions
 from distill.eval.run.evaluate import GRID_IMAGES, ImageSet, evaluate, measure_images, sampling_times
 from distill.eval.run.grids import ROWS, by_label, columns_of, save_grids

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from distill.eval.protocols import distance_key
+from distill.eval.results.text_table import align
 from distill.eval.run.results import ROLES, EvalResults
-from distill.eval.text_table import align
 
 ROWS = {
     "precision": ("precision", "{:.3f}"),

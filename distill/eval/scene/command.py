@@ -13,7 +13,7 @@ from distill.eval.features import quantise
 from distill.eval.images.processes import Processes
 from distill.eval.preference.score_names import choose_scores
 from distill.eval.protocols import Protocol, default_protocol, read_protocol
-from distill.eval.results_file import check_out, write_results
+from distill.eval.results.file import check_out, write_results
 from distill.eval.scene.arguments import SceneOptions
 from distill.eval.scene.diversity import measure_diversity
 from distill.eval.scene.known_scenes import NamedScenes, compare_with_known, render_known, scenes_of

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from distill.eval.results.text_table import align
 from distill.eval.scene.results import KnownSceneResults, SceneResults
-from distill.eval.text_table import align
 
 
 def render(results: SceneResults) -> str:

@@ -1,0 +1,1 @@
+"""Result files, and their tables on a terminal."""
