@@ -7,7 +7,7 @@ RUN := $(VENV)/bin/python
 export OMP_NUM_THREADS ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 FROM_SCRATCH ?= 0
 
-.PHONY: demo demo-emoji test test-all lint clean
+.PHONY: demo demo-emoji test test-all lint docs clean
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -37,6 +37,10 @@ lint: $(VENV)/installed
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
+
+# The documentation site, in runs/site; a warning is an error.
+docs: $(VENV)/installed
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict --quiet
 
 clean:
 	rm -rf $(VENV) runs

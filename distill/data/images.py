@@ -137,6 +137,17 @@ def to_pil(pixels: UInt8[Tensor, "c h w"]) -> Image.Image:
     return Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array)
 
 
+def central_square(pixels: UInt8[Tensor, "c h w"], side: int) -> Float[Tensor, "c side side"]:
+    """Scale the central square of an image in bytes to side x side pixels, and convert it to [-1, 1]."""
+    image = to_pil(pixels)
+    width, height = image.size
+    square = min(width, height)
+    left, top = (width - square) // 2, (height - square) // 2
+    cropped = image.crop((left, top, left + square, top + square))
+    scaled = np.array(cropped.resize((side, side), Image.Resampling.LANCZOS)).reshape(side, side, -1)
+    return from_bytes(torch.from_numpy(scaled)[None].permute(0, 3, 1, 2))[0]
+
+
 def make_grid(
     pixels: UInt8[Tensor, "b c h w"], columns: int | None = None, scale: int = 1, gap: int = 1
 ) -> Image.Image:

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from distill.config.errors import UserError
 from distill.data.images import from_bytes
+from distill.data.sources import image_folder
 from distill.data.sources.hub_dataset import Settings
 from distill.data.sources.image_folder import ImageFolder
 
@@ -86,3 +87,19 @@ def test_a_dataset_that_is_not_so_is_refused(saved: Path, tmp_path: Path) -> Non
         Settings(path=str(saved), resolution=8).load("held_out")
     with pytest.raises(ValidationError, match="label: goes without caption"):
         Settings(path=str(saved), label="kind", caption="text", resolution=8)
+
+
+def test_pictures_of_any_size_are_scaled_to_the_resolution(tmp_path: Path) -> None:
+    wide = np.full((8, 12, 3), 255, dtype=np.uint8)
+    wide[:, 2:10] = (30, 60, 90)  # the central square
+    Image.fromarray(wide).save(tmp_path / "wide.png")
+    Image.fromarray(PIXELS[0]).save(tmp_path / "as_it_is.png")
+    source = image_folder.Settings(path=tmp_path, resolution=8).load()
+    assert source.image_shape == (3, 8, 8)
+    images = [source[row][0] for row in range(2)]
+    assert torch.equal(images[0], EXPECTED[0])
+    assert torch.equal(images[1], torch.tensor([30, 60, 90]).view(3, 1, 1).expand(3, 8, 8) / 127.5 - 1)
+    grey = image_folder.Settings(path=tmp_path, resolution=4, grey=True).load()
+    assert grey[0][0].shape == grey.image_shape == (1, 4, 4)
+    with pytest.raises(UserError, match=r"expected \(3, 8, 8\) as in as_it_is.png, or a data.resolution"):
+        image_folder.Settings(path=tmp_path).load()[1]

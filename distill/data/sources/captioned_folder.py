@@ -12,7 +12,6 @@ from distill.data import Captions, DataSettings
 from distill.data.image_files import ImageFiles
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
     from torch import Tensor
 
 
@@ -59,25 +58,7 @@ class CaptionedFolder:
         return len(self.files)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        return covering(self.files.pixels(index, "RGB"), self.image_shape[1]), self.captions.first[index]
+        from distill.data.images import central_square
 
-
-def covering(pixels: Tensor, side: int) -> Tensor:
-    """Scale the central square of an image (3, h, w) in bytes to side x side, and convert it to [-1, 1]."""
-    import numpy as np
-    import torch
-
-    from distill.data.images import from_bytes, to_pil
-
-    square = np.asarray(cover(to_pil(pixels), side))
-    return from_bytes(torch.from_numpy(square.copy())[None].permute(0, 3, 1, 2))[0]
-
-
-def cover(image: Image, side: int) -> Image:
-    """Scale the central square of an image to side x side pixels."""
-    from PIL.Image import Resampling
-
-    width, height = image.size
-    square = min(width, height)
-    left, top = (width - square) // 2, (height - square) // 2
-    return image.crop((left, top, left + square, top + square)).resize((side, side), Resampling.LANCZOS)
+        pixels = self.files.pixels(index, "RGB")
+        return central_square(pixels, self.image_shape[1]), self.captions.first[index]

@@ -12,7 +12,6 @@ from distill.config.errors import UserError, did_you_mean
 from distill.data import Captions, DataSettings
 from distill.data.class_folders import relabelled
 from distill.data.image_captions import captions_of
-from distill.data.sources.captioned_folder import covering
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -134,7 +133,7 @@ class HubDataset:
     def _read_image(self, index: int) -> Tensor:
         from PIL.Image import Image
 
-        from distill.data.images import pixels_of
+        from distill.data.images import central_square, pixels_of
 
         settings = self.settings
         image = self.dataset[index][settings.image]
@@ -144,7 +143,7 @@ class HubDataset:
                 f"data.image: '{settings.image}' of {settings.path} holds a {found}; expected images"
             )
         try:
-            return covering(pixels_of(image, "RGB"), settings.resolution)
+            return central_square(pixels_of(image, "RGB"), settings.resolution)
         except (ValueError, OSError) as error:
             raise UserError(
                 f"data.image: row {index} of {settings.path} cannot be read as an image ({error})"

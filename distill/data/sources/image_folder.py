@@ -1,9 +1,11 @@
-"""Images of one size in a folder or an archive, with labels from an index or from sub-folders."""
+"""Images in a folder or an archive, with labels from an index or from sub-folders."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
 
 from distill.config.errors import UserError
 from distill.data import DataSettings
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Settings(DataSettings):
-    """Images of one size in a folder or an archive, with or without class labels."""
+    """Images in a folder or an archive, with or without class labels."""
 
     name: Literal["image_folder"] = "image_folder"
     path: Path
@@ -28,6 +30,10 @@ class Settings(DataSettings):
     """Read images as one grey channel. The default, false, reads three colour channels, also from grey files.
     Choose what the teacher generates."""
 
+    resolution: int | None = Field(None, ge=1)
+    """Height and width in pixels to which the central square of every image is scaled. null, the default,
+    reads images as they are, all of one size."""
+
     @property
     def has_held_out(self) -> bool:
         return self.held_out_path is not None
@@ -38,17 +44,20 @@ class Settings(DataSettings):
         if path is None:
             raise UserError("data.held_out_path: no held-out folder is given")
         classes = () if split == "train" else ImageFiles(self.path).classes
-        return ImageFolder(path, self.grey, classes)
+        return ImageFolder(path, self.grey, classes, self.resolution)
 
 
 class ImageFolder:
     """A `DataSource` over image files.
 
-    Folders named like some of `classes`, those of the training images, get the same labels. Images of
-    different sizes, and folders that may or may not be classes, are refused.
+    Folders named like some of `classes`, those of the training images, get the same labels. Folders that may
+    or may not be classes are refused, and without a `resolution` images of different sizes too.
     """
 
-    def __init__(self, path: Path, grey: bool = False, classes: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, path: Path, grey: bool = False, classes: tuple[str, ...] = (), resolution: int | None = None
+    ) -> None:
+        self.resolution = resolution
         self.files = ImageFiles(path)
         self.mode = "L" if grey else "RGB"
         self.labels = self.files.labels
@@ -74,11 +83,15 @@ class ImageFolder:
             place = self.files.path / self.files.names[index]
             first = Path(self.files.names[0]).name
             raise UserError(
-                f"{place}: an image of {tuple(image.shape)}; expected {self.image_shape} as in {first}"
+                f"{place}: an image of {tuple(image.shape)}; expected {self.image_shape} as in {first}, "
+                "or a data.resolution to which all are scaled"
             )
         return image, self.labels[index] if self.labels else 0
 
     def _read(self, index: int) -> Tensor:
-        from distill.data.images import from_bytes
+        from distill.data.images import central_square, from_bytes
 
-        return from_bytes(self.files.pixels(index, self.mode)[None])[0]
+        pixels = self.files.pixels(index, self.mode)
+        if self.resolution is None:
+            return from_bytes(pixels[None])[0]
+        return central_square(pixels, self.resolution)
