@@ -34,8 +34,8 @@ class Settings(RewardSettings):
     """Number format of the network. A model of 7 billion weights takes 17 GB in bfloat16, which these models
     are published in, and 33 GB in float32."""
     checkpoint: bool = True
-    """Recompute the network's layers in the backward pass. Saves gigabytes for each image, costs about a
-    third more time, and does not change results. It changes nothing where there is no gradient."""
+    """Recompute the network's layers in the backward pass. Saves memory for each image, costs one more
+    forward pass, and does not change results. It changes nothing where there is no gradient."""
 
     @field_validator("question")
     @classmethod
@@ -43,6 +43,10 @@ class Settings(RewardSettings):
         if value.count("{}") != 1:
             raise ValueError(f"'{value}': expected {{}} once, in place of the prompt")
         return value
+
+    @property
+    def memory(self) -> str:
+        return "2 bytes a weight" if self.dtype == "bfloat16" else "4 bytes a weight"
 
     def load(self) -> Reward:
         import torch

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from tests.helpers.tiny_reward_networks import disturbed
 
@@ -211,3 +211,51 @@ def chats(prompts: list[str]) -> list[list[dict[str, Any]]]:
         [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": prompt}]}]
         for prompt in prompts
     ]
+
+
+def published_network(config: Any, vocabulary: int) -> Any:
+    """Build the authors' network: Qwen2-VL with a larger vocabulary and a head."""
+    from transformers import Qwen2VLForConditionalGeneration
+
+    config.get_text_config().vocab_size = vocabulary
+    network: Any = Qwen2VLForConditionalGeneration(config)
+    network.rm_head = nn.Sequential(
+        nn.Linear(config.get_text_config().hidden_size, 1024),
+        nn.ReLU(),
+        nn.Dropout(0.05),
+        nn.Linear(1024, 16),
+        nn.ReLU(),
+        nn.Linear(16, 2),
+    )
+    return network
+
+
+def published_names(network: Any) -> dict[str, Tensor]:
+    """Return the weights by their names in the authors' file, those of transformers 4.45."""
+    return {
+        name.replace("model.language_model.", "model.").replace("model.visual.", "visual."): tensor
+        for name, tensor in network.state_dict().items()
+    }
+
+
+def hpsv3_network() -> Any:
+    """Return the authors' network after their conversion to bfloat16, computing in float32."""
+    torch.manual_seed(0)
+    network = disturbed(published_network(qwen2_vl_config(), len(tokenizer()) + 1))
+    head = {name: tensor.clone() for name, tensor in network.rm_head.state_dict().items()}
+    network.to(torch.bfloat16).float()  # frequencies are rounded too
+    network.rm_head.load_state_dict(head)
+    return network
+
+
+def hpsv3_folder(folder: Path, network: Any) -> Path:
+    """Write the authors' file beside Qwen2-VL's configuration, tokenizer and image processor."""
+    from safetensors.torch import save_file
+
+    processor_folder(folder, "qwen2_vl")
+    state = {
+        name: tensor if name.startswith("rm_head") else tensor.bfloat16()
+        for name, tensor in published_names(network).items()
+    }
+    save_file(state, folder / "HPSv3.safetensors")
+    return folder

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from distill.config.errors import UserError
 from distill.data.images import from_bytes
@@ -22,7 +22,6 @@ from distill.types import Condition
 from tests.helpers import tiny_vision_language as tiny
 from tests.helpers.tiny_reward_networks import (
     PROMPTS,
-    disturbed,
     floats,
     gradient_errors,
     pixels,
@@ -33,31 +32,6 @@ SIDE = 32
 """Height and width of a square image that the tiny network reads; the published one reads 448."""
 
 
-def published_network(config: Any, vocabulary: int) -> Any:
-    """Build the authors' network: Qwen2-VL with a larger vocabulary and a head."""
-    from transformers import Qwen2VLForConditionalGeneration
-
-    config.get_text_config().vocab_size = vocabulary
-    network: Any = Qwen2VLForConditionalGeneration(config)
-    network.rm_head = nn.Sequential(
-        nn.Linear(config.get_text_config().hidden_size, 1024),
-        nn.ReLU(),
-        nn.Dropout(0.05),
-        nn.Linear(1024, 16),
-        nn.ReLU(),
-        nn.Linear(16, 2),
-    )
-    return network
-
-
-def published_names(network: Any) -> dict[str, Tensor]:
-    """Return the weights by their names in the authors' file, those of transformers 4.45."""
-    return {
-        name.replace("model.language_model.", "model.").replace("model.visual.", "visual."): tensor
-        for name, tensor in network.state_dict().items()
-    }
-
-
 @pytest.fixture(autouse=True)
 def small_images(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hpsv3, "PIXELS", SIDE * SIDE)
@@ -66,26 +40,13 @@ def small_images(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def network() -> Any:
     """Return the authors' network after their conversion to bfloat16, computing in float32."""
-    torch.manual_seed(0)
-    network = disturbed(published_network(tiny.qwen2_vl_config(), len(tiny.tokenizer()) + 1))
-    head = {name: tensor.clone() for name, tensor in network.rm_head.state_dict().items()}
-    network.to(torch.bfloat16).float()  # frequencies are rounded too
-    network.rm_head.load_state_dict(head)
-    return network
+    return tiny.hpsv3_network()
 
 
 @pytest.fixture
 def folder(network: Any, tmp_path: Path) -> Path:
     """Write the authors' file beside Qwen2-VL's configuration, tokenizer and image processor."""
-    from safetensors.torch import save_file
-
-    tiny.processor_folder(tmp_path, "qwen2_vl")
-    state = {
-        name: tensor if name.startswith("rm_head") else tensor.bfloat16()
-        for name, tensor in published_names(network).items()
-    }
-    save_file(state, tmp_path / "HPSv3.safetensors")
-    return tmp_path
+    return tiny.hpsv3_folder(tmp_path, network)
 
 
 def reward_of(folder: Path, **settings: Any) -> Any:
@@ -218,7 +179,7 @@ def test_the_published_names_of_qwen2_vl_7b() -> None:
     vision = {"depth": 32, "embed_dim": 1280, "num_heads": 16, "mlp_ratio": 4, "hidden_size": 3584}
     config = Qwen2VLConfig(text_config=text, vision_config=vision, tie_word_embeddings=False)
     with torch.device("meta"):
-        state = published_names(published_network(config, 151658))
+        state = tiny.published_names(tiny.published_network(config, 151658))
     assert state["visual.blocks.31.attn.qkv.weight"].shape == (3840, 1280)
     assert state["visual.merger.mlp.2.weight"].shape == (3584, 5120)
     assert state["model.layers.27.self_attn.k_proj.bias"].shape == (512,)
