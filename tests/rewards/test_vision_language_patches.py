@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -14,16 +15,30 @@ from tests.helpers.tiny_reward_networks import floats, pixels
 from tests.helpers.tiny_vision_language import to_images
 
 PUBLISHED = {
-    "Qwen2-VL": {"min_pixels": 3136, "max_pixels": 12845056},
-    "Qwen3-VL": {
-        "size": {"shortest_edge": 65536, "longest_edge": 16777216},
-        "patch_size": 16,
-        "image_mean": [0.5] * 3,
-        "image_std": [0.5] * 3,
+    "Qwen2-VL": {
+        "min_pixels": 3136,
+        "max_pixels": 12845056,
+        "patch_size": 14,
+        "temporal_patch_size": 2,
+        "merge_size": 2,
+        "image_mean": [0.48145466, 0.4578275, 0.40821073],
+        "image_std": [0.26862954, 0.26130258, 0.27577711],
+        "image_processor_type": "Qwen2VLImageProcessor",
+        "processor_class": "Qwen2VLProcessor",
     },
-    "HPSv3": {"min_pixels": 200704, "max_pixels": 200704},
+    "Qwen3-VL": {
+        "size": {"longest_edge": 16777216, "shortest_edge": 65536},
+        "patch_size": 16,
+        "temporal_patch_size": 2,
+        "merge_size": 2,
+        "image_mean": [0.5, 0.5, 0.5],
+        "image_std": [0.5, 0.5, 0.5],
+        "processor_class": "Qwen3VLProcessor",
+        "image_processor_type": "Qwen2VLImageProcessorFast",
+    },
+    "HPSv3": {"min_pixels": 200704, "max_pixels": 200704, "image_processor_type": "Qwen2VLImageProcessor"},
 }
-"""Settings of published image processors."""
+"""Files preprocessor_config.json as they are published, and with the sizes of HPSv3."""
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -31,8 +46,8 @@ PUBLISHED = {
 def test_patches_are_those_of_transformers(name: str, size: tuple[int, int], tmp_path: Path) -> None:
     from transformers import Qwen2VLImageProcessorPil
 
-    processor = Qwen2VLImageProcessorPil(**PUBLISHED[name])
-    processor.save_pretrained(tmp_path)
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(PUBLISHED[name]))
+    processor = Qwen2VLImageProcessorPil.from_pretrained(tmp_path)
     images = pixels(2, *size)
     expected = processor(images=to_images(images), return_tensors="pt")
     patches = read_patches(str(tmp_path), "here")
