@@ -17,12 +17,12 @@ from distill.config.errors import UserError
 from distill.rewards.pretrained.preprocessing import (
     CLIP_DEVIATION,
     CLIP_MEAN,
+    FILTERS,
     Filter,
     Preprocessing,
     open_processor,
     resizes_and_rescales,
 )
-from distill.rewards.pretrained.preprocessing import FILTERS as FILTERS_BY_NUMBER
 
 PROCESSORS = ("Qwen2VLImageProcessor",)
 """The image processor of Qwen2-VL, which Qwen2.5-VL and Qwen3-VL share."""
@@ -99,7 +99,7 @@ def read_patches(source: str, flag: str) -> Patches:
         processor.patch_size,
         processor.merge_size,
         processor.temporal_patch_size,
-        FILTERS_BY_NUMBER[int(processor.resample)],
+        FILTERS[int(processor.resample)],
         tuple(processor.image_mean),
         tuple(processor.image_std),
     )
