@@ -77,8 +77,8 @@ Please provide the overall ratings of this image: <|Reward|>
 
 END
 """
-"""The text that the network was trained on, letter for letter: another one would give other scores. It is from
-github.com/MizzenAI/HPSv3 (MIT). \\x20 is a space at the end of a line."""
+"""The text that the network was trained on, letter for letter: another one would give other scores. It is
+from github.com/MizzenAI/HPSv3 (MIT). \\x20 is a space at the end of a line."""
 REWARD_TOKEN = "<|Reward|>"
 """The token whose state the head reads. It follows the last of Qwen2-VL's tokens."""
 PIXELS = 256 * 28 * 28
