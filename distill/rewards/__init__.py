@@ -30,8 +30,13 @@ class RewardSettings(Settings):
     """Lowest and highest value that training counts, null for no bound. Beyond them the reward gives no
     gradient, which limits over-optimisation."""
 
+    @property
+    def memory(self) -> str:
+        """Memory of the weights for a dry run, which does not load them; empty where they are small."""
+        return ""
+
     def load(self) -> Reward:
-        """Open the reward on the CPU, frozen, in float32 and in evaluation mode."""
+        """Open the reward on the CPU, frozen and in evaluation mode."""
         raise TypeError(f"{type(self).__name__} is not a reward")
 
 

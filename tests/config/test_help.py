@@ -100,7 +100,7 @@ def test_a_topic_may_be_a_choice(capsys: pytest.CaptureFixture[str]) -> None:
     assert "gaussian_mixture" not in text
     text = answer(capsys, "--help", "terms.reward")
     assert "  --terms.weight float (required)\n" in text
-    assert "  --terms.rewards [{name: aesthetic|classifier|" in text
+    assert " --terms.rewards [{name: aesthetic|classifier|" in " ".join(text.split())
     text = answer(capsys, "--help", "terms.0.rewards.hpsv2")
     assert "    with terms.rewards.name = hpsv2:\n" in text
     assert "  --terms.rewards.version " in text

@@ -64,8 +64,8 @@ def _add_subjects(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--scores",
         required=True,
-        help="scores, such as pickscore,hpsv2.1,imagereward,clipscore,aesthetic, classifier:PATH "
-        "or word_match:PATH",
+        help="scores, such as pickscore,hpsv2.1,hpsv3,imagereward,clipscore,vqascore,aesthetic, "
+        "classifier:PATH or word_match:PATH",
     )
     parser.add_argument(
         "--weights",

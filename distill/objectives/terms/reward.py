@@ -72,4 +72,6 @@ class Settings(TermSettings):
 
     @property
     def left_out(self) -> tuple[str, ...]:
-        return tuple(reward.name for reward in self.rewards)
+        return tuple(
+            f"{reward.name} ({reward.memory})" if reward.memory else reward.name for reward in self.rewards
+        )
