@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -70,7 +71,10 @@ def main(arguments: list[str]) -> int | None:
 
 def run(command: str, arguments: list[str]) -> Any:
     """Run a command, with what its room needs from those above it; return the exit code."""
-    from_above = {"train": [build_monitor], "sample": [open_teacher]}
+    from_above: dict[str, tuple[Callable[..., Any], ...]] = {
+        "train": (build_monitor,),
+        "sample": (open_teacher,),
+    }
     return importlib.import_module(COMMANDS[command]).main(arguments, *from_above.get(command, ()))
 
 

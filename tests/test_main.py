@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from distill import __version__
 from distill.__main__ import COMMANDS, main
+from distill.config.command_line import run_command
 from distill.config.errors import UserError
 
 NAMES = [
@@ -96,3 +100,33 @@ def test_messages_name_commands_as_the_process_was_called() -> None:
     command = [sys.executable, "-m", "distill", "eval", "fud"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.stderr == "error: 'fud': no command of python -m distill eval; did you mean 'fid'?\n"
+
+
+@pytest.mark.parametrize(
+    ("package", "command", "message"),
+    [
+        ("torch", "train digits/dmd2 --run_dir none", "torch is not installed: pip install torch"),
+        ("torch", "sample --run none", "torch is not installed: pip install torch"),
+        ("torch", "eval --run none", "torch is not installed: pip install torch"),
+        ("pydantic", "train --help", "pydantic is not installed: pip install pydantic"),
+        ("yaml", "report none", "yaml is not installed: pip install pyyaml"),
+    ],
+)
+def test_a_package_that_is_not_installed_is_named_in_one_line(
+    package: str, command: str, message: str, tmp_path: Path
+) -> None:
+    code = (
+        f"import sys; sys.modules['{package}'] = None; sys.argv = ['distill', *'{command}'.split()]; "
+        "from distill.__main__ import run_as; run_as()"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env=environment
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", f"error: {message}\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_module_that_an_installed_package_lacks_keeps_its_traceback() -> None:
+    with pytest.raises(ModuleNotFoundError, match=r"torch\.none"):
+        run_command(lambda arguments: importlib.import_module("torch.none"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import os
 from pathlib import Path
 
 from distill.config.command_line import ArgumentParser
@@ -115,12 +114,11 @@ def _copy(source: Path, destination: Path | None) -> None:
     target = Path(source.name) if destination is None else destination
     if target.is_dir():
         target = target / source.name
+    if target.exists():
+        raise UserError(f"{target}: is there already; expected a new file")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with target.open("x", encoding="utf-8") as file:
-            file.write(read_text(source, str(source)))
-    except FileExistsError as error:
-        raise UserError(f"{target}: is there already; expected a new file") from error
+        target.write_bytes(source.read_bytes())
     except OSError as error:
-        raise UserError(f"{target}: cannot be written ({os.strerror(error.errno or 0)})") from error
+        raise UserError(f"{target}: cannot be written ({error.strerror})") from error
     print(target)

@@ -11,6 +11,7 @@ from distill.config.errors import UserError
 from distill.config.help import WIDTH, describe_most_used, describe_topic, sections
 from distill.config.help_values import describe_values
 from distill.config.presets import find_config
+from distill.config.settings import Settings
 from distill.training.config import read_config
 from distill.training.settings import DistillRun, RunConfig, TrainAutoencoderRun, TrainTeacherRun
 
@@ -29,7 +30,7 @@ GIB = 1 << 30
 ASSUMED_GIB = 80.0
 """Free memory of the GPU that a dry run chooses `micro_batch_size: auto` for, unless it is given."""
 HELP = ("--help", "-h")
-TASKS = {
+TASKS: dict[str, type[Settings]] = {
     "distill": DistillRun,
     "train_teacher": TrainTeacherRun,
     "train_autoencoder": TrainAutoencoderRun,
