@@ -38,7 +38,7 @@ def find_asset(path: Path) -> Path:
     name = path.parts[1] if len(path.parts) > 1 else ""
     if name in LEFT_OUT:
         raise UserError(
-            f"{path}: is in the repository, not in an installed package; expected its path in a clone of the "
-            f"repository, or another network: {LEFT_OUT[name]}"
+            f"{path}: is in the repository, not in an installed package; expected its path in a clone, or "
+            f"another network: {LEFT_OUT[name]}"
         )
     return path
