@@ -23,8 +23,7 @@ RANKS = (
     ("distill", "distill.exported_pipeline"),
     ("distill.eval",),
     ("distill.__main__",),
-    ("sample",),
-    ("train",),
+    ("sample", "train"),
 )
 """Rooms from the lowest rank up. Rooms of one rank do not import each other."""
 MAX_ENTRIES = 15

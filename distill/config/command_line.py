@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 import shlex
 import signal
@@ -18,6 +19,17 @@ MAX_NUMBER = 2**62
 """Upper limit of numbers on a command line, so that a seed plus a count of images fits in 64 bits."""
 PATIENCE = 10.0
 """Seconds for which a process other than the first waits before it reports its error."""
+PROGRAM = "distill"
+"""Name of the console script."""
+FORMS = {
+    "python train.py": "train",
+    "python sample.py": "sample",
+    "python -m eval": "eval",
+    "python -m distill": "",
+}
+"""Commands of a checkout, by which help and messages name them, and their names in the console script."""
+DISTRIBUTIONS = {"PIL": "pillow", "skimage": "scikit-image", "sklearn": "scikit-learn", "yaml": "pyyaml"}
+"""What pip installs for imports of another name."""
 
 
 def run_command(
@@ -29,10 +41,10 @@ def run_command(
 
     With `in_one_process` the command is refused if a launcher started several.
 
-    A `UserError` ends the command with one line on stderr and exit code 2. A `TrainingError` ends it with
-    exit code 1, and so does a lack of memory, for which `on_shortage` says what to do. If the reader of
-    stdout stops early, as `head` does, the command ends without a message and with exit code 141, as a
-    program that SIGPIPE ends.
+    A `UserError` ends the command with one line on stderr and exit code 2, and so does a package that is not
+    installed. A `TrainingError` ends it with exit code 1, and so does a lack of memory, for which
+    `on_shortage` says what to do. If the reader of stdout stops early, as `head` does, the command ends
+    without a message and with exit code 141, as a program that SIGPIPE ends.
     """
     try:
         code = _run(_in_one_process(main) if in_one_process else main, on_shortage)
@@ -58,12 +70,52 @@ def _run(main: Callable[[list[str]], int | None], on_shortage: str) -> int | str
     except TrainingError as error:
         _report(str(error))
         return 1
+    except ModuleNotFoundError as error:
+        package = _absent_package(error)
+        if package is None:
+            raise
+        _report(f"{package} is not installed: pip install {DISTRIBUTIONS.get(package, package)}")
+        return 2
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
         asked = str(error).split(". ")[0].removesuffix(".") or "the machine has no more"
         _report(f"out of memory ({asked}); {on_shortage}")
         return 1
+
+
+def _absent_package(error: ModuleNotFoundError) -> str | None:
+    """Return the package that is not installed, None if a module of an installed one was not found."""
+    package = (error.name or "").partition(".")[0]
+    is_absent = package not in ("", PROGRAM) and importlib.util.find_spec(package) is None
+    return package if is_absent else None
+
+
+def as_called(text: str) -> str:
+    """Name the commands in a text as this process was called.
+
+    `python train.py` becomes `distill train` in the console script, `python -m distill train` in the package.
+    """
+    program = _program()
+    if program is not None:
+        for form, command in FORMS.items():
+            text = text.replace(form, f"{program} {command}".rstrip())
+    return text
+
+
+def _program() -> str | None:
+    """Return how this process was called, None if it is none of the package's two ways to all commands."""
+    script = Path(sys.argv[0])
+    if script.name.removesuffix(".exe") == PROGRAM:
+        return PROGRAM
+    return f"python -m {PROGRAM}" if script.parts[-2:] == (PROGRAM, "__main__.py") else None
+
+
+def words_after_python() -> list[str]:
+    """Return the words after `python`, or a launcher, that repeat this process's command."""
+    if _program() is None:
+        return sys.argv
+    return ["-m", PROGRAM, *sys.argv[1:]]
 
 
 def process_number() -> int:
@@ -92,7 +144,7 @@ def _report(message: str) -> None:
     if process > 0:
         is_first_here = os.environ.get("LOCAL_RANK", "0") == "0"
         time.sleep(PATIENCE if is_first_here else 1.2 * PATIENCE)
-    print(error_line(message, process, count), file=sys.stderr)
+    print(error_line(as_called(message), process, count), file=sys.stderr)
 
 
 def _in_one_process(main: Callable[[list[str]], int | None]) -> Callable[[list[str]], int | None]:
@@ -128,7 +180,10 @@ class ArgumentParser(argparse.ArgumentParser):
     """An `argparse` parser that raises `UserError`s, which name the nearest right flag."""
 
     def __init__(self, name: str, description: str) -> None:
-        super().__init__(name, description=description, allow_abbrev=False)
+        super().__init__(as_called(name), description=description, allow_abbrev=False)
+
+    def format_help(self) -> str:
+        return as_called(super().format_help())
 
     def parse_args(self, arguments: Sequence[str]) -> argparse.Namespace:  # type: ignore[override]
         options, unknown = self.parse_known_args(arguments)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distill.config.errors import UserError, reading
+from distill.config.installation import find_asset
 from distill.storage.files import read_mapping, write_json
 from distill.storage.tensors import load_weights, save_tensors
 
@@ -187,6 +188,7 @@ def build_network(description: dict[str, Any], source: Path, classes: Mapping[st
 
 def resolve_folder(path: Path) -> Path:
     """Find a network: in the folder itself, else in a run's export, else in its newest checkpoint."""
+    path = find_asset(path)
     if not path.is_dir():
         raise UserError(f"{path}: no such folder; expected a run, a checkpoint or an export")
     candidates = [path, path / "export"]

@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from distill.config.command_line import as_called
 from distill.config.errors import reading
 from distill.networks.folder import ADAPTERS, PIPELINE, is_own_pipeline, read_description
 from distill.publishing.run_record import Run, method_of, read_run, student_cost
@@ -79,7 +80,7 @@ def _use(folder: Path, run: Run, export: dict[str, Any], name: str) -> str:
     if _is_on_hub(name):
         command = f"hf download {name} --local-dir scene\npython sample.py --run scene --views 24 --out views"
     shape = tuple(export["network"]["pixel_shape"])
-    return scene_usage(scene, shape, "\n".join(imports), path, command)
+    return scene_usage(scene, shape, "\n".join(imports), path, as_called(command))
 
 
 def _front_matter(folder: Path, run: Run, export: dict[str, Any]) -> str:

@@ -10,6 +10,7 @@ from operator import index
 from pathlib import Path
 from typing import Any
 
+from distill.config.command_line import as_called
 from distill.config.errors import UserError
 from distill.config.text_files import read_text
 from distill.config.yaml_files import parse_yaml
@@ -52,12 +53,13 @@ class Run:
     @property
     def train_command(self) -> str:
         """Command that started the run; meta.json has it without the interpreter."""
-        return f"python {self.meta.get('command') or f'train.py {self.folder}/config.yaml'}"
+        command = self.meta.get("command")
+        return f"python {command}" if command else as_called(f"python train.py {self.folder}/config.yaml")
 
     @property
     def eval_command(self) -> str:
         """Command that evaluates the run."""
-        return f"python -m eval --run {shlex.quote(str(self.folder))}"
+        return as_called(f"python -m eval --run {shlex.quote(str(self.folder))}")
 
     def series(self, prefix: str) -> dict[str, tuple[list[int], list[float]]]:
         """Collect the steps and values of each logged key that starts with `prefix`, by the rest of the key.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from distill.config.installation import find_asset
 from distill.rewards import RewardSettings
 
 if TYPE_CHECKING:
@@ -31,8 +32,9 @@ class Settings(RewardSettings):
         from distill.rewards.pretrained.preprocessing import read_preprocessing
         from distill.rewards.pretrained.weights import read_pretrained
 
-        if is_own(Path(self.path)):
-            return LabelLogProbability(load_classifier(Path(self.path))).eval().requires_grad_(False)
+        folder = find_asset(Path(self.path))
+        if is_own(folder):
+            return LabelLogProbability(load_classifier(folder)).eval().requires_grad_(False)
         network = read_pretrained(AutoModelForImageClassification, self.path, "classifier.path")
         preprocessing = read_preprocessing(self.path, "classifier.path")
         return LabelLogProbability(PublishedClassifier(network, preprocessing)).eval().requires_grad_(False)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BeforeValidator
 
+from distill.config.installation import find_asset
 from distill.rewards import RewardSettings
 
 if TYPE_CHECKING:
@@ -45,9 +47,10 @@ class Settings(RewardSettings):
         from distill.rewards.pretrained.tokens import PublishedTokens
         from distill.rewards.pretrained.weights import open_pretrained, read_pretrained
 
-        clip = read_pretrained(CLIPModel, self.path, "clipscore.path")
-        tokenizer = open_pretrained(AutoTokenizer, self.path, "clipscore.path")
-        preprocessing = read_preprocessing(self.path, "clipscore.path")
+        source = str(find_asset(Path(self.path)))
+        clip = read_pretrained(CLIPModel, source, "clipscore.path")
+        tokenizer = open_pretrained(AutoTokenizer, source, "clipscore.path")
+        preprocessing = read_preprocessing(source, "clipscore.path")
         tokens = PublishedTokens(tokenizer)
         scale, minimum = SCALES[self.scale]
         reward = Similarity(self.name, clip, tokens, preprocessing, scale, minimum, self.prefix)

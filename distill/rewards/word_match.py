@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from distill.config.installation import find_asset
 from distill.rewards import RewardSettings
 
 if TYPE_CHECKING:
@@ -22,4 +23,4 @@ class Settings(RewardSettings):
     def load(self) -> Reward:
         from distill.rewards.pretrained.word_match import load_word_match
 
-        return load_word_match(Path(self.path)).eval().requires_grad_(False)
+        return load_word_match(find_asset(Path(self.path))).eval().requires_grad_(False)

@@ -26,8 +26,12 @@ def machine() -> str:
 
 
 def commit() -> str | None:
-    """Return the commit of the source tree, with `+` if tracked files differ; None outside a checkout."""
+    """Return the commit of the source tree, with `+` if tracked files differ; None outside a checkout.
+
+    A package that is installed inside another project's tree has no commit.
+    """
     try:
+        _git("ls-files", "--error-unmatch", str(Path(__file__).resolve()))
         head = _git("rev-parse", "--short", "HEAD")
         is_changed = bool(_git("status", "--porcelain", "--untracked-files=no"))
     except (OSError, subprocess.CalledProcessError):

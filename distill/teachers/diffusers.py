@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from distill.config.installation import find_asset
 from distill.networks.diffusers.source import PipelineSource
 from distill.teachers import TeacherSettings
 
@@ -34,7 +35,7 @@ class Settings(PipelineSource, TeacherSettings):
         """Return how the pipeline encodes prompts, with the hash of its text encoders' files."""
         from distill.networks.diffusers.opening.teacher import describe_encoder
 
-        return describe_encoder(teacher.pipeline.pipe, self)
+        return describe_encoder(teacher.pipeline.pipe, self._found())
 
     def load_with_prompts(self, folder: Path) -> DiffusersNetwork:
         """Open the pipeline without its text encoders, whose work is in a folder of `precompute`."""
@@ -45,7 +46,7 @@ class Settings(PipelineSource, TeacherSettings):
         from distill.networks.diffusers.denoiser import DiffusersNetwork
 
         attend = open_backend(self.attention)
-        network = DiffusersNetwork.open(self, prompts)
+        network = DiffusersNetwork.open(self._found(), prompts)
         route_attention(network.network, attend)
         return network
 
@@ -57,7 +58,7 @@ class Settings(PipelineSource, TeacherSettings):
         from distill.networks.diffusers.denoiser import DiffusersNetwork
 
         attend = open_backend(self.attention)
-        network = DiffusersNetwork.open_without_weights(self, min_component_parameters, prompts)
+        network = DiffusersNetwork.open_without_weights(self._found(), min_component_parameters, prompts)
         route_attention(network.network, attend)
         return network
 
@@ -66,4 +67,10 @@ class Settings(PipelineSource, TeacherSettings):
         from distill.networks.diffusers.denoiser import DiffusersNetwork
         from distill.networks.diffusers.opening.teacher import meta_source
 
-        return DiffusersNetwork.around(meta_source(self), self)
+        source = self._found()
+        return DiffusersNetwork.around(meta_source(source), source)
+
+    def _found(self) -> Settings:
+        """Return these settings with the package's own folder as path if the path is `assets/NAME`."""
+        path = find_asset(Path(self.path))
+        return self if str(path) == self.path else self.model_copy(update={"path": str(path)})

@@ -5,10 +5,10 @@ from __future__ import annotations
 import datetime
 import os
 import platform
-import sys
 from pathlib import Path
 from typing import TypedDict
 
+from distill.config.command_line import words_after_python
 from distill.config.config_file import differences
 from distill.config.errors import UserError
 from distill.networks.folder import checkpoints
@@ -203,7 +203,7 @@ def record_run(config: RunConfig, computed_by: ComputedBy | None = None) -> None
             **(computed_by or {}),
             **trained_features(config),
             "started": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-            "command": " ".join(sys.argv),
+            "command": " ".join(words_after_python()),
         },
     )
 

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from distill.config.errors import UserError, did_you_mean, reading
+from distill.config.installation import find_asset
 from distill.networks.diffusers.autoencoders.kinds import AUTOENCODERS
 from distill.networks.diffusers.families import FAMILIES
 from distill.networks.diffusers.meta import without_weights
@@ -161,7 +162,7 @@ def _open_parts(settings: PipelineSettings, kind: Any, denoiser_name: str) -> di
         )
     unused = {name: None for name in UNUSED if name in parameters}
     opened = {
-        name: None if folder is None else open_part(name, folder.expanduser(), types[name])
+        name: None if folder is None else open_part(name, find_asset(folder.expanduser()), types[name])
         for name, folder in settings.parts.items()
     }
     return {**unused, **opened}

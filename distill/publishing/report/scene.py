@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from html import escape
 
+from distill.config.command_line import as_called
 from distill.publishing.report import charts
 from distill.publishing.report.sections import missing, section
 from distill.publishing.run_record import Run
@@ -24,7 +25,7 @@ def render_scene(run: Run) -> str:
         name = f"export/{turntable_name(0)}"
         return section("Scene", missing(f"There is no readable {name}.", run.train_command))
     folder = shlex.quote(str(run.folder))
-    command = f"python sample.py --run {folder} --views 24 --out {folder}/views"
+    command = as_called(f"python sample.py --run {folder} --views 24 --out {folder}/views")
     note = (
         f"Pictures, depth, normals and meshes of each particle are written by <code>{escape(command)}</code>"
     )

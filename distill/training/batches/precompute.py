@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from distill.config.command_line import ArgumentParser, process_count, process_number
 from distill.config.errors import UserError
+from distill.config.presets import find_config
 
 if TYPE_CHECKING:
     import torch
@@ -33,9 +34,10 @@ def main(arguments: list[str]) -> None:
     options = _parse(arguments)
     from distill.training.config import read_config
 
-    config = read_config(options.config)
+    path = find_config(options.config)
+    config = read_config(path)
     device = _device(options.device)
-    network, data, texts = _open(config, options.config)
+    network, data, texts = _open(config, path)
     network.to(device)
     said = []
     if data is not None:
@@ -43,7 +45,7 @@ def main(arguments: list[str]) -> None:
     if texts:
         said.append(_store_prompts(options.out, config, network, texts))
     if not said:
-        raise UserError(f"{options.config}: has neither images for an autoencoder nor prompts to encode")
+        raise UserError(f"{path}: has neither images for an autoencoder nor prompts to encode")
     if process_number() == 0:
         print("\n".join(said))
 
@@ -54,7 +56,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         "Encode the images and prompts of a run once, so that training needs neither text encoders nor the "
         "autoencoder's encoder. Stopped and started again, it goes on.",
     )
-    parser.add_argument("config", type=Path, help="configuration of the run, as train.py takes it")
+    parser.add_argument("config", help="configuration of the run: a YAML file or the name of a preset")
     parser.add_argument("--out", type=Path, required=True, help="new folder, or one to go on with")
     parser.add_argument(
         "--device",

@@ -10,7 +10,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from distill.config.command_line import process_count
+from distill.config.command_line import process_count, words_after_python
 from distill.config.errors import UserError
 from distill.training.settings import RunSettings
 
@@ -67,7 +67,7 @@ def _check_count() -> None:
     if asked != "1":
         raise UserError(
             f"accelerate launch: was asked for {asked} processes and started one, as it does without "
-            f"--multi_gpu; expected torchrun --nproc-per-node {asked} {shlex.join(sys.argv)}"
+            f"--multi_gpu; expected torchrun --nproc-per-node {asked} {shlex.join(words_after_python())}"
         )
     tasks = _number("SLURM_STEP_NUM_TASKS")
     is_torchrun = "TORCHELASTIC_RUN_ID" in os.environ

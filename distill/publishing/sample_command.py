@@ -1,0 +1,193 @@
+"""`python sample.py` generates images: `--run runs/X --labels 0-9 --n 100 --seed 0 --out samples/`.
+
+Of a scene in three dimensions, `--views 24` writes views from all sides, turntables and meshes instead.
+
+An image depends on its own seed alone, not on the other images of its batch.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from distill.config.command_line import ArgumentParser, at_least
+from distill.config.errors import UserError
+
+if TYPE_CHECKING:
+    from distill.types import Denoiser
+
+    OpenTeacher = Callable[[Path, int | None], Denoiser]
+
+DTYPES = ("float32", "bfloat16", "float16")
+OF_IMAGES = ("prompts", "n", "seed", "seeds", "teacher", "steps", "churn", "guidance")
+"""Options that choose images, and do not go with `--views`."""
+
+
+def main(arguments: list[str], open_teacher: OpenTeacher) -> None:
+    """Generate images with a student or its teacher, and write them as a folder.
+
+    `open_teacher` opens the teacher of a run, at a resolution in pixels if one is given.
+    """
+    options = _parse(arguments)
+    if options.views is None:
+        _save_images(options, open_teacher)
+    else:
+        _save_views(options)
+
+
+def _save_images(options: argparse.Namespace, open_teacher: OpenTeacher) -> None:
+    """Write images from seeds."""
+    from distill.diffusion.sampling import sample_generator, sample_teacher
+    from distill.publishing.samples import (
+        check_out,
+        choose_condition,
+        choose_sampler,
+        choose_seeds,
+        computing,
+        describe,
+        open_generator,
+        save_samples,
+    )
+
+    out = options.out or Path("samples")
+    check_out(out)
+    given = {"steps": options.steps, "churn": options.churn, "guidance": options.guidance}
+    sampler = choose_sampler(options.teacher, given)
+    seeds = choose_seeds(options.seeds, options.seed, options.n)
+    network: Any
+    if options.teacher:
+        network = _open_teacher(options, open_teacher)
+    else:
+        network = open_generator(options.run, options.resolution, options.device)
+    cond, prompts = choose_condition(network, seeds, options.labels, options.prompts)
+    origin = {
+        "run": str(options.run),
+        "teacher": options.teacher,
+        "dtype": options.dtype,
+        **describe(network),
+    }
+    with computing(network, options.dtype):
+        if sampler is not None:
+            images = sample_teacher(network, seeds, cond, sampler, options.batch_size, progress=True)
+            origin |= {"evaluations": sampler.evaluations, "sampler": sampler.model_dump()}
+        else:
+            images = sample_generator(network, seeds, cond, options.batch_size, progress=True)
+            origin |= {"evaluations": network.evaluations}
+    save_samples(images, seeds, cond, out, origin, prompts)
+    evaluations = f"{origin['evaluations']} network evaluation{'s' * (origin['evaluations'] > 1)}"
+    print(f"{len(seeds)} images, {evaluations} each, are in {out}")
+
+
+def _save_views(options: argparse.Namespace) -> None:
+    """Write views, turntables and meshes of a scene."""
+    from distill.publishing.samples import check_out, describe, open_generator
+    from distill.publishing.scene.folder import INDEX, save_views
+    from distill.publishing.scene.mesh import require_packages
+    from distill.publishing.scene.turntable import check_scene
+
+    out = options.out or Path("views")
+    check_out(out, INDEX, "views")
+    require_packages("--views")
+    scene = check_scene(open_generator(options.run, options.resolution, options.device), options.run)
+    height, width = (options.size, options.size) if options.size else scene.pixel_shape[1:]
+    origin = {"run": str(options.run), **describe(scene)}
+    for note in save_views(scene, options.views, (height, width), out, origin):
+        print(note)
+    count = scene.sizes.particles
+    views = f"{options.views} view{'s' * (options.views > 1)} of {count} particle{'s' * (count > 1)}"
+    print(f"{views} {'is' if options.views == count == 1 else 'are'} in {out}")
+
+
+def _parse(arguments: list[str]) -> argparse.Namespace:
+    parser = ArgumentParser("python sample.py", "Generate images with a student, or with its teacher.")
+    parser.add_argument(
+        "--run", type=Path, required=True, help="run folder, checkpoint or export of a generator"
+    )
+    parser.add_argument(
+        "--labels",
+        default="all",
+        help="labels, given to the images in turn, such as 3, 0-9 or 1,3,5 (default: all of the model's)",
+    )
+    parser.add_argument(
+        "--prompts",
+        help="a prompt, or a text file of one prompt a line, given to the images in turn; "
+        "for models that take text",
+    )
+    parser.add_argument("--n", type=int, help="number of images (default: 100, or as many as --seeds)")
+    parser.add_argument("--seed", type=int, help="seed of the first image; image i has seed + i (default: 0)")
+    parser.add_argument("--seeds", help="the seed of each image instead, such as 3,7,10-12")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        help="folder for the images, grid.png and samples.json (default: samples, or views with --views)",
+    )
+    parser.add_argument(
+        "--batch-size",
+        type=int,
+        default=256,
+        help="maximum number of images at once; does not change the images (default: 256)",
+    )
+    parser.add_argument(
+        "--resolution",
+        type=int,
+        help="height and width in pixels, for models of diffusers (default: the model's own)",
+    )
+    parser.add_argument(
+        "--device",
+        choices=("auto", "cpu", "cuda"),
+        default="auto",
+        help="auto takes a CUDA device if there is one (default: auto)",
+    )
+    parser.add_argument(
+        "--dtype",
+        choices=DTYPES,
+        default="float32",
+        help="floating-point type that the networks compute in (default: float32)",
+    )
+    parser.add_argument(
+        "--teacher", action="store_true", help="sample the run's teacher instead, with EDM's sampler"
+    )
+    parser.add_argument(
+        "--steps", type=int, help="steps of the teacher's sampler (default: 18, which are 35 evaluations)"
+    )
+    parser.add_argument(
+        "--churn", type=float, help="stochastic churn of the teacher's sampler (default: 0, deterministic)"
+    )
+    parser.add_argument(
+        "--guidance", type=float, help="guidance scale of the teacher's sampler (default: 1, no guidance)"
+    )
+    parser.add_argument(
+        "--views",
+        type=int,
+        help="of a scene: render this many views of each particle from all sides, and write turntables, "
+        "depth, normals and meshes",
+    )
+    parser.add_argument(
+        "--size", type=int, help="height and width of the views in pixels (default: the scene's own)"
+    )
+    options = parser.parse_args(arguments)
+    at_least(options, n=1, batch_size=1, seed=0, views=1, size=2)
+    _check_views(options)
+    return options
+
+
+def _check_views(options: argparse.Namespace) -> None:
+    """Refuse options of views without them, and options of images beside them."""
+    if options.views is None:
+        if options.size is not None:
+            raise UserError("--size: is of the views of a scene; expected --views beside it")
+        return
+    given = [name for name in OF_IMAGES if getattr(options, name) not in (None, False)]
+    given += ["labels"] * (options.labels != "all") + ["dtype"] * (options.dtype != "float32")
+    if given:
+        raise UserError(f"--{given[0]}: does not go with --views, which shows a scene from all sides")
+
+
+def _open_teacher(options: argparse.Namespace, open_teacher: OpenTeacher) -> Denoiser:
+    """Open the teacher of a run on the device that was asked for."""
+    from distill.publishing.samples import check_makes_images, choose_device
+
+    device = choose_device(options.device)
+    return check_makes_images(open_teacher(options.run, options.resolution), options.run).to(device)
