@@ -199,6 +199,11 @@ def resolve_folder(path: Path) -> Path:
     raise UserError(f"{path}: holds neither {CONFIG} nor an export nor a checkpoint")
 
 
+def holds_teacher(path: Path) -> bool:
+    """Tell whether a run, a checkpoint or an export is that of a teacher, not of a student."""
+    return read_mapping(resolve_folder(path) / CONFIG).get("kind") == "denoiser"
+
+
 def read_description(folder: Path, kind: str) -> dict[str, Any]:
     """Read the `config.json` of a network of this kind, and check it as far as all kinds have in common."""
     description = read_mapping(folder / CONFIG)

@@ -20,6 +20,17 @@ class TeacherSettings(Settings):
         """True if the teacher's weights are quantised, as far as can be told before it is opened."""
         return False
 
+    def at_resolution(self, resolution: int | None) -> TeacherSettings:
+        """Return these settings with the `--resolution` of a command, in pixels; None leaves the teacher's."""
+        if resolution is None:
+            return self
+        if "resolution" not in type(self).model_fields:
+            name = type(self).model_fields["name"].default
+            raise UserError(
+                f"--resolution {resolution}: teachers of '{name}' make images of one size; leave it out"
+            )
+        return self.model_copy(update={"resolution": resolution})
+
     def load(self) -> Denoiser:
         """Open the teacher in evaluation mode, on the CPU."""
         raise TypeError(f"{type(self).__name__} is not a teacher")

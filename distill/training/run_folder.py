@@ -174,14 +174,7 @@ def load_run_teacher(run_dir: Path, resolution: int | None = None) -> Denoiser:
     if isinstance(config, TrainAutoencoderRun):
         raise UserError(f"--teacher: {run_dir} trained an autoencoder; expected a run that has a teacher")
     settings = Trained(path=run_dir) if isinstance(config, TrainTeacherRun) else config.teacher
-    if resolution is not None:
-        if "resolution" not in type(settings).model_fields:
-            raise UserError(
-                f"--resolution {resolution}: teachers of '{settings.name}' make images of one size; "
-                "leave it out"
-            )
-        settings = settings.model_copy(update={"resolution": resolution})
-    return settings.load()
+    return settings.at_resolution(resolution).load()
 
 
 def trained_features(config: RunConfig) -> dict[str, list[str]]:
