@@ -197,7 +197,7 @@ def test_a_trained_teacher_is_sampled_in_many_steps_without_being_called_one(
 
 
 def test_a_model_must_be_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="^expected --run with a run, or --teacher with a teacher$"):
+    with pytest.raises(UserError, match=r"^expected --run with a run, or --teacher with a teacher$"):
         sample.main(["--out", str(tmp_path / "out")])
 
 

@@ -31,6 +31,8 @@ OWN_NETWORK = ("network", "ExportedNetwork")
 """Class of that pipeline's part, in `network/network.py`, where diffusers looks for it."""
 AUTOENCODER = "autoencoder"
 """Folder of an autoencoder that has no name on the hub, in an export of a latent model."""
+EXPORT = "export"
+"""Folder of a run that holds its network for others to use."""
 ADAPTERS = "pytorch_lora_weights.safetensors"
 """File that marks an export of adapters for the teacher's pipeline of diffusers, beside `config.json`."""
 CLASSES = {
@@ -189,7 +191,7 @@ def resolve_folder(path: Path) -> Path:
     """Find a network: in the folder itself, else in a run's export, else in its newest checkpoint."""
     if not path.is_dir():
         raise UserError(f"{path}: no such folder; expected a run, a checkpoint or an export")
-    candidates = [path, path / "export"]
+    candidates = [path, path / EXPORT]
     newest = newest_checkpoint(path)
     if newest is not None:
         candidates.append(newest)
@@ -225,6 +227,12 @@ def checkpoints(run_dir: Path) -> list[Path]:
     """List the checkpoints of a run, oldest first."""
     found = (run_dir / "checkpoints").glob("step-*")
     return sorted(path for path in found if re.fullmatch(r"step-\d{8}", path.name))
+
+
+def step_of(checkpoint: Path) -> int:
+    """Return the step after which a checkpoint was written, as its name tells; 0 for another name."""
+    digits = checkpoint.name.removeprefix("step-")
+    return int(digits) if digits.isdecimal() else 0
 
 
 def newest_checkpoint(run_dir: Path) -> Path | None:

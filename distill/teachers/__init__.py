@@ -21,7 +21,7 @@ class TeacherSettings(Settings):
         return False
 
     def at_resolution(self, resolution: int | None) -> TeacherSettings:
-        """Return these settings with the `--resolution` of a command, in pixels; None leaves the teacher's."""
+        """Return these settings with the `--resolution` of a command, in pixels; None changes nothing."""
         if resolution is None:
             return self
         if "resolution" not in type(self).model_fields:

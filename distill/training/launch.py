@@ -13,7 +13,9 @@ from accelerate.utils import InitProcessGroupKwargs
 
 from distill.config.config_file import differences
 from distill.config.errors import TrainingError, UserError, is_out_of_memory
+from distill.networks.folder import EXPORT
 from distill.storage.unfinished import remove_unfinished
+from distill.training.checkpoints.space import check_space_for
 from distill.training.device.kernels import (
     chosen_kernels,
     describe_kernels,
@@ -35,12 +37,15 @@ from distill.training.pretraining.autoencoder import AutoencoderTraining
 from distill.training.pretraining.teacher import TeacherTraining
 from distill.training.run_folder import (
     ComputedBy,
+    check_run_folder,
     open_run_folder,
     other_processes,
+    record_finish,
     record_run,
     recorded_micro_batch,
 )
 from distill.training.settings import RunConfig, TrainAutoencoderRun, TrainTeacherRun
+from distill.training.settings.stop_condition import check_measured
 from distill.training.task import Task
 from distill.training.trainer import STATS, Trainer
 
@@ -66,8 +71,14 @@ def launch(config: RunConfig, build_monitor: BuildMonitor | None = None) -> int:
         if processes.is_main:
             print(describe_processes(config, processes), flush=True)
             warn_of_unused_tasks()
-        monitor = None if build_monitor is None else build_monitor(config, processes)
-        code = _run(config, processes, monitor, accelerator, progress)
+        if check_run_folder(config, processes):
+            say_finished(config, processes)
+            code = 0
+        else:
+            check_measured(config.stop_when, has_monitor=config.monitor_every is not None)
+            monitor = None if build_monitor is None else build_monitor(config, processes)
+            check_measured(config.stop_when, has_monitor=monitor is not None)
+            code = _run(config, processes, monitor, accelerator, progress)
     if processes.count > 1:
         leave(code)
     return code
@@ -85,6 +96,7 @@ def _run(
     clock = Clock(processes.device)
     task = build_task(resolved, processes, clock)
     trainer = Trainer(resolved, task, processes, clock, monitor, accelerator, progress)
+    check_space_for(config, task, processes)
     checkpoint = open_run_folder(config, processes)
     processes.wait()  # every process has read the folder before one writes to it
     if checkpoint is not None:
@@ -105,7 +117,7 @@ def _run(
             "distill", config=settings, init_kwargs={"tensorboard": {"purge_step": trainer.step + 1}}
         )
     try:
-        return trainer.run()
+        code = trainer.run()
     except (RuntimeError, MemoryError) as error:
         if is_out_of_memory(error):
             at_once = images_at_once(resolved, processes.count)
@@ -116,6 +128,19 @@ def _run(
         raise TrainingError(
             f"deterministic: {operation} adds in a changing order on {processes.device}; expected false"
         ) from error
+    if code == 0 and processes.is_main:
+        record_finish(config)
+    return code
+
+
+def say_finished(config: RunConfig, processes: Processes) -> None:
+    """Say in a line that a run has nothing more to do."""
+    if processes.is_main:
+        print(
+            f"run_dir: {config.run_dir} finished its {config.steps} steps before; nothing to do, the network "
+            f"is in {config.run_dir / EXPORT} (more --steps continue it)",
+            flush=True,
+        )
 
 
 def build_task(config: RunConfig, processes: Processes, clock: Clock) -> Task:

@@ -13,9 +13,10 @@ import torch
 from accelerate import Accelerator
 from tqdm import tqdm
 
-from distill.config.errors import UserError, reading
+from distill.config.errors import reading
 from distill.data.images import preview_count, save_samples_picture
 from distill.diffusion.random import seeded
+from distill.networks.folder import EXPORT
 from distill.storage.files import write_json
 from distill.training.batches import Purpose
 from distill.training.checkpoints import load_checkpoint, save_checkpoint
@@ -62,12 +63,6 @@ class Trainer:
         self.signal, self.is_stopped = 0, False
         self.has_waited = True
         self.main = processes.is_main
-        for condition in config.stop_when:
-            if monitor is None and condition.measure.startswith(MONITOR):
-                raise UserError(
-                    f"stop_when: nothing measures '{condition.measure}' in this run; "
-                    "expected data or monitor_reference, and a number as monitor_every"
-                )
 
     def restore(self, checkpoint: Path) -> None:
         """Continue from a checkpoint."""
@@ -265,7 +260,7 @@ class Trainer:
 
     def _finish(self, message: str) -> None:
         self.progress.report(self.step, "exporting")
-        path = self.config.run_dir / "export"
+        path = self.config.run_dir / EXPORT
         with new_shared_folder(path, self.processes) as folder, raised_by_all(self.processes), writing(path):
             self.task.export(folder)
         self._say(f"{message}; the network is in {self.config.run_dir / 'export'}")

@@ -27,7 +27,7 @@ from distill.training.dry_run.pretraining import (
     simulate_teacher_training,
 )
 from distill.training.dry_run.step import FAKE_UPDATE, META, SimulatedStep, images_at_once, meta_teacher_of
-from distill.training.settings import DistillRun, RunConfig, TrainAutoencoderRun, TrainTeacherRun
+from distill.training.settings import DistillRun, RunConfig, TrainAutoencoderRun, TrainTeacherRun, optimizers
 from distill.types import Denoiser
 
 MIB = 2**20
@@ -89,6 +89,7 @@ def _describe_distillation(config: DistillRun, plan: Plan, progress: tqdm[NoRetu
         *_compare(costs, chosen),
         *_describe_traffic(plan, costs[chosen]),
         *_describe_work(config, own, costs[chosen]),
+        *_describe_rates(config),
     ]
 
 
@@ -111,6 +112,7 @@ def _describe_training(
         *_describe_traffic(plan, costs[chosen]),
         f"a step reads {config.batch_size} images",
         _flops(config, costs[chosen]),
+        *_describe_rates(config),
     ]
 
 
@@ -213,6 +215,13 @@ def _describe_work(config: DistillRun, step: SimulatedStep, cost: Cost) -> list[
             f"not counted, neither here nor above: the networks of {names}, whose weights say what they are"
         )
     return lines
+
+
+def _describe_rates(config: RunConfig) -> list[str]:
+    return [
+        f"learning rate of {place}: {settings.describe_rate(config.steps)}"
+        for place, settings in optimizers(config).items()
+    ]
 
 
 def _flops(config: RunConfig, cost: Cost) -> str:
