@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -11,9 +10,9 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from tqdm import tqdm
 
 from distill.config.errors import reading
+from distill.config.progress import ProgressBar
 from distill.data.images import preview_count, save_samples_picture
 from distill.diffusion.random import seeded
 from distill.networks.folder import EXPORT
@@ -108,14 +107,9 @@ class Trainer:
         self._finish(f"finished {self.step} steps in {self._seconds():.0f} s")
         return 0
 
-    def _progress_bar(self) -> tqdm:
-        return tqdm(
-            total=self.config.steps,
-            initial=self.step,
-            disable=not self.main,
-            dynamic_ncols=True,
-            unit="step",
-            mininterval=0.5 if sys.stderr.isatty() else 30.0,
+    def _progress_bar(self) -> ProgressBar:
+        return ProgressBar(
+            "training", self.config.steps, "steps", initial=self.step, hidden=not self.main, leave=True
         )
 
     def _make_step(self) -> None:
@@ -152,7 +146,7 @@ class Trainer:
                 return found
         return None
 
-    def _after_step(self, bar: tqdm) -> None:
+    def _after_step(self, bar: ProgressBar) -> None:
         config, step = self.config, self.step
         last = step == config.steps
 
@@ -173,7 +167,7 @@ class Trainer:
             self._save()
         self.progress.report(step)
 
-    def _log(self, bar: tqdm, measured: Mapping[str, float]) -> None:
+    def _log(self, bar: ProgressBar, measured: Mapping[str, float]) -> None:
         means = self.averages.take(self.processes.mean)
         rates = {
             f"lr/{name}": updater.settings.learning_rate(self.step - 1, self.config.steps)
@@ -194,14 +188,14 @@ class Trainer:
             self.trackers.log(line, step=self.step)
         self._show(bar, line)
 
-    def _show(self, bar: tqdm, line: Mapping[str, float]) -> None:
+    def _show(self, bar: ProgressBar, line: Mapping[str, float]) -> None:
         """Write losses and measurements behind the progress bar."""
-        shown = {
-            name.partition("/")[2]: f"{value:.3g}"
+        shown = [
+            f"{name.partition('/')[2]} {value:.3g}"
             for name, value in line.items()
             if name.startswith(("loss/", MONITOR)) and name != f"{MONITOR}n"
-        }
-        bar.set_postfix(shown, refresh=False)
+        ]
+        bar.note(", ".join(shown))
 
     def _save_samples(self) -> None:
         """Save a grid of samples, of the same seeds each time."""
@@ -278,8 +272,7 @@ class Trainer:
 
     def _say(self, text: str) -> None:
         if self.main:
-            tqdm.write(text)
-            sys.stdout.flush()
+            print(text, flush=True)
 
 
 @contextmanager

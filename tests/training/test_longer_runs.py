@@ -1,4 +1,4 @@
-"""A finished run may be made longer: it ends as if it had been so long from its start. Else nothing is done."""
+"""A run may be made longer: it ends as if it had been so long from its start. A finished one does nothing."""
 
 from __future__ import annotations
 

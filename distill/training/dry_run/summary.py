@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NoReturn
 
 from torch import nn
-from tqdm import tqdm
 
+from distill.config.progress import ProgressBar
 from distill.students import lora
 from distill.training.dry_run.cost import (
     CHECKPOINTED,
@@ -60,8 +59,7 @@ def describe_run(
         config = config.model_copy(update={"micro_batch_size": micro_batch.size})
         lines.append(str(micro_batch))
     own = plan.of_one_process(config)
-    line = "dry run: {n_fmt} of {total_fmt} measurements{postfix} [{elapsed}]"
-    with tqdm(bar_format=line, total=STAGES, leave=False, disable=not show_progress) as progress:
+    with ProgressBar("dry run", STAGES, "measurements", hidden=not show_progress) as progress:
         if isinstance(own, DistillRun):
             described = _describe_distillation(own, plan, progress)
         else:
@@ -69,14 +67,14 @@ def describe_run(
     return "\n".join([*lines, "", *described])
 
 
-def _describe_distillation(config: DistillRun, plan: Plan, progress: tqdm[NoReturn]) -> list[str]:
-    progress.set_postfix_str("building the teacher")
+def _describe_distillation(config: DistillRun, plan: Plan, progress: ProgressBar) -> list[str]:
+    progress.note("building the teacher")
     teacher = meta_teacher_of(config)
     runs = variants(config, teacher)
-    progress.total = STAGES * len(runs)
+    progress.expect(STAGES * len(runs))
     costs: dict[str, Cost] = {}
     for name, run in runs.items():
-        progress.set_postfix_str(f"{name}: building the networks")
+        progress.note(f"{name}: building the networks")
         step = simulate_distillation(run, teacher, META, plan)
         costs |= measure_both(name, step, run, _reporter(progress))
         if run == config:
@@ -94,9 +92,9 @@ def _describe_distillation(config: DistillRun, plan: Plan, progress: tqdm[NoRetu
 
 
 def _describe_training(
-    config: TrainTeacherRun | TrainAutoencoderRun, plan: Plan, progress: tqdm[NoReturn]
+    config: TrainTeacherRun | TrainAutoencoderRun, plan: Plan, progress: ProgressBar
 ) -> list[str]:
-    progress.total = STAGES
+    progress.expect(STAGES)
     if isinstance(config, TrainTeacherRun):
         step = simulate_teacher_training(config, meta_teacher_of(config), plan)
     else:
@@ -140,9 +138,9 @@ def variants(config: DistillRun, teacher: Denoiser) -> dict[str, DistillRun]:
     return found if config in found.values() else {own: config, **found}
 
 
-def _reporter(progress: tqdm[NoReturn]) -> Report:
+def _reporter(progress: ProgressBar) -> Report:
     def report(stage: str) -> None:
-        progress.set_postfix_str(stage)
+        progress.note(stage)
         progress.update()
 
     return report
