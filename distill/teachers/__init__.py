@@ -47,6 +47,13 @@ class TeacherSettings(Settings):
         """Build the teacher on the meta device, for a dry run: its shapes without its weights."""
         return self.load().to("meta")
 
+    def known_before_loading(self) -> Denoiser | None:
+        """Build the teacher as `meta` does if its files here describe it in a moment; None if they do not.
+
+        What a run asks of its teacher is checked with it before gigabytes of weights are read.
+        """
+        return None
+
     def load_without_weights(self, min_component_parameters: int, prompts: Path | None = None) -> Denoiser:
         """Open the teacher as `load` does, with its weights on the meta device, in evaluation mode.
 

@@ -15,6 +15,7 @@ from distill.config.config_file import differences
 from distill.config.errors import TrainingError, UserError, is_out_of_memory
 from distill.networks.folder import EXPORT
 from distill.storage.unfinished import remove_unfinished
+from distill.training.batches import check_split
 from distill.training.checkpoints.space import check_space_for
 from distill.training.device.kernels import (
     chosen_kernels,
@@ -23,9 +24,11 @@ from distill.training.device.kernels import (
     nondeterministic_operation,
 )
 from distill.training.device.memory_shortage import describe_shortage
+from distill.training.distillation.inputs import check_inputs
 from distill.training.distillation.task import Distillation
 from distill.training.dry_run.micro_batch import free_memory, largest_micro_batch
-from distill.training.dry_run.step import images_at_once
+from distill.training.dry_run.pretraining import meta_autoencoder_of
+from distill.training.dry_run.step import images_at_once, meta_teacher_of
 from distill.training.logging import Clock, cut_lines
 from distill.training.parallel.ending import ending_together, group_timeout, joining, leave
 from distill.training.parallel.errors import raised_by_all
@@ -44,7 +47,7 @@ from distill.training.run_folder import (
     record_run,
     recorded_micro_batch,
 )
-from distill.training.settings import RunConfig, TrainAutoencoderRun, TrainTeacherRun
+from distill.training.settings import DistillRun, RunConfig, TrainAutoencoderRun, TrainTeacherRun
 from distill.training.settings.stop_condition import check_measured
 from distill.training.task import Task
 from distill.training.trainer import STATS, Trainer
@@ -76,6 +79,7 @@ def launch(config: RunConfig, build_monitor: BuildMonitor | None = None) -> int:
             code = 0
         else:
             check_measured(config.stop_when, has_monitor=config.monitor_every is not None)
+            check_before_loading(config, processes)
             monitor = None if build_monitor is None else build_monitor(config, processes)
             check_measured(config.stop_when, has_monitor=monitor is not None)
             code = _run(config, processes, monitor, accelerator, progress)
@@ -141,6 +145,18 @@ def say_finished(config: RunConfig, processes: Processes) -> None:
             f"is in {config.run_dir / EXPORT} (more --steps continue it)",
             flush=True,
         )
+
+
+def check_before_loading(config: RunConfig, processes: Processes) -> None:
+    """Refuse what files and settings tell to be wrong, before weights are read and images are measured."""
+    check_split(config.batch_size, processes.count)
+    with raised_by_all(processes):
+        if isinstance(config, DistillRun):
+            check_inputs(config)
+        elif isinstance(config, TrainTeacherRun):
+            meta_teacher_of(config)
+        else:
+            meta_autoencoder_of(config)
 
 
 def build_task(config: RunConfig, processes: Processes, clock: Clock) -> Task:

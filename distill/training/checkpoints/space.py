@@ -68,7 +68,8 @@ def _require(run_dir: Path, size: int, count: int) -> None:
         held = f"{count} checkpoints take" if count > 1 else "a checkpoint takes"
         raise UserError(
             f"run_dir: {run_dir} has {free / GIB:.3g} GiB of free disk, and {held} "
-            f"{count * size / GIB:.3g} GiB or more; expected room for them, or fewer keep_checkpoints"
+            f"{count * size / GIB:.3g} GiB or more; expected more room, fewer keep_checkpoints or another "
+            "run_dir"
         )
 
 

@@ -170,15 +170,20 @@ class TeacherSamples:
                 ) from error
 
     def _refuse_other_samples(self) -> None:
+        check_folder(self.path)
         index = self.path / INDEX
         if not index.is_file():
-            if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
-                raise UserError(
-                    f"teacher_samples.path: {self.path} is there and holds no samples; expected a new folder"
-                )
             return
         for key, there, here in differences(read_mapping(index), self.description):
             raise UserError(
                 f"teacher_samples.path: {self.path} holds other samples: {key} is {there!r} there "
                 f"and {here!r} here; give another path"
             )
+
+
+def check_folder(path: Path) -> None:
+    """Refuse a folder of samples that holds something else."""
+    if (path / INDEX).is_file() or not path.exists():
+        return
+    if not path.is_dir() or any(path.iterdir()):
+        raise UserError(f"teacher_samples.path: {path} is there and holds no samples; expected a new folder")

@@ -12,7 +12,7 @@ from torch.utils.data import default_collate
 
 from distill.config.errors import UserError
 from distill.diffusion.sampling import max_batch_size, spread
-from distill.networks.diffusers.autoencoders.autoencoder import Autoencoder
+from distill.networks.diffusers.autoencoders.autoencoder import Autoencoder, find_start
 from distill.networks.folder import CONFIG, WEIGHTS
 from distill.storage.files import write_json
 from distill.storage.tensors import save_tensors
@@ -37,7 +37,7 @@ class AutoencoderTraining(NetworkTraining[Autoencoder]):
     def __init__(self, config: TrainAutoencoderRun, processes: Processes, clock: Clock) -> None:
         check_split(config.batch_size, processes.count)
         self.data = config.data.load("train")
-        network = Autoencoder.build(config.network, self.data.image_shape, config.seed)
+        network = build_autoencoder(config, self.data)
         super().__init__("autoencoder", network.to(processes.device), config, processes, clock)
         self.image_shape = network.image_shape
         self.reconstruction, self.kl_weight = config.reconstruction, config.kl_weight
@@ -86,6 +86,16 @@ class AutoencoderTraining(NetworkTraining[Autoencoder]):
         average = self.whole_average()
         if average is not None:
             average.save_pretrained(folder, scaling_factor(average, self.data, self.processes.device))
+
+
+def build_autoencoder(config: TrainAutoencoderRun, data: DataSource, on_meta: bool = False) -> Autoencoder:
+    """Build the autoencoder of a run as it is before its first step; with `on_meta` without weights."""
+    network = Autoencoder.build(config.network, data.image_shape, config.seed, on_meta)
+    if config.init_from is not None:
+        find_start(config.init_from)
+        if not on_meta:
+            network.start_from(config.init_from)
+    return network
 
 
 def autoencoder_losses(
