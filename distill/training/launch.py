@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
-import json
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -29,7 +28,7 @@ from distill.training.distillation.task import Distillation
 from distill.training.dry_run.micro_batch import free_memory, largest_micro_batch
 from distill.training.dry_run.pretraining import meta_autoencoder_of
 from distill.training.dry_run.step import images_at_once, meta_teacher_of
-from distill.training.logging import Clock, cut_lines
+from distill.training.logging import Clock, cut_lines, start_trackers
 from distill.training.parallel.ending import ending_together, group_timeout, joining, leave
 from distill.training.parallel.errors import raised_by_all
 from distill.training.parallel.launchers import check_launch, processes_here, warn_of_unused_tasks
@@ -116,10 +115,9 @@ def _run(
         if processes.device.type == "cuda":
             print(describe_kernels(config, processes.device), *filter(None, [said]), sep="\n", flush=True)
     if config.trackers:
-        settings = {"config": json.dumps(config.model_dump(mode="json"))}
-        accelerator.init_trackers(
-            "distill", config=settings, init_kwargs={"tensorboard": {"purge_step": trainer.step + 1}}
-        )
+        name = config.tracker_name or config.run_dir.resolve().name
+        settings = config.model_dump(mode="json")
+        start_trackers(accelerator, config.tracker_project, name, settings, trainer.step)
     try:
         code = trainer.run()
     except (RuntimeError, MemoryError) as error:

@@ -47,6 +47,7 @@ MAY_CHANGE = {
     "monitor_images",
     "monitor_protocol",
     "optimizer.offload",
+    "preview",
     "process_timeout",
     "resume",
     "run_dir",
@@ -55,6 +56,8 @@ MAY_CHANGE = {
     "stop_when",
     "teacher.attention",
     "tf32",
+    "tracker_name",
+    "tracker_project",
     "trackers",
 }
 """Settings that may differ when a run continues: they change what is learned by rounding at most."""

@@ -19,7 +19,7 @@ from distill.networks.folder import EXPORT
 from distill.storage.files import write_json
 from distill.training.batches import Purpose
 from distill.training.checkpoints import load_checkpoint, save_checkpoint
-from distill.training.logging import Averages, Clock, append_line
+from distill.training.logging import Averages, Clock, append_line, log_picture
 from distill.training.optimization.ema import measure_averages
 from distill.training.parallel.errors import raised_by_all
 from distill.training.parallel.finite import Agreement
@@ -201,11 +201,13 @@ class Trainer:
         """Save a grid of samples, of the same seeds each time."""
         self.progress.report(self.step, "sampling")
         with self.clock("sample"):
-            count = preview_count(self.task.image_shape)
-            samples = sample_together(self.task.sample, count, self.processes)
+            count = self.config.preview.count or preview_count(self.task.image_shape)
+            samples = sample_together(self.task.preview, count, self.processes)
             if self.main:
                 path = self.config.run_dir / "samples" / f"step-{self.step:08d}.png"
-                save_samples_picture(samples, path, self.task.label_count or None)
+                save_samples_picture(samples, path, self.task.preview_columns)
+                if self.trackers is not None:
+                    log_picture(self.trackers, "samples", path, self.step)
 
     def _measure(self) -> dict[str, float]:
         monitor, count = self.monitor, self.config.monitor_images

@@ -6,6 +6,7 @@ import torch
 
 from distill.networks.folder import read_description, resolve_folder
 from distill.training.batches.batches import check_data
+from distill.training.batches.previews import check_previews
 from distill.training.distillation.build import build_networks, check_prompts
 from distill.training.distillation.teacher_samples import check_folder
 from distill.training.settings import DistillRun
@@ -34,6 +35,7 @@ def check_inputs(config: DistillRun) -> None:
 def _check_teacher(config: DistillRun, teacher: Denoiser, data: DataSource | None) -> None:
     """Refuse data, prompts and networks that do not go with a teacher, which is on the meta device."""
     check_prompts(config, teacher)
+    check_previews(config.preview, teacher)
     trains_on_data = config.real_source == "data" or config.compares_with_data
     if data is not None and trains_on_data:
         check_data(data, teacher)

@@ -40,6 +40,7 @@ class AutoencoderTraining(NetworkTraining[Autoencoder]):
         network = build_autoencoder(config, self.data)
         super().__init__("autoencoder", network.to(processes.device), config, processes, clock)
         self.image_shape = network.image_shape
+        self.first_preview = config.preview.seed
         self.reconstruction, self.kl_weight = config.reconstruction, config.kl_weight
         self.batches = Batches(
             network.latent_shape,
@@ -73,6 +74,14 @@ class AutoencoderTraining(NetworkTraining[Autoencoder]):
         parts = chosen.split(max_batch_size(self.image_shape))
         average, device = self.ema.average, self.processes.device
         return torch.cat([average.reconstruct(read(self.data, part).to(device)).cpu() for part in parts])
+
+    def preview(self, rows: Sequence[int]) -> Tensor:
+        """Return the reconstructions that the run shows; `preview.seed` moves the choice of images."""
+        return self.sample([self.first_preview + row for row in rows])
+
+    @property
+    def preview_columns(self) -> int | None:
+        return None
 
     def save(self, folder: Path) -> None:
         """Write the averaged network for a checkpoint. All processes call it, and the main one writes."""

@@ -29,6 +29,7 @@ from distill.storage.files import write_json
 from distill.storage.tensors import check_shapes, load_weights
 from distill.training.batches import Batch, Batches
 from distill.training.batches.batches import check_data
+from distill.training.batches.previews import Previews, check_previews
 from distill.training.device.compilation import compiled
 from distill.training.distillation.losses import Losses
 from distill.training.logging import Clock
@@ -52,6 +53,7 @@ class TeacherTraining(NetworkTraining[Denoiser]):
             self.prompts = EncodedPrompts(captions, encode, dropout=config.label_dropout)
         self.batches = Batches.of(config, network, data, processes, prompts=self.prompts)
         self.image_shape, self.label_count = network.pixel_shape, network.label_count
+        self.previews = Previews(config.preview, network, self.prompts)
         self.noise_levels = config.noise_levels
         # Prompts are dropped with the batch, on the CPU, where they are read.
         self.label_dropout = config.label_dropout if self.prompts is None else 0.0
@@ -72,6 +74,15 @@ class TeacherTraining(NetworkTraining[Denoiser]):
         else:
             cond = self.prompts(spread(rows, len(self.prompts)))
         return sample_teacher(self.ema.average, rows, cond)
+
+    def preview(self, rows: Sequence[int]) -> Tensor:
+        """Return the images of these numbers that the run shows, (n, c, h, w), on the CPU."""
+        shown = self.previews
+        return sample_teacher(self.ema.average, shown.seeds(rows), shown.condition(rows))
+
+    @property
+    def preview_columns(self) -> int | None:
+        return self.previews.columns
 
     def save(self, folder: Path) -> None:
         """Write the averaged network for a checkpoint. All processes call it, and the main one writes."""
@@ -108,6 +119,7 @@ def build_teacher(config: TrainTeacherRun, data: DataSource, on_meta: bool = Fal
             f"label_dropout: is {config.label_dropout:g}, and the network has neither labels nor captions; "
             "expected 0"
         )
+    check_previews(config.preview, network)
     return network
 
 

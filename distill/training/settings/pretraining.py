@@ -88,6 +88,8 @@ class TrainAutoencoderRun(RunSettings):
             raise ValueError(
                 "data: latents are no images, which an autoencoder is trained on; expected images"
             )
+        if self.preview.prompts is not None or self.preview.labels is not None:
+            raise ValueError("preview: an autoencoder shows reconstructions; expected count or seed alone")
         if self.sharding.is_on:
             raise ValueError(
                 f"sharding.strategy: is {self.sharding.strategy}; expected none, since every process holds "

@@ -17,7 +17,7 @@ import distill
 import sample
 from distill.config.errors import UserError
 from distill.data.encoded_prompts import EncodedPrompts
-from distill.data.images import to_bytes
+from distill.data.images import save_samples_picture, to_bytes
 from distill.diffusion.samplers import Heun
 from distill.diffusion.sampling import sample_teacher
 from distill.networks.diffusers.configured import ConfiguredNetwork
@@ -79,6 +79,22 @@ def test_a_text_teacher_is_sampled_from_its_run_and_its_export(
     for index in range(2):
         found = np.asarray(Image.open(tmp_path / "out" / f"{index:06d}.png"))
         assert np.array_equal(found, expected[index].permute(1, 2, 0))
+
+
+def test_a_text_teacher_shows_the_prompts_that_are_asked_for(root: Path, tmp_path: Path) -> None:
+    preview = {"prompts": ["a red square", "two cats, asleep"], "count": 4, "seed": 3}
+    run = train_run(
+        write_run(tmp_path, **text_to_image(root, run_dir=str(tmp_path / "run"), preview=preview))
+    )
+    network = load_denoiser(run)
+    assert network.prompt_encoder is not None
+    cond = EncodedPrompts.by(network.prompt_encoder, preview["prompts"]).balanced(4)  # type: ignore[arg-type]
+    samples = sample_teacher(network.eval(), range(3, 7), cond)
+    save_samples_picture(samples, tmp_path / "expected.png", columns=2)
+    newest = max((run / "samples").glob("step-*.png"))
+    found, expected = (np.asarray(Image.open(path)) for path in (newest, tmp_path / "expected.png"))
+    assert found.shape == expected.shape
+    assert np.abs(found.astype(int) - expected).max() <= 1
 
 
 @torch.no_grad()
