@@ -37,7 +37,7 @@ def _check_teacher(config: DistillRun, teacher: Denoiser, data: DataSource | Non
     check_prompts(config, teacher)
     check_previews(config.preview, teacher)
     trains_on_data = config.real_source == "data" or config.compares_with_data
-    if data is not None and trains_on_data:
-        check_data(data, teacher)
+    if config.data is not None and data is not None and trains_on_data and not config.data.holds_latents:
+        check_data(data, teacher)  # of latents the autoencoder's weights are compared, later
     start = config.generator.model_copy(update={"init_from": None})
     build_networks(config.model_copy(update={"generator": start}), teacher, META)
