@@ -70,13 +70,13 @@ def launch(config: RunConfig, build_monitor: BuildMonitor | None = None) -> int:
         processes = processes_of(accelerator, config)
     with ending_together(processes, config) as progress, chosen_kernels(config, processes.device):
         check_agreement(config, processes)
-        if processes.is_main:
-            print(describe_processes(config, processes), flush=True)
-            warn_of_unused_tasks()
         if check_run_folder(config, processes):
             say_finished(config, processes)
             code = 0
         else:
+            if processes.is_main:
+                print(describe_processes(config, processes), flush=True)
+                warn_of_unused_tasks()
             check_measured(config.stop_when, has_monitor=config.monitor_every is not None)
             check_before_loading(config, processes)
             monitor = None if build_monitor is None else build_monitor(config, processes)

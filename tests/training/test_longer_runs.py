@@ -85,7 +85,7 @@ def test_a_finished_run_has_nothing_to_do_and_loads_nothing(
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     capsys.readouterr()
     train_run(file)
-    assert capsys.readouterr().out.splitlines()[1:] == [
+    assert capsys.readouterr().out.splitlines() == [
         f"run_dir: {run} finished its 2 steps before; nothing to do, the network is in {run / 'export'} "
         "(more --steps continue it)"
     ]
