@@ -116,3 +116,10 @@ def test_sampling_counts_images(
     assert len(counts) == len(said)
     assert counts == sorted(counts)
     assert {0, 2, 4} <= set(counts)
+
+
+def test_no_other_file_calls_tqdm() -> None:
+    root = Path(__file__).parents[2]
+    sources = [*root.glob("distill/**/*.py"), root / "sample.py", root / "train.py"]
+    found = [path.name for path in sources if "import tqdm" in path.read_text(encoding="utf-8")]
+    assert found == ["progress.py"]
