@@ -26,8 +26,7 @@ from distill.training.device.memory_shortage import describe_shortage
 from distill.training.distillation.inputs import check_inputs
 from distill.training.distillation.task import Distillation
 from distill.training.dry_run.micro_batch import free_memory, largest_micro_batch
-from distill.training.dry_run.pretraining import meta_autoencoder_of
-from distill.training.dry_run.step import images_at_once, meta_teacher_of
+from distill.training.dry_run.step import images_at_once
 from distill.training.logging import Clock, cut_lines, start_trackers
 from distill.training.parallel.ending import ending_together, group_timeout, joining, leave
 from distill.training.parallel.errors import raised_by_all
@@ -35,8 +34,8 @@ from distill.training.parallel.launchers import check_launch, processes_here, wa
 from distill.training.parallel.processes import Processes
 from distill.training.parallel.sampling import Monitor
 from distill.training.parallel.watchdog import Progress
-from distill.training.pretraining.autoencoder import AutoencoderTraining
-from distill.training.pretraining.teacher import TeacherTraining
+from distill.training.pretraining.autoencoder import AutoencoderTraining, build_autoencoder
+from distill.training.pretraining.teacher import TeacherTraining, build_teacher
 from distill.training.run_folder import (
     ComputedBy,
     check_run_folder,
@@ -152,9 +151,9 @@ def check_before_loading(config: RunConfig, processes: Processes) -> None:
         if isinstance(config, DistillRun):
             check_inputs(config)
         elif isinstance(config, TrainTeacherRun):
-            meta_teacher_of(config)
+            build_teacher(config, config.data.load("train"), on_meta=True)
         else:
-            meta_autoencoder_of(config)
+            build_autoencoder(config, config.data.load("train"), on_meta=True)
 
 
 def build_task(config: RunConfig, processes: Processes, clock: Clock) -> Task:

@@ -10,6 +10,8 @@ from safetensors.torch import load_file
 from distill import load_generator, load_teacher
 from distill.diffusion.sampling import balanced_labels, sample_generator
 from distill.networks.folder import checkpoints
+from distill.training.config import read_config
+from distill.training.dry_run.summary import describe_run
 from tests.helpers.random_teacher import save_random_teacher
 from tests.helpers.runs import checkpoint_names, read_lines, refusal, train_run, write_run
 
@@ -108,9 +110,10 @@ def test_a_teacher_starts_from_another_teacher(tmp_path: Path, monkeypatch: pyte
     message = refusal(file, f"--run_dir={tmp_path / 'other'}", "--network.width=12")
     assert f"{tmp_path / 'start'}: weights of another architecture: " in message
     assert not (tmp_path / "other").exists()
-    assert refusal(file, f"--run_dir={tmp_path / 'other'}", "--init_from=none").startswith(
-        "none: no such folder"
-    )
+    nowhere = "--init_from=nowhere"
+    assert refusal(file, f"--run_dir={tmp_path / 'other'}", nowhere).startswith("nowhere: no such folder")
+    needs_no_weights = describe_run(read_config(file, [nowhere]), memory=2**30)
+    assert "learning rate of optimizer: 1e-12, constant" in needs_no_weights
 
 
 def assert_close(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:

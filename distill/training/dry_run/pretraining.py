@@ -55,6 +55,7 @@ def simulate_teacher_training(
 
 def meta_autoencoder_of(config: TrainAutoencoderRun) -> Autoencoder:
     """Build the autoencoder that a run trains on the meta device."""
+    config = config.model_copy(update={"init_from": None})  # which has the same sizes
     return build_autoencoder(config, config.data.load("train"), on_meta=True).train()
 
 
