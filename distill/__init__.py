@@ -25,19 +25,27 @@ def load_generator(path: Path | str) -> Generator:
     return load(path)
 
 
-def load_teacher(source: Path | str | TeacherSettings) -> Denoiser:
+def load_teacher(source: Path | str | TeacherSettings, resolution: int | None = None) -> Denoiser:
     """Open a teacher, whose noise schedule is `teacher.schedule`.
 
     `source` is a folder of this project or of a diffusers pipeline, a file of EDM or EDM2, or the `teacher`
-    of a configuration.
+    of a configuration. `resolution`, in pixels, replaces the teacher's own; only pipelines of diffusers can
+    change it.
     """
     if isinstance(source, (str, Path)):
+        from distill.config.errors import UserError
         from distill.networks.edm.published import read_network
-        from distill.networks.folder import is_pipeline
+        from distill.networks.folder import CONFIG, holds_teacher, is_pipeline
         from distill.teachers import diffusers, native
 
         path = Path(source)
-        if path.suffix == ".pkl" or path.is_file():
+        is_trained_here = (path / CONFIG).is_file() and holds_teacher(path)
+        if path.suffix in (".safetensors", ".gguf") or (is_pipeline(path) and not is_trained_here):
+            source = diffusers.Settings(path=str(path))
+        elif path.suffix == ".pkl" or path.is_file():
+            if resolution is not None:
+                raise UserError(f"--resolution {resolution}: {path} makes images of one size; leave it out")
             return read_network(path)
-        source = diffusers.Settings(path=str(path)) if is_pipeline(path) else native.Settings(path=path)
-    return source.load()
+        else:
+            source = native.Settings(path=path)
+    return source.at_resolution(resolution).load()

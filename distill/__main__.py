@@ -86,10 +86,13 @@ def build_monitor(config: RunConfig, processes: Processes) -> Monitor | None:
 
 
 def open_teacher(run_dir: Path, resolution: int | None) -> Denoiser:
-    """Open the teacher of a run."""
+    """Open a teacher, or the teacher of a run."""
+    from distill import load_teacher
+    from distill.training.config import CONFIG
     from distill.training.run_folder import load_run_teacher
 
-    return load_run_teacher(run_dir, resolution)
+    load = load_run_teacher if (run_dir / CONFIG).is_file() else load_teacher
+    return load(run_dir, resolution)
 
 
 def run_as(*command: str) -> NoReturn:

@@ -8,15 +8,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+import yaml
 from PIL import Image
 
 import sample
 from distill.config.errors import UserError
+from distill.data.images import to_bytes
 from distill.diffusion.samplers import Heun
+from distill.diffusion.sampling import sample_teacher
 from distill.networks.few_step_generator import FewStepGenerator
 from distill.networks.folder import save_model
 from distill.students.mlp import Student as MLP
 from distill.teachers.gaussian_mixture import Settings as GaussianMixture
+from distill.types import Condition
 from tests.helpers.random_teacher import save_random_teacher
 from tests.helpers.runs import ENVIRONMENT, write_finished_run
 
@@ -119,6 +124,10 @@ def test_earlier_samples_are_replaced_whole(run: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (
+            ["--teacher", "runs/x"],
+            "--teacher runs/x: stands beside --run; expected one of them, or --teacher without a path",
+        ),
         (["--labels", "0-10"], "--labels 0-10: 10 is out of range; expected labels from 0 to 9"),
         (["--labels", "5-3"], "--labels 5-3: '5-3' is an empty range; expected the smaller number first"),
         (["--seeds", "1,two"], "--seeds 1,two: 'two' is no seed; expected numbers such as 3, 0-9 or 1,3,5"),
@@ -161,6 +170,35 @@ def test_wrong_arguments_are_refused_in_one_line(
     assert message in str(error.value)
     assert "\n" not in str(error.value)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("place", ["checkpoint of a run that goes on", "export", "checkpoint"])
+def test_a_trained_teacher_is_sampled_in_many_steps_without_being_called_one(
+    tmp_path: Path, place: str
+) -> None:
+    run = tmp_path / "run"
+    checkpoint = run / "checkpoints" / "step-00000002"
+    folder = {"export": run / "export"}.get(place, checkpoint)
+    folder.parent.mkdir(parents=True)
+    teacher = save_random_teacher(folder)
+    (run / "config.yaml").write_text(
+        yaml.safe_dump({"task": "train_teacher", "run_dir": str(run), "steps": 4, "data": {"name": "digits"}})
+    )
+    given = folder if place == "checkpoint" else run
+    arguments = ["--n", "2", "--labels", "3,4", "--steps", "2", "--guidance", "1", "--device", "cpu"]
+    expected = sample_teacher(teacher, [0, 1], Condition(torch.tensor([3, 4])), Heun(steps=2))
+    for index, source in enumerate((["--run"], ["--teacher"], ["--teacher", "--run"])):
+        out = tmp_path / f"out-{index}"
+        sample.main([*source, str(given), *arguments, "--out", str(out)])
+        noted = json.loads((out / "samples.json").read_text())
+        assert (noted["teacher"], noted["evaluations"], noted["run"]) == (True, 3, str(given))
+        for image, wanted in enumerate(to_bytes(expected)):
+            assert np.array_equal(pixels(out, image), wanted[0])
+
+
+def test_a_model_must_be_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"^expected --run with a run, or --teacher with a teacher$"):
+        sample.main(["--out", str(tmp_path / "out")])
 
 
 def test_vectors_are_not_sampled_as_images(tmp_path: Path) -> None:

@@ -174,6 +174,8 @@ def _type_name(annotation: Any) -> str:
         return _type_name(arguments[0])
     if origin is tuple:
         return "[" + ", ".join("..." if a is Ellipsis else _type_name(a) for a in arguments) + "]"
+    if origin is list:
+        return f"[{_type_name(arguments[0])}, ...]"
     if origin in (Union, types.UnionType):
         return "|".join(_type_name(argument) for argument in arguments)
     if annotation is type(None):

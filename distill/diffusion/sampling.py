@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
-from tqdm import tqdm
 
+from distill.config.progress import ProgressBar
 from distill.diffusion.guidance import check_guidance
 from distill.diffusion.random import seeded
 from distill.diffusion.samplers import Heun
@@ -108,10 +108,12 @@ def _in_batches(
     # Networks with weights of less than float32 take and return float32.
     dtype = torch.promote_types(weight.dtype, torch.float32)
     images = []
-    for start in tqdm(range(0, len(seeds), batch_size), desc="sampling", disable=not progress, leave=False):
-        rows = slice(start, start + batch_size)
-        z = seeded_noise(seeds[rows], noise_shape).to(weight.device, dtype)
-        images.append(make(seeds[rows], z, cond[rows].to(weight.device)).float().cpu())
+    with ProgressBar("sampling", len(seeds), "images", hidden=not progress) as bar:
+        for start in range(0, len(seeds), batch_size):
+            rows = slice(start, start + batch_size)
+            z = seeded_noise(seeds[rows], noise_shape).to(weight.device, dtype)
+            images.append(make(seeds[rows], z, cond[rows].to(weight.device)).float().cpu())
+            bar.update(len(z))
     return torch.cat(images)
 
 

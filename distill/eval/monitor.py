@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from distill.config.errors import UserError
+from distill.config.progress import ProgressBar
 from distill.data import InMemory
 from distill.data.images import check_images
 from distill.eval.features import AT_ONCE, Extractor, checked, load_extractor
@@ -137,11 +138,14 @@ class FrechetMonitor:
         assert shift is not None
         total, products = torch.zeros_like(shift), torch.zeros_like(torch.outer(shift, shift))
         own = row_range(len(stream), self.processes.index, self.processes.count)
-        with raised_by_all(self.processes):
+        hidden = not self.processes.is_main
+        bar = ProgressBar("features of real images", len(own), "images", hidden=hidden)
+        with raised_by_all(self.processes), bar:
             for start in range(own.start, own.stop, BLOCK):
                 block = features_of(range(start, min(start + BLOCK, own.stop)))
                 block_total, block_products = shifted_sums(block, shift)
                 total, products = total + block_total, products + block_products
+                bar.update(len(block))
         return Statistics.from_sums(shift, self._sum(total), self._sum(products), len(stream))
 
     def _sum(self, tensor: Tensor) -> Tensor:

@@ -32,6 +32,8 @@ OWN_NETWORK = ("network", "ExportedNetwork")
 """Class of that pipeline's part, in `network/network.py`, where diffusers looks for it."""
 AUTOENCODER = "autoencoder"
 """Folder of an autoencoder that has no name on the hub, in an export of a latent model."""
+EXPORT = "export"
+"""Folder of a run that holds its network for others to use."""
 ADAPTERS = "pytorch_lora_weights.safetensors"
 """File that marks an export of adapters for the teacher's pipeline of diffusers, beside `config.json`."""
 CLASSES = {
@@ -191,7 +193,7 @@ def resolve_folder(path: Path) -> Path:
     path = find_asset(path)
     if not path.is_dir():
         raise UserError(f"{path}: no such folder; expected a run, a checkpoint or an export")
-    candidates = [path, path / "export"]
+    candidates = [path, path / EXPORT]
     newest = newest_checkpoint(path)
     if newest is not None:
         candidates.append(newest)
@@ -199,6 +201,11 @@ def resolve_folder(path: Path) -> Path:
         if (folder / CONFIG).is_file():
             return folder
     raise UserError(f"{path}: holds neither {CONFIG} nor an export nor a checkpoint")
+
+
+def holds_teacher(path: Path) -> bool:
+    """Tell whether a run, a checkpoint or an export is that of a teacher, not of a student."""
+    return read_mapping(resolve_folder(path) / CONFIG).get("kind") == "denoiser"
 
 
 def read_description(folder: Path, kind: str) -> dict[str, Any]:
@@ -222,6 +229,12 @@ def checkpoints(run_dir: Path) -> list[Path]:
     """List the checkpoints of a run, oldest first."""
     found = (run_dir / "checkpoints").glob("step-*")
     return sorted(path for path in found if re.fullmatch(r"step-\d{8}", path.name))
+
+
+def step_of(checkpoint: Path) -> int:
+    """Return the step after which a checkpoint was written, as its name tells; 0 for another name."""
+    digits = checkpoint.name.removeprefix("step-")
+    return int(digits) if digits.isdecimal() else 0
 
 
 def newest_checkpoint(run_dir: Path) -> Path | None:

@@ -1,5 +1,6 @@
 """`python sample.py` generates images: `--run runs/X --labels 0-9 --n 100 --seed 0 --out samples/`.
 
+A run that trained a teacher, and any other teacher as `--teacher PATH`, is sampled in many steps.
 Of a scene in three dimensions, `--views 24` writes views from all sides, turntables and meshes instead.
 
 An image depends on its own seed alone, not on the other images of its batch.
@@ -40,6 +41,7 @@ def main(arguments: list[str], open_teacher: OpenTeacher) -> None:
 def _save_images(options: argparse.Namespace, open_teacher: OpenTeacher) -> None:
     """Write images from seeds."""
     from distill.diffusion.sampling import sample_generator, sample_teacher
+    from distill.networks.folder import holds_teacher
     from distill.publishing.samples import (
         check_out,
         choose_condition,
@@ -54,17 +56,18 @@ def _save_images(options: argparse.Namespace, open_teacher: OpenTeacher) -> None
     out = options.out or Path("samples")
     check_out(out)
     given = {"steps": options.steps, "churn": options.churn, "guidance": options.guidance}
-    sampler = choose_sampler(options.teacher, given)
+    is_teacher = options.teacher or holds_teacher(options.run)
+    sampler = choose_sampler(is_teacher, given)
     seeds = choose_seeds(options.seeds, options.seed, options.n)
     network: Any
-    if options.teacher:
+    if is_teacher:
         network = _open_teacher(options, open_teacher)
     else:
         network = open_generator(options.run, options.resolution, options.device)
     cond, prompts = choose_condition(network, seeds, options.labels, options.prompts)
     origin = {
         "run": str(options.run),
-        "teacher": options.teacher,
+        "teacher": is_teacher,
         "dtype": options.dtype,
         **describe(network),
     }
@@ -102,9 +105,7 @@ def _save_views(options: argparse.Namespace) -> None:
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
     parser = ArgumentParser("python sample.py", "Generate images with a student, or with its teacher.")
-    parser.add_argument(
-        "--run", type=Path, required=True, help="run folder, checkpoint or export of a generator"
-    )
+    parser.add_argument("--run", type=Path, help="run folder, checkpoint or export of a student or a teacher")
     parser.add_argument(
         "--labels",
         default="all",
@@ -147,7 +148,13 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         help="floating-point type that the networks compute in (default: float32)",
     )
     parser.add_argument(
-        "--teacher", action="store_true", help="sample the run's teacher instead, with EDM's sampler"
+        "--teacher",
+        type=Path,
+        nargs="?",
+        const=True,
+        metavar="PATH",
+        help="sample the teacher of a student's --run instead, with EDM's sampler; or, without --run, the "
+        "teacher at PATH: a run, an export, a pipeline of diffusers or a file of EDM",
     )
     parser.add_argument(
         "--steps", type=int, help="steps of the teacher's sampler (default: 18, which are 35 evaluations)"
@@ -170,6 +177,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     at_least(options, n=1, batch_size=1, seed=0, views=1, size=2)
     _check_views(options)
+    _choose_source(options)
     return options
 
 
@@ -185,8 +193,22 @@ def _check_views(options: argparse.Namespace) -> None:
         raise UserError(f"--{given[0]}: does not go with --views, which shows a scene from all sides")
 
 
+def _choose_source(options: argparse.Namespace) -> None:
+    """Make `--teacher PATH` the `--run` whose teacher is sampled; `teacher` becomes True or False."""
+    if isinstance(options.teacher, Path):
+        if options.run is not None:
+            raise UserError(
+                f"--teacher {options.teacher}: stands beside --run; expected one of them, or --teacher "
+                "without a path for the teacher of the run"
+            )
+        options.run = options.teacher
+    if options.run is None:
+        raise UserError("expected --run with a run, or --teacher with a teacher")
+    options.teacher = options.teacher is not None
+
+
 def _open_teacher(options: argparse.Namespace, open_teacher: OpenTeacher) -> Denoiser:
-    """Open the teacher of a run on the device that was asked for."""
+    """Open a teacher, or that of a run, on the device that was asked for."""
     from distill.publishing.samples import check_makes_images, choose_device
 
     device = choose_device(options.device)

@@ -20,6 +20,17 @@ class TeacherSettings(Settings):
         """True if the teacher's weights are quantised, as far as can be told before it is opened."""
         return False
 
+    def at_resolution(self, resolution: int | None) -> TeacherSettings:
+        """Return these settings with the `--resolution` of a command, in pixels; None changes nothing."""
+        if resolution is None:
+            return self
+        if "resolution" not in type(self).model_fields:
+            name = type(self).model_fields["name"].default
+            raise UserError(
+                f"--resolution {resolution}: teachers of '{name}' make images of one size; leave it out"
+            )
+        return self.model_copy(update={"resolution": resolution})
+
     def load(self) -> Denoiser:
         """Open the teacher in evaluation mode, on the CPU."""
         raise TypeError(f"{type(self).__name__} is not a teacher")
@@ -35,6 +46,13 @@ class TeacherSettings(Settings):
     def meta(self) -> Denoiser:
         """Build the teacher on the meta device, for a dry run: its shapes without its weights."""
         return self.load().to("meta")
+
+    def known_before_loading(self) -> Denoiser | None:
+        """Build the teacher as `meta` does if its files here describe it in a moment; None if they do not.
+
+        What a run asks of its teacher is checked with it before gigabytes of weights are read.
+        """
+        return None
 
     def load_without_weights(self, min_component_parameters: int, prompts: Path | None = None) -> Denoiser:
         """Open the teacher as `load` does, with its weights on the meta device, in evaluation mode.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from distill.config.errors import UserError
 from distill.config.installation import find_asset
 from distill.networks.diffusers.source import PipelineSource
 from distill.teachers import TeacherSettings
@@ -61,6 +62,19 @@ class Settings(PipelineSource, TeacherSettings):
         network = DiffusersNetwork.open_without_weights(self._found(), min_component_parameters, prompts)
         route_attention(network.network, attend)
         return network
+
+    def known_before_loading(self) -> DiffusersNetwork | None:
+        """Build the network of a folder here from its configuration files.
+
+        None if the pipeline is on the hub, quantised, or of files that tell too little without their weights:
+        it is then checked once it is opened.
+        """
+        if not (Path(self.path) / "model_index.json").is_file() or self.is_quantized:
+            return None
+        try:
+            return self.meta()
+        except UserError:
+            return None
 
     def meta(self) -> DiffusersNetwork:
         """Build the network on the meta device from the pipeline's configuration files."""

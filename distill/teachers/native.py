@@ -24,6 +24,13 @@ class Settings(TeacherSettings):
 
         return load_denoiser(self.path).eval()
 
+    def known_before_loading(self) -> Denoiser | None:
+        """Build the network that `config.json` describes, None for a pipeline with further networks."""
+        from distill.networks.folder import CONFIGURED, read_description, resolve_folder
+
+        description = read_description(resolve_folder(self.path), "denoiser")
+        return None if description["network"]["class"] == CONFIGURED else self.meta()
+
     def meta(self) -> Denoiser:
         """Build the network that `config.json` describes, on the meta device."""
         from distill.networks.folder import meta_denoiser

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
-import json
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -13,7 +12,10 @@ from accelerate.utils import InitProcessGroupKwargs
 
 from distill.config.config_file import differences
 from distill.config.errors import TrainingError, UserError, is_out_of_memory
+from distill.networks.folder import EXPORT
 from distill.storage.unfinished import remove_unfinished
+from distill.training.batches import check_split
+from distill.training.checkpoints.space import check_space_for
 from distill.training.device.kernels import (
     chosen_kernels,
     describe_kernels,
@@ -21,26 +23,30 @@ from distill.training.device.kernels import (
     nondeterministic_operation,
 )
 from distill.training.device.memory_shortage import describe_shortage
+from distill.training.distillation.inputs import check_inputs
 from distill.training.distillation.task import Distillation
 from distill.training.dry_run.micro_batch import free_memory, largest_micro_batch
 from distill.training.dry_run.step import images_at_once
-from distill.training.logging import Clock, cut_lines
+from distill.training.logging import Clock, cut_lines, start_trackers
 from distill.training.parallel.ending import ending_together, group_timeout, joining, leave
 from distill.training.parallel.errors import raised_by_all
 from distill.training.parallel.launchers import check_launch, processes_here, warn_of_unused_tasks
 from distill.training.parallel.processes import Processes
 from distill.training.parallel.sampling import Monitor
 from distill.training.parallel.watchdog import Progress
-from distill.training.pretraining.autoencoder import AutoencoderTraining
-from distill.training.pretraining.teacher import TeacherTraining
+from distill.training.pretraining.autoencoder import AutoencoderTraining, build_autoencoder
+from distill.training.pretraining.teacher import TeacherTraining, build_teacher
 from distill.training.run_folder import (
     ComputedBy,
+    check_run_folder,
     open_run_folder,
     other_processes,
+    record_finish,
     record_run,
     recorded_micro_batch,
 )
-from distill.training.settings import RunConfig, TrainAutoencoderRun, TrainTeacherRun
+from distill.training.settings import DistillRun, RunConfig, TrainAutoencoderRun, TrainTeacherRun
+from distill.training.settings.stop_condition import check_measured
 from distill.training.task import Task
 from distill.training.trainer import STATS, Trainer
 
@@ -63,11 +69,18 @@ def launch(config: RunConfig, build_monitor: BuildMonitor | None = None) -> int:
         processes = processes_of(accelerator, config)
     with ending_together(processes, config) as progress, chosen_kernels(config, processes.device):
         check_agreement(config, processes)
-        if processes.is_main:
-            print(describe_processes(config, processes), flush=True)
-            warn_of_unused_tasks()
-        monitor = None if build_monitor is None else build_monitor(config, processes)
-        code = _run(config, processes, monitor, accelerator, progress)
+        if check_run_folder(config, processes):
+            say_finished(config, processes)
+            code = 0
+        else:
+            if processes.is_main:
+                print(describe_processes(config, processes), flush=True)
+                warn_of_unused_tasks()
+            check_measured(config.stop_when, has_monitor=config.monitor_every is not None)
+            check_before_loading(config, processes)
+            monitor = None if build_monitor is None else build_monitor(config, processes)
+            check_measured(config.stop_when, has_monitor=monitor is not None)
+            code = _run(config, processes, monitor, accelerator, progress)
     if processes.count > 1:
         leave(code)
     return code
@@ -85,6 +98,7 @@ def _run(
     clock = Clock(processes.device)
     task = build_task(resolved, processes, clock)
     trainer = Trainer(resolved, task, processes, clock, monitor, accelerator, progress)
+    check_space_for(config, task, processes)
     checkpoint = open_run_folder(config, processes)
     processes.wait()  # every process has read the folder before one writes to it
     if checkpoint is not None:
@@ -100,12 +114,11 @@ def _run(
         if processes.device.type == "cuda":
             print(describe_kernels(config, processes.device), *filter(None, [said]), sep="\n", flush=True)
     if config.trackers:
-        settings = {"config": json.dumps(config.model_dump(mode="json"))}
-        accelerator.init_trackers(
-            "distill", config=settings, init_kwargs={"tensorboard": {"purge_step": trainer.step + 1}}
-        )
+        name = config.tracker_name or config.run_dir.resolve().name
+        settings = config.model_dump(mode="json")
+        start_trackers(accelerator, config.tracker_project, name, settings, trainer.step)
     try:
-        return trainer.run()
+        code = trainer.run()
     except (RuntimeError, MemoryError) as error:
         if is_out_of_memory(error):
             at_once = images_at_once(resolved, processes.count)
@@ -116,6 +129,31 @@ def _run(
         raise TrainingError(
             f"deterministic: {operation} adds in a changing order on {processes.device}; expected false"
         ) from error
+    if code == 0 and processes.is_main:
+        record_finish(config)
+    return code
+
+
+def say_finished(config: RunConfig, processes: Processes) -> None:
+    """Say in a line that a run has nothing more to do."""
+    if processes.is_main:
+        print(
+            f"run_dir: {config.run_dir} finished its {config.steps} steps before; nothing to do, the network "
+            f"is in {config.run_dir / EXPORT} (more --steps continue it)",
+            flush=True,
+        )
+
+
+def check_before_loading(config: RunConfig, processes: Processes) -> None:
+    """Refuse what files and settings tell to be wrong, before weights are read and images are measured."""
+    check_split(config.batch_size, processes.count)
+    with raised_by_all(processes):
+        if isinstance(config, DistillRun):
+            check_inputs(config)
+        elif isinstance(config, TrainTeacherRun):
+            build_teacher(config, config.data.load("train"), on_meta=True)
+        else:
+            build_autoencoder(config, config.data.load("train"), on_meta=True)
 
 
 def build_task(config: RunConfig, processes: Processes, clock: Clock) -> Task:

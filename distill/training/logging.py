@@ -9,11 +9,17 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from distill.storage.files import write_text
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 SQUARE = "^2"
 """Ending of the name of a metric that is a square, whose mean's root is logged."""
@@ -143,6 +149,37 @@ def cut_lines(path: Path, step: int) -> None:
     kept = [line for line in lines if (found := _step_of(line)) is not None and found <= step]
     if len(kept) < len(lines):
         write_text(path, "".join(f"{line}\n" for line in kept))
+
+
+def start_trackers(
+    trackers: Accelerator, project: str, name: str, settings: Mapping[str, Any], step: int
+) -> None:
+    """Start the trackers of a run that continues after `step`, 0 for a new one."""
+    trackers.init_trackers(
+        project,
+        config={"config": json.dumps(settings)},
+        init_kwargs={
+            "tensorboard": {"purge_step": step + 1},
+            "wandb": {"name": name},
+            "trackio": {"name": name, "resume": "allow" if step else "never"},
+        },
+    )
+
+
+def log_picture(trackers: Accelerator, name: str, path: Path, step: int) -> None:
+    """Give a picture in a file to every tracker."""
+    for tracker in trackers.trackers:
+        if tracker.name == "trackio":  # which accelerate gives no pictures
+            import trackio
+
+            tracker.log({name: trackio.Image(str(path))}, step=step)
+            continue
+        with Image.open(path) as image:
+            picture = image.convert("RGB")
+        if tracker.name == "tensorboard":
+            tracker.log_images({name: np.asarray(picture)[None]}, step=step, dataformats="NHWC")
+        else:
+            tracker.log_images({name: [picture]}, step=step)
 
 
 def _step_of(line: str) -> float | None:

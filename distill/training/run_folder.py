@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import os
 import platform
 from pathlib import Path
 from typing import TypedDict
@@ -11,17 +10,23 @@ from typing import TypedDict
 from distill.config.command_line import words_after_python
 from distill.config.config_file import differences
 from distill.config.errors import UserError
-from distill.networks.folder import checkpoints
-from distill.publishing.run_record import read_yaml
+from distill.networks.folder import EXPORT, newest_checkpoint, step_of
 from distill.storage.files import read_mapping, temporary_path, write_json, write_text
 from distill.storage.provenance import commit, machine, version
 from distill.teachers.native import Settings as Trained
-from distill.training.checkpoints.damage import Damage, newest_whole, require_whole, set_aside
-from distill.training.config import CONFIG, read_run, to_yaml
+from distill.training.checkpoints.continuation import check_growth, check_resume, checkpoint_to_continue
+from distill.training.checkpoints.damage import newest_whole, set_aside
+from distill.training.checkpoints.space import check_space, check_writable
+from distill.training.config import CONFIG, read_config, read_run, to_yaml
 from distill.training.parallel.errors import raised_by_all
 from distill.training.parallel.folders import writing
 from distill.training.parallel.processes import Processes
-from distill.training.settings import DistillRun, RunConfig, TrainAutoencoderRun, TrainTeacherRun
+from distill.training.settings import (
+    DistillRun,
+    RunConfig,
+    TrainAutoencoderRun,
+    TrainTeacherRun,
+)
 from distill.types import Denoiser
 
 MAY_CHANGE = {
@@ -42,6 +47,7 @@ MAY_CHANGE = {
     "monitor_images",
     "monitor_protocol",
     "optimizer.offload",
+    "preview",
     "process_timeout",
     "resume",
     "run_dir",
@@ -50,11 +56,49 @@ MAY_CHANGE = {
     "stop_when",
     "teacher.attention",
     "tf32",
+    "tracker_name",
+    "tracker_project",
     "trackers",
 }
 """Settings that may differ when a run continues: they change what is learned by rounding at most."""
 META = "meta.json"
+FINISHED = "finished_steps"
+"""Entry of that file with the length of a run that is trained and exported."""
 PACKAGES = ("torch", "accelerate", "diffusers", "numpy", "safetensors", "pydantic", "transformers")
+
+
+def check_run_folder(config: RunConfig, processes: Processes) -> bool:
+    """Refuse a folder that the run cannot have, and tell whether the run in it is finished.
+
+    It writes nothing and opens no network, so that it comes before everything that takes time. The newest
+    checkpoint of a finished run is compared with its hashes: without it the run is not finished.
+    """
+    is_finished = False
+    with raised_by_all(processes):
+        _check_content(config)
+        check_resume(config)
+        check_writable(config.run_dir)
+        check_space(config.run_dir)
+        is_finished = _is_finished(config)
+    if not processes.main_object(is_finished):
+        return False
+    return newest_whole(config.run_dir, processes)[1] == []
+
+
+def _is_finished(config: RunConfig) -> bool:
+    """Tell whether a run is trained to its last step and exported, and nothing else is asked for."""
+    file = config.run_dir / META
+    newest = newest_checkpoint(config.run_dir)
+    if config.resume != "auto" or newest is None or not file.is_file():
+        return False
+    is_whole = read_mapping(file).get(FINISHED) == config.steps == step_of(newest)
+    return is_whole and (config.run_dir / EXPORT).is_dir()
+
+
+def record_finish(config: RunConfig) -> None:
+    """Note in meta.json that a run is trained and exported. Starting it again replaces that file."""
+    file = config.run_dir / META
+    write_json(file, {**read_mapping(file), FINISHED: config.steps})
 
 
 def open_run_folder(config: RunConfig, processes: Processes) -> Path | None:
@@ -65,7 +109,7 @@ def open_run_folder(config: RunConfig, processes: Processes) -> Path | None:
     """
     with raised_by_all(processes):
         _check_content(config)
-    checkpoint, damaged = _checkpoint_to_continue(config, processes)
+    checkpoint, damaged = checkpoint_to_continue(config, processes)
     with raised_by_all(processes):
         _make(config.run_dir)
     if processes.nodes > 1:
@@ -99,8 +143,7 @@ def _make(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"run_dir: {folder} cannot be made ({error.strerror})") from error
-    if not os.access(folder, os.W_OK):
-        raise UserError(f"run_dir: {folder} cannot be written to")
+    check_writable(folder)
 
 
 def check_shared(folder: Path, processes: Processes) -> None:
@@ -174,14 +217,7 @@ def load_run_teacher(run_dir: Path, resolution: int | None = None) -> Denoiser:
     if isinstance(config, TrainAutoencoderRun):
         raise UserError(f"--teacher: {run_dir} trained an autoencoder; expected a run that has a teacher")
     settings = Trained(path=run_dir) if isinstance(config, TrainTeacherRun) else config.teacher
-    if resolution is not None:
-        if "resolution" not in type(settings).model_fields:
-            raise UserError(
-                f"--resolution {resolution}: teachers of '{settings.name}' make images of one size; "
-                "leave it out"
-            )
-        settings = settings.model_copy(update={"resolution": resolution})
-    return settings.load()
+    return settings.at_resolution(resolution).load()
 
 
 def trained_features(config: RunConfig) -> dict[str, list[str]]:
@@ -209,32 +245,12 @@ def record_run(config: RunConfig, computed_by: ComputedBy | None = None) -> None
 
 
 def _refuse_another_run(recorded: Path, config: RunConfig) -> None:
-    there = read_yaml(recorded)
+    there = read_config(recorded).model_dump(mode="json")  # with the defaults of settings that are new since
     for key, theirs, ours in differences(there, config.model_dump(mode="json")):
-        if MAY_CHANGE.isdisjoint((key, key.split(".")[0])):
+        if key == "steps":
+            check_growth(config, theirs)
+        elif MAY_CHANGE.isdisjoint((key, key.split(".")[0])):
             raise UserError(
                 f"run_dir: {config.run_dir} holds another run: {key} is {theirs!r} there and {ours!r} here; "
                 "give another run_dir"
             )
-
-
-def _checkpoint_to_continue(config: RunConfig, processes: Processes) -> tuple[Path | None, list[Damage]]:
-    """Return the checkpoint that the settings ask for, and the damaged ones after it."""
-    if config.resume == "auto":
-        return newest_whole(config.run_dir, processes)
-    if config.resume == "never":
-        with raised_by_all(processes):
-            if checkpoints(config.run_dir):
-                raise UserError(
-                    f"resume: 'never', but {config.run_dir} has checkpoints; give another run_dir"
-                )
-        return None, []
-    path = Path(config.resume)
-    with raised_by_all(processes):
-        if not path.is_dir():
-            raise UserError(
-                f"resume: {path} is no checkpoint; expected auto, never, or a folder such as "
-                "checkpoints/step-00001000"
-            )
-    require_whole(path, processes)
-    return path, []

@@ -43,6 +43,15 @@ class Task(Protocol):
         """
         ...
 
+    def preview(self, rows: Sequence[int]) -> Tensor:
+        """Return the images of these numbers as `sample` does, of the seeds and conditions to show."""
+        ...
+
+    @property
+    def preview_columns(self) -> int | None:
+        """Number of columns of a picture of them; None for as many as rows."""
+        ...
+
     def save(self, folder: Path) -> None:
         """Write the averaged network for a checkpoint."""
         ...

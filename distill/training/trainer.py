@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -11,15 +10,16 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from tqdm import tqdm
 
-from distill.config.errors import UserError, reading
+from distill.config.errors import reading
+from distill.config.progress import ProgressBar
 from distill.data.images import preview_count, save_samples_picture
 from distill.diffusion.random import seeded
+from distill.networks.folder import EXPORT
 from distill.storage.files import write_json
 from distill.training.batches import Purpose
 from distill.training.checkpoints import load_checkpoint, save_checkpoint
-from distill.training.logging import Averages, Clock, append_line
+from distill.training.logging import Averages, Clock, append_line, log_picture
 from distill.training.optimization.ema import measure_averages
 from distill.training.parallel.errors import raised_by_all
 from distill.training.parallel.finite import Agreement
@@ -62,12 +62,6 @@ class Trainer:
         self.signal, self.is_stopped = 0, False
         self.has_waited = True
         self.main = processes.is_main
-        for condition in config.stop_when:
-            if monitor is None and condition.measure.startswith(MONITOR):
-                raise UserError(
-                    f"stop_when: nothing measures '{condition.measure}' in this run; "
-                    "expected data or monitor_reference, and a number as monitor_every"
-                )
 
     def restore(self, checkpoint: Path) -> None:
         """Continue from a checkpoint."""
@@ -113,14 +107,9 @@ class Trainer:
         self._finish(f"finished {self.step} steps in {self._seconds():.0f} s")
         return 0
 
-    def _progress_bar(self) -> tqdm:
-        return tqdm(
-            total=self.config.steps,
-            initial=self.step,
-            disable=not self.main,
-            dynamic_ncols=True,
-            unit="step",
-            mininterval=0.5 if sys.stderr.isatty() else 30.0,
+    def _progress_bar(self) -> ProgressBar:
+        return ProgressBar(
+            "training", self.config.steps, "steps", initial=self.step, hidden=not self.main, leave=True
         )
 
     def _make_step(self) -> None:
@@ -157,7 +146,7 @@ class Trainer:
                 return found
         return None
 
-    def _after_step(self, bar: tqdm) -> None:
+    def _after_step(self, bar: ProgressBar) -> None:
         config, step = self.config, self.step
         last = step == config.steps
 
@@ -178,7 +167,7 @@ class Trainer:
             self._save()
         self.progress.report(step)
 
-    def _log(self, bar: tqdm, measured: Mapping[str, float]) -> None:
+    def _log(self, bar: ProgressBar, measured: Mapping[str, float]) -> None:
         means = self.averages.take(self.processes.mean)
         rates = {
             f"lr/{name}": updater.settings.learning_rate(self.step - 1, self.config.steps)
@@ -199,24 +188,26 @@ class Trainer:
             self.trackers.log(line, step=self.step)
         self._show(bar, line)
 
-    def _show(self, bar: tqdm, line: Mapping[str, float]) -> None:
+    def _show(self, bar: ProgressBar, line: Mapping[str, float]) -> None:
         """Write losses and measurements behind the progress bar."""
-        shown = {
-            name.partition("/")[2]: f"{value:.3g}"
+        shown = [
+            f"{name.partition('/')[2]} {value:.3g}"
             for name, value in line.items()
             if name.startswith(("loss/", MONITOR)) and name != f"{MONITOR}n"
-        }
-        bar.set_postfix(shown, refresh=False)
+        ]
+        bar.note(", ".join(shown))
 
     def _save_samples(self) -> None:
         """Save a grid of samples, of the same seeds each time."""
         self.progress.report(self.step, "sampling")
         with self.clock("sample"):
-            count = preview_count(self.task.image_shape)
-            samples = sample_together(self.task.sample, count, self.processes)
+            count = self.config.preview.count or preview_count(self.task.image_shape)
+            samples = sample_together(self.task.preview, count, self.processes)
             if self.main:
                 path = self.config.run_dir / "samples" / f"step-{self.step:08d}.png"
-                save_samples_picture(samples, path, self.task.label_count or None)
+                save_samples_picture(samples, path, self.task.preview_columns)
+                if self.trackers is not None:
+                    log_picture(self.trackers, "samples", path, self.step)
 
     def _measure(self) -> dict[str, float]:
         monitor, count = self.monitor, self.config.monitor_images
@@ -265,7 +256,7 @@ class Trainer:
 
     def _finish(self, message: str) -> None:
         self.progress.report(self.step, "exporting")
-        path = self.config.run_dir / "export"
+        path = self.config.run_dir / EXPORT
         with new_shared_folder(path, self.processes) as folder, raised_by_all(self.processes), writing(path):
             self.task.export(folder)
         self._say(f"{message}; the network is in {self.config.run_dir / 'export'}")
@@ -283,8 +274,7 @@ class Trainer:
 
     def _say(self, text: str) -> None:
         if self.main:
-            tqdm.write(text)
-            sys.stdout.flush()
+            print(text, flush=True)
 
 
 @contextmanager

@@ -266,7 +266,7 @@ def test_a_run_without_the_checkpoint_to_resume_leaves_no_folder(file: Path, tmp
 
 
 @pytest.mark.parametrize(
-    ("content", "message"), [("a: [", "is not YAML"), ("", "expected a mapping, found NoneType")]
+    ("content", "message"), [("a: [", "is not YAML"), ("", "expected a mapping of settings")]
 )
 def test_a_damaged_configuration_of_a_run_is_named(
     file: Path, tmp_path: Path, content: str, message: str

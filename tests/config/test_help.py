@@ -44,7 +44,7 @@ def test_without_a_topic_it_shows_the_most_used_settings(
     ):
         assert setting in text
     assert "  --help TOPIC          the settings under a dotted name, such as generator, " in text
-    assert "Topics: sharding, stop_when, data, teacher, prompts, teacher_samples, " in text
+    assert "Topics: sharding, preview, stop_when, data, teacher, prompts, teacher_samples, " in text
     assert "docs/glossary.md" in text
     assert "--monitor_every" not in text
     assert len(text.splitlines()) < 60
@@ -79,6 +79,12 @@ def test_all_shows_every_setting_of_both_tasks(capsys: pytest.CaptureFixture[str
     ):
         assert setting in text
     assert text.count("--run_dir path") == 1
+
+
+def test_a_list_has_the_type_of_its_entries(capsys: pytest.CaptureFixture[str]) -> None:
+    text = answer(capsys, "--help", "preview")
+    assert "  --preview.prompts [str, ...]|null = null\n" in text
+    assert "  --preview.labels [int, ...]|null = null\n" in text
 
 
 def test_a_topic_shows_the_settings_below_it_and_names_its_choices(
@@ -125,7 +131,10 @@ def test_a_topic_of_both_tasks_is_shown_once_where_they_agree(capsys: pytest.Cap
         (["--help", "genrator.ema"], "'genrator.ema' is no topic of --help; did you mean 'generator.ema'?"),
         (["--help", "lr"], "'lr' is no topic of --help; did you mean 'generator.optimizer.lr'?"),
         (["--help", "diffusers"], "'diffusers' is no topic of --help; did you mean 'teacher.diffusers'?"),
-        (["--help", "q"], "'q' is no topic of --help; expected one of: all, data, discriminator, fake, "),
+        (
+            ["--help", "q"],
+            "'q' is no topic of --help; expected one of: all, data, discriminator, ema, fake, ",
+        ),
         (
             ["--help", "fake", "ratio"],
             "'ratio': unexpected after --help; expected one topic, such as generator",

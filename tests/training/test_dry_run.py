@@ -118,7 +118,10 @@ def test_it_refuses_what_the_run_would_refuse() -> None:
         main(["configs/digits/uni_instruct.yaml", "--dry-run", "--discriminator.depths", "[bottelneck]"])
 
 
-def test_a_progress_line_names_what_is_measured(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_progress_line_names_what_is_measured(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("distill.config.progress.is_terminal", lambda: True)
     main(["configs/digits/diff_instruct.yaml", "--dry-run"])
     said = capsys.readouterr().err
     for stage in ("all weights: outside the step", "all weights, activation checkpointing"):

@@ -10,8 +10,10 @@ from safetensors.torch import load_file
 from distill import load_generator, load_teacher
 from distill.diffusion.sampling import balanced_labels, sample_generator
 from distill.networks.folder import checkpoints
+from distill.training.config import read_config
+from distill.training.dry_run.summary import describe_run
 from tests.helpers.random_teacher import save_random_teacher
-from tests.helpers.runs import checkpoint_names, read_lines, refusal, train_run
+from tests.helpers.runs import checkpoint_names, read_lines, refusal, train_run, write_run
 
 
 def test_a_run_leaves_statistics_samples_checkpoints_and_an_export(uninterrupted: Path) -> None:
@@ -83,3 +85,55 @@ def test_a_teacher_is_trained_and_opens(tmp_path: Path) -> None:
     assert teacher.image_shape == (1, 8, 8)
     assert teacher.label_count == 10
     assert read_lines(run)[-1]["loss/teacher"] > 0
+
+
+STILL = {
+    "task": "train_teacher",
+    "data": {"name": "digits"},
+    "steps": 1,
+    "network": {"width": 8, "multipliers": [1], "blocks": 1},
+    "optimizer": {"lr": 1e-12},
+    "monitor_every": None,
+    "sample_every": 9,
+}
+
+
+def test_a_teacher_starts_from_another_teacher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("distill.training.trainer.preview_count", lambda shape: 2)
+    start = save_random_teacher(tmp_path / "start", multipliers=(1,)).state_dict()
+    file = write_run(tmp_path, **STILL, init_from=str(tmp_path / "start"))
+    run = train_run(file)
+    for source in (run / "export", checkpoints(run)[-1]):
+        assert_close(load_file(source / "model.safetensors"), start)
+    again = train_run(file, f"--init_from={run}", f"--run_dir={tmp_path / 'again'}")
+    assert_close(load_file(again / "export" / "model.safetensors"), start)
+    message = refusal(file, f"--run_dir={tmp_path / 'other'}", "--network.width=12")
+    assert f"{tmp_path / 'start'}: weights of another architecture: " in message
+    assert not (tmp_path / "other").exists()
+    nowhere = "--init_from=nowhere"
+    assert refusal(file, f"--run_dir={tmp_path / 'other'}", nowhere).startswith("nowhere: no such folder")
+    needs_no_weights = describe_run(read_config(file, [nowhere]), memory=2**30)
+    assert "learning rate of optimizer: 1e-12, constant" in needs_no_weights
+
+
+def assert_close(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value)
+
+
+def test_the_average_of_a_teacher_may_have_a_half_life_in_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a half-life as long as a batch, the average is the mean of the weights before and after."""
+    monkeypatch.setattr("distill.training.trainer.preview_count", lambda shape: 2)
+    start = save_random_teacher(tmp_path / "start", multipliers=(1,)).state_dict()
+    settings = {**STILL, "optimizer": {"lr": 0.01}, "batch_size": 2, "init_from": str(tmp_path / "start")}
+    file = write_run(tmp_path, **settings, ema={"half_life_images": 2, "rampup": None})
+    newest = checkpoints(train_run(file))[-1]
+    latest = load_file(newest / "teacher.safetensors")
+    average = load_file(newest / "model.safetensors")
+    parameters = [name for name, value in start.items() if not torch.equal(latest[name], value)]
+    assert len(parameters) > 10
+    for name in parameters:
+        torch.testing.assert_close(average[name], (start[name] + latest[name]) / 2)

@@ -92,7 +92,7 @@ def test_a_finished_run_has_nothing_more_to_do(
 ) -> None:
     before = checkpoint_tensors(uninterrupted)
     assert train_run(run_file) == uninterrupted
-    assert "finished 12 steps" in capsys.readouterr().out
+    assert "finished its 12 steps before; nothing to do" in capsys.readouterr().out
     assert_same_tensors(checkpoint_tensors(uninterrupted), before)
 
 

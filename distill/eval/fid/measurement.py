@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from pathlib import Path
 
 from distill.config.errors import UserError
@@ -39,7 +38,7 @@ class Measurement:
     def open(cls, options: MeasurementOptions, protocol: str, bootstrap: int, per_label: bool) -> Measurement:
         """Load the feature network, and read or extract the reference."""
         chosen, processes = read_protocol(protocol), Processes.of_environment()
-        effort = Effort(bootstrap, per_label, sys.stderr.isatty())
+        effort = Effort(bootstrap, per_label, progress=True)
         real = open_reference(options, chosen)
         extractor = load_extractor(chosen.features, options.weights).to(processes.device(options.device))
         if not isinstance(real, Reference):

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
-from tqdm import tqdm
 
 from distill.config.errors import UserError
+from distill.config.progress import ProgressBar
 from distill.eval.features import AT_ONCE, Extractor, features_of
 from distill.eval.frechet import Statistics
 from distill.eval.images.resize import resize
@@ -78,7 +78,7 @@ def compute_rows(
     failures: list[str] = []
     parts: list[Block] = []
     title = f"features of {stream.origin}"
-    with tqdm(total=len(rows), desc=title, unit="image", disable=not progress, leave=False) as bar:
+    with ProgressBar(title, len(rows), "images", hidden=not progress) as bar:
         for part in compute_blocks(stream, rows, protocol, extractor, failures, observe):
             parts.append(part)
             bar.update(len(part["rows"]))

@@ -16,9 +16,9 @@ from typing import Any
 import torch
 from jaxtyping import UInt8
 from torch import Tensor
-from tqdm import tqdm
 
 from distill.config.errors import UserError
+from distill.config.progress import ProgressBar
 from distill.eval.features import AT_ONCE, Extractor
 from distill.eval.images.extraction import (
     Block,
@@ -64,7 +64,7 @@ def extract(
         processes.wait()
         hidden = not progress or not processes.is_main
         title = f"features of {stream.origin}"
-        with tqdm(total=len(stream), desc=title, unit="image", disable=hidden) as bar:
+        with ProgressBar(title, len(stream), "images", hidden=hidden, leave=True) as bar:
             for rows in processes.share(shards):
                 failures += _fill_shard(folder, rows, stream, protocol, extractor, damaged)
                 bar.update(len(rows) * processes.count)

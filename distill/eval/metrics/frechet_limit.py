@@ -7,9 +7,9 @@ import dataclasses
 import numpy as np
 from jaxtyping import Float
 from torch import Tensor
-from tqdm import tqdm
 
 from distill.config.errors import UserError
+from distill.config.progress import track
 from distill.eval.features import checked
 from distill.eval.frechet import Statistics, frechet_distance
 from distill.eval.metrics.subsets import resampled, shuffled
@@ -56,7 +56,7 @@ def frechet_limit(features: Float[Tensor, "n d"], real: Statistics, progress: bo
     counts = np.unique(np.linspace(least, total, POINTS).astype(int)).tolist()
     distances = [
         frechet_distance(Statistics.of(features[shuffled(total, seed=count)[:count]]), real)
-        for count in tqdm(counts, desc="limit of the distance", disable=not progress, leave=False)
+        for count in track(counts, "limit of the distance", "points", hidden=not progress)
     ]
     value, deviation = _value_at_zero(1 / np.array(counts), np.array(distances))
     return Limit(value, deviation, counts, distances)
@@ -81,7 +81,7 @@ def bootstrap_deviation(
     mean is not.
     """
     features = checked(features)
-    rounds = tqdm(range(replicates), desc="bootstrap", disable=not progress, leave=False)
+    rounds = track(range(replicates), "bootstrap", "replicates", hidden=not progress)
     values = [
         frechet_distance(Statistics.of(features[resampled(len(features), seed)]), real) for seed in rounds
     ]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -172,7 +171,7 @@ def gather(
         return find_images(spec, prompts, per_prompt, request.store)
     seeds = range(request.seed, request.seed + len(prompts) * per_prompt)
     source = open_subject(spec, prompts, seeds, request.batch_size, request.dtype, device)
-    return make_images(source, prompts, seeds, request.store, processes, sys.stderr.isatty())
+    return make_images(source, prompts, seeds, request.store, processes, progress=True)
 
 
 def score_sides(
@@ -188,7 +187,7 @@ def score_sides(
     The network is opened here only, so that its memory is free before the next one is opened.
     """
     scorer = open_scorer(name, settings, device)
-    scored = [score_images(images, scorer, processes, sys.stderr.isatty()) for images in sides]
+    scored = [score_images(images, scorer, processes, progress=True) for images in sides]
     measured = measure([scores.values.tolist() for scores in scored], prompts)
     return scored, {**describe_score(name, settings), **scorer.identity, **measured}
 

@@ -12,9 +12,9 @@ import torch
 from jaxtyping import UInt8
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
-from tqdm import tqdm
 
 from distill.config.errors import UserError, reading
+from distill.config.progress import ProgressBar
 from distill.data.image_files import ImageFiles
 from distill.data.image_labels import INDEX
 from distill.data.images import lossy_format, to_pil
@@ -149,12 +149,8 @@ def make_images(
     ]
     processes.wait()  # no process writes before all have listed what is absent
     failures: list[str] = []
-    bar = tqdm(
-        total=len(absent),
-        desc=f"images of {subject.origin}",
-        unit="image",
-        disable=not progress or not processes.is_main,
-    )
+    hidden = not progress or not processes.is_main
+    bar = ProgressBar(f"images of {subject.origin}", len(absent), "images", hidden=hidden, leave=True)
     try:
         with bar:
             for block in processes.share(blocks):

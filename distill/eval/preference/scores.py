@@ -22,9 +22,9 @@ from typing import Any, NamedTuple
 import torch
 from jaxtyping import Float64, UInt8
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from distill.config.errors import UserError
+from distill.config.progress import ProgressBar
 from distill.data.images import from_bytes
 from distill.eval.images.processes import Processes
 from distill.eval.preference.images import PromptedImages, folder_of
@@ -118,12 +118,8 @@ def _store_absent(
     processes.wait()  # no process writes before all have read what is stored
     failures: list[str] = []
     mine = processes.share(absent)
-    bar = tqdm(
-        total=len(mine),
-        desc=f"{scorer.name} of {images.origin}",
-        unit="image",
-        disable=not progress or not processes.is_main,
-    )
+    title, hidden = f"{scorer.name} of {images.origin}", not progress or not processes.is_main
+    bar = ProgressBar(title, len(mine), "images", hidden=hidden, leave=True)
     with _Lines(folder / f"{processes.number}.jsonl") as lines, bar:
         for scored in _score_rows(images, mine, scorer, failures):
             for row, digest, score in scored:

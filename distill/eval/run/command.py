@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import torch
@@ -118,7 +117,7 @@ class Measurements:
         self.protocol = protocol
         self.store = None if protocol.features == "pixels" else store
         self.extractor: Extractor = load_extractor(protocol.features)
-        self.progress = sys.stderr.isatty()
+        self.progress = True
         self.train = self.of(real.train, "real training images")
         self.held_out = None if real.held_out is None else self.of(real.held_out, "real held-out images")
 
@@ -151,7 +150,7 @@ def run_laboratory(options: RunOptions, teacher: GaussianMixture) -> LaboratoryR
     n = options.n or SAMPLED
     seeds = range(options.seed, options.seed + n)
     labels = balanced_labels(n, generator.label_count)
-    samples = sample_generator(generator, seeds, labels, options.batch_size)
+    samples = sample_generator(generator, seeds, labels, options.batch_size, progress=True)
     student = laboratory.evaluate_vectors(teacher, generator, samples)
     results: LaboratoryResults = {
         "protocol": "laboratory",

@@ -271,9 +271,17 @@ def load_start(denoiser: Any, folder: Path, name: str) -> None:
     found = next((path / name for path in (folder, folder / "export") if (path / name).is_dir()), None)
     if found is None:
         raise UserError(f"{place} holds no '{name}'; expected a pipeline, or a run that exported one")
-    start = _from_pretrained(type(denoiser), found, place)
+    copy_pretrained(denoiser, found, place, "a denoiser of other shapes than pipeline.denoiser describes")
+
+
+def copy_pretrained(network: Any, folder: Path, place: str, other: str) -> None:
+    """Give a network the weights of one of its class in a folder.
+
+    Messages begin with `place`; `other` says what a folder of other shapes holds.
+    """
+    start = _from_pretrained(type(network), folder, place)
     if {key: value.shape for key, value in start.state_dict().items()} != {
-        key: value.shape for key, value in denoiser.state_dict().items()
+        key: value.shape for key, value in network.state_dict().items()
     }:
-        raise UserError(f"{place} holds a denoiser of other shapes than pipeline.denoiser describes")
-    denoiser.load_state_dict(start.state_dict())
+        raise UserError(f"{place} holds {other}")
+    network.load_state_dict(start.state_dict())

@@ -8,9 +8,9 @@ from typing import Any, TypedDict
 
 import torch
 from PIL import Image
-from tqdm import tqdm
 
 from distill.config.errors import UserError
+from distill.config.progress import ProgressBar
 from distill.data.images import decode, make_grid, to_pil
 from distill.networks.folder import save_model
 from distill.networks.scene.cameras import Ring
@@ -87,11 +87,12 @@ def _save_pictures(
         (place / kind).mkdir(parents=True)
     depths = []
     rendered = render_views(scene, particle, ring, size, with_normals=True)
-    shown = tqdm(rendered, desc=f"particle {particle}", total=ring.view_count, leave=False)
-    for number, view in enumerate(shown):
-        to_pil(draw_colour(view)).save(place / "colour" / f"{number:03d}.png")
-        to_pil(draw_normals(view)).save(place / "normals" / f"{number:03d}.png")
-        depths.append(seen_depth(view))
+    with ProgressBar(f"particle {particle}", ring.view_count, "views") as bar:
+        for number, view in enumerate(rendered):
+            to_pil(draw_colour(view)).save(place / "colour" / f"{number:03d}.png")
+            to_pil(draw_normals(view)).save(place / "normals" / f"{number:03d}.png")
+            depths.append(seen_depth(view))
+            bar.update()
     white, black = depth_range(torch.stack(depths))
     for number, picture in enumerate(draw_depth(torch.stack(depths), white, black)):
         to_pil(picture).save(place / "depth" / f"{number:03d}.png")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from distill.config.command_line import ArgumentParser, process_count, process_number
 from distill.config.errors import UserError
 from distill.config.presets import find_config
+from distill.config.progress import track
 
 if TYPE_CHECKING:
     import torch
@@ -178,12 +178,9 @@ def _store_prompts(out: Path, config: Any, network: Any, texts: list[str]) -> st
 
 def _fill(shards: Shards, compute: Compute, name: str) -> None:
     """Write this process's part of the files that are absent."""
-    from tqdm import tqdm
-
     own = list(shards.rows)[process_number() :: process_count()]
     absent = [path for path in own if not path.is_file()]
-    is_quiet = not (process_number() == 0 and sys.stderr.isatty())
-    for path in tqdm(absent, desc=name, unit="shard", disable=is_quiet):
+    for path in track(absent, name, "shards", hidden=process_number() > 0, leave=True):
         tensors = compute(shards.rows[path])
         with _writing(path.parent):
             shards.write(path, tensors)

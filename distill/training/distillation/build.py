@@ -53,16 +53,21 @@ def read_prompts(
     A prompt encoder that is sharded comes with its hash, which no process can compute, and with `most`, as
     `EncodedPrompts` says.
     """
+    check_prompts(config, teacher)
     encoder, settings = teacher.prompt_encoder, config.prompts
-    if encoder is None:
-        if settings is not None:
-            raise UserError("prompts: the teacher takes no text; expected null")
+    if encoder is None or settings is None:
         return None
-    if settings is None:
-        raise UserError("prompts: the teacher takes text; expected a source of prompts")
     prompts = settings.load(config.data.load("train") if config.data is not None else None)
     encoder_sha256 = encoder_sha256 or encoder.sha256()
     return EncodedPrompts(prompts, encoder.encode, encoder_sha256, settings.cache, settings.dropout, most)
+
+
+def check_prompts(config: DistillRun, teacher: ImageModel) -> None:
+    """Refuse prompts for a teacher that takes no text, and one that takes text without them."""
+    if config.prompts is not None and not teacher.takes_text:
+        raise UserError("prompts: the teacher takes no text; expected null")
+    if config.prompts is None and teacher.takes_text:
+        raise UserError("prompts: the teacher takes text; expected a source of prompts")
 
 
 def check_networks(config: DistillRun, teacher: Denoiser) -> None:

@@ -18,6 +18,7 @@ from distill.publishing.export import export_generator
 from distill.publishing.model_card import write_card
 from distill.training.batches import Batch, Batches
 from distill.training.batches.batches import check_data
+from distill.training.batches.previews import Previews
 from distill.training.device.compilation import begin_step, compile_networks, compiled, uncompiled
 from distill.training.device.precision import autocast
 from distill.training.distillation.build import (
@@ -96,6 +97,8 @@ class Distillation:
         if config.discriminator is not None and self.networks.discriminator is not None:
             self._add_trainable("discriminator", self.networks.discriminator, config.discriminator.optimizer)
         self.image_shape, self.label_count = self.teacher.pixel_shape, self.teacher.label_count
+        most = None if self.sharded is None else processes.most
+        self.previews = Previews(config.preview, self.teacher, self.prompts, most)
         if self.method.calibration is not None:
             self.modules["calibration"] = self.method.calibration
         if self.method.ratio is not None:
@@ -176,6 +179,15 @@ class Distillation:
         else:
             cond = self.prompts(spread(rows, len(self.prompts)))
         return sample_generator(self.ema.average, rows, cond)
+
+    def preview(self, rows: Sequence[int]) -> Tensor:
+        """Return the images of these numbers that the run shows, (n, c, h, w), on the CPU."""
+        shown = self.previews
+        return sample_generator(self.ema.average, shown.seeds(rows), shown.condition(rows))
+
+    @property
+    def preview_columns(self) -> int | None:
+        return self.previews.columns
 
     def save(self, folder: Path) -> None:
         """Write the averaged generator for a checkpoint. All processes call it, and the main one writes."""

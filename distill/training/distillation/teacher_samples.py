@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,10 +15,10 @@ from pathlib import Path
 import torch
 from jaxtyping import Int64
 from torch import Tensor
-from tqdm import tqdm
 
 from distill.config.config_file import differences
 from distill.config.errors import UserError
+from distill.config.progress import ProgressBar
 from distill.config.settings import Settings
 from distill.data import InMemory
 from distill.data.encoded_prompts import EncodedPrompts
@@ -92,12 +91,12 @@ class TeacherSamples:
         with self._storing():
             if absent and self.processes.is_main:
                 write_json(self.path / INDEX, self.description)
-        is_quiet = not (self.processes.is_main and sys.stderr.isatty())
-        with tqdm(total=len(absent), desc="teacher samples", unit="shard", disable=is_quiet) as bar:
+        total, hidden = sum(len(shards[path]) for path in absent), not self.processes.is_main
+        with ProgressBar("teacher samples", total, "samples", hidden=hidden, leave=True) as bar:
             for start in range(0, len(absent), self.processes.count):
                 at_once = absent[start : start + self.processes.count]
                 self._draw_at_once(teacher, {path: shards[path] for path in at_once})
-                bar.update(len(at_once))
+                bar.update(sum(len(shards[path]) for path in at_once))
         with raised_by_all(self.processes):
             loaded = [load_sealed_tensors(path) for path in shards]
         stored = {name: torch.cat([shard[name] for shard in loaded]) for name in loaded[0]}
@@ -171,15 +170,20 @@ class TeacherSamples:
                 ) from error
 
     def _refuse_other_samples(self) -> None:
+        check_folder(self.path)
         index = self.path / INDEX
         if not index.is_file():
-            if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
-                raise UserError(
-                    f"teacher_samples.path: {self.path} is there and holds no samples; expected a new folder"
-                )
             return
         for key, there, here in differences(read_mapping(index), self.description):
             raise UserError(
                 f"teacher_samples.path: {self.path} holds other samples: {key} is {there!r} there "
                 f"and {here!r} here; give another path"
             )
+
+
+def check_folder(path: Path) -> None:
+    """Refuse a folder of samples that holds something else."""
+    if (path / INDEX).is_file() or not path.exists():
+        return
+    if not path.is_dir() or any(path.iterdir()):
+        raise UserError(f"teacher_samples.path: {path} is there and holds no samples; expected a new folder")

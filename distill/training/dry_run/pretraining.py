@@ -19,7 +19,7 @@ from distill.training.dry_run.step import (
     differentiate,
     simulate_batch,
 )
-from distill.training.pretraining.autoencoder import autoencoder_losses
+from distill.training.pretraining.autoencoder import autoencoder_losses, build_autoencoder
 from distill.training.pretraining.teacher import denoising_loss
 from distill.training.settings import TrainAutoencoderRun, TrainTeacherRun
 from distill.types import Denoiser
@@ -55,8 +55,8 @@ def simulate_teacher_training(
 
 def meta_autoencoder_of(config: TrainAutoencoderRun) -> Autoencoder:
     """Build the autoencoder that a run trains on the meta device."""
-    image_shape = config.data.load("train").image_shape
-    return Autoencoder.build(config.network, image_shape, on_meta=True).train()
+    config = config.model_copy(update={"init_from": None})  # which has the same sizes
+    return build_autoencoder(config, config.data.load("train"), on_meta=True).train()
 
 
 def simulate_autoencoder_training(

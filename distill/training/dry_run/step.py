@@ -69,6 +69,7 @@ class SimulatedStep:
 def meta_teacher_of(config: DistillRun | TrainTeacherRun) -> Denoiser:
     """Build the teacher of a run on the meta device: the one that it distils, or the one that it trains."""
     if isinstance(config, TrainTeacherRun):
+        config = config.model_copy(update={"init_from": None})  # which has the same sizes
         return build_teacher(config, config.data.load("train"), on_meta=True).to(META).train()
     teacher = config.teacher.meta().eval().requires_grad_(False)
     encoder = teacher.prompt_encoder

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NoReturn
 
 from torch import nn
-from tqdm import tqdm
 
+from distill.config.progress import ProgressBar
 from distill.students import lora
 from distill.training.dry_run.cost import (
     CHECKPOINTED,
@@ -27,7 +26,7 @@ from distill.training.dry_run.pretraining import (
     simulate_teacher_training,
 )
 from distill.training.dry_run.step import FAKE_UPDATE, META, SimulatedStep, images_at_once, meta_teacher_of
-from distill.training.settings import DistillRun, RunConfig, TrainAutoencoderRun, TrainTeacherRun
+from distill.training.settings import DistillRun, RunConfig, TrainAutoencoderRun, TrainTeacherRun, optimizers
 from distill.types import Denoiser
 
 MIB = 2**20
@@ -60,8 +59,7 @@ def describe_run(
         config = config.model_copy(update={"micro_batch_size": micro_batch.size})
         lines.append(str(micro_batch))
     own = plan.of_one_process(config)
-    line = "dry run: {n_fmt} of {total_fmt} measurements{postfix} [{elapsed}]"
-    with tqdm(bar_format=line, total=STAGES, leave=False, disable=not show_progress) as progress:
+    with ProgressBar("dry run", STAGES, "measurements", hidden=not show_progress) as progress:
         if isinstance(own, DistillRun):
             described = _describe_distillation(own, plan, progress)
         else:
@@ -69,14 +67,14 @@ def describe_run(
     return "\n".join([*lines, "", *described])
 
 
-def _describe_distillation(config: DistillRun, plan: Plan, progress: tqdm[NoReturn]) -> list[str]:
-    progress.set_postfix_str("building the teacher")
+def _describe_distillation(config: DistillRun, plan: Plan, progress: ProgressBar) -> list[str]:
+    progress.note("building the teacher")
     teacher = meta_teacher_of(config)
     runs = variants(config, teacher)
-    progress.total = STAGES * len(runs)
+    progress.expect(STAGES * len(runs))
     costs: dict[str, Cost] = {}
     for name, run in runs.items():
-        progress.set_postfix_str(f"{name}: building the networks")
+        progress.note(f"{name}: building the networks")
         step = simulate_distillation(run, teacher, META, plan)
         costs |= measure_both(name, step, run, _reporter(progress))
         if run == config:
@@ -89,13 +87,14 @@ def _describe_distillation(config: DistillRun, plan: Plan, progress: tqdm[NoRetu
         *_compare(costs, chosen),
         *_describe_traffic(plan, costs[chosen]),
         *_describe_work(config, own, costs[chosen]),
+        *_describe_rates(config),
     ]
 
 
 def _describe_training(
-    config: TrainTeacherRun | TrainAutoencoderRun, plan: Plan, progress: tqdm[NoReturn]
+    config: TrainTeacherRun | TrainAutoencoderRun, plan: Plan, progress: ProgressBar
 ) -> list[str]:
-    progress.total = STAGES
+    progress.expect(STAGES)
     if isinstance(config, TrainTeacherRun):
         step = simulate_teacher_training(config, meta_teacher_of(config), plan)
     else:
@@ -111,6 +110,7 @@ def _describe_training(
         *_describe_traffic(plan, costs[chosen]),
         f"a step reads {config.batch_size} images",
         _flops(config, costs[chosen]),
+        *_describe_rates(config),
     ]
 
 
@@ -138,9 +138,9 @@ def variants(config: DistillRun, teacher: Denoiser) -> dict[str, DistillRun]:
     return found if config in found.values() else {own: config, **found}
 
 
-def _reporter(progress: tqdm[NoReturn]) -> Report:
+def _reporter(progress: ProgressBar) -> Report:
     def report(stage: str) -> None:
-        progress.set_postfix_str(stage)
+        progress.note(stage)
         progress.update()
 
     return report
@@ -213,6 +213,13 @@ def _describe_work(config: DistillRun, step: SimulatedStep, cost: Cost) -> list[
             f"not counted, neither here nor above: the networks of {names}, whose weights say what they are"
         )
     return lines
+
+
+def _describe_rates(config: RunConfig) -> list[str]:
+    return [
+        f"learning rate of {place}: {settings.describe_rate(config.steps)}"
+        for place, settings in optimizers(config).items()
+    ]
 
 
 def _flops(config: RunConfig, cost: Cost) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -18,7 +19,7 @@ Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
 class OptimizerSettings(Settings):
-    """Adam or AdamW, with a warm-up and a final decay of the learning rate."""
+    """Adam or AdamW, with a warm-up and a decay of the learning rate."""
 
     name: Literal["adam", "adamw", "adam8bit", "adamw8bit"] = "adam"
     """Kind of optimiser: `adam`, or `adamw`, whose weight decay is decoupled from the gradient. `adam8bit`
@@ -38,7 +39,12 @@ class OptimizerSettings(Settings):
     """Steps of the run, from its first, over which the learning rate rises linearly from zero. Those in
     `fake.warmup_steps` count too."""
     decay_from: float = Field(1.0, ge=0, le=1)
-    """Fraction of the run after which the learning rate falls linearly to zero. 1 keeps it constant."""
+    """Fraction of the run after which the learning rate falls to zero, at the end of the run. 1 keeps it
+    constant after the warm-up, and such a run may be made longer. 0 decays over the whole run."""
+    decay: Literal["linear", "cosine"] = "linear"
+    """Course of the fall: a straight line, or half a period of a cosine, which falls slowly at first and at
+    the end. A cosine never begins before the warm-up is over; with `decay_from: 0` it is the `cosine`
+    schedule of diffusers and transformers."""
     clip_grad_norm: float | None = Field(None, gt=0)
     """Maximum norm of the gradient of all parameters, which is scaled down to it. null does not clip."""
     clip_grad_value: float | None = Field(None, gt=0)
@@ -53,6 +59,15 @@ class OptimizerSettings(Settings):
     def _offload_fits(self) -> OptimizerSettings:
         if self.offload and self.is_8bit:
             raise ValueError(f"offload: true does not go with {self.name}; expected name: adam or adamw")
+        return self
+
+    @model_validator(mode="after")
+    def _cosine_has_a_course(self) -> OptimizerSettings:
+        if self.decay == "cosine" and self.decay_from == 1:
+            raise ValueError(
+                "decay: cosine is given, and decay_from is 1, which keeps the rate constant; expected less, "
+                "such as decay_from: 0 for the whole run"
+            )
         return self
 
     @property
@@ -81,6 +96,25 @@ class OptimizerSettings(Settings):
     def learning_rate(self, step: int, steps: int) -> float:
         """Return the learning rate of update `step` (from 0) of `steps`."""
         warmup = min(1.0, (step + 1) / (self.warmup_steps + 1))
-        decay_start = self.decay_from * steps
-        decay = 1.0 if step < decay_start else (steps - step) / max(1.0, steps - decay_start)
-        return self.lr * warmup * decay
+        start = self._decay_start(steps)
+        if step < start:
+            return self.lr * warmup
+        length = max(1.0, steps - start)
+        if self.decay == "cosine":
+            return self.lr * warmup * (0.5 + 0.5 * math.cos(math.pi * (step - start) / length))
+        return self.lr * warmup * ((steps - step) / length)
+
+    def _decay_start(self, steps: int) -> float:
+        """Return the step, or a fraction of one, at which the fall begins in a run of so many steps."""
+        start = self.decay_from * steps
+        return max(start, self.warmup_steps) if self.decay == "cosine" else start
+
+    def describe_rate(self, steps: int) -> str:
+        """Describe the learning rate of a run of so many steps, such as `0.0003, constant`."""
+        parts = [f"{self.lr:g}"]
+        if self.warmup_steps:
+            parts.append(f"warm-up over {self.warmup_steps} steps")
+        start = self._decay_start(steps)
+        if start >= steps:
+            return ", ".join([*parts, "constant"])
+        return ", ".join([*parts, f"{self.decay} decay from step {math.ceil(start)} to 0 at step {steps}"])

@@ -12,7 +12,7 @@ from torch.utils.data import default_collate
 
 from distill.config.errors import UserError
 from distill.diffusion.sampling import max_batch_size, spread
-from distill.networks.diffusers.autoencoders.autoencoder import Autoencoder
+from distill.networks.diffusers.autoencoders.autoencoder import Autoencoder, find_start
 from distill.networks.folder import CONFIG, WEIGHTS
 from distill.storage.files import write_json
 from distill.storage.tensors import save_tensors
@@ -37,9 +37,10 @@ class AutoencoderTraining(NetworkTraining[Autoencoder]):
     def __init__(self, config: TrainAutoencoderRun, processes: Processes, clock: Clock) -> None:
         check_split(config.batch_size, processes.count)
         self.data = config.data.load("train")
-        network = Autoencoder.build(config.network, self.data.image_shape, config.seed)
+        network = build_autoencoder(config, self.data)
         super().__init__("autoencoder", network.to(processes.device), config, processes, clock)
         self.image_shape = network.image_shape
+        self.first_preview = config.preview.seed
         self.reconstruction, self.kl_weight = config.reconstruction, config.kl_weight
         self.batches = Batches(
             network.latent_shape,
@@ -74,6 +75,14 @@ class AutoencoderTraining(NetworkTraining[Autoencoder]):
         average, device = self.ema.average, self.processes.device
         return torch.cat([average.reconstruct(read(self.data, part).to(device)).cpu() for part in parts])
 
+    def preview(self, rows: Sequence[int]) -> Tensor:
+        """Return the reconstructions that the run shows; `preview.seed` moves the choice of images."""
+        return self.sample([self.first_preview + row for row in rows])
+
+    @property
+    def preview_columns(self) -> int | None:
+        return None
+
     def save(self, folder: Path) -> None:
         """Write the averaged network for a checkpoint. All processes call it, and the main one writes."""
         average = self.whole_average()
@@ -86,6 +95,16 @@ class AutoencoderTraining(NetworkTraining[Autoencoder]):
         average = self.whole_average()
         if average is not None:
             average.save_pretrained(folder, scaling_factor(average, self.data, self.processes.device))
+
+
+def build_autoencoder(config: TrainAutoencoderRun, data: DataSource, on_meta: bool = False) -> Autoencoder:
+    """Build the autoencoder of a run as it is before its first step; with `on_meta` without weights."""
+    network = Autoencoder.build(config.network, data.image_shape, config.seed, on_meta)
+    if config.init_from is not None:
+        find_start(config.init_from)
+        if not on_meta:
+            network.start_from(config.init_from)
+    return network
 
 
 def autoencoder_losses(

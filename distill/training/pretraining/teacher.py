@@ -14,12 +14,22 @@ from distill.data.encoded_prompts import EncodedPrompts
 from distill.diffusion.noise_levels import NoiseLevels
 from distill.diffusion.sampling import labels_of, sample_teacher, spread
 from distill.networks.diffusers.source import PipelineSettings
-from distill.networks.folder import CONFIG, describe_model, save_model
+from distill.networks.folder import (
+    CONFIG,
+    WEIGHTS,
+    describe_model,
+    meta_denoiser,
+    read_description,
+    resolve_folder,
+    save_model,
+)
 from distill.networks.sizes import UNetSizes
 from distill.networks.unet import UNet, UNetConfig
 from distill.storage.files import write_json
+from distill.storage.tensors import check_shapes, load_weights
 from distill.training.batches import Batch, Batches
 from distill.training.batches.batches import check_data
+from distill.training.batches.previews import Previews, check_previews
 from distill.training.device.compilation import compiled
 from distill.training.distillation.losses import Losses
 from distill.training.logging import Clock
@@ -43,6 +53,7 @@ class TeacherTraining(NetworkTraining[Denoiser]):
             self.prompts = EncodedPrompts(captions, encode, dropout=config.label_dropout)
         self.batches = Batches.of(config, network, data, processes, prompts=self.prompts)
         self.image_shape, self.label_count = network.pixel_shape, network.label_count
+        self.previews = Previews(config.preview, network, self.prompts)
         self.noise_levels = config.noise_levels
         # Prompts are dropped with the batch, on the CPU, where they are read.
         self.label_dropout = config.label_dropout if self.prompts is None else 0.0
@@ -63,6 +74,15 @@ class TeacherTraining(NetworkTraining[Denoiser]):
         else:
             cond = self.prompts(spread(rows, len(self.prompts)))
         return sample_teacher(self.ema.average, rows, cond)
+
+    def preview(self, rows: Sequence[int]) -> Tensor:
+        """Return the images of these numbers that the run shows, (n, c, h, w), on the CPU."""
+        shown = self.previews
+        return sample_teacher(self.ema.average, shown.seeds(rows), shown.condition(rows))
+
+    @property
+    def preview_columns(self) -> int | None:
+        return self.previews.columns
 
     def save(self, folder: Path) -> None:
         """Write the averaged network for a checkpoint. All processes call it, and the main one writes."""
@@ -90,6 +110,8 @@ def build_teacher(config: TrainTeacherRun, data: DataSource, on_meta: bool = Fal
     """Build the untrained network of a run, which must fit the data; with `on_meta` without weights."""
     if config.pipeline is None:
         network = _build_own(config, data)
+        if config.init_from is not None:
+            _load_start(network, config.init_from, on_meta)
     else:
         network = _build_configured(config, config.pipeline, data, on_meta)
     if config.label_dropout > 0 and not (network.label_count or network.takes_text):
@@ -97,6 +119,7 @@ def build_teacher(config: TrainTeacherRun, data: DataSource, on_meta: bool = Fal
             f"label_dropout: is {config.label_dropout:g}, and the network has neither labels nor captions; "
             "expected 0"
         )
+    check_previews(config.preview, network)
     return network
 
 
@@ -105,6 +128,19 @@ def _build_own(config: TrainTeacherRun, data: DataSource) -> Denoiser:
     network = build_unet(config.network, data.image_shape, data.label_count)
     check_data(data, network)
     return network
+
+
+def _load_start(network: Denoiser, source: Path, on_meta: bool) -> None:
+    """Give a network the weights of another teacher of the same sizes; with `on_meta` only compare them."""
+    folder = resolve_folder(source)
+    found = read_description(folder, "denoiser")["network"]["class"]
+    if found != type(network).__name__:
+        raise UserError(f"init_from: {source} holds a {found}; expected a {type(network).__name__}")
+    if on_meta:
+        shapes = {name: tuple(value.shape) for name, value in meta_denoiser(folder).state_dict().items()}
+        check_shapes(network, shapes, folder)
+    else:
+        load_weights(network, folder / WEIGHTS)
 
 
 def _build_configured(

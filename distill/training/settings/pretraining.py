@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
@@ -10,6 +11,7 @@ from distill.config.settings import choice_of
 from distill.diffusion.noise_levels import LogNormal, NoiseLevels
 from distill.networks.diffusers.source import PipelineSettings
 from distill.networks.sizes import UNetSizes
+from distill.training.optimization.average_settings import Average
 from distill.training.optimization.settings import OptimizerSettings
 from distill.training.settings.run import RunSettings
 
@@ -27,6 +29,9 @@ class TrainTeacherRun(RunSettings):
     pipeline: PipelineSettings | None = None
     """Pipeline of diffusers whose denoiser is trained, such as a latent text-to-image model, and as which it
     is exported. null trains the U-Net that `network` describes."""
+    init_from: Path | None = None
+    """Start from the weights of this teacher, a run of `train_teacher`, a checkpoint or an export, with a
+    U-Net of the same sizes; null starts from random ones. A pipeline has its own `pipeline.init_from`."""
     noise_levels: NoiseLevels = LogNormal()
     """Distribution of the noise levels at which the teacher is trained. The default is EDM's."""
     label_dropout: float = Field(0.0, ge=0, lt=1)
@@ -34,14 +39,17 @@ class TrainTeacherRun(RunSettings):
     usual, and 0 trains a teacher without guidance."""
     optimizer: OptimizerSettings = OptimizerSettings(betas=(0.9, 0.999))
     """Optimiser of the teacher."""
-    ema: float = Field(0.999, ge=0, lt=1)
+    ema: Average = 0.999
     """Decay of the exponential moving average (EMA) of the teacher's weights, per step. The exported teacher
-    is the average. A larger value averages over more steps, about 1 / (1 - ema)."""
+    is the average. A larger value averages over more steps, about 1 / (1 - ema). {half_life_images: 5e5,
+    rampup: 0.05} gives it in images, as EDM does."""
 
     @model_validator(mode="after")
     def _has_one_network(self) -> TrainTeacherRun:
         if self.pipeline is not None and self.network != UNetSizes():
             raise ValueError("pipeline: is given beside 'network'; expected one of them")
+        if self.pipeline is not None and self.init_from is not None:
+            raise ValueError("init_from: starts the U-Net of 'network'; expected pipeline.init_from")
         return self
 
 
@@ -57,6 +65,9 @@ class TrainAutoencoderRun(RunSettings):
     64, 128], layers_per_block: 1, latent_channels: 8}. Each level after the first halves the height of the
     latents. The images decide `in_channels`, `out_channels` and `sample_size`. Types of blocks that are not
     given are those of Stable Diffusion's."""
+    init_from: Path | None = None
+    """Start from the weights of this autoencoder of the same sizes, a run of `train_autoencoder`, a
+    checkpoint, or a folder of an `AutoencoderKL` of diffusers; null starts from random ones."""
     reconstruction: Literal["l1", "l2"] = "l1"
     """Error of the reconstruction per value of the image: absolute (l1), the default, which gives sharper
     edges, or squared (l2)."""
@@ -66,9 +77,10 @@ class TrainAutoencoderRun(RunSettings):
     easily, and reconstructions coarser."""
     optimizer: OptimizerSettings = OptimizerSettings(betas=(0.9, 0.999))
     """Optimiser of the autoencoder."""
-    ema: float = Field(0.999, ge=0, lt=1)
+    ema: Average = 0.999
     """Decay of the exponential moving average (EMA) of the autoencoder's weights, per step. The exported
-    autoencoder is the average. A larger value averages over more steps, about 1 / (1 - ema)."""
+    autoencoder is the average. A larger value averages over more steps, about 1 / (1 - ema). A half-life in
+    images, {half_life_images: 5e5}, does not depend on the batch."""
 
     @model_validator(mode="after")
     def _is_whole(self) -> TrainAutoencoderRun:
@@ -76,6 +88,8 @@ class TrainAutoencoderRun(RunSettings):
             raise ValueError(
                 "data: latents are no images, which an autoencoder is trained on; expected images"
             )
+        if self.preview.prompts is not None or self.preview.labels is not None:
+            raise ValueError("preview: an autoencoder shows reconstructions; expected count or seed alone")
         if self.sharding.is_on:
             raise ValueError(
                 f"sharding.strategy: is {self.sharding.strategy}; expected none, since every process holds "

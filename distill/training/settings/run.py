@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from distill.config.settings import Settings
 from distill.training.parallel.settings import ShardingSettings
+from distill.training.settings.preview import PreviewSettings
 from distill.training.settings.stop_condition import StopCondition
 
 PRECISIONS = {
@@ -104,6 +105,8 @@ class RunSettings(Settings):
     """Steps between lines of stats.jsonl, which average over those steps."""
     sample_every: int = Field(500, ge=1)
     """Steps between grids of samples in the run's folder."""
+    preview: PreviewSettings = PreviewSettings()
+    """Images of these grids: their seeds, prompts, labels and number."""
     checkpoint_every: int = Field(500, ge=1)
     """Steps between checkpoints. An interrupted run loses at most so many; writing one takes time."""
     keep_checkpoints: int = Field(2, ge=1)
@@ -123,7 +126,12 @@ class RunSettings(Settings):
     """File of published statistics (.npz, .pkl) to measure against; null measures against the run's training
     data."""
     trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ()
-    """Experiment trackers that get the statistics too; stats.jsonl is always written."""
+    """Experiment trackers that get the statistics and the grids of samples too; stats.jsonl is always
+    written."""
+    tracker_project: str = Field("distill", min_length=1)
+    """Project of the run in the trackers; in TensorBoard its folder within the run's."""
+    tracker_name: str | None = Field(None, min_length=1)
+    """Name of the run in wandb and trackio. null takes the name of the run's folder."""
     stop_when: tuple[StopCondition, ...] = ()
     """Conditions that stop the run early, such as [{measure: monitor/fd_pixel, above: 0.5}]. A stopped run is
     saved and exported, with exit code 3."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from pydantic import Field, model_validator
 
@@ -66,3 +66,13 @@ class StopCondition(Settings):
             return False
         is_measured_now = any(key.startswith(MONITOR) for key in line)
         return is_measured_now or not self.measure.startswith(MONITOR)
+
+
+def check_measured(conditions: Sequence[StopCondition], has_monitor: bool) -> None:
+    """Refuse conditions on measurements that nothing makes."""
+    for condition in conditions:
+        if not has_monitor and condition.measure.startswith(MONITOR):
+            raise UserError(
+                f"stop_when: nothing measures '{condition.measure}' in this run; "
+                "expected data or monitor_reference, and a number as monitor_every"
+            )

@@ -147,3 +147,29 @@ def test_settings_that_do_not_go_together_are_refused(
 def test_sharding_is_refused(root: Path, tmp_path: Path) -> None:
     file = write_run(tmp_path, **autoencoder(root, sharding={"strategy": "full"}))
     assert "sharding.strategy: is full; expected none, since every process holds" in refusal(file)
+
+
+@pytest.mark.parametrize("source", ["{run}", "{run}/export", "{run}/checkpoints/{step}", "{root}/vae"])
+def test_an_autoencoder_starts_from_another(root: Path, run: Path, tmp_path: Path, source: str) -> None:
+    from diffusers import AutoencoderKL
+
+    folder = Path(source.format(run=run, root=root, step=checkpoints(run)[-1].name))
+    changes: dict[str, Any] = {"optimizer": {"lr": 1e-12}, "init_from": str(folder)}
+    vae = AutoencoderKL.from_pretrained(root / "vae" if folder == root / "vae" else run / "export")
+    if folder == root / "vae":
+        changes["network"] = {
+            name: vae.config[name] for name in ("block_out_channels", "layers_per_block", "norm_num_groups")
+        }
+    started = train_run(write_run(tmp_path, **autoencoder(root, run_dir=str(tmp_path / "run"), **changes)))
+    found = AutoencoderKL.from_pretrained(started / "export").state_dict()
+    assert found.keys() == vae.state_dict().keys()
+    for name, value in vae.state_dict().items():
+        torch.testing.assert_close(found[name], value)
+
+
+def test_a_start_of_another_kind_is_refused(root: Path, tmp_path: Path) -> None:
+    file = write_run(tmp_path, **autoencoder(root, init_from=str(tmp_path)))
+    assert refusal(file) == (
+        f"init_from: {tmp_path} holds no autoencoder; expected a run that trains one, or a folder of "
+        "AutoencoderKL of diffusers"
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 import distill
+import sample
 from distill.config.errors import UserError
+from distill.data.encoded_prompts import EncodedPrompts
+from distill.data.images import save_samples_picture, to_bytes
+from distill.diffusion.samplers import Heun
+from distill.diffusion.sampling import sample_teacher
 from distill.networks.diffusers.configured import ConfiguredNetwork
 from distill.networks.diffusers.denoiser import DiffusersNetwork
 from distill.networks.diffusers.parts import build_pipeline
@@ -54,6 +61,40 @@ def training(root: Path, folder: Path, **changes: Any) -> TeacherTraining:
     config = read_config(write_run(folder, **text_to_image(root, **changes)))
     assert isinstance(config, TrainTeacherRun)
     return TeacherTraining(config, build_processes(config), Clock(torch.device("cpu")))
+
+
+@pytest.mark.parametrize("source", ["--run={run}", "--teacher={run}/export"])
+def test_a_text_teacher_is_sampled_from_its_run_and_its_export(
+    run: Path, tmp_path: Path, source: str
+) -> None:
+    options = f"--n=2 --steps=2 --guidance=3 --device=cpu --out={tmp_path / 'out'}".split()
+    sample.main([source.format(run=run), "--prompts=a red square", *options])
+    noted = json.loads((tmp_path / "out" / "samples.json").read_text())
+    assert (noted["teacher"], noted["evaluations"], noted["sampler"]["guidance"]) == (True, 3, 3.0)
+    assert [image["prompt"] for image in noted["images"]] == ["a red square"] * 2
+    network = load_denoiser(run)
+    assert network.prompt_encoder is not None
+    cond = EncodedPrompts.by(network.prompt_encoder, ["a red square"]).balanced(2)
+    expected = to_bytes(sample_teacher(network.eval(), [0, 1], cond, Heun(steps=2, guidance=3)))
+    for index in range(2):
+        found = np.asarray(Image.open(tmp_path / "out" / f"{index:06d}.png"))
+        assert np.array_equal(found, expected[index].permute(1, 2, 0))
+
+
+def test_a_text_teacher_shows_the_prompts_that_are_asked_for(root: Path, tmp_path: Path) -> None:
+    preview = {"prompts": ["a red square", "two cats, asleep"], "count": 4, "seed": 3}
+    run = train_run(
+        write_run(tmp_path, **text_to_image(root, run_dir=str(tmp_path / "run"), preview=preview))
+    )
+    network = load_denoiser(run)
+    assert network.prompt_encoder is not None
+    cond = EncodedPrompts.by(network.prompt_encoder, preview["prompts"]).balanced(4)  # type: ignore[arg-type]
+    samples = sample_teacher(network.eval(), range(3, 7), cond)
+    save_samples_picture(samples, tmp_path / "expected.png", columns=2)
+    newest = max((run / "samples").glob("step-*.png"))
+    found, expected = (np.asarray(Image.open(path)) for path in (newest, tmp_path / "expected.png"))
+    assert found.shape == expected.shape
+    assert np.abs(found.astype(int) - expected).max() <= 1
 
 
 @torch.no_grad()

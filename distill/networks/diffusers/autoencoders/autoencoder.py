@@ -13,7 +13,9 @@ from torch import Tensor
 
 from distill.config.errors import UserError, reading
 from distill.networks.diffusers.meta import without_weights
-from distill.networks.diffusers.parts import build_from_configuration
+from distill.networks.diffusers.parts import build_from_configuration, copy_pretrained
+from distill.networks.folder import CONFIG, EXPORT, WEIGHTS, newest_checkpoint
+from distill.storage.tensors import load_weights
 from distill.types import ImageModel
 
 KIND = "AutoencoderKL"
@@ -89,6 +91,20 @@ class Autoencoder(ImageModel):
         """Return its configuration in diffusers as plain data."""
         return json.loads(self.vae.to_json_string())
 
+    def start_from(self, source: Path) -> None:
+        """Take the weights of another autoencoder of the same sizes.
+
+        `source` is a run, finished or not, one of its checkpoints, an `AutoencoderKL` of diffusers or a
+        pipeline that holds one.
+        """
+        checkpoint = newest_checkpoint(source) or source
+        if not (source / EXPORT).is_dir() and (checkpoint / WEIGHTS).is_file():
+            load_weights(self, checkpoint / WEIGHTS)
+            return
+        folder = find_start(source)
+        other = "an autoencoder of other sizes than network describes"
+        copy_pretrained(self.vae, folder, f"init_from: {source}", other)
+
     def _check_pass(self) -> None:
         """Refuse settings that do not go together, by a pass of one image on the meta device."""
         images = torch.zeros(1, *self.image_shape, device="meta")
@@ -103,6 +119,18 @@ class Autoencoder(ImageModel):
 
     def _decode(self, latents: Tensor, images: Tensor) -> Tensor:
         return self.vae.decode(latents.to(self.vae.dtype), return_dict=False)[0].to(images.dtype)
+
+
+def find_start(source: Path) -> Path:
+    """Return the folder of the autoencoder that another is to start from."""
+    places = [source / EXPORT, source / "vae", source, newest_checkpoint(source) or source]
+    found = next((place for place in places if (place / CONFIG).is_file()), None)
+    if found is None:
+        raise UserError(
+            f"init_from: {source} holds no autoencoder; expected a run that trains one, or a folder of "
+            f"{KIND} of diffusers"
+        )
+    return found
 
 
 def _fill(configuration: dict[str, Any], channels: int, resolution: int) -> dict[str, Any]:

@@ -13,8 +13,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import normalize
-from tqdm import tqdm
 
+from distill.config.progress import track
 from distill.networks.folder import WEIGHTS
 from distill.rewards.pretrained.contrastive.augmentation import augment
 from distill.rewards.pretrained.contrastive.loss import false_negatives, finite_loss
@@ -165,7 +165,7 @@ def _fit(clip: TrainedClip, data: CaptionedSource, recipe: Recipe) -> None:
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, recipe.steps))
     scale = clip.network.logit_scale
     rows_of_batches = batches(len(data), recipe.batch_size)
-    for step in tqdm(range(recipe.steps), desc="train-clip", unit="step", mininterval=1.0):
+    for step in track(range(recipe.steps), "train-clip", leave=True):
         rows = next(rows_of_batches)
         captions = [data.captions.of_images[row] for row in rows]
         texts = draw_captions(captions, chooser, WORD_DROPOUT)

@@ -9,8 +9,8 @@ from collections import Counter
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
+from distill.config.progress import track
 from distill.rewards.pretrained.contrastive.loss import false_negatives, finite_loss
 from distill.rewards.pretrained.contrastive.sources import (
     CaptionedSource,
@@ -67,7 +67,7 @@ def train_word_match(data: CaptionedSource, recipe: Recipe) -> WordMatchReward:
 
 def features_of(features: ImageNetFeatures, data: CaptionedSource) -> Tensor:
     """Compute the features of all images, (n, 1280)."""
-    starts = tqdm(range(0, len(data), AT_ONCE), desc="features", unit="batch", mininterval=1.0)
+    starts = track(range(0, len(data), AT_ONCE), "features", "batches", leave=True)
     with torch.no_grad():
         blocks = [
             features(read_images(data, range(start, min(start + AT_ONCE, len(data))))) for start in starts
@@ -84,7 +84,7 @@ def _fit(match: WordMatch, inputs: Tensor, data: CaptionedSource, recipe: Recipe
     )
     dropout = nn.Dropout(FEATURE_DROPOUT)
     rows_of_batches = batches(len(data), recipe.batch_size)
-    for step in range(recipe.steps):
+    for step in track(range(recipe.steps), "train-clip", leave=True):
         rows = next(rows_of_batches)
         captions = [data.captions.of_images[row] for row in rows]
         texts = draw_captions(captions, chooser, WORD_DROPOUT)
