@@ -33,14 +33,13 @@ def main(arguments: list[str]) -> None:
 
 def _save_images(options: argparse.Namespace) -> None:
     """Write images from seeds."""
-    from distill.diffusion.sampling import sample_generator, sample_teacher
     from distill.publishing.samples import (
         check_out,
         choose_condition,
         choose_sampler,
         choose_seeds,
-        computing,
-        describe,
+        describe_images,
+        make_images,
         open_generator,
         save_samples,
     )
@@ -56,19 +55,8 @@ def _save_images(options: argparse.Namespace) -> None:
     else:
         network = open_generator(options.run, options.resolution, options.device)
     cond, prompts = choose_condition(network, seeds, options.labels, options.prompts)
-    origin = {
-        "run": str(options.run),
-        "teacher": options.teacher,
-        "dtype": options.dtype,
-        **describe(network),
-    }
-    with computing(network, options.dtype):
-        if sampler is not None:
-            images = sample_teacher(network, seeds, cond, sampler, options.batch_size, progress=True)
-            origin |= {"evaluations": sampler.evaluations, "sampler": sampler.model_dump()}
-        else:
-            images = sample_generator(network, seeds, cond, options.batch_size, progress=True)
-            origin |= {"evaluations": network.evaluations}
+    origin = describe_images(network, options.run, sampler, options.dtype)
+    images = make_images(network, seeds, cond, sampler, options.dtype, options.batch_size, progress=True)
     save_samples(images, seeds, cond, out, origin, prompts)
     evaluations = f"{origin['evaluations']} network evaluation{'s' * (origin['evaluations'] > 1)}"
     print(f"{len(seeds)} images, {evaluations} each, are in {out}")
@@ -181,8 +169,8 @@ def _check_views(options: argparse.Namespace) -> None:
 
 def _open_teacher(options: argparse.Namespace) -> Denoiser:
     """Open the teacher of a run on the device that was asked for."""
+    from distill.publishing.run_sources import load_run_teacher
     from distill.publishing.samples import check_makes_images, choose_device
-    from distill.training.run_folder import load_run_teacher
 
     device = choose_device(options.device)
     return check_makes_images(load_run_teacher(options.run, options.resolution), options.run).to(device)
