@@ -2,6 +2,7 @@
 
 report            write report.html and summary.json of a run
 export            write the student of a run as an export with a model card, and upload it
+demo              serve a page on this machine that makes images with a student beside its teacher
 models            list the pipelines of diffusers that can be distilled
 precompute        encode a run's images and prompts once, before training; several processes share the work
 convert           turn a published EDM or EDM2 pickle into config.json and model.safetensors
@@ -23,6 +24,7 @@ from distill.config.errors import UserError, did_you_mean
 COMMANDS = {
     "report": "distill.publishing.report.page",
     "export": "distill.publishing.export",
+    "demo": "distill.publishing.demo.command",
     "models": "distill.publishing.models",
     "precompute": "distill.training.batches.precompute",
     "convert": "distill.publishing.convert",

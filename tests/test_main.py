@@ -22,6 +22,7 @@ def test_help_lists_every_command(arguments: list[str], capsys: pytest.CaptureFi
         == [
             "report",
             "export",
+            "demo",
             "models",
             "precompute",
             "convert",
@@ -56,6 +57,6 @@ def test_a_mistake_takes_one_line_and_exit_code_2() -> None:
     assert (done.returncode, done.stdout) == (2, "")
     assert (
         done.stderr
-        == f"{expected}convert, export, models, precompute, report, train-classifier, train-clip, "
+        == f"{expected}convert, demo, export, models, precompute, report, train-classifier, train-clip, "
         "train-word-match\n"
     )
