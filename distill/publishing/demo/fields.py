@@ -25,10 +25,12 @@ class Fields:
         """Events that ask for images."""
         networks = [shown.student.network, *([] if shown.teacher is None else [shown.teacher.network])]
         if any(network.takes_text for network in networks):
-            prompt = gr.Textbox(label="Prompt", placeholder="a red apple", max_length=MAX_PROMPT)
+            prompt = gr.Textbox(
+                label="Prompt", placeholder="a red apple", max_length=MAX_PROMPT, elem_id="prompt"
+            )
             self.by_name["prompt"] = prompt
             self.starts.append(prompt.submit)
-        label_count = max(network.label_count for network in networks if not network.takes_text)
+        label_count = max((network.label_count for network in networks if not network.takes_text), default=0)
         if label_count:
             self.by_name["labels"] = _labels(label_count, class_names)
         self._add_seed()

@@ -67,7 +67,7 @@ def caption(note: Mapping[str, Any], class_names: Mapping[int, str]) -> str:
 
 def name_class(label: int, class_names: Mapping[int, str]) -> str:
     """Name a class by its number and, if it has one, its name."""
-    return f"{label}: {class_names[label]}" if label in class_names else f"class {label}"
+    return f"class {label}, {class_names[label]}" if label in class_names else f"class {label}"
 
 
 def _time(seconds: float) -> str:
