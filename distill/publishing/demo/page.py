@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, no_type_check
 
 from distill.config.errors import TrainingError, UserError, is_out_of_memory
 from distill.publishing.demo.fields import Fields
@@ -25,8 +25,9 @@ Items = list[tuple[str, str]]
 
 
 def import_gradio() -> Any:
-    """Import gradio without its reports on use, and refuse to go on if it is not installed."""
+    """Import gradio without its reports and statistics on use, and refuse to go on if it is not installed."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    os.environ["GRADIO_ANALYTICS_CACHE_FREQUENCY"] = str(10**9)  # clicks between two statistics of the queue
     try:
         import gradio
     except ImportError as error:
@@ -58,6 +59,7 @@ class Page:
         self.class_names = dict(enumerate(shown.class_names))
         self.blocks = self._build()
 
+    @no_type_check  # gradio looks for a generator function, which a checker's wrapper under pytest is not
     def make(self, *values: Any) -> Iterator[tuple[Any, ...]]:
         """Make the images that the fields ask for, and yield the page's outputs after each network.
 
