@@ -52,6 +52,7 @@ def test_the_page_makes_images_with_student_and_teacher_and_keeps_them(tmp_path:
     import_gradio()
     built = Page(opened(class_run(tmp_path / "a")), tmp_path / "images")
     assert tuple(built.fields.by_name) == FIELDS
+    assert [event.concurrency_limit for event in built.blocks.fns.values() if event.queue] == [1]
     first, last = list(built.make("3,4", "7", 2, True, 2, 1, []))
     assert (first[0], len(first[2]), first[4], len(first[5])) == ("", 2, [], 2)
     student, teacher, kept = last[2], last[4], last[6]
