@@ -39,8 +39,12 @@ def look() -> dict[str, Any]:
     """Return arguments of `launch` for the look of the page, in the fonts of the visitor's own system."""
     import gradio as gr
 
-    fonts = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
-    theme = gr.themes.Default(primary_hue="indigo", neutral_hue="zinc", **fonts).set(
+    theme = gr.themes.Default(
+        primary_hue="indigo",
+        neutral_hue="zinc",
+        font=["system-ui", "sans-serif"],
+        font_mono=["ui-monospace", "monospace"],
+    ).set(
         body_text_color_subdued="*neutral_600",
         body_text_color_subdued_dark="*neutral_300",
         block_info_text_color="*neutral_600",
