@@ -26,6 +26,7 @@ eval              measure a run, images or pipelines, and compare results
 report            write report.html and summary.json of a run
 export            write the student of a run as an export with a model card, and upload it
 configs           list the presets, print one, or copy one
+demo              serve a page on this machine that makes images with a student beside its teacher
 models            list the pipelines of diffusers that can be distilled
 precompute        encode a run's images and prompts once, before training; several processes share the work
 convert           turn a published EDM or EDM2 pickle into config.json and model.safetensors
@@ -41,6 +42,7 @@ COMMANDS = {
     "report": "distill.publishing.report.page",
     "export": "distill.publishing.export",
     "configs": "distill.config.presets",
+    "demo": "distill.publishing.demo.command",
     "models": "distill.publishing.models",
     "precompute": "distill.training.batches.precompute",
     "convert": "distill.publishing.convert",
@@ -88,8 +90,7 @@ def build_monitor(config: RunConfig, processes: Processes) -> Monitor | None:
 def open_teacher(run_dir: Path, resolution: int | None) -> Denoiser:
     """Open a teacher, or the teacher of a run."""
     from distill import load_teacher
-    from distill.training.config import CONFIG
-    from distill.training.run_folder import load_run_teacher
+    from distill.publishing.run_sources import CONFIG, load_run_teacher
 
     load = load_run_teacher if (run_dir / CONFIG).is_file() else load_teacher
     return load(run_dir, resolution)

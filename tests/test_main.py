@@ -22,6 +22,7 @@ NAMES = [
     "report",
     "export",
     "configs",
+    "demo",
     "models",
     "precompute",
     "convert",

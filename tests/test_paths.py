@@ -1,4 +1,4 @@
-"""The pages of docs that lead from data, or from a pipeline, to a student: their files and commands, run as written."""
+"""Pages that lead from data, or from a pipeline, to a student: their files and commands, run as written."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SHORTER = {
 
 
 def run_page(page: str, folder: Path, shorter_commands: Mapping[str, str]) -> None:
-    """Write the configurations of a page into a folder, and run its commands and its Python there, in order."""
+    """Write the configurations of a page into a folder, and run its commands and Python there, in order."""
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg"}
     text = (ROOT / "docs" / page).read_text(encoding="utf-8")
     for block in BLOCK.finditer(text):

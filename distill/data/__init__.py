@@ -31,6 +31,10 @@ class DataSettings(Settings):
         """True if `load` gives latents of an autoencoder, which are no images."""
         return False
 
+    def class_names(self) -> tuple[str, ...]:
+        """Return the names of the classes by their labels, empty if they have none."""
+        return ()
+
     def load(self, split: str = "train") -> DataSource:
         """Open the split `train` or `held_out`."""
         raise TypeError(f"{type(self).__name__} is not a data source")

@@ -40,15 +40,14 @@ def main(arguments: list[str], open_teacher: OpenTeacher) -> None:
 
 def _save_images(options: argparse.Namespace, open_teacher: OpenTeacher) -> None:
     """Write images from seeds."""
-    from distill.diffusion.sampling import sample_generator, sample_teacher
     from distill.networks.folder import holds_teacher
     from distill.publishing.samples import (
         check_out,
         choose_condition,
         choose_sampler,
         choose_seeds,
-        computing,
-        describe,
+        describe_images,
+        make_images,
         open_generator,
         save_samples,
     )
@@ -65,19 +64,8 @@ def _save_images(options: argparse.Namespace, open_teacher: OpenTeacher) -> None
     else:
         network = open_generator(options.run, options.resolution, options.device)
     cond, prompts = choose_condition(network, seeds, options.labels, options.prompts)
-    origin = {
-        "run": str(options.run),
-        "teacher": is_teacher,
-        "dtype": options.dtype,
-        **describe(network),
-    }
-    with computing(network, options.dtype):
-        if sampler is not None:
-            images = sample_teacher(network, seeds, cond, sampler, options.batch_size, progress=True)
-            origin |= {"evaluations": sampler.evaluations, "sampler": sampler.model_dump()}
-        else:
-            images = sample_generator(network, seeds, cond, options.batch_size, progress=True)
-            origin |= {"evaluations": network.evaluations}
+    origin = describe_images(network, options.run, sampler, options.dtype)
+    images = make_images(network, seeds, cond, sampler, options.dtype, options.batch_size, progress=True)
     save_samples(images, seeds, cond, out, origin, prompts)
     evaluations = f"{origin['evaluations']} network evaluation{'s' * (origin['evaluations'] > 1)}"
     print(f"{len(seeds)} images, {evaluations} each, are in {out}")

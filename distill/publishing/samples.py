@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from jaxtyping import UInt8
 from PIL.PngImagePlugin import PngInfo
 from pydantic import ValidationError
 from torch import Tensor
@@ -21,11 +22,11 @@ from distill.data.image_labels import INDEX
 from distill.data.images import check_images, save_grid, to_bytes, to_pil
 from distill.data.prompts import text_file
 from distill.diffusion.samplers import Heun
-from distill.diffusion.sampling import balanced_labels, seeded_noise
+from distill.diffusion.sampling import balanced_labels, sample_generator, sample_teacher, seeded_noise
 from distill.networks.folder import load_generator
 from distill.storage.files import check_new_folder, new_folder, write_json
 from distill.storage.provenance import version
-from distill.types import Condition, Generator, ImageModel
+from distill.types import Condition, Denoiser, Generator, ImageModel
 
 Model = TypeVar("Model", bound=ImageModel)
 
@@ -64,6 +65,36 @@ def describe(network: ImageModel) -> dict[str, Any]:
     """Describe what images depend on beyond network, seed and condition: size, device, versions."""
     versions = {name: version(name) for name in ("distill", "torch")}
     return {"size": list(network.pixel_shape[1:]), "device": _device(network).type, "versions": versions}
+
+
+def describe_images(
+    network: Generator | Denoiser, run: Path, sampler: Heun | None, dtype: str
+) -> dict[str, Any]:
+    """Describe how images of a student, or of a teacher with its sampler, are made."""
+    origin = {"run": str(run), "teacher": sampler is not None, "dtype": dtype, **describe(network)}
+    if sampler is not None:
+        return {**origin, "evaluations": sampler.evaluations, "sampler": sampler.model_dump()}
+    assert isinstance(network, Generator)
+    return {**origin, "evaluations": network.evaluations}
+
+
+def make_images(
+    network: Generator | Denoiser,
+    seeds: Sequence[int],
+    cond: Condition,
+    sampler: Heun | None,
+    dtype: str,
+    batch_size: int | None = None,
+    progress: bool = False,
+) -> Tensor:
+    """Make the image of each seed with a student, or with a teacher and its sampler.
+
+    They are (n, *pixel_shape), in [-1, 1] up to overshoot, on the CPU.
+    """
+    with computing(network, dtype):
+        if isinstance(network, Generator):
+            return sample_generator(network, seeds, cond, batch_size, progress)
+        return sample_teacher(network, seeds, cond, sampler, batch_size, progress)
 
 
 def choose_sampler(teacher: bool, given: Mapping[str, Any]) -> Heun | None:
@@ -171,23 +202,33 @@ def save_samples(
     """
     check_images(images, f"--out {out}")
     pixels = to_bytes(images)
-    labels = [None] * len(images) if cond.label is None else cond.label.tolist()
     records = [
-        {"file": f"{i:06d}.png", "seed": seed, "label": label}
-        for i, (seed, label) in enumerate(zip(seeds, labels, strict=True))
+        {"file": f"{i:06d}.png", **record} for i, record in enumerate(list_images(seeds, cond, prompts))
     ]
-    if prompts:
-        records = [{**record, "prompt": prompts[i % len(prompts)]} for i, record in enumerate(records)]
     try:
         with new_folder(out) as folder:
             for record, image in zip(records, pixels, strict=True):
-                note = PngInfo()
-                note.add_text("Comment", json.dumps({**origin, **record}))
-                to_pil(image).save(folder / record["file"], pnginfo=note)
+                save_image(image, folder / record["file"], {**origin, **record})
             save_grid(pixels[:400], folder / "grid.png", columns=10)
             write_json(folder / INDEX, {**origin, "images": records})
     except OSError as error:
         raise UserError(f"--out {out}: cannot be written ({error.strerror})") from error
+
+
+def list_images(seeds: Sequence[int], cond: Condition, prompts: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """Return the seed and the label of each image, and its prompt where `prompts` were taken in turn."""
+    labels = [None] * len(seeds) if cond.label is None else cond.label.tolist()
+    records = [{"seed": seed, "label": label} for seed, label in zip(seeds, labels, strict=True)]
+    if prompts:
+        records = [{**record, "prompt": prompts[i % len(prompts)]} for i, record in enumerate(records)]
+    return records
+
+
+def save_image(pixels: UInt8[Tensor, "c h w"], path: Path, note: Mapping[str, Any]) -> None:
+    """Write an image as PNG, with `note` as JSON in its `Comment`."""
+    comment = PngInfo()
+    comment.add_text("Comment", json.dumps(note))
+    to_pil(pixels).save(path, format="PNG", pnginfo=comment)
 
 
 def _read_numbers(text: str, thing: str, most: int) -> list[int]:

@@ -13,21 +13,14 @@ from distill.config.errors import UserError
 from distill.networks.folder import EXPORT, newest_checkpoint, step_of
 from distill.storage.files import read_mapping, temporary_path, write_json, write_text
 from distill.storage.provenance import commit, machine, version
-from distill.teachers.native import Settings as Trained
 from distill.training.checkpoints.continuation import check_growth, check_resume, checkpoint_to_continue
 from distill.training.checkpoints.damage import newest_whole, set_aside
 from distill.training.checkpoints.space import check_space, check_writable
-from distill.training.config import CONFIG, read_config, read_run, to_yaml
+from distill.training.config import CONFIG, read_config, to_yaml
 from distill.training.parallel.errors import raised_by_all
 from distill.training.parallel.folders import writing
 from distill.training.parallel.processes import Processes
-from distill.training.settings import (
-    DistillRun,
-    RunConfig,
-    TrainAutoencoderRun,
-    TrainTeacherRun,
-)
-from distill.types import Denoiser
+from distill.training.settings import DistillRun, RunConfig
 
 MAY_CHANGE = {
     "activation_checkpointing",
@@ -209,15 +202,6 @@ def recorded_micro_batch(run_dir: Path, device: str, processes: int) -> int | No
     if (recorded.get("device"), recorded.get("processes")) != (device, processes):
         return None
     return size if type(size) is int and size > 0 else None
-
-
-def load_run_teacher(run_dir: Path, resolution: int | None = None) -> Denoiser:
-    """Open the teacher that a run distils or trains, at a resolution in pixels if one is given."""
-    config = read_run(run_dir)
-    if isinstance(config, TrainAutoencoderRun):
-        raise UserError(f"--teacher: {run_dir} trained an autoencoder; expected a run that has a teacher")
-    settings = Trained(path=run_dir) if isinstance(config, TrainTeacherRun) else config.teacher
-    return settings.at_resolution(resolution).load()
 
 
 def trained_features(config: RunConfig) -> dict[str, list[str]]:

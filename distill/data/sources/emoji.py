@@ -83,6 +83,13 @@ class Settings(DataSettings):
     def has_held_out(self) -> bool:
         return True
 
+    def class_names(self) -> tuple[str, ...]:
+        if self.condition == "captions":
+            return ()
+        return tuple(
+            f"{category}, {style} style" for style in self.styles for category in self.categories or PICTURES
+        )
+
     def load(self, split: str = "train") -> InBytes:
         """Open the split `train` or `held_out`, which share no name."""
         folder = self.path or SHIPPED

@@ -38,6 +38,9 @@ class Settings(DataSettings):
     def has_held_out(self) -> bool:
         return self.held_out_path is not None
 
+    def class_names(self) -> tuple[str, ...]:
+        return ImageFiles(self.path).classes
+
     def load(self, split: str = "train") -> ImageFolder:
         """Open the split `train` (`path`) or `held_out` (`held_out_path`)."""
         path = self.path if split == "train" else self.held_out_path

@@ -21,8 +21,8 @@ from distill.eval.preference.subject_spec import SubjectSpec
 from distill.eval.prompt_sets import PromptSet
 from distill.networks.diffusers.opening.folders import open_pipeline
 from distill.networks.identity import describe_images_of
+from distill.publishing.run_sources import load_run_teacher
 from distill.publishing.samples import check_makes_images, computing
-from distill.training.run_folder import load_run_teacher
 from distill.types import Denoiser, Generator
 
 

@@ -15,9 +15,9 @@ from distill.data.sources.array import read_array
 from distill.networks.diffusers.autoencoders.autoencoder import Autoencoder
 from distill.networks.diffusers.autoencoders.codec import PipelineCodec
 from distill.networks.folder import checkpoints, load_generator
+from distill.publishing.run_sources import load_run_teacher
 from distill.training.batches import Batch
 from distill.training.pretraining.autoencoder import autoencoder_losses, scaling_factor
-from distill.training.run_folder import load_run_teacher
 from distill.types import Condition
 from tests.helpers.configured_pipelines import AUTOENCODER, autoencoder, make_parts, text_to_image
 from tests.helpers.runs import (
