@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from distill.config import command_line
-from distill.config.command_line import run_command
+from distill.config.command_line import as_called, run_command, words_after_python
 from distill.config.errors import TrainingError, UserError
 
 
@@ -121,3 +121,23 @@ def test_a_closed_stdout_changes_no_exit_code(arguments: list[str], code: int) -
     done = subprocess.run(command, shell=True, stderr=subprocess.PIPE, text=True)
     assert done.returncode == code
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("script", "called", "repeated"),
+    [
+        ("/home/me/.venv/bin/distill", "distill", ["-m", "distill", "train", "x"]),
+        ("distill.exe", "distill", ["-m", "distill", "train", "x"]),
+        ("/src/distill/__main__.py", "python -m distill", ["-m", "distill", "train", "x"]),
+        ("train.py", None, ["train.py", "train", "x"]),
+        ("/src/distill/eval/__main__.py", None, ["/src/distill/eval/__main__.py", "train", "x"]),
+    ],
+)
+def test_commands_are_named_and_repeated_as_the_process_was_called(
+    script: str, called: str | None, repeated: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", [script, "train", "x"])
+    text = "python train.py X, python sample.py, python -m eval fid, python -m distill models"
+    expected = f"{called} train X, {called} sample, {called} eval fid, {called} models"
+    assert as_called(text) == (text if called is None else expected)
+    assert words_after_python() == repeated
