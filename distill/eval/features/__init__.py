@@ -59,12 +59,17 @@ class Function(Extractor):
         return hashlib.sha256(self.name.encode()).hexdigest()
 
 
+def feature_names() -> list[str]:
+    """Return the names of all features, sorted."""
+    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+
+
 def load_extractor(name: str, weights: str | None = None) -> Extractor:
     """Open the features of this name.
 
     `weights` is their file or folder; without it, the weights are installed or downloaded.
     """
-    known = sorted(module.name for module in pkgutil.iter_modules(__path__))
+    known = feature_names()
     if name not in known:
         raise UserError(f"'{name}' is not in eval/features{did_you_mean(name, known)}")
     return importlib.import_module(f"distill.eval.features.{name}").load(weights).eval().requires_grad_(False)

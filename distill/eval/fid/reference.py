@@ -51,11 +51,19 @@ Arrays = Mapping[str, np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
+class HeldOut:
+    """Real images that are not in the reference; `origin` names them."""
+
+    images: Features
+    origin: str
+
+
+@dataclasses.dataclass(frozen=True)
 class Reference:
     """Statistics of real features, their origin, and the features unless only statistics were published.
 
     `sha256` is that of the images, or of the file of statistics. `classes` are the labels if folders name
-    them.
+    them. `held_out` are further real images, whose distance to the reference is the unit of FDr.
     """
 
     statistics: Statistics
@@ -63,6 +71,7 @@ class Reference:
     sha256: str
     origin: ReferenceOrigin
     classes: tuple[str, ...] = ()
+    held_out: HeldOut | None = None
 
     @classmethod
     def of(cls, images: Features, origin: str, classes: tuple[str, ...] = ()) -> Reference:

@@ -37,6 +37,8 @@ def run(options: SweepOptions) -> SweepResults:
     if not paths:
         raise UserError(f"{options.run}: holds no checkpoints to measure")
     protocol = options.protocol or _default_protocol(next(iter(paths.values())), options)
+    if "," in protocol:
+        raise UserError(f"--protocol {protocol}: a sweep chooses by one distance; expected one protocol")
     measurement = Measurement.open(options, protocol, bootstrap=0, per_label=False)
     file, count = options.run / FILE, options.n or measurement.protocol.count
     content = continue_sweep(file, identity(measurement, count, options.prompts))
