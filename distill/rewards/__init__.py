@@ -30,6 +30,11 @@ class RewardSettings(Settings):
     """Lowest and highest value that training counts, null for no bound. Beyond them the reward gives no
     gradient, which limits over-optimisation."""
 
+    @property
+    def trained_features(self) -> tuple[str, ...]:
+        """Names in `eval/features` of features of the reward's kind, which it trains."""
+        return ()
+
     def load(self) -> Reward:
         """Open the reward on the CPU, frozen, in float32 and in evaluation mode."""
         raise TypeError(f"{type(self).__name__} is not a reward")

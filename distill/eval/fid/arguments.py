@@ -181,7 +181,8 @@ def _add_measurement(parser: ArgumentParser) -> None:
         "--prompts",
         type=Path,
         metavar="FILE",
-        help="text file with one prompt on each line, taken in turn, for models that take text",
+        help="text file with one prompt on each line, or a benchmark's file, such as captions_val2014.json; "
+        "they are taken in turn, for models that take text",
     )
     parser.add_argument(
         "--n",

@@ -21,12 +21,10 @@ def evaluate(
     made: list[Features],
     reference: Reference,
     effort: Effort,
-    trained: str | None = None,
 ) -> FidResults:
     """Measure one or more repetitions, given as streams and their features.
 
-    The results also describe all that the numbers depend on. `trained` is a note on a run that was trained on
-    these features.
+    The results also describe all that the numbers depend on.
     """
     first = streams[0]
     check_dimensions(first, made[0], reference)
@@ -56,8 +54,6 @@ def evaluate(
     }
     if reference.held_out is not None:
         results["held_out"] = describe_held_out(reference.held_out)
-    if trained is not None:
-        results["trained"] = trained
     return results
 
 

@@ -13,6 +13,7 @@ from distill.eval.fid.arguments import MeasurementOptions
 from distill.eval.fid.choices import load_extractors
 from distill.eval.fid.evaluation import evaluate
 from distill.eval.fid.measure import Effort
+from distill.eval.fid.prompts import prompt_departures
 from distill.eval.fid.reference import HeldOut, Reference
 from distill.eval.fid.results import FidResults
 from distill.eval.fid.subjects import open_held_out, open_references, trained_note
@@ -27,7 +28,8 @@ from distill.eval.protocols import Protocol, read_protocols
 class Measurement:
     """A protocol with its feature network and its reference, ready to measure.
 
-    `store` is the folder of the feature store. `trained` is a note on a run that was trained on the features.
+    `store` is the folder of the feature store. `trained` is a note on a run that was trained on the features,
+    and `prompts` the file of prompts.
     """
 
     protocol: Protocol
@@ -37,6 +39,7 @@ class Measurement:
     store: Path
     effort: Effort
     trained: str | None = None
+    prompts: Path | None = None
 
     @classmethod
     def open(cls, options: MeasurementOptions, protocol: str, bootstrap: int, per_label: bool) -> Measurement:
@@ -92,6 +95,7 @@ class Measurement:
                 options.features,
                 Effort(bootstrap, per_label or protocol.per_label, protocol.cmmd, progress),
                 trained_note(options.run, protocol.features),
+                options.prompts,
             )
             for protocol, extractor, reference in zip(protocols, extractors, references, strict=True)
         ]
@@ -103,6 +107,14 @@ class Measurement:
         """
         results = measure_together([self], [streams])
         return None if results is None else results[0]
+
+    def evaluate(self, streams: list[ImageStream], made: list[Features]) -> FidResults:
+        """Compute the results of one or more repetitions from their features."""
+        results = evaluate(self.protocol, self.extractor, streams, made, self.reference, self.effort)
+        results["departures"] += prompt_departures(self.protocol, self.prompts, streams[0])
+        if self.trained is not None:
+            results["trained"] = self.trained
+        return results
 
     def check_labels(self, stream: ImageStream) -> None:
         """Refuse labels that are places of folders which the reference does not have.
@@ -138,6 +150,6 @@ def measure_together(
     if not first.processes.is_main:
         return None
     return [
-        evaluate(one.protocol, one.extractor, repetitions, features, one.reference, one.effort, one.trained)
+        one.evaluate(repetitions, features)
         for one, repetitions, features in zip(measurements, streams, made, strict=True)
     ]

@@ -28,9 +28,12 @@ MADE_FOR = {
     "EDM2": ("edm-50k", "fd-dinov2"),
     "EDM": ("edm-50k",),
     "ADM": (),
-    "clean-fid, clean": ("clean",),
+    "clean-fid, clean": ("clean", "mjhq-30k"),
     "clean-fid, legacy_tensorflow": ("clean-legacy", "edm-50k", "coco30k"),
     "clean-fid, legacy_pytorch": (),
+    "FD-loss, ConvNeXt": ("fd-convnext",),
+    "FD-loss, MAE": ("fd-mae",),
+    "FD-loss, at other sizes": (),
 }
 """Publishers of statistics, and the protocols whose resizing and network they used.
 
@@ -43,6 +46,9 @@ NAMED = (
     (r"VIRTUAL_.*", "ADM"),
     (r"(cifar10-32x32|ffhq-64x64|afhqv2-64x64|imagenet-64x64)", "EDM"),
     (r"img(512|64)(-.*)?", "EDM2"),
+    (r"convnext_in256_t224_stats", "FD-loss, ConvNeXt"),
+    (r"vit_large_patch16_224_mae_in256_t224_stats", "FD-loss, MAE"),
+    (r"vit_.*_in\d+_t\d+_stats", "FD-loss, at other sizes"),
 )
 """Names under which statistics were published, without their endings, and their publishers."""
 

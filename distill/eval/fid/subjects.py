@@ -10,12 +10,13 @@ import torch
 import distill
 from distill.config.errors import UserError
 from distill.data import DataSettings
+from distill.data.encoded_prompts import EncodedPrompts
 from distill.data.option import parse_data
-from distill.data.prompts import text_file
 from distill.data.sources.array import read_array
 from distill.diffusion.samplers import Heun
 from distill.eval.fid.arguments import FidOptions, MeasurementOptions
 from distill.eval.fid.choices import choose_references
+from distill.eval.fid.prompts import categorised, is_benchmark, read_texts
 from distill.eval.fid.reference import Reference, holds_statistics, read_statistics
 from distill.eval.images.pipelines import PipelineImages
 from distill.eval.images.processes import Processes
@@ -58,7 +59,7 @@ def open_streams(options: FidOptions, protocols: Sequence[Protocol]) -> list[lis
         for seed in _first_seeds(options, protocol):
             key = (seed, options.n or protocol.count)
             if key not in opened:
-                opened[key] = open_images(protocol, seed)
+                opened[key] = categorised(open_images(protocol, seed), options.prompts)
             repetitions.append(opened[key])
         streams.append(repetitions)
     return streams
@@ -101,7 +102,7 @@ def _load_network(options: FidOptions) -> Generator | Denoiser:
 def _network_opener(options: FidOptions) -> Callable[[Protocol, int], ImageStream]:
     network = _load_network(options)
     sampler = None if isinstance(network, Generator) else choose_sampler(options)
-    prompts = choose_prompts(options.prompts, network)
+    prompts = encode_prompts(options.prompts, network)
     network = network.to(Processes.of_environment().device(options.device))
     path = options.run or options.teacher or ""
 
@@ -110,6 +111,13 @@ def _network_opener(options: FidOptions) -> Callable[[Protocol, int], ImageStrea
         return NetworkImages(network, count, seed, sampler, prompts, options.batch_size, path)
 
     return open_images
+
+
+def encode_prompts(path: Path | None, network: Generator | Denoiser) -> EncodedPrompts | None:
+    """Give the prompts of a text file or of a benchmark to a model that takes text, None to another."""
+    if path is None or network.prompt_encoder is None or not is_benchmark(path):
+        return choose_prompts(path, network)
+    return EncodedPrompts.by(network.prompt_encoder, read_texts(path))
 
 
 def choose_sampler(options: FidOptions) -> Heun:
@@ -127,7 +135,7 @@ def _pipeline_opener(options: FidOptions, path: str) -> Callable[[Protocol, int]
     pipe = open_pipeline(path, "--pipeline")
     dtype = getattr(torch, options.dtype or "float32")
     pipe.to(Processes.of_environment().device(options.device), dtype)
-    prompts = [] if options.prompts is None else text_file.Settings(path=options.prompts).load()
+    prompts = [] if options.prompts is None else read_texts(options.prompts)
     given = {"num_inference_steps": options.steps, "guidance_scale": options.guidance}
     settings = {name: value for name, value in given.items() if value is not None}
 

@@ -102,6 +102,8 @@ def paper_line(results: FidResults) -> str:
     fd = results["summary"]["fd"]
     spread = f" ± {fd['std']:.4f} (min {fd['min']:.4f})" if len(results["repetitions"]) > 1 else ""
     number = f"{results['metric']} {fd['mean']:.4f}{spread}"
+    if "cmmd" in results["summary"]:
+        number = f"CMMD {cell(results, 'cmmd')}, {number}"
     made = f"n = {results['n']}{cost(results)}{_seeds(results)}"
     hashes = f"reference {results['reference']['sha256'][:12]}, weights {results['weights_sha256'][:12]}"
     return f"{number}; {label(results)}, {made}; {hashes}, commit {results['commit']}"

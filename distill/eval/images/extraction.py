@@ -121,7 +121,12 @@ def compute_blocks(
             place = f"{name_of(stream, row)} is of {tuple(image.shape)}; expected {shape} as before"
             failures.append(f"{place}, {protocol.name} takes one size")
             continue
-        waiting.append((row, image, prepare(image, protocol)))
+        try:
+            prepared = prepare(image, protocol)
+        except UserError as error:
+            failures.append(f"{name_of(stream, row)} {error}")
+            continue
+        waiting.append((row, image, prepared))
         if len(waiting) == AT_ONCE:
             yield _block(waiting, extractor)
             waiting = []

@@ -46,6 +46,10 @@ class Protocol(Settings):
     """Measure the distance of each label too, such as the category of a prompt."""
     cmmd: bool = False
     """Compute CMMD too, which is defined for embeddings of length 1."""
+    prompts: str | None = None
+    """Format in `eval/prompt_sets` of the list whose prompts the images are for, in order."""
+    prompts_md5: str | None = None
+    """MD5 of the published file of that list."""
     foreign: tuple[str, ...] = ()
     """Parts of the names of published statistics that were made by another protocol."""
     explanation: str
