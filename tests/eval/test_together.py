@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,45 +19,11 @@ from distill.eval.images.feature_store import SHARD, Request, extract, extract_t
 from distill.eval.images.processes import Processes
 from distill.eval.images.streams import FileImages
 from distill.eval.protocols import Protocol, read_protocol
+from tests.helpers.drawn_images import Drawn
 
 PIXEL, EFFNET = read_protocol("fd-pixel"), read_protocol("fd-effnet")
 MEANS = Function(lambda images: images.double().mean((2, 3)), "means")
 HALVES = Function(lambda images: images[..., ::2].double().mean((2, 3)), "halves")
-
-
-class Drawn:
-    """Images of a generator that counts how often it makes each, by seed."""
-
-    origin = "the generator"
-    label_count = 0
-    classes: tuple[str, ...] = ()
-
-    def __init__(self, count: int, first_seed: int = 0, made: Counter[int] | None = None) -> None:
-        self.count = count
-        self.first_seed: int | None = first_seed
-        self.made: Counter[int] = Counter() if made is None else made
-
-    def __len__(self) -> int:
-        return self.count
-
-    def describe(self) -> dict[str, Any]:
-        return {"kind": "drawn", "first_seed": self.first_seed}
-
-    def name(self, row: int) -> str:
-        return f"image {row}"
-
-    def stamp(self, row: int) -> str:
-        return str(row)
-
-    def label(self, row: int) -> int:
-        raise AssertionError
-
-    def read(self, rows: Sequence[int]) -> Iterator[Tensor | UserError]:
-        for row in rows:
-            seed = (self.first_seed or 0) + row
-            self.made[seed] += 1
-            generator = torch.Generator().manual_seed(seed)
-            yield torch.randint(256, (3, 8, 8), dtype=torch.uint8, generator=generator)
 
 
 def together(root: Path, *requests: tuple[Drawn, Protocol, Function]) -> list[Features]:

@@ -5,6 +5,8 @@ CMMD compares them (Jayasumana et al. 2024).
 
 from __future__ import annotations
 
+from typing import Any
+
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
@@ -17,18 +19,21 @@ DEVIATION = (0.26862954, 0.26130258, 0.27577711)
 
 
 class CLIP(NormalisedNetwork):
-    """The image side of a CLIP of transformers, with its projection."""
+    """The image side of a `CLIPModel` of transformers, with its projection."""
+
+    def __init__(self, clip: Any) -> None:
+        super().__init__(clip.vision_model, clip.config.vision_config.image_size, MEAN, DEVIATION)
+        self.projection = clip.visual_projection
 
     def forward(self, images: Float[Tensor, "b 3 s s"]) -> dict[str, Tensor]:
-        embeddings = self.network(pixel_values=self.normalise(images)).image_embeds
-        return {"features": F.normalize(embeddings, dim=1)}
+        pooled = self.network(pixel_values=self.normalise(images)).pooler_output
+        return {"features": F.normalize(self.projection(pooled), dim=1)}
 
 
 def load(weights: str | None) -> Extractor:
     """Open a folder that transformers wrote, or download OpenAI's weights."""
-    from transformers import CLIPVisionModelWithProjection
+    from transformers import CLIPModel
 
     from distill.rewards.pretrained.weights import read_pretrained
 
-    network = read_pretrained(CLIPVisionModelWithProjection, weights or MODEL, "--weights")
-    return CLIP(network, network.config.image_size, MEAN, DEVIATION)
+    return CLIP(read_pretrained(CLIPModel, weights or MODEL, "--weights"))
