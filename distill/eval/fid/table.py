@@ -50,15 +50,18 @@ def describe_real(results: FidResults) -> list[str]:
     lines = [f"reference: {reference['of']}, {reference['kind']}, sha256 {reference['sha256'][:16]}"]
     held_out, first = results.get("held_out"), results["repetitions"][0]
     if held_out is not None and "fdr" in first:
-        unit = f"{first['fdr_count']} of {held_out['count']} held-out images"
-        drawn = f", drawn with seed {held_out['subset_seed']}" * (first["fdr_count"] < held_out["count"])
-        where = f"{held_out['of']}, sha256 {held_out['sha256'][:16]}"
-        lines.append(f"FDr: in units of {first['fdr_real']:.4g}, the distance of {unit}{drawn}: {where}")
-        if first["fdr_count"] < results["n"]:
-            share = f"{first['fdr_count']} of {results['n']} generated images"
+        count, seed = first["fdr_count"], f"drawn with seed {held_out['subset_seed']}"
+        part = (
+            f"{count} of {held_out['count']} images, {seed}"
+            if count < held_out["count"]
+            else f"{count} images"
+        )
+        lines.append(f"held-out: {held_out['of']}, {part}, sha256 {held_out['sha256'][:16]}")
+        if count < results["n"]:
             lines.append(
-                f"FDr: of {share}, drawn with seed {held_out['subset_seed']}, as many as held-out ones"
+                f"FDr: of {count} of {results['n']} generated images, {seed}, as many as held-out ones"
             )
+        lines.append(f"FDr: in units of {first['fdr_real']:.4g}, the distance of the held-out images")
     return lines
 
 
