@@ -98,7 +98,7 @@ def compare(arguments: list[str]) -> None:
     _refuse_repeated(paths)
 
     from distill.eval.fid import comparison as of_fid
-    from distill.eval.fid.results import read_results
+    from distill.eval.fid.result_sets import read_all_results
     from distill.eval.preference import comparison, table
     from distill.storage.files import read_json
 
@@ -106,7 +106,7 @@ def compare(arguments: list[str]) -> None:
     if isinstance(first, dict) and first.get("format") == comparison.FORMAT:
         print(table.compare({str(path): comparison.read_results(path) for path in paths}))
     else:
-        print(of_fid.compare({str(path): read_results(path) for path in paths}))
+        print(of_fid.compare_all({str(path): read_all_results(path) for path in paths}))
 
 
 def _refuse_repeated(paths: Sequence[Path]) -> None:

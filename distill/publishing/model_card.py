@@ -229,14 +229,20 @@ def _table(run: Run, student: dict[str, Any], teacher: dict[str, Any]) -> list[s
 
 
 def _fid_result(path: Path) -> str:
-    """Say the student's distance that `python -m eval fid --out` wrote, if it did."""
-    results = read_mapping(path) if path.is_file() else {}
+    """Say the student's distances that `python -m eval fid --out` wrote, if it did."""
+    content = read_mapping(path) if path.is_file() else {}
     with reading(path):
-        if results.get("source", {}).get("of") != "the student":
-            return ""
-        protocol = " and ".join([f"`{results['protocol']}`", *results["departures"]])
-        distance = f"{results['metric']} {results['summary']['fd']['mean']:.4g}"
-        return f"{distance} under {protocol}, {results['n']} images, by `python -m eval fid`."
+        several = content["results"].values() if "results" in content else [content]
+        return "\n".join(text for text in map(_fid_sentence, several) if text)
+
+
+def _fid_sentence(results: dict[str, Any]) -> str:
+    """Say the distance under one protocol; empty unless it is the student's."""
+    if results.get("source", {}).get("of") != "the student":
+        return ""
+    protocol = " and ".join([f"`{results['protocol']}`", *results["departures"]])
+    distance = f"{results['metric']} {results['summary']['fd']['mean']:.4g}"
+    return f"{distance} under {protocol}, {results['n']} images, by `python -m eval fid`."
 
 
 def _recipe(run: Run) -> str:

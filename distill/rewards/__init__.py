@@ -35,6 +35,11 @@ class RewardSettings(Settings):
         """Memory of the weights for a dry run, which does not load them; empty where they are small."""
         return ""
 
+    @property
+    def trained_features(self) -> tuple[str, ...]:
+        """Names in `eval/features` of features of the reward's kind, which it trains."""
+        return ()
+
     def load(self) -> Reward:
         """Open the reward on the CPU, frozen and in evaluation mode."""
         raise TypeError(f"{type(self).__name__} is not a reward")

@@ -25,6 +25,10 @@ class Settings(RewardSettings):
     clip: str = "openai/clip-vit-large-patch14"
     """Folder of CLIP ViT-L/14, or its name on the Hugging Face hub."""
 
+    @property
+    def trained_features(self) -> tuple[str, ...]:
+        return ("clip",)
+
     def load(self) -> Reward:
         from transformers import CLIPModel
 

@@ -39,6 +39,10 @@ class Settings(RewardSettings):
     prefix: str = ""
     """Text to put before each prompt; the paper uses "A photo depicts "."""
 
+    @property
+    def trained_features(self) -> tuple[str, ...]:
+        return ("clip",)
+
     def load(self) -> Reward:
         from transformers import AutoTokenizer, CLIPModel
 

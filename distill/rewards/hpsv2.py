@@ -35,6 +35,10 @@ class Settings(RewardSettings):
     the torchvision of 2023, when the paper and its benchmark appeared, and reads single pixels of large
     images."""
 
+    @property
+    def trained_features(self) -> tuple[str, ...]:
+        return ("clip",)
+
     def load(self) -> Reward:
         from transformers import AutoTokenizer
 

@@ -23,6 +23,10 @@ class Settings(RewardSettings):
     processor: str = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
     """Folder of the tokenizer and of the image processor, or its name on the hub."""
 
+    @property
+    def trained_features(self) -> tuple[str, ...]:
+        return ("clip",)
+
     def load(self) -> Reward:
         from transformers import AutoTokenizer, CLIPModel
 

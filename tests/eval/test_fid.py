@@ -218,12 +218,17 @@ def test_protocols_are_frozen_and_explained(capsys: pytest.CaptureFixture[str]) 
     assert {name: read_protocol(name).sha256[:12] for name in protocol_names()} == {
         "clean": "939d20275b6d",
         "clean-legacy": "e906fa676994",
+        "cmmd": "fcd69700d5ec",
         "coco30k": "e906fa676994",
         "edm-50k": "e906fa676994",
+        "fd-convnext": "ebc7ebf49f9c",
         "fd-dinov2": "5e49d8d2c436",
         "fd-dinov2-dgm": "6ac9de8e893f",
         "fd-effnet": "df7b06af7777",
+        "fd-mae": "21b75da4a397",
         "fd-pixel": "56b9ebeacf05",
+        "mjhq-30k": "939d20275b6d",
+        "patch-fid": "fb54c6bc5f60",
     }
     main(["protocols"])
     printed = capsys.readouterr().out

@@ -30,7 +30,7 @@ def test_repetitions_are_the_protocols_unless_there_are_fewer_images(tmp_path: P
         (["--n", "10"], [0]),
         (["--seed", "7"], [7]),
     ):
-        streams = open_streams(parse_fid([*arguments, *extra]), read_protocol("edm-50k"))
+        (streams,) = open_streams(parse_fid([*arguments, *extra]), [read_protocol("edm-50k")])
         assert [stream.first_seed for stream in streams] == seeds
 
 

@@ -16,7 +16,7 @@ from distill.config.errors import UserError
 from distill.data.images import to_bytes
 from distill.data.sources.digits import Settings as Digits
 from distill.eval.__main__ import main
-from distill.eval.fid.measurement import repeated_prompts
+from distill.eval.fid.evaluation import repeated_prompts
 from distill.eval.images.pipelines import PipelineImages
 from distill.networks.diffusers.opening.folders import open_pipeline
 from tests.helpers import tiny_pipelines

@@ -22,6 +22,8 @@ from distill.eval.metrics.torchmetrics import (
     FeatureMetric,
     FrechetDistance,
     FrechetLimit,
+    FrechetRatio,
+    GaussianMMD,
     InceptionScore,
     KernelDistance,
     PrecisionRecall,
@@ -35,10 +37,12 @@ def normal(count: int, seed: int) -> Tensor:
     return torch.randn(count, 6, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-REAL, MADE = normal(150, 0), normal(130, 1)
+REAL, MADE, HELD_OUT = normal(150, 0), normal(130, 1), normal(90, 2)
 METRICS: tuple[Callable[[], Metric], ...] = (
     lambda: FrechetDistance(Statistics.of(REAL)),
     lambda: FrechetLimit(Statistics.of(REAL)),
+    lambda: FrechetRatio(HELD_OUT, Statistics.of(REAL)),
+    lambda: GaussianMMD(REAL),
     lambda: PrecisionRecall(REAL),
     lambda: DensityCoverage(REAL),
     lambda: KernelDistance(REAL),

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Float, Float64, UInt8
@@ -40,6 +40,34 @@ class Extractor(nn.Module):
         return weights_sha256(self)
 
 
+class NormalisedNetwork(Extractor):
+    """A network of pictures, which it sees as (image / 255 - mean) / deviation, by channel.
+
+    It takes images (b, 3, `size`, `size`).
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(
+        self, network: nn.Module, size: int, mean: Sequence[float], deviation: Sequence[float]
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.size = size
+        self.register_buffer("mean", 255 * torch.tensor(mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("deviation", 255 * torch.tensor(deviation).view(3, 1, 1), persistent=False)
+
+    def normalise(self, images: Float[Tensor, "b 3 s s"]) -> Float[Tensor, "b 3 s s"]:
+        """Normalise images; refuse those of another size than the network's."""
+        if images.shape[2:] != (self.size, self.size):
+            raise UserError(
+                f"the feature network is of {self.size}x{self.size} pixels; expected one of "
+                f"{images.shape[2]}x{images.shape[3]}, as the protocol says"
+            )
+        return (images - self.mean) / self.deviation
+
+
 class Function(Extractor):
     """Makes an extractor of a function from prepared images to (b, d).
 
@@ -59,12 +87,17 @@ class Function(Extractor):
         return hashlib.sha256(self.name.encode()).hexdigest()
 
 
+def feature_names() -> list[str]:
+    """Return the names of all features, sorted."""
+    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+
+
 def load_extractor(name: str, weights: str | None = None) -> Extractor:
     """Open the features of this name.
 
     `weights` is their file or folder; without it, the weights are installed or downloaded.
     """
-    known = sorted(module.name for module in pkgutil.iter_modules(__path__))
+    known = feature_names()
     if name not in known:
         raise UserError(f"'{name}' is not in eval/features{did_you_mean(name, known)}")
     return importlib.import_module(f"distill.eval.features.{name}").load(weights).eval().requires_grad_(False)

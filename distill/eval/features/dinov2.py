@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from distill.config.errors import UserError
-from distill.eval.features import Extractor
+from distill.eval.features import Extractor, NormalisedNetwork
 
 MODEL = "facebook/dinov2-large"
 MEAN = (0.485, 0.456, 0.406)
@@ -25,20 +25,14 @@ Transformers does not.
 """
 
 
-class DINOv2(Extractor):
+class DINOv2(NormalisedNetwork):
     """A `Dinov2Model` of transformers with position embeddings scaled as in the authors' code.
 
     It takes images (b, 3, s, s), s a multiple of the patch size.
     """
 
-    mean: Tensor
-    deviation: Tensor
-
     def __init__(self, network: Any, size: int = 224) -> None:
-        super().__init__()
-        self.network = network
-        self.register_buffer("mean", 255 * torch.tensor(MEAN).view(3, 1, 1), persistent=False)
-        self.register_buffer("deviation", 255 * torch.tensor(DEVIATION).view(3, 1, 1), persistent=False)
+        super().__init__(network, size, MEAN, DEVIATION)
         table = network.embeddings.position_embeddings
         network.embeddings.position_embeddings = torch.nn.Parameter(
             positions(table.detach(), size // network.config.patch_size)
@@ -46,7 +40,7 @@ class DINOv2(Extractor):
         network.config.image_size = size
 
     def forward(self, images: Float[Tensor, "b 3 s s"]) -> dict[str, Tensor]:
-        return {"features": self.network((images - self.mean) / self.deviation).last_hidden_state[:, 0]}
+        return {"features": self.network(self.normalise(images)).last_hidden_state[:, 0]}
 
 
 def positions(table: Float[Tensor, "1 n w"], side: int) -> Float[Tensor, "1 m w"]:

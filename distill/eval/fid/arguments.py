@@ -25,9 +25,9 @@ class MeasurementOptions:
     """Settings of every measurement under a protocol; the help of the flags explains each."""
 
     run: Path | None
-    reference: str | None
+    reference: list[str]
     protocol: str | None
-    weights: str | None
+    weights: list[str]
     prompts: Path | None
     n: int | None
     batch_size: int
@@ -48,6 +48,7 @@ class FidOptions(MeasurementOptions):
     guidance: float | None
     sampler: str | None
     dtype: str | None
+    held_out: str | None
     bootstrap: int
     per_label: bool
     out: Path | None
@@ -74,12 +75,18 @@ def parse_fid(arguments: list[str]) -> FidOptions:
         default=20,
         help="replicates of the bootstrap that estimates the distance's deviation, 0 for none (default: 20)",
     )
+    parser.add_argument(
+        "--held-out",
+        metavar="IMAGES",
+        help="real images that are not in the reference, as --reference takes them: their own distance is "
+        "the unit of FDr (default: the held-out part of the reference's data source)",
+    )
     parser.add_argument("--per-label", action="store_true", help="measure the distance of each label too")
     parser.add_argument("--out", type=Path, metavar="FILE", help="JSON file for the results (default: none)")
     _add_measurement(parser)
     options = parser.parse_args(arguments)
     subject = find_subject(options)
-    if options.reference is None and options.run is None:
+    if not options.reference and options.run is None:
         raise UserError(f"{subject}: expected --reference with the real images or their statistics")
     for name, subjects in GOES_WITH.items():
         if getattr(options, name) is not None and subject[2:] not in subjects:
@@ -150,24 +157,32 @@ def _add_sampling(parser: ArgumentParser) -> None:
 def _add_measurement(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--reference",
+        action="append",
+        default=[],
+        metavar="[PROTOCOL=]REFERENCE",
         help="published statistics (.npz, .pkl), real images as --images or --array takes them, "
-        "or a data source (default: the run's data)",
+        "or a data source (default: the run's data); repeat it to give one protocol its own",
     )
     parser.add_argument(
         "--protocol",
-        help="name of the protocol; python -m eval protocols explains all "
-        "(default: fd-pixel for images of few pixels, else fd-effnet)",
+        metavar="NAME[,NAME...]",
+        help="name of the protocol, or of several that fid measures from one pass over the images; "
+        "python -m eval protocols explains all (default: fd-pixel for images of few pixels, else fd-effnet)",
     )
     parser.add_argument(
         "--weights",
-        metavar="PATH",
-        help="file or folder of the feature network (default: the installed one, or a download)",
+        action="append",
+        default=[],
+        metavar="[FEATURES=]PATH",
+        help="file or folder of the feature network (default: the installed one, or a download); "
+        "with several protocols, repeat it with the name of the features, such as clip=models/clip",
     )
     parser.add_argument(
         "--prompts",
         type=Path,
         metavar="FILE",
-        help="text file with one prompt on each line, taken in turn, for models that take text",
+        help="text file with one prompt on each line, or a benchmark's file, such as captions_val2014.json; "
+        "they are taken in turn, for models that take text",
     )
     parser.add_argument(
         "--n",

@@ -1,30 +1,41 @@
-"""`python -m eval fid`: Fréchet distances, and statistics that go with them, under a named protocol."""
+"""`python -m eval fid`: Fréchet distances, and statistics that go with them, under named protocols."""
 
 from __future__ import annotations
 
 from distill.eval.fid.arguments import FidOptions
-from distill.eval.fid.measurement import Measurement
+from distill.eval.fid.measurement import Measurement, measure_together
+from distill.eval.fid.result_sets import FidSetResults, join_results
 from distill.eval.fid.results import FidResults
+from distill.eval.fid.set_table import render_set
 from distill.eval.fid.subjects import open_streams, shape_of
 from distill.eval.fid.table import render
-from distill.eval.protocols import default_protocol, read_protocol
+from distill.eval.protocols import default_protocol, read_protocols
 from distill.eval.results.file import check_out, write_results
 
 
-def run(options: FidOptions) -> FidResults | None:
+def run(options: FidOptions) -> FidResults | FidSetResults | None:
     """Extract features, measure, print and, with `--out`, write.
 
-    Processes other than the main one return None.
+    Processes other than the main one return None. Several protocols give a set of results.
     """
     if options.out is not None:
         check_out(options.out)
-    protocol = options.protocol or default_protocol(shape_of(options)).name
-    streams = open_streams(options, read_protocol(protocol))
-    measurement = Measurement.open(options, protocol, options.bootstrap, options.per_label)
-    results = measurement.of(streams)
-    if results is not None:
-        print(render(results))
-        if options.out is not None:
-            write_results(options.out, results)
-            print(f"\n{options.out} is written")
-    return results
+    protocols = read_protocols(options.protocol or default_protocol(shape_of(options)).name)
+    streams = open_streams(options, protocols)
+    measurements = Measurement.open_all(
+        options, protocols, options.bootstrap, options.per_label, options.held_out, find_held_out=True
+    )
+    results = measure_together(measurements, streams)
+    if results is None:
+        return None
+    content: FidResults | FidSetResults
+    if len(results) == 1:
+        content = results[0]
+        print(render(content))
+    else:
+        content = join_results(results)
+        print(render_set(content))
+    if options.out is not None:
+        write_results(options.out, content)
+        print(f"\n{options.out} is written")
+    return content

@@ -13,6 +13,18 @@ from distill.eval.protocols import seeds
 from distill.eval.results.text_table import align
 
 
+def compare_all(results: Mapping[str, Mapping[str, FidResults]]) -> str:
+    """Write a table for each protocol that all files have results of."""
+    first = next(iter(results.values()))
+    common = [name for name in first if all(name in one for one in results.values())]
+    if not common:  # the protocols differ, which is refused
+        return compare({name: next(iter(one.values())) for name, one in results.items()})
+    tables = [compare({name: one[protocol] for name, one in results.items()}) for protocol in common]
+    others = {name: [protocol for protocol in one if protocol not in common] for name, one in results.items()}
+    left_out = [f"{name}: {', '.join(rest)} is not in all files" for name, rest in others.items() if rest]
+    return "\n\n".join([*tables, *(["\n".join(left_out)] if left_out else [])])
+
+
 def compare(results: Mapping[str, FidResults]) -> str:
     """Write several results, by the names of their files, as a table with notes under it.
 
@@ -24,6 +36,8 @@ def compare(results: Mapping[str, FidResults]) -> str:
     for other in others:
         _refuse_different(other, results[other], first, results[first])
     keys = [key for key in ROWS if all(key in one["summary"] for one in results.values())]
+    if len({_unit(one) for one in results.values()}) > 1 and "fdr" in keys:
+        keys.remove("fdr")
     marks = _marks(results)
     cells = [["", "of", *(ROWS[key][1] for key in keys)]]
     for name, one in results.items():
@@ -33,6 +47,12 @@ def compare(results: Mapping[str, FidResults]) -> str:
     if marks.notes:
         lines += ["", *(f"[{number}] {note}" for note, number in marks.notes.items())]
     return "\n".join(lines)
+
+
+def _unit(one: FidResults) -> tuple[object, ...]:
+    """Return what the unit of FDr depends on."""
+    held_out = one.get("held_out")
+    return () if held_out is None else (held_out["sha256"], one["repetitions"][0].get("fdr_count"))
 
 
 @dataclasses.dataclass
@@ -52,6 +72,7 @@ def _marks(results: Mapping[str, FidResults]) -> _Marks:
     marks = _Marks({}, {name: [] for name in results})
     counts = {name: len(one["repetitions"]) for name, one in results.items()}
     has_prompts = {name: "prompts_sha256" in one["source"] for name, one in results.items()}
+    units = {_unit(one) for one in results.values() if "fdr" in one["summary"]}
     first_with: dict[tuple[str | None, ...], str] = {}
     for name, one in results.items():
         if one["departures"]:
@@ -64,6 +85,10 @@ def _marks(results: Mapping[str, FidResults]) -> _Marks:
         images = tuple(repetition.get("images_sha256") for repetition in one["repetitions"])
         if None not in images and first_with.setdefault(images, name) != name:
             marks.add(name, f"has the very images of {first_with[images]}")
+        if "trained" in one:
+            marks.add(name, one["trained"])
+        if len(units) > 1 and "fdr" in one["summary"]:
+            marks.add(name, "FDr is left out: rows have other held-out images as its unit")
         lossy = one["source"].get("lossy")
         if lossy:
             marks.add(name, f"{lossy} of its images were saved with losses, which a distance counts")

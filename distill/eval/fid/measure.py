@@ -16,6 +16,8 @@ from distill.eval.fid.results import Numbers, Summary
 from distill.eval.frechet import Statistics, frechet_distance
 from distill.eval.images.extraction import Features
 from distill.eval.metrics.frechet_limit import CONFIDENCE, bootstrap_deviation, frechet_limit
+from distill.eval.metrics.frechet_ratio import FrechetRatioResult, frechet_ratio
+from distill.eval.metrics.gaussian_mmd import gaussian_mmd
 from distill.eval.metrics.inception_score import inception_score
 from distill.eval.metrics.kernel_distance import kernel_distance
 from distill.eval.metrics.precision_recall import (
@@ -32,13 +34,14 @@ MAX_NEIGHBOURS = 10_000
 
 @dataclasses.dataclass(frozen=True)
 class Effort:
-    """Additional measurements: replicates of the bootstrap, 0 for none, and the distance of each label.
+    """Additional measurements: replicates of the bootstrap, 0 for none, each label's distance, and CMMD.
 
     `progress` shows progress bars.
     """
 
     bootstrap: int = 20
     per_label: bool = False
+    cmmd: bool = False
     progress: bool = False
 
 
@@ -64,6 +67,7 @@ def measure(made: Features, reference: Reference, effort: Effort) -> Measured:
         except UserError as error:
             skipped[name] = str(error)
 
+    add("fdr", lambda: _ratio(made, reference))
     add("fd_limit", lambda: _limit(made.features, real, effort.progress))
     if effort.bootstrap:
         deviation = bootstrap_deviation(made.features, real, effort.bootstrap, effort.progress)
@@ -73,14 +77,23 @@ def measure(made: Features, reference: Reference, effort: Effort) -> Measured:
         logits = made.logits
         add("is", lambda: inception_score(logits))
     if reference.images is None:
-        skipped |= dict.fromkeys(("kid", "neighbours"), "the reference is statistics, without features")
+        lacking = ("kid", "neighbours", *(["cmmd"] if effort.cmmd else []))
+        skipped |= dict.fromkeys(lacking, "the reference is statistics, without features")
     else:
         images = reference.images
+        if effort.cmmd:
+            add("cmmd", lambda: gaussian_mmd(made.features, images.features))
         add("kid", lambda: kernel_distance(made.features, images.features))
         add("neighbours", lambda: _neighbourhoods(made.features, images.features))
     if effort.per_label:
         add("per_label", lambda: {"per_label": _per_label(made, reference)})
     return Measured(cast(Numbers, numbers), skipped, made.statistics.warning)
+
+
+def _ratio(made: Features, reference: Reference) -> FrechetRatioResult:
+    if reference.held_out is None:
+        raise UserError("no held-out real images are known; give --held-out")
+    return frechet_ratio(made.features, reference.held_out.images.features, reference.statistics)
 
 
 def _limit(features: Tensor, real: Statistics, progress: bool) -> dict[str, float]:

@@ -1,30 +1,34 @@
-"""Measurements under a protocol, from streams of images to the content of the JSON file."""
+"""Measurements under protocols, from streams of images to results."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 from distill.config.errors import UserError
-from distill.eval.features import Extractor, load_extractor
+from distill.eval.features import Extractor
 from distill.eval.fid.arguments import MeasurementOptions
-from distill.eval.fid.measure import Effort, measure, summarise
-from distill.eval.fid.reference import Reference
-from distill.eval.fid.results import FORMAT, FidResults
-from distill.eval.fid.subjects import open_reference
+from distill.eval.fid.choices import load_extractors
+from distill.eval.fid.evaluation import evaluate
+from distill.eval.fid.measure import Effort
+from distill.eval.fid.prompts import prompt_departures
+from distill.eval.fid.reference import HeldOut, Reference
+from distill.eval.fid.results import FidResults
+from distill.eval.fid.subjects import open_held_out, open_references, trained_note
 from distill.eval.images.extraction import Features
-from distill.eval.images.feature_store import extract
+from distill.eval.images.feature_store import Request, extract_together
 from distill.eval.images.processes import Processes
 from distill.eval.images.streams import ImageStream
-from distill.eval.protocols import Protocol, read_protocol
-from distill.storage.provenance import commit, machine
+from distill.eval.protocols import Protocol, read_protocols
 
 
 @dataclasses.dataclass(frozen=True)
 class Measurement:
     """A protocol with its feature network and its reference, ready to measure.
 
-    `store` is the folder of the feature store.
+    `store` is the folder of the feature store. `trained` is a note on a run that was trained on the features,
+    and `prompts` the file of prompts.
     """
 
     protocol: Protocol
@@ -33,31 +37,85 @@ class Measurement:
     processes: Processes
     store: Path
     effort: Effort
+    trained: str | None = None
+    prompts: Path | None = None
 
     @classmethod
     def open(cls, options: MeasurementOptions, protocol: str, bootstrap: int, per_label: bool) -> Measurement:
-        """Load the feature network, and read or extract the reference."""
-        chosen, processes = read_protocol(protocol), Processes.of_environment()
-        effort = Effort(bootstrap, per_label, progress=True)
-        real = open_reference(options, chosen)
-        extractor = load_extractor(chosen.features, options.weights).to(processes.device(options.device))
-        if not isinstance(real, Reference):
-            features = extract(real, chosen, extractor, options.features, processes, effort.progress)
-            real = Reference.of(features, real.origin, real.classes)
-        return cls(chosen, extractor, real, processes, options.features, effort)
+        """Load one feature network, and read or extract its reference."""
+        return cls.open_all(options, read_protocols(protocol), bootstrap, per_label)[0]
+
+    @classmethod
+    def open_all(
+        cls,
+        options: MeasurementOptions,
+        protocols: Sequence[Protocol],
+        bootstrap: int,
+        per_label: bool,
+        held_out: str | None = None,
+        find_held_out: bool = False,
+    ) -> list[Measurement]:
+        """Load the feature networks, and read or extract the references, in one pass over real images.
+
+        `held_out` names the held-out real images; with `find_held_out`, the reference's source may have them.
+        """
+        processes = Processes.of_environment()
+        progress = True
+        sources = open_references(options, protocols)
+        extractors = load_extractors(protocols, options.weights, processes.device(options.device))
+        further = open_held_out(options, protocols, held_out) if held_out or find_held_out else None
+
+        requests = [
+            Request(source, protocol, extractor)
+            for source, protocol, extractor in zip(sources, protocols, extractors, strict=True)
+            if not isinstance(source, Reference)
+        ]
+        if further is not None:
+            requests += [Request(further, *pair) for pair in zip(protocols, extractors, strict=True)]
+        features = extract_together(requests, options.features, processes, progress)
+        given = iter(features)
+        references = [
+            source
+            if isinstance(source, Reference)
+            else Reference.of(next(given), source.origin, source.classes)
+            for source in sources
+        ]
+        if further is not None:
+            references = [
+                dataclasses.replace(reference, held_out=HeldOut(images, further.origin))
+                for reference, images in zip(references, given, strict=True)
+            ]
+        return [
+            cls(
+                protocol,
+                extractor,
+                reference,
+                processes,
+                options.features,
+                Effort(bootstrap, per_label or protocol.per_label, protocol.cmmd, progress),
+                trained_note(options.run, protocol.features),
+                options.prompts,
+            )
+            for protocol, extractor, reference in zip(protocols, extractors, references, strict=True)
+        ]
 
     def of(self, streams: list[ImageStream]) -> FidResults | None:
         """Measure one or more repetitions.
 
         Processes other than the main one only help to extract features, and get None.
         """
-        self._check_labels(streams[0])
-        made = [self._features(stream) for stream in streams]
-        if not self.processes.is_main:
-            return None
-        return evaluate(self.protocol, self.extractor, streams, made, self.reference, self.effort)
+        results = measure_together([self], [streams])
+        return None if results is None else results[0]
 
-    def _check_labels(self, stream: ImageStream) -> None:
+    def evaluate(self, streams: list[ImageStream], made: list[Features]) -> FidResults:
+        """Compute the results of one or more repetitions from their features."""
+        results = evaluate(self.protocol, self.extractor, streams, made, self.reference, self.effort)
+        results["departures"] += prompt_departures(self.protocol, self.prompts, streams[0])
+        if self.trained is not None:
+            results["trained"] = self.trained
+        return results
+
+    def check_labels(self, stream: ImageStream) -> None:
         """Refuse labels that are places of folders which the reference does not have.
 
         The labels of a network and of an index stand for themselves.
@@ -70,80 +128,27 @@ class Measurement:
             found = f"{stream.origin} has {', '.join(stream.classes):.200}"
             raise UserError(f"--per-label: {found}; expected {expected:.200} as the reference")
 
-    def _features(self, stream: ImageStream) -> Features:
-        return extract(
-            stream, self.protocol, self.extractor, self.store, self.processes, self.effort.progress
-        )
 
+def measure_together(
+    measurements: Sequence[Measurement], streams: Sequence[list[ImageStream]]
+) -> list[FidResults] | None:
+    """Measure the streams of each measurement, one for each repetition, in one pass over the images.
 
-def evaluate(
-    protocol: Protocol,
-    extractor: Extractor,
-    streams: list[ImageStream],
-    made: list[Features],
-    reference: Reference,
-    effort: Effort,
-) -> FidResults:
-    """Measure one or more repetitions, given as streams and their features.
-
-    The results also describe all that the numbers depend on.
+    Processes other than the main one only help to extract features, and get None.
     """
-    first = streams[0]
-    check_dimensions(first, made[0], reference)
-    measured = [measure(features, reference, effort) for features in made]
-    seeds = [stream.first_seed for stream in streams if stream.first_seed is not None]
-    first_seeds = seeds or None
-    repetitions = zip(made, measured, strict=True)
-    return {
-        "format": FORMAT,
-        "protocol": protocol.name,
-        "metric": protocol.metric,
-        "source": {"of": first.origin, **first.describe()},
-        "n": len(first),
-        "first_seeds": first_seeds,
-        "departures": protocol.departures(len(first), first_seeds) + unknown_statistics(reference),
-        "summary": summarise([one.numbers for one in measured]),
-        "repetitions": [
-            {"images_sha256": features.images_sha256, **one.numbers} for features, one in repetitions
-        ],
-        "reference": {**reference.origin, "sha256": reference.sha256},
-        "preprocessing_sha256": protocol.sha256,
-        "weights_sha256": extractor.sha256,
-        "skipped": measured[0].skipped,
-        "warnings": warnings(first, made, measured[0].warning, reference),
-        "commit": commit(),
-        "machine": machine(),
-    }
-
-
-def warnings(stream: ImageStream, made: list[Features], doubt: str | None, reference: Reference) -> list[str]:
-    """Collect what makes the numbers doubtful: too few images, notes on images, and repeated prompts."""
-    doubts = {"generated": doubt, "reference": reference.statistics.warning}
-    sides = made if reference.images is None else [*made, reference.images]
-    notes = dict.fromkeys(note for features in sides for note in features.notes)
-    return [
-        *(f"{name}: {found}" for name, found in doubts.items() if found),
-        *notes,
-        *repeated_prompts(stream),
+    for measurement, repetitions in zip(measurements, streams, strict=True):
+        measurement.check_labels(repetitions[0])
+    requests = [
+        Request(stream, measurement.protocol, measurement.extractor)
+        for measurement, repetitions in zip(measurements, streams, strict=True)
+        for stream in repetitions
     ]
-
-
-def check_dimensions(stream: ImageStream, made: Features, reference: Reference) -> None:
-    """Refuse features of another dimension than the reference's, such as pixels of another size."""
-    found, expected = made.features.shape[1], len(reference.statistics.mean)
-    if found != expected:
-        real = f"expected {expected} as of the reference, {reference.origin['of']}"
-        raise UserError(f"{stream.origin}: features of {found} dimensions; {real}")
-
-
-def unknown_statistics(reference: Reference) -> list[str]:
-    """Name a departure from the protocol if nobody says how the reference's statistics were made."""
-    return [] if reference.origin.get("known", True) else ["reference statistics of unknown origin"]
-
-
-def repeated_prompts(stream: ImageStream) -> list[str]:
-    """Warn of more images than prompts, which make another number than as many different prompts."""
-    prompts = stream.describe().get("prompts", len(stream))
-    if prompts >= len(stream):
-        return []
-    return [f"generated: {prompts} prompts for {len(stream)} images, taken in turn"]
+    first = measurements[0]
+    found = iter(extract_together(requests, first.store, first.processes, first.effort.progress))
+    made: list[list[Features]] = [[next(found) for _ in repetitions] for repetitions in streams]
+    if not first.processes.is_main:
+        return None
+    return [
+        one.evaluate(repetitions, features)
+        for one, repetitions, features in zip(measurements, streams, made, strict=True)
+    ]

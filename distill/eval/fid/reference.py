@@ -28,9 +28,12 @@ MADE_FOR = {
     "EDM2": ("edm-50k", "fd-dinov2"),
     "EDM": ("edm-50k",),
     "ADM": (),
-    "clean-fid, clean": ("clean",),
+    "clean-fid, clean": ("clean", "mjhq-30k"),
     "clean-fid, legacy_tensorflow": ("clean-legacy", "edm-50k", "coco30k"),
     "clean-fid, legacy_pytorch": (),
+    "FD-loss, ConvNeXt": ("fd-convnext",),
+    "FD-loss, MAE": ("fd-mae",),
+    "FD-loss, at other sizes": (),
 }
 """Publishers of statistics, and the protocols whose resizing and network they used.
 
@@ -43,6 +46,9 @@ NAMED = (
     (r"VIRTUAL_.*", "ADM"),
     (r"(cifar10-32x32|ffhq-64x64|afhqv2-64x64|imagenet-64x64)", "EDM"),
     (r"img(512|64)(-.*)?", "EDM2"),
+    (r"convnext_in256_t224_stats", "FD-loss, ConvNeXt"),
+    (r"vit_large_patch16_224_mae_in256_t224_stats", "FD-loss, MAE"),
+    (r"vit_.*_in\d+_t\d+_stats", "FD-loss, at other sizes"),
 )
 """Names under which statistics were published, without their endings, and their publishers."""
 
@@ -51,11 +57,19 @@ Arrays = Mapping[str, np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
+class HeldOut:
+    """Real images that are not in the reference; `origin` names them."""
+
+    images: Features
+    origin: str
+
+
+@dataclasses.dataclass(frozen=True)
 class Reference:
     """Statistics of real features, their origin, and the features unless only statistics were published.
 
     `sha256` is that of the images, or of the file of statistics. `classes` are the labels if folders name
-    them.
+    them. `held_out` are further real images, whose distance to the reference is the unit of FDr.
     """
 
     statistics: Statistics
@@ -63,6 +77,7 @@ class Reference:
     sha256: str
     origin: ReferenceOrigin
     classes: tuple[str, ...] = ()
+    held_out: HeldOut | None = None
 
     @classmethod
     def of(cls, images: Features, origin: str, classes: tuple[str, ...] = ()) -> Reference:

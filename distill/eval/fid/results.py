@@ -35,6 +35,10 @@ Numbers = TypedDict(
         "fd_interval": NotRequired[list[float]],
         "is": NotRequired[float],
         "is_deviation": NotRequired[float],
+        "fdr": NotRequired[float],
+        "fdr_real": NotRequired[float],
+        "fdr_count": NotRequired[int],
+        "cmmd": NotRequired[float],
         "kid": NotRequired[float],
         "kid_deviation": NotRequired[float],
         "kid_interval": NotRequired[list[float]],
@@ -69,10 +73,23 @@ class DescribedReference(ReferenceOrigin):
     sha256: str
 
 
+class DescribedHeldOut(TypedDict):
+    """Origin, number and hash of the held-out real images that are the unit of FDr.
+
+    `subset_seed` draws as many as there are on the other side.
+    """
+
+    of: str
+    count: int
+    sha256: str
+    subset_seed: int
+
+
 class FidResults(TypedDict):
     """The content of `fid.json`.
 
-    `source` is what the stream of images says of itself; its keys depend on the kind of stream.
+    `source` is what the stream of images says of itself; its keys depend on the kind of stream. `trained` is
+    a note on a run that was trained on these features, which do not judge it.
     """
 
     format: str
@@ -85,6 +102,8 @@ class FidResults(TypedDict):
     summary: Summary
     repetitions: list[Repetition]
     reference: DescribedReference
+    held_out: NotRequired[DescribedHeldOut]
+    trained: NotRequired[str]
     preprocessing_sha256: str
     weights_sha256: str
     skipped: dict[str, str]
@@ -140,15 +159,20 @@ class _Repetition(Part):
     fd_deviation: float | None = None
     fd_limit_deviation: float | None = None
     kid_deviation: float | None = None
+    fdr_count: int | None = None
     is_deviation: float | None = None
 
 
-class _Results(Part):
+class Results(Part):
+    """The parts of `FidResults` that a comparison needs."""
+
     protocol: str
     preprocessing_sha256: str
     weights_sha256: str
     n: PositiveInt
     reference: _Reference
+    held_out: _Reference | None = None
+    trained: str | None = None
     source: _Source
     departures: list[str]
     first_seeds: list[int] | None = None
@@ -168,7 +192,7 @@ class _Sweep(Part):
 
 def read_results(path: Path) -> FidResults:
     """Read what `fid` wrote, and check the parts that a comparison needs."""
-    return cast(FidResults, read_results_of("fid", path, FORMAT, _Results)[0])
+    return cast(FidResults, read_results_of("fid", path, FORMAT, Results)[0])
 
 
 def read_sweep(path: Path) -> SweepResults:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -9,11 +10,13 @@ import torch
 import distill
 from distill.config.errors import UserError
 from distill.data import DataSettings
+from distill.data.encoded_prompts import EncodedPrompts
 from distill.data.option import parse_data
-from distill.data.prompts import text_file
 from distill.data.sources.array import read_array
 from distill.diffusion.samplers import Heun
 from distill.eval.fid.arguments import FidOptions, MeasurementOptions
+from distill.eval.fid.choices import choose_references
+from distill.eval.fid.prompts import categorised, is_benchmark, read_texts
 from distill.eval.fid.reference import Reference, holds_statistics, read_statistics
 from distill.eval.images.pipelines import PipelineImages
 from distill.eval.images.processes import Processes
@@ -21,8 +24,11 @@ from distill.eval.images.sources import array_images, data_images
 from distill.eval.images.streams import DataImages, FileImages, ImageStream, NetworkImages
 from distill.eval.protocols import Protocol
 from distill.networks.diffusers.opening.folders import open_pipeline
+from distill.publishing.run_record import note_of_features
 from distill.publishing.samples import choose_prompts, read_sampler
+from distill.storage.files import read_mapping
 from distill.training.config import CONFIG, read_run
+from distill.training.run_folder import META
 from distill.types import Denoiser, Generator
 
 PIPELINE_SHAPE = (3, 64, 64)
@@ -40,19 +46,50 @@ def shape_of(options: FidOptions) -> tuple[int, ...]:
     return tuple(_load_network(options).pixel_shape)
 
 
-def open_streams(options: FidOptions, protocol: Protocol) -> list[ImageStream]:
-    """Open the images to measure: one stream for each repetition."""
-    if options.images is not None:
-        return [_first_of(FileImages(options.images), options.n, protocol)]
-    if options.array is not None:
-        return [_first_of(array_images(options.array), options.n, protocol)]
-    first_seeds = [options.seed] if options.seed is not None else list(protocol.first_seeds)
-    if options.n not in (None, protocol.count) and options.seed is None:
-        first_seeds = first_seeds[:1]  # fewer images than the protocol's are only a look: once is enough
-    count = options.n or protocol.count
+def open_streams(options: FidOptions, protocols: Sequence[Protocol]) -> list[list[ImageStream]]:
+    """Open the images to measure, for each protocol: one stream for each repetition.
+
+    Protocols that want the same images share their streams.
+    """
+    open_images = _opener(options)
+    opened: dict[tuple[int | None, int], ImageStream] = {}
+    streams = []
+    for protocol in protocols:
+        repetitions = []
+        for seed in _first_seeds(options, protocol):
+            key = (seed, options.n or protocol.count)
+            if key not in opened:
+                opened[key] = categorised(open_images(protocol, seed), options.prompts)
+            repetitions.append(opened[key])
+        streams.append(repetitions)
+    return streams
+
+
+def _first_seeds(options: FidOptions, protocol: Protocol) -> list[int]:
+    """Choose the first seed of each repetition. Files are measured once."""
+    if options.images is not None or options.array is not None:
+        return [0]
+    if options.seed is not None:
+        return [options.seed]
+    if options.n not in (None, protocol.count):
+        return list(protocol.first_seeds[:1])  # fewer images are only a look: once is enough
+    return list(protocol.first_seeds)
+
+
+def _opener(options: FidOptions) -> Callable[[Protocol, int], ImageStream]:
+    """Return the function that opens the images of a protocol from a first seed; it loads networks once."""
     if options.pipeline is not None:
-        return _pipeline_images(options, options.pipeline, count, first_seeds)
-    return _network_images(options, count, first_seeds)
+        return _pipeline_opener(options, options.pipeline)
+    if options.run is not None or options.teacher is not None:
+        return _network_opener(options)
+
+    def open_files(protocol: Protocol, seed: int) -> ImageStream:
+        if options.images is not None:
+            return _first_of(FileImages(options.images), options.n, protocol)
+        assert options.array is not None
+        return _first_of(array_images(options.array), options.n, protocol)
+
+    return open_files
 
 
 def _load_network(options: FidOptions) -> Generator | Denoiser:
@@ -62,16 +99,25 @@ def _load_network(options: FidOptions) -> Generator | Denoiser:
     return distill.load_teacher(options.teacher).eval()
 
 
-def _network_images(options: FidOptions, count: int, first_seeds: list[int]) -> list[ImageStream]:
+def _network_opener(options: FidOptions) -> Callable[[Protocol, int], ImageStream]:
     network = _load_network(options)
     sampler = None if isinstance(network, Generator) else choose_sampler(options)
-    prompts = choose_prompts(options.prompts, network)
+    prompts = encode_prompts(options.prompts, network)
     network = network.to(Processes.of_environment().device(options.device))
     path = options.run or options.teacher or ""
-    return [
-        NetworkImages(network, count, seed, sampler, prompts, options.batch_size, path)
-        for seed in first_seeds
-    ]
+
+    def open_images(protocol: Protocol, seed: int) -> ImageStream:
+        count = options.n or protocol.count
+        return NetworkImages(network, count, seed, sampler, prompts, options.batch_size, path)
+
+    return open_images
+
+
+def encode_prompts(path: Path | None, network: Generator | Denoiser) -> EncodedPrompts | None:
+    """Give the prompts of a text file or of a benchmark to a model that takes text, None to another."""
+    if path is None or network.prompt_encoder is None or not is_benchmark(path):
+        return choose_prompts(path, network)
+    return EncodedPrompts.by(network.prompt_encoder, read_texts(path))
 
 
 def choose_sampler(options: FidOptions) -> Heun:
@@ -85,16 +131,20 @@ def choose_sampler(options: FidOptions) -> Heun:
     return read_sampler(given, f"--sampler {options.sampler}: ")
 
 
-def _pipeline_images(options: FidOptions, path: str, count: int, first_seeds: list[int]) -> list[ImageStream]:
+def _pipeline_opener(options: FidOptions, path: str) -> Callable[[Protocol, int], ImageStream]:
     pipe = open_pipeline(path, "--pipeline")
     dtype = getattr(torch, options.dtype or "float32")
     pipe.to(Processes.of_environment().device(options.device), dtype)
-    prompts = [] if options.prompts is None else text_file.Settings(path=options.prompts).load()
+    prompts = [] if options.prompts is None else read_texts(options.prompts)
     given = {"num_inference_steps": options.steps, "guidance_scale": options.guidance}
     settings = {name: value for name, value in given.items() if value is not None}
-    return [
-        PipelineImages(pipe, count, seed, prompts, options.batch_size, **settings) for seed in first_seeds
-    ]
+
+    def open_images(protocol: Protocol, seed: int) -> ImageStream:
+        return PipelineImages(
+            pipe, options.n or protocol.count, seed, prompts, options.batch_size, **settings
+        )
+
+    return open_images
 
 
 def _first_of(stream: FileImages | DataImages, count: int | None, protocol: Protocol) -> ImageStream:
@@ -110,30 +160,88 @@ def _first_of(stream: FileImages | DataImages, count: int | None, protocol: Prot
     return stream
 
 
-def open_reference(options: MeasurementOptions, protocol: Protocol) -> ImageStream | Reference:
-    """Open published statistics or real images: files, an array, a data source, or the run's own data."""
-    text = options.reference
+def open_references(
+    options: MeasurementOptions, protocols: Sequence[Protocol]
+) -> list[ImageStream | Reference]:
+    """Open the reference of each protocol: published statistics or real images.
+
+    Real images are files, an array, a data source, or the run's own data.
+    """
+    opened: dict[str | None, ImageStream] = {}
+    references: list[ImageStream | Reference] = []
+    for text, protocol in zip(choose_references(options.reference, protocols), protocols, strict=True):
+        if text is None and options.run is None:
+            raise UserError(f"--reference: {protocol.name} has none; expected one for each protocol")
+        if text is not None and holds_statistics(Path(text)):
+            references.append(read_statistics(Path(text), protocol))
+            continue
+        if text not in opened:
+            opened[text] = _open_real(options, text)
+        references.append(opened[text])
+    return references
+
+
+def _open_real(options: MeasurementOptions, text: str | None) -> ImageStream:
     if text is None:
-        assert options.run is not None
-        return _run_images(options.run)
+        return data_images(_run_data(options.run))
+    return _open_real_images(text, "--reference")
+
+
+def _open_real_images(text: str, flag: str) -> ImageStream:
+    """Open real images: files, an array, or a data source."""
     path = Path(text)
-    if holds_statistics(path):
-        return read_statistics(path, protocol)
     if path.suffix.lower() in (".npy", ".npz"):
         return array_images(path)
     if path.exists():
         return FileImages(path)
     if ":" not in text and (path.suffix or len(path.parts) > 1):
-        raise UserError(f"--reference {text}: no such file or folder")
-    return data_images(parse_data(text, "--reference"))
+        raise UserError(f"{flag} {text}: no such file or folder")
+    return data_images(parse_data(text, flag))
 
 
-def _run_images(run: Path) -> DataImages:
-    """Open the training images of a run."""
+def open_held_out(
+    options: MeasurementOptions, protocols: Sequence[Protocol], text: str | None
+) -> ImageStream | None:
+    """Open real images that are not in the reference, None if there are none.
+
+    Without `text` they are the held-out part of the data source that is the reference of all protocols.
+    """
+    if text is not None:
+        if holds_statistics(Path(text)):
+            raise UserError(f"--held-out {text}: holds statistics; expected images")
+        return _open_real_images(text, "--held-out")
+    (reference, *others) = dict.fromkeys(choose_references(options.reference, protocols))
+    if others:
+        return None
+    if reference is None:
+        source = _run_data(options.run)
+    elif Path(reference).exists() or Path(reference).suffix.lower() in (".npy", ".npz"):
+        return None
+    else:
+        source = parse_data(reference, "--reference")
+    return data_images(source, "held_out") if source.has_held_out else None
+
+
+def _run_data(run: Path | None) -> DataSettings:
+    """Return the data of a run, which are its reference."""
+    assert run is not None
     if not (run / CONFIG).is_file():
         raise UserError(f"{run}: is no run, whose data would be the reference; give --reference")
     data = read_run(run).data
     if data is None:
         raise UserError(f"{run}: the run has no data to compare with; give --reference")
     assert isinstance(data, DataSettings)
-    return data_images(data)
+    return data
+
+
+def trained_note(path: Path | None, features: str) -> str | None:
+    """Return a note if a run was trained on these features.
+
+    `path` is the folder of the run, or of a checkpoint or an export in it.
+    """
+    if path is None:
+        return None
+    for folder in (path, *path.resolve().parents[:2]):
+        if (folder / META).is_file():
+            return note_of_features(read_mapping(folder / META), features)
+    return None

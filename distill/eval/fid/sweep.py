@@ -7,18 +7,18 @@ from pathlib import Path
 import distill
 from distill.config.config_file import differences
 from distill.config.errors import UserError
-from distill.data.prompts import text_file
 from distill.diffusion.samplers import Heun
 from distill.eval.fid.arguments import SweepOptions
 from distill.eval.fid.measurement import Measurement
+from distill.eval.fid.prompts import read_texts
 from distill.eval.fid.results import SWEEP_FORMAT, SweepIdentity, SweepResults, read_sweep
+from distill.eval.fid.subjects import encode_prompts
 from distill.eval.fid.table import cost, paper_line
 from distill.eval.images.streams import ImageStream, NetworkImages, prompts_sha256
 from distill.eval.protocols import default_protocol
 from distill.eval.results.file import write_results
 from distill.networks.folder import checkpoints
 from distill.publishing.report.page import write_report
-from distill.publishing.samples import choose_prompts
 from distill.training.config import read_run
 from distill.training.settings import TrainAutoencoderRun, TrainTeacherRun
 from distill.types import Denoiser, Generator
@@ -37,6 +37,8 @@ def run(options: SweepOptions) -> SweepResults:
     if not paths:
         raise UserError(f"{options.run}: holds no checkpoints to measure")
     protocol = options.protocol or _default_protocol(next(iter(paths.values())), options)
+    if "," in protocol:
+        raise UserError(f"--protocol {protocol}: a sweep chooses by one distance; expected one protocol")
     measurement = Measurement.open(options, protocol, bootstrap=0, per_label=False)
     file, count = options.run / FILE, options.n or measurement.protocol.count
     content = continue_sweep(file, identity(measurement, count, options.prompts))
@@ -96,7 +98,7 @@ def _default_protocol(path: Path, options: SweepOptions) -> str:
 
 def identity(measurement: Measurement, count: int, prompts: Path | None) -> SweepIdentity:
     """Describe what the numbers of a sweep have in common."""
-    texts = None if prompts is None else text_file.Settings(path=prompts).load()
+    texts = None if prompts is None else read_texts(prompts)
     return {
         "format": SWEEP_FORMAT,
         "protocol": measurement.protocol.name,
@@ -128,7 +130,7 @@ def streams_of(
     network = _load_network(path, options)
     sampler = None if isinstance(network, Generator) else Heun()
     network = network.to(measurement.processes.device(options.device))
-    prompts = choose_prompts(options.prompts, network)
+    prompts = encode_prompts(options.prompts, network)
     return [
         NetworkImages(network, count, seed, sampler, prompts, options.batch_size, path)
         for seed in first_seeds

@@ -7,7 +7,9 @@ from distill.eval.protocols import seeds
 
 ROWS = {
     "fd": ("{metric}", "distance", "{:.4f}"),
+    "fdr": ("FDr, relative to real images", "FDr", "{:.3f}"),
     "fd_limit": ("{metric}, infinitely many images", "limit", "{:.4f}"),
+    "cmmd": ("CMMD", "CMMD", "{:.4f}"),
     "kid": ("KID x 1000", "KID x 1000", "{:.4f}"),
     "is": ("Inception score", "IS", "{:.3f}"),
     "precision": ("precision", "precision", "{:.3f}"),
@@ -38,25 +40,51 @@ def render(results: FidResults) -> str:
         if number:
             lines.append(f"{name.format(metric=results['metric']):<42}{number}")
     lines += _spread(results)
-    reference = results["reference"]
-    lines += ["", f"reference: {reference['of']}, {reference['kind']}, sha256 {reference['sha256'][:16]}"]
-    lines += _notes(results)
+    lines += ["", *describe_real(results), *notes(results), *_interval(results)]
     return "\n".join([*lines, "", paper_line(results)])
 
 
-def _notes(results: FidResults) -> list[str]:
+def describe_real(results: FidResults) -> list[str]:
+    """Describe the reference, and the real images whose distance is the unit of FDr."""
+    reference = results["reference"]
+    lines = [f"reference: {reference['of']}, {reference['kind']}, sha256 {reference['sha256'][:16]}"]
+    held_out, first = results.get("held_out"), results["repetitions"][0]
+    if held_out is not None and "fdr" in first:
+        count, seed = first["fdr_count"], f"drawn with seed {held_out['subset_seed']}"
+        part = (
+            f"{count} of {held_out['count']} images, {seed}"
+            if count < held_out["count"]
+            else f"{count} images"
+        )
+        lines.append(f"held-out: {held_out['of']}, {part}, sha256 {held_out['sha256'][:16]}")
+        if count < results["n"]:
+            lines.append(
+                f"FDr: of {count} of {results['n']} generated images, {seed}, as many as held-out ones"
+            )
+        lines.append(f"FDr: in units of {first['fdr_real']:.4g}, the distance of the held-out images")
+    return lines
+
+
+def notes(results: FidResults) -> list[str]:
+    """Write the distances by label, the reasons for missing numbers, and what makes numbers doubtful."""
     first = results["repetitions"][0]
     lines = []
     by_label = first.get("per_label")
     if by_label:
         lines.append("by label: " + ", ".join(f"{name} {value:.4g}" for name, value in by_label.items()))
     lines += [f"skipped: {_name(key, results)}: {reason}" for key, reason in results["skipped"].items()]
-    interval = first.get("kid_interval")
-    if interval:
-        low, high = (1000 * bound for bound in interval)
-        confidence = "with a confidence of 95 % (Student's t over its blocks)"
-        lines.append(f"KID x 1000: {low:.4f} to {high:.4f} {confidence}")
+    trained = results.get("trained")
+    lines += [] if trained is None else [trained]
     return lines + [f"warning: {warning}" for warning in results["warnings"]]
+
+
+def _interval(results: FidResults) -> list[str]:
+    interval = results["repetitions"][0].get("kid_interval")
+    if not interval:
+        return []
+    low, high = (1000 * bound for bound in interval)
+    confidence = "with a confidence of 95 % (Student's t over its blocks)"
+    return [f"KID x 1000: {low:.4f} to {high:.4f} {confidence}"]
 
 
 def label(results: FidResults) -> str:
@@ -77,6 +105,8 @@ def paper_line(results: FidResults) -> str:
     fd = results["summary"]["fd"]
     spread = f" ± {fd['std']:.4f} (min {fd['min']:.4f})" if len(results["repetitions"]) > 1 else ""
     number = f"{results['metric']} {fd['mean']:.4f}{spread}"
+    if "cmmd" in results["summary"]:
+        number = f"CMMD {cell(results, 'cmmd')}, {number}"
     made = f"n = {results['n']}{cost(results)}{_seeds(results)}"
     hashes = f"reference {results['reference']['sha256'][:12]}, weights {results['weights_sha256'][:12]}"
     return f"{number}; {label(results)}, {made}; {hashes}, commit {results['commit']}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 from jaxtyping import Float, Int64, UInt8
@@ -24,6 +24,8 @@ Block = dict[str, Tensor]
 """Tensors of some images by name: `rows`, `images` (a hash of each), `shapes`, `features`, maybe `logits`."""
 Observer = Callable[[UInt8[Tensor, "c h w"]], None]
 """A function that is shown every image, in order."""
+Read = Callable[[Sequence[int]], Iterable[Tensor | UserError]]
+"""A function that gives the images of these rows, in order, as `ImageStream.read` does."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +85,7 @@ def compute_rows(
             parts.append(part)
             bar.update(len(part["rows"]))
     if failures:
-        raise UserError(describe_failures(failures, stream))
+        raise UserError(describe_failures(failures, len(stream)))
     return join(parts)
 
 
@@ -99,14 +101,16 @@ def compute_blocks(
     extractor: Extractor,
     failures: list[str],
     observe: Observer | None = None,
+    read: Read | None = None,
 ) -> Iterator[Block]:
     """Yield the features of a few images after another.
 
-    Images that cannot be used are left out, and the reasons go to `failures`.
+    Images that cannot be used are left out, and the reasons go to `failures`. `read` replaces the stream's
+    own.
     """
     waiting: list[tuple[int, Tensor, Tensor]] = []
     shape: tuple[int, ...] | None = None
-    for row, image in zip(rows, stream.read(rows), strict=True):
+    for row, image in zip(rows, (read or stream.read)(rows), strict=True):
         if isinstance(image, UserError):
             failures.append(str(image))
             continue
@@ -117,7 +121,12 @@ def compute_blocks(
             place = f"{name_of(stream, row)} is of {tuple(image.shape)}; expected {shape} as before"
             failures.append(f"{place}, {protocol.name} takes one size")
             continue
-        waiting.append((row, image, prepare(image, protocol)))
+        try:
+            prepared = prepare(image, protocol)
+        except UserError as error:
+            failures.append(f"{name_of(stream, row)} {error}")
+            continue
+        waiting.append((row, image, prepared))
         if len(waiting) == AT_ONCE:
             yield _block(waiting, extractor)
             waiting = []
@@ -132,17 +141,18 @@ def prepare(image: UInt8[Tensor, "_ _ _"], protocol: Protocol) -> Float[Tensor, 
 
 
 def assemble(parts: Sequence[Block], stream: ImageStream, protocol: Protocol) -> Features:
-    """Put blocks, in the order of their rows, together as the features of a whole stream."""
+    """Put blocks, in the order of their rows from 0 on, together as the features of those images."""
     joined = join(parts)
     images_sha256 = hashlib.sha256(joined["images"].numpy().tobytes()).hexdigest()
-    labels = torch.tensor([stream.label(row) for row in range(len(stream))]) if stream.label_count else None
+    rows = range(len(joined["rows"]))
+    labels = torch.tensor([stream.label(row) for row in rows]) if stream.label_count else None
     notes = _check_shapes(joined["shapes"], stream, protocol)
     return Features(joined["features"], joined.get("logits"), labels, images_sha256, notes)
 
 
-def describe_failures(failures: Sequence[str], stream: ImageStream) -> str:
-    """Say how many images cannot be used, and why the first cannot."""
-    return f"{len(failures)} of {len(stream)} images cannot be used: {failures[0]}"
+def describe_failures(failures: Sequence[str], total: int) -> str:
+    """Say how many of all images cannot be used, and why the first cannot."""
+    return f"{len(failures)} of {total} images cannot be used: {failures[0]}"
 
 
 def name_of(stream: ImageStream, row: int) -> str:

@@ -65,9 +65,33 @@ def torch_bicubic(image: UInt8[Tensor, "c h w"], size: int) -> Float32[Tensor, "
     return F.interpolate(image.float()[None], (size, size), mode="bicubic", antialias=True)[0]
 
 
+def square_pil_bicubic_bytes(image: UInt8[Tensor, "c h w"], size: int) -> Float32[Tensor, "c s s"]:
+    """Resize as CMMD's code does: the central square, by Pillow's bicubic filter, rounded to bytes."""
+    _, height, width = image.shape
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    return pil_bicubic_bytes(image[:, top : top + side, left : left + side], size)
+
+
+def central_patch(image: UInt8[Tensor, "c h w"], size: int) -> Float32[Tensor, "c s s"]:
+    """Cut the central patch out, at the image's own resolution, as torchvision's `center_crop` does."""
+    _, height, width = image.shape
+    if min(height, width) < size:
+        raise UserError(f"is of {height}x{width} pixels; expected at least {size}x{size} for a patch")
+    top, left = round((height - size) / 2), round((width - size) / 2)
+    return image[:, top : top + size, left : left + size].float()
+
+
 RESIZES: dict[str, Callable[[Tensor, int], Tensor]] = {
     function.__name__: function
-    for function in (tensorflow_bilinear, pil_bicubic, pil_bicubic_bytes, torch_bicubic)
+    for function in (
+        tensorflow_bilinear,
+        pil_bicubic,
+        pil_bicubic_bytes,
+        torch_bicubic,
+        square_pil_bicubic_bytes,
+        central_patch,
+    )
 }
 
 

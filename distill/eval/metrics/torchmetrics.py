@@ -17,6 +17,8 @@ from distill.config.errors import UserError
 from distill.eval.features import checked
 from distill.eval.frechet import Statistics, frechet_distance, shifted_sums
 from distill.eval.metrics.frechet_limit import frechet_limit
+from distill.eval.metrics.frechet_ratio import frechet_ratio
+from distill.eval.metrics.gaussian_mmd import gaussian_mmd
 from distill.eval.metrics.inception_score import inception_score
 from distill.eval.metrics.kernel_distance import kernel_distance
 from distill.eval.metrics.precision_recall import (
@@ -171,6 +173,32 @@ class FrechetLimit(FeatureMetric):
     def measure(self, features: Float64[Tensor, "n d"]) -> Mapping[str, object]:
         limit = frechet_limit(features, self.real)
         return {"fd_limit": limit.value, "fd_limit_deviation": limit.deviation}
+
+
+class FrechetRatio(FeatureMetric):
+    """Fréchet distance of generated images in units of that of held-out real images, FDr."""
+
+    higher_is_better = False
+
+    def __init__(self, held_out: Float[Tensor, "n d"], real: Statistics) -> None:
+        super().__init__()
+        self.held_out, self.real = held_out, real
+
+    def measure(self, features: Float64[Tensor, "n d"]) -> Mapping[str, object]:
+        return frechet_ratio(features, self.held_out, self.real)
+
+
+class GaussianMMD(FeatureMetric):
+    """CMMD between generated and real embeddings of length 1."""
+
+    higher_is_better = False
+
+    def __init__(self, real: Float[Tensor, "n d"]) -> None:
+        super().__init__()
+        self.real = real
+
+    def measure(self, features: Float64[Tensor, "n d"]) -> Mapping[str, object]:
+        return gaussian_mmd(features, self.real)
 
 
 class InceptionScore(FeatureMetric):

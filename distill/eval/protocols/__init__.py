@@ -42,6 +42,14 @@ class Protocol(Settings):
     """Number of generated images."""
     first_seeds: tuple[int, ...] = Field(min_length=1)
     """Seed of the first image, for each repetition."""
+    per_label: bool = False
+    """Measure the distance of each label too, such as the category of a prompt."""
+    cmmd: bool = False
+    """Compute CMMD too, which is defined for embeddings of length 1."""
+    prompts: str | None = None
+    """Format in `eval/prompt_sets` of the list whose prompts the images are for, in order."""
+    prompts_md5: str | None = None
+    """MD5 of the published file of that list."""
     foreign: tuple[str, ...] = ()
     """Parts of the names of published statistics that were made by another protocol."""
     explanation: str
@@ -88,6 +96,15 @@ def read_protocol(name: str, setting: str = "--protocol") -> Protocol:
         raise UserError(f"{setting} {name}: is not in eval/protocols{did_you_mean(name, protocol_names())}")
     content = yaml.safe_load((FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))
     return Protocol.model_validate({"name": name, **content})
+
+
+def read_protocols(names: str, setting: str = "--protocol") -> list[Protocol]:
+    """Read the protocols of these names, separated by commas."""
+    chosen = [name.strip() for name in names.split(",")]
+    for name in chosen:
+        if chosen.count(name) > 1:
+            raise UserError(f"{setting} {names}: names {name} twice; expected each protocol once")
+    return [read_protocol(name, setting) for name in chosen]
 
 
 def distance_key(protocol: str) -> str:

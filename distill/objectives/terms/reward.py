@@ -36,6 +36,10 @@ class Settings(TermSettings):
     """Decode one sample at a time, and recompute it in the backward pass, so that the decoder's activations
     are held for one sample only. `false` is faster and needs more memory."""
 
+    @property
+    def trained_features(self) -> tuple[str, ...]:
+        return tuple(sorted({name for reward in self.rewards for name in reward.trained_features}))
+
     def check_model(self, model: ImageModel) -> None:
         if len(model.image_shape) != 3:
             raise UserError("terms: reward judges images; expected a teacher of images")
