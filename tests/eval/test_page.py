@@ -110,6 +110,46 @@ def test_scores_of_the_same_images_from_several_files_share_a_column(tmp_path: P
     assert data["values"]["objects"] == [[0, None], [1, None], [1, None]]
 
 
+def as_benchmark(content: dict[str, Any]) -> None:
+    """Turn results into those of a benchmark, which judges each image and says why."""
+    values = content.pop("scores")["objects"]["values"]
+    files = content["subject"]["files"]
+    content.pop("independent")
+    content |= {
+        "format": "distill-composition/1",
+        "benchmark": "geneval",
+        "title": "GenEval",
+        "asked_sha256": "asked",
+        "examiner": {"detector": "d"},
+        "measures": {
+            "overall": {"title": "overall", "value": 0.625, "standard_error": 0.125, "scale": 100.0}
+        },
+        "images": [
+            {"file": file, "score": value, "reason": "" if value else "no <zebra>"}
+            for file, value in zip(files, values, strict=True)
+        ],
+    }
+
+
+def test_a_benchmark_that_judges_each_image_is_a_score(tmp_path: Path) -> None:
+    """Its mean is that of its images; its own measures and its reasons are shown with it."""
+    a = write_scored(tmp_path, "a", {"pickscore": [1.0, 2.0, 3.0]})
+    b = write_scored(tmp_path, "b", {"pickscore": [2.0, 3.0, 4.0]})
+    judged = change(write_scored(tmp_path / "more", "a", {"objects": [0.0, 1.0, 1.0]}), as_benchmark)
+    page = page_of(tmp_path, a, b, judged)
+    assert data_of(page)["values"]["geneval"] == [[0, None], [1, None], [1, None]]
+    rows = rows_of(page)
+    assert rows["GenEval"] == ["0.67 ± 0.33", "-"]
+    assert rows["overall"] == ["62 ± 12", "-"]
+    assert re.findall('<p class="reason">(.*?)</p>', page) == ["no &lt;zebra&gt;"]
+    assert len(small_copies(page)) == 6
+    other = change(write_scored(tmp_path / "other", "b", {"objects": [0.0, 1.0, 1.0]}), as_benchmark)
+    change(other, lambda content: content["examiner"].update(detector="e"))
+    assert "of geneval is" in refusal(tmp_path / "other", judged, other)
+    change(other, lambda content: content["images"].pop())
+    assert "its prompts, seeds and images are not equally many" in refusal(tmp_path / "other", other)
+
+
 @pytest.mark.slow
 def test_a_second_subject_is_a_model_of_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -13,6 +13,7 @@ from pydantic import Field, PositiveInt, ValidationError
 from distill.config.errors import UserError
 from distill.eval.fid import results as of_fid
 from distill.eval.page.arguments import NamedPath
+from distill.eval.page.examined import KEYS, read_examined
 from distill.eval.preference.comparison import read_results
 from distill.eval.preference.result_types import Results
 from distill.eval.results.file import Part, read_results_of
@@ -20,19 +21,19 @@ from distill.eval.run.results import EvalResults
 from distill.storage.files import read_json
 
 EXPECTED = "expected what python -m eval preference, fid or --run writes"
-Kind = Literal["scored", "distances", "evaluations"]
+Kind = Literal["scored", "examined", "distances", "evaluations"]
 
 
 @dataclasses.dataclass(frozen=True)
 class FoundResults:
     """Results by the paths of their files, and the names that the command line gives.
 
-    `scored` are those of `preference`, and of any command that writes the same shape; `distances` those of
-    `fid`; `evaluations` the eval.json of runs.
+    `scored` are those of `preference`, of commands that write the same shape, and of benchmarks that judge
+    each image; `distances` those of `fid`, by protocol; `evaluations` the eval.json of runs.
     """
 
     scored: dict[str, Results] = dataclasses.field(default_factory=dict)
-    distances: dict[str, of_fid.FidResults] = dataclasses.field(default_factory=dict)
+    distances: dict[str, dict[str, of_fid.FidResults]] = dataclasses.field(default_factory=dict)
     evaluations: dict[str, EvalResults] = dataclasses.field(default_factory=dict)
     names: dict[str, str] = dataclasses.field(default_factory=dict)
 
@@ -96,9 +97,12 @@ def _kind_of_content(content: object) -> Kind | None:
     """Recognise results by their shape."""
     if not isinstance(content, Mapping):
         return None
-    if content.get("format") == of_fid.FORMAT:
-        return "distances"
-    if isinstance(content.get("format"), str):
+    format = content.get("format")
+    if isinstance(format, str):
+        if format.startswith("distill-fid"):
+            return "distances"
+        if content.keys() >= KEYS:
+            return "examined"
         return "scored" if content.keys() >= {"scores", "prompts", "subject", "seeds"} else None
     return "evaluations" if content.keys() >= {"protocol", "n", "reference", "hashes"} else None
 
@@ -107,13 +111,23 @@ def _read(path: Path, found: FoundResults) -> None:
     content = read_json(path)
     kind = _kind_of_content(content)
     if kind == "distances":
-        found.distances[str(path)] = of_fid.read_results(path)
+        for protocol, results in _read_distances(path).items():
+            found.distances.setdefault(protocol, {})[str(path)] = results
     elif kind == "scored":
         found.scored[str(path)] = _read_scored(path, str(content["format"]))
+    elif kind == "examined":
+        benchmark = str(content["benchmark"])
+        found.scored[str(path)] = read_examined(path, str(content["format"]), benchmark)
     elif kind == "evaluations":
         found.evaluations[str(path)] = _read_evaluation(path, content)
     else:
         raise UserError(f"{path}: holds no results that a page can show; {EXPECTED}")
+
+
+def _read_distances(path: Path) -> dict[str, of_fid.FidResults]:
+    """Read the results of `fid` by their protocols."""
+    results = of_fid.read_results(path)
+    return {results["protocol"]: results}
 
 
 def _read_scored(path: Path, format: str) -> Results:

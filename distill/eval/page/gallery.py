@@ -101,8 +101,10 @@ def _render_row(comparison: Comparison, gallery: Gallery, row: int) -> str:
 def _render_cell(comparison: Comparison, gallery: Gallery, row: int, place: int) -> str:
     """Show one image with its scores; the best of the row is in bold."""
     model = comparison.models[place]
-    scores = ""
+    scores = reasons = ""
     for name, facts in comparison.scores.items():
+        if model.reason(name, row):
+            reasons += f'<p class="reason">{escape(model.reason(name, row))}</p>'
         values = [comparison.value(other, name, row) for other in comparison.models]
         value = values[place]
         if value is not None:
@@ -114,7 +116,7 @@ def _render_cell(comparison: Comparison, gallery: Gallery, row: int, place: int)
     picture = _render_picture(gallery.pictures[place][row], model.name, row, place)
     return (
         f'<figure>{picture}<figcaption><span class="model">{escape(model.name)}</span>'
-        f"<dl>{scores}</dl></figcaption></figure>"
+        f"<dl>{scores}</dl>{reasons}</figcaption></figure>"
     )
 
 

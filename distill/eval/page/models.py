@@ -7,6 +7,7 @@ import itertools
 from collections.abc import Iterator, Mapping
 from typing import cast
 
+from distill.eval.page.examined import ExaminedScore
 from distill.eval.preference.comparison import doubts, refuse_different
 from distill.eval.preference.result_types import PairStatistics, Results, ScoreResult
 from distill.eval.preference.results import by_prompt, paired
@@ -25,6 +26,15 @@ class Model:
     def score(self, name: str) -> ScoreResult | None:
         """Return what is known of a score, None if this model has not got it."""
         return self.results["scores"].get(name)
+
+    def measures(self, name: str) -> list[tuple[str, float, float | None]]:
+        """Return title, value and standard error of a benchmark's own measures; none of other scores."""
+        return cast(ExaminedScore, self.score(name) or {}).get("measures", [])
+
+    def reason(self, name: str, row: int) -> str:
+        """Return what a benchmark found wrong with an image, nothing for other scores."""
+        reasons = cast(ExaminedScore, self.score(name) or {}).get("reasons")
+        return reasons[row] if reasons else ""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -31,6 +31,7 @@ def render_means(comparison: Comparison) -> str:
                 for score in known
             ]
             rows.append((title, bold_best(means, texts)))
+        rows += _measure_rows(comparison, name)
         rows += _pair_rows(comparison, name)
     table = render_table("Mean ± standard error", [model.name for model in comparison.models], rows, SUB)
     if len(comparison.models) == 1:
@@ -38,6 +39,19 @@ def render_means(comparison: Comparison) -> str:
     first = comparison.models[0].name
     note = f"Bold: the highest. Wins, ties counting half, and differences are against {first}."
     return f'{table}<p class="note">{escape(note)}</p>'
+
+
+def _measure_rows(comparison: Comparison, name: str) -> list[tuple[str, list[str]]]:
+    """Show the measures of a benchmark, which may weigh prompts otherwise; nothing for other scores."""
+    found = [
+        {title: (value, error) for title, value, error in model.measures(name)} for model in comparison.models
+    ]
+    rows = []
+    for title in dict.fromkeys(title for measures in found for title in measures):
+        known = [measures.get(title) for measures in found]
+        texts = ["-" if one is None else with_error(*one) for one in known]
+        rows.append((title, bold_best([None if one is None else one[0] for one in known], texts)))
+    return rows
 
 
 def _pair_rows(comparison: Comparison, name: str) -> list[tuple[str, list[str]]]:
@@ -78,12 +92,9 @@ def _category_cells(models: Sequence[Model], score: str, category: str) -> list[
     return bold_best(values, texts)
 
 
-def render_distances(results: Mapping[str, FidResults], names: Mapping[str, str]) -> str:
+def render_distances(results: Mapping[str, Mapping[str, FidResults]], names: Mapping[str, str]) -> str:
     """Show the results of `fid`, a table for each protocol, with the notes that `compare` prints."""
-    by_protocol: dict[str, dict[str, FidResults]] = {}
-    for path, one in results.items():
-        by_protocol.setdefault(one["protocol"], {})[path] = one
-    return "".join(_render_protocol(protocol, one, names) for protocol, one in by_protocol.items())
+    return "".join(_render_protocol(protocol, one, names) for protocol, one in results.items())
 
 
 def _render_protocol(protocol: str, results: Mapping[str, FidResults], names: Mapping[str, str]) -> str:
