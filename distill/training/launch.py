@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import json
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -13,6 +12,7 @@ from accelerate.utils import InitProcessGroupKwargs
 
 from distill.config.config_file import differences
 from distill.config.errors import TrainingError, UserError, is_out_of_memory
+from distill.publishing.trackers import PROJECT, check_installed
 from distill.storage.unfinished import remove_unfinished
 from distill.training.device.kernels import (
     chosen_kernels,
@@ -102,7 +102,7 @@ def _run(
     if config.trackers:
         settings = {"config": json.dumps(config.model_dump(mode="json"))}
         accelerator.init_trackers(
-            "distill", config=settings, init_kwargs={"tensorboard": {"purge_step": trainer.step + 1}}
+            PROJECT, config=settings, init_kwargs={"tensorboard": {"purge_step": trainer.step + 1}}
         )
     try:
         return trainer.run()
@@ -201,11 +201,7 @@ def build_accelerator(config: RunConfig) -> Accelerator:
     check_launch(config)
     if config.device == "cuda" and not torch.cuda.is_available():
         raise UserError("device: cuda is not available; expected auto or cpu")
-    for tracker in config.trackers:
-        if importlib.util.find_spec(tracker) is None:
-            raise UserError(
-                f"trackers: {tracker} is not installed; expected it from pip install '.[tracking]'"
-            )
+    check_installed(config.trackers, "trackers")
     return Accelerator(
         cpu=config.device == "cpu" or not torch.cuda.is_available(),
         mixed_precision="no",  # `device.precision.autocast` does it
