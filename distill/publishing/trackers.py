@@ -96,5 +96,9 @@ class Trackio:
 
 def open_tracker(name: str, project: str, run: str, folder: Path, facts: Mapping[str, Any]) -> Tracker:
     """Open a run of a tracker; `facts` describe it, and `folder` takes files of trackers that need one."""
-    kinds = {"tensorboard": TensorBoard, "wandb": WeightsAndBiases, "trackio": Trackio}
+    kinds: dict[str, type[TensorBoard] | type[WeightsAndBiases] | type[Trackio]] = {
+        "tensorboard": TensorBoard,
+        "wandb": WeightsAndBiases,
+        "trackio": Trackio,
+    }
     return kinds[name](project, run, folder, facts)

@@ -330,6 +330,40 @@ def test_distances_that_compare_refuses_are_refused(tmp_path: Path) -> None:
     assert refusal(tmp_path, a, b) == f"{b}: n is 50; expected 100 as in {a}, {rest}"
 
 
+def write_diversity(path: Path, vendi: float, **changes: Any) -> Path:
+    statistics = {
+        "cosine_distance": {"mean": 0.25, "standard_error": 0.01, "conditions": [0], "values": [0.25]}
+    }
+    statistics["vendi"] = {"mean": vendi, "standard_error": None, "conditions": [0], "values": [vendi]}
+    content = {
+        "format": "distill-diversity/1",
+        "protocol": "fd-effnet",
+        "source": {"of": path.stem},
+        "n": 8,
+        "kind": "prompt",
+        "conditions": 2,
+        "images": [4, 4],
+        "statistics": statistics,
+        "perceptual": {},
+        "preprocessing_sha256": "p",
+        "weights_sha256": "w",
+        "reference_sha256": None,
+    }
+    path.write_text(json.dumps(content | changes))
+    return path
+
+
+def test_diversity_by_model(tmp_path: Path) -> None:
+    a, b = write_diversity(tmp_path / "a.json", 2.5), write_diversity(tmp_path / "b.json", 3.5)
+    page = page_of(tmp_path, a, b)
+    assert rows_of(page) == {"Cosine distance": ["0.250 ± 0.010"] * 2, "Vendi": ["2.5", "<b>3.5</b>"]}
+    assert "4 images of each of 2 prompts, features of fd-effnet." in page
+    (tmp_path / "page.html").unlink()
+    write_diversity(b, 3.5, images=[2, 4])
+    rest = "numbers of different ones are not to be compared"
+    assert refusal(tmp_path, a, b) == f"{b}: images is [2, 4]; expected [4, 4] as in {a}, {rest}"
+
+
 def write_run(folder: Path, name: str, distance: float, real: str = "r") -> Path:
     run = folder / name
     run.mkdir(parents=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from distill.config.errors import UserError
 from distill.eval.page.arguments import PageOptions
+from distill.eval.page.diversity import render_diversity
 from distill.eval.page.evaluations import render_evaluations
 from distill.eval.page.found import FoundResults, read_found
 from distill.eval.page.gallery import render_gallery
@@ -53,6 +54,8 @@ def render_page(
         parts.append(section("Scores", _render_scores(comparison)))
     if found.distances:
         parts.append(section("Distances", render_distances(found.distances, found.names)))
+    if found.diversity:
+        parts.append(section("Diversity", render_diversity(found.diversity, found.names)))
     if found.evaluations:
         # Grids have what small and large copies of the images leave of the limit.
         used = 0 if gallery is None else gallery.bytes

@@ -12,6 +12,7 @@ from pydantic import Field, PositiveInt, ValidationError
 
 from distill.config.errors import UserError
 from distill.eval.fid import results as of_fid
+from distill.eval.page import diversity as of_diversity
 from distill.eval.page.arguments import NamedPath
 from distill.eval.page.examined import KEYS, read_examined
 from distill.eval.preference.comparison import read_results
@@ -21,7 +22,7 @@ from distill.eval.run.results import EvalResults
 from distill.storage.files import read_json
 
 EXPECTED = "expected what python -m eval preference, fid or --run writes"
-Kind = Literal["scored", "examined", "distances", "evaluations"]
+Kind = Literal["scored", "examined", "distances", "diversity", "evaluations"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,11 +30,13 @@ class FoundResults:
     """Results by the paths of their files, and the names that the command line gives.
 
     `scored` are those of `preference`, of commands that write the same shape, and of benchmarks that judge
-    each image; `distances` those of `fid`, by protocol; `evaluations` the eval.json of runs.
+    each image; `distances` and `diversity` those of these commands, by protocol; `evaluations` the eval.json
+    of runs.
     """
 
     scored: dict[str, Results] = dataclasses.field(default_factory=dict)
     distances: dict[str, dict[str, of_fid.FidResults]] = dataclasses.field(default_factory=dict)
+    diversity: dict[str, dict[str, of_diversity.Diversity]] = dataclasses.field(default_factory=dict)
     evaluations: dict[str, EvalResults] = dataclasses.field(default_factory=dict)
     names: dict[str, str] = dataclasses.field(default_factory=dict)
 
@@ -101,6 +104,8 @@ def _kind_of_content(content: object) -> Kind | None:
     if isinstance(format, str):
         if format.startswith("distill-fid"):
             return "distances"
+        if format == of_diversity.FORMAT:
+            return "diversity"
         if content.keys() >= KEYS:
             return "examined"
         return "scored" if content.keys() >= {"scores", "prompts", "subject", "seeds"} else None
@@ -113,6 +118,9 @@ def _read(path: Path, found: FoundResults) -> None:
     if kind == "distances":
         for protocol, results in _read_distances(path).items():
             found.distances.setdefault(protocol, {})[str(path)] = results
+    elif kind == "diversity":
+        one = of_diversity.read_diversity(path)
+        found.diversity.setdefault(one.protocol, {})[str(path)] = one
     elif kind == "scored":
         found.scored[str(path)] = _read_scored(path, str(content["format"]))
     elif kind == "examined":

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from PIL import Image
 from torch import Tensor
+from tqdm import tqdm
 
 from distill.config.errors import UserError
 from distill.data.image_files import ImageFiles
@@ -150,7 +152,8 @@ def _encode_rows(gallery: Gallery, stored: Sequence[StoredImages | None], limit:
     hashes: list[list[str]] = [[] for _ in stored]
     for column in gallery.pictures:
         column[:] = [None] * len(column)
-    for row in range(len(gallery.pictures[0])):
+    rows = range(len(gallery.pictures[0]))
+    for row in tqdm(rows, desc="images", unit="row", leave=False, disable=not sys.stderr.isatty()):
         pictures: list[Picture | None] = []
         for images, pixels_hashes in zip(stored, hashes, strict=True):
             if images is None:

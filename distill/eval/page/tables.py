@@ -22,6 +22,7 @@ SUB = (WINS, DIFFERENCE)
 def render_means(comparison: Comparison) -> str:
     """Show the mean of each score by model, on every printed scale, and the wins against the first model."""
     rows: list[tuple[str, Sequence[str]]] = []
+    sub = list(SUB)
     for name, facts in comparison.scores.items():
         known = [model.score(name) for model in comparison.models]
         means = [None if score is None else score["mean"] for score in known]
@@ -31,9 +32,11 @@ def render_means(comparison: Comparison) -> str:
                 for score in known
             ]
             rows.append((title, bold_best(means, texts)))
-        rows += _measure_rows(comparison, name)
+        measures = _measure_rows(comparison, name)
+        sub += [title for title, _ in measures]
+        rows += measures
         rows += _pair_rows(comparison, name)
-    table = render_table("Mean ± standard error", [model.name for model in comparison.models], rows, SUB)
+    table = render_table("Mean ± standard error", [model.name for model in comparison.models], rows, sub)
     if len(comparison.models) == 1:
         return table
     first = comparison.models[0].name
