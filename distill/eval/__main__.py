@@ -1,17 +1,17 @@
 """`python -m eval --run runs/X` compares a student and its teacher with real images and times sampling.
 
 `fid` measures under a named protocol, `protocols` explains the protocols, `sweep` measures the checkpoints
-of a run, `preference` asks models of human preference, `scene` measures scenes in three dimensions, and
-`compare` puts results side by side.
+of a run, `preference` asks models of human preference, `scene` measures scenes in three dimensions,
+`compare` puts results side by side, and `report` writes a page of them with their images.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from distill.config.command_line import ArgumentParser, run_command
 from distill.config.errors import UserError, did_you_mean
+from distill.eval.command_line import refuse_repeated
 
 
 def main(arguments: list[str]) -> None:
@@ -95,7 +95,7 @@ def compare(arguments: list[str]) -> None:
     )
     parser.add_argument("results", type=Path, nargs="+", help="files that fid or preference wrote with --out")
     paths: list[Path] = parser.parse_args(arguments).results
-    _refuse_repeated(paths)
+    refuse_repeated(paths)
 
     from distill.eval.fid import comparison as of_fid
     from distill.eval.fid.result_sets import read_all_results
@@ -109,12 +109,15 @@ def compare(arguments: list[str]) -> None:
         print(of_fid.compare_all({str(path): read_all_results(path) for path in paths}))
 
 
-def _refuse_repeated(paths: Sequence[Path]) -> None:
-    seen = set()
-    for path in paths:
-        if path.resolve() in seen:
-            raise UserError(f"{path}: is named twice; expected results of different measurements")
-        seen.add(path.resolve())
+def report(arguments: list[str]) -> None:
+    """Write a page of results."""
+    from distill.eval.page.arguments import parse
+
+    options = parse(arguments)
+
+    from distill.eval.page.command import run
+
+    run(options)
 
 
 COMMANDS = {
@@ -124,6 +127,7 @@ COMMANDS = {
     "sweep": sweep,
     "preference": preference,
     "scene": scene,
+    "report": report,
 }
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 
 from distill.config.command_line import ArgumentParser
 from distill.config.errors import UserError
@@ -50,3 +51,12 @@ def list_flags(names: Sequence[str]) -> str:
     """Write names as `--a, --b and --c`."""
     *others, last = [f"--{name}" for name in names]
     return f"{', '.join(others)} and {last}" if others else last
+
+
+def refuse_repeated(paths: Sequence[Path]) -> None:
+    """Refuse a list of result files that names one of them twice."""
+    seen = set()
+    for path in paths:
+        if path.resolve() in seen:
+            raise UserError(f"{path}: is named twice; expected results of different measurements")
+        seen.add(path.resolve())

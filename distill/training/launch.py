@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -13,6 +12,7 @@ from accelerate.utils import InitProcessGroupKwargs
 from distill.config.config_file import differences
 from distill.config.errors import TrainingError, UserError, is_out_of_memory
 from distill.networks.folder import EXPORT
+from distill.publishing.trackers import check_installed
 from distill.storage.unfinished import remove_unfinished
 from distill.training.batches import check_split
 from distill.training.checkpoints.space import check_space_for
@@ -239,11 +239,7 @@ def build_accelerator(config: RunConfig) -> Accelerator:
     check_launch(config)
     if config.device == "cuda" and not torch.cuda.is_available():
         raise UserError("device: cuda is not available; expected auto or cpu")
-    for tracker in config.trackers:
-        if importlib.util.find_spec(tracker) is None:
-            raise UserError(
-                f"trackers: {tracker} is not installed; expected it from pip install '.[tracking]'"
-            )
+    check_installed(config.trackers, "trackers")
     return Accelerator(
         cpu=config.device == "cpu" or not torch.cuda.is_available(),
         mixed_precision="no",  # `device.precision.autocast` does it

@@ -8,6 +8,7 @@ from pathlib import Path
 from distill.config.command_line import ArgumentParser, at_least
 from distill.config.errors import UserError
 from distill.eval.command_line import DTYPES, NETWORKS, add_device, add_pipeline, find_subject, list_flags
+from distill.eval.results.tracking import Tracking, add_tracking, take_tracking
 
 GOES_WITH = {
     "seed": NETWORKS,
@@ -33,6 +34,7 @@ class MeasurementOptions:
     batch_size: int
     device: str
     features: Path
+    tracking: Tracking | None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -94,6 +96,7 @@ def parse_fid(arguments: list[str]) -> FidOptions:
     if options.bootstrap == 1:
         raise UserError("--bootstrap 1: has no spread; expected 0 or at least 2")
     at_least(options, n=4, batch_size=1, seed=0, steps=1, bootstrap=0)
+    options.tracking = take_tracking(options)
     return FidOptions(**vars(options))
 
 
@@ -107,6 +110,7 @@ def parse_sweep(arguments: list[str]) -> SweepOptions:
     _add_measurement(parser)
     options = parser.parse_args(arguments)
     at_least(options, n=4, batch_size=1)
+    options.tracking = take_tracking(options)
     return SweepOptions(**vars(options))
 
 
@@ -199,3 +203,4 @@ def _add_measurement(parser: ArgumentParser) -> None:
         metavar="DIR",
         help="folder of the feature store (default: runs/features)",
     )
+    add_tracking(parser)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from distill.eval.fid.arguments import FidOptions
 from distill.eval.fid.measurement import Measurement, measure_together
 from distill.eval.fid.result_sets import FidSetResults, join_results
@@ -11,6 +13,8 @@ from distill.eval.fid.subjects import open_streams, shape_of
 from distill.eval.fid.table import render
 from distill.eval.protocols import default_protocol, read_protocols
 from distill.eval.results.file import check_out, write_results
+from distill.eval.results.tracked import track_distances
+from distill.eval.results.tracking import log_results, step_of_run
 
 
 def run(options: FidOptions) -> FidResults | FidSetResults | None:
@@ -38,4 +42,11 @@ def run(options: FidOptions) -> FidResults | FidSetResults | None:
     if options.out is not None:
         write_results(options.out, content)
         print(f"\n{options.out} is written")
+    log_results(options.tracking, track_distances(results, name_of(options), step_of_run(options.run)))
     return content
+
+
+def name_of(options: FidOptions) -> str:
+    """Return the name of what is measured, the last part of its path."""
+    measured = options.run or options.teacher or options.pipeline or options.images or options.array
+    return Path(str(measured)).name

@@ -30,15 +30,12 @@ def compare(results: Mapping[str, FidResults]) -> str:
 
     The error for results that cannot be compared names the first difference.
     """
-    first, *others = results
-    for name, one in results.items():
-        _refuse_repeated(name, one)
-    for other in others:
-        _refuse_different(other, results[other], first, results[first])
+    check_comparable(results)
+    first = next(iter(results))
     keys = [key for key in ROWS if all(key in one["summary"] for one in results.values())]
     if len({_unit(one) for one in results.values()}) > 1 and "fdr" in keys:
         keys.remove("fdr")
-    marks = _marks(results)
+    marks = marks_of(results)
     cells = [["", "of", *(ROWS[key][1] for key in keys)]]
     for name, one in results.items():
         references = " ".join(f"[{number}]" for number in marks.rows[name])
@@ -49,6 +46,15 @@ def compare(results: Mapping[str, FidResults]) -> str:
     return "\n".join(lines)
 
 
+def check_comparable(results: Mapping[str, FidResults]) -> None:
+    """Refuse results that cannot be compared; the error names the first difference."""
+    first, *others = results
+    for name, one in results.items():
+        _refuse_repeated(name, one)
+    for other in others:
+        _refuse_different(other, results[other], first, results[first])
+
+
 def _unit(one: FidResults) -> tuple[object, ...]:
     """Return what the unit of FDr depends on."""
     held_out = one.get("held_out")
@@ -56,7 +62,7 @@ def _unit(one: FidResults) -> tuple[object, ...]:
 
 
 @dataclasses.dataclass
-class _Marks:
+class Marks:
     """Notes under a table by their numbers, and the numbers that each row refers to."""
 
     notes: dict[str, int]
@@ -67,9 +73,9 @@ class _Marks:
         self.rows[row].append(self.notes.setdefault(note, len(self.notes) + 1))
 
 
-def _marks(results: Mapping[str, FidResults]) -> _Marks:
+def marks_of(results: Mapping[str, FidResults]) -> Marks:
     """Note what makes rows doubtful beside others."""
-    marks = _Marks({}, {name: [] for name in results})
+    marks = Marks({}, {name: [] for name in results})
     counts = {name: len(one["repetitions"]) for name, one in results.items()}
     has_prompts = {name: "prompts_sha256" in one["source"] for name, one in results.items()}
     units = {_unit(one) for one in results.values() if "fdr" in one["summary"]}

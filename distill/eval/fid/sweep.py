@@ -17,6 +17,8 @@ from distill.eval.fid.table import cost, paper_line
 from distill.eval.images.streams import ImageStream, NetworkImages, prompts_sha256
 from distill.eval.protocols import default_protocol
 from distill.eval.results.file import write_results
+from distill.eval.results.tracked import track_sweep
+from distill.eval.results.tracking import log_results
 from distill.networks.folder import checkpoints
 from distill.publishing.report.page import write_report
 from distill.training.config import read_run
@@ -55,6 +57,7 @@ def run(options: SweepOptions) -> SweepResults:
     if measurement.processes.is_main:
         print(render(content))
         print(f"\n{file} and {write_report(options.run)} are written")
+        log_results(options.tracking, track_sweep(content, options.run.resolve().name))
     return content
 
 

@@ -10,6 +10,7 @@ from distill.config.errors import UserError
 from distill.eval.command_line import DTYPES, add_device, add_pipeline, find_subject
 from distill.eval.preference.subject_spec import SubjectSpec, parse_against, refuse_settings
 from distill.eval.prompt_sets.formats import FORMATS
+from distill.eval.results.tracking import add_tracking, take_tracking
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -34,6 +35,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         metavar="FILE",
         help="JSON file for the results, with contact sheets beside it (default: the run's preference.json)",
     )
+    add_tracking(parser)
     options = parser.parse_args(arguments)
     _choose_subjects(options)
     if options.draw is not None and options.n is None:
@@ -42,6 +44,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     _refuse_sampling_of_files(options)
     options.seed = options.seed or 0
     options.dtype = options.dtype or "float32"
+    options.tracking = take_tracking(options)
     return options
 
 

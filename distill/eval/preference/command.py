@@ -32,6 +32,8 @@ from distill.eval.preference.table import render
 from distill.eval.prompt_sets import PromptSet, read_prompt_set
 from distill.eval.prompt_sets.formats import Prompt
 from distill.eval.results.file import check_out
+from distill.eval.results.tracked import track_preference
+from distill.eval.results.tracking import Tracking, log_results, step_of_run
 from distill.rewards import RewardSettings
 from distill.storage.files import write_json
 from distill.storage.provenance import commit, machine
@@ -60,6 +62,7 @@ class Request:
     device: str
     store: Path
     out: Path | None
+    tracking: Tracking | None = None
 
 
 def run(options: argparse.Namespace) -> None:
@@ -84,6 +87,7 @@ def run(options: argparse.Namespace) -> None:
         device=options.device,
         store=options.store,
         out=options.out,
+        tracking=options.tracking,
     )
     evaluate(request)
 
@@ -116,6 +120,9 @@ def evaluate(request: Request) -> Results | None:
     if out is not None:
         write(out, results, sides)
         print(f"\n{out} and its contact sheets are written")
+    subject = Path(request.subject.path)
+    step = step_of_run(subject if request.subject.kind == "run" else None)
+    log_results(request.tracking, track_preference(results, subject.name, step, out))
     return results
 
 

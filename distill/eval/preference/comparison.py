@@ -49,18 +49,20 @@ class _Results(Part):
     scores: dict[str, _Score] = Field(min_length=1)
 
 
-def read_results(path: Path) -> Results:
+def read_results(path: Path, command: str = "preference", format: str = FORMAT) -> Results:
     """Read results that `preference` wrote; earlier versions wrote no `reads`, `lossy` and `paired_by`.
+
+    Another command whose results have the same shape is given with the format that it writes.
 
     Raises UserError, naming the first part that does not fit, if the file holds something else.
     """
-    results, parts = read_results_of("preference", path, FORMAT, _Results)
+    results, parts = read_results_of(command, path, format, _Results)
     for name, score in parts.scores.items():
         count = len(score.values)
         if count != len(parts.seeds) or count % parts.independent:
             raise UserError(
                 f"{path}: has {count} values in scores.{name}, {len(parts.seeds)} seeds and "
-                f"{parts.independent} independent draws; expected what python -m eval preference writes"
+                f"{parts.independent} independent draws; expected what python -m eval {command} writes"
             )
     return cast(Results, results)
 
@@ -76,12 +78,19 @@ def check_comparable(results: Mapping[str, Results]) -> list[str]:
     if not shared:
         raise UserError(f"{others[0]}: has no score that {first} has; expected one of {', '.join(own)}")
     for other in others:
-        for key, expected, found in _differences(results[first], results[other], shared):
-            raise UserError(
-                f"{other}: {key} is {shortened(found)}; expected {shortened(expected)} as in {first}, "
-                "scores of different ones are not to be compared"
-            )
+        refuse_different(other, results[other], first, results[first], shared)
     return shared
+
+
+def refuse_different(
+    other: str, results: Results, first: str, first_results: Results, scores: Sequence[str]
+) -> None:
+    """Refuse results of other prompts, seeds or rewards than the first ones; name the first difference."""
+    for key, expected, found in _differences(first_results, results, scores):
+        raise UserError(
+            f"{other}: {key} is {shortened(found)}; expected {shortened(expected)} as in {first}, "
+            "scores of different ones are not to be compared"
+        )
 
 
 def _differences(first: Results, other: Results, scores: Sequence[str]) -> Iterator[tuple[str, Any, Any]]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, TypedDict
+from typing import Any
+
+from typing_extensions import NotRequired, TypedDict
 
 from distill.eval.prompt_sets import PromptSetFacts
 
@@ -87,12 +89,13 @@ class ScoreResult(ScoreFacts, ScoreIdentity, Statistics, total=False):
 class SubjectResult(TypedDict):
     """The subject whose images were scored.
 
-    Everything that its images depend on adds keys of its own. `lossy` counts the images of each lossy
-    compression.
+    Everything that its images depend on adds keys of its own. `files` names the image of each row in
+    `folder`; earlier versions did not write it. `lossy` counts the images of each lossy compression.
     """
 
     of: str
     folder: str
+    files: NotRequired[list[str]]
     paired_by: str
     lossy: dict[str, int]
     images_sha256: str

@@ -95,6 +95,7 @@ def describe_images(images: PromptedImages, scores: Scores) -> SubjectResult:
         "of": images.origin,
         **images.identity,
         "folder": str(images.files.path),
+        "files": [images.name(row) for row in range(len(images))],
         "paired_by": images.paired_by,
         "lossy": scores.lossy,
         "images_sha256": scores.images_sha256,

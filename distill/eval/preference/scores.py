@@ -93,7 +93,7 @@ def score_images(images: PromptedImages, scorer: Scorer, processes: Processes, p
         )
     known, _ = _read(folder)
     found = [known[stamp] for stamp in stamps]
-    digest = hashlib.sha256("".join(one.pixels_sha256 for one in found).encode()).hexdigest()
+    digest = images_sha256([one.pixels_sha256 for one in found])
     lossy = Counter(facts.lossy for facts in images.facts(processes) if facts.lossy)
     values = torch.tensor([one.score for one in found], dtype=torch.float64)
     return Scores(values, digest, dict(sorted(lossy.items())))
@@ -155,7 +155,7 @@ def _score_batch(
     found = []
     for (row, image), score in zip(batch, scores.tolist(), strict=True):
         if math.isfinite(score):
-            found.append(ScoredRow(row, _sha256(image), score))
+            found.append(ScoredRow(row, pixels_sha256(image), score))
         else:
             failures.append(
                 f"{scorer.name} of {images.origin}: the score of {images.name(row)} is {score}, "
@@ -164,10 +164,15 @@ def _score_batch(
     return found
 
 
-def _sha256(image: UInt8[Tensor, "c h w"]) -> str:
+def pixels_sha256(image: UInt8[Tensor, "c h w"]) -> str:
     """Hash the shape and the pixels of an image."""
     content = f"{tuple(image.shape)}".encode() + image.contiguous().numpy().tobytes()
     return hashlib.sha256(content).hexdigest()
+
+
+def images_sha256(pixels: Sequence[str]) -> str:
+    """Return the hash of a list of images by the hashes of their pixels."""
+    return hashlib.sha256("".join(pixels).encode()).hexdigest()
 
 
 @torch.inference_mode()

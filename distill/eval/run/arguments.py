@@ -9,6 +9,7 @@ from pathlib import Path
 from distill.config.command_line import ArgumentParser, at_least
 from distill.config.errors import UserError
 from distill.eval.command_line import find_subject
+from distill.eval.results.tracking import Tracking, add_tracking, take_tracking
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +30,7 @@ class RunOptions:
     guidance: float | None
     features: Path | None
     out: Path | None
+    tracking: Tracking | None
 
 
 def parse(arguments: list[str], commands: Iterable[str]) -> RunOptions:
@@ -41,6 +43,7 @@ def parse(arguments: list[str], commands: Iterable[str]) -> RunOptions:
     )
     _add_subjects(parser)
     _add_settings(parser)
+    add_tracking(parser)
     options = parser.parse_args(arguments)
     subject = find_subject(options)
     if options.data is None and options.run is None:
@@ -54,6 +57,7 @@ def parse(arguments: list[str], commands: Iterable[str]) -> RunOptions:
             raise UserError(f"--{name}: goes with images that are made; expected --run or --teacher")
     at_least(options, n=4, batch_size=1, seed=0, guidance=0)
     options.seed = options.seed or 0
+    options.tracking = take_tracking(options)
     return RunOptions(**vars(options))
 
 

@@ -16,6 +16,8 @@ from distill.eval.images.streams import DataImages, NetworkImages
 from distill.eval.metrics import exact as laboratory
 from distill.eval.protocols import Protocol, default_protocol
 from distill.eval.results.file import check_writable
+from distill.eval.results.tracked import track_evaluation
+from distill.eval.results.tracking import log_results, step_of_run
 from distill.eval.run.arguments import RunOptions
 from distill.eval.run.evaluate import GRID_IMAGES, ImageSet, evaluate, measure_images, sampling_times
 from distill.eval.run.grids import ROWS, by_label, columns_of, save_grids
@@ -69,6 +71,7 @@ def run(options: RunOptions) -> EvalResults | LaboratoryResults:
         if out == options.run and (out / "export" / CARD).is_file():
             write_card(out / "export", out)
         print(f"\n{out / 'eval.json'} and {out / 'eval'} are written")
+    track(options, results, out)
     return results
 
 
@@ -160,4 +163,13 @@ def run_laboratory(options: RunOptions, teacher: GaussianMixture) -> LaboratoryR
     }
     print(laboratory.render(dict(results)))
     write_json(out / "eval.json", results)
+    track(options, results, None)
     return results
+
+
+def track(options: RunOptions, results: EvalResults | LaboratoryResults, out: Path | None) -> None:
+    """Log the results, and the grids in the folder `out`, to the trackers that were asked for."""
+    measured = options.run or options.teacher or options.images or options.array
+    assert measured is not None
+    step = step_of_run(options.run)
+    log_results(options.tracking, track_evaluation(results, measured.resolve().name, step, out))

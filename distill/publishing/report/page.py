@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from distill.config.command_line import ArgumentParser
+from distill.publishing.report.document import render_document
 from distill.publishing.report.preference import render_preference
 from distill.publishing.report.results import render_tiles
 from distill.publishing.report.scene import render_scene
@@ -29,23 +30,11 @@ from distill.publishing.report.story import tell_story
 from distill.publishing.run_record import Run, note_of_features, read_run, summarise
 from distill.storage.files import write_json, write_text
 
-POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-"""Content security policy of the page: a browser fetches and runs nothing, whatever the run's files
-contain."""
-STYLESHEET = Path(__file__).with_name("style.css")
-
 
 def render_page(run: Run, summary: dict[str, Any]) -> str:
     """Render the whole report as one HTML document."""
-    title = escape(summary["name"])
-    head = (
-        f'<meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{POLICY}">'
-        f"<title>{title}</title>"
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<style>\n{STYLESHEET.read_text(encoding='utf-8')}</style>"
-    )
     body = "".join([_render_header(run, summary), *_render_sections(run)])
-    return f'<!doctype html>\n<html lang="en"><head>{head}</head><body><main>{body}</main></body></html>\n'
+    return render_document(summary["name"], body)
 
 
 def _render_header(run: Run, summary: dict[str, Any]) -> str:

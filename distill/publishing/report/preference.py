@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from distill.publishing.report import charts
+from distill.publishing.report.tables import render_table
 
 
 def render_preference(folder: Path, preference: Mapping[str, Any]) -> str:
@@ -49,14 +50,14 @@ def _render_totals(preference: Mapping[str, Any]) -> str:
     rows: list[tuple[str, list[str]]] = []
     for score in preference["scores"].values():
         for name, scale in ((score["title"], 1.0), *score["also"].items()):
-            cells = [_with_error(score["mean"], score["standard_error"], scale)]
+            cells = [with_error(score["mean"], score["standard_error"], scale)]
             if is_paired:
                 other = score["against"]
-                cells.append(_with_error(other["mean"], other["standard_error"], scale))
-                cells.append(_wins(other) if scale == 1 else "")
+                cells.append(with_error(other["mean"], other["standard_error"], scale))
+                cells.append(say_wins(other) if scale == 1 else "")
             rows.append((name, cells))
     heads = ["This run", "The other", "Wins [95 %]"] if is_paired else ["This run"]
-    return _render_table("Score", heads, rows)
+    return render_table("Score", heads, rows)
 
 
 def _render_categories(preference: Mapping[str, Any]) -> str:
@@ -73,25 +74,15 @@ def _render_categories(preference: Mapping[str, Any]) -> str:
     for name, category in categories.items():
         found = [score["by_category"][name] for score in scores]
         if is_paired:
-            cells = [_wins(one["against"]) for one in found]
+            cells = [say_wins(one["against"]) for one in found]
         else:
-            cells = [_with_error(one["mean"], one["standard_error"]) for one in found]
+            cells = [with_error(one["mean"], one["standard_error"]) for one in found]
         rows.append((f"{name} ({category['count']})", cells))
     title = "Wins by category" if is_paired else "Mean by category"
-    return _render_table(title, [score["title"] for score in scores], rows)
+    return render_table(title, [score["title"] for score in scores], rows)
 
 
-def _render_table(title: str, heads: list[str], rows: list[tuple[str, list[str]]]) -> str:
-    head = f'<th scope="col" style="padding-left: 0; text-align: left">{escape(title)}</th>'
-    head += "".join(f'<th scope="col">{escape(name)}</th>' for name in heads)
-    body = ""
-    for name, texts in rows:
-        cells = "".join(f"<td>{escape(text)}</td>" for text in texts)
-        body += f'<tr><th scope="row">{escape(name)}</th>{cells}</tr>'
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table><p></p>"
-
-
-def _with_error(mean: float, error: float | None, scale: float = 1.0) -> str:
+def with_error(mean: float, error: float | None, scale: float = 1.0) -> str:
     """Format a mean and its error, both to the error's second significant digit."""
     if not error:
         return charts.short(mean * scale, 4)
@@ -99,7 +90,7 @@ def _with_error(mean: float, error: float | None, scale: float = 1.0) -> str:
     return f"{mean * scale:.{decimals}f} ± {error * scale:.{decimals}f}"
 
 
-def _wins(compared: Mapping[str, Any]) -> str:
+def say_wins(compared: Mapping[str, Any]) -> str:
     """Format the share of prompts that the run wins, with its interval."""
     low, high = compared["win_interval"]
     return f"{compared['win_rate']:.1%} [{low:.1%}, {high:.1%}]"

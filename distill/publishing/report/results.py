@@ -162,7 +162,7 @@ def _render_row(key: str, values: Mapping[str, float | None], distance: str) -> 
     """Show one metric in one precision, with the exact values in `<data>` and the better network in bold."""
     metric = metrics_of(distance)[key.removeprefix("held_out/")]
     known = {role: value for role, value in values.items() if value is not None}
-    digits = _decimals(list(known.values()))
+    digits = decimals_of(list(known.values()))
     rivals = {known[role] for role in ("student", "teacher") if role in known}
     best = None
     if len(rivals) == 2:
@@ -179,7 +179,7 @@ def _render_row(key: str, values: Mapping[str, float | None], distance: str) -> 
     return f'<tr><th scope="row">{head}</th>{cells}</tr>'
 
 
-def _decimals(values: list[float]) -> int:
+def decimals_of(values: list[float]) -> int:
     """Choose the decimals that give the smallest value three significant digits, but at most four."""
     if all(float(value).is_integer() for value in values):
         return 0

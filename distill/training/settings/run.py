@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from distill.config.settings import Settings
+from distill.publishing.trackers import TrackerName
 from distill.training.parallel.settings import ShardingSettings
 from distill.training.settings.preview import PreviewSettings
 from distill.training.settings.stop_condition import StopCondition
@@ -125,7 +126,7 @@ class RunSettings(Settings):
     monitor_reference: Path | None = None
     """File of published statistics (.npz, .pkl) to measure against; null measures against the run's training
     data."""
-    trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ()
+    trackers: tuple[TrackerName, ...] = ()
     """Experiment trackers that get the statistics and the grids of samples too; stats.jsonl is always
     written."""
     tracker_project: str = Field("distill", min_length=1)

@@ -1,0 +1,1 @@
+"""`python -m eval report`: one page of several results, to look at models side by side."""

@@ -1,0 +1,113 @@
+"""Names and numbers of results in experiment trackers. The names never change: charts are built on them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from distill.eval.fid.results import FidResults, Summary, SweepResults
+from distill.eval.preference.result_types import Results
+from distill.eval.results.tracking import Tracked
+from distill.eval.run.results import ROLES, EvalResults, LaboratoryResults
+from distill.publishing.report.results import results_of
+from distill.publishing.run_record import numbers
+
+GRIDS = "eval"
+"""Folder of the grids that `python -m eval --run` writes beside eval.json."""
+
+
+def track_evaluation(
+    results: EvalResults | LaboratoryResults, name: str, step: int, out: Path | None
+) -> Tracked:
+    """Name the numbers of eval.json `eval/ROLE/NUMBER`, and its grids `eval/grid/ROLE`."""
+    content = cast(Mapping[str, Any], results)
+    found = {
+        f"eval/{role}/{key}": value for role in ROLES for key, value in results_of(content, role).items()
+    }
+    found |= {f"eval/sampling/{key}": value for key, value in _shared(content.get("sampling")).items()}
+    images = {} if out is None else {path.stem: path for path in sorted((out / GRIDS).glob("*.png"))}
+    facts = _select(content, "protocol", "n", "seed", "features", "hashes")
+    return Tracked(
+        "eval", name, {step: found}, facts, {f"eval/grid/{role}": path for role, path in images.items()}
+    )
+
+
+def track_distances(results: Sequence[FidResults], name: str, step: int) -> Tracked:
+    """Name the numbers of `fid` `fid/PROTOCOL/NUMBER`, means over repetitions, with `_std` and `_min`."""
+    found: dict[str, float] = {}
+    for one in results:
+        found |= _spreads(f"fid/{one['protocol']}", one["summary"], len(one["repetitions"]) > 1)
+    facts = {one["protocol"]: _facts_of_distances(one) for one in results}
+    return Tracked("fid", name, {step: found}, facts)
+
+
+def track_sweep(content: SweepResults, name: str) -> Tracked:
+    """Name the numbers of checkpoints `sweep/PROTOCOL/NUMBER`, of the best one `sweep/PROTOCOL/best/NUMBER`.
+
+    The step is the checkpoint's; the best one's numbers come with the last step.
+    """
+    prefix = f"sweep/{content['protocol']}"
+    found = {int(step): _spreads(prefix, summary, False) for step, summary in content["checkpoints"].items()}
+    best = content.get("best")
+    if best is not None:
+        last = found[max(found)]
+        last |= _spreads(f"{prefix}/best", best["results"]["summary"], True)
+        last[f"{prefix}/best/step"] = best["step"]
+    facts = {key: value for key, value in content.items() if key not in ("checkpoints", "best")}
+    return Tracked("sweep", name, found, facts)
+
+
+def track_preference(results: Results, name: str, step: int, out: Path | None) -> Tracked:
+    """Name the numbers of `preference` `preference/SCORE/NUMBER`, and its sheets `preference/SCORE/sheet`."""
+    found: dict[str, float] = {}
+    images: dict[str, Path] = {}
+    for score, entry in results["scores"].items():
+        prefix = f"preference/{score}"
+        found |= {f"{prefix}/{key}": value for key, value in numbers(entry).items()}
+        found |= {f"{prefix}/against/{key}": value for key, value in numbers(entry.get("against")).items()}
+        for category, measured in entry["by_category"].items():
+            found[f"{prefix}/category/{category}"] = measured["mean"]
+        if out is not None and "sheet" in entry:
+            images[f"{prefix}/sheet"] = out.with_name(entry["sheet"])
+    content = cast(Mapping[str, Any], results)
+    prompts = _select(content["prompts"], "set", "of", "count", "sha256", "departures")
+    weights = {score: entry["weights_sha256"] for score, entry in results["scores"].items()}
+    subjects = {
+        key: {name: value for name, value in content[key].items() if name != "files"}
+        for key in ("subject", "against")
+        if key in content
+    }
+    facts = {"prompts": prompts, "per_prompt": results["per_prompt"], "weights_sha256": weights, **subjects}
+    return Tracked("preference", name, {step: found}, facts | _select(content, "commit", "machine"), images)
+
+
+def _spreads(prefix: str, summary: Summary, is_repeated: bool) -> dict[str, float]:
+    """Name means; of repetitions the standard deviation and the minimum too."""
+    found: dict[str, float] = {}
+    for key, spread in summary.items():
+        found[f"{prefix}/{key}"] = spread["mean"]
+        if is_repeated:
+            found[f"{prefix}/{key}_std"] = spread["std"]
+            found[f"{prefix}/{key}_min"] = spread["min"]
+    return found
+
+
+def _facts_of_distances(results: FidResults) -> dict[str, Any]:
+    return _select(
+        cast(Mapping[str, Any], results),
+        *("protocol", "metric", "source", "n", "first_seeds", "departures", "reference"),
+        *("preprocessing_sha256", "weights_sha256", "warnings", "commit", "machine"),
+    )
+
+
+def _shared(sampling: object) -> dict[str, float]:
+    """Return the times that belong to no role alone."""
+    found = numbers(sampling)
+    return {
+        key: value for key, value in found.items() if not key.startswith(tuple(f"{role}_" for role in ROLES))
+    }
+
+
+def _select(content: Mapping[str, Any], *keys: str) -> dict[str, Any]:
+    return {key: content[key] for key in keys if key in content}
