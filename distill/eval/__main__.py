@@ -1,7 +1,8 @@
 """`python -m eval --run runs/X` compares a student and its teacher with real images and times sampling.
 
 `fid` measures under a named protocol, `protocols` explains the protocols, `sweep` measures the checkpoints
-of a run, `preference` asks models of human preference, `scene` measures scenes in three dimensions, and
+of a run, `preference` asks models of human preference, `geneval` counts the images that hold what their
+prompts ask for, `scene` measures scenes in three dimensions, and
 `compare` puts results side by side.
 """
 
@@ -76,6 +77,13 @@ def preference(arguments: list[str]) -> None:
     run(options)
 
 
+def geneval(arguments: list[str]) -> None:
+    """Count the images that hold what their prompts ask for."""
+    from distill.eval.composition.geneval import command
+
+    command.run(command.parse(arguments))
+
+
 def scene(arguments: list[str]) -> None:
     """Measure a scene in three dimensions."""
     from distill.eval.scene.arguments import parse
@@ -91,12 +99,15 @@ def compare(arguments: list[str]) -> None:
     """Put results side by side."""
     parser = ArgumentParser(
         "python -m eval compare",
-        "Put results of fid, or of preference, side by side, if they may be compared.",
+        "Put results of fid, of preference, or of a benchmark side by side, if they may be compared.",
     )
-    parser.add_argument("results", type=Path, nargs="+", help="files that fid or preference wrote with --out")
+    parser.add_argument(
+        "results", type=Path, nargs="+", help="files that a command wrote with --out, all of the same"
+    )
     paths: list[Path] = parser.parse_args(arguments).results
     _refuse_repeated(paths)
 
+    from distill.eval.composition import comparison as of_composition
     from distill.eval.fid import comparison as of_fid
     from distill.eval.fid.results import read_results
     from distill.eval.preference import comparison, table
@@ -105,6 +116,10 @@ def compare(arguments: list[str]) -> None:
     first = read_json(paths[0])
     if isinstance(first, dict) and first.get("format") == comparison.FORMAT:
         print(table.compare({str(path): comparison.read_results(path) for path in paths}))
+    elif isinstance(first, dict) and first.get("format") == of_composition.FORMAT:
+        from distill.eval.composition import table as composition_table
+
+        print(composition_table.compare({str(path): of_composition.read_results(path) for path in paths}))
     else:
         print(of_fid.compare({str(path): read_results(path) for path in paths}))
 
@@ -123,6 +138,7 @@ COMMANDS = {
     "compare": compare,
     "sweep": sweep,
     "preference": preference,
+    "geneval": geneval,
     "scene": scene,
 }
 
