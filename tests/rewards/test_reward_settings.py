@@ -12,7 +12,17 @@ from distill.config.settings import Choice
 from distill.rewards import RewardSettings, of_name, prompts_of
 from tests.helpers.tiny_reward_networks import prompted
 
-REWARDS = ["aesthetic", "classifier", "clipscore", "hpsv2", "imagereward", "pickscore", "word_match"]
+REWARDS = [
+    "aesthetic",
+    "classifier",
+    "clipscore",
+    "hpsv2",
+    "hpsv3",
+    "imagereward",
+    "pickscore",
+    "vqascore",
+    "word_match",
+]
 
 
 def test_the_room_and_the_scores() -> None:

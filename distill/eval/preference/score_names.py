@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -10,7 +11,7 @@ import torch
 from distill.config.errors import UserError, did_you_mean
 from distill.eval.preference.result_types import ScoreFacts, ScoreIdentity
 from distill.eval.preference.scores import Scorer
-from distill.rewards import RewardSettings, clipscore, hpsv2, of_name
+from distill.rewards import RewardSettings, clipscore, hpsv2, of_name, vqascore
 from distill.storage.tensors import weights_sha256
 
 LOCATIONS = ("path", "processor", "tokenizer", "clip")
@@ -19,6 +20,8 @@ LOCATIONS = ("path", "processor", "tokenizer", "clip")
 They do not identify a score: weights are identified by their hash, the other files by the reward's
 `describe`.
 """
+NEUTRAL = ("name", "weight", "bounds", "checkpoint")
+"""Settings that do not change a score."""
 
 
 class Printed(NamedTuple):
@@ -62,7 +65,7 @@ def open_scorer(name: str, settings: RewardSettings, device: torch.device) -> Sc
     identity: ScoreIdentity = {
         "score": name,
         "weights_sha256": weights_sha256(reward),
-        "settings": settings.model_dump(mode="json", exclude={"name", "weight", "bounds", *LOCATIONS}),
+        "settings": settings.model_dump(mode="json", exclude={*NEUTRAL, *LOCATIONS}),
         "reads": reward.describe(),
     }
     return Scorer(name, reward, identity)
@@ -90,7 +93,11 @@ def printed(name: str, settings: RewardSettings) -> Printed:
         if settings.scale == "cosine":
             return Printed("CLIPScore, cosine", {"CLIPScore, cosine x 100": 100.0})
         return Printed(f"CLIPScore, {settings.scale} max(cosine, 0)", {})
+    if isinstance(settings, vqascore.Settings):
+        logarithm = "log " if settings.scale == "log" else ""
+        return Printed(f"{logarithm}VQAScore, {Path(settings.path).name}", {})
     titles = {
+        "hpsv3": "HPSv3",
         "imagereward": "ImageReward",
         "aesthetic": "LAION aesthetic",
         "classifier": "log p(label)",

@@ -19,7 +19,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -236,6 +236,18 @@ def read_preprocessing(source: str, flag: str) -> Preprocessing:
     A processor that does more than a `Preprocessing` can is refused. `source` is a folder or a name on the
     hub, and `flag` the setting in messages.
     """
+    processor, name = open_processor(source, flag, PROCESSORS)
+    preprocessing = _from_processor(processor, name) if resizes_and_rescales(processor) else None
+    if preprocessing is None:
+        raise UserError(
+            f"{flag}: the image processor of {source} is expected to resize "
+            "by Pillow's bicubic or bilinear filter and rescale by 1/255"
+        )
+    return preprocessing
+
+
+def open_processor(source: str, flag: str, known: Sequence[str]) -> tuple[Any, str]:
+    """Open the Pillow version of a published image processor, and return its name, one of `known`."""
     import transformers
     from transformers.image_processing_base import ImageProcessingMixin
 
@@ -246,23 +258,16 @@ def read_preprocessing(source: str, flag: str) -> Preprocessing:
     published_name = str(described.get("image_processor_type") or described.get("feature_extractor_type"))
     name = published_name.removesuffix("Fast").removesuffix("Pil")
     name = name.replace("FeatureExtractor", "ImageProcessor")
-    if name not in PROCESSORS:
+    if name not in known:
         raise UserError(
             f"{flag}: the image processor {published_name} of {source} is unknown; "
-            f"expected one of {', '.join(PROCESSORS)}"
+            f"expected one of {', '.join(known)}"
         )
     kind = getattr(transformers, f"{name}Pil", None) or getattr(transformers, name)  # transformers 5 and 4
-    processor = kind.from_dict(described)
-    preprocessing = _from_processor(processor, name) if _resizes_and_rescales(processor) else None
-    if preprocessing is None:
-        raise UserError(
-            f"{flag}: the image processor of {source} is expected to resize "
-            "by Pillow's bicubic or bilinear filter and rescale by 1/255"
-        )
-    return preprocessing
+    return kind.from_dict(described), name
 
 
-def _resizes_and_rescales(processor: Any) -> bool:
+def resizes_and_rescales(processor: Any) -> bool:
     """Tell an image processor that resizes by a known filter and rescales bytes to [0, 1]."""
     if not processor.do_resize or not processor.do_rescale:
         return False

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from distill.config.errors import UserError
 from distill.networks.quiet_libraries import quiet_transformers
-from distill.storage.tensors import read_weights
+from distill.storage.tensors import load_tensors, read_weights
 
 PROVENANCE = ("_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version")
 """Entries of a transformers configuration that do not change a network in float32."""
@@ -70,12 +70,12 @@ def open_pretrained(kind: Any, source: str, flag: str, **settings: Any) -> Any:
         raise UserError(f"{flag}: {source} cannot be opened ({first_line(error)})") from error
 
 
-def read_pretrained(kind: Any, source: str, flag: str) -> Any:
-    """Open a transformers network in float32, and refuse missing weights and weights of other shapes.
+def read_pretrained(kind: Any, source: str, flag: str, dtype: torch.dtype = torch.float32) -> Any:
+    """Open a transformers network in `dtype`, and refuse missing weights and weights of other shapes.
 
     transformers itself would give such weights random values. `flag` is the setting in messages.
     """
-    settings = {"torch_dtype": torch.float32, "ignore_mismatched_sizes": True, "output_loading_info": True}
+    settings = {"torch_dtype": dtype, "ignore_mismatched_sizes": True, "output_loading_info": True}
     network, report = open_pretrained(kind, source, flag, **settings)
     missing = sorted(report["missing_keys"])
     if missing:
@@ -91,8 +91,16 @@ def read_pretrained(kind: Any, source: str, flag: str) -> Any:
 
 def describe_config(config: Any) -> dict[str, Any]:
     """Return a transformers configuration as plain data, without its path and the version that wrote it."""
-    entries = json.loads(config.to_json_string(use_diff=False))
-    return {name: value for name, value in entries.items() if name not in PROVENANCE}
+    return _without_provenance(json.loads(config.to_json_string(use_diff=False)))
+
+
+def _without_provenance(entries: dict[str, Any]) -> dict[str, Any]:
+    """Leave out what does not change a network, also in the configurations of its parts."""
+    return {
+        name: _without_provenance(value) if isinstance(value, dict) else value
+        for name, value in entries.items()
+        if name not in PROVENANCE
+    }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,11 +136,13 @@ def load_renamed(
     find: Callable[[str], PublishedWeight],
     source: Path | str,
     unused: Collection[str] = (),
+    dtype: torch.dtype | None = torch.float32,
 ) -> Network:
-    """Load published weights into a network, in float32, and refuse those of another architecture.
+    """Load published weights into a network, in `dtype`, and refuse those of another architecture.
 
     `find` gives the place of each of the network's weights among `tensors`. Tensors named `unused` may be
-    there too; any other is refused. `source` names the file in messages.
+    there too; any other is refused. `source` names the file in messages. With `dtype` None each weight keeps
+    its published type.
     """
     weights = network.state_dict()
     places = {name: find(name) for name in weights}
@@ -149,16 +159,22 @@ def load_renamed(
             raise UserError(
                 f"{source}: weights of another architecture: it has {published}, which the network has not"
             )
-    state = {name: place.convert(tensors[place.name]).float().contiguous() for name, place in places.items()}
+    state = {
+        name: place.convert(tensors[place.name]).to(dtype=dtype).contiguous()
+        for name, place in places.items()
+    }
     network.load_state_dict(state, assign=True)
     return network
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """Read the weights in a file of `torch.save`, by their names.
+    """Read the weights in a safetensors file or in one of `torch.save`, by their names.
 
-    They may stand under "state_dict", and have the names of a `DistributedDataParallel`'s module.
+    In the latter they may stand under "state_dict", and have the names of a `DistributedDataParallel`'s
+    module.
     """
+    if path.suffix == ".safetensors":
+        return load_tensors(path)
     content = read_weights(path)
     tensors = content.get("state_dict", content) if isinstance(content, dict) else content
     if not _is_state(tensors):
