@@ -1,8 +1,8 @@
 """`python -m eval --run runs/X` compares a student and its teacher with real images and times sampling.
 
 `fid` measures under a named protocol, `protocols` explains the protocols, `sweep` measures the checkpoints
-of a run, `preference` asks models of human preference, `geneval` counts the images that hold what their
-prompts ask for, `scene` measures scenes in three dimensions, and
+of a run, `preference` asks models of human preference, `geneval` and `dpg` find out
+whether images show what their prompts ask for, `scene` measures scenes in three dimensions, and
 `compare` puts results side by side.
 """
 
@@ -84,6 +84,13 @@ def geneval(arguments: list[str]) -> None:
     command.run(command.parse(arguments))
 
 
+def dpg(arguments: list[str]) -> None:
+    """Ask whether images show what long prompts say."""
+    from distill.eval.composition.dpg import command
+
+    command.run(command.parse(arguments))
+
+
 def scene(arguments: list[str]) -> None:
     """Measure a scene in three dimensions."""
     from distill.eval.scene.arguments import parse
@@ -139,6 +146,7 @@ COMMANDS = {
     "sweep": sweep,
     "preference": preference,
     "geneval": geneval,
+    "dpg": dpg,
     "scene": scene,
 }
 

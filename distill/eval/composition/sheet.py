@@ -1,4 +1,4 @@
-"""A contact sheet of a benchmark: for each category the images of its best and worst prompts, and why."""
+"""A contact sheet of a benchmark: the best and the worst images of each category, and why."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ def choose(scores: Sequence[float], each: int = EACH) -> list[int]:
 
 
 def _tiles(results: CompositionResults, images: PromptedImages, numbers: Sequence[int]) -> list[Tile]:
-    """Return tiles of the first image of prompts of one category."""
-    chosen = choose([results["images"][number]["score"] for number in numbers])
+    """Return tiles of images of the prompts of one category."""
+    rows = [row for row in range(len(images)) if row % len(images.prompts) in numbers]
+    chosen = choose([results["images"][row]["score"] for row in rows])
     tiles = []
-    for place in chosen:
-        row = numbers[place]
+    for row in [rows[place] for place in chosen]:
         judged = results["images"][row]
         caption = f"{judged['reason']}: {images.prompt(row)}" if judged["reason"] else images.prompt(row)
         tiles.append(Tile([images.pixels(row)], f"{judged['score']:.2f}", caption))

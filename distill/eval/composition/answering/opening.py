@@ -1,0 +1,22 @@
+"""Opens what answers questions, or reads text, according to the family of the network."""
+
+from __future__ import annotations
+
+import torch
+
+from distill.eval.composition.answering.blip import open_blip
+from distill.eval.composition.answering.chat import FAMILIES, ChatAnswers, open_chat_model
+from distill.eval.composition.answering.protocols import Answerer
+from distill.rewards.pretrained.vision_language.networks import read_config
+
+
+def open_answerer(source: str, flag: str, dtype: torch.dtype, device: torch.device) -> Answerer:
+    """Open BLIP or a chat model, by folder or by name on the hub. `flag` names it in messages."""
+    config = read_config(source, flag, ("blip", *FAMILIES))
+    if config.model_type == "blip":
+        answers = open_blip(source, flag, dtype)
+        answers.network.to(device)
+        return answers
+    model = open_chat_model(config, source, flag, dtype)
+    model.network.to(device)
+    return ChatAnswers(model)
