@@ -1,9 +1,9 @@
 """`python -m eval --run runs/X` compares a student and its teacher with real images and times sampling.
 
 `fid` measures under a named protocol, `protocols` explains the protocols, `sweep` measures the checkpoints
-of a run, `preference` asks models of human preference, `geneval` and `dpg` find out
-whether images show what their prompts ask for, `scene` measures scenes in three dimensions, and
-`compare` puts results side by side.
+of a run, `preference` asks models of human preference, `geneval`, `dpg` and `text` find out whether images
+show what their prompts ask for, `scene` measures scenes in three dimensions, and `compare` puts results side
+by side.
 """
 
 from __future__ import annotations
@@ -91,6 +91,13 @@ def dpg(arguments: list[str]) -> None:
     command.run(command.parse(arguments))
 
 
+def text(arguments: list[str]) -> None:
+    """Read the text in images and compare it with what their prompts ask for."""
+    from distill.eval.composition.rendered_text import command
+
+    command.run(command.parse(arguments))
+
+
 def scene(arguments: list[str]) -> None:
     """Measure a scene in three dimensions."""
     from distill.eval.scene.arguments import parse
@@ -147,6 +154,7 @@ COMMANDS = {
     "preference": preference,
     "geneval": geneval,
     "dpg": dpg,
+    "text": text,
     "scene": scene,
 }
 

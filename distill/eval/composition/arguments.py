@@ -28,12 +28,17 @@ class Request:
     out: Path | None
 
 
-def build_parser(command: str, description: str, prompts: str, per_prompt: int) -> ArgumentParser:
-    """Build the parser of a command; `prompts` is the help of `--prompts`."""
+def build_parser(command: str, description: str, prompts: str, per_prompt: int | None) -> ArgumentParser:
+    """Build the parser of a command.
+
+    `prompts` is the help of `--prompts`, and `per_prompt` the published number of images of each, None if it
+    depends on the prompts.
+    """
+    number = "as published" if per_prompt is None else f"{per_prompt}, as published"
     parser = ArgumentParser(f"python -m eval {command}", description)
     add_subject(parser)
     parser.add_argument("--prompts", required=True, help=f"{prompts}: a file, or OWNER/NAME:FILE of the hub")
-    add_prompt_counts(parser, f"images of each prompt (default: {per_prompt}, as published)")
+    add_prompt_counts(parser, f"images of each prompt (default: {number})")
     add_sampling(parser, {"": "of the subject"})
     parser.add_argument(
         "--store",

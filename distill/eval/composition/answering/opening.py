@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 
 from distill.eval.composition.answering.blip import open_blip
-from distill.eval.composition.answering.chat import FAMILIES, ChatAnswers, open_chat_model
-from distill.eval.composition.answering.protocols import Answerer
+from distill.eval.composition.answering.chat import FAMILIES, ChatAnswers, ChatReader, open_chat_model
+from distill.eval.composition.answering.got_ocr import open_got
+from distill.eval.composition.answering.protocols import Answerer, Reader
 from distill.rewards.pretrained.vision_language.networks import read_config
 
 
@@ -20,3 +21,15 @@ def open_answerer(source: str, flag: str, dtype: torch.dtype, device: torch.devi
     model = open_chat_model(config, source, flag, dtype)
     model.network.to(device)
     return ChatAnswers(model)
+
+
+def open_reader(source: str, flag: str, dtype: torch.dtype, device: torch.device) -> Reader:
+    """Open GOT-OCR 2 or a chat model, by folder or by name on the hub. `flag` names it in messages."""
+    config = read_config(source, flag, ("got_ocr2", *FAMILIES))
+    if config.model_type == "got_ocr2":
+        reader = open_got(source, flag, dtype)
+        reader.network.to(device)
+        return reader
+    model = open_chat_model(config, source, flag, dtype)
+    model.network.to(device)
+    return ChatReader(model)
