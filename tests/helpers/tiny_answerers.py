@@ -38,6 +38,50 @@ def blip(folder: Path) -> Path:
     return folder
 
 
+def got_ocr(folder: Path) -> Path:
+    """Write a `GotOcr2ForConditionalGeneration` with tokenizer and image processor: 256 tokens an image."""
+    from transformers import (
+        GotOcr2Config,
+        GotOcr2ForConditionalGeneration,
+        GotOcr2ImageProcessorPil,
+        GotOcr2VisionConfig,
+        Qwen2Config,
+        Qwen2Tokenizer,
+    )
+
+    marks = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<img>", "</img>", "<imgpad>"]
+    characters = [*(chr(code) for code in range(33, 127)), "\u0120", "\u010a"]
+    vocabulary = {word: row for row, word in enumerate([*characters, *marks])}
+    words = Qwen2Tokenizer(vocab=vocabulary, merges=[], additional_special_tokens=marks[1:])
+    words.save_pretrained(folder)
+    vision = GotOcr2VisionConfig(
+        hidden_size=8,
+        output_channels=8,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        image_size=256,
+        patch_size=4,
+        global_attn_indexes=[],
+        mlp_dim=16,
+    )
+    text = Qwen2Config(
+        hidden_size=16,
+        intermediate_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        vocab_size=len(words),
+        max_position_embeddings=2048,
+    )
+    torch.manual_seed(0)
+    config = GotOcr2Config(
+        vision_config=vision, text_config=text, image_token_index=words.convert_tokens_to_ids("<imgpad>")
+    )
+    disturbed(GotOcr2ForConditionalGeneration(config)).save_pretrained(folder)
+    GotOcr2ImageProcessorPil(size={"height": 256, "width": 256}).save_pretrained(folder)
+    return folder
+
+
 class ColorAnswerer:
     """Answers whether any pixel has the colour that a question names; counts the images."""
 

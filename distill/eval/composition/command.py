@@ -133,7 +133,7 @@ def _estimated(measure: Measure) -> MeasureResult:
         "value": estimated.value,
         "standard_error": estimated.standard_error,
         "interval": interval(estimated, measure.is_rate),
-        "count": estimated.count,
+        "count": estimated.prompts,
         "scale": measure.scale,
         "numerators": measure.numerators,
         "denominators": measure.denominators,

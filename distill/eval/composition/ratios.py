@@ -25,7 +25,7 @@ class Estimate(NamedTuple):
 
     value: float
     standard_error: float | None
-    count: int
+    prompts: int
 
 
 def estimate(
@@ -72,7 +72,7 @@ def interval(estimated: Estimate, is_rate: bool) -> list[float] | None:
     Wilson's is wider than necessary if a prompt has several images that do not all agree.
     """
     if is_rate:
-        return list(wilson(estimated.value, estimated.count))
+        return list(wilson(estimated.value, estimated.prompts))
     if estimated.standard_error is None:
         return None
     reach = QUANTILE * estimated.standard_error

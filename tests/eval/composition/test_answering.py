@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,9 @@ from PIL import Image
 from torch import Tensor
 
 from distill.config.errors import UserError
-from distill.eval.composition.answering.chat import YES_OR_NO, ChatAnswers, first_word
-from distill.eval.composition.answering.opening import open_answerer
-from tests.helpers.tiny_answerers import blip
+from distill.eval.composition.answering.chat import YES_OR_NO, ChatAnswers, ChatModel, first_word
+from distill.eval.composition.answering.opening import open_answerer, open_reader
+from tests.helpers.tiny_answerers import blip, got_ocr
 from tests.helpers.tiny_vision_language import CONFIGS, chat_model, chats, to_images, without_videos
 
 CPU = torch.device("cpu")
@@ -77,6 +78,37 @@ def test_replies_of_chat_models_are_those_of_transformers(tmp_path: Path, family
     assert answerer.identity["request"] == YES_OR_NO
 
 
+def test_text_of_got_is_that_of_transformers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from transformers import (
+        AutoTokenizer,
+        GotOcr2ForConditionalGeneration,
+        GotOcr2ImageProcessorPil,
+        GotOcr2Processor,
+    )
+
+    monkeypatch.setattr("distill.eval.composition.answering.got_ocr.READ_TOKENS", 12)
+    folder = got_ocr(tmp_path / "got")
+    reader = open_reader(str(folder), "--ocr", torch.float32, CPU)
+    words = AutoTokenizer.from_pretrained(folder)
+    processor = GotOcr2Processor(GotOcr2ImageProcessorPil.from_pretrained(folder), words)
+    inputs = processor(to_images(noise()[None])[0], return_tensors="pt")
+    assert (inputs["input_ids"] == words.convert_tokens_to_ids("<imgpad>")).sum() == 256
+    network = GotOcr2ForConditionalGeneration.from_pretrained(folder).eval()
+    with torch.no_grad():
+        made = network.generate(**inputs, do_sample=False, max_new_tokens=12)
+    expected = words.decode(made[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True).strip()
+    assert reader.read(noise()) == expected
+    assert expected
+    assert json.loads(json.dumps(reader.identity)) == reader.identity
+
+
+def test_nothing_read_is_no_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reader = open_reader(str(chat_model(tmp_path, "llava")), "--ocr", torch.float32, CPU)
+    replies = ["No text recognized.", "OPEN\nNo text recognized", "addCriterion OPEN"]
+    monkeypatch.setattr(ChatModel, "reply", lambda *_: replies.pop(0))
+    assert [reader.read(noise()) for _ in range(3)] == ["", "OPEN", "OPEN"]
+
+
 @pytest.mark.parametrize(
     ("reply", "word"),
     [("Yes.", "yes"), ("\n no, it\n", "no"), ("**Yes**", "yes"), ("Maybe", "maybe"), ("", "")],
@@ -89,5 +121,7 @@ def test_networks_of_other_families_are_refused(tmp_path: Path) -> None:
     CONFIGS["qwen3_vl"]().vision_config.save_pretrained(tmp_path)
     with pytest.raises(UserError, match=r"--vqa: .* holds a .*; expected one of blip, llava, qwen2_5_vl"):
         open_answerer(str(tmp_path), "--vqa", torch.float32, CPU)
+    with pytest.raises(UserError, match=r"--ocr: .* holds a .*; expected one of got_ocr2, llava, qwen2_5_vl"):
+        open_reader(str(tmp_path), "--ocr", torch.float32, CPU)
     with pytest.raises(UserError, match=r"--vqa: .*absent cannot be opened"):
         open_answerer(str(tmp_path / "absent"), "--vqa", torch.float32, CPU)

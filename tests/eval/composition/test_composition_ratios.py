@@ -13,7 +13,7 @@ def test_a_mean_over_prompts_has_the_standard_error_of_a_mean() -> None:
     found = estimate([1.0, 0.5, 0.0, 0.25], [1.0] * 4)
     assert found.value == pytest.approx(0.4375)
     assert found.standard_error == pytest.approx(np.std([1, 0.5, 0, 0.25], ddof=1) / 2)
-    assert found.count == 4
+    assert found.prompts == 4
 
 
 def test_prompts_with_a_denominator_of_zero_are_left_out() -> None:

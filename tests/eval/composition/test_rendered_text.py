@@ -184,7 +184,9 @@ def test_drawn_text(
     assert reader.calls == 4
 
 
-def test_a_run_on_a_tiny_chat_model(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_a_run_on_a_tiny_chat_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("distill.eval.composition.answering.chat.READ_TOKENS", 8)
     models = save_models(tmp_path)
     chat_model(tmp_path / "reader", "qwen2_5_vl")
     prompts = write(tmp_path, "p.txt", 'a sign "Open"\na poster "Grand Sale"\n')

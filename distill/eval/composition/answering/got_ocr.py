@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import torch
@@ -15,6 +16,8 @@ from distill.storage.tensors import weights_sha256
 
 READ_TOKENS = 1024
 END = "<|im_end|>"
+PREPARATION = ("size", "resample", "image_mean", "image_std", "rescale_factor", "crop_to_patches")
+"""Settings of the image processor that decide what the network sees."""
 
 
 class GotReader:
@@ -23,13 +26,11 @@ class GotReader:
     def __init__(self, network: Any, processor: Any) -> None:
         self.network = network
         self.processor = processor
-        prepared = processor.image_processor.to_dict()
+        prepared = json.loads(processor.image_processor.to_json_string())
         self.identity: dict[str, Any] = {
             "weights_sha256": weights_sha256(network),
             "config": describe_config(network.config),
-            "preparation": {
-                name: prepared[name] for name in sorted(prepared) if name != "image_processor_type"
-            },
+            "preparation": {name: prepared.get(name) for name in PREPARATION},
             "tokenizer_sha256": PublishedTokens(processor.tokenizer).sha256(),
         }
 

@@ -99,7 +99,7 @@ def measures(
     found = {"score": Measure("score", means, [1.0] * len(means), scale=PERCENT)}
     for kind in dict.fromkeys(question["kind"] for questions in asked for question in questions):
         sums = [_answered_yes(images, questions, kind) for images, questions in pairs]
-        found[kind] = Measure(kind, *(list(values) for values in zip(*sums, strict=True)), scale=PERCENT)
+        found[kind] = Measure(kind, [yes for yes, _ in sums], [total for _, total in sums], scale=PERCENT)
     return found
 
 

@@ -12,7 +12,13 @@ from distill.eval.prompt_sets.contents import Table
 
 SINGLE_QUOTES = re.compile(r"'(.*?)'")
 """Quotes of CVTG-2K, as its script reads them."""
-PAIRS = ('""', "\u201c\u201d", "\u2018\u2019", "\u00ab\u00bb", "\u300c\u300d")
+PAIRS = (
+    ('"', '"'),
+    ("\u201c", "\u201d"),
+    ("\u2018", "\u2019"),
+    ("\u00ab", "\u00bb"),
+    ("\u300c", "\u300d"),
+)
 """Opening and closing quotes of other lists: straight, curly, single curly, French and Chinese ones."""
 QUOTES = re.compile(
     "|".join([*(f"{start}([^{end}]+){end}" for start, end in PAIRS), r"(?<!\w)'([^']+)'(?!\w)"])
