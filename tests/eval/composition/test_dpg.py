@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -173,3 +176,26 @@ def test_a_run_on_a_tiny_blip(tmp_path: Path) -> None:
     assert results["prompts"]["departures"] == ["2 prompts, not 1065", "2 images of a prompt, not 4"]
     assert 0 <= results["measures"]["score"]["value"] <= 1
     assert list(results["examiner"]) == ["answers"]
+
+
+@pytest.mark.slow
+def test_two_processes_find_what_one_does(tmp_path: Path) -> None:
+    models = save_models(tmp_path)
+    blip(tmp_path / "blip")
+    networks = f"--pipeline {models}/pipe --steps 1 --vqa {tmp_path}/blip"
+    arguments = f"dpg {networks} --prompts {write(tmp_path)} --per-prompt 3 --device cpu"
+    main([*arguments.split(), "--store", f"{tmp_path}/one", "--out", f"{tmp_path}/one.json"])
+    launcher = f"{sys.executable} -m torch.distributed.run --standalone --nproc_per_node 2 -m -- eval"
+    done = subprocess.run(
+        f"{launcher} {arguments} --store {tmp_path}/two --out {tmp_path}/two.json".split(),
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": "."},
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    one, two = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("one", "two"))
+    assert two["subject"].pop("folder") != one["subject"].pop("folder")
+    assert two.pop("sheet") != one.pop("sheet")
+    assert two == one
+    assert {file.name for file in (tmp_path / "two").glob("*/findings/*/*.jsonl")} == {"0.jsonl", "1.jsonl"}
