@@ -28,25 +28,27 @@ class Request:
     out: Path | None
 
 
-def build_parser(command: str, description: str, prompts: str, per_prompt: int | None) -> ArgumentParser:
+def build_parser(command: str, description: str, prompts: str, per_prompt: str) -> ArgumentParser:
     """Build the parser of a command.
 
-    `prompts` is the help of `--prompts`, and `per_prompt` the published number of images of each, None if it
-    depends on the prompts.
+    `prompts` is the help of `--prompts`, and `per_prompt` says how many images of each are published.
     """
-    number = "as published" if per_prompt is None else f"{per_prompt}, as published"
     parser = ArgumentParser(f"python -m eval {command}", description)
-    add_subject(parser)
+    add_subject(
+        parser,
+        "images that exist: a folder of sample.py or of the benchmark's scripts, or any files in "
+        "the order of the prompts",
+    )
     parser.add_argument("--prompts", required=True, help=f"{prompts}: a file, or OWNER/NAME:FILE of the hub")
-    add_prompt_counts(parser, f"images of each prompt (default: {number})")
+    add_prompt_counts(parser, f"images of each prompt (default: {per_prompt})")
     add_sampling(parser, {"": "of the subject"})
     parser.add_argument(
         "--store",
         type=Path,
         default=Path("runs/preference"),
         metavar="DIR",
-        help="folder in which images and findings are kept, with those of preference (default: "
-        "runs/preference)",
+        help="folder in which images and what was found in them are kept, beside what preference keeps "
+        "(default: runs/preference)",
     )
     parser.add_argument(
         "--out",

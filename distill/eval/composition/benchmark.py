@@ -48,6 +48,8 @@ class Benchmark:
     """What each measured prompt asks for, as plain data."""
     per_prompt: int
     """Images of each prompt in published numbers."""
+    check_networks: Callable[[], None]
+    """Refuses networks that cannot serve, by their configurations, before images are made."""
     open_examiner: Callable[[torch.device], Examiner]
     judge: Callable[[Finding, Any], Verdict]
     """Judges an image by its finding and what its prompt asks for."""

@@ -37,6 +37,7 @@ def evaluate(request: Request, benchmark: Benchmark) -> CompositionResults | Non
     others, which only share the work.
     """
     out = _choose_out(request, benchmark)
+    benchmark.check_networks()
     per_prompt = request.per_prompt or benchmark.per_prompt
     processes = Processes.of_environment()
     device = processes.device(request.device)

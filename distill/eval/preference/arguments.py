@@ -22,7 +22,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         "python -m eval preference",
         "Score images with models of human preference, prompt by prompt, and count how often one model wins.",
     )
-    add_subject(parser)
+    add_subject(parser, "images that exist: a folder of sample.py, or any files in the order of the prompts")
     _add_scores(parser)
     _add_prompts(parser)
     add_prompt_counts(parser, "images of each prompt (default: 1, or all of a folder)")
@@ -47,8 +47,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     return options
 
 
-def add_subject(parser: ArgumentParser) -> None:
-    """Add the flags that say whose images are measured."""
+def add_subject(parser: ArgumentParser, images: str) -> None:
+    """Add the flags that say whose images are measured; `images` is the help of `--images`."""
     parser.add_argument(
         "--run", metavar="PATH", help="run folder, checkpoint or export of a one-step generator"
     )
@@ -57,7 +57,7 @@ def add_subject(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--images",
         metavar="PATH",
-        help="images that exist: a folder of sample.py, or any files in the order of the prompts",
+        help=images,
     )
 
 

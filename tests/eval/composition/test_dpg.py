@@ -124,7 +124,9 @@ def write_images(folder: Path) -> Path:
 def answerer(monkeypatch: pytest.MonkeyPatch) -> ColorAnswerer:
     """Use the stand-in in place of the network."""
     colors = ColorAnswerer()
-    monkeypatch.setattr("distill.eval.composition.dpg.benchmark.open_answerer", lambda *_: colors)
+    module = "distill.eval.composition.dpg.benchmark"
+    monkeypatch.setattr(f"{module}.check_answerer", lambda *_: None)
+    monkeypatch.setattr(f"{module}.open_answerer", lambda *_: colors)
     return colors
 
 

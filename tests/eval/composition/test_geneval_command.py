@@ -62,6 +62,7 @@ def detector(monkeypatch: pytest.MonkeyPatch) -> ShapeDetector:
     """Use the stand-ins in place of the networks."""
     shapes = ShapeDetector()
     module = "distill.eval.composition.geneval.benchmark"
+    monkeypatch.setattr(f"{module}.check_networks", lambda *_: None)
     monkeypatch.setattr(f"{module}.open_detector", lambda source, device: shapes)
     monkeypatch.setattr(f"{module}.open_colors", lambda source, device: PaletteColors())
     return shapes

@@ -14,7 +14,14 @@ from torch import Tensor
 from distill.config.errors import UserError
 from distill.data.images import pixels_of
 from distill.eval.composition.geneval.colors import BACKGROUND, crop_object, open_colors
-from distill.eval.composition.geneval.detector import box_of, candidates, mask_score, open_detector, prepare
+from distill.eval.composition.geneval.detector import (
+    box_of,
+    candidates,
+    mask_score,
+    open_detector,
+    prepare,
+)
+from distill.eval.composition.geneval.networks import check_networks
 from distill.eval.composition.geneval.requirements import CLASSES, COLORS
 from distill.eval.composition.geneval.rules import Detection
 from tests.helpers import tiny_reward_networks
@@ -114,14 +121,22 @@ def test_detections_are_those_of_all_candidates_that_are_above_the_threshold(fol
         assert one.box == tuple(float(edge) for edge in edges)
 
 
-def test_detectors_of_other_classes_are_refused(tmp_path: Path) -> None:
+def test_networks_of_other_kinds_or_classes_are_refused(tmp_path: Path) -> None:
+    clip = str(tiny_reward_networks.clip(tmp_path / "clip"))
+    few = str(mask2former(tmp_path / "few", ["a", "b"]))
     with pytest.raises(UserError, match=r"--detector: .*few knows 2 classes; expected COCO's 80"):
-        open_detector(str(mask2former(tmp_path / "few", ["a", "b"])), CPU)
-    swapped = [CLASSES[1], CLASSES[0], *CLASSES[2:]]
+        check_networks(few, clip)
+    swapped = str(mask2former(tmp_path / "swapped", [CLASSES[1], CLASSES[0], *CLASSES[2:]]))
     with pytest.raises(UserError, match="has the class 'bicycle'; expected 'person' in its place"):
-        open_detector(str(mask2former(tmp_path / "swapped", swapped)), CPU)
+        check_networks(swapped, clip)
     with pytest.raises(UserError, match=r"--detector: .*absent cannot be opened"):
-        open_detector(str(tmp_path / "absent"), CPU)
+        check_networks(str(tmp_path / "absent"), clip)
+    with pytest.raises(UserError, match=r"--detector: .*clip holds a clip; expected a mask2former"):
+        check_networks(clip, clip)
+    detector = str(mask2former(tmp_path / "detector"))
+    with pytest.raises(UserError, match=r"--clip: .*few holds a mask2former; expected a clip"):
+        check_networks(detector, few)
+    check_networks(detector, clip)
 
 
 def test_crops_are_grey_around_the_object() -> None:

@@ -161,7 +161,9 @@ def test_drawn_text(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     reader = LineReader()
-    monkeypatch.setattr("distill.eval.composition.rendered_text.benchmark.open_reader", lambda *_: reader)
+    module = "distill.eval.composition.rendered_text.benchmark"
+    monkeypatch.setattr(f"{module}.check_reader", lambda *_: None)
+    monkeypatch.setattr(f"{module}.open_reader", lambda *_: reader)
     images = tmp_path / "images"
     images.mkdir()
     for number, text in enumerate(["OPEN", "GRAND SALE", "OPEM", "SALE"]):

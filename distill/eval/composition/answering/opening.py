@@ -10,10 +10,23 @@ from distill.eval.composition.answering.got_ocr import open_got
 from distill.eval.composition.answering.protocols import Answerer, Reader
 from distill.rewards.pretrained.vision_language.networks import read_config
 
+ANSWERERS = ("blip", *FAMILIES)
+READERS = ("got_ocr2", *FAMILIES)
+
+
+def check_answerer(source: str, flag: str) -> None:
+    """Refuse a network that cannot answer questions, by its configuration."""
+    read_config(source, flag, ANSWERERS)
+
+
+def check_reader(source: str, flag: str) -> None:
+    """Refuse a network that cannot read text, by its configuration."""
+    read_config(source, flag, READERS)
+
 
 def open_answerer(source: str, flag: str, dtype: torch.dtype, device: torch.device) -> Answerer:
     """Open BLIP or a chat model, by folder or by name on the hub. `flag` names it in messages."""
-    config = read_config(source, flag, ("blip", *FAMILIES))
+    config = read_config(source, flag, ANSWERERS)
     if config.model_type == "blip":
         answers = open_blip(source, flag, dtype)
         answers.network.to(device)
@@ -25,7 +38,7 @@ def open_answerer(source: str, flag: str, dtype: torch.dtype, device: torch.devi
 
 def open_reader(source: str, flag: str, dtype: torch.dtype, device: torch.device) -> Reader:
     """Open GOT-OCR 2 or a chat model, by folder or by name on the hub. `flag` names it in messages."""
-    config = read_config(source, flag, ("got_ocr2", *FAMILIES))
+    config = read_config(source, flag, READERS)
     if config.model_type == "got_ocr2":
         reader = open_got(source, flag, dtype)
         reader.network.to(device)

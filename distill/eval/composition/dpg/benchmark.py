@@ -15,7 +15,7 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from distill.eval.composition.answering.opening import open_answerer
+from distill.eval.composition.answering.opening import check_answerer, open_answerer
 from distill.eval.composition.answering.protocols import YES, Answerer
 from distill.eval.composition.benchmark import Benchmark, Measure, Verdict
 from distill.eval.composition.dpg.questions import Question
@@ -74,6 +74,7 @@ def build(
         prompts,
         asked,
         PER_PROMPT,
+        lambda: check_answerer(vqa, "--vqa"),
         lambda device: QuestionExaminer(open_answerer(vqa, "--vqa", dtype, device)),
         judge,
         measure,

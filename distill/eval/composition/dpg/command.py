@@ -17,7 +17,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         "Ask a network whether images show what long prompts say, one proposition at a time "
         "(DPG-Bench, Hu et al. 2024).",
         "DPG-Bench's dpg_bench.csv",
-        4,
+        "4, as published",
     )
     parser.add_argument(
         "--vqa",

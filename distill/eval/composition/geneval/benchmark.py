@@ -14,6 +14,7 @@ from distill.eval.composition.examination import Finding
 from distill.eval.composition.geneval import rules
 from distill.eval.composition.geneval.colors import open_colors
 from distill.eval.composition.geneval.detector import open_detector
+from distill.eval.composition.geneval.networks import check_networks
 from distill.eval.composition.geneval.requirements import Clause, Requirement
 from distill.eval.composition.geneval.rules import ColorNamer, Detector
 from distill.eval.prompt_sets import PromptSet
@@ -81,6 +82,7 @@ def build(prompts: PromptSet, requirements: Sequence[Requirement], detector: str
         prompts,
         asked,
         PER_PROMPT,
+        lambda: check_networks(detector, clip),
         lambda device: ObjectExaminer(open_detector(detector, device), open_colors(clip, device)),
         judge,
         measure,

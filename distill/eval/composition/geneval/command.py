@@ -18,7 +18,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         "Count the images that hold the objects, numbers, colours and positions that their prompts ask for "
         "(GenEval, Ghosh et al. 2023).",
         "GenEval's evaluation_metadata.jsonl",
-        4,
+        "4, as published",
     )
     parser.add_argument(
         "--detector",

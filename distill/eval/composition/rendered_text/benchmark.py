@@ -9,7 +9,7 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from distill.eval.composition.answering.opening import open_reader
+from distill.eval.composition.answering.opening import check_reader, open_reader
 from distill.eval.composition.answering.protocols import Reader
 from distill.eval.composition.benchmark import Benchmark, Measure, Verdict
 from distill.eval.composition.examination import Finding
@@ -61,6 +61,7 @@ def build(prompts: PromptSet, targets: Sequence[list[str]], ocr: str, dtype: tor
         prompts,
         asked,
         PER_PROMPT.get(prompts.name, 1),
+        lambda: check_reader(ocr, "--ocr"),
         lambda device: TextExaminer(open_reader(ocr, "--ocr", dtype, device)),
         judge,
         measure,

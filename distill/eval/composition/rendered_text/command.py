@@ -17,7 +17,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         "text",
         "Read the text in images and compare it with the text that their prompts ask for.",
         "prompts that quote text, LongText-Bench's text_prompts.jsonl, or one of CVTG-2K's files",
-        None,
+        "4 for LongText-Bench, otherwise 1",
     )
     parser.add_argument(
         "--format", choices=list(FORMATS), help="format of --prompts (default: recognised by its content)"
