@@ -10,7 +10,7 @@ from distill.rewards.pretrained.weights import open_pretrained
 
 
 def check_networks(detector: str, clip: str) -> None:
-    """Refuse a detector that is no Mask2Former of COCO's classes, and a network of colours that is no CLIP."""
+    """Refuse a detector that is no Mask2Former of COCO's classes, and colours that are not by CLIP."""
     names = _read_config(detector, "mask2former", "--detector").id2label
     check_classes([str(names[number]) for number in sorted(names)], detector)
     _read_config(clip, "clip", "--clip")
