@@ -33,7 +33,10 @@ def blip(folder: Path) -> Path:
     text = {**shared, **ends, **sizes, "max_position_embeddings": 64}
     vision = {**shared, "hidden_size": 16, "image_size": SIDE, "patch_size": 8}
     network = BlipForQuestionAnswering(BlipConfig(text_config=text, vision_config=vision, projection_dim=12))
-    disturbed(network).save_pretrained(folder)
+    for parameter in disturbed(network).text_decoder.parameters():
+        if parameter.dim() > 1:
+            parameter.data *= 2.5  # answers then depend on question and image
+    network.save_pretrained(folder)
     BlipImageProcessorPil(size={"height": SIDE, "width": SIDE}).save_pretrained(folder)
     return folder
 
