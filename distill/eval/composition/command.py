@@ -59,11 +59,15 @@ def evaluate(request: Request, benchmark: Benchmark) -> CompositionResults | Non
     return results
 
 
-def choose_prompts(prompts: PromptSet, request: Request, per_prompt: int) -> PromptSet:
-    """Return the prompts that are measured; another number of images than published is a departure."""
+def choose_prompts(prompts: PromptSet, request: Request, per_prompt: int | None) -> PromptSet:
+    """Return the prompts that are measured.
+
+    Another number of images of each than `per_prompt`, the published one, is a departure; None if there is
+    none.
+    """
     if request.n is not None:
         prompts = prompts.first(request.n, request.draw)
-    if request.per_prompt not in (None, per_prompt):
+    if per_prompt is not None and request.per_prompt not in (None, per_prompt):
         departure = f"{request.per_prompt} images of a prompt, not {per_prompt}"
         prompts = dataclasses.replace(prompts, departures=(*prompts.departures, departure))
     return prompts

@@ -182,6 +182,7 @@ def test_drawn_text(
     assert values["edit_similarity"] == pytest.approx(sum(near) / 6, abs=1e-4)
     assert values["text_score"] == pytest.approx(4 / 6)
     assert values["every_text"] == pytest.approx(2 / 4)
+    assert results["prompts"]["departures"] == []
     assert "published numbers are by PaddleOCR for CVTG-2K" in capsys.readouterr().out
     assert reader.calls == 4
 

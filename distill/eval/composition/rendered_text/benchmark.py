@@ -21,8 +21,8 @@ from distill.eval.composition.rendered_text.rules import (
 )
 from distill.eval.prompt_sets import PromptSet
 
-PER_PROMPT = {"longtext": 4}
-"""Images of each prompt in published numbers, 1 for lists that are not here."""
+PER_PROMPT = {"longtext": 4, "cvtg": 1}
+"""Images of each prompt in the published numbers of a list. Other lists have 1 unless more are asked for."""
 
 
 class TextExaminer:

@@ -51,5 +51,5 @@ def run(options: argparse.Namespace) -> None:
     from distill.eval.composition.rendered_text.targets import read_targets
 
     prompts, targets = read_targets(options.prompts, options.format)
-    prompts = choose_prompts(prompts, options.request, PER_PROMPT.get(prompts.name, 1))
+    prompts = choose_prompts(prompts, options.request, PER_PROMPT.get(prompts.name))
     evaluate(options.request, build(prompts, targets, options.ocr, getattr(torch, options.ocr_dtype)))
