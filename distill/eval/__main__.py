@@ -1,8 +1,9 @@
 """`python -m eval --run runs/X` compares a student and its teacher with real images and times sampling.
 
 `fid` measures under a named protocol, `protocols` explains the protocols, `sweep` measures the checkpoints
-of a run, `preference` asks models of human preference, `scene` measures scenes in three dimensions,
-`compare` puts results side by side, and `report` writes a page of them with their images.
+of a run, `preference` asks models of human preference, `geneval`, `dpg` and `text` find out whether images
+show what their prompts ask for, `scene` measures scenes in three dimensions, `compare` puts results side by
+side, and `report` writes a page of them with their images.
 """
 
 from __future__ import annotations
@@ -76,6 +77,27 @@ def preference(arguments: list[str]) -> None:
     run(options)
 
 
+def geneval(arguments: list[str]) -> None:
+    """Count the images that hold what their prompts ask for."""
+    from distill.eval.composition.geneval import command
+
+    command.run(command.parse(arguments))
+
+
+def dpg(arguments: list[str]) -> None:
+    """Ask whether images show what long prompts say."""
+    from distill.eval.composition.dpg import command
+
+    command.run(command.parse(arguments))
+
+
+def text(arguments: list[str]) -> None:
+    """Read the text in images and compare it with what their prompts ask for."""
+    from distill.eval.composition.rendered_text import command
+
+    command.run(command.parse(arguments))
+
+
 def scene(arguments: list[str]) -> None:
     """Measure a scene in three dimensions."""
     from distill.eval.scene.arguments import parse
@@ -91,12 +113,15 @@ def compare(arguments: list[str]) -> None:
     """Put results side by side."""
     parser = ArgumentParser(
         "python -m eval compare",
-        "Put results of fid, or of preference, side by side, if they may be compared.",
+        "Put results of fid, of preference, or of a benchmark side by side, if they may be compared.",
     )
-    parser.add_argument("results", type=Path, nargs="+", help="files that fid or preference wrote with --out")
+    parser.add_argument(
+        "results", type=Path, nargs="+", help="files that a command wrote with --out, all of the same"
+    )
     paths: list[Path] = parser.parse_args(arguments).results
     refuse_repeated(paths)
 
+    from distill.eval.composition import comparison as of_composition
     from distill.eval.fid import comparison as of_fid
     from distill.eval.fid.result_sets import read_all_results
     from distill.eval.preference import comparison, table
@@ -105,6 +130,10 @@ def compare(arguments: list[str]) -> None:
     first = read_json(paths[0])
     if isinstance(first, dict) and first.get("format") == comparison.FORMAT:
         print(table.compare({str(path): comparison.read_results(path) for path in paths}))
+    elif isinstance(first, dict) and first.get("format") == of_composition.FORMAT:
+        from distill.eval.composition import table as composition_table
+
+        print(composition_table.compare({str(path): of_composition.read_results(path) for path in paths}))
     else:
         print(of_fid.compare_all({str(path): read_all_results(path) for path in paths}))
 
@@ -126,6 +155,9 @@ COMMANDS = {
     "compare": compare,
     "sweep": sweep,
     "preference": preference,
+    "geneval": geneval,
+    "dpg": dpg,
+    "text": text,
     "scene": scene,
     "report": report,
 }

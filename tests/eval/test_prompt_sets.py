@@ -216,7 +216,7 @@ def test_a_dataset_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 TABLE = "expected a table (TSV, CSV, JSONL or Parquet) with a column prompt, prompts, text or caption"
-KINDS = "parti, drawbench, hpsv2, coco, mjhq, table, text"
+KINDS = "parti, drawbench, hpsv2, coco, mjhq, geneval, dpg, longtext, cvtg, table, text"
 WRONG: list[tuple[str, Any, str]] = [
     ("empty.tsv", " \n", "holds no prompt"),
     ("head.csv", "Prompts,Category\n", "holds no prompt"),

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import io
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from PIL import Image
 from torch import Tensor
-from tqdm import tqdm
 
 from distill.config.errors import UserError
+from distill.config.progress import track
 from distill.data.image_files import ImageFiles
 from distill.data.images import to_pil
 from distill.eval.page.models import Model
@@ -152,8 +151,7 @@ def _encode_rows(gallery: Gallery, stored: Sequence[StoredImages | None], limit:
     hashes: list[list[str]] = [[] for _ in stored]
     for column in gallery.pictures:
         column[:] = [None] * len(column)
-    rows = range(len(gallery.pictures[0]))
-    for row in tqdm(rows, desc="images", unit="row", leave=False, disable=not sys.stderr.isatty()):
+    for row in track(range(len(gallery.pictures[0])), "images of the page", "rows"):
         pictures: list[Picture | None] = []
         for images, pixels_hashes in zip(stored, hashes, strict=True):
             if images is None:

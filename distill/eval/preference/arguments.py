@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from distill.config.command_line import ArgumentParser, at_least
@@ -12,6 +13,9 @@ from distill.eval.preference.subject_spec import SubjectSpec, parse_against, ref
 from distill.eval.prompt_sets.formats import FORMATS
 from distill.eval.results.tracking import add_tracking, take_tracking
 
+SIDES = {"": "of the first subject", "against-": "of --against"}
+"""The two subjects in words, by the prefix of their flags."""
+
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     """Read the arguments. `asked` and `against` are the subjects; `seed` and `dtype` have their defaults."""
@@ -19,9 +23,11 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         "python -m eval preference",
         "Score images with models of human preference, prompt by prompt, and count how often one model wins.",
     )
-    _add_subjects(parser)
+    add_subject(parser, "images that exist: a folder of sample.py, or any files in the order of the prompts")
+    _add_scores(parser)
     _add_prompts(parser)
-    _add_sampling(parser)
+    add_prompt_counts(parser, "images of each prompt (default: 1, or all of a folder)")
+    add_sampling(parser, SIDES)
     parser.add_argument(
         "--store",
         type=Path,
@@ -38,17 +44,14 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     add_tracking(parser)
     options = parser.parse_args(arguments)
     _choose_subjects(options)
-    if options.draw is not None and options.n is None:
-        raise UserError("--draw: goes with --n, how many prompts to draw")
-    at_least(options, n=1, per_prompt=1, seed=0, draw=0, batch_size=1, steps=1, against_steps=1)
-    _refuse_sampling_of_files(options)
-    options.seed = options.seed or 0
-    options.dtype = options.dtype or "float32"
+    at_least(options, against_steps=1)
+    complete_sampling(options, [spec for spec in (options.asked, options.against) if spec is not None])
     options.tracking = take_tracking(options)
     return options
 
 
-def _add_subjects(parser: ArgumentParser) -> None:
+def add_subject(parser: ArgumentParser, images: str) -> None:
+    """Add the flags that say whose images are measured; `images` is the help of `--images`."""
     parser.add_argument(
         "--run", metavar="PATH", help="run folder, checkpoint or export of a one-step generator"
     )
@@ -57,8 +60,12 @@ def _add_subjects(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--images",
         metavar="PATH",
-        help="images that exist: a folder of sample.py, or any files in the order of the prompts",
+        help=images,
     )
+
+
+def _add_scores(parser: ArgumentParser) -> None:
+    """Add the second subject and the scores."""
     parser.add_argument(
         "--against",
         metavar="KIND:PATH",
@@ -93,6 +100,10 @@ def _add_prompts(parser: ArgumentParser) -> None:
         default="one",
         help="captions of each image of COCO (default: one, the caption of the lowest id)",
     )
+
+
+def add_prompt_counts(parser: ArgumentParser, per_prompt: str) -> None:
+    """Add the numbers of prompts and images; `per_prompt` is the help of `--per-prompt`."""
     parser.add_argument(
         "--n", type=int, help="number of prompts, which then are not the whole list (default: all)"
     )
@@ -102,14 +113,13 @@ def _add_prompts(parser: ArgumentParser) -> None:
         metavar="SEED",
         help="draw the --n prompts with this seed (default: take the first of the list)",
     )
-    parser.add_argument(
-        "--per-prompt", type=int, help="images of each prompt (default: 1, or all of a folder)"
-    )
+    parser.add_argument("--per-prompt", type=int, help=per_prompt)
 
 
-def _add_sampling(parser: ArgumentParser) -> None:
+def add_sampling(parser: ArgumentParser, sides: Mapping[str, str]) -> None:
+    """Add the settings of sampling; `sides` has the subjects in words by the prefix of their flags."""
     parser.add_argument("--seed", type=int, help="seed of the first image; image i has seed + i (default: 0)")
-    for side, whose in (("", "of the first subject"), ("against-", "of --against")):
+    for side, whose in sides.items():
         parser.add_argument(
             f"--{side}steps",
             type=int,
@@ -141,9 +151,17 @@ def _choose_subjects(options: argparse.Namespace) -> None:
         raise UserError("--against-steps and --against-guidance: go with --against only")
 
 
-def _refuse_sampling_of_files(options: argparse.Namespace) -> None:
-    """Refuse flags that say how images are made if none are made."""
-    if all(asked is None or asked.kind == "images" for asked in (options.asked, options.against)):
+def complete_sampling(options: argparse.Namespace, subjects: Sequence[SubjectSpec]) -> None:
+    """Check the numbers of prompts and the settings of sampling, and set `seed` and `dtype` if not given.
+
+    Flags that say how images are made are refused if none are made.
+    """
+    if options.draw is not None and options.n is None:
+        raise UserError("--draw: goes with --n, how many prompts to draw")
+    at_least(options, n=1, per_prompt=1, seed=0, draw=0, batch_size=1, steps=1)
+    if all(spec.kind == "images" for spec in subjects):
         for name in ("seed", "dtype"):
             if getattr(options, name) is not None:
                 raise UserError(f"--{name}: goes with images that are made; leave it out with --images")
+    options.seed = options.seed or 0
+    options.dtype = options.dtype or "float32"

@@ -9,7 +9,7 @@ from typing import Any, cast
 from pydantic import Field, FiniteFloat, PositiveInt
 
 from distill.config.errors import UserError
-from distill.eval.preference.result_types import FORMAT, Results
+from distill.eval.preference.result_types import FORMAT, PromptedResults, Results
 from distill.eval.results.file import Part, read_results_of, shortened
 
 NOTHING = "nothing"
@@ -109,6 +109,18 @@ def doubts(one: Results, earlier: Mapping[str, Results], shared: Sequence[str]) 
 
     `earlier` are the results in the rows above.
     """
+    found = doubts_about_images(one, earlier)
+    unread = [name for name in shared if "reads" not in one["scores"][name]]
+    if unread:
+        found.append(
+            f"preparation and tokenizer of {', '.join(unread)} are not known, "
+            "it was written by an earlier version"
+        )
+    return found
+
+
+def doubts_about_images(one: PromptedResults, earlier: Mapping[str, PromptedResults]) -> list[str]:
+    """Return notes on the images of a result: compression, seeds, pairing, and a row that has the same."""
     found: list[str] = []
     subject = one["subject"]
     seeds = one["seeds"]
@@ -132,12 +144,6 @@ def doubts(one: Results, earlier: Mapping[str, Results], shared: Sequence[str]) 
             f"{repeated} of its {len(seeds)} images repeat a seed of their prompt, "
             "and are no draws of their own"
         )
-    unread = [name for name in shared if "reads" not in one["scores"][name]]
-    if unread:
-        found.append(
-            f"preparation and tokenizer of {', '.join(unread)} are not known, "
-            "it was written by an earlier version"
-        )
     for file, other in earlier.items():
         if other["subject"]["images_sha256"] == subject["images_sha256"]:
             found.append(f"has the very images of {file}")
@@ -155,17 +161,17 @@ def _decisive(results: Results, scores: Sequence[str]) -> dict[str, Any]:
         score = results["scores"][name]
         facts[f"weights_sha256 of {name}"] = score["weights_sha256"]
         facts[f"settings of {name}"] = score["settings"]
-        for key, value in _flat(score.get("reads", {})).items():
+        for key, value in flat_facts(score.get("reads", {})).items():
             facts[f"{key} of {name}"] = value
     return facts
 
 
-def _flat(content: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+def flat_facts(content: Mapping[str, Any], above: str = "") -> dict[str, Any]:
     """Return nested values by their paths, such as `preparation.size`."""
     flat: dict[str, Any] = {}
     for key, value in content.items():
         if isinstance(value, dict):
-            flat |= _flat(value, f"{above}{key}.")
+            flat |= flat_facts(value, f"{above}{key}.")
         else:
             flat[f"{above}{key}"] = value
     return flat

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import UInt8
@@ -41,6 +41,17 @@ class FileFacts(NamedTuple):
 
     sha256: str | None
     lossy: str | None
+
+
+@runtime_checkable
+class ImageTotals(Protocol):
+    """What was read of all images: the hash of their pixels, and how many have each lossy compression."""
+
+    @property
+    def images_sha256(self) -> str: ...
+
+    @property
+    def lossy(self) -> dict[str, int]: ...
 
 
 class PromptedImages:

@@ -114,18 +114,23 @@ class SecondSubject(TypedDict, total=False):
     against: SubjectResult
 
 
-class Results(SecondSubject):
+class PromptedResults(SecondSubject):
+    """What results of images of prompts say of prompts, seeds and subjects."""
+
+    format: str
+    prompts: PromptFacts
+    per_prompt: int
+    seeds: list[int | None]
+    subject: SubjectResult
+
+
+class Results(PromptedResults):
     """The content of `preference.json`.
 
     `independent` is the number of independent draws that standard errors and intervals assume.
     """
 
-    format: str
-    prompts: PromptFacts
-    per_prompt: int
     independent: int
-    seeds: list[int | None]
-    subject: SubjectResult
     scores: dict[str, ScoreResult]
     notes: list[str]
     commit: str | None

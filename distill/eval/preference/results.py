@@ -10,7 +10,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from distill.config.errors import UserError
-from distill.eval.preference.images import PromptedImages
+from distill.eval.preference.images import ImageTotals, PromptedImages
 from distill.eval.preference.result_types import (
     Against,
     CategoryStatistics,
@@ -19,7 +19,6 @@ from distill.eval.preference.result_types import (
     Statistics,
     SubjectResult,
 )
-from distill.eval.preference.scores import Scores
 from distill.eval.preference.statistics import mean_over_prompts, win_rate
 from distill.eval.prompt_sets import PromptSet
 
@@ -89,7 +88,7 @@ def paired(
     }
 
 
-def describe_images(images: PromptedImages, scores: Scores) -> SubjectResult:
+def describe_images(images: PromptedImages, read: ImageTotals) -> SubjectResult:
     """Return what a result records of a subject: source, pairing, compression and hash of its images."""
     facts = {
         "of": images.origin,
@@ -97,13 +96,13 @@ def describe_images(images: PromptedImages, scores: Scores) -> SubjectResult:
         "folder": str(images.files.path),
         "files": [images.name(row) for row in range(len(images))],
         "paired_by": images.paired_by,
-        "lossy": scores.lossy,
-        "images_sha256": scores.images_sha256,
+        "lossy": read.lossy,
+        "images_sha256": read.images_sha256,
     }
     return cast(SubjectResult, facts)
 
 
-def notes_on_images(images: PromptedImages, scores: Scores) -> list[str]:
+def notes_on_images(images: PromptedImages, read: ImageTotals) -> list[str]:
     """Return the notes that a reader needs on images that existed already."""
     notes = []
     if images.paired_by == "order":
@@ -118,8 +117,8 @@ def notes_on_images(images: PromptedImages, scores: Scores) -> list[str]:
             f"{len(repeated)} of {len(images)} images of {images.origin} repeat a seed of their prompt, "
             f"and are no draws of their own: the first is {images.name(repeated[0])}"
         )
-    if scores.lossy:
-        kinds = ", ".join(f"{count} {kind}" for kind, count in scores.lossy.items())
+    if read.lossy:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in read.lossy.items())
         notes.append(
             f"{kinds} of {len(images)} images of {images.origin}: what compression left of them was scored"
         )

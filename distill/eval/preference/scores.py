@@ -10,14 +10,12 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import math
-import os
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float64, UInt8
@@ -29,6 +27,7 @@ from distill.data.images import from_bytes
 from distill.eval.images.processes import Processes
 from distill.eval.preference.images import PromptedImages, folder_of
 from distill.eval.preference.result_types import ScoreIdentity
+from distill.eval.results.checked_lines import CheckedLines, read_checked_lines
 from distill.storage.files import write_json
 from distill.types import Condition, Reward
 
@@ -120,7 +119,7 @@ def _store_absent(
     mine = processes.share(absent)
     title, hidden = f"{scorer.name} of {images.origin}", not progress or not processes.is_main
     bar = ProgressBar(title, len(mine), "images", hidden=hidden, leave=True)
-    with _Lines(folder / f"{processes.number}.jsonl") as lines, bar:
+    with CheckedLines(folder / f"{processes.number}.jsonl") as lines, bar:
         for scored in _score_rows(images, mine, scorer, failures):
             for row, digest, score in scored:
                 lines.add({"stamp": stamps[row], "image": images.name(row), "pixels": digest, "score": score})
@@ -193,56 +192,6 @@ def _device_of(module: nn.Module) -> torch.device:
 
 
 def _read(folder: Path) -> tuple[dict[str, StoredScore], int]:
-    """Read the lines of all files, by the images' stamps; count those that are unfinished or damaged."""
-    known: dict[str, StoredScore] = {}
-    damaged = 0
-    for file in sorted(folder.glob("*.jsonl")):
-        for line in file.read_text(encoding="utf-8", errors="replace").split("\n"):
-            if not line:
-                continue
-            entry = _parse_line(line)
-            if entry is None:
-                damaged += 1
-            else:
-                known[entry["stamp"]] = StoredScore(entry["pixels"], float(entry["score"]))
-    return known, damaged
-
-
-def _parse_line(line: str) -> dict[str, Any] | None:
-    """Return the content of a line, or None if it is not what was written."""
-    try:
-        entry = json.loads(line)
-    except ValueError:
-        return None
-    if not isinstance(entry, dict) or entry.pop("check", None) != _checksum(entry):
-        return None
-    return entry
-
-
-def _checksum(entry: dict[str, Any]) -> str:
-    """Compute the checksum of a line's content."""
-    return hashlib.sha256(json.dumps(entry, sort_keys=True).encode()).hexdigest()[:16]
-
-
-class _Lines:
-    """A file of JSON lines to append to, even if an earlier process left an unfinished line."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __enter__(self) -> _Lines:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.handle = self.path.open("ab+")
-        if self.handle.tell() > 0:
-            self.handle.seek(-1, os.SEEK_END)
-            if self.handle.read(1) != b"\n":
-                self.handle.write(b"\n")
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.handle.close()
-
-    def add(self, entry: dict[str, Any]) -> None:
-        """Append an entry with its checksum; it is in the file when this returns."""
-        self.handle.write(json.dumps({**entry, "check": _checksum(entry)}).encode() + b"\n")
-        self.handle.flush()
+    """Read the stored scores by the images' stamps; count the lines that are unfinished or damaged."""
+    entries, damaged = read_checked_lines(folder)
+    return {one["stamp"]: StoredScore(one["pixels"], float(one["score"])) for one in entries}, damaged

@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from distill.eval.preference.comparison import check_comparable, doubts
-from distill.eval.preference.result_types import CategoryStatistics, PairStatistics, Results, ScoreResult
+from distill.eval.preference.result_types import (
+    CategoryStatistics,
+    PairStatistics,
+    PromptedResults,
+    Results,
+    ScoreResult,
+)
 from distill.eval.preference.results import by_prompt, paired
 from distill.eval.results.text_table import align
 
@@ -28,7 +34,7 @@ def render(results: Results) -> str:
     return "\n".join([*lines, "", *paper_lines(results)])
 
 
-def label(results: Results) -> str:
+def label(results: PromptedResults) -> str:
     """Say which prompts were measured and how many, the seeds, and which file formats are lossy."""
     prompts = results["prompts"]
     name = prompts["set"]
@@ -105,13 +111,20 @@ def _paired_scores(one: Results, other: Results, name: str) -> PairStatistics:
 
 def _marked(results: Mapping[str, Results], shared: Sequence[str]) -> tuple[dict[str, str], list[str]]:
     """Return the files' names, each with the numbers of its notes, and the notes."""
+    found: dict[str, list[str]] = {}
+    for file, one in results.items():
+        found[file] = doubts(one, {above: results[above] for above in found}, shared)
+    return number_notes(found)
+
+
+def number_notes(found: Mapping[str, Sequence[str]]) -> tuple[dict[str, str], list[str]]:
+    """Number the notes on files; return the files' names, each with its numbers, and the notes."""
     names: dict[str, str] = {}
     notes: list[str] = []
-    for file, one in results.items():
-        found = doubts(one, {above: results[above] for above in names}, shared)
-        numbers = range(len(notes) + 1, len(notes) + len(found) + 1)
+    for file, doubted in found.items():
+        numbers = range(len(notes) + 1, len(notes) + len(doubted) + 1)
         names[file] = " ".join([file, *(f"[{number}]" for number in numbers)])
-        notes += [f"[{number}] {file}: {doubt}" for number, doubt in zip(numbers, found, strict=True)]
+        notes += [f"[{number}] {file}: {doubt}" for number, doubt in zip(numbers, doubted, strict=True)]
     return names, notes
 
 

@@ -157,7 +157,9 @@ def read_prompt_set(source: str | None, format: str | None = None, all_captions:
     files = _files(_locate(source), source)
     read = [_read(path, format, all_captions) for path in files]
     formats = sorted({name for name, _ in read})
-    if len(formats) > 1 or (len(files) > 1 and formats[0] in ("coco", "mjhq", "text")):
+    if len(formats) > 1 or (
+        len(files) > 1 and formats[0] in ("coco", "mjhq", "geneval", "dpg", "longtext", "cvtg", "text")
+    ):
         raise UserError(
             f"--prompts {source}: holds {', '.join(path.name for path in files[:3])}; "
             "expected one file of prompts: name it"
@@ -174,6 +176,11 @@ def read_prompt_set(source: str | None, format: str | None = None, all_captions:
     return PromptSet.whole(
         name, source, prompts, _departures(found, len(prompts)), _rule(found, all_captions)
     )
+
+
+def read_contents(source: str) -> list[tuple[Path, Content]]:
+    """Read the content of the files that `read_prompt_set` reads, for benchmarks of more than prompts."""
+    return [(path, read_content(path)) for path in _files(_locate(source), source)]
 
 
 def _labels(source: str) -> PromptSet:

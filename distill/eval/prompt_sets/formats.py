@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from distill.config.errors import UserError
 from distill.config.text_files import is_text
@@ -79,6 +79,26 @@ def _fits_mjhq(content: Content) -> bool:
     return bool(entries) and all(isinstance(entry, dict) and "prompt" in entry for entry in entries)
 
 
+def _fits_geneval(content: Content) -> bool:
+    return _has_columns(content, "tag", "include", "prompt")
+
+
+def _fits_dpg(content: Content) -> bool:
+    return _has_columns(content, "item_id", "text", "proposition_id", "dependency")
+
+
+def _fits_longtext(content: Content) -> bool:
+    return _has_columns(content, "prompt", "text", "prompt_id")
+
+
+def _fits_cvtg(content: Content) -> bool:
+    return (
+        isinstance(content, Json)
+        and isinstance(content.value, dict)
+        and isinstance(content.value.get("data_list"), list)
+    )
+
+
 def _fits_table(content: Content) -> bool:
     return isinstance(content, Table) and content.named(*PROMPT_COLUMNS) is not None
 
@@ -132,6 +152,46 @@ def read_mjhq(source: Source) -> list[Prompt]:
     ]
 
 
+def read_geneval(source: Source) -> list[Prompt]:
+    """Read GenEval's prompts; the category is the tag of the task."""
+    columns = _columns(source)
+    pairs = zip(columns["prompt"], columns["tag"], strict=True)
+    return [_prompt(text, tag, source, f"row {row}") for row, (text, tag) in enumerate(pairs, start=1)]
+
+
+def read_dpg(source: Source) -> list[Prompt]:
+    """Read DPG-Bench's prompts: one for each item, which has a row for each question."""
+    columns = _columns(source)
+    texts: dict[object, object] = {}
+    for item, text in zip(columns["item_id"], columns["text"], strict=True):
+        texts.setdefault(item, text)
+    return [_prompt(text, None, source, f"item '{item}'") for item, text in texts.items()]
+
+
+def read_longtext(source: Source) -> list[Prompt]:
+    """Read LongText-Bench's prompts, with categories if there are any."""
+    columns = _columns(source)
+    categories = columns.get("category", [None] * len(columns["prompt"]))
+    pairs = zip(columns["prompt"], categories, strict=True)
+    return [_prompt(text, kind, source, f"row {row}") for row, (text, kind) in enumerate(pairs, start=1)]
+
+
+def read_cvtg(source: Source) -> list[Prompt]:
+    """Read one file of CVTG-2K; the category is the name of the file, which counts the texts."""
+    assert isinstance(source.content, Json)
+    prompts = []
+    for row, entry in enumerate(source.content.value["data_list"], start=1):
+        text = entry.get("prompt") if isinstance(entry, dict) else None
+        prompts.append(_prompt(text, source.stem, source, f"entry {row}"))
+    return prompts
+
+
+def _columns(source: Source) -> dict[str, list[Any]]:
+    """Return the columns of a table by their names in lower case."""
+    assert isinstance(source.content, Table)
+    return {name.lower(): values for name, values in source.content.columns.items()}
+
+
 def read_lines(source: Source) -> list[Prompt]:
     """Read one prompt from each line that is not blank."""
     assert isinstance(source.content, Lines)
@@ -160,6 +220,19 @@ FORMATS = {
     ),
     "coco": Format(_fits_coco, read_coco, "JSON with annotations of image_id, id and caption"),
     "mjhq": Format(_fits_mjhq, read_mjhq, "JSON of ids, each with a prompt and a category", 30_000),
+    "geneval": Format(
+        _fits_geneval, read_geneval, "GenEval's JSONL of tag, include and prompt, exclude if it has any", 553
+    ),
+    "dpg": Format(
+        _fits_dpg,
+        read_dpg,
+        "DPG-Bench's CSV of item_id, text, proposition_id, dependency and questions",
+        1065,
+    ),
+    "longtext": Format(
+        _fits_longtext, read_longtext, "LongText-Bench's JSONL of prompt_id, prompt and text", 160
+    ),
+    "cvtg": Format(_fits_cvtg, read_cvtg, "one of CVTG-2K's files, JSON with a data_list of prompts", 2000),
     "table": Format(
         _fits_table,
         read_table,

@@ -49,6 +49,7 @@ CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_DEVIATION = (0.26862954, 0.26130258, 0.27577711)
 PROCESSORS = (
     "BitImageProcessor",
+    "BlipImageProcessor",
     "CLIPImageProcessor",
     "ConvNextImageProcessor",
     "DeiTImageProcessor",

@@ -1,0 +1,1 @@
+"""Networks of transformers that answer questions about images, or read the text in them."""
