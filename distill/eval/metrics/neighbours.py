@@ -85,8 +85,8 @@ class _Search:
     """The k nearest of each vector so far.
 
     `limit` is an upper bound of the squared distance of the k-th of them, `best` holds the k smallest upper
-    bounds, and `pairs` what may be nearest: vector, other, lower bound. `nearest` are exact distances of pairs
-    that have been settled. All but these are scaled.
+    bounds, and `pairs` what may be nearest: vector, other, lower bound. `nearest` are exact distances of
+    pairs that have been settled. All but these are scaled.
     """
 
     def __init__(self, features: Float64[Tensor, "n d"], frame: Frame, k: int) -> None:
