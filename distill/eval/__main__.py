@@ -1,8 +1,8 @@
 """`python -m eval --run runs/X` compares a student and its teacher with real images and times sampling.
 
 `fid` measures under a named protocol, `protocols` explains the protocols, `sweep` measures the checkpoints
-of a run, `preference` asks models of human preference, `scene` measures scenes in three dimensions, and
-`compare` puts results side by side.
+of a run, `diversity` measures how much images of one prompt or label differ, `preference` asks models of
+human preference, `scene` measures scenes in three dimensions, and `compare` puts results side by side.
 """
 
 from __future__ import annotations
@@ -65,6 +65,17 @@ def sweep(arguments: list[str]) -> None:
     run(options)
 
 
+def diversity(arguments: list[str]) -> None:
+    """Measure how much images of one prompt or label differ."""
+    from distill.eval.fid.diversity.arguments import parse_diversity
+
+    options = parse_diversity(arguments)
+
+    from distill.eval.fid.diversity.command import run
+
+    run(options)
+
+
 def preference(arguments: list[str]) -> None:
     """Ask models of human preference."""
     from distill.eval.preference.arguments import parse
@@ -122,6 +133,7 @@ COMMANDS = {
     "protocols": protocols,
     "compare": compare,
     "sweep": sweep,
+    "diversity": diversity,
     "preference": preference,
     "scene": scene,
 }
