@@ -2,15 +2,18 @@
 
 `OMP_NUM_THREADS=1 python benchmarks/evaluation_cost.py` writes benchmarks/results/evaluation_cost.json and
 the tables in docs/evaluation.md; `--render` writes the tables alone. The features are random, 2048-d, float32
-as the store holds them. The earlier algorithms are in this file: they are run in full on the smaller number
-of images, where the results are compared too, and on a part of the work on the larger one, from which their
-time is extrapolated. Seconds are the processor's, on one thread.
+as the store holds them. The earlier algorithms are in this file. Both are run in full on the smaller number
+of images, where the results are compared too. On the larger one, the earlier ones and the present search of
+neighbours are run on a part of their work, from which their time is extrapolated. Seconds are the
+processor's, on one thread.
 """
 
 from __future__ import annotations
 
 import sys
+from collections import deque
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +29,11 @@ from benchmarks.project import ROOT, argument_parser
 from benchmarks.rotation import kernels, measure_time, run_without_overrides
 from distill.eval.features import checked
 from distill.eval.frechet import Statistics, frechet_distance
+from distill.eval.metrics.distance_bounds import TILE, Balls, membership, tiles
 from distill.eval.metrics.frechet_limit import bootstrap_deviation, frechet_limit
 from distill.eval.metrics.inception_score import inception_score
 from distill.eval.metrics.kernel_distance import kernel_distance
-from distill.eval.metrics.neighbours import squared_distances
+from distill.eval.metrics.neighbours import nearest_others, squared_distances
 from distill.eval.metrics.precision_recall import COVERAGE_NEIGHBOURS, NEIGHBOURS, neighbourhoods
 from distill.eval.metrics.subsets import resampled, shuffled
 from distill.storage.files import read_json, write_json
@@ -75,9 +79,9 @@ def measure() -> None:
 
 
 def draw_sides(count: int) -> tuple[Tensor, Tensor]:
-    """Draw real and generated features, whose standard deviations fall as those of images' features do."""
+    """Draw real and generated features, whose variances fall over five decades."""
     random = torch.Generator().manual_seed(0)
-    scales = torch.arange(1, DIMENSION + 1) ** -0.75
+    scales = torch.logspace(0, -2.5, DIMENSION)
     real = torch.randn(count, DIMENSION, generator=random) * scales
     generated = (torch.randn(count, DIMENSION, generator=random) + 0.1) * scales
     return real, generated
@@ -136,22 +140,47 @@ def compare_by_parts(count: int) -> dict[str, Any]:
         "bootstrap": processor_seconds(lambda: bootstrap_deviation(generated, statistics, REPLICATES)),
         "kid": processor_seconds(lambda: kernel_distance(generated, real)),
         "is": processor_seconds(lambda: inception_score(logits)),
-        "neighbours": processor_seconds(lambda: neighbourhoods(real, generated)),
+        "neighbours": extrapolate_neighbours(real, generated),
     }
-    few, more = (
-        processor_seconds(lambda: earlier_neighbourhoods(real, generated, points))  # noqa: B023
+    earlier_points = [
+        processor_seconds(partial(earlier_neighbourhoods, real, generated, points))
         for points in (POINTS, 2 * POINTS)
-    )
+    ]
     counts = frechet_limit_counts(count)[::SHARE_OF_COUNTS]
     limit = processor_seconds(lambda: earlier_limit(generated, statistics, counts))
     drawn = processor_seconds(lambda: earlier_bootstrap(generated, statistics, REPLICATES_BEFORE))
     earlier = {
-        "neighbours": few + (more - few) * (count / POINTS - 1),
+        "neighbours": extrapolate(earlier_points, count / POINTS),
         "limit": limit * len(frechet_limit_counts(count)) / len(counts),
         "bootstrap": drawn * REPLICATES / REPLICATES_BEFORE,
     }
     ratios = {name: value / seconds[name] for name, value in earlier.items()}
     return {"images": count, "seconds": seconds, "earlier, extrapolated": earlier, "ratio": ratios}
+
+
+def extrapolate(seconds: list[float], parts: float) -> float:
+    """Return the time of many parts of the work from those of one and of two, which share a beginning."""
+    one, two = seconds
+    return one + (two - one) * (parts - 1)
+
+
+def extrapolate_neighbours(real: Tensor, generated: Tensor) -> float:
+    """Time the present search among the smaller number of images, and membership of some points.
+
+    The search takes as long as its tiles, of which there are about n^2/2.
+    """
+    real, generated = checked(real), checked(generated)
+    count = len(real)
+    found: list[Tensor] = []
+    search = processor_seconds(lambda: found.append(nearest_others(real[:SMALL], COVERAGE_NEIGHBOURS)))
+    radii = found[0][:, NEIGHBOURS - 1].median().expand(count)
+    questions = [Balls(radii), Balls(radii, around_points=True), Balls(radii, is_open=True)]
+    points = [
+        processor_seconds(lambda: deque(membership(generated[:some], real, questions), maxlen=0))  # noqa: B023
+        for some in (TILE, 2 * TILE)
+    ]
+    ratio = len(tiles(count)) * (len(tiles(count)) + 1) / len(tiles(SMALL)) / (len(tiles(SMALL)) + 1)
+    return 2 * search * ratio + extrapolate(points, count / TILE)
 
 
 def earlier_neighbourhoods(real: Tensor, generated: Tensor, points: int | None = None) -> dict[str, float]:
@@ -236,7 +265,7 @@ def render(results: Mapping[str, Any]) -> dict[Block, str]:
             ]
         )
     title = f"seconds, {large['images']:,} images of {results['dimension']} dimensions"
-    head = [title, "now", "before, extrapolated", "ratio"]
+    head = [title, "now", "before", "ratio"]
     both = [
         [
             NAMES[name],
@@ -250,6 +279,7 @@ def render(results: Mapping[str, Any]) -> dict[Block, str]:
     ]
     small_head = [f"{small['images']:,} images", "now", "before", "ratio", "control", "difference of results"]
     note = (
+        "In the first table, neighbours, and what was before, are extrapolated from a part of the work. "
         f"Processor seconds on one thread ({results['machine']}), at commit {results['commit']}. The control "
         "is the present algorithm beside itself."
     )

@@ -29,11 +29,11 @@ from distill.storage.tensors import check_weights, read_weights, weights_sha256
 NAMES = ("effnet-layers", "lpips-alex", "lpips-vgg")
 SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
 """Mean and deviation of a colour in [-1, 1], as LPIPS has them."""
-ALEX = ((64, 11, 4, 2), "pool", (192, 5, 1, 2), "pool", (384, 3, 1, 1), (256, 3, 1, 1), (256, 3, 1, 1))
-"""Convolutions of AlexNet (channels, size, stride, padding), each followed by a ReLU."""
+ALEX = ((64, 11, 4, 2), (192, 5, 1, 2), (384, 3, 1, 1), (256, 3, 1, 1), (256, 3, 1, 1))
+"""Convolutions of AlexNet: channels, size, stride, padding. A ReLU follows each, a pool the first two."""
 ALEX_LAYERS = (1, 4, 7, 9, 11)
-VGG = (64, 64, "pool", 128, 128, "pool", *[256] * 3, "pool", *[512] * 3, "pool", *[512] * 3)
-"""Channels of the convolutions of VGG-16, each followed by a ReLU."""
+VGG = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
+"""Channels and number of the convolutions of VGG-16, each followed by a ReLU, between its pools."""
 VGG_LAYERS = (3, 8, 15, 22, 29)
 EFFNET_SIZE = 224
 EFFNET_BLOCKS = (0, 2, 4, 10, 15)
@@ -78,8 +78,8 @@ class Lpips(Perceptual):
         self.name = name
         self.features = _alexnet() if name == "lpips-alex" else _vgg16()
         self.taps = ALEX_LAYERS if name == "lpips-alex" else VGG_LAYERS
-        channels = [self.features[tap - 1].out_channels for tap in self.taps]
-        self.heads = nn.ParameterList(nn.Parameter(torch.zeros(count)) for count in channels)
+        channels = [self.features[tap - 1].weight for tap in self.taps]
+        self.heads = nn.ParameterList(nn.Parameter(torch.zeros(len(weight))) for weight in channels)
 
     def layers(self, images: UInt8[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b _ _ _"]]:
         least = SMALLEST[self.name]
@@ -131,12 +131,10 @@ class EffnetLayers(Perceptual):
 def _alexnet() -> nn.Sequential:
     layers: list[nn.Module] = []
     channels = 3
-    for entry in ALEX:
-        if isinstance(entry, str):
-            layers.append(nn.MaxPool2d(3, 2))
-            continue
-        count, size, stride, padding = entry
+    for place, (count, size, stride, padding) in enumerate(ALEX):
         layers += [nn.Conv2d(channels, count, size, stride, padding), nn.ReLU()]
+        if place < 2:
+            layers.append(nn.MaxPool2d(3, 2))
         channels = count
     return nn.Sequential(*layers)
 
@@ -144,12 +142,12 @@ def _alexnet() -> nn.Sequential:
 def _vgg16() -> nn.Sequential:
     layers: list[nn.Module] = []
     channels = 3
-    for entry in VGG:
-        if isinstance(entry, str):
+    for place, (count, convolutions) in enumerate(VGG):
+        if place:
             layers.append(nn.MaxPool2d(2, 2))
-            continue
-        layers += [nn.Conv2d(channels, entry, 3, padding=1), nn.ReLU()]
-        channels = entry
+        for _ in range(convolutions):
+            layers += [nn.Conv2d(channels, count, 3, padding=1), nn.ReLU()]
+            channels = count
     return nn.Sequential(*layers)
 
 
