@@ -76,10 +76,13 @@ class Lpips(Perceptual):
     def __init__(self, name: str) -> None:
         super().__init__()
         self.name = name
-        self.features = _alexnet() if name == "lpips-alex" else _vgg16()
-        self.taps = ALEX_LAYERS if name == "lpips-alex" else VGG_LAYERS
-        channels = [self.features[tap - 1].weight for tap in self.taps]
-        self.heads = nn.ParameterList(nn.Parameter(torch.zeros(len(weight))) for weight in channels)
+        if name == "lpips-alex":
+            self.features, self.taps = _alexnet(), ALEX_LAYERS
+            channels = [count for count, *_ in ALEX]
+        else:
+            self.features, self.taps = _vgg16(), VGG_LAYERS
+            channels = [count for count, _ in VGG]
+        self.heads = nn.ParameterList(nn.Parameter(torch.zeros(count)) for count in channels)
 
     def layers(self, images: UInt8[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b _ _ _"]]:
         least = SMALLEST[self.name]
