@@ -1,9 +1,10 @@
 """`python -m eval --run runs/X` compares a student and its teacher with real images and times sampling.
 
 `fid` measures under a named protocol, `protocols` explains the protocols, `sweep` measures the checkpoints
-of a run, `preference` asks models of human preference, `geneval`, `dpg` and `text` find out whether images
-show what their prompts ask for, `scene` measures scenes in three dimensions, `compare` puts results side by
-side, and `report` writes a page of them with their images.
+of a run, `diversity` measures how much images of one prompt or label differ, `preference` asks models of
+human preference, `geneval`, `dpg` and `text` find out whether images show what their prompts ask for, `scene`
+measures scenes in three dimensions, `compare` puts results side by side, and `report` writes a page of them
+with their images.
 """
 
 from __future__ import annotations
@@ -62,6 +63,17 @@ def sweep(arguments: list[str]) -> None:
     options = parse_sweep(arguments)
 
     from distill.eval.fid.sweep import run
+
+    run(options)
+
+
+def diversity(arguments: list[str]) -> None:
+    """Measure how much images of one prompt or label differ."""
+    from distill.eval.fid.diversity.arguments import parse_diversity
+
+    options = parse_diversity(arguments)
+
+    from distill.eval.fid.diversity.command import run
 
     run(options)
 
@@ -154,6 +166,7 @@ COMMANDS = {
     "protocols": protocols,
     "compare": compare,
     "sweep": sweep,
+    "diversity": diversity,
     "preference": preference,
     "geneval": geneval,
     "dpg": dpg,

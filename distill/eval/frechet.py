@@ -131,12 +131,15 @@ def _trace_of_root(a: Float64[Tensor, "d d"], b: Float64[Tensor, "d d"], toleran
     try:
         values = eigh(b.numpy(), a.numpy(), type=2, eigvals_only=True, driver="gv", check_finite=False)
         root = _sum_of_roots(torch.from_numpy(values), tolerance)
-    except LinAlgError:  # `a` has no Cholesky factor
-        root = None
+        has_cholesky_factor = True
+    except LinAlgError:
+        root, has_cholesky_factor = None, False
     if root is not None:
         return root
     factor, other = _factor(a), b
     if factor.shape[1] == len(a):
+        if has_cholesky_factor:  # these eigenvalues are known to be too coarse
+            return float(torch.linalg.svdvals(_factor(b).T @ factor).sum())
         factor, other = _factor(b), a
     root = _sum_of_roots(torch.linalg.eigvalsh(factor.T @ other @ factor), tolerance)
     return float(torch.linalg.svdvals(_factor(other).T @ factor).sum()) if root is None else root

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 from pathlib import Path
 
@@ -69,8 +70,8 @@ def parse_fid(arguments: list[str]) -> FidOptions:
         "python -m eval fid",
         "Measure the Fréchet distance, and statistics that go with it, of images under a named protocol.",
     )
-    _add_subjects(parser)
-    _add_sampling(parser)
+    add_subjects(parser)
+    add_sampling(parser)
     parser.add_argument(
         "--bootstrap",
         type=int,
@@ -85,19 +86,24 @@ def parse_fid(arguments: list[str]) -> FidOptions:
     )
     parser.add_argument("--per-label", action="store_true", help="measure the distance of each label too")
     parser.add_argument("--out", type=Path, metavar="FILE", help="JSON file for the results (default: none)")
-    _add_measurement(parser)
+    add_measurement(parser)
     options = parser.parse_args(arguments)
     subject = find_subject(options)
     if not options.reference and options.run is None:
         raise UserError(f"{subject}: expected --reference with the real images or their statistics")
-    for name, subjects in GOES_WITH.items():
-        if getattr(options, name) is not None and subject[2:] not in subjects:
-            raise UserError(f"--{name}: goes with {list_flags(subjects)} only")
+    refuse_foreign_flags(options, subject)
     if options.bootstrap == 1:
         raise UserError("--bootstrap 1: has no spread; expected 0 or at least 2")
     at_least(options, n=4, batch_size=1, seed=0, steps=1, bootstrap=0)
     options.tracking = take_tracking(options)
     return FidOptions(**vars(options))
+
+
+def refuse_foreign_flags(options: argparse.Namespace, subject: str) -> None:
+    """Refuse flags that say how images are made if `subject`, the flag of what is measured, makes none so."""
+    for name, subjects in GOES_WITH.items():
+        if getattr(options, name) is not None and subject[2:] not in subjects:
+            raise UserError(f"--{name}: goes with {list_flags(subjects)} only")
 
 
 def parse_sweep(arguments: list[str]) -> SweepOptions:
@@ -107,14 +113,15 @@ def parse_sweep(arguments: list[str]) -> SweepOptions:
         "Measure the checkpoints of a run that are not measured yet, and the best one three times.",
     )
     parser.add_argument("--run", type=Path, required=True, help="run folder; sweep.json is written there")
-    _add_measurement(parser)
+    add_measurement(parser)
     options = parser.parse_args(arguments)
     at_least(options, n=4, batch_size=1)
     options.tracking = take_tracking(options)
     return SweepOptions(**vars(options))
 
 
-def _add_subjects(parser: ArgumentParser) -> None:
+def add_subjects(parser: ArgumentParser) -> None:
+    """Add the flags that say whose images are measured."""
     parser.add_argument("--run", type=Path, help="run folder, checkpoint or export of a student")
     parser.add_argument(
         "--teacher",
@@ -132,7 +139,8 @@ def _add_subjects(parser: ArgumentParser) -> None:
     parser.add_argument("--array", type=Path, metavar="FILE", help=".npy or .npz file of uint8 images")
 
 
-def _add_sampling(parser: ArgumentParser) -> None:
+def add_sampling(parser: ArgumentParser) -> None:
+    """Add the flags that say how images are made."""
     parser.add_argument(
         "--seed",
         type=int,
@@ -158,7 +166,8 @@ def _add_sampling(parser: ArgumentParser) -> None:
     parser.add_argument("--dtype", choices=DTYPES, help="precision of the pipeline (default: float32)")
 
 
-def _add_measurement(parser: ArgumentParser) -> None:
+def add_measurement(parser: ArgumentParser) -> None:
+    """Add the flags of every measurement under a protocol."""
     parser.add_argument(
         "--reference",
         action="append",

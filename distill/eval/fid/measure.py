@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from distill.config.errors import UserError
-from distill.eval.features import checked
 from distill.eval.fid.reference import Reference
 from distill.eval.fid.results import Numbers, Summary
 from distill.eval.frechet import Statistics, frechet_distance
@@ -20,12 +19,7 @@ from distill.eval.metrics.frechet_ratio import FrechetRatioResult, frechet_ratio
 from distill.eval.metrics.gaussian_mmd import gaussian_mmd
 from distill.eval.metrics.inception_score import inception_score
 from distill.eval.metrics.kernel_distance import kernel_distance
-from distill.eval.metrics.precision_recall import (
-    COVERAGE_NEIGHBOURS,
-    Manifold,
-    density_coverage,
-    precision_recall,
-)
+from distill.eval.metrics.precision_recall import neighbourhoods
 from distill.eval.metrics.subsets import some
 
 MAX_NEIGHBOURS = 10_000
@@ -103,9 +97,7 @@ def _limit(features: Tensor, real: Statistics, progress: bool) -> dict[str, floa
 
 def _neighbourhoods(made: Tensor, real: Tensor) -> dict[str, float]:
     """Compute precision, recall, density and coverage, among at most `MAX_NEIGHBOURS` images of each side."""
-    made, real = checked(some(made, MAX_NEIGHBOURS)), checked(some(real, MAX_NEIGHBOURS))
-    shares = precision_recall(Manifold.of(real), Manifold.of(made))
-    return {**shares, **density_coverage(Manifold.of(real, COVERAGE_NEIGHBOURS), made)}
+    return neighbourhoods(some(real, MAX_NEIGHBOURS), some(made, MAX_NEIGHBOURS))
 
 
 def _per_label(made: Features, reference: Reference) -> dict[str, float]:

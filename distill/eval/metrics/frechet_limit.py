@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from distill.config.errors import UserError
-from distill.config.progress import track
+from distill.config.progress import ProgressBar
 from distill.eval.features import checked
 from distill.eval.frechet import Statistics, frechet_distance
+from distill.eval.metrics.drawn_statistics import statistics_of_draws
 from distill.eval.metrics.subsets import resampled, shuffled
 
 POINTS = 15
@@ -54,12 +56,25 @@ def frechet_limit(features: Float[Tensor, "n d"], real: Statistics, progress: bo
             f"{features.shape[1]} dimensions"
         )
     counts = np.unique(np.linspace(least, total, POINTS).astype(int)).tolist()
-    distances = [
-        frechet_distance(Statistics.of(features[shuffled(total, seed=count)[:count]]), real)
-        for count in track(counts, "limit of the distance", "points", hidden=not progress)
-    ]
+    draws = [shuffled(total, seed=count)[:count].bincount(minlength=total) for count in counts]
+    distances = _distances(features, draws, real, "limit of the distance" if progress else None)
     value, deviation = _value_at_zero(1 / np.array(counts), np.array(distances))
     return Limit(value, deviation, counts, distances)
+
+
+def _distances(
+    features: Float64[Tensor, "n d"],
+    draws: Sequence[Int64[Tensor, " n"]],
+    real: Statistics,
+    title: str | None,
+) -> list[float]:
+    """Compute the distance of each draw of the images, given as weights; a title shows a progress bar."""
+    distances = [0.0] * len(draws)
+    with ProgressBar(title or "", len(draws), "draws", hidden=title is None) as bar:
+        for number, made in statistics_of_draws(features, draws):
+            distances[number] = frechet_distance(made, real)
+            bar.update()
+    return distances
 
 
 def _value_at_zero(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
@@ -81,8 +96,7 @@ def bootstrap_deviation(
     mean is not.
     """
     features = checked(features)
-    rounds = track(range(replicates), "bootstrap", "replicates", hidden=not progress)
-    values = [
-        frechet_distance(Statistics.of(features[resampled(len(features), seed)]), real) for seed in rounds
-    ]
+    total = len(features)
+    draws = [resampled(total, seed).bincount(minlength=total) for seed in range(replicates)]
+    values = _distances(features, draws, real, "bootstrap" if progress else None)
     return float(np.std(values, ddof=1))

@@ -1,0 +1,1 @@
+"""Diversity of the images of one prompt or of one label."""

@@ -1,0 +1,76 @@
+"""The arguments of `python -m eval diversity`."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from distill.config.command_line import ArgumentParser, at_least
+from distill.config.errors import UserError
+from distill.eval.command_line import NETWORKS, find_subject, list_flags
+from distill.eval.fid.arguments import (
+    FidOptions,
+    add_measurement,
+    add_sampling,
+    add_subjects,
+    refuse_foreign_flags,
+)
+
+PER_PROMPT = 8
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DiversityOptions(FidOptions):
+    """Settings of `diversity`: those of `fid` without its bootstrap, and these."""
+
+    per_prompt: int | None
+    perceptual: list[str]
+    lpips_heads: Path | None
+
+
+def parse_diversity(arguments: list[str]) -> DiversityOptions:
+    """Read the arguments of `diversity`."""
+    parser = ArgumentParser(
+        "python -m eval diversity",
+        "Measure how much images of one prompt, or of one label, differ: mean cosine distance of pairs and "
+        "Vendi score under a protocol's features, perceptual distances, and with a reference the recall of "
+        "each label.",
+    )
+    add_subjects(parser)
+    add_sampling(parser)
+    parser.add_argument(
+        "--per-prompt",
+        type=int,
+        metavar="K",
+        help=f"images of each prompt or label that a network makes (default: {PER_PROMPT}); a Vendi score is "
+        "at most K, so compare scores of equal K",
+    )
+    parser.add_argument(
+        "--perceptual",
+        action="append",
+        default=[],
+        metavar="NAME[=PATH]",
+        help="perceptual distance: lpips-alex=PATH or lpips-vgg=PATH with torchvision's weights of the "
+        "network, or effnet-layers, which needs no download and is not LPIPS; may be repeated",
+    )
+    parser.add_argument(
+        "--lpips-heads",
+        type=Path,
+        metavar="FILE",
+        help="trained weights of LPIPS (default: those that come with torchmetrics)",
+    )
+    parser.add_argument("--out", type=Path, metavar="FILE", help="JSON file for the results (default: none)")
+    add_measurement(parser)
+    options = parser.parse_args(arguments)
+    subject = find_subject(options)
+    refuse_foreign_flags(options, subject)
+    if options.n is not None:
+        raise UserError(
+            "--n: goes with fid; expected --per-prompt, and as many prompts as are to be measured"
+        )
+    if options.per_prompt is not None and subject[2:] not in NETWORKS:
+        raise UserError(
+            f"--per-prompt: goes with {list_flags(NETWORKS)} only; all images of a file are taken"
+        )
+    at_least(options, per_prompt=2, batch_size=1, seed=0, steps=1)
+    return DiversityOptions(**vars(options), bootstrap=0, per_label=False)
