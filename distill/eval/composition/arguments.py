@@ -10,6 +10,7 @@ from distill.config.command_line import ArgumentParser
 from distill.eval.command_line import find_subject
 from distill.eval.preference.arguments import add_prompt_counts, add_sampling, add_subject, complete_sampling
 from distill.eval.preference.subject_spec import SubjectSpec, refuse_settings
+from distill.eval.results.tracking import Tracking, add_tracking, take_tracking
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +27,7 @@ class Request:
     device: str
     store: Path
     out: Path | None
+    tracking: Tracking | None
 
 
 def build_parser(command: str, description: str, prompts: str, per_prompt: str) -> ArgumentParser:
@@ -56,6 +58,7 @@ def build_parser(command: str, description: str, prompts: str, per_prompt: str) 
         metavar="FILE",
         help=f"JSON file for the results, with a contact sheet beside it (default: the run's {command}.json)",
     )
+    add_tracking(parser)
     return parser
 
 
@@ -76,4 +79,5 @@ def read_request(options: argparse.Namespace) -> Request:
         options.device,
         options.store,
         options.out,
+        take_tracking(options),
     )

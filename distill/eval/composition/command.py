@@ -24,6 +24,8 @@ from distill.eval.preference.results import describe_images, notes_on_images
 from distill.eval.preference.subjects import open_subject
 from distill.eval.prompt_sets import PromptSet
 from distill.eval.results.file import check_out
+from distill.eval.results.tracked import track_composition
+from distill.eval.results.tracking import log_results, step_of_run
 from distill.storage.files import write_json
 from distill.storage.provenance import commit, machine
 from distill.training.config import CONFIG
@@ -54,6 +56,9 @@ def evaluate(request: Request, benchmark: Benchmark) -> CompositionResults | Non
         except OSError as error:
             raise UserError(f"{out}: cannot be written ({error.strerror})") from error
         print(f"\n{out} and its contact sheet are written")
+    subject = Path(request.subject.path)
+    step = step_of_run(subject if request.subject.kind == "run" else None)
+    log_results(request.tracking, track_composition(results, subject.name, step, out))
     return results
 
 

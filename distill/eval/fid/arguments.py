@@ -99,6 +99,12 @@ def parse_fid(arguments: list[str]) -> FidOptions:
     return FidOptions(**vars(options))
 
 
+def name_of(options: FidOptions) -> str:
+    """Return the name of what is measured, the last part of its path."""
+    measured = options.run or options.teacher or options.pipeline or options.images or options.array
+    return Path(str(measured)).name
+
+
 def refuse_foreign_flags(options: argparse.Namespace, subject: str) -> None:
     """Refuse flags that say how images are made if `subject`, the flag of what is measured, makes none so."""
     for name, subjects in GOES_WITH.items():

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from distill.eval.fid.arguments import FidOptions
+from distill.eval.fid.arguments import FidOptions, name_of
 from distill.eval.fid.measurement import Measurement, measure_together
 from distill.eval.fid.result_sets import FidSetResults, join_results
 from distill.eval.fid.results import FidResults
@@ -44,9 +42,3 @@ def run(options: FidOptions) -> FidResults | FidSetResults | None:
         print(f"\n{options.out} is written")
     log_results(options.tracking, track_distances(results, name_of(options), step_of_run(options.run)))
     return content
-
-
-def name_of(options: FidOptions) -> str:
-    """Return the name of what is measured, the last part of its path."""
-    measured = options.run or options.teacher or options.pipeline or options.images or options.array
-    return Path(str(measured)).name

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
+from distill.eval.composition.result_types import CompositionResults
+from distill.eval.fid.diversity.results import DiversityResults
 from distill.eval.fid.results import FidResults, Summary, SweepResults
 from distill.eval.preference.result_types import Results
 from distill.eval.results.tracking import Tracked
@@ -80,6 +82,27 @@ def track_preference(results: Results, name: str, step: int, out: Path | None) -
     }
     facts = {"prompts": prompts, "per_prompt": results["per_prompt"], "weights_sha256": weights, **subjects}
     return Tracked("preference", name, {step: found}, facts | _select(content, "commit", "machine"), images)
+
+
+def track_diversity(results: DiversityResults, name: str, step: int) -> Tracked:
+    """Name the means of `diversity` `diversity/PROTOCOL/STATISTIC`."""
+    prefix = f"diversity/{results['protocol']}"
+    found = {f"{prefix}/{key}": statistic["mean"] for key, statistic in results["statistics"].items()}
+    content = cast(Mapping[str, Any], results)
+    facts = _select(content, "source", "n", "first_seed", "kind", "images", "weights_sha256", "commit")
+    return Tracked("diversity", name, {step: found}, facts)
+
+
+def track_composition(results: CompositionResults, name: str, step: int, out: Path | None) -> Tracked:
+    """Name the measures of `geneval`, `dpg` and `text` `BENCHMARK/MEASURE`, the sheet `BENCHMARK/sheet`."""
+    benchmark = results["benchmark"]
+    found = {f"{benchmark}/{key}": measure["value"] for key, measure in results["measures"].items()}
+    images = {}
+    if out is not None and "sheet" in results:
+        images[f"{benchmark}/sheet"] = out.with_name(results["sheet"])
+    content = cast(Mapping[str, Any], results)
+    facts = _select(content, "asked_sha256", "examiner", "per_prompt", "commit", "machine")
+    return Tracked(benchmark, name, {step: found}, facts, images)
 
 
 def _spreads(prefix: str, summary: Summary, is_repeated: bool) -> dict[str, float]:

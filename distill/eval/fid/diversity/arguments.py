@@ -15,6 +15,7 @@ from distill.eval.fid.arguments import (
     add_subjects,
     refuse_foreign_flags,
 )
+from distill.eval.results.tracking import take_tracking
 
 PER_PROMPT = 8
 
@@ -73,4 +74,5 @@ def parse_diversity(arguments: list[str]) -> DiversityOptions:
             f"--per-prompt: goes with {list_flags(NETWORKS)} only; all images of a file are taken"
         )
     at_least(options, per_prompt=2, batch_size=1, seed=0, steps=1)
-    return DiversityOptions(**vars(options), bootstrap=0, per_label=False)
+    options.tracking = take_tracking(options)
+    return DiversityOptions(**vars(options), held_out=None, bootstrap=0, per_label=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 
 import torch
@@ -11,11 +10,13 @@ from torch import Tensor
 
 from distill.config.errors import UserError
 from distill.config.progress import track
-from distill.eval.features import Extractor, load_extractor
+from distill.eval.features import Extractor
+from distill.eval.fid.arguments import name_of
+from distill.eval.fid.choices import load_extractors
 from distill.eval.fid.diversity.arguments import DiversityOptions
 from distill.eval.fid.diversity.conditions import Conditions, conditions_of, open_stream
 from distill.eval.fid.diversity.results import FORMAT, DiversityResults, Statistic, describe, render
-from distill.eval.fid.subjects import open_reference, shape_of
+from distill.eval.fid.subjects import open_references, shape_of
 from distill.eval.images.extraction import Features
 from distill.eval.images.feature_store import extract
 from distill.eval.images.processes import Processes
@@ -30,6 +31,8 @@ from distill.eval.metrics.diversity.within import (
 )
 from distill.eval.protocols import Protocol, default_protocol, read_protocol
 from distill.eval.results.file import check_out, write_results
+from distill.eval.results.tracked import track_diversity
+from distill.eval.results.tracking import log_results, step_of_run
 from distill.storage.provenance import commit, machine
 
 
@@ -45,9 +48,8 @@ def run(options: DiversityOptions) -> DiversityResults | None:
     stream = open_stream(options, protocol)
     conditions = conditions_of(stream)
     processes = Processes.of_environment()
-    extractor = load_extractor(protocol.features, options.weights).to(processes.device(options.device))
-    progress = sys.stderr.isatty()
-    made = extract(stream, protocol, extractor, options.features, processes, progress)
+    (extractor,) = load_extractors([protocol], options.weights, processes.device(options.device))
+    made = extract(stream, protocol, extractor, options.features, processes, progress=True)
     real = _reference(options, protocol, stream, extractor, processes)
     perceptual = {
         network.name: _distances(network.to(processes.device(options.device)), stream, conditions, processes)
@@ -65,6 +67,7 @@ def run(options: DiversityOptions) -> DiversityResults | None:
     if options.out is not None:
         write_results(options.out, results)
         print(f"\n{options.out} is written")
+    log_results(options.tracking, track_diversity(results, name_of(options), step_of_run(options.run)))
     return results
 
 
@@ -103,16 +106,18 @@ def _reference(
     processes: Processes,
 ) -> Features | None:
     """Extract the features of the real images that `--reference` names, if it is given."""
-    if options.reference is None:
+    if not options.reference:
         return None
-    real = open_reference(options, protocol)
+    (real,) = open_references(options, [protocol])
     if not isinstance(real, ImageStream):
-        raise UserError(f"--reference {options.reference}: is statistics; expected real images with labels")
+        raise UserError(
+            f"--reference {options.reference[0]}: is statistics; expected real images with labels"
+        )
     if stream.classes and stream.classes != real.classes:
         expected = ", ".join(real.classes) or "numbers"
         found = f"{stream.origin} has the labels {', '.join(stream.classes):.200}"
         raise UserError(f"--reference: {found}; expected {expected:.200} as the reference")
-    return extract(real, protocol, extractor, options.features, processes, sys.stderr.isatty())
+    return extract(real, protocol, extractor, options.features, processes, progress=True)
 
 
 def _distances(
@@ -127,7 +132,7 @@ def _distances(
     if not len(numbers):
         raise UserError(f"--perceptual {network.name}: no {conditions.kind} has two images")
     found: list[tuple[int, float]] = []
-    hidden = not sys.stderr.isatty() or not processes.is_main
+    hidden = not processes.is_main
     for number in track(processes.share(numbers.tolist()), network.name, "images", hidden=hidden):
         rows = (conditions.numbers == number).nonzero()[:, 0]
         found.append((number, mean_pairwise_distance(network, _usable(stream, rows))))

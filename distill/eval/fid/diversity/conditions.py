@@ -33,7 +33,7 @@ def open_stream(options: DiversityOptions, protocol: Protocol) -> ImageStream:
     if options.array is not None:
         return array_images(options.array)
     each = options.per_prompt or PER_PROMPT
-    stream = open_streams(dataclasses.replace(options, n=each, seed=options.seed or 0), protocol)[0]
+    stream = open_streams(dataclasses.replace(options, n=each, seed=options.seed or 0), [protocol])[0][0]
     assert isinstance(stream, NetworkImages | PipelineImages)
     count = len(stream.prompts) if stream.prompts else stream.label_count
     if not count:
