@@ -16,6 +16,7 @@ from tests.helpers.runs import (
     checkpoint_tensors,
     logged_steps,
     refusal,
+    train_in_processes,
     train_run,
     write_run,
 )
@@ -120,3 +121,18 @@ def count_loads(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 
     monkeypatch.setattr(Native, "load", counted)
     return loads
+
+
+@pytest.mark.slow
+def test_several_processes_agree_on_what_there_is_to_do(tmp_path: Path) -> None:
+    file = write_run(tmp_path, steps=2, preview={"count": 2})
+    said = []
+    for steps in (2, 2, 3):
+        done = train_in_processes(file, f"--steps={steps}", processes=2)
+        assert done.returncode == 0, done.stderr
+        said.append(done.stdout)
+    assert said[1].count("finished its 2 steps before; nothing to do") == 1
+    assert said[2].count("finished 3 steps") == 1
+    whole = tmp_path / "whole"
+    train_in_processes(file, "--steps=3", f"--run_dir={whole}", processes=2)
+    assert_same_tensors(checkpoint_tensors(tmp_path / "run"), checkpoint_tensors(whole))
