@@ -268,11 +268,16 @@ def _fid_result(path: Path) -> str:
 
 def _fid_sentence(results: dict[str, Any]) -> str:
     """Say the distance under one protocol; empty unless it is the student's."""
-    if results.get("source", {}).get("of") != "the student":
+    # The origin names the folder too: "the student in runs/mine".
+    if str(results.get("source", {}).get("of")).partition(" in ")[0] != "the student":
         return ""
     protocol = " and ".join([f"`{results['protocol']}`", *results["departures"]])
-    distance = f"{results['metric']} {results['summary']['fd']['mean']:.4g}"
-    return f"{distance} under {protocol}, {results['n']} images, by `python -m eval fid`."
+    summary = results["summary"]
+    distance = f"{results['metric']} {summary['fd']['mean']:.4g}"
+    if "cmmd" in summary:
+        distance = f"CMMD {summary['cmmd']['mean']:.4g}, {distance}"
+    note = f" It was {results['trained']}." if "trained" in results else ""
+    return f"{distance} under {protocol}, {results['n']} images, by `python -m eval fid`.{note}"
 
 
 def _recipe(run: Run) -> str:

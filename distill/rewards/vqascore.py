@@ -5,6 +5,7 @@ Scores of different models and different questions cannot be compared.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import field_validator
@@ -47,6 +48,15 @@ class Settings(RewardSettings):
     @property
     def memory(self) -> str:
         return "2 bytes a weight" if self.dtype == "bfloat16" else "4 bytes a weight"
+
+    @property
+    def trained_features(self) -> tuple[str, ...]:
+        """LLaVA sees by the CLIP of these features; the other models have image encoders of their own."""
+        from distill.storage.files import read_mapping
+
+        config = Path(self.path) / "config.json"
+        family = read_mapping(config).get("model_type") if config.is_file() else Path(self.path).name
+        return ("clip",) if "llava" in str(family).lower() else ()
 
     def load(self) -> Reward:
         import torch

@@ -21,6 +21,7 @@ from distill.eval.metrics.diversity.within import (
     within_each,
 )
 from tests.helpers.random_teacher import save_random_teacher
+from tests.helpers.tiny_pipelines import stable_diffusion
 
 TRAIN, HELD_OUT = (Digits().load(split) for split in ("train", "held_out"))
 
@@ -112,11 +113,32 @@ def test_a_network_makes_as_many_images_of_each_label_as_are_asked_for(tmp_path:
         (["--run", "x", "--per-prompt", "1"], r"^--per-prompt 1: expected at least 2$"),
         (["--array", "x.npz", "--steps", "5"], r"^--steps: goes with --teacher and --pipeline only$"),
         ([], r"^none of them: expected one of --run"),
+        (
+            ["--array", "x.npz", "--perceptual", "lpips-vgg=a", "--perceptual", "lpips-vgg=b"],
+            r"^--perceptual lpips-vgg: is given twice; expected it once$",
+        ),
+        (
+            ["--array", "x.npz", "--perceptual", "effnet-layers", "--lpips-heads", "x"],
+            r"^--lpips-heads: goes with --perceptual lpips-alex or lpips-vgg$",
+        ),
     ],
 )
 def test_wrong_arguments_are_refused(arguments: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
         main(["diversity", *arguments])
+
+
+def test_prompts_of_a_benchmark_with_categories(tmp_path: Path) -> None:
+    """Each prompt is a condition, not its category."""
+    folder = stable_diffusion(tmp_path / "pipe", "DDIMScheduler", clip_sample=False)
+    file = tmp_path / "meta_data.json"
+    prompts = {"a": ("a red cat", "animals"), "b": ("a blue hat", "fashion"), "c": ("a green dog", "animals")}
+    content = {name: {"prompt": prompt, "category": kind} for name, (prompt, kind) in prompts.items()}
+    file.write_text(json.dumps(content))
+    given = ["--pipeline", str(folder), "--prompts", str(file), "--per-prompt", "2", "--steps", "2"]
+    found = diversity(tmp_path, *given, "--protocol", "fd-pixel")
+    assert (found["kind"], found["conditions"], found["n"]) == ("prompt", 3, 6)
+    assert len(found["statistics"]["vendi"]["values"]) == 3
 
 
 def test_images_without_prompts_or_labels_and_statistics_are_refused(tmp_path: Path) -> None:

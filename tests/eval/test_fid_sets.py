@@ -19,14 +19,18 @@ from distill.data.sources.digits import Settings as Digits
 from distill.eval import protocols
 from distill.eval.__main__ import main
 from distill.eval.features.pixels import pixels
+from distill.eval.fid.measure import Effort, measure
 from distill.eval.fid.prompts import categorised, prompt_departures
+from distill.eval.fid.reference import Reference
 from distill.eval.fid.sets.results import join_results
 from distill.eval.fid.sets.table import render_set
 from distill.eval.fid.subjects import trained_note
 from distill.eval.frechet import Statistics, frechet_distance
 from distill.eval.images import streams
+from distill.eval.images.extraction import Features
 from distill.eval.images.streams import prompts_sha256
 from distill.eval.protocols import FOLDER, read_protocol
+from distill.rewards import of_name
 from tests.helpers.drawn_images import Drawn
 from tests.helpers.fid_command import fid
 from tests.helpers.random_teacher import save_random_teacher
@@ -200,6 +204,25 @@ def test_rewards_on_clip_train_its_features() -> None:
     assert others.trained_features == ()
 
 
+@pytest.mark.parametrize(
+    ("path", "features"),
+    [
+        ("llava-hf/llava-1.5-7b-hf", ("clip",)),
+        ("Qwen/Qwen2.5-VL-7B-Instruct", ()),
+        ("here/llava", ("clip",)),
+        ("here/other", ()),
+    ],
+)
+def test_vqascore_trains_clip_only_by_llava(
+    path: str, features: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder, family in (("llava", "llava"), ("other", "qwen3_vl")):
+        (tmp_path / "here" / folder).mkdir(parents=True)
+        (tmp_path / "here" / folder / "config.json").write_text(json.dumps({"model_type": family}))
+    assert of_name("vqascore", path=path).trained_features == features
+
+
 def test_coco30k_is_of_the_first_captions_of_cocos_own_file(tmp_path: Path) -> None:
     captions = [{"image_id": 7, "id": 5, "caption": "a dog"}, {"image_id": 7, "id": 2, "caption": "a cat"}]
     file, text = tmp_path / "captions_val2014.json", tmp_path / "prompts.txt"
@@ -231,6 +254,17 @@ def test_categories_of_mjhqs_prompts_are_labels(tmp_path: Path) -> None:
     assert categorised(plain, file) is plain
 
 
+def test_distances_by_label_have_the_names_of_the_labels() -> None:
+    rows = torch.randn(12, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    made = Features(rows, None, torch.arange(12) % 2, "made", [])
+    reference = Reference.of(Features(rows + 1, None, torch.arange(12) % 2, "real", []), "photos")
+    effort = Effort(bootstrap=0, per_label=True)
+    numbered = measure(made, reference, effort).numbers["per_label"]
+    named = measure(made, reference, effort, ("art", "people")).numbers["per_label"]
+    assert named == {"art": numbered["0"], "people": numbered["1"]}
+    assert list(named.values()) == pytest.approx([2, 2])
+
+
 WRONG = {
     "--protocol fd-pixel,fd-pixel": "--protocol fd-pixel,fd-pixel: names fd-pixel twice; "
     "expected each protocol once",
@@ -243,6 +277,8 @@ WRONG = {
     "--protocol fd-pixel --weights x --weights y": "--weights y: is given twice (also x); expected it once",
     "--protocol fd-pixel --reference clean=x.npz": "--reference clean=x.npz: 'clean' is not measured; "
     "expected one of the protocols measured, fd-pixel",
+    "--protocol fd-pixel --reference fd-pixel=": "--reference fd-pixel=: is empty; expected fd-pixel=VALUE, "
+    "or a value for all",
     "--protocol fd-pixel --held-out nowhere/x.png": "--held-out nowhere/x.png: no such file or folder",
 }
 

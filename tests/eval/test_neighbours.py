@@ -128,6 +128,13 @@ def test_bounds_are_narrow() -> None:
     assert (exact <= upper.double()).all()
 
 
+def test_the_scale_of_subnormal_features_is_a_number() -> None:
+    features = draw(9, 3, 0) * 1e-310
+    frame = Frame.of(features)
+    assert frame.scale == 2.0**1023
+    assert nearest_others(features, 2).eq(0).all()  # the squares are below the range of float64
+
+
 def test_too_many_dimensions_are_refused() -> None:
     features = torch.zeros(1, 1, dtype=torch.float64).expand(4, MAX_DIMENSION + 1)
     with pytest.raises(UserError, match=r"^features of 4194305 dimensions; expected at most 4194304"):

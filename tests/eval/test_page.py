@@ -324,6 +324,33 @@ def test_distances_by_protocol(tmp_path: Path) -> None:
     assert "<script" not in page  # nothing to sort
 
 
+def fdr_of(value: float, held_out: str) -> dict[str, Any]:
+    """Parts of a result whose FDr, CMMD and distance have one value."""
+    spread = {"mean": value, "std": 0.0, "min": value}
+    numbers = {"images_sha256": f"{value}", "fd": value, "fdr": value, "fdr_real": 1.0, "fdr_count": 9}
+    return {
+        "summary": dict.fromkeys(("fd", "fdr", "cmmd"), spread),
+        "repetitions": [numbers],
+        "held_out": {"of": "real", "count": 9, "sha256": held_out, "subset_seed": 0},
+    }
+
+
+def test_the_lowest_of_every_distance_is_in_bold(tmp_path: Path) -> None:
+    a = write_fid(tmp_path / "a.json", **fdr_of(1.5, "h"))
+    b = write_fid(tmp_path / "b.json", **fdr_of(2.5, "h"))
+    rows = rows_of(page_of(tmp_path, a, b))
+    assert rows["CMMD"] == ["<b>1.5000</b>", "2.5000"]
+    assert rows["FDr, relative to real images"] == ["<b>1.500</b>", "2.500"]
+
+
+def test_fdr_in_several_units_is_left_out_as_compare_does(tmp_path: Path) -> None:
+    a = write_fid(tmp_path / "a.json", **fdr_of(1.5, "h"))
+    b = write_fid(tmp_path / "b.json", **fdr_of(2.5, "others"))
+    page = page_of(tmp_path, a, b)
+    assert "FDr, relative to real images" not in rows_of(page)
+    assert "FDr is left out: rows have other held-out images as its unit" in page
+
+
 def test_distances_that_compare_refuses_are_refused(tmp_path: Path) -> None:
     a, b = write_fid(tmp_path / "a.json"), write_fid(tmp_path / "b.json", n=50)
     rest = "numbers of different ones are not to be compared"

@@ -36,6 +36,13 @@ def test_fdr_is_the_quotient_of_two_distances_to_the_reference() -> None:
     assert found["fdr"] == pytest.approx(distance(made.numpy(), real.numpy()) / unit, rel=1e-8)
 
 
+def test_fdr_refuses_the_references_images_as_held_out_ones() -> None:
+    """Their distance is rounding, not 0: the features are summed in another order."""
+    real = normal(500, 64, 0) @ normal(64, 64, 1)
+    with pytest.raises(UserError, match=r"^the held-out images are at the distance 0; expected others"):
+        frechet_ratio(normal(500, 64, 2), real.flip(0), Statistics.of(real))
+
+
 def test_fdr_has_no_scale_and_is_1_for_the_held_out_images() -> None:
     real, held_out, made = normal(300, 4, 0), normal(100, 4, 1), normal(100, 4, 2) + 1
     reference = Statistics.of(real)

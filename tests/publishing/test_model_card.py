@@ -255,6 +255,35 @@ def test_a_card_has_the_results(adapters_run: Path) -> None:
     assert "FID 2.346 under `edm-50k` and 10 images, 10 images, by `python -m eval fid`." in card
 
 
+def test_a_card_says_what_fid_wrote_of_a_run(adapters_run: Path) -> None:
+    spread = {"mean": 2.5}
+    one = {"protocol": "clean", "metric": "FID", "departures": [], "n": 10, "summary": {"fd": spread}}
+    ours = {"of": f"the student in {adapters_run}"}
+    several = {
+        "format": "distill-fid-set/1",
+        "results": {
+            "clean": {**one, "source": ours},
+            "cmmd": {
+                **one,
+                "protocol": "cmmd",
+                "metric": "FD-CLIP",
+                "source": ours,
+                "summary": {"fd": spread, "cmmd": {"mean": 0.75}},
+                "trained": "trained on the features clip: distances by them do not judge this run",
+            },
+            "edm-50k": {**one, "source": {"of": f"the teacher in {adapters_run}"}},
+        },
+    }
+    (adapters_run / "fid.json").write_text(json.dumps(several))
+    card = card_of(adapters_run)
+    assert "FID 2.5 under `clean`, 10 images, by `python -m eval fid`.\n" in card
+    assert (
+        "CMMD 0.75, FD-CLIP 2.5 under `cmmd`, 10 images, by `python -m eval fid`. "
+        "It was trained on the features clip: distances by them do not judge this run.\n"
+    ) in card
+    assert "edm-50k" not in card
+
+
 def test_a_card_has_the_recipe(adapters_run: Path) -> None:
     versions = {"python": "3.11", "torch": "2.9"}
     meta = {"versions": versions, "commit": "abc1234", "machine": "Linux, 2 cores"}

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from distill.config.errors import UserError
-from distill.storage.tensors import load_tensors, load_weights, save_tensors
+from distill.storage.tensors import load_tensors, load_weights, read_weights, save_tensors
 
 
 @pytest.mark.parametrize(("content", "message"), [(b"nonsense", "is broken"), (None, "no such file")])
@@ -36,6 +36,14 @@ def test_weights_with_one_more_entry_are_refused(tmp_path: Path) -> None:
     save_tensors(tmp_path / "x.safetensors", nn.Linear(2, 4).state_dict())
     with pytest.raises(UserError, match="it has bias, which the network has not"):
         load_weights(nn.Linear(2, 4, bias=False), tmp_path / "x.safetensors")
+
+
+@pytest.mark.parametrize("content", [b"a cat\na dog\n", b"hello\n", b"0", b"", b"}\n", b"h\x05.", b"{}"])
+def test_files_of_anything_else_are_no_weights(tmp_path: Path, content: bytes) -> None:
+    """A pickle is read opcode by opcode, so that every text is a damaged pickle of its own kind."""
+    (tmp_path / "x.pth").write_bytes(content)
+    with pytest.raises(UserError, match=r"x\.pth: holds no weights that torch wrote$"):
+        read_weights(tmp_path / "x.pth")
 
 
 def test_tensors_that_cannot_be_written_raise_oserror(tmp_path: Path) -> None:

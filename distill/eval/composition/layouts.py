@@ -28,26 +28,31 @@ NUMBERED = re.compile(r"(\d+)/samples/[^/]+")
 METADATA = "metadata.jsonl"
 QUARTERS = 4
 """Images in a grid."""
+GRIDS = "grids of four"
+"""Layout that results name, where each file holds four images."""
 
 
 class GridImages(PromptedImages):
     """Images that are quarters of files: row i is quarter i // prompts, from left to right and from above."""
 
     def pixels(self, row: int) -> UInt8[Tensor, "3 h w"]:
-        grid = super().pixels(row)
-        height, width = grid.shape[1:]
-        if height % 2 or width % 2:
-            raise UserError(
-                f"{self.files.path / self.name(row)}: has {width} x {height} pixels; "
-                "expected a grid of four images, with even sides"
-            )
-        below, right = divmod(row // len(self.prompts), 2)
-        top, left = below * height // 2, right * width // 2
-        return grid[:, top : top + height // 2, left : left + width // 2]
+        return quarter_of(super().pixels(row), row // len(self.prompts), self.files.path / self.name(row))
 
     def stamps(self, processes: Any) -> list[str]:
         """Return a hash of the file, the prompt and the quarter of every row."""
         return [f"{stamp}-{row // len(self.prompts)}" for row, stamp in enumerate(super().stamps(processes))]
+
+
+def quarter_of(grid: UInt8[Tensor, "3 h w"], number: int, path: Path) -> UInt8[Tensor, "3 _ _"]:
+    """Cut an image out of a grid of four; `path` is the grid's file."""
+    height, width = grid.shape[1:]
+    if height % 2 or width % 2:
+        raise UserError(
+            f"{path}: has {width} x {height} pixels; expected a grid of four images, with even sides"
+        )
+    below, right = divmod(number, 2)
+    top, left = below * height // 2, right * width // 2
+    return grid[:, top : top + height // 2, left : left + width // 2]
 
 
 def find_existing(spec: SubjectSpec, benchmark: Benchmark, per_prompt: int, root: Path) -> PromptedImages:
@@ -74,6 +79,8 @@ def _paired(
     root: Path,
 ) -> PromptedImages:
     identity = {"kind": "images", "path": str(files.path.resolve())}
+    if kind is GridImages:
+        identity["layout"] = GRIDS
     seeds = [None] * len(names)
     return kind(files, names, prompts, seeds, spec.path, identity, folder_of(root, identity), "index")
 

@@ -102,7 +102,8 @@ def parse_fid(arguments: list[str]) -> FidOptions:
 def name_of(options: FidOptions) -> str:
     """Return the name of what is measured, the last part of its path."""
     measured = options.run or options.teacher or options.pipeline or options.images or options.array
-    return Path(str(measured)).name
+    path = Path(str(measured))
+    return path.name or path.resolve().name
 
 
 def refuse_foreign_flags(options: argparse.Namespace, subject: str) -> None:

@@ -20,6 +20,8 @@ def split_choices(texts: Sequence[str], flag: str, known: Collection[str]) -> di
     for text in texts:
         name, separator, value = text.partition("=")
         key = name if separator and name in known else None
+        if not (value if key else text):
+            raise UserError(f"{flag} {text}: is empty; expected {key or 'NAME'}=VALUE, or a value for all")
         if key in chosen:
             whose = f"for {key} " if key else ""
             raise UserError(f"{flag} {text}: is given twice {whose}(also {chosen[key]}); expected it once")

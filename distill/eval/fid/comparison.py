@@ -33,7 +33,7 @@ def compare(results: Mapping[str, FidResults]) -> str:
     check_comparable(results)
     first = next(iter(results))
     keys = [key for key in ROWS if all(key in one["summary"] for one in results.values())]
-    if len({_unit(one) for one in results.values()}) > 1 and "fdr" in keys:
+    if "fdr" in keys and has_several_units(results):
         keys.remove("fdr")
     marks = marks_of(results)
     cells = [["", "of", *(ROWS[key][1] for key in keys)]]
@@ -53,6 +53,11 @@ def check_comparable(results: Mapping[str, FidResults]) -> None:
         _refuse_repeated(name, one)
     for other in others:
         _refuse_different(other, results[other], first, results[first])
+
+
+def has_several_units(results: Mapping[str, FidResults]) -> bool:
+    """Tell whether FDr has other held-out images as its unit in some results than in others."""
+    return len({_unit(one) for one in results.values() if "fdr" in one["summary"]}) > 1
 
 
 def _unit(one: FidResults) -> tuple[object, ...]:
@@ -78,7 +83,7 @@ def marks_of(results: Mapping[str, FidResults]) -> Marks:
     marks = Marks({}, {name: [] for name in results})
     counts = {name: len(one["repetitions"]) for name, one in results.items()}
     has_prompts = {name: "prompts_sha256" in one["source"] for name, one in results.items()}
-    units = {_unit(one) for one in results.values() if "fdr" in one["summary"]}
+    differ = has_several_units(results)
     first_with: dict[tuple[str | None, ...], str] = {}
     for name, one in results.items():
         if one["departures"]:
@@ -93,7 +98,7 @@ def marks_of(results: Mapping[str, FidResults]) -> Marks:
             marks.add(name, f"has the very images of {first_with[images]}")
         if "trained" in one:
             marks.add(name, one["trained"])
-        if len(units) > 1 and "fdr" in one["summary"]:
+        if differ and "fdr" in one["summary"]:
             marks.add(name, "FDr is left out: rows have other held-out images as its unit")
         lossy = one["source"].get("lossy")
         if lossy:

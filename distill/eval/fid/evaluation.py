@@ -28,7 +28,7 @@ def evaluate(
     """
     first = streams[0]
     check_dimensions(first, made[0], reference)
-    measured = [measure(features, reference, effort) for features in made]
+    measured = [measure(features, reference, effort, first.classes) for features in made]
     seeds = [stream.first_seed for stream in streams if stream.first_seed is not None]
     first_seeds = seeds or None
     repetitions = zip(made, measured, strict=True)

@@ -48,8 +48,8 @@ class Measured:
     warning: str | None
 
 
-def measure(made: Features, reference: Reference, effort: Effort) -> Measured:
-    """Compute all statistics that can be had."""
+def measure(made: Features, reference: Reference, effort: Effort, classes: tuple[str, ...] = ()) -> Measured:
+    """Compute all statistics that can be had. `classes` name the labels of the generated images, if known."""
     real = reference.statistics
     distance = frechet_distance(made.statistics, real)
     numbers: dict[str, object] = {"fd": distance}
@@ -80,7 +80,7 @@ def measure(made: Features, reference: Reference, effort: Effort) -> Measured:
         add("kid", lambda: kernel_distance(made.features, images.features))
         add("neighbours", lambda: _neighbourhoods(made.features, images.features))
     if effort.per_label:
-        add("per_label", lambda: {"per_label": _per_label(made, reference)})
+        add("per_label", lambda: {"per_label": _per_label(made, reference, classes)})
     return Measured(cast(Numbers, numbers), skipped, made.statistics.warning)
 
 
@@ -100,20 +100,21 @@ def _neighbourhoods(made: Tensor, real: Tensor) -> dict[str, float]:
     return neighbourhoods(some(real, MAX_NEIGHBOURS), some(made, MAX_NEIGHBOURS))
 
 
-def _per_label(made: Features, reference: Reference) -> dict[str, float]:
-    """Compute the distance of the images of each label to the real images of that label."""
+def _per_label(made: Features, reference: Reference, classes: tuple[str, ...]) -> dict[str, float]:
+    """Compute the distance of the images of each label, by its name, to the real images of that label."""
     real = reference.images
     if made.labels is None or real is None or real.labels is None:
         raise UserError("labels are needed on both sides")
     distances = {}
     for label in made.labels.unique().tolist():
+        name = classes[label] if classes else str(label)
         generated_rows = made.features[made.labels == label]
         real_rows = real.features[real.labels == label]
         if min(len(generated_rows), len(real_rows)) < 2:
             found = f"{len(generated_rows)} generated and {len(real_rows)} real images"
-            raise UserError(f"label {label}: {found}; expected at least 2 of each")
+            raise UserError(f"label {name}: {found}; expected at least 2 of each")
         sides = Statistics.of(generated_rows), Statistics.of(real_rows)
-        distances[str(label)] = frechet_distance(*sides)
+        distances[name] = frechet_distance(*sides)
     return distances
 
 

@@ -51,7 +51,7 @@ def open_streams(options: FidOptions, protocols: Sequence[Protocol]) -> list[lis
 
     Protocols that want the same images share their streams.
     """
-    open_images = _opener(options)
+    open_images = stream_opener(options)
     opened: dict[tuple[int | None, int], ImageStream] = {}
     streams = []
     for protocol in protocols:
@@ -76,7 +76,7 @@ def _first_seeds(options: FidOptions, protocol: Protocol) -> list[int]:
     return list(protocol.first_seeds)
 
 
-def _opener(options: FidOptions) -> Callable[[Protocol, int], ImageStream]:
+def stream_opener(options: FidOptions) -> Callable[[Protocol, int], ImageStream]:
     """Return the function that opens the images of a protocol from a first seed; it loads networks once."""
     if options.pipeline is not None:
         return _pipeline_opener(options, options.pipeline)

@@ -35,6 +35,8 @@ SPARE = 32
 """Roundings of a distance's estimate besides those of its product; at most 10 are needed."""
 SMALLEST = 2.0**-126
 """Maximum error of an operation whose result is too small for float32's normal numbers."""
+MAX_EXPONENT = 1023
+"""Exponent of the largest power of two in float64."""
 MAX_DIMENSION = 2**22
 """Maximum dimension of the features: with more, gamma is too large for the sums of the bounds."""
 
@@ -56,7 +58,7 @@ class Frame:
         largest = max(
             float((block - shift).abs().max()) for side in sides for block in side.split(TILE) if len(block)
         )
-        return cls(shift, 2.0 ** -math.frexp(largest)[1] if largest else 1.0)
+        return cls(shift, 2.0 ** min(-math.frexp(largest)[1], MAX_EXPONENT) if largest else 1.0)
 
     def squared(self, distances: Float64[Tensor, " n"]) -> Float64[Tensor, " n"]:
         """Scale squared distances."""

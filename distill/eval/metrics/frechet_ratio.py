@@ -16,6 +16,8 @@ from distill.config.errors import UserError
 from distill.eval.frechet import Statistics, frechet_distance
 from distill.eval.metrics.subsets import some
 
+ROUNDING = 1e-9
+"""Share of the covariance's trace below which a distance is rounding."""
 SUBSET_SEED = 0
 """Seed by which `some` draws images of the side that has more."""
 
@@ -44,7 +46,7 @@ def frechet_ratio(
             "dimensions of the features on both sides"
         )
     unit = frechet_distance(Statistics.of(some(held_out, count)), real)
-    if not unit > 0:
+    if not unit > ROUNDING * float(real.cov.trace()):
         raise UserError("the held-out images are at the distance 0; expected others than the reference's")
     distance = frechet_distance(Statistics.of(some(made, count)), real)
     return {"fdr": distance / unit, "fdr_real": unit, "fdr_count": count}

@@ -14,6 +14,7 @@ from distill.config.errors import UserError
 from distill.config.progress import track
 from distill.data.image_files import ImageFiles
 from distill.data.images import to_pil
+from distill.eval.composition.layouts import GRIDS, quarter_of
 from distill.eval.page.models import Model
 from distill.eval.preference.images import image_name
 from distill.eval.preference.scores import images_sha256, pixels_sha256
@@ -69,13 +70,28 @@ class StoredImages:
     files: ImageFiles
     places: Sequence[int]
 
+    @property
+    def are_quarters(self) -> bool:
+        """True if each file is a grid of four images."""
+        return self.model.results["subject"].get("layout") == GRIDS
+
     def content(self, row: int) -> bytes:
-        return self.files.content(self.places[row])
+        """Return the file of an image, or an image without loss if it is a part of its file."""
+        if not self.are_quarters:
+            return self.files.content(self.places[row])
+        buffer = io.BytesIO()
+        to_pil(self.pixels(row)).save(buffer, "png")
+        return buffer.getvalue()
 
     def pixels(self, row: int) -> Tensor:
         """Read an image as it was scored: images of labels keep their channels, others become RGB."""
         are_labels = str(self.model.results["prompts"].get("of", "")).startswith("labels:")
-        return self.files.pixels(self.places[row], None if are_labels else "RGB")
+        pixels = self.files.pixels(self.places[row], None if are_labels else "RGB")
+        if not self.are_quarters:
+            return pixels
+        place = self.places[row]
+        number = row // len(self.model.results["prompts"]["texts"])
+        return quarter_of(pixels, number, self.files.path / self.files.names[place])
 
 
 def gather_pictures(models: Sequence[Model], limit: int) -> Gallery:

@@ -17,6 +17,8 @@ WINS = "wins [95 %]"
 DIFFERENCE = "difference"
 SUB = (WINS, DIFFERENCE)
 """Rows that belong to the score above them."""
+LOWER_IS_BETTER = ("fd", "fdr", "fd_limit", "cmmd", "kid")
+"""Statistics of `fid` of which the lowest is in bold."""
 
 
 def render_means(comparison: Comparison) -> str:
@@ -108,14 +110,14 @@ def _render_protocol(protocol: str, results: Mapping[str, FidResults], names: Ma
     marks = of_fid.marks_of(named)
     heads = [" ".join([name, *(f"[{number}]" for number in marks.rows[name])]) for name in named]
     rows: list[tuple[str, Sequence[str]]] = []
+    left_out = ["fdr"] if of_fid.has_several_units(named) else []
     for key, (title, _, _) in ROWS.items():
-        if any(key in one["summary"] for one in named.values()):
+        if key not in left_out and any(key in one["summary"] for one in named.values()):
             found = [one["summary"].get(key) for one in named.values()]
             means = [None if spread is None else spread["mean"] for spread in found]
             texts = [cell(one, key) or "-" for one in named.values()]
-            is_lower_better = key in ("fd", "fd_limit", "kid")
             metric = next(iter(named.values()))["metric"]
-            rows.append((title.format(metric=metric), bold_best(means, texts, is_lower_better)))
+            rows.append((title.format(metric=metric), bold_best(means, texts, key in LOWER_IS_BETTER)))
     count = next(iter(named.values()))["n"]
     text = f"{count} images of each, compared with the same real images under the protocol {protocol}."
     notes = "".join(f"<li>[{number}] {escape(note)}</li>" for note, number in marks.notes.items())

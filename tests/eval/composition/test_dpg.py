@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import csv
+import io
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -155,6 +158,21 @@ def test_grids_of_four_images(
     assert answerer.calls == 8
     main([*arguments.split(), "--out", f"{tmp_path}/again.json"])
     assert answerer.calls == 8
+
+
+def test_a_page_shows_the_images_of_grids(
+    tmp_path: Path, answerer: ColorAnswerer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = write_images(tmp_path / "images")
+    arguments = f"dpg --images {images} --prompts {write(tmp_path)} --device cpu --store {tmp_path}/store"
+    main([*arguments.split(), "--out", f"{tmp_path}/dpg.json"])
+    main(["report", f"{tmp_path}/dpg.json", "--out", f"{tmp_path}/page.html"])
+    assert "note: " not in capsys.readouterr().err  # the images are those that were examined
+    shown = re.findall('src="data:image/png;base64,(.*?)"', (tmp_path / "page.html").read_text())
+    copies = [Image.open(io.BytesIO(base64.b64decode(one))) for one in shown]
+    expected = [draw(RED, GREEN, BLUE), draw(BLUE), draw(RED, GREEN), draw(BLUE), draw(GREEN, BLUE)]
+    assert [copy.tobytes() for copy in copies[:5]] == [image.tobytes() for image in expected]
+    assert len(copies) == 8
 
 
 def test_grids_that_are_absent_or_odd_are_refused(tmp_path: Path, answerer: ColorAnswerer) -> None:

@@ -73,6 +73,12 @@ def parse_diversity(arguments: list[str]) -> DiversityOptions:
         raise UserError(
             f"--per-prompt: goes with {list_flags(NETWORKS)} only; all images of a file are taken"
         )
+    names = [text.partition("=")[0] for text in options.perceptual]
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(f"--perceptual {name}: is given twice; expected it once")
+    if options.lpips_heads is not None and not any(name.startswith("lpips") for name in names):
+        raise UserError("--lpips-heads: goes with --perceptual lpips-alex or lpips-vgg")
     at_least(options, per_prompt=2, batch_size=1, seed=0, steps=1)
     options.tracking = take_tracking(options)
     return DiversityOptions(**vars(options), held_out=None, bootstrap=0, per_label=False)

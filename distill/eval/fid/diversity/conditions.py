@@ -10,7 +10,7 @@ from torch import Tensor
 
 from distill.config.errors import UserError
 from distill.eval.fid.diversity.arguments import PER_PROMPT, DiversityOptions
-from distill.eval.fid.subjects import open_streams
+from distill.eval.fid.subjects import stream_opener
 from distill.eval.images.pipelines import PipelineImages
 from distill.eval.images.sources import array_images
 from distill.eval.images.streams import FileImages, ImageStream, NetworkImages
@@ -33,7 +33,8 @@ def open_stream(options: DiversityOptions, protocol: Protocol) -> ImageStream:
     if options.array is not None:
         return array_images(options.array)
     each = options.per_prompt or PER_PROMPT
-    stream = open_streams(dataclasses.replace(options, n=each, seed=options.seed or 0), [protocol])[0][0]
+    # Each prompt is a condition of its own, whatever its category.
+    stream = stream_opener(dataclasses.replace(options, n=each))(protocol, options.seed or 0)
     assert isinstance(stream, NetworkImages | PipelineImages)
     count = len(stream.prompts) if stream.prompts else stream.label_count
     if not count:

@@ -61,7 +61,7 @@ def cosine_distance(features: Float64[Tensor, "k d"]) -> float:
     """
     unit, count = directions(features), len(features)
     cosines = (unit.sum(0).square().sum() - unit.square().sum()) / (count * (count - 1))
-    return float(1 - cosines)
+    return max(0.0, float(1 - cosines))  # rounding must not make equal images differ by less than nothing
 
 
 def vendi_score(features: Float64[Tensor, "k d"]) -> float:
