@@ -67,6 +67,7 @@ def render_images(run: Run) -> str:
         "teacher": f"Teacher|{cost}",
         "student": f"Student|{student_cost(run)} an image",
     }
+    layout = run.evaluation.get("grids")
     if run.config.get("task") == "train_teacher":
         del captions["student"]
     found = {
@@ -76,6 +77,8 @@ def render_images(run: Run) -> str:
     absent = ", ".join(name for name, figure in found.items() if figure is None)
     row = "".join(figure for figure in found.values() if figure)
     body = f'<div class="row">{row}</div>' if row else ""
+    if body and isinstance(layout, str):
+        body = f'<p class="note">{escape(f"Each grid has {layout}.")}</p>{body}'
     if absent:
         body += missing(f"There is no readable {absent}.", run.eval_command)
     return section("Images", body)
