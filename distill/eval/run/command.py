@@ -139,8 +139,8 @@ def save(
     """Write the grids and `eval.json`."""
     rows = by_label(train.features.labels, len(real), real.label_count, GRID_IMAGES)
     found = real.read([row for row in rows if row is not None])
-    shown = fill((image for image in found if isinstance(image, torch.Tensor)), rows)
-    firsts = {role: images.first for role, images in made.items()}
+    shown = fill(found, rows)
+    firsts: dict[str, torch.Tensor] = {role: images.first for role, images in made.items()}
     # Images from files have their labels in another order.
     is_in_turn = all(has_labels_in_turn(images, real.label_count) for images in made.values())
     layout = save_grids(out / "eval", shown, firsts, real.label_count if is_in_turn else 0)

@@ -54,9 +54,9 @@ def by_label(
     return chosen
 
 
-def fill(images: Iterable[Tensor], rows: Sequence[int | None]) -> UInt8[Tensor, "n c h w"]:
-    """Stack images, one for each row that is not None, with a white image for each None."""
+def fill(images: Iterable[object], rows: Sequence[int | None]) -> UInt8[Tensor, "n c h w"]:
+    """Stack images, one for each row that is not None, with a white one for each None or unreadable image."""
     found = iter(images)
     given = [None if row is None else next(found) for row in rows]
-    white = next(torch.full_like(image, 255) for image in given if image is not None)
-    return torch.stack([white if image is None else image for image in given])
+    white = next(torch.full_like(image, 255) for image in given if isinstance(image, Tensor))
+    return torch.stack([image if isinstance(image, Tensor) else white for image in given])
