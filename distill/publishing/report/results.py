@@ -149,7 +149,7 @@ def render_table(evaluation: Mapping[str, Any], distance: str) -> str:
 
 def render_warnings(evaluation: Mapping[str, Any]) -> str:
     """Repeat the evaluation's warnings, and what could not be measured and why; nothing if there are none."""
-    lines = [str(warning) for warning in evaluation.get("warnings") or ()]
+    lines = [f"Warning: {warning}" for warning in evaluation.get("warnings") or ()]
     skipped = evaluation.get("skipped")
     if isinstance(skipped, Mapping):
         lines += [f"{name} was not measured: {reason}" for name, reason in skipped.items()]
