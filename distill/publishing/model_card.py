@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from distill.networks.folder import ADAPTERS, PIPELINE, is_own_pipeline, read_de
 from distill.publishing.run_record import Run, method_of, read_run, student_cost
 from distill.publishing.scene.card import scene_usage
 from distill.publishing.scene.description import SCENE, read_scene, say_particles
-from distill.storage.files import read_mapping, write_text
+from distill.storage.files import new_file, read_mapping, write_text
 
 CARD = "README.md"
 RESULTS = {
@@ -31,6 +32,8 @@ RESULTS = {
     "mode_error": "error of the modes' shares",
 }
 """Results of `python -m eval` other than the distance, and their names in the card's table."""
+PICTURE = "samples.png"
+LOCAL_PATH = re.compile(r"(?<![\w:/.~-])/[\w./-]*[\w-]")
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -49,6 +52,7 @@ def write_card(folder: Path, run_dir: Path, name: str | None = None) -> None:
             _front_matter(folder, run, export),
             f"# {run_dir.resolve().name}",
             f"{_summary(folder, run)} Distilled from {teacher} by {method_of(run.config)}.",
+            *_picture(folder, run),
             "## Use",
             _use(folder, run, export, name),
             "## Results",
@@ -59,7 +63,33 @@ def write_card(folder: Path, run_dir: Path, name: str | None = None) -> None:
             "Weights that were learned from a teacher and from data are bound by the licences of both: "
             f"see that of {teacher} and of the data in the recipe. This file grants nothing.",
         ]
-    write_text(folder / CARD, "\n\n".join(sections) + "\n")
+    text = "\n\n".join(sections) + "\n"
+    write_text(folder / CARD, _without_local_paths(text) if _is_on_hub(name) else text)
+
+
+def _picture(folder: Path, run: Run) -> list[str]:
+    """Copy a grid of the student's images into the export and show it; nothing if there is none.
+
+    It is that of the evaluation, or else the last one of training.
+    """
+    if not _makes_images(folder):
+        return []
+    grids = [run.folder / "eval" / "student.png", *sorted((run.folder / "samples").glob("step-*.png"))[::-1]]
+    for grid in grids:
+        if grid.is_file():
+            with new_file(folder / PICTURE) as partial:
+                shutil.copyfile(grid, partial)
+            return [f"![Images of the student]({PICTURE})"]
+    return []
+
+
+def _without_local_paths(text: str) -> str:
+    """Cut each absolute path that is on this machine to its last name."""
+    return LOCAL_PATH.sub(lambda found: _last_name(found.group()), text)
+
+
+def _last_name(path: str) -> str:
+    return Path(path).name if Path(path).exists() else path
 
 
 def _summary(folder: Path, run: Run) -> str:

@@ -200,7 +200,7 @@ def card_of(run: Path, name: str | None = None) -> str:
 
 def test_a_card_says_how_to_load_adapters_from_the_hub(adapters_run: Path) -> None:
     card = card_of(adapters_run, "me/student")
-    assert f"Not measured yet; `python -m eval --run {adapters_run}` does" in card
+    assert f"Not measured yet; `python -m eval --run {adapters_run.name}` does" in card
     setup, _ = code_of(card)
     assert setup.splitlines()[0] == "from diffusers import LCMScheduler, DiffusionPipeline"
     assert (

@@ -8,6 +8,7 @@ them for its width.
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import math
 from collections.abc import Mapping, Sequence
@@ -95,10 +96,27 @@ def caption(text: str) -> str:
     return f"<figcaption><b>{escape(head)}</b> {escape(tail)}</figcaption>"
 
 
+def enlargeable(picture: str, content: str) -> str:
+    """Make a picture that one click opens as large as the window and the next closes, without a script.
+
+    The figure that holds it must have the identifier `figure_id(content)`.
+    """
+    return (
+        f'<a class="open" href="#{figure_id(content)}" title="Enlarge">{picture}</a>'
+        '<a class="close" href="#closed" aria-label="Close"></a>'
+    )
+
+
+def figure_id(content: str) -> str:
+    """Return an identifier of a figure by its content, so that the same run gives the same page."""
+    return f"figure-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
+
+
 def card(figure: Figure, alt: str, text: str, kind: str = "") -> str:
-    """Put a chart on a white card, so that it stays legible on a dark page."""
+    """Put a chart on a card, whose colours the style sheet inverts on a dark page."""
     picture = f'<img src="{svg_uri(figure)}" alt="{escape(alt)}">'
-    return f'<figure class="{kind}">{caption(text)}<div class="card">{picture}</div></figure>'
+    body = f'{caption(text)}<div class="card">{enlargeable(picture, text + picture)}</div>'
+    return f'<figure id="{figure_id(text + picture)}" class="{kind}">{body}</figure>'
 
 
 def image(path: Path, text: str) -> str | None:
@@ -113,7 +131,9 @@ def image(path: Path, text: str) -> str | None:
     kind = "grid pixelated" if width <= PIXELATED_UP_TO else "grid"
     size = f'width="{width}" height="{height}" alt="{escape(text.replace("|", ", "))}"'
     source = data_uri(path.read_bytes(), mime)
-    return f'<figure><img class="{kind}" src="{source}" {size}>{caption(text)}</figure>'
+    picture = f'<img class="{kind}" src="{source}" {size}>'
+    body = enlargeable(picture, text + picture)
+    return f'<figure id="{figure_id(text + picture)}">{body}{caption(text)}</figure>'
 
 
 def running_mean(values: np.ndarray) -> np.ndarray:
@@ -156,11 +176,20 @@ def curve(name: str, steps: Sequence[int], values: Sequence[float], smooth: bool
     finite = np.isfinite(everything)
     lost = "" if finite.all() else f"; {(~finite).sum()} of {finite.size} values not finite"
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(3.0, 1.75), layout="constrained")
-        axes = figure.add_subplot()
+        figure = Figure(figsize=(3.0, 1.95), layout="constrained")
+        axes = figure.add_subplot(xlabel="step")
         if finite.any():
             _draw_curve(axes, np.asarray(steps)[finite], everything[finite], smooth)
-        return card(figure, f"curve of {name} over training", f"{name}|last {short(everything[-1])}{lost}")
+        return card(
+            figure,
+            f"curve of {name} over training",
+            f"{name}|last {short(everything[-1])}{lost}{_say_log(axes)}",
+        )
+
+
+def _say_log(axes: Axes) -> str:
+    """Say in a caption that the vertical axis is logarithmic; nothing if it is not."""
+    return ", logarithmic axis" if axes.get_yscale() == "log" else ""
 
 
 def _draw_curve(axes: Axes, x: np.ndarray, y: np.ndarray, smooth: bool) -> None:
@@ -181,7 +210,7 @@ def monitored(
     """Draw a distance measured during training, with the teacher's as a dashed line if it is known."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(7.6, 2.9), layout="constrained")
-        axes = figure.add_subplot(xlabel="step")
+        axes = figure.add_subplot(xlabel="step", ylabel=text.partition("|")[0])
         axes.plot(steps, values, color=BLUE, linewidth=1.7, marker="o", markersize=3)
         if teacher is not None:
             axes.axhline(teacher, color=ORANGE, linewidth=1.2, linestyle=(0, (5, 3)))
@@ -194,7 +223,7 @@ def monitored(
             low, high = axes.get_ylim()
             # There are few points, of which none may fall outside.
             axes.set_ylim(min(low, min(known) / 1.15), max(high, max(known) * 1.05))
-        return card(figure, "the distance over training", text, "wide")
+        return card(figure, "the distance over training", text + _say_log(axes), "wide")
 
 
 def reliability(

@@ -10,7 +10,7 @@ from typing import Any
 from distill.config.errors import UserError, reading
 from distill.publishing.report import charts
 from distill.publishing.report.charts import short
-from distill.publishing.report.results import render_glossary, render_table, render_warnings
+from distill.publishing.report.results import render_glossary, render_table, render_warnings, title_of
 from distill.publishing.run_record import Run, numbers, student_cost
 
 STATS = {
@@ -98,7 +98,8 @@ def render_monitor(run: Run) -> str:
         else:
             teacher = numbers(run.evaluation.get("teacher")).get(name)
             label = f"teacher, final evaluation over {short(run.evaluation.get('n', 0))} images"
-        figures += charts.monitored(f"{name}|small-sample estimate, {size}", *series[name], teacher, label)
+        title = title_of(name) if name.startswith("fd_") else name
+        figures += charts.monitored(f"{title}|small-sample estimate, {size}", *series[name], teacher, label)
     if not figures:
         return (
             '<p class="missing">No distance was measured during training. A run with real images, or '
@@ -242,7 +243,7 @@ def render_results(run: Run) -> str:
         absent = missing("There is no eval.json: this run has not been evaluated.", run.eval_command)
         return section("Results", absent)
     stated = ", ".join(
-        f"{key} {value}"
+        f"{key} {short(value) if isinstance(value, float) else value}"
         for key, value in _conditions(run).items()
         if key != run.distance and isinstance(value, str | int | float)
     )
