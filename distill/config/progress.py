@@ -75,7 +75,7 @@ class ProgressBar:
         """Show what is being done, behind the numbers; an empty text shows nothing."""
         self.noted = text
         if self._bar is not None:
-            self._bar.set_postfix_str(text, refresh=False)
+            self._bar.set_postfix_str(text)
 
     def expect(self, total: int) -> None:
         """Set the total, where it is known later than the work begins."""

@@ -15,6 +15,7 @@ from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from distill.config.errors import UserError
+from distill.data.class_grid import ClassGrid
 from distill.storage.files import new_file
 
 LOSSY = {"JPEG": "JPEG", "MPO": "JPEG", "JPEG2000": "JPEG 2000", "AVIF": "AVIF", "GIF": "GIF"}
@@ -176,10 +177,13 @@ def preview_count(image_shape: tuple[int, ...]) -> int:
     return max(4, min(100, 2**22 // (image_shape[1] * image_shape[2])))
 
 
-def save_samples_picture(samples: Float[Tensor, "b ..."], path: Path, columns: int | None = None) -> None:
-    """Write a preview of samples: images as a grid, vectors as points of their first two elements."""
+def save_samples_picture(samples: Float[Tensor, "b ..."], path: Path, condition_count: int = 0) -> None:
+    """Write a preview of samples: images as a grid, vectors as points of their first two elements.
+
+    Sample i has the condition i % `condition_count`; 0 stands for samples without conditions.
+    """
     if samples.ndim == 4:
-        save_grid(to_bytes(samples), path, columns)
+        save_class_grid(to_bytes(samples), path, condition_count)
     else:
         with new_file(path) as partial:
             scatter(samples).save(partial, format="PNG")
@@ -201,3 +205,9 @@ def save_grid(pixels: UInt8[Tensor, "b c h w"], path: Path, columns: int | None 
     """Write a grid as PNG; images of up to 16 pixels are enlarged by a whole factor to at most 32."""
     with new_file(path) as partial:
         make_grid(pixels, columns, scale=max(1, 32 // pixels.shape[-1])).save(partial, format="PNG")
+
+
+def save_class_grid(pixels: UInt8[Tensor, "b c h w"], path: Path, label_count: int) -> None:
+    """Write a grid as PNG in which images of one label stand together; image i has i % `label_count`."""
+    grid = ClassGrid(label_count, len(pixels))
+    save_grid(grid.arrange(pixels, blank=255), path, grid.columns)

@@ -135,7 +135,7 @@ def compare(arguments: list[str]) -> None:
 
     from distill.eval.composition import comparison as of_composition
     from distill.eval.fid import comparison as of_fid
-    from distill.eval.fid.result_sets import read_all_results
+    from distill.eval.fid.sets.results import read_all_results
     from distill.eval.preference import comparison, table
     from distill.storage.files import read_json
 

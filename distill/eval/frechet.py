@@ -6,6 +6,7 @@ Heusel et al. 2017, "GANs trained by a two time-scale update rule", eq. 6; Dowso
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Iterable
 
@@ -76,6 +77,11 @@ class Statistics:
         cov = (products - count * torch.outer(offset, offset)) / (count - 1)
         return cls(shift + offset, (cov + cov.T) / 2, count)
 
+    @functools.cached_property
+    def factor(self) -> Float64[Tensor, "d r"]:
+        """F with F F^T = cov, of as many columns as the rank r; kept, because references serve many times."""
+        return _factor(self.cov)
+
     @property
     def warning(self) -> str | None:
         """The reason why a distance from these statistics is doubtful, or None."""
@@ -107,7 +113,7 @@ def frechet_distance(stats_a: Statistics, stats_b: Statistics) -> float:
         raise UserError(f"{found}; expected the same features on both sides")
     traces = float(stats_a.cov.trace() + stats_b.cov.trace())
     fewer, more = sorted((stats_a, stats_b), key=_count)
-    root = _trace_of_root(fewer.cov, more.cov, 1e-10 * traces)
+    root = _trace_of_root(fewer, more, 1e-10 * traces)
     distance = float((stats_a.mean - stats_b.mean).square().sum()) + traces - 2 * root
     if not math.isfinite(distance):
         expected = "expected features, and a covariance of them, that are not so large"
@@ -119,8 +125,8 @@ def _count(stats: Statistics) -> float:
     return math.inf if stats.count is None else stats.count
 
 
-def _trace_of_root(a: Float64[Tensor, "d d"], b: Float64[Tensor, "d d"], tolerance: float) -> float:
-    """Compute tr (a b)^(1/2); it is fastest if `a` is the matrix that may be singular.
+def _trace_of_root(a: Statistics, b: Statistics, tolerance: float) -> float:
+    """Compute tr (a b)^(1/2) of two covariances; it is fastest if `a` is the one that may be singular.
 
     With a = F F^T the eigenvalues of F^T b F are those of a b; if F has only as many columns as the rank,
     they are those that are not zero. The root of an eigenvalue that is rounding has few digits: if more
@@ -128,21 +134,21 @@ def _trace_of_root(a: Float64[Tensor, "d d"], b: Float64[Tensor, "d d"], toleran
     """
     from scipy.linalg import LinAlgError, eigh
 
+    left, right = a.cov.numpy(), b.cov.numpy()
     try:
-        values = eigh(b.numpy(), a.numpy(), type=2, eigvals_only=True, driver="gv", check_finite=False)
+        values = eigh(right, left, type=2, eigvals_only=True, driver="gv", check_finite=False)
         root = _sum_of_roots(torch.from_numpy(values), tolerance)
         has_cholesky_factor = True
     except LinAlgError:
         root, has_cholesky_factor = None, False
     if root is not None:
         return root
-    factor, other = _factor(a), b
-    if factor.shape[1] == len(a):
+    if a.factor.shape[1] == len(a.cov):
         if has_cholesky_factor:  # these eigenvalues are known to be too coarse
-            return float(torch.linalg.svdvals(_factor(b).T @ factor).sum())
-        factor, other = _factor(b), a
-    root = _sum_of_roots(torch.linalg.eigvalsh(factor.T @ other @ factor), tolerance)
-    return float(torch.linalg.svdvals(_factor(other).T @ factor).sum()) if root is None else root
+            return float(torch.linalg.svdvals(b.factor.T @ a.factor).sum())
+        a, b = b, a
+    root = _sum_of_roots(torch.linalg.eigvalsh(a.factor.T @ b.cov @ a.factor), tolerance)
+    return float(torch.linalg.svdvals(b.factor.T @ a.factor).sum()) if root is None else root
 
 
 def _sum_of_roots(values: Float64[Tensor, " r"], tolerance: float) -> float | None:

@@ -78,16 +78,18 @@ def _save_own_pipeline(generator: Generator, folder: Path) -> dict[str, Any]:
 
 def main(arguments: list[str]) -> None:
     """Write the student of a run as an export, and upload it if asked to."""
-    from distill.publishing.hub import upload
+    from distill.publishing.hub import fetch_card, upload
     from distill.publishing.model_card import write_card
     from distill.publishing.run_record import read_run
     from distill.storage.files import new_folder
 
     options = _parse(arguments)
-    read_run(options.run)
+    run = read_run(options.run)
     out = options.out or options.run / "export"
     _refuse_to_replace(out)
     generator = load_generator(options.run)
+    if options.push_to_hub is not None:
+        fetch_card(run.config.get("teacher") or {})
     try:
         with new_folder(out) as folder:
             export_generator(generator, folder)

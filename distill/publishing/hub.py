@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from distill.config.errors import UserError
+from distill.publishing.model_card.names import CARD, hub_name
 
 
 def upload(folder: Path, name: str, private: bool = False) -> str:
@@ -26,3 +29,18 @@ def upload(folder: Path, name: str, private: bool = False) -> str:
         reason = str(error).strip() or type(error).__name__
         raise refused(f"cannot be uploaded ({reason.splitlines()[0]})") from error
     return str(address)
+
+
+def fetch_card(teacher: dict[str, Any]) -> None:
+    """Put the card of a teacher on the hub into the hub's cache, from which its licence is read.
+
+    Without a connection, or for a repository without a card, nothing is fetched.
+    """
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HTTPError
+
+    name = hub_name(teacher)
+    if name is None:
+        return
+    with suppress(HTTPError, OSError, ValueError):
+        hf_hub_download(name, CARD, revision=teacher.get("revision"))

@@ -165,6 +165,69 @@ def method_of(config: dict[str, Any]) -> str | None:
     return " + ".join(parts)
 
 
+def published_method(config: dict[str, Any]) -> str | None:
+    """Return the name under which a run's method was published; None for any other combination, or a scene.
+
+    The conditions are those of the table in docs/methods.md, which gives the papers.
+    """
+    objective, terms = config.get("objective"), config.get("terms") or ()
+    network = (config.get("generator") or {}).get("network")
+    is_scene = isinstance(network, dict) and network.get("name") == "scene"
+    if is_scene or not isinstance(objective, dict) or not all(isinstance(term, dict) for term in terms):
+        return None
+    names = frozenset(str(term.get("name")) for term in terms)
+    kind, divergence = objective.get("name"), objective.get("divergence")
+    if names == {"representation"}:
+        return "FD-loss"
+    if kind == "expanded_divergence":
+        return "Uni-Instruct" if names in ({"gan"}, {"gan", "regression"}) else None
+    if kind == "score_matching":
+        return _method_of_score_matching(config, objective, names)
+    if kind != "distribution_matching":
+        return None
+    if names == {"gan"} and config.get("ratio"):
+        return "f-distill"
+    return _method_of_reverse_kl(config, names) if divergence == "reverse_kl" else None
+
+
+def _method_of_score_matching(
+    config: dict[str, Any], objective: dict[str, Any], terms: frozenset[str]
+) -> str | None:
+    if objective.get("distance") == "pseudo_huber":
+        return {frozenset[str](): "SIM", frozenset({"reward"}): "Diff-Instruct*"}.get(terms)
+    if terms:
+        return "SiDA" if terms == {"gan"} else None
+    if objective.get("real_data"):
+        return "RealUID"
+    scales = config.get("guidance") or {}
+    if scales.get("fake", 1.0) <= 0:
+        return "few-step SiD"
+    return "SiD-LSG" if any(scale != 1.0 for scale in scales.values()) else "SiD"
+
+
+def _method_of_reverse_kl(config: dict[str, Any], terms: frozenset[str]) -> str | None:
+    if not terms:
+        # DMD's normaliser without its regression has no name of its own.
+        return "Diff-Instruct" if config["objective"].get("weighting", "dmd") != "dmd" else None
+    if terms == {"gan"}:
+        has_alignment = (config.get("fake") or {}).get("alignment")
+        return "DMD2 with SenseFlow's alignment" if has_alignment else "DMD2"
+    if terms == {"regression"}:
+        return "DP-DMD" if config["terms"][0].get("step") is not None else "DMD"
+    if terms == {"implicit_reward"}:
+        return "Decoupled DMD"
+    return "Diff-Instruct++" if terms == {"implicit_reward", "reward"} else None
+
+
+def say_method(config: dict[str, Any]) -> str | None:
+    """Name a run's method as it was published, if it was, and by its settings.
+
+    An example is `DMD2: distribution_matching (reverse_kl) + gan`.
+    """
+    name, settings = published_method(config), method_of(config)
+    return settings if name is None else f"{name}: {settings}"
+
+
 def summarise(run_dir: Path) -> dict[str, Any]:
     """Summarise a run for a table of many runs.
 

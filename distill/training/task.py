@@ -48,8 +48,8 @@ class Task(Protocol):
         ...
 
     @property
-    def preview_columns(self) -> int | None:
-        """Number of columns of a picture of them; None for as many as rows."""
+    def preview_conditions(self) -> int:
+        """Number of labels or prompts that they have in turn; 0 if they do not."""
         ...
 
     def save(self, folder: Path) -> None:

@@ -205,7 +205,7 @@ class Trainer:
             samples = sample_together(self.task.preview, count, self.processes)
             if self.main:
                 path = self.config.run_dir / "samples" / f"step-{self.step:08d}.png"
-                save_samples_picture(samples, path, self.task.preview_columns)
+                save_samples_picture(samples, path, self.task.preview_conditions)
                 if self.trackers is not None:
                     log_picture(self.trackers, "samples", path, self.step)
 

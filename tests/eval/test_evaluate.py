@@ -25,7 +25,7 @@ from distill.eval.images.streams import NetworkImages
 from distill.eval.monitor import FrechetMonitor, build_monitor
 from distill.eval.protocols import read_protocol
 from distill.eval.run.evaluate import ImageSet, evaluate, measure_images, sampling_times
-from distill.eval.run.grids import by_label, save_grids
+from distill.eval.run.grids import by_label, fill, save_grids
 from distill.eval.run.results import EvalResults, Role
 from distill.eval.run.table import render
 from distill.networks.few_step_generator import FewStepGenerator
@@ -257,12 +257,20 @@ def test_grids_have_a_column_for_each_label(tmp_path: Path) -> None:
     chosen = by_label(TRAIN.labels, len(TRAIN.pixels), 10, 100)
     assert TRAIN.labels[chosen].tolist() == [i % 10 for i in range(100)]
     assert len(set(chosen)) == 100
-    save_grids(tmp_path / "eval", TRAIN.pixels[chosen], {"student": HELD_OUT.pixels}, 10)
+    layout = save_grids(tmp_path / "eval", TRAIN.pixels[chosen], {"student": HELD_OUT.pixels}, 10)
+    assert layout == "a column for each of the labels 0 to 9"
     assert sorted(path.name for path in (tmp_path / "eval").iterdir()) == ["real.png", "student.png"]
     grid = np.asarray(Image.open(tmp_path / "eval" / "real.png"))
     assert grid.shape == (4 * 91, 4 * 91)  # 10 images of 8 pixels and 11 gaps of one, enlarged 4 times
     first = np.asarray(TRAIN.pixels[chosen[11], 0])
     assert np.array_equal(grid[4 * 10 : 4 * 18 : 4, 4 * 10 : 4 * 18 : 4], first)
+
+
+def test_a_label_without_real_images_leaves_its_cells_white() -> None:
+    chosen = by_label(torch.tensor([0, 2, 2]), 3, 3, 6)
+    assert chosen == [0, None, 1, 0, None, 2]
+    images = [torch.full((1, 2, 2), value, dtype=torch.uint8) for value in (1, 2, 1, 3)]
+    assert fill(images, chosen)[:, 0, 0, 0].tolist() == [1, 255, 2, 1, 255, 3]
 
 
 def test_stored_features_are_those_that_were_computed(tmp_path: Path) -> None:

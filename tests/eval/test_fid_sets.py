@@ -22,8 +22,8 @@ from distill.eval.features.pixels import pixels
 from distill.eval.fid.measure import Effort, measure
 from distill.eval.fid.prompts import categorised, prompt_departures
 from distill.eval.fid.reference import Reference
-from distill.eval.fid.result_sets import join_results
-from distill.eval.fid.set_table import render_set
+from distill.eval.fid.sets.results import join_results
+from distill.eval.fid.sets.table import render_set
 from distill.eval.fid.subjects import trained_note
 from distill.eval.frechet import Statistics, frechet_distance
 from distill.eval.images import streams

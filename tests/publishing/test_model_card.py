@@ -200,7 +200,7 @@ def card_of(run: Path, name: str | None = None) -> str:
 
 def test_a_card_says_how_to_load_adapters_from_the_hub(adapters_run: Path) -> None:
     card = card_of(adapters_run, "me/student")
-    assert f"Not measured yet; `python -m eval --run {adapters_run}` does" in card
+    assert f"Not measured yet; `python -m eval --run {adapters_run.name}` does" in card
     setup, _ = code_of(card)
     assert setup.splitlines()[0] == "from diffusers import LCMScheduler, DiffusionPipeline"
     assert (
@@ -313,7 +313,9 @@ def test_training_leaves_a_card_and_an_evaluation_rewrites_it(tmp_path: Path) ->
     assert "2 steps, 4 images of the student" in card
     assert MADE_BY not in card
     evaluate(["--run", str(run), "--n", "20", "--no-teacher"])
-    measured = json.loads((run / "eval.json").read_text())["student"]["fd_pixel"]
+    results = json.loads((run / "eval.json").read_text())
+    assert results["grids"] == "a column for each of the labels 0 to 9"
+    measured = results["student"]["fd_pixel"]
     rewritten = (run / "export" / "README.md").read_text()
     assert f"| fd-pixel, a Fréchet distance | {measured:.4g} |  |" in rewritten
     assert code_of(rewritten) == code_of(card)

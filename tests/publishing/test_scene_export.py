@@ -106,7 +106,7 @@ def test_a_report_shows_the_turntable_of_each_particle(run: Path) -> None:
     for number, encoded in enumerate(re.findall(r'src="data:image/gif;base64,([^"]*)"', body)):
         assert base64.b64decode(encoded) == (run / "export" / f"turntable-{number}.gif").read_bytes()
     assert f"<code>python sample.py --run {run} --views 24 --out {run}/views</code>" in body
-    assert re.findall(r'\b(?:src|href)="(?!data:)', page) == []
+    assert re.findall(r'\b(?:src|href)="(?!data:|#)', page) == []
 
 
 def test_a_report_of_a_scene_speaks_of_it(run: Path) -> None:

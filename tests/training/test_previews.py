@@ -34,7 +34,7 @@ def test_a_run_shows_the_seeds_and_labels_that_are_asked_for(tmp_path: Path) -> 
     run = train_run(file)
     cond = Condition(torch.tensor([7, 3, 3, 7, 3, 3]))
     samples = sample_generator(load_generator(run), range(5, 11), cond)
-    save_samples_picture(samples, tmp_path / "expected.png", columns=3)
+    save_samples_picture(samples, tmp_path / "expected.png", condition_count=3)
     found = np.asarray(Image.open(run / "samples" / "step-00000001.png"))
     assert np.array_equal(found, np.asarray(Image.open(tmp_path / "expected.png")))
 
@@ -47,7 +47,7 @@ def test_without_settings_the_labels_come_in_turn_and_the_seeds_from_zero(tmp_pa
     assert found is not None
     assert torch.equal(found, torch.arange(12) % 10)
     assert torch.equal(found, balanced_labels(12, 10).label)
-    assert previews.columns == 10
+    assert previews.condition_count == 10
 
 
 def test_a_prompt_may_have_commas_and_a_file_stands_for_its_lines(tmp_path: Path) -> None:

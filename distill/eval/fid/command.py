@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from distill.eval.fid.arguments import FidOptions, name_of
 from distill.eval.fid.measurement import Measurement, measure_together
-from distill.eval.fid.result_sets import FidSetResults, join_results
 from distill.eval.fid.results import FidResults
-from distill.eval.fid.set_table import render_set
+from distill.eval.fid.sets.results import FidSetResults, join_results
+from distill.eval.fid.sets.table import render_set
 from distill.eval.fid.subjects import open_streams, shape_of
 from distill.eval.fid.table import render
 from distill.eval.protocols import default_protocol, read_protocols

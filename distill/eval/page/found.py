@@ -12,7 +12,7 @@ from pydantic import Field, PositiveInt, ValidationError
 
 from distill.config.errors import UserError
 from distill.eval.fid import results as of_fid
-from distill.eval.fid.result_sets import read_all_results
+from distill.eval.fid.sets.results import read_all_results
 from distill.eval.page import diversity as of_diversity
 from distill.eval.page.arguments import NamedPath
 from distill.eval.page.examined import KEYS, read_examined

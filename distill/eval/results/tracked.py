@@ -41,7 +41,7 @@ def track_distances(results: Sequence[FidResults], name: str, step: int) -> Trac
     for one in results:
         found |= _spreads(f"fid/{one['protocol']}", one["summary"], len(one["repetitions"]) > 1)
     facts = {one["protocol"]: _facts_of_distances(one) for one in results}
-    return Tracked("fid", name, {step: found}, facts)
+    return Tracked("fid", name, {step: found}, facts if len(facts) > 1 else _facts_of_distances(results[0]))
 
 
 def track_sweep(content: SweepResults, name: str) -> Tracked:

@@ -20,7 +20,7 @@ from distill.eval.results.tracked import track_evaluation
 from distill.eval.results.tracking import log_results, step_of_run
 from distill.eval.run.arguments import RunOptions
 from distill.eval.run.evaluate import GRID_IMAGES, ImageSet, evaluate, measure_images, sampling_times
-from distill.eval.run.grids import ROWS, by_label, columns_of, save_grids
+from distill.eval.run.grids import by_label, fill, save_grids
 from distill.eval.run.results import EvalResults, LaboratoryResults, Role
 from distill.eval.run.subjects import SAMPLED, RealStreams, open_files, open_networks, open_real
 from distill.eval.run.table import render
@@ -137,11 +137,24 @@ def save(
     out: Path, results: EvalResults, real: DataImages, train: ImageSet, made: dict[Role, ImageSet]
 ) -> None:
     """Write the grids and `eval.json`."""
-    columns = columns_of(real.label_count)
-    rows = by_label(train.features.labels, len(real), real.label_count, ROWS * columns)
-    shown = torch.stack([image for image in real.read(rows) if isinstance(image, torch.Tensor)])
-    save_grids(out / "eval", shown, {role: images.first for role, images in made.items()}, columns)
+    rows = by_label(train.features.labels, len(real), real.label_count, GRID_IMAGES)
+    found = real.read([row for row in rows if row is not None])
+    shown = fill(found, rows)
+    firsts: dict[str, torch.Tensor] = {role: images.first for role, images in made.items()}
+    # Images from files have their labels in another order.
+    is_in_turn = all(has_labels_in_turn(images, real.label_count) for images in made.values())
+    layout = save_grids(out / "eval", shown, firsts, real.label_count if is_in_turn else 0)
+    if layout:
+        results["grids"] = layout
     write_json(out / "eval.json", results)
+
+
+def has_labels_in_turn(images: ImageSet, label_count: int) -> bool:
+    """Tell whether image i of the first images has the label i % `label_count`."""
+    if label_count == 0 or images.conditions is None:
+        return False
+    labels = images.conditions[: len(images.first)]
+    return bool((labels == torch.arange(len(labels)) % label_count).all())
 
 
 def run_laboratory(options: RunOptions, teacher: GaussianMixture) -> LaboratoryResults:

@@ -76,6 +76,8 @@ class EvalResults(TypedDict):
     skipped: dict[str, str]
     warnings: list[str]
     sampling: NotRequired[SamplingTimes]
+    grids: NotRequired[str]
+    """Labels of the images in the grids, in words."""
 
 
 class LaboratoryResults(TypedDict):

@@ -8,6 +8,7 @@ them for its width.
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import math
 from collections.abc import Mapping, Sequence
@@ -45,6 +46,8 @@ STYLE: dict[Any, Any] = {
 }
 FONTS = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', 'Liberation Sans', Arial, sans-serif"
 """Fonts that readers have. They fit where matplotlib laid text out with its own font, which is wider."""
+NARROW = 600
+"""Width in pixels of the screens that the style sheet calls narrow."""
 PIXELATED_UP_TO = 512
 """Width in pixels up to which an image is scaled without smoothing. A wider one holds photographs, which need
 it."""
@@ -95,10 +98,33 @@ def caption(text: str) -> str:
     return f"<figcaption><b>{escape(head)}</b> {escape(tail)}</figcaption>"
 
 
-def card(figure: Figure, alt: str, text: str, kind: str = "") -> str:
-    """Put a chart on a white card, so that it stays legible on a dark page."""
+def enlargeable(picture: str, content: str) -> str:
+    """Make a picture that one click opens as large as the window and the next closes, without a script.
+
+    The figure that holds it must have the identifier `figure_id(content)`.
+    """
+    return (
+        f'<a class="open" href="#{figure_id(content)}" title="Enlarge">{picture}</a>'
+        '<a class="close" href="#closed" aria-label="Close"></a>'
+    )
+
+
+def figure_id(content: str) -> str:
+    """Return an identifier of a figure by its content, so that the same run gives the same page."""
+    return f"figure-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
+
+
+def card(figure: Figure, alt: str, text: str, kind: str = "", narrow: Figure | None = None) -> str:
+    """Put a chart on a card, whose colours the style sheet inverts on a dark page.
+
+    A narrow screen shows `narrow` in its place, if it is given: a wide chart scaled down cannot be read.
+    """
     picture = f'<img src="{svg_uri(figure)}" alt="{escape(alt)}">'
-    return f'<figure class="{kind}">{caption(text)}<div class="card">{picture}</div></figure>'
+    if narrow is not None:
+        source = f'<source media="(max-width: {NARROW}px)" srcset="{svg_uri(narrow)}">'
+        picture = f"<picture>{source}{picture}</picture>"
+    body = f'{caption(text)}<div class="card">{enlargeable(picture, text + picture)}</div>'
+    return f'<figure id="{figure_id(text + picture)}" class="{kind}">{body}</figure>'
 
 
 def image(path: Path, text: str) -> str | None:
@@ -113,7 +139,9 @@ def image(path: Path, text: str) -> str | None:
     kind = "grid pixelated" if width <= PIXELATED_UP_TO else "grid"
     size = f'width="{width}" height="{height}" alt="{escape(text.replace("|", ", "))}"'
     source = data_uri(path.read_bytes(), mime)
-    return f'<figure><img class="{kind}" src="{source}" {size}>{caption(text)}</figure>'
+    picture = f'<img class="{kind}" src="{source}" {size}>'
+    body = enlargeable(picture, text + picture)
+    return f'<figure id="{figure_id(text + picture)}">{body}{caption(text)}</figure>'
 
 
 def running_mean(values: np.ndarray) -> np.ndarray:
@@ -147,8 +175,10 @@ def set_axes(axes: Axes, values: np.ndarray, log_from: float = 10) -> None:
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value, 5)))
 
 
-def curve(name: str, steps: Sequence[int], values: Sequence[float], smooth: bool = True) -> str:
-    """Draw one small panel: a running mean over the faint raw values.
+def curve(
+    name: str, steps: Sequence[int], values: Sequence[float], smooth: bool = True, unit: str = ""
+) -> str:
+    """Draw one small panel: a running mean over the faint raw values, with the unit at the vertical axis.
 
     With `smooth` False the values are drawn as they are, from zero: for what is set, not measured.
     """
@@ -156,11 +186,20 @@ def curve(name: str, steps: Sequence[int], values: Sequence[float], smooth: bool
     finite = np.isfinite(everything)
     lost = "" if finite.all() else f"; {(~finite).sum()} of {finite.size} values not finite"
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(3.0, 1.75), layout="constrained")
-        axes = figure.add_subplot()
+        figure = Figure(figsize=(3.0, 1.95), layout="constrained")
+        axes = figure.add_subplot(xlabel="step", ylabel=unit)
         if finite.any():
             _draw_curve(axes, np.asarray(steps)[finite], everything[finite], smooth)
-        return card(figure, f"curve of {name} over training", f"{name}|last {short(everything[-1])}{lost}")
+        return card(
+            figure,
+            f"curve of {name} over training",
+            f"{name}|last {f'{short(everything[-1])} {unit}'.strip()}{lost}{_say_log(axes)}",
+        )
+
+
+def _say_log(axes: Axes) -> str:
+    """Say in a caption that the vertical axis is logarithmic; nothing if it is not."""
+    return ", logarithmic axis" if axes.get_yscale() == "log" else ""
 
 
 def _draw_curve(axes: Axes, x: np.ndarray, y: np.ndarray, smooth: bool) -> None:
@@ -180,21 +219,30 @@ def monitored(
 ) -> str:
     """Draw a distance measured during training, with the teacher's as a dashed line if it is known."""
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(7.6, 2.9), layout="constrained")
-        axes = figure.add_subplot(xlabel="step")
-        axes.plot(steps, values, color=BLUE, linewidth=1.7, marker="o", markersize=3)
-        if teacher is not None:
-            axes.axhline(teacher, color=ORANGE, linewidth=1.2, linestyle=(0, (5, 3)))
-            # The label stands at the left, where the curve is far above the teacher's line.
-            place = (0.01, teacher)
-            axes.annotate(label, place, (0, 4), ("axes fraction", "data"), "offset points", color=ORANGE)
-        known = [value for value in [*values, teacher] if value is not None and math.isfinite(value)]
-        if known:
-            set_axes(axes, np.asarray(known), log_from=4)
-            low, high = axes.get_ylim()
-            # There are few points, of which none may fall outside.
-            axes.set_ylim(min(low, min(known) / 1.15), max(high, max(known) * 1.05))
-        return card(figure, "the distance over training", text, "wide")
+        figures = [Figure(figsize=size, layout="constrained") for size in ((7.6, 2.9), (3.6, 2.7))]
+        for figure in figures:
+            axes = figure.add_subplot(xlabel="step", ylabel=text.partition("|")[0])
+            _draw_monitored(axes, steps, values, teacher, label)
+        wide, narrow = figures
+        said = text + _say_log(wide.axes[0])
+        return card(wide, "the distance over training", said, "wide", narrow)
+
+
+def _draw_monitored(
+    axes: Axes, steps: Sequence[int], values: Sequence[float], teacher: float | None, label: str
+) -> None:
+    axes.plot(steps, values, color=BLUE, linewidth=1.7, marker="o", markersize=3)
+    if teacher is not None:
+        axes.axhline(teacher, color=ORANGE, linewidth=1.2, linestyle=(0, (5, 3)))
+        # The label stands at the left, where the curve is far above the teacher's line.
+        place = (0.01, teacher)
+        axes.annotate(label, place, (0, 4), ("axes fraction", "data"), "offset points", color=ORANGE)
+    known = [value for value in [*values, teacher] if value is not None and math.isfinite(value)]
+    if known:
+        set_axes(axes, np.asarray(known), log_from=4)
+        low, high = axes.get_ylim()
+        # There are few points, of which none may fall outside.
+        axes.set_ylim(min(low, min(known) / 1.15), max(high, max(known) * 1.05))
 
 
 def reliability(
@@ -221,20 +269,28 @@ def reliability(
             axes.scatter(predicted, exact, 60, color=ORANGE, marker="x", zorder=4, label="exact")
             axes.legend(loc="upper left")
         text = f"Predicted and observed|log-ratio in {len(predicted)} bins of the discriminator's logit"
-        return card(figure, "the log-ratio observed over the one predicted", text, "wide")
+        return card(figure, "the log-ratio observed over the one predicted", text, "square")
 
 
 def time_bars(parts: Mapping[str, float]) -> str:
     """Draw the seconds that each part of the training loop took, longest first, and its share."""
     ordered = dict(sorted(parts.items(), key=lambda part: part[1]))
-    total = sum(parts.values()) or 1.0
-    labels = [f"{short(seconds)} s · {seconds / total:.1%}" for seconds in ordered.values()]
     with matplotlib.rc_context({**STYLE, "axes.grid": False, "ytick.color": INK}):
-        figure = Figure(figsize=(7.6, 0.45 + 0.27 * len(ordered)), layout="constrained")
-        axes = figure.add_subplot()
-        bars = axes.barh(list(ordered), list(ordered.values()), color=BLUE, height=0.62)
-        axes.bar_label(bars, labels, padding=5, color=GREY)
-        axes.set_xlim(0, 1.22 * max(parts.values()) or 1.0)
-        axes.spines[["bottom", "left"]].set_visible(False)
-        axes.xaxis.set_visible(False)
-        return card(figure, "seconds spent in each part", "Seconds by part|and share of the total", "wide")
+        height = 0.45 + 0.27 * len(ordered)
+        figures = [Figure(figsize=(width, height), layout="constrained") for width in (7.6, 3.6)]
+        for figure, room in zip(figures, (1.22, 1.8), strict=True):
+            _draw_bars(figure.add_subplot(), ordered, room)
+        wide, narrow = figures
+        text = "Seconds by part|and share of the total"
+        return card(wide, "seconds spent in each part", text, "wide", narrow)
+
+
+def _draw_bars(axes: Axes, parts: Mapping[str, float], room: float) -> None:
+    """Draw bars with their numbers beside them; the axis is `room` times as long as the longest bar."""
+    total = sum(parts.values()) or 1.0
+    labels = [f"{short(seconds)} s · {seconds / total:.1%}" for seconds in parts.values()]
+    bars = axes.barh(list(parts), list(parts.values()), color=BLUE, height=0.62)
+    axes.bar_label(bars, labels, padding=5, color=GREY)
+    axes.set_xlim(0, room * max(parts.values()) or 1.0)
+    axes.spines[["bottom", "left"]].set_visible(False)
+    axes.xaxis.set_visible(False)

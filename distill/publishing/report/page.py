@@ -40,7 +40,10 @@ def render_page(run: Run, summary: dict[str, Any]) -> str:
 def _render_header(run: Run, summary: dict[str, Any]) -> str:
     def render_lead() -> str:
         story = escape(tell_story(run, summary))
-        return f'<p class="lead">{story}</p>{render_tiles(summary, run.distance)}'
+        count = len(run.evaluation.get("warnings") or ())
+        warned = f"{count} warning{'s' if count > 1 else ''} of the evaluation: see Results." if count else ""
+        note = f'<p class="note">{warned}</p>' if warned else ""
+        return f'<p class="lead">{story}</p>{render_tiles(summary, run.distance)}{note}'
 
     header = f"<header><h1>{escape(summary['name'])}</h1>{guard(run.folder, render_lead)}</header>"
     note = note_of_features(run.meta)

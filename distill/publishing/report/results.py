@@ -72,10 +72,11 @@ def metrics_of(distance: str) -> dict[str, Metric]:
         "How far apart the made and the real images are as populations, "
         f"by the mean and covariance of {features}; two equal ones are at 0."
     )
-    return {distance: Metric(_title(distance), "lower", meaning), **METRICS}
+    return {distance: Metric(title_of(distance), "lower", meaning), **METRICS}
 
 
-def _title(distance: str) -> str:
+def title_of(distance: str) -> str:
+    """Name a distance by its key in results: `fd_effnet` is the Fréchet distance (fd-effnet)."""
     return f"Fréchet distance ({distance.replace('_', '-')})"
 
 
@@ -96,7 +97,7 @@ def render_tiles(summary: Mapping[str, Any], distance: str) -> str:
     tiles: list[tuple[str, str]] = []
     for role in ("student", "teacher"):
         if distance in summary.get(role, {}):
-            tiles.append((short(summary[role][distance]), f"{role}'s {_title(distance)}"))
+            tiles.append((short(summary[role][distance]), f"{role}'s {title_of(distance)}"))
     if "speedup" in summary.get("sampling", {}):
         tiles.append((short(summary["sampling"]["speedup"]), "times faster than the teacher"))
     if "seconds" in summary.get("train", {}):
@@ -148,7 +149,7 @@ def render_table(evaluation: Mapping[str, Any], distance: str) -> str:
 
 def render_warnings(evaluation: Mapping[str, Any]) -> str:
     """Repeat the evaluation's warnings, and what could not be measured and why; nothing if there are none."""
-    lines = [str(warning) for warning in evaluation.get("warnings") or ()]
+    lines = [f"Warning: {warning}" for warning in evaluation.get("warnings") or ()]
     skipped = evaluation.get("skipped")
     if isinstance(skipped, Mapping):
         lines += [f"{name} was not measured: {reason}" for name, reason in skipped.items()]

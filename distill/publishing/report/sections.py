@@ -10,7 +10,7 @@ from typing import Any
 from distill.config.errors import UserError, reading
 from distill.publishing.report import charts
 from distill.publishing.report.charts import short
-from distill.publishing.report.results import render_glossary, render_table, render_warnings
+from distill.publishing.report.results import render_glossary, render_table, render_warnings, title_of
 from distill.publishing.run_record import Run, numbers, student_cost
 
 STATS = {
@@ -27,6 +27,11 @@ STATS = {
     "ratio/": (
         "Density ratio",
         "How the discriminator weighs student samples against the teacher's, as the objective uses it.",
+    ),
+    "discriminator/": (
+        "Discriminator",
+        "Share of real and student samples that it tells apart, 0.5 by chance, and the means of its logits; "
+        "an accuracy near 1 leaves the student little to learn from.",
     ),
     "grad_norm/": (
         "Gradient norms",
@@ -67,6 +72,7 @@ def render_images(run: Run) -> str:
         "teacher": f"Teacher|{cost}",
         "student": f"Student|{student_cost(run)} an image",
     }
+    layout = run.evaluation.get("grids")
     if run.config.get("task") == "train_teacher":
         del captions["student"]
     found = {
@@ -76,6 +82,8 @@ def render_images(run: Run) -> str:
     absent = ", ".join(name for name, figure in found.items() if figure is None)
     row = "".join(figure for figure in found.values() if figure)
     body = f'<div class="row">{row}</div>' if row else ""
+    if body and isinstance(layout, str):
+        body = f'<p class="note">{escape(f"Each grid has {layout}.")}</p>{body}'
     if absent:
         body += missing(f"There is no readable {absent}.", run.eval_command)
     return section("Images", body)
@@ -98,7 +106,8 @@ def render_monitor(run: Run) -> str:
         else:
             teacher = numbers(run.evaluation.get("teacher")).get(name)
             label = f"teacher, final evaluation over {short(run.evaluation.get('n', 0))} images"
-        figures += charts.monitored(f"{name}|small-sample estimate, {size}", *series[name], teacher, label)
+        title = title_of(name) if name.startswith("fd_") else name
+        figures += charts.monitored(f"{title}|small-sample estimate, {size}", *series[name], teacher, label)
     if not figures:
         return (
             '<p class="missing">No distance was measured during training. A run with real images, or '
@@ -192,7 +201,22 @@ def render_times(run: Run) -> str:
     rest = run.series("seconds").get("", ([], [0.0]))[1][-1] - accounted
     if rest > 0.005 * accounted:
         parts["not accounted for"] = rest
-    return charts.time_bars(parts)
+    return charts.time_bars(parts) + render_speed(run)
+
+
+def render_speed(run: Run) -> str:
+    """Show the student's images by second of training; nothing for a run of one logged step."""
+    seconds, images = (run.series(key).get("", ([], []))[1] for key in ("seconds", "images"))
+    steps = run.series("images").get("", ([], []))[0]
+    speeds = {
+        step: (images[i] - images[i - 1]) / (seconds[i] - seconds[i - 1])
+        for i, step in enumerate(steps)
+        if i > 0 and len(seconds) == len(images) and seconds[i] > seconds[i - 1]
+    }
+    if not speeds:
+        return ""
+    panel = charts.curve("speed", list(speeds), list(speeds.values()), unit="images/s")
+    return f'<div class="row small">{panel}</div>'
 
 
 def render_samples(run: Run) -> str:
@@ -242,7 +266,7 @@ def render_results(run: Run) -> str:
         absent = missing("There is no eval.json: this run has not been evaluated.", run.eval_command)
         return section("Results", absent)
     stated = ", ".join(
-        f"{key} {value}"
+        f"{key} {short(value) if isinstance(value, float) else value}"
         for key, value in _conditions(run).items()
         if key != run.distance and isinstance(value, str | int | float)
     )
@@ -260,4 +284,11 @@ def _conditions(run: Run) -> dict[str, Any]:
             conditions[key] = reference[key]
     if "memorised" in reference:
         conditions["memorised by real images"] = reference["memorised"]
+    if "diversity" in reference:
+        conditions["diversity of the training images within a label"] = reference["diversity"]
+    deviations = [
+        numbers(run.evaluation.get(role)).get("memorised_deviation", 0.0) for role in ("student", "teacher")
+    ]
+    if any(deviations):
+        conditions["standard deviation of memorised by chance"] = max(deviations)
     return conditions

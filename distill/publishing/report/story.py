@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from distill.publishing.report.charts import duration, short
-from distill.publishing.run_record import Run, numbers, student_cost
+from distill.publishing.run_record import Run, numbers, say_method, student_cost
 from distill.publishing.scene.description import read_scene, say_particles
 
 
@@ -43,8 +43,9 @@ def _say_task(run: Run, summary: Mapping[str, Any]) -> list[str]:
     sentences = [
         f"This run distilled a diffusion teacher{path} that makes an image in {cost} into {student}."
     ]
-    if "method" in summary:
-        sentences.append(f"The method is {summary['method']}.")
+    method = say_method(run.config)
+    if method is not None:
+        sentences.append(f"The method is {method}.")
     return sentences
 
 

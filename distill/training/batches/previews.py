@@ -48,13 +48,13 @@ class Previews:
         return labels_of(rows, self.label_count)
 
     @property
-    def columns(self) -> int | None:
-        """Number of columns of the picture, one for each condition; None for as many as rows."""
+    def condition_count(self) -> int:
+        """Number of conditions that the images have in turn; 0 if they have none or are spread over many."""
         if self.own is not None:
             return len(self.own)
         if self.settings.labels is not None:
             return len(self.settings.labels)
-        return self.label_count or None
+        return 0 if self.prompts is not None else self.label_count
 
 
 def check_previews(settings: PreviewSettings, network: ImageModel) -> None:

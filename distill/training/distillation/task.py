@@ -186,8 +186,8 @@ class Distillation:
         return sample_generator(self.ema.average, shown.seeds(rows), shown.condition(rows))
 
     @property
-    def preview_columns(self) -> int | None:
-        return self.previews.columns
+    def preview_conditions(self) -> int:
+        return self.previews.condition_count
 
     def save(self, folder: Path) -> None:
         """Write the averaged generator for a checkpoint. All processes call it, and the main one writes."""

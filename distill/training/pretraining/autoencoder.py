@@ -80,8 +80,8 @@ class AutoencoderTraining(NetworkTraining[Autoencoder]):
         return self.sample([self.first_preview + row for row in rows])
 
     @property
-    def preview_columns(self) -> int | None:
-        return None
+    def preview_conditions(self) -> int:
+        return 0
 
     def save(self, folder: Path) -> None:
         """Write the averaged network for a checkpoint. All processes call it, and the main one writes."""

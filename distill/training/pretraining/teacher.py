@@ -81,8 +81,8 @@ class TeacherTraining(NetworkTraining[Denoiser]):
         return sample_teacher(self.ema.average, shown.seeds(rows), shown.condition(rows))
 
     @property
-    def preview_columns(self) -> int | None:
-        return self.previews.columns
+    def preview_conditions(self) -> int:
+        return self.previews.condition_count
 
     def save(self, folder: Path) -> None:
         """Write the averaged network for a checkpoint. All processes call it, and the main one writes."""

@@ -19,10 +19,11 @@ class PreviewSettings(Settings):
     """Pictures of samples during training, of the same seeds, prompts and labels each time."""
 
     prompts: Annotated[list[str], BeforeValidator(_several)] | None = Field(None, min_length=1)
-    """Prompts, one for each column of the picture, such as [a red fox, two cats]. The name of a text file
-    stands for its lines. null takes prompts of the run, spread over its list. They are not trained on."""
+    """Prompts that the images have in turn, such as [a red fox, two cats]; images of one prompt stand
+    together. The name of a text file stands for its lines. null takes prompts of the run, spread over its
+    list. They are not trained on."""
     labels: tuple[int, ...] | None = Field(None, min_length=1)
-    """Labels, one for each column of the picture. null takes all in turn."""
+    """Labels that the images have in turn, those of one label together. null takes all in turn."""
     seed: int = Field(0, ge=0, lt=2**62)
     """Seed of the first image; image i has seed + i, whatever the run's own seed is, so that runs are
     compared on the same noise."""

@@ -17,11 +17,14 @@ from PIL import Image
 
 import sample
 from distill.config.errors import UserError
+from distill.networks.few_step_generator import FewStepGenerator
 from distill.publishing.demo import command, page
 from distill.publishing.demo.page import Page, import_gradio
 from tests.helpers.browser import needs_chromium, open_page
 from tests.helpers.demo_runs import class_run, opened, text_run
+from tests.helpers.exported import exported
 from tests.helpers.runs import train_run, write_run
+from tests.helpers.small_networks import small_network
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page as BrowserPage
@@ -62,6 +65,14 @@ def test_the_page_makes_images_with_student_and_teacher_and_keeps_them(tmp_path:
     assert "<strong>3 network evaluations, " in last[3]
     (again,) = built.make("3", "1", 1, False, 2, 1, kept)
     assert again[6] == [*again[2], *kept]
+
+
+def test_an_unconditional_student_is_asked_for_neither_label_nor_prompt(tmp_path: Path) -> None:
+    student = FewStepGenerator(small_network("unet", label_count=0), 2.5).eval()
+    built = Page(opened(exported(student, tmp_path / "export"), with_teacher=False), tmp_path / "images")
+    assert tuple(built.fields.by_name) == ("seed", "count")
+    (outputs,) = built.make("3", 2, [])
+    assert [caption for _, caption in outputs[2]] == ["student, seed 3", "student, seed 4"]
 
 
 def test_the_oldest_images_leave_a_session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -90,7 +90,7 @@ def test_a_text_teacher_shows_the_prompts_that_are_asked_for(root: Path, tmp_pat
     assert network.prompt_encoder is not None
     cond = EncodedPrompts.by(network.prompt_encoder, preview["prompts"]).balanced(4)  # type: ignore[arg-type]
     samples = sample_teacher(network.eval(), range(3, 7), cond)
-    save_samples_picture(samples, tmp_path / "expected.png", columns=2)
+    save_samples_picture(samples, tmp_path / "expected.png", condition_count=2)
     newest = max((run / "samples").glob("step-*.png"))
     found, expected = (np.asarray(Image.open(path)) for path in (newest, tmp_path / "expected.png"))
     assert found.shape == expected.shape

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from distill.eval.fid.result_sets import FidSetResults
 from distill.eval.fid.results import FidResults
+from distill.eval.fid.sets.results import FidSetResults
 from distill.eval.fid.table import ROWS, cell, cost, describe_real, label, notes, paper_line
 from distill.eval.results.text_table import align
 

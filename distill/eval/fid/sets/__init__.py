@@ -1,0 +1,1 @@
+"""Results of several protocols at once, and their table."""
