@@ -14,7 +14,7 @@ from PIL import Image
 from distill.config.errors import UserError
 from distill.eval.__main__ import main
 from distill.eval.results.tracked import track_preference
-from distill.eval.results.tracking import Tracked, Tracking, log_results
+from distill.eval.results.tracking import Tracked, Tracking, log_results, step_of_run
 from distill.networks.few_step_generator import FewStepGenerator
 from distill.networks.folder import save_model
 from distill.publishing.trackers import TRACKERS
@@ -74,6 +74,14 @@ def test_every_tracker_gets_numbers_and_grids_of_a_run(
         assert run.opened["config"]["hashes"] == results["hashes"]
     assert runs[1].opened["dir"] == str(logs)
     assert "logged to wandb: project distill, run eval-mine" in capsys.readouterr().out
+
+
+def test_the_step_is_that_of_the_checkpoint(run_dir: Path) -> None:
+    assert step_of_run(run_dir) == 20
+    assert step_of_run(run_dir / "checkpoints" / "step-00000010") == 10
+    assert step_of_run(run_dir / "export") == 0
+    assert step_of_run("7") == 0
+    assert step_of_run(None) == 0
 
 
 def test_distances_have_the_name_of_their_protocol(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,8 @@
 """Existing images in the layouts of the published benchmarks, beside those that `preference` reads.
 
-GenEval keeps the images of prompt i in `NNNNN/samples/`, beside `NNNNN/metadata.jsonl`. DPG-Bench keeps those
-of an item in one file, a grid of two rows and two columns named after the item.
+GenEval keeps the images of prompt i in `NNNNN/samples/`, beside `NNNNN/metadata.jsonl` and an overview,
+`NNNNN/grid.png`. DPG-Bench keeps those of an item in one file, a grid of two rows and two columns named after
+the item.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from distill.eval.preference.subject_spec import SubjectSpec
 from distill.eval.prompt_sets import PromptSet
 
 NUMBERED = re.compile(r"(\d+)/samples/[^/]+")
+OVERVIEW = re.compile(r"\d+/grid\.[^/]+")
+"""The overview of a prompt's images that GenEval's script writes beside them."""
 METADATA = "metadata.jsonl"
 QUARTERS = 4
 """Images in a grid."""
@@ -59,8 +62,9 @@ def find_existing(spec: SubjectSpec, benchmark: Benchmark, per_prompt: int, root
     """Pair existing images with prompts, in whichever layout they are."""
     prompts = benchmark.prompts
     files = ImageFiles(Path(spec.path))
-    if all(NUMBERED.fullmatch(name) for name in files.names):
-        names = _numbered(files, prompts, per_prompt)
+    samples = [name for name in files.names if not OVERVIEW.fullmatch(name)]
+    if samples and all(NUMBERED.fullmatch(name) for name in samples):
+        names = _numbered(files, samples, prompts, per_prompt)
         return _paired(PromptedImages, files, names, prompts, spec, root)
     stems = {PurePosixPath(name).stem: name for name in files.names}
     items = benchmark.item_names
@@ -85,10 +89,10 @@ def _paired(
     return kind(files, names, prompts, seeds, spec.path, identity, folder_of(root, identity), "index")
 
 
-def _numbered(files: ImageFiles, prompts: PromptSet, per_prompt: int) -> list[str]:
+def _numbered(files: ImageFiles, samples: Sequence[str], prompts: PromptSet, per_prompt: int) -> list[str]:
     """Return the names of the images in numbered folders, prompts in turn."""
     found: dict[int, list[str]] = {}
-    for name in sorted(files.names, key=natural_key):
+    for name in sorted(samples, key=natural_key):
         found.setdefault(int(name.partition("/")[0]), []).append(name)
     chosen = []
     for number, text in zip(prompts.numbers, prompts.texts, strict=True):

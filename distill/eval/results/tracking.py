@@ -112,8 +112,10 @@ def _log(name: str, tracking: Tracking, run: str, tracked: Tracked) -> None:
 
 
 def step_of_run(run: Path | str | None) -> int:
-    """Return the step of a run's newest checkpoint, 0 for what is no run or has none."""
-    from distill.networks.folder import newest_checkpoint
+    """Return the step of a checkpoint, or of a run's newest one; 0 for what is no run or has none."""
+    from distill.networks.folder import newest_checkpoint, step_of
 
-    newest = newest_checkpoint(Path(run)) if run is not None else None
-    return 0 if newest is None else int(newest.name.removeprefix("step-"))
+    if run is None:
+        return 0
+    checkpoint = newest_checkpoint(Path(run)) or Path(run).resolve()
+    return step_of(checkpoint) if checkpoint.name.startswith("step-") else 0

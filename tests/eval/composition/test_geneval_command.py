@@ -75,6 +75,7 @@ def write_layout(folder: Path, drawn: dict[int, list[Image.Image]] = DRAWN) -> P
         samples.mkdir(parents=True)
         for turn, image in enumerate(images):
             image.save(samples / f"{turn:04d}.png")
+        images[0].save(samples.parent / "grid.png")  # of all images, which the scripts make by default
         (samples.parent / "metadata.jsonl").write_text(json.dumps(ENTRIES[number]))
     return folder
 
