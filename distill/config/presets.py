@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import itertools
+import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 
 from distill.config.command_line import ArgumentParser
@@ -14,6 +17,8 @@ from distill.config.text_files import read_text, split_lines
 FOLDER, SUFFIX = "configs", ".yaml"
 COMMAND = "python -m distill configs"
 ACTIONS = ("list", "show", "copy")
+SHOWN = 110
+"""Characters of the sentence that `list` shows of a preset."""
 
 
 def main(arguments: list[str]) -> None:
@@ -72,9 +77,7 @@ def find_preset(name: str, lack: str = "no preset has this name") -> Path:
     names = preset_names()
     short = _short_name(name)
     if short not in names:
-        near = difflib.get_close_matches(short, names, n=1)
-        hint = f"did you mean '{near[0]}'?" if near else f"expected one that {COMMAND} list names"
-        raise UserError(f"'{name}': {lack}; {hint}")
+        raise UserError(f"'{name}': {lack}; {_hint(short, names)}")
     return shipped_root() / FOLDER / f"{short}{SUFFIX}"
 
 
@@ -95,18 +98,33 @@ def find_config(name: str) -> Path:
     return find_preset(name, "no such file, and no such preset")
 
 
+def _hint(short: str, names: Sequence[str]) -> str:
+    """Say which presets may be meant: those of this name in any folder, or else the nearest name."""
+    in_folders = [name for name in names if name.rpartition("/")[2] == short]
+    if len(in_folders) > 1:
+        return f"expected one of: {', '.join(in_folders)}"
+    near = in_folders or difflib.get_close_matches(short, names, n=1)
+    return f"did you mean '{near[0]}'?" if near else f"expected one that {COMMAND} list names"
+
+
 def _short_name(name: str) -> str:
     return name.removeprefix("./").removeprefix(f"{FOLDER}/").removesuffix(SUFFIX)
 
 
 def _list() -> None:
-    """Print the name of each preset and the first line of its header."""
+    """Print the name of each preset and the first sentence of its header, cut where it is long."""
     names = preset_names()
     width = max(map(len, names))
     for name in names:
         path = find_preset(name)
-        first = split_lines(read_text(path, str(path)))[0]
-        print(f"{name:{width}}  {first.removeprefix('#').strip()}")
+        print(f"{name:{width}}  {textwrap.shorten(_first_sentence(path), SHOWN, placeholder=' ...')}")
+
+
+def _first_sentence(path: Path) -> str:
+    """Return the first sentence of a preset's header, which may go over several lines."""
+    header = itertools.takewhile(lambda line: line.startswith("#"), split_lines(read_text(path, str(path))))
+    text = " ".join(line.removeprefix("#").strip() for line in header)
+    return text.partition(". ")[0].removesuffix(".") + "."
 
 
 def _copy(source: Path, destination: Path | None) -> None:

@@ -39,7 +39,7 @@ class ProgressBar:
         self.title, self.total, self.unit = title, total, unit
         self.initial, self.hidden, self.leave, self.clock = initial, hidden, leave, clock
         self.count = initial
-        self.noted = ""
+        self.noted = self.activity = ""
         self.start = clock()
         self._bar: Any = None
         self._thread: threading.Thread | None = None
@@ -77,6 +77,12 @@ class ProgressBar:
         if self._bar is not None:
             self._bar.set_postfix_str(text)
 
+    def show_activity(self, activity: str) -> None:
+        """Show what is done between two units, such as measuring, until it is an empty text again."""
+        self.activity = activity
+        if self._bar is not None:
+            self._bar.set_description_str(f"{self.title}, {activity}" if activity else self.title)
+
     def expect(self, total: int) -> None:
         """Set the total, where it is known later than the work begins."""
         self.total = total
@@ -89,7 +95,9 @@ class ProgressBar:
         of_total = "" if self.total is None else f" of {self.total:,}"
         parts = [f"{self.title}: {self.count:,}{of_total} {self.unit} after {describe_seconds(seconds)}"]
         left = self._seconds_left(seconds)
-        if left is not None:
+        if self.activity:
+            parts.append(f"now {self.activity}")
+        elif left is not None:
             parts.append(f"about {describe_seconds(left)} left")
         said = ", ".join(parts)
         return f"{said}; {self.noted}" if self.noted else said

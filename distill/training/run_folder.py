@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import platform
+import shlex
 from pathlib import Path
 from typing import TypedDict
 
@@ -223,7 +224,7 @@ def record_run(config: RunConfig, computed_by: ComputedBy | None = None) -> None
             **(computed_by or {}),
             **trained_features(config),
             "started": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-            "command": " ".join(words_after_python()),
+            "command": shlex.join(words_after_python()),
         },
     )
 

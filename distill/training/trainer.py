@@ -83,14 +83,17 @@ class Trainer:
         """
         self.started = time.perf_counter()
         self.task.start(self.step)
-        with interruptions(is_launched()) as caught, self._progress_bar() as bar:
+        self.bar = ProgressBar(
+            "training", self.config.steps, "steps", initial=self.step, hidden=not self.main, leave=True
+        )
+        with interruptions(is_launched()) as caught, self.bar:
             if self.step == 0:
                 self._save_samples()
-            self.progress.report(self.step)
+            self._report()
             while not self._must_stop(caught) and self.step < self.config.steps:
                 self._make_step()
-                bar.update()
-                self._after_step(bar)
+                self.bar.update()
+                self._after_step()
             if self.signal or self.is_stopped:
                 self._save()
         if self.signal:
@@ -107,10 +110,10 @@ class Trainer:
         self._finish(f"finished {self.step} steps in {self._seconds():.0f} s")
         return 0
 
-    def _progress_bar(self) -> ProgressBar:
-        return ProgressBar(
-            "training", self.config.steps, "steps", initial=self.step, hidden=not self.main, leave=True
-        )
+    def _report(self, activity: str = "") -> None:
+        """Tell the watchdog and the progress bar that a step is about to begin, or another activity."""
+        self.progress.report(self.step, activity or "training")
+        self.bar.show_activity(activity)
 
     def _make_step(self) -> None:
         # Dropout alone uses the global generator: its masks depend on the step and the process, as all random
@@ -146,7 +149,7 @@ class Trainer:
                 return found
         return None
 
-    def _after_step(self, bar: ProgressBar) -> None:
+    def _after_step(self) -> None:
         config, step = self.config, self.step
         last = step == config.steps
 
@@ -162,12 +165,12 @@ class Trainer:
             self._save_samples()
         measured = self._measure() if measures else {}
         if logs or measured:
-            self._log(bar, measured)
+            self._log(measured)
         if saves:
             self._save()
-        self.progress.report(step)
+        self._report()
 
-    def _log(self, bar: ProgressBar, measured: Mapping[str, float]) -> None:
+    def _log(self, measured: Mapping[str, float]) -> None:
         means = self.averages.take(self.processes.mean)
         rates = {
             f"lr/{name}": updater.settings.learning_rate(self.step - 1, self.config.steps)
@@ -186,20 +189,20 @@ class Trainer:
         self.violation = self.violation or self._violation(lambda condition: condition.check(line))
         if self.trackers is not None:
             self.trackers.log(line, step=self.step)
-        self._show(bar, line)
+        self._show(line)
 
-    def _show(self, bar: ProgressBar, line: Mapping[str, float]) -> None:
+    def _show(self, line: Mapping[str, float]) -> None:
         """Write losses and measurements behind the progress bar."""
         shown = [
             f"{name.partition('/')[2]} {value:.3g}"
             for name, value in line.items()
             if name.startswith(("loss/", MONITOR)) and name != f"{MONITOR}n"
         ]
-        bar.note(", ".join(shown))
+        self.bar.note(", ".join(shown))
 
     def _save_samples(self) -> None:
         """Save a grid of samples, of the same seeds each time."""
-        self.progress.report(self.step, "sampling")
+        self._report("sampling")
         with self.clock("sample"):
             count = self.config.preview.count or preview_count(self.task.image_shape)
             samples = sample_together(self.task.preview, count, self.processes)
@@ -213,7 +216,7 @@ class Trainer:
         monitor, count = self.monitor, self.config.monitor_images
         if monitor is None:
             return {}
-        self.progress.report(self.step, "measuring")
+        self._report("measuring")
         with self.clock("monitor"):
             measured, of_averages = measure_averages(
                 self.task.ema,
@@ -225,7 +228,7 @@ class Trainer:
     def _save(self) -> None:
         if self.saved_step == self.step:
             return
-        self.progress.report(self.step, "saving")
+        self._report("saving")
         self.task.finite.settle()
         with self.clock("checkpoint"):
             progress = {

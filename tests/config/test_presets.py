@@ -46,7 +46,7 @@ def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     return capsys.readouterr().out
 
 
-def test_list_shows_every_preset_with_the_first_line_of_its_header(
+def test_list_shows_every_preset_with_the_first_sentence_of_its_header(
     capsys: pytest.CaptureFixture[str], elsewhere: Path
 ) -> None:
     lines = said(capsys, "list").splitlines()
@@ -54,7 +54,14 @@ def test_list_shows_every_preset_with_the_first_line_of_its_header(
     assert [line.split()[0] for line in lines] == sorted(str(file.with_suffix("")) for file in files)
     (line,) = [line for line in lines if line.startswith("digits/sid ")]
     header = "SiD on digits: squared distance of the scores, alpha = 1.2."
-    assert " ".join(line.split()).startswith(f"digits/sid {header}")
+    assert " ".join(line.split()) == f"digits/sid {header}"
+    (long,) = [line for line in lines if line.startswith("sdxl/dmd2 ")]
+    assert " ".join(long.split()).startswith("sdxl/dmd2 DMD2 on SDXL, one step at t = 399: ")
+    assert long.endswith(" ...")
+    assert max(map(len, lines)) <= max(len(line.split()[0]) for line in lines) + 2 + presets.SHOWN
+    assert "3d/lab_sds SDS: score distillation sampling on a mixture of known scenes." in [
+        " ".join(line.split()) for line in lines
+    ]
 
 
 def test_show_prints_the_file(capsys: pytest.CaptureFixture[str], elsewhere: Path) -> None:
@@ -81,6 +88,8 @@ def test_copy_writes_a_new_file(
             "show digits/f_distil",
             "'digits/f_distil': no preset has this name; did you mean 'digits/f_distill'?",
         ),
+        ("show sid_cond", "'sid_cond': no preset has this name; did you mean 'cifar10/sid_cond'?"),
+        ("show sida", "'sida': no preset has this name; expected one of: digits/sida, emoji/sida, "),
         ("copy nothing", "'nothing': no preset has this name; expected one that "),
         ("lst", "'lst': no action of python -m distill configs; did you mean 'list'?"),
         ("show", "show: expected the name of a preset after it, such as digits/dmd2"),

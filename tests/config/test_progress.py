@@ -46,6 +46,17 @@ def test_work_that_was_done_before_does_not_count_for_the_speed() -> None:
         assert bar.line() == "training: 910 of 1,000 steps after 20 s, about 3 min left"
 
 
+def test_a_line_says_what_is_done_between_two_steps_in_place_of_the_rest() -> None:
+    clock = FakeClock()
+    with ProgressBar("training", 4, clock=clock, hidden=True) as bar:
+        bar.update(2)
+        clock.now += 30
+        bar.show_activity("measuring")
+        assert bar.line() == "training: 2 of 4 steps after 30 s, now measuring"
+        bar.show_activity("")
+        assert bar.line() == "training: 2 of 4 steps after 30 s, about 30 s left"
+
+
 def test_a_total_may_be_unknown_or_come_later() -> None:
     clock = FakeClock()
     with ProgressBar("dry run", None, "measurements", clock=clock, hidden=True) as bar:
@@ -100,6 +111,17 @@ def test_a_terminal_has_a_bar(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     monkeypatch.setattr("distill.config.progress.is_terminal", lambda: True)
     assert list(track([3, 1, 2], "sampling", "images", leave=True)) == [3, 1, 2]
     assert re.search(r"sampling: 100%\|.*\| 3/3 \[.* images/s\]", capsys.readouterr().err)
+
+
+def test_a_bar_says_what_is_done_between_two_steps(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("distill.config.progress.is_terminal", lambda: True)
+    with ProgressBar("training", 4, leave=True) as bar:
+        bar.show_activity("measuring")
+        assert "training, measuring:   0%" in capsys.readouterr().err
+        bar.show_activity("")
+        assert "training:   0%" in capsys.readouterr().err
 
 
 def test_sampling_counts_images(

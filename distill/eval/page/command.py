@@ -38,7 +38,7 @@ def run(options: PageOptions) -> None:
         raise UserError(f"--out {options.out}: cannot be written ({error.strerror})") from error
     for note in gallery.notes if gallery is not None else ():
         print(f"note: {note}", file=sys.stderr)
-    print(f"{options.out} is written, {len(page.encode()) / 1e6:.1f} MB")
+    print(f"{options.out} is written, {len(page.encode()) / 1e6:.2f} MB")
 
 
 def render_page(

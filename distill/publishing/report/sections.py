@@ -241,7 +241,8 @@ def render_provenance(run: Run) -> str:
         text = escape(path.read_text(encoding="utf-8"))
         config = f"<details><summary>config.yaml</summary><pre>{text}</pre></details>"
     versions = run.meta.get("versions")
-    facts = {key: run.meta[key] for key in ("command", "commit", "machine", "started") if run.meta.get(key)}
+    facts = {"command": run.train_command} if run.meta.get("command") else {}
+    facts |= {key: run.meta[key] for key in ("commit", "machine", "started") if run.meta.get(key)}
     facts |= versions if isinstance(versions, dict) else {}
     rows = "".join(
         f"<dt>{escape(str(key))}</dt><dd>{escape(str(value))}</dd>" for key, value in facts.items()

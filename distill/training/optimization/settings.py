@@ -117,4 +117,4 @@ class OptimizerSettings(Settings):
         start = self._decay_start(steps)
         if start >= steps:
             return ", ".join([*parts, "constant"])
-        return ", ".join([*parts, f"{self.decay} decay from step {math.ceil(start)} to 0 at step {steps}"])
+        return ", ".join([*parts, f"{self.decay} decay to 0 from step {math.ceil(start)} to {steps}"])

@@ -63,10 +63,10 @@ def test_a_cosine_needs_a_course() -> None:
     [
         ({}, "0.0003, constant"),
         ({"warmup_steps": 5}, "0.0003, warm-up over 5 steps, constant"),
-        ({"decay_from": 0.25}, "0.0003, linear decay from step 25 to 0 at step 100"),
+        ({"decay_from": 0.25}, "0.0003, linear decay to 0 from step 25 to 100"),
         (
             {"decay_from": 0, "decay": "cosine", "warmup_steps": 10},
-            "0.0003, warm-up over 10 steps, cosine decay from step 10 to 0 at step 100",
+            "0.0003, warm-up over 10 steps, cosine decay to 0 from step 10 to 100",
         ),
     ],
 )
@@ -81,5 +81,5 @@ def test_a_run_takes_and_logs_the_rates_and_a_dry_run_tells_them(tmp_path: Path)
     expected = [1e-3 * (0.5 + 0.5 * math.cos(math.pi * step / 3)) for step in range(3)]
     assert [line["lr/generator"] for line in lines] == expected
     said = describe_run(read_run(file), memory=2**30)
-    assert "learning rate of generator.optimizer: 0.001, cosine decay from step 0 to 0 at step 3\n" in said
+    assert "learning rate of generator.optimizer: 0.001, cosine decay to 0 from step 0 to 3\n" in said
     assert said.endswith("learning rate of fake.optimizer: 0.0003, constant")
