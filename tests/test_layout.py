@@ -109,3 +109,9 @@ def test_the_types_import_nothing_but_each_other() -> None:
     for path in ROOT.glob("distill/types/*.py"):
         others = [module for module in imports(path) if not module.startswith("distill.types")]
         assert others == [], module_of(path)
+
+
+def test_test_files_have_names_of_their_own() -> None:
+    """pytest imports them by their names alone."""
+    names = [path.name for path in ROOT.glob("tests/**/test_*.py")]
+    assert len(names) == len(set(names))
