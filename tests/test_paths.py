@@ -24,6 +24,7 @@ BLOCK = re.compile(
 SHORTER = {
     r"\bsteps: \d{4,}": "steps: 2",
     r"batch_size: \d+": "batch_size: 4",
+    r"monitor_every: \d+": "monitor_every: 2\nmonitor_images: 16",
     r"_every: \d+": "_every: 2",
     r"warmup_steps: \d+": "warmup_steps: 0",
     r"width: 96": "width: 8",

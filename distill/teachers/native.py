@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 
 
 class Settings(TeacherSettings):
-    """A network trained with this project, such as the `export` folder of a `train_teacher` run."""
+    """A network trained with this project: a `train_teacher` run."""
 
     name: Literal["native"] = "native"
     path: Path
-    """Folder that holds `config.json` and `model.safetensors`."""
+    """Folder of the run, of one of its checkpoints, or of its export."""
 
     def load(self) -> Denoiser:
         """Open the network in evaluation mode, on the CPU."""
