@@ -13,7 +13,7 @@ from PIL import Image
 
 from distill.config.errors import UserError
 from distill.eval.__main__ import main
-from distill.eval.results.tracked import track_preference
+from distill.eval.results.tracked import track_distances, track_preference
 from distill.eval.results.tracking import Tracked, Tracking, log_results, step_of_run
 from distill.networks.few_step_generator import FewStepGenerator
 from distill.networks.folder import save_model
@@ -96,6 +96,25 @@ def test_distances_have_the_name_of_their_protocol(run_dir: Path, monkeypatch: p
     assert runs[0].numbers == {20: means}
     assert (runs[0].opened["project"], runs[0].opened["name"]) == ("papers", "first")
     assert runs[0].opened["config"]["reference"] == results["reference"]
+
+
+def test_several_protocols_have_names_and_facts_of_their_own() -> None:
+    one: Any = {"protocol": "fd-pixel", "summary": {"fd": {"mean": 2.0}}, "repetitions": [{}], "n": 80}
+    other = {**one, "protocol": "fd-effnet", "summary": {"fd": {"mean": 3.0}}}
+    tracked = track_distances([one, other], "mine", 20)
+    assert tracked.numbers == {20: {"fid/fd-pixel/fd": 2.0, "fid/fd-effnet/fd": 3.0}}
+    assert {name: facts["n"] for name, facts in tracked.facts.items()} == {"fd-pixel": 80, "fd-effnet": 80}
+
+
+def test_diversity_has_the_name_of_its_protocol(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = stand_in_trackers.install(monkeypatch)
+    out = run_dir.parent / "diversity.json"
+    flags = f"--per-prompt 2 --device cpu --out {out} --log-to trackio"
+    evaluate(f"diversity --run {run_dir} {flags}", run_dir.parent)
+    statistics = json.loads(out.read_text())["statistics"]
+    means = {f"diversity/fd-pixel/{key}": found["mean"] for key, found in statistics.items()}
+    assert runs[0].numbers == {20: means}
+    assert runs[0].opened["name"] == "diversity-mine"
 
 
 def test_a_sweep_is_logged_by_the_steps_of_its_checkpoints(

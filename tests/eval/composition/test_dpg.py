@@ -22,6 +22,7 @@ from distill.config.errors import UserError
 from distill.eval.__main__ import main
 from distill.eval.composition.dpg.benchmark import counted
 from distill.eval.composition.dpg.questions import Question, read_questions
+from tests.helpers import stand_in_trackers
 from tests.helpers.drawn_shapes import draw
 from tests.helpers.preference_runs import save_models
 from tests.helpers.tiny_answerers import ColorAnswerer, blip
@@ -158,6 +159,26 @@ def test_grids_of_four_images(
     assert answerer.calls == 8
     main([*arguments.split(), "--out", f"{tmp_path}/again.json"])
     assert answerer.calls == 8
+
+
+def test_trackers_get_the_measures_and_the_sheet(
+    tmp_path: Path, answerer: ColorAnswerer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = stand_in_trackers.install(monkeypatch)
+    arguments = f"dpg --images {write_images(tmp_path / 'images')} --prompts {write(tmp_path)} --device cpu"
+    places = [
+        "--store",
+        f"{tmp_path}/store",
+        "--out",
+        f"{tmp_path}/dpg.json",
+        "--log-dir",
+        f"{tmp_path}/logs",
+    ]
+    main([*arguments.split(), *places, "--log-to", "wandb"])
+    results = json.loads((tmp_path / "dpg.json").read_text())
+    assert runs[0].numbers == {0: {f"dpg/{key}": one["value"] for key, one in results["measures"].items()}}
+    assert list(runs[0].images) == ["dpg/sheet"]
+    assert runs[0].opened["name"] == "dpg-images"
 
 
 def test_a_page_shows_the_images_of_grids(
