@@ -12,7 +12,6 @@ from pathlib import Path
 from distill.config.command_line import ArgumentParser
 from distill.config.errors import UserError
 
-DTYPES = ("float32", "bfloat16", "float16")
 NETWORKS = ("run", "teacher", "pipeline")
 SUBJECTS = (*NETWORKS, "images", "array")
 """Flags that say what is measured. A command may have only some of them."""
@@ -24,16 +23,6 @@ def add_pipeline(parser: ArgumentParser) -> None:
         "--pipeline",
         metavar="PATH",
         help="diffusers pipeline, by folder or by name on the hub, called as its users call it",
-    )
-
-
-def add_device(parser: ArgumentParser) -> None:
-    """Add `--device`."""
-    parser.add_argument(
-        "--device",
-        choices=["auto", "cpu", "cuda"],
-        default="auto",
-        help="device of the networks; auto takes a GPU if there is one (default: auto)",
     )
 
 

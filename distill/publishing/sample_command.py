@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 from distill.config.command_line import ArgumentParser, at_least
 from distill.config.errors import UserError
+from distill.config.flags import add_computation
 
 if TYPE_CHECKING:
     from distill.types import Denoiser
 
     OpenTeacher = Callable[[Path, int | None], Denoiser]
 
-DTYPES = ("float32", "bfloat16", "float16")
 OF_IMAGES = ("prompts", "n", "seed", "seeds", "teacher", "steps", "churn", "guidance")
 """Options that choose images, and do not go with `--views`."""
 
@@ -118,23 +118,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         default=256,
         help="maximum number of images at once; does not change the images (default: 256)",
     )
-    parser.add_argument(
-        "--resolution",
-        type=int,
-        help="height and width in pixels, for models of diffusers (default: the model's own)",
-    )
-    parser.add_argument(
-        "--device",
-        choices=("auto", "cpu", "cuda"),
-        default="auto",
-        help="auto takes a CUDA device if there is one (default: auto)",
-    )
-    parser.add_argument(
-        "--dtype",
-        choices=DTYPES,
-        default="float32",
-        help="floating-point type that the networks compute in (default: float32)",
-    )
+    add_computation(parser)
     parser.add_argument(
         "--teacher",
         type=Path,

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from distill.config.command_line import ArgumentParser, at_least
 from distill.config.errors import UserError
-from distill.eval.command_line import DTYPES, NETWORKS, add_device, add_pipeline, find_subject, list_flags
+from distill.config.flags import DTYPES, add_device
+from distill.eval.command_line import NETWORKS, add_pipeline, find_subject, list_flags
 from distill.eval.results.tracking import Tracking, add_tracking, take_tracking
 
 GOES_WITH = {

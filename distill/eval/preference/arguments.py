@@ -8,7 +8,8 @@ from pathlib import Path
 
 from distill.config.command_line import ArgumentParser, at_least
 from distill.config.errors import UserError
-from distill.eval.command_line import DTYPES, add_device, add_pipeline, find_subject
+from distill.config.flags import DTYPES, add_device
+from distill.eval.command_line import add_pipeline, find_subject
 from distill.eval.preference.subject_spec import SubjectSpec, parse_against, refuse_settings
 from distill.eval.prompt_sets.formats import FORMATS
 from distill.eval.results.tracking import add_tracking, take_tracking

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from distill.config.command_line import ArgumentParser, at_least
 from distill.config.errors import UserError
-from distill.eval.command_line import add_device
+from distill.config.flags import add_device
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,6 +15,7 @@ from typing import Any
 
 from distill.config.command_line import ArgumentParser, at_least
 from distill.config.errors import UserError
+from distill.config.flags import add_computation
 
 PORTS = range(7860, 7960)
 """Ports of which the first free one is taken."""
@@ -146,23 +147,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         action="store_true",
         help="also serve the page to the internet, through a server of gradio's makers, for a week at most",
     )
-    parser.add_argument(
-        "--resolution",
-        type=int,
-        help="height and width in pixels, for models of diffusers (default: the model's own)",
-    )
-    parser.add_argument(
-        "--device",
-        choices=("auto", "cpu", "cuda"),
-        default="auto",
-        help="auto takes a CUDA device if there is one (default: auto)",
-    )
-    parser.add_argument(
-        "--dtype",
-        choices=("float32", "bfloat16", "float16"),
-        default="float32",
-        help="floating-point type that the networks compute in (default: float32)",
-    )
+    add_computation(parser)
     options = parser.parse_args(arguments)
     at_least(options, port=1)
     if options.port is not None and options.port > MAX_PORT:

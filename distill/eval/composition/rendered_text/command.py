@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from distill.eval.command_line import DTYPES
+from distill.config.flags import DTYPES
 from distill.eval.composition.arguments import build_parser, read_request
 from distill.eval.prompt_sets.formats import FORMATS
 
