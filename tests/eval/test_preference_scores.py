@@ -89,7 +89,7 @@ def test_a_score_that_is_not_finite_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:
         score_with(images, reward)
     assert str(caught.value) == (
-        f"2 of 6 images have no score: brightness of the painter: the score of {name} is nan, for 'a dog'; "
+        f"2 of 6 images have no scores: brightness of the painter: the score of {name} is nan, for 'a dog'; "
         "the scores of the others are kept"
     )
     reward.broken = None

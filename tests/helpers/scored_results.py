@@ -10,9 +10,9 @@ from typing import Any
 import torch
 
 from distill.data.images import to_pil
+from distill.eval.preference.kept import images_sha256, pixels_sha256
 from distill.eval.preference.result_types import FORMAT
 from distill.eval.preference.results import measure
-from distill.eval.preference.scores import images_sha256, pixels_sha256
 from distill.eval.prompt_sets import PromptSet
 from distill.eval.prompt_sets.formats import Prompt
 

@@ -10,17 +10,10 @@ from pydantic import Field, FiniteFloat, PositiveInt
 
 from distill.config.errors import UserError
 from distill.eval.composition.result_types import FORMAT, CompositionResults
-from distill.eval.preference.comparison import NOTHING, flat_facts
+from distill.eval.preference.comparison import NOTHING, PromptsPart, flat_facts
 from distill.eval.results.file import Part, read_results_of, shortened
 
 COMMANDS = "geneval, dpg or text"
-
-
-class _Prompts(Part):
-    set: str
-    sha256: str
-    count: PositiveInt
-    departures: list[str]
 
 
 class _Subject(Part):
@@ -43,7 +36,7 @@ class _Measure(Part):
 class _Results(Part):
     benchmark: str
     title: str
-    prompts: _Prompts
+    prompts: PromptsPart
     per_prompt: PositiveInt
     asked_sha256: str
     seeds: list[int | None] = Field(min_length=1)

@@ -1,19 +1,11 @@
-"""Findings about images, kept as one line of JSON each: detected objects, answers to questions, read text.
-
-An interrupted evaluation continues, and other lists of prompts reuse the findings that they share. A finding
-belongs to the content of a file, to its prompt and what is asked of it, and to everything that decides the
-examiner; if one of these changes, the image is examined again.
-"""
+"""Findings about images: detected objects, answers to questions, read text."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
 import json
-import sys
-from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import UInt8
@@ -22,10 +14,8 @@ from torch import Tensor
 from distill.config.errors import UserError
 from distill.config.progress import track
 from distill.eval.images.processes import Processes
-from distill.eval.preference.images import PromptedImages, folder_of
-from distill.eval.preference.scores import pixels_sha256
-from distill.eval.results.checked_lines import CheckedLines, read_checked_lines
-from distill.storage.files import write_json
+from distill.eval.preference.images import PromptedImages
+from distill.eval.preference.kept import Add, Store
 
 Finding = dict[str, Any]
 """What was found in an image, as plain data."""
@@ -66,59 +56,23 @@ def examine_images(
     `asked` is what each prompt asks for. Raises UserError, naming the first, if an image cannot be read; the
     findings of the others are kept.
     """
-    folder = folder_of(images.folder / "findings", examiner.identity)
     asked_of = [asked[row % len(asked)] for row in range(len(images))]
     stamps = [_stamp(*pair) for pair in zip(images.stamps(processes), asked_of, strict=True)]
-    try:
-        failures = _store_absent(images, examiner, asked_of, folder, stamps, processes, progress)
-    except OSError as error:
-        raise UserError(f"--store: {folder} cannot be written ({error.strerror})") from error
-    failures = processes.gather(failures)
-    if failures:
-        raise UserError(
-            f"{len(failures)} of {len(images)} images cannot be examined: {failures[0]}; "
-            "the findings of the others are kept"
-        )
-    entries, _ = read_checked_lines(folder)
-    known = {one["stamp"]: one for one in entries}
-    found = [known[stamp] for stamp in stamps]
-    digest = hashlib.sha256("".join(one["pixels"] for one in found).encode()).hexdigest()
-    lossy = Counter(facts.lossy for facts in images.facts(processes) if facts.lossy)
-    return Findings([one["found"] for one in found], digest, dict(sorted(lossy.items())))
 
-
-def _store_absent(
-    images: PromptedImages,
-    examiner: Examiner,
-    asked: Sequence[Any],
-    folder: Path,
-    stamps: Sequence[str],
-    processes: Processes,
-    progress: bool,
-) -> list[str]:
-    """Examine this process's share of the images without a finding; return messages of those that failed."""
-    if processes.is_main:
-        write_json(images.folder / "subject.json", images.identity)
-        write_json(folder / "examiner.json", examiner.identity)
-    entries, damaged = read_checked_lines(folder)
-    known = {one["stamp"] for one in entries}
-    absent = [row for row, stamp in enumerate(stamps) if stamp not in known]
-    if damaged and absent and processes.is_main:
-        print(f"{folder}: {damaged} stored findings are not whole and are left out", file=sys.stderr)
-    processes.wait()  # no process writes before all have read what is stored
-    failures: list[str] = []
-    title, hidden = f"examination of {images.origin}", not progress or not processes.is_main
-    with CheckedLines(folder / f"{processes.number}.jsonl") as lines:
-        for row in track(processes.share(absent), title, "images", hidden=hidden, leave=True):
+    def look(rows: list[int], add: Add) -> list[str]:
+        failures: list[str] = []
+        hidden = not progress or not processes.is_main
+        for row in track(rows, f"examination of {images.origin}", "images", hidden=hidden, leave=True):
             try:
                 pixels = images.pixels(row)
             except UserError as error:
                 failures.append(str(error))
                 continue
-            found = examiner.examine(pixels, asked[row])
-            name, digest = images.name(row), pixels_sha256(pixels)
-            lines.add({"stamp": stamps[row], "image": name, "pixels": digest, "found": found})
-    return failures
+            add(row, pixels, {"found": examiner.examine(pixels, asked_of[row])})
+        return failures
+
+    kept = Store("findings", images, examiner.identity, stamps).complete(look, processes)
+    return Findings([line["found"] for line in kept.lines], kept.images_sha256, kept.lossy)
 
 
 def _stamp(image: str, asked: Any) -> str:

@@ -17,7 +17,7 @@ from distill.data.images import to_pil
 from distill.eval.composition.layouts import GRIDS, quarter_of
 from distill.eval.page.models import Model
 from distill.eval.preference.images import image_name
-from distill.eval.preference.scores import images_sha256, pixels_sha256
+from distill.eval.preference.kept import images_sha256, pixels_sha256
 from distill.publishing.report.charts import data_uri
 
 SIDES = (256, 160, 96)

@@ -16,7 +16,9 @@ NOTHING = "nothing"
 """Stands in messages for a fact that a result does not hold."""
 
 
-class _Prompts(Part):
+class PromptsPart(Part):
+    """What results say of their prompts."""
+
     set: str
     sha256: str
     count: PositiveInt
@@ -41,7 +43,7 @@ class _Score(Part):
 
 
 class _Results(Part):
-    prompts: _Prompts
+    prompts: PromptsPart
     subject: _Subject
     per_prompt: PositiveInt
     independent: PositiveInt

@@ -193,7 +193,7 @@ def test_layouts_that_do_not_fit_are_refused(tmp_path: Path, detector: ShapeDete
         geneval(tmp_path, f"--images {images} --per-prompt 2")
     (images / "00000" / "metadata.jsonl").unlink()
     (images / "00002" / "samples" / "0001.png").write_bytes(b"no image")
-    with pytest.raises(UserError, match=r"1 of 10 images cannot be examined: .*0001.png: cannot be read"):
+    with pytest.raises(UserError, match=r"1 of 10 images have no findings: .*0001.png: cannot be read"):
         geneval(tmp_path, f"--images {images} --per-prompt 2")
     assert detector.calls == 9
 
