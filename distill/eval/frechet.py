@@ -74,8 +74,8 @@ class Statistics:
         if count < 2:
             raise UserError(f"{count} images; expected at least 2, one has no covariance")
         offset = total / count
-        cov = (products - count * torch.outer(offset, offset)) / (count - 1)
-        return cls(shift + offset, (cov + cov.T) / 2, count)
+        half = torch.addr(products, offset, offset, beta=0.5 / (count - 1), alpha=-0.5 * count / (count - 1))
+        return cls(shift + offset, half + half.T, count)  # a product of matrices is symmetric up to rounding
 
     @functools.cached_property
     def factor(self) -> Float64[Tensor, "d r"]:

@@ -72,10 +72,10 @@ class _Group:
     weights: Int64[Tensor, "cells draws"]
 
     @classmethod
-    def of(cls, draws: list[_Draw]) -> _Group:
-        """Form the cells."""
-        weights, cells = torch.stack([draw.weights for draw in draws], 1).unique(dim=0, return_inverse=True)
-        return cls(draws, cells, weights)
+    def of(cls, draw: _Draw) -> _Group:
+        """Form the cells of one draw."""
+        weights, cells = draw.weights.unique(return_inverse=True)
+        return cls([draw], cells, weights[:, None])
 
     def joined(self, draw: _Draw) -> _Group:
         """Add a draw."""
@@ -107,7 +107,7 @@ class _Group:
         """Sum features - shift and its outer products over the images of each draw, with its weights."""
         order = self.cells.argsort(stable=True)
         sizes = self.cells.bincount(minlength=len(self.weights)).tolist()
-        parts = (features[order] - shift).split(sizes)
+        parts = features[order].sub_(shift).split(sizes)
         used = [(part, row) for part, row in zip(parts, self.weights.tolist(), strict=True) if any(row)]
         count, dimension = len(self.draws), features.shape[1]
         totals = features.new_zeros(count, dimension)
@@ -143,9 +143,9 @@ def _group(draws: Sequence[Int64[Tensor, " n"]]) -> list[_Group]:
     """
     chosen = [_Draw.of(number, weights) for number, weights in enumerate(draws)]
     chosen.sort(key=lambda draw: int(draw.weights.count_nonzero()), reverse=True)
-    groups = [_Group.of([_Draw(None, torch.ones_like(draws[0]))])]
+    groups = [_Group.of(_Draw(None, torch.ones_like(draws[0])))]
     for draw in chosen:
-        joined, alone = groups[-1].joined(draw), _Group.of([draw])
+        joined, alone = groups[-1].joined(draw), _Group.of(draw)
         if joined.cost <= groups[-1].cost + alone.cost:
             groups[-1] = joined
         else:
