@@ -42,7 +42,7 @@ def rows_of(page: str) -> dict[str, list[str]]:
 
 
 def data_of(page: str) -> dict[str, Any]:
-    (text,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
+    (text,) = re.findall(r'<script type="application/json" class="data">(.*?)</script>', page, re.DOTALL)
     return json.loads(text)
 
 
@@ -108,6 +108,19 @@ def test_scores_of_the_same_images_from_several_files_share_a_column(tmp_path: P
     data = data_of(page_of(tmp_path, a, b, other))
     assert data["models"] == ["a", "b"]
     assert data["values"]["objects"] == [[0, None], [1, None], [1, None]]
+
+
+def test_lists_of_prompts_have_sections_of_their_own(tmp_path: Path) -> None:
+    """The results of a run under several benchmarks: each has its own prompts."""
+    write_scored(tmp_path / "run", "a", {"pickscore": [1.0, 2.0, 3.0]})
+    other = PromptSet.whole("other", "o", [Prompt("a boat"), Prompt("an apple")])
+    change(write_scored(tmp_path / "run", "b", {"objects": [0.0, 1.0]}, other), as_benchmark)
+    page = page_of(tmp_path, tmp_path / "run")
+    assert re.findall("<h2>(.*?)</h2>", page) == [
+        f"{part} of {name}" for part in ("Scores", "Images") for name in ("mine", "other")
+    ]
+    assert len(small_copies(page)) == 5
+    assert "mine, 3 prompts, an image each, seeds 0 to 2; other, 2 prompts, an image each" in page
 
 
 def as_benchmark(content: dict[str, Any]) -> None:

@@ -32,7 +32,7 @@ def write_page(folder: Path, prompts: PromptSet = PROMPTS, size: tuple[int, int]
 
 
 def prompts_in_sight(page: Page) -> list[str]:
-    texts = page.locator("#rows > li:visible .prompt").all_inner_texts()
+    texts = page.locator(".rows > li:visible .prompt").all_inner_texts()
     return [text.rsplit(" ", 3)[0] for text in texts]
 
 
@@ -40,60 +40,75 @@ def test_sorting_and_filtering(tmp_path: Path) -> None:
     """The prompts are a zebra, a cat and a house; model a has no HPS v2.1 of b."""
     with open_page(write_page(tmp_path)) as page:
         assert prompts_in_sight(page) == ["a zebra", "a cat", "a house"]
-        head = page.locator("#heads button")
+        head = page.locator(".heads button")
         assert head.all_inner_texts() == ["a\nPickScore 2.000", "b\nPickScore 2.500"]
         head.nth(1).click()
         assert prompts_in_sight(page) == ["a cat", "a zebra", "a house"]
         head.nth(1).click()
         assert prompts_in_sight(page) == ["a house", "a zebra", "a cat"]
         assert head.nth(1).get_attribute("aria-pressed") == "true"
-        page.select_option("#order", "hpsv2.1")
-        page.select_option("#model", "0")
+        page.select_option("[name=order]", "hpsv2.1")
+        page.select_option("[name=model]", "0")
         assert prompts_in_sight(page) == ["a zebra", "a house", "a cat"]
-        page.select_option("#order", "pickscore")
-        page.select_option("#model", "1")
-        page.select_option("#minus", "0")
+        page.select_option("[name=order]", "pickscore")
+        page.select_option("[name=model]", "1")
+        page.select_option("[name=minus]", "0")
         assert prompts_in_sight(page) == ["a cat", "a zebra", "a house"]
-        page.click("#direction")
+        page.click("[name=direction]")
         assert prompts_in_sight(page) == ["a house", "a zebra", "a cat"]
-        page.select_option("#order", "prompt")
+        page.select_option("[name=order]", "prompt")
         assert prompts_in_sight(page) == ["a cat", "a house", "a zebra"]
-        page.fill("#filter", "A  HOU")
+        page.fill("[name=filter]", "A  HOU")
         assert prompts_in_sight(page) == ["a house"]
-        assert page.inner_text("#count") == "1 of 3 rows"
+        assert page.inner_text("[name=count]") == "1 of 3 rows"
         assert head.all_inner_texts() == ["a\nPickScore 3.000", "b\nPickScore 1.000"]
-        page.fill("#filter", "")
-        page.select_option("#category", "animals")
+        page.fill("[name=filter]", "")
+        page.select_option("[name=category]", "animals")
         assert prompts_in_sight(page) == ["a cat", "a zebra"]
 
 
 @pytest.mark.slow
 def test_scores_that_are_not_known_stand_last(tmp_path: Path) -> None:
     with open_page(write_page(tmp_path)) as page:
-        page.select_option("#order", "hpsv2.1")
-        page.select_option("#model", "1")
+        page.select_option("[name=order]", "hpsv2.1")
+        page.select_option("[name=model]", "1")
         assert prompts_in_sight(page) == ["a zebra", "a cat", "a house"]
-        assert page.inner_text("#heads button:nth-child(2)") == "b\nno HPS v2.1"
+        assert page.inner_text(".heads button:nth-child(2)") == "b\nno HPS v2.1"
 
 
 @pytest.mark.slow
 def test_an_image_opens_and_keys_go_to_the_others(tmp_path: Path) -> None:
     with open_page(write_page(tmp_path, size=(200, 300))) as page:
         page.keyboard.press("/")
-        assert page.evaluate("document.activeElement.id") == "filter"
-        page.select_option("#order", "prompt")
+        assert page.evaluate("document.activeElement.name") == "filter"
+        page.select_option("[name=order]", "prompt")
         page.locator("[data-cell='1,0']").press("Enter")
-        caption = page.locator("#viewer figcaption")
+        caption = page.locator("dialog figcaption")
         assert caption.inner_text() == "a a cat (seed 1, PickScore 1.000, HPS v2.1 0.1000)"
-        size = page.evaluate("(({naturalWidth: w, naturalHeight: h}) => [w, h])(viewer.querySelector('img'))")
+        image = page.locator("dialog img")
+        size = image.evaluate("({naturalWidth: w, naturalHeight: h}) => [w, h]")
         assert size == [300, 200]
         page.keyboard.press("ArrowRight")
         assert caption.inner_text() == "b a cat (seed 1, PickScore 4.000)"
         page.keyboard.press("ArrowDown")  # the next row in the order in sight
         assert caption.inner_text() == "b a house (seed 2, PickScore 1.000)"
         page.keyboard.press("Escape")
-        assert not page.locator("#viewer").is_visible()
+        assert not page.locator("dialog").is_visible()
         assert page.evaluate("document.activeElement.dataset.cell") == "2,1"
+
+
+@pytest.mark.slow
+def test_lists_of_prompts_are_sorted_and_opened_by_themselves(tmp_path: Path) -> None:
+    other = PromptSet.whole("other", "o", [Prompt("a boat", "things"), Prompt("an apple", "things")])
+    a = write_scored(tmp_path, "a", A)
+    more = write_scored(tmp_path / "more", "a", {"pickscore": [5.0, 6.0]}, other)
+    main(["report", str(a), str(more), "--out", str(tmp_path / "page.html")])
+    with open_page(f"file://{tmp_path}/page.html") as page:
+        page.select_option(".gallery >> nth=1 >> [name=order]", "pickscore")
+        assert prompts_in_sight(page) == ["a zebra", "a cat", "a house", "an apple", "a boat"]
+        page.locator("[data-cell='0,0']").nth(1).click()
+        caption = page.locator("dialog figcaption:visible")
+        assert caption.inner_text() == "a a boat (seed 0, PickScore 5.000)"
 
 
 @pytest.mark.slow
@@ -105,7 +120,7 @@ def test_narrow_screens_do_not_scroll_sideways(tmp_path: Path, is_dark: bool) ->
         assert page.evaluate("document.documentElement.scrollWidth") == 360
         page.locator("[data-cell='0,1']").click()
         assert page.evaluate("document.documentElement.scrollWidth") == 360
-        assert page.locator("#viewer").bounding_box()["width"] <= 360
+        assert page.locator("dialog").bounding_box()["width"] <= 360
         background = page.evaluate("getComputedStyle(document.body).backgroundColor")
         assert background == ("rgb(20, 24, 29)" if is_dark else "rgb(251, 251, 250)")
 
@@ -115,7 +130,7 @@ def test_hostile_prompts_run_nothing(tmp_path: Path) -> None:
     prompts = PromptSet.whole("mine", "m", [Prompt(f"{HOSTILE} {row}", HOSTILE) for row in range(3)])
     with open_page(write_page(tmp_path, prompts)) as page:
         page.locator("[data-cell='0,0']").click()
-        assert HOSTILE in page.inner_text("#viewer figcaption")
+        assert HOSTILE in page.inner_text("dialog figcaption")
         assert page.title() == "a and b"
         assert prompts_in_sight(page) != []
 

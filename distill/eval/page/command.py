@@ -29,65 +29,60 @@ def run(options: PageOptions) -> None:
     """Write the page, and print what it holds and what it leaves out."""
     found = read_found(options.results)
     limit = options.max_mb * 10**6
-    comparison = Comparison.of(found.scored, found.names) if found.scored else None
-    gallery = None if comparison is None else gather_pictures(comparison.models, limit)
-    page = render_page(found, comparison, gallery, options.title, limit)
+    comparisons = Comparison.by_prompts(found.scored, found.names)
+    shown = [(one, gather_pictures(one.models, limit // len(comparisons))) for one in comparisons]
+    page = render_page(found, shown, options.title, limit)
     try:
         write_text(options.out, page)
     except OSError as error:
         raise UserError(f"--out {options.out}: cannot be written ({error.strerror})") from error
-    for note in gallery.notes if gallery is not None else ():
-        print(f"note: {note}", file=sys.stderr)
+    for _, gallery in shown:
+        for note in gallery.notes:
+            print(f"note: {note}", file=sys.stderr)
     print(f"{options.out} is written, {len(page.encode()) / 1e6:.2f} MB")
 
 
 def render_page(
-    found: FoundResults,
-    comparison: Comparison | None,
-    gallery: Gallery | None,
-    title: str | None,
-    limit: int,
+    found: FoundResults, shown: Sequence[tuple[Comparison, Gallery]], title: str | None, limit: int
 ) -> str:
-    """Render the page; the parts of which there are no results are left out."""
-    parts = []
-    if comparison is not None and gallery is not None:
-        parts.append(section("Scores", _render_scores(comparison)))
+    """Render the page; the parts of which there are no results are left out.
+
+    Scores and images of each list of prompts have sections of their own.
+    """
+    comparisons = [comparison for comparison, _ in shown]
+    which = [f" of {one.prompt_set}" if len(shown) > 1 else "" for one in comparisons]
+    parts = [
+        section(f"Scores{name}", _render_scores(one)) for name, one in zip(which, comparisons, strict=True)
+    ]
     if found.distances:
         parts.append(section("Distances", render_distances(found.distances, found.names)))
     if found.diversity:
         parts.append(section("Diversity", render_diversity(found.diversity, found.names)))
     if found.evaluations:
         # Grids have what small and large copies of the images leave of the limit.
-        used = 0 if gallery is None else gallery.bytes
+        used = sum(gallery.bytes for _, gallery in shown)
         parts.append(section("Runs", render_evaluations(found.evaluations, found.names, limit - used)))
-    if comparison is not None and gallery is not None:
-        parts.append(render_gallery(comparison, gallery))
-    heading = title or _title(comparison)
-    header = f"<header><h1>{escape(heading)}</h1>{_render_lead(comparison)}</header>"
-    script = SCRIPT.read_text(encoding="utf-8") if comparison is not None else ""
+    parts += [render_gallery(f"Images{name}", *one) for name, one in zip(which, shown, strict=True)]
+    heading = title or _title(comparisons)
+    header = f"<header><h1>{escape(heading)}</h1>{_render_lead(comparisons)}</header>"
+    script = SCRIPT.read_text(encoding="utf-8") if shown else ""
     return render_document(heading, header + "".join(parts), STYLES.read_text(encoding="utf-8"), script)
 
 
-def _title(comparison: Comparison | None) -> str:
-    if comparison is None:
-        return "Results side by side"
-    names = [model.name for model in comparison.models]
-    if len(names) == 1:
-        return names[0]
-    return " and ".join(names) if len(names) == 2 else f"{len(names)} models side by side"
+def _title(comparisons: Sequence[Comparison]) -> str:
+    names = list(dict.fromkeys(model.name for one in comparisons for model in one.models))
+    if len(names) > 2:
+        return f"{len(names)} models side by side"
+    return " and ".join(names) or "Results side by side"
 
 
-def _render_lead(comparison: Comparison | None) -> str:
+def _render_lead(comparisons: Sequence[Comparison]) -> str:
     """Say what was measured, and on which prompts and seeds."""
-    if comparison is None:
+    labels = dict.fromkeys(label(model.results) for one in comparisons for model in one.models)
+    if not labels:
         return ""
-    labels = dict.fromkeys(label(model.results) for model in comparison.models)
-    return f'<p class="lead">{escape(_sentence(list(labels)))}</p>'
-
-
-def _sentence(labels: Sequence[str]) -> str:
-    text = "; ".join(labels)
-    return f"Images of the same prompts and seeds: {text}."
+    text = f"Images of the same prompts and seeds: {'; '.join(labels)}."
+    return f'<p class="lead">{escape(text)}</p>'
 
 
 def _render_scores(comparison: Comparison) -> str:

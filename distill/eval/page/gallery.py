@@ -16,20 +16,20 @@ DIGITS = 4
 """Significant digits of the largest of a score's values; all have as many decimals."""
 
 
-def render_gallery(comparison: Comparison, gallery: Gallery) -> str:
+def render_gallery(title: str, comparison: Comparison, gallery: Gallery) -> str:
     """Show the images of all models under controls that filter and sort them."""
     notes = "".join(f'<p class="missing">{escape(note)}</p>' for note in gallery.notes)
     rows = "".join(_render_row(comparison, gallery, row) for row in range(len(comparison.seeds)))
     body = (
-        f"{notes}{_render_controls(comparison)}"
+        f'{notes}<div class="gallery">{_render_controls(comparison)}'
         f'<div class="comparison" style="--models: {len(comparison.models)}">{_render_heads(comparison)}'
-        f'<ol id="rows">{rows}</ol></div>{VIEWER}{_render_data(comparison, gallery)}'
+        f'<ol class="rows">{rows}</ol></div>{VIEWER}{_render_data(comparison, gallery)}</div>'
     )
-    return section("Images", body)
+    return section(title, body)
 
 
 VIEWER = (
-    '<dialog id="viewer" aria-label="Image"><figure><div class="frame"><img alt=""></div>'
+    '<dialog aria-label="Image"><figure><div class="frame"><img alt=""></div>'
     "<figcaption></figcaption></figure><div class=buttons>"
     '<button type="button" data-move="-1" aria-label="Previous model">←</button>'
     '<button type="button" data-move="1" aria-label="Next model">→</button>'
@@ -47,22 +47,22 @@ def _render_controls(comparison: Comparison) -> str:
     chosen = ""
     if len(categories) > 1:
         listed = _options([("", "all"), *((name, name) for name in categories)])
-        chosen = _field("Category", f'<select id="category">{listed}</select>')
-    text = '<input id="filter" type="search" placeholder="words of the prompt" autocomplete="off">'
-    order = f'<select id="order">{orders}<optgroup label="score">{scores}</optgroup></select>'
-    minus = f'<select id="minus"><option value="">nothing</option>{models}</select>'
-    direction = '<button id="direction" type="button">descending</button>'
+        chosen = _field("Category", f'<select name="category">{listed}</select>')
+    text = '<input name="filter" type="search" placeholder="words of the prompt" autocomplete="off">'
+    order = f'<select name="order">{orders}<optgroup label="score">{scores}</optgroup></select>'
+    minus = f'<select name="minus"><option value="">nothing</option>{models}</select>'
+    direction = '<button name="direction" type="button">descending</button>'
     fields = [
         _field("Filter", text),
         chosen,
         _field("Sort by", order),
-        _field("of", f'<select id="model">{models}</select>'),
+        _field("of", f'<select name="model">{models}</select>'),
         _field("minus", minus) if len(comparison.models) > 1 else "",
         direction,
     ]
     return (
         f'<form class="controls" role="search" hidden>{"".join(fields)}'
-        '<output id="count" aria-live="polite"></output></form>'
+        '<output name="count" aria-live="polite"></output></form>'
     )
 
 
@@ -81,7 +81,7 @@ def _render_heads(comparison: Comparison) -> str:
         f'<b>{escape(model.name)}</b><span class="mean"></span></button>'
         for place, model in enumerate(comparison.models)
     )
-    return f'<div class="heads" id="heads">{heads}</div>'
+    return f'<div class="heads">{heads}</div>'
 
 
 def _render_row(comparison: Comparison, gallery: Gallery, row: int) -> str:
@@ -160,7 +160,7 @@ def _render_data(comparison: Comparison, gallery: Gallery) -> str:
         "large": [[_large(column[row]) for column in gallery.pictures] for row in rows],
     }
     text = json.dumps(content, separators=(",", ":")).replace("<", "\\u003c")
-    return f'<script type="application/json" id="data">{text}</script>'
+    return f'<script type="application/json" class="data">{text}</script>'
 
 
 def _large(picture: Picture | None) -> str | None:

@@ -48,6 +48,19 @@ class Comparison:
     scores: dict[str, ScoreResult]
     """For each score one model's, for its title and its other scales."""
 
+    @property
+    def prompt_set(self) -> str:
+        """The name of the list of prompts."""
+        return self.models[0].results["prompts"]["set"]
+
+    @classmethod
+    def by_prompts(cls, results: Mapping[str, Results], names: Mapping[str, str]) -> list[Comparison]:
+        """Collect the models of result files by their paths, those of each list of prompts by themselves."""
+        lists: dict[str, dict[str, Results]] = {}
+        for file, one in results.items():
+            lists.setdefault(one["prompts"]["sha256"], {})[file] = one
+        return [cls.of(one, names) for one in lists.values()]
+
     @classmethod
     def of(cls, results: Mapping[str, Results], names: Mapping[str, str]) -> Comparison:
         """Collect the models of result files by their paths; refuse what cannot be compared.
