@@ -59,7 +59,7 @@ def examine_images(
     asked_of = [asked[row % len(asked)] for row in range(len(images))]
     stamps = [_stamp(*pair) for pair in zip(images.stamps(processes), asked_of, strict=True)]
 
-    def look(rows: list[int], add: Add) -> list[str]:
+    def look(rows: Sequence[int], add: Add) -> list[str]:
         failures: list[str] = []
         hidden = not progress or not processes.is_main
         for row in track(rows, f"examination of {images.origin}", "images", hidden=hidden, leave=True):

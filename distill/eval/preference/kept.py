@@ -27,7 +27,7 @@ from distill.storage.files import write_json
 
 Add = Callable[[int, UInt8[Tensor, "c h w"], dict[str, Any]], None]
 """Keeps what was found in the image of a row, of these pixels."""
-Look = Callable[[list[int], Add], list[str]]
+Look = Callable[[Sequence[int], Add], list[str]]
 """Looks at the images of some rows, keeps what it finds, and returns messages of those that failed."""
 
 

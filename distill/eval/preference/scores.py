@@ -61,7 +61,7 @@ def score_images(images: PromptedImages, scorer: Scorer, processes: Processes, p
     kept. A kill loses at most `AT_ONCE` scores.
     """
 
-    def look(rows: list[int], add: Add) -> list[str]:
+    def look(rows: Sequence[int], add: Add) -> list[str]:
         failures: list[str] = []
         title, hidden = f"{scorer.name} of {images.origin}", not progress or not processes.is_main
         with ProgressBar(title, len(rows), "images", hidden=hidden, leave=True) as bar:
