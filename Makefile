@@ -6,6 +6,8 @@ RUN := $(VENV)/bin/python
 # Each process uses one thread for each core.
 export OMP_NUM_THREADS ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 FROM_SCRATCH ?= 0
+# Tests run in as many processes as there are cores, each of one thread, but at most 8: each needs 2 GB.
+PYTEST := OMP_NUM_THREADS=1 $(RUN) -m pytest -n logical --maxprocesses 8 --dist worksteal
 
 .PHONY: demo demo-emoji test test-all lint docs clean
 
@@ -28,10 +30,10 @@ demo-emoji: $(VENV)/installed
 	PYTHON=$(RUN) sh benchmarks/demo_emoji.sh
 
 test: $(VENV)/installed $(VENV)/oracles
-	$(RUN) -m pytest
+	$(PYTEST)
 
 test-all: $(VENV)/installed $(VENV)/oracles
-	$(RUN) -m pytest -m ''
+	$(PYTEST) -m ''
 
 lint: $(VENV)/installed
 	$(VENV)/bin/ruff format --check .
