@@ -51,8 +51,12 @@ SDXL_VARIANTS: dict[str, Overrides] = {
     "bf16-true, micro-batch auto": (*TRUE, *AUTO),
     "bf16-true, again": TRUE,
 }
-PLAIN = ("--fake.warmup_steps", "0", "--compile", "none", "--channels_last", "false")
-"""Overrides of every run: all networks learn from the first step, and variants say how they differ."""
+PLAIN = (
+    *("--fake.warmup_steps", "0", "--compile", "none", "--channels_last", "false"),
+    *("--preview.count", "1"),
+)
+"""Overrides of every run: all networks learn from the first step, variants say how they differ, and nothing
+but one picture is made before the first step."""
 LORA = "{name: lora, rank: 64, alpha: 8}"
 
 

@@ -170,6 +170,26 @@ def test_adapters_that_read_the_camera_begin_as_the_teacher_and_learn_it(pipelin
     assert "cond_proj.camera.weight" not in dict(teacher.network.named_parameters())
 
 
+def test_cameras_go_with_a_teacher_in_bfloat16_and_computation_in_float32(pipelines: Path) -> None:
+    """Weights of the map are in float32, and what it adds to the embedding has the type of the teacher."""
+    source = PipelineSource(path=str(pipelines / "sd15"), dtype="bfloat16")
+    whole = CameraLoRANetwork(open_teacher(pipelines / "sd15"), 2)
+    half = CameraLoRANetwork(DiffusersNetwork.open(source), 2)
+    weight = half.network.time_embedding.cond_proj.camera.weight
+    assert weight.dtype == torch.float32
+    for network in (whole, half):
+        projection = network.network.time_embedding.cond_proj
+        projection.camera.weight.data = torch.linspace(-1, 1, weight.numel()).view_as(weight)
+    torch.manual_seed(0)
+    x_t, t = torch.randn(2, *half.image_shape), torch.full((2,), 500.0)
+    cond = Condition(None, whole.encode_prompts(["a", "b"]).text, torch.full((2, 4), 0.3))
+    made = half(x_t, t, cond)
+    assert made.dtype == torch.float32
+    assert torch.allclose(made, whole(x_t, t, cond), atol=0.1)
+    made.sum().backward()
+    assert weight.grad.abs().sum() > 0
+
+
 def test_a_camera_is_read_as_sines_and_cosines_of_its_angles_distance_and_field_of_view() -> None:
     camera = torch.tensor([[torch.pi / 2, torch.pi / 6, 2.0, 0.75]])
     expected = torch.tensor([[1.0, 0.0, 0.5, 0.75**0.5, 2.0, 0.75]])

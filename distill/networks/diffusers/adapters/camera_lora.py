@@ -47,11 +47,15 @@ class CameraLoRANetwork(LoRANetwork):
     def _condition(self, cond: Condition, count: int) -> dict[str, Any]:
         if cond.camera is None:
             raise ValueError("the fake score reads cameras, and the condition has none")
-        return {**super()._condition(cond, count), "timestep_cond": camera_features(cond.camera)}
+        features = camera_features(cond.camera).to(self.dtype)
+        return {**super()._condition(cond, count), "timestep_cond": features}
 
 
 class CameraProjection(nn.Module):
-    """A linear map without bias from a camera's features, in float32, that is zero before training."""
+    """A linear map without bias from a camera's features that is zero before training.
+
+    Its weights are in float32, its output has the type of the features.
+    """
 
     def __init__(self, width: int, device: torch.device) -> None:
         super().__init__()
@@ -59,7 +63,7 @@ class CameraProjection(nn.Module):
         nn.init.zeros_(self.camera.weight)
 
     def forward(self, features: Tensor) -> Tensor:
-        return self.camera(features)
+        return self.camera(features.to(self.camera.weight.dtype)).to(features.dtype)
 
 
 def camera_features(camera: Tensor) -> Tensor:
