@@ -15,6 +15,11 @@ LOGARITHMS = ("ratio/log_ratio_mean", "discriminator/logit_real", "discriminator
 """Metrics that pass through zero, so that their errors are absolute."""
 COUNTS = ("discriminator/accuracy", "ratio/calibration_error")
 """Metrics that jump where a logit changes its sign."""
+ROUNDOFF = {"bf16": 2**-8, "bf16-true": 2**-8, "fp16": 2**-11}
+"""Relative error of one number by rounding."""
+DIFFERENCES = ("loss/objective", "loss/r1")
+"""Losses of differences of nearly equal numbers, which magnify rounding: the predictions of a teacher and of
+a fake score that has made one step, and the logits of an approximate R1."""
 
 
 def assert_close(found: Step, expected: Step, bound: float) -> None:
@@ -61,11 +66,15 @@ def test_compilation_changes_steps_by_rounding_only(
 def test_a_step_in_reduced_precision_is_near_that_in_float32(
     method: str, precision: str, device: torch.device, tmp_path: Path
 ) -> None:
-    """Three digits of one number become two or fewer through layers, and fewer in gradients of gradients."""
+    """Errors are some roundoffs, so that they are an eighth in float16 of what they are in bfloat16."""
     expected = take_steps(tmp_path / "full", method, device)
     found = take_steps(tmp_path / "reduced", method, device, "--precision", precision)
+    roundoff = ROUNDOFF[precision]
     for name, value in expected.metrics.items():
-        if name.startswith("loss/"):
-            assert found.metrics[name] == pytest.approx(value, rel=0.05, abs=1e-3), name
+        if name.startswith("loss/") and name not in DIFFERENCES:
+            assert found.metrics[name] == pytest.approx(value, rel=2 * roundoff), name
+    objective, r1 = (expected.metrics.get(name, 0.0) for name in DIFFERENCES)
+    assert found.metrics["loss/objective"] == pytest.approx(objective, rel=64 * roundoff)
+    assert found.metrics.get("loss/r1", 0.0) == pytest.approx(r1, rel=0.05, abs=1e-3)
     for name, change in expected.changes.items():
-        assert 0 < relative_error(found.changes[name], change) < 0.15, name
+        assert 0 < relative_error(found.changes[name], change) < 38 * roundoff, name
