@@ -19,7 +19,10 @@ def test_a_compiled_step_is_that_of_the_uncompiled_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize("how", ["blocks", "step"])
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_can_be_compiled(method: str, how: str, tmp_path: Path) -> None:
-    config = write_run(tmp_path, batch_size=4, **METHODS[method])
+    """The exception is a term that settings refuse with compiled steps: its method is compiled without it."""
+    terms = METHODS[method].get("terms", ())
+    kept = [term for term in terms if (term["name"], how) != ("representation", "step")]
+    config = write_run(tmp_path, batch_size=4, **{**METHODS[method], "terms": kept})
     assert difference(config, how, "aot_eager") < 1e-5
 
 
