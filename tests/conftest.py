@@ -8,13 +8,13 @@ import os
 import sys
 from collections.abc import Iterator
 
+import jaxtyping
 import pytest
-from jaxtyping import install_import_hook
 
 import tests.helpers.typechecker  # noqa: F401 - the hook below looks it up
 from tests.helpers.gpu_marker import asks_for_gpu
 
-install_import_hook(["distill"], "tests.helpers.typechecker.check")
+jaxtyping.install_import_hook(["distill"], "tests.helpers.typechecker.check")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -30,6 +30,15 @@ def _reset_accelerate() -> Iterator[None]:
     state = sys.modules.get("accelerate.state")  # a test that needs no torch does not import it
     if state is not None:
         state.AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.fixture
+def unchecked() -> Iterator[None]:
+    """Check no shapes and types: torch.compile cannot look into the checks, and they slow long work down."""
+    checks = jaxtyping.config.jaxtyping_disable
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", checks)
 
 
 @pytest.fixture

@@ -165,6 +165,7 @@ QUICK = {"cifar10/sida_cond", "sd15/di_star", "pixart/di_plus_plus", "3d/sd15_vs
         for name in [f"{path.parent.name}/{path.stem}"]
     ],
 )
+@pytest.mark.usefixtures("unchecked")
 def test_every_preset_s_dry_run_needs_neither_weights_nor_data_nor_the_hub(
     path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -7,7 +7,6 @@ import pickle
 from collections.abc import Iterator
 from typing import Any
 
-import jaxtyping
 import pytest
 import torch
 import torch._dynamo
@@ -31,14 +30,11 @@ GRAPHS_ONLY = "aot_eager"
 
 
 @pytest.fixture(autouse=True)
-def _forget_graphs() -> Iterator[None]:
-    """Begin without graphs. The checks of shapes, which are not there outside tests, are not compiled."""
+def _forget_graphs(unchecked: None) -> Iterator[None]:
+    """Begin without graphs."""
     torch._dynamo.reset()
     counters.clear()
-    checks = jaxtyping.config.jaxtyping_disable
-    jaxtyping.config.update("jaxtyping_disable", True)
     yield
-    jaxtyping.config.update("jaxtyping_disable", checks)
     torch._dynamo.reset()
 
 
