@@ -74,6 +74,12 @@ def test_lists_of_prompts_have_sections_of_their_own(tmp_path: Path) -> None:
     ]
     assert len(small_copies(page)) == 5
     assert "mine, 3 prompts, an image each, seeds 0 to 2; other, 2 prompts, an image each" in page
+    a, b = tmp_path / "run" / "a.json", change(tmp_path / "run" / "b.json", rename_prompts)
+    assert f"<h2>Images of mine ({b})</h2>" in page_of(tmp_path, a, b)
+
+
+def rename_prompts(content: dict[str, Any]) -> None:
+    content["prompts"]["set"] = "mine"
 
 
 def as_benchmark(content: dict[str, Any]) -> None:

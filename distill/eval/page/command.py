@@ -17,6 +17,7 @@ from distill.eval.page.models import Comparison
 from distill.eval.page.pictures import Gallery, gather_pictures
 from distill.eval.page.tables import render_categories, render_distances, render_means
 from distill.eval.preference.table import label
+from distill.eval.results.names import distinct_names
 from distill.publishing.report.document import render_document
 from distill.publishing.report.sections import section
 from distill.storage.files import write_text
@@ -50,7 +51,8 @@ def render_page(
     Scores and images of each list of prompts have sections of their own.
     """
     comparisons = [comparison for comparison, _ in shown]
-    which = [f" of {one.prompt_set}" if len(shown) > 1 else "" for one in comparisons]
+    lists = distinct_names({one.models[0].file: one.prompt_set for one in comparisons})
+    which = [f" of {name}" if len(shown) > 1 else "" for name in lists.values()]
     parts = [
         section(f"Scores{name}", _render_scores(one)) for name, one in zip(which, comparisons, strict=True)
     ]
