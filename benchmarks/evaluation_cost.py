@@ -10,6 +10,7 @@ processor's, on one thread.
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -233,7 +234,7 @@ def earlier_limit(features: Tensor, real: Statistics, counts: list[int] | None =
     """Compute the distance at each number of images from its own pass over them."""
     features, total = checked(features), len(features)
     return [
-        frechet_distance(Statistics.of(features[shuffled(total, seed=count)[:count]]), real)
+        _earlier_distance(features[shuffled(total, seed=count)[:count]], real)
         for count in counts or frechet_limit_counts(total)
     ]
 
@@ -241,8 +242,12 @@ def earlier_limit(features: Tensor, real: Statistics, counts: list[int] | None =
 def earlier_bootstrap(features: Tensor, real: Statistics, replicates: int) -> list[float]:
     """Compute the distance of each replicate from its own pass over its images."""
     features = checked(features)
-    draws = (features[resampled(len(features), seed)] for seed in range(replicates))
-    return [frechet_distance(Statistics.of(draw), real) for draw in draws]
+    return [_earlier_distance(features[resampled(len(features), seed)], real) for seed in range(replicates)]
+
+
+def _earlier_distance(features: Tensor, real: Statistics) -> float:
+    """Compute a distance to a copy of the real images' statistics, whose factor has not been computed."""
+    return frechet_distance(Statistics.of(features), dataclasses.replace(real))
 
 
 NAMES = {

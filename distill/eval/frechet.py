@@ -10,6 +10,7 @@ import functools
 import math
 from collections.abc import Iterable
 
+import numpy as np
 import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
@@ -22,7 +23,10 @@ ROUNDING = torch.finfo(torch.float64).eps
 
 @dataclasses.dataclass(frozen=True)
 class Statistics:
-    """Mean (d,) and unbiased covariance (d, d), float64, of feature vectors; `count` may be unknown."""
+    """Mean (d,) and unbiased covariance (d, d), float64, of feature vectors; `count` may be unknown.
+
+    A computed covariance is symmetric up to rounding.
+    """
 
     mean: Float[Tensor, " _"]
     cov: Float[Tensor, "_ _"]
@@ -74,8 +78,16 @@ class Statistics:
         if count < 2:
             raise UserError(f"{count} images; expected at least 2, one has no covariance")
         offset = total / count
-        half = torch.addr(products, offset, offset, beta=0.5 / (count - 1), alpha=-0.5 * count / (count - 1))
-        return cls(shift + offset, half + half.T, count)  # a product of matrices is symmetric up to rounding
+        cov = torch.addr(products, offset, offset, beta=1 / (count - 1), alpha=-count / (count - 1))
+        return cls(shift + offset, cov, count)
+
+    @functools.cached_property
+    def cholesky(self) -> np.ndarray | None:
+        """Cholesky's factor, in the lower triangle as for LAPACK, or None if there is none; kept too."""
+        from scipy.linalg.lapack import dpotrf
+
+        lower, failed = dpotrf(self.cov.numpy().T, lower=1)
+        return None if failed else lower
 
     @functools.cached_property
     def factor(self) -> Float64[Tensor, "d r"]:
@@ -128,27 +140,29 @@ def _count(stats: Statistics) -> float:
 def _trace_of_root(a: Statistics, b: Statistics, tolerance: float) -> float:
     """Compute tr (a b)^(1/2) of two covariances; it is fastest if `a` is the one that may be singular.
 
-    With a = F F^T the eigenvalues of F^T b F are those of a b; if F has only as many columns as the rank,
-    they are those that are not zero. The root of an eigenvalue that is rounding has few digits: if more
-    than the tolerance may be wrong, the singular values of F_b^T F, which are the roots, are added up.
+    With b = F F^T the eigenvalues of F^T a F are those of a b. If b has no Cholesky factor or a has a lower
+    rank, F is that of a, of as many columns as the rank, and the eigenvalues are those that are not zero. The
+    root of an eigenvalue that is rounding has few digits: if more than the tolerance may be wrong, the
+    singular values of F_b^T F_a, which are the roots, are added up.
     """
-    from scipy.linalg import LinAlgError, eigh
-
-    left, right = a.cov.numpy(), b.cov.numpy()
-    try:
-        values = eigh(right, left, type=2, eigvals_only=True, driver="gv", check_finite=False)
-        root = _sum_of_roots(torch.from_numpy(values), tolerance)
-        has_cholesky_factor = True
-    except LinAlgError:
-        root, has_cholesky_factor = None, False
+    values = None if a.warning or b.cholesky is None else _eigenvalues_of_product(a, b.cholesky)
+    root = None if values is None else _sum_of_roots(values, tolerance)
     if root is not None:
         return root
     if a.factor.shape[1] == len(a.cov):
-        if has_cholesky_factor:  # these eigenvalues are known to be too coarse
+        if values is not None:  # they are known to be too coarse
             return float(torch.linalg.svdvals(b.factor.T @ a.factor).sum())
         a, b = b, a
     root = _sum_of_roots(torch.linalg.eigvalsh(a.factor.T @ b.cov @ a.factor), tolerance)
     return float(torch.linalg.svdvals(b.factor.T @ a.factor).sum()) if root is None else root
+
+
+def _eigenvalues_of_product(a: Statistics, cholesky: np.ndarray) -> Float64[Tensor, " d"]:
+    """Compute the eigenvalues of F^T a F with a Cholesky factor F."""
+    from scipy.linalg.lapack import dsygst
+
+    reduced, _ = dsygst(a.cov.numpy().T, cholesky, itype=2, lower=1)
+    return torch.linalg.eigvalsh(torch.from_numpy(reduced))
 
 
 def _sum_of_roots(values: Float64[Tensor, " r"], tolerance: float) -> float | None:

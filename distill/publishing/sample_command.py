@@ -93,6 +93,19 @@ def _save_views(options: argparse.Namespace) -> None:
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
     parser = ArgumentParser("python sample.py", "Generate images with a student, or with its teacher.")
+    _add_images(parser)
+    add_computation(parser)
+    _add_teacher(parser)
+    _add_views(parser)
+    options = parser.parse_args(arguments)
+    at_least(options, n=1, batch_size=1, seed=0, views=1, size=2)
+    _check_views(options)
+    _choose_source(options)
+    return options
+
+
+def _add_images(parser: argparse.ArgumentParser) -> None:
+    """Add what says which images are made, and where."""
     parser.add_argument("--run", type=Path, help="run folder, checkpoint or export of a student or a teacher")
     parser.add_argument(
         "--labels",
@@ -118,7 +131,10 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         default=256,
         help="maximum number of images at once; does not change the images (default: 256)",
     )
-    add_computation(parser)
+
+
+def _add_teacher(parser: argparse.ArgumentParser) -> None:
+    """Add the teacher and its sampler."""
     parser.add_argument(
         "--teacher",
         type=Path,
@@ -137,6 +153,10 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--guidance", type=float, help="guidance scale of the teacher's sampler (default: 1, no guidance)"
     )
+
+
+def _add_views(parser: argparse.ArgumentParser) -> None:
+    """Add the views of a scene."""
     parser.add_argument(
         "--views",
         type=int,
@@ -146,11 +166,6 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--size", type=int, help="height and width of the views in pixels (default: the scene's own)"
     )
-    options = parser.parse_args(arguments)
-    at_least(options, n=1, batch_size=1, seed=0, views=1, size=2)
-    _check_views(options)
-    _choose_source(options)
-    return options
 
 
 def _check_views(options: argparse.Namespace) -> None:

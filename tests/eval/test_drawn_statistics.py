@@ -21,7 +21,7 @@ def normal(count: int, dimension: int, seed: int) -> Tensor:
 @pytest.mark.parametrize("cost", [0, 1, 10**6])  # all draws in one group, several groups, one group for each
 def test_each_draw_has_its_own_statistics(block: int, cost: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(drawn_statistics, "BLOCK", block)
-    monkeypatch.setattr(drawn_statistics, "ROWS_OF_A_SUM", cost)
+    monkeypatch.setattr(drawn_statistics, "ROWS_OF_AN_ADDITION", cost)
     features = normal(300, 7, 0) * torch.logspace(0, -3, 7) + 1000
     subsets = [shuffled(300, seed=count)[:count] for count in (2, 40, 150, 200, 299, 300)]
     drawn = [*subsets, *(resampled(300, seed) for seed in range(4))]

@@ -124,6 +124,12 @@ def write_images(folder: Path) -> Path:
     return folder
 
 
+def command(images: Path, folder: Path) -> list[str]:
+    """Return the arguments of the benchmark on these images; the file and the store are in the folder."""
+    places = ("--prompts", str(write(folder)), "--store", f"{folder}/store")
+    return ["dpg", "--images", str(images), *places, "--device", "cpu"]
+
+
 @pytest.fixture
 def answerer(monkeypatch: pytest.MonkeyPatch) -> ColorAnswerer:
     """Use the stand-in in place of the network."""
@@ -138,8 +144,8 @@ def test_grids_of_four_images(
     tmp_path: Path, answerer: ColorAnswerer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     images = write_images(tmp_path / "images")
-    arguments = f"dpg --images {images} --prompts {write(tmp_path)} --device cpu --store {tmp_path}/store"
-    main([*arguments.split(), "--out", f"{tmp_path}/dpg.json"])
+    arguments = command(images, tmp_path)
+    main([*arguments, "--out", f"{tmp_path}/dpg.json"])
     results = json.loads((tmp_path / "dpg.json").read_text())
     scores = [one["score"] for one in results["images"]]
     # The third image shows green and blue but no red bus, on which both depend.
@@ -157,7 +163,7 @@ def test_grids_of_four_images(
     assert "DPG-Bench 62.50 ± 12.50; not dpg (2 prompts, not 1065), 2 prompts, 4 images each" in printed
     assert "published numbers are by mPLUG-large of ModelScope, and cannot be compared" in printed
     assert answerer.calls == 8
-    main([*arguments.split(), "--out", f"{tmp_path}/again.json"])
+    main([*arguments, "--out", f"{tmp_path}/again.json"])
     assert answerer.calls == 8
 
 
@@ -165,16 +171,9 @@ def test_trackers_get_the_measures_and_the_sheet(
     tmp_path: Path, answerer: ColorAnswerer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs = stand_in_trackers.install(monkeypatch)
-    arguments = f"dpg --images {write_images(tmp_path / 'images')} --prompts {write(tmp_path)} --device cpu"
-    places = [
-        "--store",
-        f"{tmp_path}/store",
-        "--out",
-        f"{tmp_path}/dpg.json",
-        "--log-dir",
-        f"{tmp_path}/logs",
-    ]
-    main([*arguments.split(), *places, "--log-to", "wandb"])
+    arguments = command(write_images(tmp_path / "images"), tmp_path)
+    places = f"--out {tmp_path}/dpg.json --log-dir {tmp_path}/logs"
+    main([*arguments, *places.split(), "--log-to", "wandb"])
     results = json.loads((tmp_path / "dpg.json").read_text())
     assert runs[0].numbers == {0: {f"dpg/{key}": one["value"] for key, one in results["measures"].items()}}
     assert list(runs[0].images) == ["dpg/sheet"]
@@ -185,8 +184,8 @@ def test_a_page_shows_the_images_of_grids(
     tmp_path: Path, answerer: ColorAnswerer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     images = write_images(tmp_path / "images")
-    arguments = f"dpg --images {images} --prompts {write(tmp_path)} --device cpu --store {tmp_path}/store"
-    main([*arguments.split(), "--out", f"{tmp_path}/dpg.json"])
+    arguments = command(images, tmp_path)
+    main([*arguments, "--out", f"{tmp_path}/dpg.json"])
     main(["report", f"{tmp_path}/dpg.json", "--out", f"{tmp_path}/page.html"])
     assert "note: " not in capsys.readouterr().err  # the images are those that were examined
     shown = re.findall('src="data:image/png;base64,(.*?)"', (tmp_path / "page.html").read_text())
@@ -198,13 +197,13 @@ def test_a_page_shows_the_images_of_grids(
 
 def test_grids_that_are_absent_or_odd_are_refused(tmp_path: Path, answerer: ColorAnswerer) -> None:
     images = write_images(tmp_path / "images")
-    arguments = f"dpg --images {images} --prompts {write(tmp_path)} --device cpu --store {tmp_path}/store"
+    arguments = command(images, tmp_path)
     Image.new("RGB", (33, 32)).save(images / "cars1.png")
     with pytest.raises(UserError, match=r"cars1.png: has 33 x 32 pixels; expected a grid of four images"):
-        main(arguments.split())
+        main(arguments)
     (images / "cars1.png").rename(images / "other.png")
     with pytest.raises(UserError, match="holds no image of item 'cars1'; expected a grid of each item"):
-        main(arguments.split())
+        main(arguments)
 
 
 def test_a_run_on_a_tiny_blip(tmp_path: Path) -> None:
