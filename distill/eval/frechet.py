@@ -83,7 +83,7 @@ class Statistics:
 
     @functools.cached_property
     def cholesky(self) -> np.ndarray | None:
-        """Cholesky's factor, in the lower triangle as for LAPACK, or None if there is none; kept too."""
+        """Cholesky's factor in the lower triangle, as LAPACK takes it, or None; references serve many times."""
         from scipy.linalg.lapack import dpotrf
 
         lower, failed = dpotrf(self.cov.numpy().T, lower=1)
@@ -91,7 +91,7 @@ class Statistics:
 
     @functools.cached_property
     def factor(self) -> Float64[Tensor, "d r"]:
-        """F with F F^T = cov, of as many columns as the rank r; kept, because references serve many times."""
+        """F with F F^T = cov, of as many columns as the rank r; kept as `cholesky` is."""
         return _factor(self.cov)
 
     @property
