@@ -83,7 +83,7 @@ class Statistics:
 
     @functools.cached_property
     def cholesky(self) -> np.ndarray | None:
-        """Cholesky's factor in the lower triangle, as LAPACK takes it, or None; references serve many times."""
+        """Cholesky's factor in the lower triangle, or None; kept, because references serve many times."""
         from scipy.linalg.lapack import dpotrf
 
         lower, failed = dpotrf(self.cov.numpy().T, lower=1)
