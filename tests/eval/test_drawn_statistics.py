@@ -42,6 +42,11 @@ def test_one_pass_serves_several_draws() -> None:
     draws = [shuffled(total, seed=count)[:count].bincount(minlength=total) for count in counts]
     groups = drawn_statistics._group(draws)
     assert sum(group.cost for group in groups) < 2.2 * total < sum(counts) / 3
+    for group in groups:
+        rows = group.weights.tolist()
+        # A sum over the cells that agree up to a draw is added to that draw, and to a draw before it.
+        agreeing = {tuple(row[: draw + 1]) for row in rows for draw in range(len(row)) if row[draw]}
+        assert group.additions == 2 * len(agreeing)
 
 
 def test_the_limit_and_the_bootstrap_are_those_of_separate_draws() -> None:

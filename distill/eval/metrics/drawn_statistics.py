@@ -131,8 +131,8 @@ class _Group:
         ]
         products = features.new_zeros(len(self.draws), len(shift), len(shift))
         for place, rows in enumerate(blocks):
-            for block, left in zip(blocks[: place + 1], columns, strict=False):
-                sums = _Block.between(columns[place], left, len(self.draws)).summed(cells)
+            for left, block in enumerate(blocks[: place + 1]):
+                sums = _Block.between(columns[place], columns[left], len(self.draws)).summed(cells)
                 products[:, rows, block] = sums
                 products[:, block, rows] = sums.mT
         return torch.cat(totals, 1), products
