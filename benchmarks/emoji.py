@@ -103,6 +103,15 @@ def is_available(stage: str, seed: int) -> bool:
     return is_finished(run_folder(stage, seed)) or (asset is not None and (ROOT / "assets" / asset).is_dir())
 
 
+def finished_run(stage: str, seed: int) -> Path | None:
+    """Return the folder of a stage's finished run, or of the committed copy; None if there is neither."""
+    folders = [run_folder(stage, seed)]
+    asset = STAGES[stage].asset
+    if asset is not None and seed == 0:
+        folders.append(ROOT / "assets" / asset)
+    return next(filter(is_finished, folders), None)
+
+
 def train(stage: str, run: Path, seed: int, minutes: float | None) -> None:
     """Train a stage, from its newest checkpoint if it has one, for so many minutes at most."""
     command = [sys.executable, "train.py", f"configs/emoji/{stage}.yaml", "--run_dir", str(run)]

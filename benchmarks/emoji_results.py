@@ -1,9 +1,9 @@
 """Measure the networks of the emoji: `python benchmarks/emoji_results.py [--stages dmd2] [--seeds 0 1 2]`.
 
-Takes the finished runs of benchmarks/emoji.py and the committed teachers. Classes: `python -m eval` under
-fd-effnet. Text: the same with the captions of the training pictures, and the agreement with prompts of
-held-out names by the reward (clipscore) and by the judge (word_match). What is measured already, under
-runs/emoji, is not repeated. Writes benchmarks/results/emoji.json, the tables in README.md, and
+Takes the committed teachers, and the finished runs of benchmarks/emoji.py or their committed copies. Classes:
+`python -m eval` under fd-effnet. Text: the same with the captions of the training pictures, and the agreement
+with prompts of held-out names by the reward (clipscore) and by the judge (word_match). What is measured
+already, under runs/emoji, is not repeated. Writes benchmarks/results/emoji.json, the tables in README.md, and
 docs/emoji.png: pictures of prompts that a seed chooses.
 """
 
@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks import project
 from benchmarks.document import Block, markdown_table, mean_and_std
-from benchmarks.emoji import CAPTIONED, FOLDER, is_finished, run_folder
+from benchmarks.emoji import CAPTIONED, FOLDER, finished_run, run_folder
 from benchmarks.project import ROOT, SEEDS, argument_parser, run_python
 from distill.data import Captioned
 from distill.data.option import parse_data
@@ -37,8 +37,8 @@ CLASS_TABLE, TEXT_TABLE = Block(README, "emoji classes"), Block(README, "emoji t
 CLASSES = ("uni_instruct", "f_distill", "dmd2", "sida")
 TEXT = ("text_dmd2", "text_dmd2_4_steps", "text_dmd2_lora", "text_di_star", "text_di_plus_plus")
 SMALL = "{name: emoji, resolution: 16}"
-IMAGES, TEXT_IMAGES = 10_000, 3_000
-"""Images of a network of classes, and of one that takes text, whose teacher needs 70 evaluations for one."""
+IMAGES = 10_000
+"""Images of a network."""
 TRAIN_PROMPTS = 1_000
 """Captions of training pictures, drawn by a seed, that text-to-image networks get in turn."""
 GUIDANCE = "2"
@@ -79,7 +79,7 @@ class Subject:
     @property
     def out(self) -> Path:
         """Folder of the results."""
-        return FOLDER / "results" / (self.name if self.is_teacher else self.folder.name)
+        return FOLDER / "results" / run_folder(self.name, self.seed).name
 
 
 TEACHERS = (
@@ -95,9 +95,9 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS, help="seeds (default: 0 1 2)")
     options = parser.parse_args(arguments)
     chosen = [name for name in options.stages if name in (*CLASSES, *TEXT)]
-    students = [Subject(name, seed, run_folder(name, seed)) for name in chosen for seed in options.seeds]
+    runs = {(name, seed): finished_run(name, seed) for name in chosen for seed in options.seeds}
     subjects = [teacher for teacher in TEACHERS if teacher.name in options.stages]
-    subjects += [student for student in students if is_finished(student.folder)]
+    subjects += [Subject(*key, folder) for key, folder in runs.items() if folder is not None]
     new = [measure(subject) for subject in subjects]
     keys = {(row["name"], row["seed"]) for row in new}
     kept = [row for row in stored_rows() if (row["name"], row["seed"]) not in keys]
@@ -107,16 +107,16 @@ def main(arguments: list[str]) -> None:
     for block, text in render(results).items():
         block.write(text)
         print(text)
-    if all(is_finished(run_folder(name, 0)) for name in SHOWN):
-        draw().save(ROOT / "docs" / "emoji.png", optimize=True)
+    shown = {name: finished_run(name, 0) for name in SHOWN}
+    if None not in shown.values():
+        draw(shown).save(ROOT / "docs" / "emoji.png", optimize=True)
 
 
 def measure(subject: Subject) -> Row:
     """Return the metrics of a network, measured unless they are there."""
     images = subject.out / "eval.json"
     if not images.is_file():
-        count = str(TEXT_IMAGES if subject.takes_text else IMAGES)
-        options = ("--protocol", "fd-effnet", "--n", count, "--out", str(subject.out))
+        options = ("--protocol", "fd-effnet", "--n", str(IMAGES), "--out", str(subject.out))
         run_python("-m", "eval", *images_of(subject), *options)
     evaluation = read_json(images)
     role = "teacher" if subject.is_teacher else "student"
@@ -220,7 +220,7 @@ def table(rows: Sequence[Row], names: Sequence[str], more: Mapping[str, str]) ->
     return markdown_table(head, lines)
 
 
-def draw() -> Image.Image:
+def draw(students: Mapping[str, Path | None]) -> Image.Image:
     """Return real pictures above those of the teacher and of students, for prompts that a seed chooses."""
     rows: list[list[Image.Image]] = [[]]
     prompts = []
@@ -233,9 +233,9 @@ def draw() -> Image.Image:
     path = FOLDER / "prompts" / "shown.txt"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join(prompts) + "\n", encoding="utf-8")
-    first = str(run_folder(SHOWN[0], 0))
-    rows.append(sample(path, len(prompts), "teacher", "--run", first, "--teacher", "--guidance", GUIDANCE))
-    rows += [sample(path, len(prompts), name, "--run", str(run_folder(name, 0))) for name in SHOWN]
+    teacher = str(ROOT / "assets" / "emoji-text-teacher")
+    rows.append(sample(path, len(prompts), "teacher", "--teacher", teacher, "--guidance", GUIDANCE))
+    rows += [sample(path, len(prompts), name, "--run", str(run)) for name, run in students.items()]
     side = ZOOM * rows[0][0].width
     sheet = Image.new("RGB", (len(prompts) * side, len(rows) * side), "white")
     for top, row in enumerate(rows):

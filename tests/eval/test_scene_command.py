@@ -18,6 +18,7 @@ from distill.networks.scene.cameras import Orbit, Ring
 from distill.networks.scene.scene import SceneGenerator
 from distill.networks.scene.sizes import SceneSizes
 from distill.teachers.known_scenes import Settings as KnownScenesTeacher
+from tests.helpers import stand_in_trackers
 from tests.helpers.preference_runs import install_small_rewards
 from tests.helpers.runs import write_finished_run
 
@@ -96,6 +97,32 @@ def test_scores_and_r_precision_of_a_prompt(
     assert lines[0] == f"{run}: 3 particles, 4 held-out views of 8x8 pixels"
     assert lines[2] == f"prompt: {PROMPT}; R-precision among 3 prompts"
     assert lines[4].split() == ["brightness", f"{score['mean']:.4f}", "100.0%", "100.0%"]
+
+
+def test_trackers_get_scores_diversity_and_the_scenes_that_were_found(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logged = stand_in_trackers.install(monkeypatch)
+    distractors = run.parent / "others.txt"
+    distractors.write_text("a cat\n")
+    scored = f"--scores brightness --distractors {distractors} --log-to wandb --log-dir {run.parent}".split()
+    results = measure(run, "--prompt", PROMPT, *scored)
+    known, diversity = results["known_scenes"], results["diversity"]
+    assert logged[0].numbers == {
+        0: {
+            "scene/brightness/mean": results["scores"]["brightness"]["mean"],
+            "scene/brightness/r_precision/renders": 1.0,
+            "scene/brightness/r_precision/particles": 1.0,
+            "scene/diversity/distance": diversity["distance"],
+            "scene/diversity/psnr": diversity["psnr"],
+            "scene/known_scenes/found": 0.0,
+            "scene/known_scenes/nearest_psnr": pytest.approx(sum(known["nearest_psnr"]) / 3),
+            "scene/known_scenes/mass/snowman": known["mass"]["snowman"],
+            "scene/known_scenes/mass/tree": known["mass"]["tree"],
+        }
+    }
+    assert logged[0].opened["name"] == "scene-run"
+    assert logged[0].opened["config"]["prompts"] == results["prompts"]
 
 
 def test_the_prompt_is_the_runs_without_words_of_views(tmp_path: Path) -> None:

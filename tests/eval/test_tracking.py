@@ -186,7 +186,7 @@ def test_a_tracker_that_fails_is_one_line_after_the_results(
     assert "Fréchet distance" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("command", ["", "fid", "sweep", "preference --scores aesthetic"])
+@pytest.mark.parametrize("command", ["", "fid", "sweep", "scene", "preference --scores aesthetic"])
 @pytest.mark.parametrize(
     ("flags", "message"),
     [

@@ -53,9 +53,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 def add_subject(parser: ArgumentParser, images: str) -> None:
     """Add the flags that say whose images are measured; `images` is the help of `--images`."""
-    parser.add_argument(
-        "--run", metavar="PATH", help="run folder, checkpoint or export of a one-step generator"
-    )
+    parser.add_argument("--run", metavar="PATH", help="run folder, checkpoint or export of a student")
     parser.add_argument("--teacher", metavar="PATH", help="folder of a teacher, sampled with EDM's sampler")
     add_pipeline(parser)
     parser.add_argument(
@@ -75,8 +73,9 @@ def _add_scores(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--scores",
         required=True,
-        help="scores, such as pickscore,hpsv2.1,hpsv3,imagereward,clipscore,vqascore,aesthetic, "
-        "classifier:PATH or word_match:PATH",
+        metavar="NAMES",
+        help="pickscore, hpsv2.1, hpsv3, imagereward, clipscore, vqascore, aesthetic, classifier:PATH and "
+        "word_match:PATH, separated by commas",
     )
     parser.add_argument(
         "--weights",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -12,6 +13,7 @@ from distill.eval.fid.results import FidResults, Summary, SweepResults
 from distill.eval.preference.result_types import Results
 from distill.eval.results.tracking import Tracked
 from distill.eval.run.results import ROLES, EvalResults, LaboratoryResults
+from distill.eval.scene.results import SceneResults
 from distill.publishing.report.results import results_of
 from distill.publishing.run_record import numbers
 
@@ -103,6 +105,25 @@ def track_composition(results: CompositionResults, name: str, step: int, out: Pa
     content = cast(Mapping[str, Any], results)
     facts = _select(content, "asked_sha256", "examiner", "per_prompt", "commit", "machine")
     return Tracked(benchmark, name, {step: found}, facts, images)
+
+
+def track_scene(results: SceneResults, name: str, step: int) -> Tracked:
+    """Name the numbers of `scene` `scene/SCORE/NUMBER`, and of its other parts `scene/PART/NUMBER`."""
+    found: dict[str, float] = {}
+    for score, entry in results.get("scores", {}).items():
+        found[f"scene/{score}/mean"] = entry["mean"]
+        precision = numbers(entry.get("r_precision"))
+        found |= {f"scene/{score}/r_precision/{of}": share for of, share in precision.items()}
+    diversity = numbers(results.get("diversity"))
+    found |= {f"scene/diversity/{key}": value for key, value in diversity.items()}
+    if "known_scenes" in results:
+        known = results["known_scenes"]
+        found["scene/known_scenes/found"] = len(known["found"])
+        found["scene/known_scenes/nearest_psnr"] = statistics.fmean(known["nearest_psnr"])
+        found |= {f"scene/known_scenes/mass/{scene}": share for scene, share in known["mass"].items()}
+    content = cast(Mapping[str, Any], results)
+    facts = _select(content, "particles", "views", "size", "prompts", "weights_sha256", "commit", "machine")
+    return Tracked("scene", name, {step: found}, facts)
 
 
 def _spreads(prefix: str, summary: Summary, is_repeated: bool) -> dict[str, float]:

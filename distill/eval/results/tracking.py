@@ -33,9 +33,11 @@ def add_tracking(parser: ArgumentParser) -> None:
         help="experiment trackers that get the results too: tensorboard, wandb and trackio, separated by "
         "commas (default: none)",
     )
-    parser.add_argument("--log-project", help="project in these trackers (default: distill)")
+    parser.add_argument("--log-project", metavar="NAME", help="project in these trackers (default: distill)")
     parser.add_argument(
-        "--log-run", help="name of the run in them (default: the command and the name of what is measured)"
+        "--log-run",
+        metavar="NAME",
+        help="name of the run in them (default: the command and the name of what is measured)",
     )
     parser.add_argument(
         "--log-dir",

@@ -8,6 +8,7 @@ from pathlib import Path
 from distill.config.command_line import ArgumentParser, at_least
 from distill.config.errors import UserError
 from distill.config.flags import add_device
+from distill.eval.results.tracking import Tracking, add_tracking, take_tracking
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,6 +26,7 @@ class SceneOptions:
     batch_size: int
     device: str
     out: Path | None
+    tracking: Tracking | None
 
 
 def parse(arguments: list[str]) -> SceneOptions:
@@ -43,19 +45,23 @@ def parse(arguments: list[str]) -> SceneOptions:
     parser.add_argument(
         "--out", type=Path, metavar="FILE", help="JSON file for the results (default: the run's scene.json)"
     )
+    add_tracking(parser)
     options = parser.parse_args(arguments)
     if options.scores is None:
         for name in ("prompt", "weights", "distractors"):
             if getattr(options, name):
                 raise UserError(f"--{name}: goes with --scores, such as --scores clipscore")
     at_least(options, views=1, batch_size=1, found_psnr=0)
+    options.tracking = take_tracking(options)
     return SceneOptions(**vars(options))
 
 
 def _add_scores(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--scores",
-        help="scores of renders and prompt, such as clipscore,pickscore or clipscore:PATH (default: none)",
+        metavar="NAMES",
+        help="scores of renders and prompt, such as pickscore or clipscore:PATH, separated by commas "
+        "(default: none)",
     )
     parser.add_argument(
         "--weights",

@@ -14,6 +14,8 @@ from distill.eval.images.processes import Processes
 from distill.eval.preference.score_names import choose_scores
 from distill.eval.protocols import Protocol, default_protocol, read_protocol
 from distill.eval.results.file import check_out, write_results
+from distill.eval.results.tracked import track_scene
+from distill.eval.results.tracking import log_results, step_of_run
 from distill.eval.scene.arguments import SceneOptions
 from distill.eval.scene.diversity import measure_diversity
 from distill.eval.scene.known_scenes import NamedScenes, compare_with_known, render_known, scenes_of
@@ -59,6 +61,7 @@ def run(options: SceneOptions) -> SceneResults:
     if out is not None:
         write_results(out, results)
         print(f"\n{out} is written")
+    log_results(options.tracking, track_scene(results, options.run.resolve().name, step_of_run(options.run)))
     return results
 
 
