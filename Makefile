@@ -5,6 +5,8 @@ VENV ?= .venv
 RUN := $(VENV)/bin/python
 # Each process uses one thread for each core.
 export OMP_NUM_THREADS ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
+# Tests start hundreds of processes: Python keeps what it compiles, even where the environment says no.
+unexport PYTHONDONTWRITEBYTECODE
 FROM_SCRATCH ?= 0
 # Tests run in as many processes as there are cores, each of one thread, but at most 8: each needs 2 GB.
 PYTEST := OMP_NUM_THREADS=1 $(RUN) -m pytest -n logical --maxprocesses 8 --dist worksteal

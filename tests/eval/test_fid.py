@@ -143,6 +143,7 @@ def test_published_statistics(arrays: Path, tmp_path: Path) -> None:
         fid(tmp_path, *source, "--reference", str(tmp_path / "three.npz"))
 
 
+@pytest.mark.slow
 def test_a_teacher_in_repetitions_one_process_or_two(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -225,6 +225,7 @@ def test_all_noises_of_a_batch_are_independent() -> None:
     assert (torch.corrcoef(torch.stack(levels)) - torch.eye(6)).abs().max() < 0.4
 
 
+@pytest.mark.slow
 def test_compiled_batches_are_equal_to_the_bit() -> None:
     compiled = tensors(next(batches(compiled=True).starting_at(4)))
     for name, value in tensors(next(batches().starting_at(4))).items():

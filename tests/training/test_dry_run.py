@@ -151,16 +151,17 @@ def test_torch_infers_the_shapes_of_a_call_once(monkeypatch: pytest.MonkeyPatch)
 
 
 PRESETS = sorted(Path("configs").glob("*/*.yaml"))
-SLOW = ("sd", "sana/", "flux", "qwen_image/", "z_image/", "pixart/", "imagenet64/", "cifar10/", "3d/sd15")
-QUICK = {"cifar10/sida_cond", "sd15/di_star", "pixart/di_plus_plus", "3d/sd15_vsd", "sana/sid_lora"}
+SLOW = (
+    *("sd", "sana/", "flux", "qwen_image/", "z_image/", "pixart/"),
+    *("imagenet64/", "cifar10/", "3d/sd15", "emoji/text_di"),
+)
+"""Beginnings of the names of presets whose networks are large."""
 
 
 @pytest.mark.parametrize(
     "path",
     [
-        pytest.param(
-            path, id=name, marks=pytest.mark.slow if name.startswith(SLOW) and name not in QUICK else ()
-        )
+        pytest.param(path, id=name, marks=pytest.mark.slow if name.startswith(SLOW) else ())
         for path in PRESETS
         for name in [f"{path.parent.name}/{path.stem}"]
     ],

@@ -53,7 +53,7 @@ def test_a_longer_run_ends_bit_for_bit_as_one_that_was_so_long_from_its_start(
     ).read_bytes()
 
 
-@pytest.mark.parametrize("decay", ["linear", "cosine"])
+@pytest.mark.parametrize("decay", ["linear", pytest.param("cosine", marks=pytest.mark.slow)])
 def test_a_run_whose_rate_has_begun_to_fall_is_not_made_longer(tmp_path: Path, decay: str) -> None:
     falling = {"optimizer": {"decay": decay, "decay_from": 0.5}}
     file = write_run(tmp_path, steps=4, fake=falling, checkpoint_every=1, keep_checkpoints=9)

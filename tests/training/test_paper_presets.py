@@ -4,7 +4,7 @@ Networks are tiny, of random weights, and of the classes of the published ones.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,11 @@ from tests.helpers.runs import logged_steps, read_lines, read_run, train_run, wr
 PRESETS = sorted([*Path("configs/cifar10").glob("*.yaml"), *Path("configs/imagenet64").glob("*.yaml")])
 LABORATORY = sorted(Path("configs/lab").glob("*.yaml"))
 ALIGNMENT = sorted(Path("configs").glob("*/di_*.yaml"))
-QUICK = ("digits-di_star", "digits-di_plus_plus", "sdxl-di_star")
-"""Presets of alignment that are not slow."""
+QUICK = (
+    *("cifar10-sid_cond", "cifar10-f_distill_cond", "cifar10-sida_uncond", "imagenet64-uni_instruct"),
+    *("digits-di_star", "digits-di_plus_plus", "sdxl-di_star"),
+)
+"""Presets of large networks, or of alignment, that are not slow."""
 PIPELINES: dict[str, Callable[[Path], Path]] = {
     "sd15": tiny_pipelines.stable_diffusion,
     "sdxl": tiny_pipelines.stable_diffusion_xl,
@@ -33,6 +36,14 @@ PIPELINES: dict[str, Callable[[Path], Path]] = {
 
 def name_of(path: Path) -> str:
     return f"{path.parent.name}-{path.stem}"
+
+
+def unless_quick(paths: Sequence[Path]) -> list[Any]:
+    """Return parameters that are slow, but for those in `QUICK`."""
+    return [
+        pytest.param(path, id=name_of(path), marks=() if name_of(path) in QUICK else pytest.mark.slow)
+        for path in paths
+    ]
 
 
 def write_noise_images(folder: Path, size: int, classes: int) -> Path:
@@ -64,7 +75,7 @@ def losses(line: dict[str, Any]) -> Iterator[float]:
             yield math.nan if value is None else value
 
 
-@pytest.mark.parametrize("path", PRESETS, ids=name_of)
+@pytest.mark.parametrize("path", unless_quick(PRESETS))
 def test_two_steps_of_a_preset_change_the_student(path: Path, tmp_path: Path) -> None:
     preset = read_run(path)
     # The published network has fewer channels, blocks and, if it has any, labels.
@@ -112,13 +123,7 @@ def test_two_steps_in_the_laboratory(path: Path, tmp_path: Path) -> None:
     assert all(math.isfinite(loss) for loss in losses(last))
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
-        pytest.param(path, id=name_of(path), marks=[] if name_of(path) in QUICK else pytest.mark.slow)
-        for path in ALIGNMENT
-    ],
-)
+@pytest.mark.parametrize("path", unless_quick(ALIGNMENT))
 def test_two_steps_of_alignment(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The terms count from the first step, and the reward is a tiny one."""
     tiny_rewards.offer(monkeypatch)

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +11,7 @@ import pytest
 import torch
 import yaml
 
+from distill.__main__ import main as command
 from distill.config.errors import UserError
 from distill.data.sources import latents
 from distill.data.stored_inputs import SHARD, Shards
@@ -28,7 +26,6 @@ from tests.helpers.alone import ALONE
 from tests.helpers.diffusers_families import FAMILIES
 from tests.helpers.diffusers_runs import PROMPTS, SMALL, make_inputs, run
 from tests.helpers.runs import (
-    ENVIRONMENT,
     assert_same_tensors,
     checkpoint_tensors,
     train_in_processes,
@@ -68,8 +65,15 @@ def write(root: Path, config: dict[str, Any]) -> Path:
     return write_run(root, **{**SMALL, "run_dir": str(root / "unused"), **config})
 
 
-@pytest.mark.parametrize("family", ["sd15", "sdxl"])
-@pytest.mark.parametrize("held", ["memory", "files"])
+@pytest.mark.parametrize(
+    ("family", "held"),
+    [
+        ("sd15", "memory"),
+        ("sdxl", "files"),
+        pytest.param("sd15", "files", marks=pytest.mark.slow),
+        pytest.param("sdxl", "memory", marks=pytest.mark.slow),
+    ],
+)
 def test_a_run_from_precomputed_inputs_is_the_run_that_encodes(
     root: Path, family: str, held: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -163,6 +167,7 @@ def test_neither_text_encoders_nor_the_images_encoder_are_held(root: Path, tmp_p
     }
 
 
+@pytest.mark.slow
 def test_a_dry_run_counts_neither(root: Path, tmp_path: Path) -> None:
     """Memory and micro-batches follow what a run holds: no text encoder, and half of the autoencoder."""
     config = with_images(root)
@@ -297,13 +302,12 @@ def test_processes_share_the_files(root: Path, tmp_path: Path, monkeypatch: pyte
         assert file.read_bytes() == other.read_bytes()
 
 
-def test_the_command_says_which_settings_read_its_folder(root: Path, tmp_path: Path) -> None:
-    path = write(root, with_images(root))
-    command = [sys.executable, "-m", "distill", "precompute", str(path), "--out", str(tmp_path / "inputs")]
-    done = subprocess.run(
-        command, capture_output=True, text=True, env={**os.environ, **ENVIRONMENT}, check=True
-    )
-    lines = done.stdout.splitlines()
+def test_the_command_says_which_settings_read_its_folder(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write(root, with_images(root))
+    assert not command(["precompute", str(file), "--out", str(tmp_path / "inputs")])
+    lines = capsys.readouterr().out.splitlines()
     assert lines == [
         f"data: {{name: latents, path: {tmp_path / 'inputs'}}}  # 3 latents of 4x8x8",
         f"prompts: {{name: captions, ..., precomputed: {tmp_path / 'inputs'}}}  # 3 prompts",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 from pathlib import Path
@@ -125,17 +126,11 @@ def test_a_student_trained_in_full_is_float32(root: Path) -> None:
     assert types(Copy().build(double, 80.0).parameters()) == {torch.float64}
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize(
-    ("students", "objective"),
+    ("students", "objective", "precision"),
     [
-        ("lora", "score_matching"),
-        *(
-            pytest.param("lora", name, marks=pytest.mark.slow)
-            for name in OBJECTIVES
-            if name != "score_matching"
-        ),
-        *(pytest.param("copy", name, marks=pytest.mark.slow) for name in OBJECTIVES),
+        pytest.param(*case, marks=() if case == ("lora", "score_matching", "bf16") else pytest.mark.slow)
+        for case in itertools.product(("lora", "copy"), OBJECTIVES, ("fp32", "bf16"))
     ],
 )
 def test_a_run_resumes_bit_for_bit_and_leaves_float32(

@@ -9,6 +9,7 @@ from tests.helpers.methods import DATA, METHODS
 from tests.helpers.runs import write_run
 
 
+@pytest.mark.slow
 def test_a_compiled_step_is_that_of_the_uncompiled_run(tmp_path: Path) -> None:
     """`aot_eager` runs the traced operations themselves, so that their results are equal to the bit."""
     config = write_run(tmp_path, batch_size=4, **METHODS["sid"])

@@ -9,7 +9,8 @@ from distill.networks.folder import checkpoints
 from tests.helpers.runs import checkpoint_names, logged_steps, read_lines, train_in_processes, write_run
 
 
-@pytest.mark.parametrize("steps", [1, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("steps", [1, 3])
 def test_two_processes_learn_what_one_does(tmp_path: Path, steps: int) -> None:
     """The student takes one step, or three, which the regression term does not know."""
     terms = [{"name": "gan", "weight": 0.1}]

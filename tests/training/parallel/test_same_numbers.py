@@ -114,6 +114,7 @@ def test_two_processes_log_measure_show_and_store_what_one_does(everything: Path
     assert [file.read_bytes() for file in stored[1]] == [file.read_bytes() for file in stored[0]]
 
 
+@pytest.mark.slow
 def test_micro_batches_log_what_a_whole_batch_does(everything: Path, whole: Path) -> None:
     assert_same_numbers(train_split(everything, "micro-batches", micro_batch=3), whole)
 

@@ -67,7 +67,7 @@ def assert_same_steps(found: Steps, expected: Steps, largest: float) -> None:
         )
 
 
-@pytest.mark.parametrize("split", ["two", "sharded"])
+@pytest.mark.parametrize("split", ["sharded", pytest.param("two", marks=pytest.mark.slow)])
 def test_some_methods_make_the_same_steps(
     split: str, files: dict[str, Path], quick: dict[str, Steps], tmp_path: Path
 ) -> None:
