@@ -196,9 +196,12 @@ def render(results: Mapping[str, Any]) -> dict[Block, str]:
 
 
 def table(rows: Sequence[Row], names: Sequence[str], more: Mapping[str, str]) -> str:
-    """Return a table of networks, the teacher first: mean and standard deviation over seeds."""
+    """Return a table of networks, the teacher first: mean and standard deviation over seeds.
+
+    Ratios are to the teacher's distance if it was measured with as many images.
+    """
     columns = {**COLUMNS, **more}
-    head = ["network", "evaluations"]
+    head = ["network", "evaluations", "images"]
     for column, title in columns.items():
         head += [title, "ratio"] if column in DISTANCES else [title]
     head.append("seeds")
@@ -209,12 +212,13 @@ def table(rows: Sequence[Row], names: Sequence[str], more: Mapping[str, str]) ->
         if not found:
             lines.append([f"`{name}`", "not run", *[""] * (len(head) - 2)])
             continue
-        cells = [f"`{name}`", str(found[0]["evaluations"])]
+        cells = [f"`{name}`", str(found[0]["evaluations"]), f"{found[0]['n']:,}".replace(",", " ")]
+        unit = teacher if teacher is not None and teacher["n"] == found[0]["n"] else None
         for column in columns:
             values = [row[column] for row in found]
             cells.append(mean_and_std(values))
             if column in DISTANCES:
-                ratios = [] if teacher is None else [value / teacher[column] for value in values]
+                ratios = [] if unit is None else [value / unit[column] for value in values]
                 cells.append(mean_and_std(ratios, ".2f") if ratios else "")
         lines.append([*cells, str(len(found))])
     return markdown_table(head, lines)

@@ -51,16 +51,21 @@ def test_a_kept_run_has_its_statistics_and_no_checkpoints(tmp_path: Path) -> Non
     assert load_file(kept / "export" / "unet" / "model.safetensors")["weight"].dtype == torch.float16
 
 
-def test_a_table_has_ratios_to_the_teacher_and_names_what_was_not_run() -> None:
+def test_a_table_has_ratios_to_a_teacher_of_as_many_images_and_names_what_was_not_run() -> None:
     metrics = {"precision": 0.9, "recall": 0.8, "diversity": 0.7, "memorised": 0.6, "n": 10_000}
     rows = [
         {"name": "teacher", "seed": 0, "evaluations": 35, "fd_effnet": 2.0, "fd_pixel": 8.0, **metrics},
         {"name": "dmd2", "seed": 0, "evaluations": 1, "fd_effnet": 3.0, "fd_pixel": 4.0, **metrics},
         {"name": "dmd2", "seed": 1, "evaluations": 1, "fd_effnet": 4.0, "fd_pixel": 8.0, **metrics},
     ]
+    rows.append({**rows[2], "name": "f_distill", "n": 3_000})
     more = {"fd_pixel": "fd-pixel"}
-    lines = emoji_results.table(rows, ("teacher", "dmd2", "sida"), more).splitlines()
-    assert lines[2] == "| `teacher` | 35 | 2.000 | 1.00 | 0.900 | 0.800 | 0.700 | 0.600 | 8.000 | 1.00 | 1 |"
-    assert lines[3].startswith("| `dmd2` | 1 | 3.500 ± 0.707 | 1.75 ± 0.35 | 0.900 ± 0.000 |")
+    lines = emoji_results.table(rows, ("teacher", "dmd2", "sida", "f_distill"), more).splitlines()
+    assert (
+        lines[2]
+        == "| `teacher` | 35 | 10 000 | 2.000 | 1.00 | 0.900 | 0.800 | 0.700 | 0.600 | 8.000 | 1.00 | 1 |"
+    )
+    assert lines[3].startswith("| `dmd2` | 1 | 10 000 | 3.500 ± 0.707 | 1.75 ± 0.35 | 0.900 ± 0.000 |")
     assert lines[3].endswith("| 6.000 ± 2.828 | 0.75 ± 0.35 | 2 |")
     assert lines[4].startswith("| `sida` | not run |")
+    assert lines[5].startswith("| `f_distill` | 1 | 3 000 | 4.000 | | 0.900 |")
