@@ -2,8 +2,8 @@
 
     python benchmarks/digits_data.py --out digits.npz
 
-`data: {name: digits}` reads the file that this script made, distill/data/sources/digits.npz: importing
-scikit-learn takes seconds.
+`data: {name: digits}` reads the file that this script made, distill/data/sources/digits.npz, and spares a run
+the import of scikit-learn.
 """
 
 from __future__ import annotations
