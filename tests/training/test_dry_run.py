@@ -155,7 +155,7 @@ SLOW = (
     *("sd", "sana/", "flux", "qwen_image/", "z_image/", "pixart/"),
     *("imagenet64/", "cifar10/", "3d/sd15", "emoji/text_di"),
 )
-"""Beginnings of the names of presets whose networks are large."""
+"""Beginnings of the names of presets whose dry runs are long."""
 
 
 @pytest.mark.parametrize(
