@@ -4,6 +4,7 @@ Their numbers are a CPU's, and some tests expect that there is no CUDA device: i
 the processes that they start. `pytest -m gpu` runs the tests that need one.
 """
 
+import gc
 import os
 import sys
 from collections.abc import Iterator
@@ -11,16 +12,22 @@ from collections.abc import Iterator
 import jaxtyping
 import pytest
 
-import tests.helpers.typechecker  # noqa: F401 - the hook below looks it up
+from tests.helpers import typechecker
 from tests.helpers.gpu_marker import asks_for_gpu
 
-jaxtyping.install_import_hook(["distill"], "tests.helpers.typechecker.check")
+typechecker.install("distill")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Hide CUDA devices, before torch looks for them, unless the tests of the marker `gpu` are asked for."""
     if not asks_for_gpu(config.option.markexpr):
         os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+
+
+def pytest_collection_finish() -> None:
+    """Leave what was imported out of each garbage collection to come: there are millions of objects."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
