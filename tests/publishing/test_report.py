@@ -14,7 +14,7 @@ import pytest
 
 from distill.config.errors import UserError
 from distill.publishing.report import charts
-from distill.publishing.report.charts import duration, short
+from distill.publishing.report.numbers import duration, short
 from distill.publishing.report.page import main, write_report, write_summary
 from distill.publishing.report.results import render_table
 from distill.publishing.report.story import tell_story

@@ -6,8 +6,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import torch
-import torch._dynamo
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
 
@@ -41,6 +39,8 @@ def compile_blocks(network: nn.Module, backend: str = "inductor") -> int:
     Names of weights stay the same. Copies of the network are not compiled. A block whose output a hook reads
     runs uncompiled, and so do all in `differentiating_twice`.
     """
+    import torch._dynamo  # takes a second
+
     limits = torch._dynamo.config
     limits.recompile_limit = max(limits.recompile_limit, GRAPHS)
     limits.accumulated_recompile_limit = max(limits.accumulated_recompile_limit, ALL_GRAPHS)

@@ -1,4 +1,4 @@
-"""Charts, image grids and numbers as HTML for a run's report, which needs nothing outside the page.
+"""Charts and image grids as HTML for a run's report, which needs nothing outside the page.
 
 Charts are drawn on `Figure` objects, never through pyplot, so that writing a report leaves no global state
 behind in a training process. Each chart is an image of its own (SVG in a data URI), and the page arranges
@@ -22,6 +22,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 from PIL import Image
+
+from distill.publishing.report.numbers import short, short_count
 
 BLUE = "#2a6fbb"
 ORANGE = "#c8551b"
@@ -51,31 +53,6 @@ NARROW = 600
 PIXELATED_UP_TO = 512
 """Width in pixels up to which an image is scaled without smoothing. A wider one holds photographs, which need
 it."""
-
-
-def short(value: float, digits: int = 3) -> str:
-    """Format a number for text and axes: 1 234 567, 0.0412, 3e-5."""
-    if abs(value) >= 10 ** (digits - 1) and math.isfinite(value):
-        # A narrow no-break space separates thousands: a comma is a decimal sign to half the readers.
-        return f"{value:,.0f}".replace(",", "\u202f")
-    return f"{value + 0.0:.{digits}g}".replace("e-0", "e-")  # + 0.0 takes the sign off a zero
-
-
-def short_count(value: float, _: object = None) -> str:
-    """Format a count of steps or images for an axis: 500, 20k, 1.5M."""
-    if abs(value) >= 1e6:
-        return f"{value / 1e6:g}M"
-    if abs(value) >= 1e3:
-        return f"{value / 1e3:g}k"
-    return f"{value:g}"
-
-
-def duration(seconds: float) -> str:
-    """Format a time in words: 42 s, 38 min, 5 h 07 min."""
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def data_uri(content: bytes, kind: str) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from distill.publishing.report import charts
+from distill.publishing.report.numbers import short
 from distill.publishing.report.tables import render_table
 
 
@@ -85,7 +86,7 @@ def _render_categories(preference: Mapping[str, Any]) -> str:
 def with_error(mean: float, error: float | None, scale: float = 1.0) -> str:
     """Format a mean and its error, both to the error's second significant digit."""
     if not error:
-        return charts.short(mean * scale, 4)
+        return short(mean * scale, 4)
     decimals = max(0, 1 - math.floor(math.log10(error * scale)))
     return f"{mean * scale:.{decimals}f} ± {error * scale:.{decimals}f}"
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any, NamedTuple
 
-from distill.publishing.report.charts import duration, short
+from distill.publishing.report.numbers import duration, short
 from distill.publishing.run_record import numbers
 
 ROLES = ("student", "teacher", "reference")

@@ -9,7 +9,7 @@ from typing import Any
 
 from distill.config.errors import UserError, reading
 from distill.publishing.report import charts
-from distill.publishing.report.charts import short
+from distill.publishing.report.numbers import short
 from distill.publishing.report.results import render_glossary, render_table, render_warnings, title_of
 from distill.publishing.run_record import Run, numbers, student_cost
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from distill.publishing.report.charts import duration, short
+from distill.publishing.report.numbers import duration, short
 from distill.publishing.run_record import Run, numbers, say_method, student_cost
 from distill.publishing.scene.description import read_scene, say_particles
 

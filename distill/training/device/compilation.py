@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from typing import Literal, TypeVar, cast
 
 import torch
-import torch._dynamo
 import torch._functorch.config
 from torch import nn
 
@@ -26,6 +25,8 @@ def compiled(function: Function, compile_: Compile, device: torch.device) -> Fun
     """
     if compile_ != "step":
         return function
+    import torch._dynamo  # takes a second
+
     torch._dynamo.config.recompile_limit = MAX_VARIANTS
     options: dict[str, str | int | bool | Callable[..., object]] = {
         **INDUCTOR,
