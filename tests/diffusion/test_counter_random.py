@@ -83,14 +83,14 @@ def test_large_draws_are_those_of_small_ones(monkeypatch: pytest.MonkeyPatch) ->
     assert torch.equal(random.normal((0, 1), torch.arange(64), 30), whole)
 
 
-def test_compiled_normal_numbers_are_equal_to_the_bit() -> None:
+def test_compiled_normal_numbers_are_equal_to_the_bit(unchecked: None) -> None:
     plain, compiled = CounterRandom(3, 9), CounterRandom(3, 9, compiled=True)
     samples = torch.arange(16)
     assert torch.equal(compiled.normal((0, 2), samples, 40), plain.normal((0, 2), samples, 40))
 
 
 @pytest.mark.slow
-def test_compiled_numbers_of_all_kinds_are_equal_to_the_bit() -> None:
+def test_compiled_numbers_of_all_kinds_are_equal_to_the_bit(unchecked: None) -> None:
     samples = torch.arange(16)
     for step in (0, 9):
         plain, compiled = CounterRandom(3, step), CounterRandom(3, step, compiled=True)
