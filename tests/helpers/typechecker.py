@@ -13,8 +13,8 @@ Checked = TypeVar("Checked", bound=Callable[..., Any])
 
 scope = jaxtyping.jaxtyped
 """`scope("context")`: where equal names of axes mean equal lengths."""
-_check_types = beartype(conf=BeartypeConf(is_pep484_tower=True))
-"""A check that accepts an int for a float, as Python's typing rules do (PEP 484)."""
+_check_types = beartype(conf=BeartypeConf(is_pep484_tower=True, violation_type=TypeError))
+"""A check that takes an int for a float, as Python's typing rules do (PEP 484), and raises a TypeError."""
 
 
 def install(package: str) -> None:

@@ -42,10 +42,13 @@ def imported() -> None:
 
 
 @pytest.fixture
-def refused(imported: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[bytes], str]:
+def refused(
+    imported: None, unchecked: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[bytes], str]:
     """Return a function that reads a file's bytes and returns the message that refuses it, without its path.
 
-    It checks that nothing in the file ran and that the message is one short line.
+    It checks that nothing in the file ran and that the message is one short line. Checks of types would
+    compile code of their own.
     """
     monkeypatch.chdir(tmp_path)
 
