@@ -11,7 +11,7 @@ from typing import TypedDict
 from distill.config.command_line import words_after_python
 from distill.config.config_file import differences
 from distill.config.errors import UserError
-from distill.networks.folder import EXPORT, newest_checkpoint, step_of
+from distill.networks.folder import EXPORT, checkpoints, newest_checkpoint, step_of
 from distill.storage.files import read_mapping, temporary_path, write_json, write_text
 from distill.storage.provenance import commit, machine, version
 from distill.training.checkpoints.continuation import check_growth, check_resume, checkpoint_to_continue
@@ -99,7 +99,8 @@ def open_run_folder(config: RunConfig, processes: Processes) -> Path | None:
     """Make or check the folder, and return the checkpoint to continue from, or None for a new run.
 
     A folder that cannot be written, or holds something other than this run, is refused and left unchanged.
-    Damaged checkpoints that the run does without are named and renamed.
+    Checkpoints that the run does without are named and renamed: damaged ones, and those after the one that
+    `resume` names, which would be taken for newer ones of this run.
     """
     with raised_by_all(processes):
         _check_content(config)
@@ -111,12 +112,19 @@ def open_run_folder(config: RunConfig, processes: Processes) -> Path | None:
     with raised_by_all(processes), writing(config.run_dir):
         if processes.is_main and checkpoint is not None:
             for damage in damaged:
-                aside = set_aside(damage.folder)
+                aside = set_aside(damage.folder, "damaged")
                 print(
                     f"{damage.folder}: {damage.file} {damage.state}; the run continues from "
                     f"{checkpoint.name}, and the damaged checkpoint is now {aside.name}",
                     flush=True,
                 )
+            for later in checkpoints(config.run_dir):
+                if step_of(later) > step_of(checkpoint):
+                    aside = set_aside(later, "left")
+                    print(
+                        f"{later}: the run continues from {checkpoint.name}, and this is now {aside.name}",
+                        flush=True,
+                    )
     return checkpoint
 
 

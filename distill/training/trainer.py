@@ -19,6 +19,7 @@ from distill.networks.folder import EXPORT
 from distill.storage.files import write_json
 from distill.training.batches import Purpose
 from distill.training.checkpoints import load_checkpoint, save_checkpoint
+from distill.training.checkpoints.continuation import same_command
 from distill.training.logging import Averages, Clock, append_line, log_picture
 from distill.training.optimization.ema import measure_averages
 from distill.training.parallel.errors import raised_by_all
@@ -59,7 +60,7 @@ class Trainer:
         self.agreement = Agreement()
         self.line: dict[str, float] = {}
         self.violation: str | None = None
-        self.signal, self.is_stopped = 0, False
+        self.signal, self.is_stopped, self.is_detailed = 0, False, False
         self.has_waited = True
         self.main = processes.is_main
 
@@ -98,13 +99,13 @@ class Trainer:
                 self._save()
         if self.signal:
             name = signal.Signals(self.signal).name
-            self._say(f"{name}: saved at step {self.step}; the same command continues from there")
+            self._say(f"{name}: saved at step {self.step}; {same_command(self.config)} continues from there")
             self._end_trackers()
             return 128 + self.signal
         if self.is_stopped:
             self._finish(
                 f"stopped at step {self.step} by stop_when: {self.violation}; "
-                "the same command with another bound continues"
+                f"{same_command(self.config)} with another bound continues"
             )
             return STOPPED
         self._finish(f"finished {self.step} steps in {self._seconds():.0f} s")
@@ -120,8 +121,8 @@ class Trainer:
         # numbers do.
         random = seeded(self.config.seed, self.step, Purpose.DROPOUT, self.processes.index)
         torch.manual_seed(random.initial_seed())
-        detailed = (self.step + 1) % self.config.log_every == 0
-        self.averages.add(self.task.update(self.step, detailed))
+        self.is_detailed = (self.step + 1) % self.config.log_every == 0
+        self.averages.add(self.task.update(self.step, self.is_detailed))
         self.task.finite.end_step(self.step)
         self.step += 1
         self.progress.report(self.step)
@@ -186,7 +187,9 @@ class Trainer:
         self.line = line
         if self.main:
             append_line(self.config.run_dir / STATS, line)
-        self.violation = self.violation or self._violation(lambda condition: condition.check(line))
+        self.violation = self.violation or self._violation(
+            lambda condition: condition.check(line, self.is_detailed)
+        )
         if self.trackers is not None:
             self.trackers.log(line, step=self.step)
         self._show(line)

@@ -136,6 +136,8 @@ def test_on_the_meta_device_it_is_the_published_one() -> None:
     meta = Settings(path=EDM2).meta()
     assert meta.pixel_shape == (3, 64, 64)
     autoencoder = meta.frozen_components()["autoencoder"]
+    assert meta.frozen_components()["autoencoder"] is autoencoder  # counted once, and sharded for good
+    assert not any(parameter.requires_grad for parameter in autoencoder.parameters())
     assert sum(parameter.numel() for parameter in autoencoder.parameters()) == 83_653_863
     assert meta.decode(torch.zeros(1, 4, 8, 8, device="meta")).shape == (1, 3, 64, 64)
 
@@ -148,3 +150,12 @@ def test_a_source_that_is_no_such_autoencoder_is_refused_in_one_line(tmp_path: P
     tiny_pipelines.autoencoder().save_pretrained(tmp_path / "small")
     with pytest.raises(UserError, match=r"small has other latents; expected 4 channels for 8x8 pixels$"):
         StabilityAutoencoder(str(tmp_path / "small")).decode(torch.zeros(1, 4, 8, 8))
+
+
+def test_what_was_described_without_weights_is_opened_on_its_device(folder: Path) -> None:
+    described, opened = (StabilityAutoencoder(str(folder)) for _ in range(2))
+    described.to(torch.device("meta"))
+    assert described.components()["autoencoder"].device.type == "meta"
+    described.to(torch.device("cpu"))
+    latents = torch.randn(1, 4, 2, 2, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(described.decode(latents), opened.decode(latents))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+from typing import Any
+
 import pytest
 import torch
 
@@ -65,6 +68,30 @@ def test_a_prompt_alone_gives_what_it_gives_among_longer_ones(folders: PipelineF
         alone = teacher(x_t[one], t[one], teacher.encode_prompts([prompt]))
         torch.testing.assert_close(together[one], alone, rtol=1e-4, atol=1e-5)
     assert (together[0] - teacher(x_t[:1], t[:1], teacher.encode_prompts(["xyz"]))[0]).abs().max() > 1e-5
+
+
+@pytest.mark.parametrize("family", ["flux", "cogview4"])
+@torch.no_grad()
+def test_no_prompt_is_encoded_once(
+    folders: PipelineFolders, family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Large encoders would take twice as long for prompts that are encoded one by one."""
+    encoder = transformer(folders, family).pipeline.prompt_encoder
+    pipe, encoded = encoder.pipe, []
+    encode = pipe.encode_prompt
+
+    @functools.wraps(encode)  # its signature tells its settings
+    def count(**arguments: Any) -> Any:
+        encoded.extend(arguments["prompt"])
+        return encode(**arguments)
+
+    monkeypatch.setattr(pipe, "encode_prompt", count)
+    monkeypatch.setattr(encoder, "_nothing", None)
+    first, second = (encoder.encode([prompt]).text for prompt in ("a cat", "a dog"))
+    assert sorted(encoded) == ["", "a cat", "a dog"]
+    for name, rows in encoder.encode([""]).text.given.items():
+        assert torch.equal(first.unconditional[name], rows)
+        assert torch.equal(second.unconditional[name], rows)
 
 
 @pytest.mark.parametrize("family", ["sd3", "flux", *FURTHER])

@@ -126,7 +126,7 @@ def test_damaged_checkpoints_are_set_aside_and_never_removed(tmp_path: Path) -> 
     for step in (1, 2, 2, 3, 4):
         path = save(tmp_path, step, *trained())
         if step == 2:
-            names.append(set_aside(path).name)
+            names.append(set_aside(path, "damaged").name)
     assert names == ["step-00000002.damaged", "step-00000002.damaged-2"]
     assert [path.name for path in checkpoints(tmp_path)] == ["step-00000003", "step-00000004"]
     assert all((tmp_path / "checkpoints" / name / MANIFEST).is_file() for name in names)

@@ -63,7 +63,10 @@ def test_a_run_whose_rate_has_begun_to_fall_is_not_made_longer(tmp_path: Path, d
         "that 4 steps are those of a shorter run; expected 4, or a new run that starts with init_from"
     )
     # Step 2, the third, is the first of the shorter run's decay, whose rate is still whole.
+    left = (run / "checkpoints" / "step-00000004" / "generator.safetensors").read_bytes()
     train_run(file, "--steps=8", f"--resume={run}/checkpoints/step-00000003")
+    assert checkpoint_names(run) == [f"step-{step:08d}" for step in range(1, 9)]
+    assert (run / "checkpoints" / "step-00000004.left" / "generator.safetensors").read_bytes() == left
     whole = train_run(file, "--steps=8", f"--run_dir={tmp_path / 'whole'}")
     assert_same_tensors(checkpoint_tensors(run), checkpoint_tensors(whole))
 

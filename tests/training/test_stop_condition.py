@@ -43,7 +43,7 @@ LINE = {"step": 40, "loss/objective": 0.1, "score_gap": 2.0, "monitor/n": 16, "m
     ],
 )
 def test_a_condition_says_what_is_beyond_its_bounds(condition: dict[str, Any], violation: str | None) -> None:
-    assert StopCondition(**condition).check(LINE) == violation
+    assert StopCondition(**condition).check(LINE, is_detailed=True) == violation
     assert StopCondition(**condition).violation(LINE) == violation
 
 
@@ -52,8 +52,8 @@ def test_a_value_that_is_not_finite_is_beyond_any_bound() -> None:
     at_least = StopCondition(measure="score_gap", below=-1e9)
     for value in (float("nan"), float("inf")):
         line = {**LINE, "score_gap": value}
-        assert at_most.check(line) == f"score_gap is {value}; expected at most 1e+09"
-    assert at_least.check({**LINE, "score_gap": float("nan")}) is not None
+        assert at_most.check(line, is_detailed=True) == f"score_gap is {value}; expected at most 1e+09"
+    assert at_least.check({**LINE, "score_gap": float("nan")}, is_detailed=True) is not None
 
 
 def test_an_unknown_measure_is_named() -> None:
@@ -62,11 +62,14 @@ def test_an_unknown_measure_is_named() -> None:
         "a value that is first logged later needs a start_step"
     )
     with pytest.raises(UserError, match=message):
-        StopCondition(measure="score_gapp", above=1).check(LINE)
+        StopCondition(measure="score_gapp", above=1).check(LINE, is_detailed=True)
     with pytest.raises(UserError, match="has no 'monitor/fd_pixels'; did you mean 'monitor/fd_pixel'"):
-        StopCondition(measure="monitor/fd_pixels", above=1).check(LINE)
+        StopCondition(measure="monitor/fd_pixels", above=1).check(LINE, is_detailed=True)
     without_monitor = {"step": 41, "score_gap": 2.0}  # the monitor has steps of its own
-    assert StopCondition(measure="monitor/fd_pixel", above=0.5).check(without_monitor) is None
+    for measure in ("monitor/fd_pixel", "ema/1/fd_pixel"):
+        assert StopCondition(measure=measure, above=0.5).check(without_monitor, is_detailed=True) is None
+    of_gradient = StopCondition(measure="gradient_at_sample/objective", above=1)
+    assert of_gradient.check(LINE, is_detailed=False) is None
 
 
 @pytest.mark.parametrize(
@@ -145,6 +148,17 @@ def test_any_logged_measure_will_do(train: Run, capsys: pytest.CaptureFixture[st
     conditions = "[{measure: loss/fake, above: 1e9}, {measure: score_gap, above: 0, start_step: 3}]"
     train(f"--stop_when={conditions}", exit_code=STOPPED)
     assert "stopped at step 3 by stop_when: score_gap is" in capsys.readouterr().out
+
+
+def test_lines_of_measurements_and_the_last_line_need_no_details(
+    train: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    condition = "--stop_when=[{measure: gradient_at_sample/objective, above: 1e9}]"
+    run = train(condition, "--log_every=5")
+    assert "finished 6 steps" in capsys.readouterr().out
+    lines = read_lines(run)
+    assert [line["step"] for line in lines] == [2, 4, 5, 6]
+    assert [line["step"] for line in lines if "gradient_at_sample/objective" in line] == [5]
 
 
 def test_a_measure_that_nothing_measures_is_refused(train: Run, file: Path, tmp_path: Path) -> None:

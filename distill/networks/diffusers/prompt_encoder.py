@@ -25,6 +25,7 @@ class PipelinePromptEncoder:
     def __init__(self, pipe: Any, family: Family) -> None:
         self.pipe, self.family = pipe, family
         self.config: Any = getattr(pipe, family.part).config
+        self._nothing: dict[str, Tensor] | None = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> PipelinePromptEncoder:
         """Copies of a network share their text encoders."""
@@ -38,8 +39,14 @@ class PipelinePromptEncoder:
         if "no tokens" in encoded:
             unconditional = {name: encoded[f"no {name}"][:1] for name in given}
         else:
-            unconditional = self._encode([""])
+            unconditional = self._encode_nothing()
         return Condition(text=Text(given, unconditional))
+
+    def _encode_nothing(self) -> dict[str, Tensor]:
+        """Encode no prompt, once for all calls."""
+        if self._nothing is None:
+            self._nothing = self._encode([""])
+        return {name: value.to(self._device()) for name, value in self._nothing.items()}
 
     def _check_widths(self, given: dict[str, Tensor]) -> None:
         """Check that embeddings have the network's width: a missing text encoder makes them narrower."""

@@ -44,7 +44,11 @@ class StabilityAutoencoder:
 
     def to(self, device: torch.device) -> None:
         self.device = device
-        if self._vae is not None:
+        if self._vae is None:
+            return
+        if any(parameter.is_meta for parameter in self._vae.parameters()) and device.type != "meta":
+            self._vae = None  # to be opened there
+        else:
             self._vae.to(device)
 
     def pixel_shape(self, latent_shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -83,9 +87,8 @@ class StabilityAutoencoder:
         """Return the autoencoder of diffusers, frozen; on the meta device it has no weights."""
         if self._vae is not None:
             return self._vae
-        if self.device.type == "meta":
-            return self._build_meta()
-        self._vae = self._open().float().eval().requires_grad_(False).to(self.device)
+        vae = self._build_meta() if self.device.type == "meta" else self._open().float()
+        self._vae = vae.eval().requires_grad_(False).to(self.device)
         return self._vae
 
     def _build_meta(self) -> Any:

@@ -9,7 +9,7 @@ from distill.networks.folder import checkpoints, newest_checkpoint, step_of
 from distill.training.checkpoints.damage import Damage, newest_whole, require_whole
 from distill.training.parallel.errors import raised_by_all
 from distill.training.parallel.processes import Processes
-from distill.training.settings import RunConfig, optimizers
+from distill.training.settings import RunConfig, RunSettings, optimizers
 
 
 def check_growth(config: RunConfig, before: int) -> None:
@@ -29,6 +29,11 @@ def check_growth(config: RunConfig, before: int) -> None:
                 f"(decay_from: {settings.decay_from:g}), so that {made} steps are those of a shorter run; "
                 f"expected {before}, or a new run that starts with init_from"
             )
+
+
+def same_command(config: RunSettings) -> str:
+    """Name the command that continues a run from its newest checkpoint."""
+    return "the same command" if config.resume == "auto" else "the same command with --resume auto"
 
 
 def _steps_made(config: RunConfig) -> int:

@@ -74,12 +74,12 @@ def newest_whole(run_dir: Path, processes: Processes) -> tuple[Path | None, list
     return None, []
 
 
-def set_aside(folder: Path) -> Path:
-    """Rename a damaged checkpoint, so that it is no longer one; it is left for a person to look at."""
-    number, aside = 1, folder.with_name(f"{folder.name}.damaged")
+def set_aside(folder: Path, why: str) -> Path:
+    """Rename a checkpoint, so that it is no longer one; it is left for a person to look at."""
+    number, aside = 1, folder.with_name(f"{folder.name}.{why}")
     while aside.exists():
         number += 1
-        aside = folder.with_name(f"{folder.name}.damaged-{number}")
+        aside = folder.with_name(f"{folder.name}.{why}-{number}")
     return folder.rename(aside)
 
 

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from distill.config.command_line import error_line
 from distill.config.errors import TrainingError, UserError
 from distill.networks.folder import newest_checkpoint
+from distill.training.checkpoints.continuation import same_command
 from distill.training.parallel.board import Board
 from distill.training.parallel.processes import Processes
 from distill.training.parallel.watchdog import Progress, Watchdog
@@ -74,11 +75,11 @@ def joining(config: RunSettings) -> Iterator[None]:
 
 
 def how_to_continue(config: RunSettings) -> str:
-    """Say from where the same command continues."""
+    """Say from where which command continues."""
     newest = newest_checkpoint(config.run_dir)
     if newest is None:
         return "there is no checkpoint yet, and the same command starts anew"
-    return f"the same command continues from {newest.relative_to(config.run_dir)}"
+    return f"{same_command(config)} continues from {newest.relative_to(config.run_dir)}"
 
 
 @contextmanager

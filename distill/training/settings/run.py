@@ -56,7 +56,8 @@ class RunSettings(Settings):
     """Folder of the run, for configuration, statistics, samples, checkpoints, export and report."""
     resume: str = "auto"
     """Checkpoint to continue from: `auto` takes the newest one in the run's folder, if there is one, and one
-    before it if its files are damaged; `never` refuses a folder that has one; a path names one."""
+    before it if its files are damaged; `never` refuses a folder that has one; a path names one, and those
+    after it in the run's folder are renamed."""
     seed: int = Field(0, ge=0, lt=2**63)
     """Seed of all random numbers. The same seed and configuration repeat a run."""
     steps: int = Field(ge=1)

@@ -10,6 +10,8 @@ from distill.config.errors import UserError, did_you_mean
 from distill.config.settings import Settings
 
 MONITOR = "monitor/"
+MEASURED = (MONITOR, "ema/")
+"""Values of a measurement, the second of several averages."""
 STOPPED = 3
 """Exit code of a run that a condition stopped, saved and exported, before its last step."""
 
@@ -24,7 +26,8 @@ class StopCondition(Settings):
     below: float | None = None
     """Stop when the value is below this, or not finite. null sets no lower bound."""
     start_step: int = Field(0, ge=0)
-    """First step at which the condition is checked. From then on, stats.jsonl must have the value."""
+    """First step at which the condition is checked. From then on stats.jsonl must have the value: every
+    `log_every` steps, or at each measurement if it is measured."""
 
     @model_validator(mode="after")
     def _has_a_bound(self) -> StopCondition:
@@ -48,12 +51,13 @@ class StopCondition(Settings):
             return f"{self.measure} is {value:.4g}; expected at least {self.below:g}"
         return None
 
-    def check(self, line: Mapping[str, float]) -> str | None:
+    def check(self, line: Mapping[str, float], is_detailed: bool) -> str | None:
         """Return the violation in a line of stats.jsonl, which must have the value from `start_step` on.
 
-        Only lines with a measurement of the monitor must have the monitor's values.
+        Measured values must be in lines with a measurement, and all others in detailed lines, those of every
+        `log_every` steps.
         """
-        if self._is_missing(line):
+        if self._is_missing(line, is_detailed):
             hint = did_you_mean(self.measure, line)
             raise UserError(
                 f"stop_when: step {line['step']:g} has no '{self.measure}'{hint}; "
@@ -61,11 +65,12 @@ class StopCondition(Settings):
             )
         return self.violation(line)
 
-    def _is_missing(self, line: Mapping[str, float]) -> bool:
+    def _is_missing(self, line: Mapping[str, float], is_detailed: bool) -> bool:
         if self.measure in line or line["step"] < self.start_step:
             return False
-        is_measured_now = any(key.startswith(MONITOR) for key in line)
-        return is_measured_now or not self.measure.startswith(MONITOR)
+        if self.measure.startswith(MEASURED):
+            return any(key.startswith(MONITOR) for key in line)
+        return is_detailed
 
 
 def check_measured(conditions: Sequence[StopCondition], has_monitor: bool) -> None:

@@ -15,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 from distill.diffusion.constants import constant
 from distill.networks.diffusers.families.depths import blocks
 from distill.networks.diffusers.families.family import Family, PipelineFacts, Tensors, call_plainly
-from distill.networks.diffusers.families.text import MASKED, prompt_shapes
+from distill.networks.diffusers.families.text import prompt_shapes
 
 
 def cogview4_inputs(pipeline: PipelineFacts, text: Tensors) -> dict[str, Any]:
@@ -107,15 +107,12 @@ class _KeyMask(TorchFunctionMode):
 def encode_cogview4(pipe: Any, arguments: dict[str, Any]) -> Sequence[Tensor]:
     """Encode prompts one by one, since the number of tokens in front of each depends on the longest.
 
-    Return tokens and masks of the prompts, and of no prompt.
+    Return tokens and masks.
     """
     settings = {**arguments, "do_classifier_free_guidance": False}
-    encoded: list[Tensor] = []
-    for prompts in (arguments["prompt"], [""] * len(arguments["prompt"])):
-        texts = [pipe.encode_prompt(**{**settings, "prompt": [prompt]})[0][0] for prompt in prompts]
-        ones = [text.new_ones(len(text), dtype=torch.long) for text in texts]
-        encoded += [nn.utils.rnn.pad_sequence(rows, batch_first=True) for rows in (texts, ones)]
-    return encoded
+    texts = [pipe.encode_prompt(**{**settings, "prompt": [prompt]})[0][0] for prompt in arguments["prompt"]]
+    ones = [text.new_ones(len(text), dtype=torch.long) for text in texts]
+    return [nn.utils.rnn.pad_sequence(rows, batch_first=True) for rows in (texts, ones)]
 
 
 def cogview4_shapes(pipe: Any, settings: dict[str, Any]) -> dict[str, tuple[int, ...]]:
@@ -127,7 +124,7 @@ FAMILIES = {
         blocks,
         call=run_cogview4,
         inputs=cogview4_inputs,
-        encoded=MASKED,
+        encoded=("tokens", "mask"),
         encode=encode_cogview4,
         text_shapes=cogview4_shapes,
         image_output=0,
