@@ -52,7 +52,7 @@ COMMANDS = {
 }
 """The module whose `main(arguments)` runs a command. It is imported when the command is asked for."""
 IN_SEVERAL_PROCESSES = ("train", "eval", "precompute")
-"""Commands that a launcher may start in several processes."""
+"""Commands that a launcher may start in several processes; `eval` refuses them for some of its own."""
 ON_SHORTAGE = {"sample": "lower --batch-size or --size", "eval": "lower --batch-size"}
 """What to do when a command runs out of memory, if it is not to lower micro_batch_size."""
 

@@ -155,6 +155,7 @@ def test_earlier_samples_are_replaced_whole(run: Path, tmp_path: Path) -> None:
         (["--n", "many"], "argument --n: invalid int value: 'many'"),
         (["--run", "nowhere"], "nowhere: no such folder"),
         (["--resolution", "16"], "resolution: is 16; "),
+        (["--resolution", "0"], "--resolution 0: expected at least 1"),
         (
             ["--resolution", "16", "--teacher"],
             "--resolution 16: teachers of 'native' make images of one size; leave it out",

@@ -88,6 +88,16 @@ def test_images_of_a_scene_are_seen_from_the_cameras_of_their_noise(run: Path, t
         ("--views 0", "--views 0: expected at least 1"),
         ("--views 2 --size 1", "--size 1: expected at least 2"),
         ("--views 2 --n 3", "--n: does not go with --views, which shows a scene from all sides"),
+        ("--views 2 --seed 0", "--seed: does not go with --views, which shows a scene from all sides"),
+        ("--views 2 --churn 0", "--churn: does not go with --views, which shows a scene from all sides"),
+        (
+            "--views 2 --guidance 0",
+            "--guidance: does not go with --views, which shows a scene from all sides",
+        ),
+        (
+            "--views 2 --batch-size 5",
+            "--batch-size: does not go with --views, which shows a scene from all sides",
+        ),
         ("--views 2 --teacher", "--teacher: does not go with --views, which shows a scene from all sides"),
         ("--views 2 --labels 3", "--labels: does not go with --views, which shows a scene from all sides"),
         (

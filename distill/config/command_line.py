@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import math
 import os
 import shlex
 import signal
@@ -147,16 +148,19 @@ def _report(message: str) -> None:
     print(error_line(as_called(message), process, count), file=sys.stderr)
 
 
+def refuse_several_processes() -> None:
+    """Refuse the command if a launcher started several processes."""
+    count = process_count()
+    if count > 1:
+        command = shlex.join(sys.orig_argv)
+        raise UserError(f"{count} processes were started, and this command runs in one; expected {command}")
+
+
 def _in_one_process(main: Callable[[list[str]], int | None]) -> Callable[[list[str]], int | None]:
     """Return the command, refused if a launcher started several processes."""
 
     def guarded(arguments: list[str]) -> int | None:
-        count = process_count()
-        if count > 1:
-            command = shlex.join(sys.orig_argv)
-            raise UserError(
-                f"{count} processes were started, and this command runs in one; expected {command}"
-            )
+        refuse_several_processes()
         return main(arguments)
 
     return guarded
@@ -200,6 +204,14 @@ class ArgumentParser(argparse.ArgumentParser):
     def _flags(self) -> list[str]:
         flags = [flag for action in self._actions for flag in action.option_strings]
         return [flag for flag in flags if flag.startswith("--")]
+
+
+def finite(options: argparse.Namespace, *names: str) -> None:
+    """Check that the named numbers are finite; None always passes."""
+    for name in names:
+        value = getattr(options, name)
+        if value is not None and not math.isfinite(value):
+            raise UserError(f"--{name.replace('_', '-')} {value}: expected a finite number")
 
 
 def at_least(options: argparse.Namespace, **minimum: int) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from distill.config.command_line import ArgumentParser, run_command
+from distill.config.command_line import ArgumentParser, refuse_several_processes, run_command
 from distill.config.errors import UserError, did_you_mean
 from distill.eval.command_line import refuse_repeated
 
@@ -22,8 +22,11 @@ def main(arguments: list[str]) -> None:
         if arguments[0] not in COMMANDS:
             nearest = did_you_mean(arguments[0], COMMANDS)
             raise UserError(f"'{arguments[0]}': no command of python -m eval{nearest}")
+        if arguments[0] not in IN_SEVERAL_PROCESSES:
+            refuse_several_processes()
         COMMANDS[arguments[0]](arguments[1:])
         return
+    refuse_several_processes()
     from distill.eval.run.arguments import parse
 
     options = parse(arguments, COMMANDS)
@@ -174,6 +177,8 @@ COMMANDS = {
     "scene": scene,
     "report": report,
 }
+IN_SEVERAL_PROCESSES = ("fid", "sweep", "diversity", "preference", "geneval", "dpg", "text")
+"""Commands whose work several processes share."""
 
 
 if __name__ == "__main__":

@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 
     OpenTeacher = Callable[[Path, int | None], Denoiser]
 
-OF_IMAGES = ("prompts", "n", "seed", "seeds", "teacher", "steps", "churn", "guidance")
-"""Options that choose images, and do not go with `--views`."""
+OF_IMAGES = ("prompts", "n", "seed", "seeds", "batch_size", "teacher", "steps", "churn", "guidance")
+"""Options that say which images are made and how, and do not go with `--views`."""
+BATCH_SIZE = 256
 
 
 def main(arguments: list[str], open_teacher: OpenTeacher) -> None:
@@ -65,7 +66,8 @@ def _save_images(options: argparse.Namespace, open_teacher: OpenTeacher) -> None
         network = open_generator(options.run, options.resolution, options.device)
     cond, prompts = choose_condition(network, seeds, options.labels, options.prompts)
     origin = describe_images(network, options.run, sampler, options.dtype)
-    images = make_images(network, seeds, cond, sampler, options.dtype, options.batch_size, progress=True)
+    batch_size = options.batch_size or BATCH_SIZE
+    images = make_images(network, seeds, cond, sampler, options.dtype, batch_size, progress=True)
     save_samples(images, seeds, cond, out, origin, prompts)
     evaluations = f"{origin['evaluations']} network evaluation{'s' * (origin['evaluations'] > 1)}"
     print(f"{len(seeds)} images, {evaluations} each, are in {out}")
@@ -98,7 +100,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     _add_teacher(parser)
     _add_views(parser)
     options = parser.parse_args(arguments)
-    at_least(options, n=1, batch_size=1, seed=0, views=1, size=2)
+    at_least(options, n=1, batch_size=1, seed=0, views=1, size=2, resolution=1)
     _check_views(options)
     _choose_source(options)
     return options
@@ -128,8 +130,7 @@ def _add_images(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--batch-size",
         type=int,
-        default=256,
-        help="maximum number of images at once; does not change the images (default: 256)",
+        help=f"maximum number of images at once; does not change the images (default: {BATCH_SIZE})",
     )
 
 
@@ -174,10 +175,11 @@ def _check_views(options: argparse.Namespace) -> None:
         if options.size is not None:
             raise UserError("--size: is of the views of a scene; expected --views beside it")
         return
-    given = [name for name in OF_IMAGES if getattr(options, name) not in (None, False)]
+    given = [name for name in OF_IMAGES if getattr(options, name) is not None]
     given += ["labels"] * (options.labels != "all") + ["dtype"] * (options.dtype != "float32")
     if given:
-        raise UserError(f"--{given[0]}: does not go with --views, which shows a scene from all sides")
+        flag = f"--{given[0].replace('_', '-')}"
+        raise UserError(f"{flag}: does not go with --views, which shows a scene from all sides")
 
 
 def _choose_source(options: argparse.Namespace) -> None:

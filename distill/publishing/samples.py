@@ -153,6 +153,8 @@ def choose_condition(
         return decided, ()
     encoded = choose_prompts(prompts, network)
     if encoded is not None:
+        if labels != "all":
+            raise UserError(f"--labels {labels}: the model takes text; leave the labels out")
         return encoded.balanced(len(seeds)), encoded.prompts
     return choose_labels(labels, len(seeds), network.label_count), ()
 

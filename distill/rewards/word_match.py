@@ -20,6 +20,10 @@ class Settings(RewardSettings):
     """Folder that `python -m distill train-word-match` wrote. Scores of different folders cannot be
     compared."""
 
+    @property
+    def trained_features(self) -> tuple[str, ...]:
+        return ("efficientnet_lite0",)
+
     def load(self) -> Reward:
         from distill.rewards.pretrained.word_match import load_word_match
 

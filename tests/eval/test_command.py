@@ -83,8 +83,9 @@ def test_student_and_teacher_of_a_run(run_dir: Path, capsys: pytest.CaptureFixtu
 
 def test_without_the_teacher_what_an_earlier_evaluation_left_goes(run_dir: Path) -> None:
     main(["--run", str(run_dir), "--n", "20"])
-    main(["--run", str(run_dir), "--n", "20", "--no-teacher"])
+    main(["--run", str(run_dir), "--n", "20", "--no-teacher", "--batch-size", "1000"])
     results = json.loads((run_dir / "eval.json").read_text())
+    assert results["sampling"]["batch_size"] == 256  # no batch of this size is larger
     assert "teacher" not in results
     assert set(results["sampling"]) == {"student_ms_per_image", "student_evaluations", "batch_size"}
     assert sorted(path.name for path in (run_dir / "eval").iterdir()) == ["real.png", "student.png"]
@@ -184,6 +185,29 @@ def test_bad_arguments(arguments: list[str], message: str) -> None:
     with pytest.raises(UserError) as caught:
         main(arguments)
     assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    "arguments", ["--run x", "scene --run x", "compare x", "protocols", "report x", "--help"]
+)
+def test_commands_of_one_process_are_refused_in_several(
+    arguments: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(
+        UserError, match=r"^2 processes were started, and this command runs in one; expected "
+    ):
+        main(arguments.split())
+
+
+@pytest.mark.parametrize("command", ["fid", "sweep", "diversity", "preference", "geneval", "dpg", "text"])
+def test_commands_that_share_their_work_run_in_several_processes(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    assert capsys.readouterr().out.startswith(f"usage: python -m eval {command} ")
 
 
 def test_guidance_of_a_teacher_without_a_condition_is_refused(tmp_path: Path) -> None:

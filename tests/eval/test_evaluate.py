@@ -22,9 +22,10 @@ from distill.eval.features.pixels import pixels
 from distill.eval.frechet import Statistics, frechet_distance
 from distill.eval.images.extraction import prepare
 from distill.eval.images.streams import NetworkImages
+from distill.eval.metrics.memorisation import memorisation
 from distill.eval.monitor import FrechetMonitor, build_monitor
 from distill.eval.protocols import read_protocol
-from distill.eval.run.evaluate import ImageSet, evaluate, measure_images, sampling_times
+from distill.eval.run.evaluate import ImageSet, RealImages, evaluate, measure_images, sampling_times
 from distill.eval.run.grids import by_label, fill, save_grids
 from distill.eval.run.results import EvalResults, Role
 from distill.eval.run.table import render
@@ -82,7 +83,7 @@ def results(train: ImageSet, held_out: ImageSet) -> EvalResults:
     student = image_set(byte_images(TRAIN.pixels[:300], wrong, 10), "student")
     teacher = HELD_OUT.measured("teacher", 300)
     found = evaluate({"student": student, "teacher": teacher}, train, held_out, PROTOCOL, seed=7)
-    times = sampling_times({"student": sampled(0.6), "teacher": sampled(9.0, Heun())}, 64)
+    times = sampling_times({"student": sampled(0.6), "teacher": sampled(9.0, Heun())})
     assert times is not None
     return {**found, "sampling": times}
 
@@ -90,7 +91,8 @@ def results(train: ImageSet, held_out: ImageSet) -> EvalResults:
 def sampled(seconds: float, sampler: Heun | None = None) -> NetworkImages:
     """A stream of 300 images whose sampling took so many seconds."""
     network = UNet(UNetConfig(8, 1, 10, sizes=UNetSizes(width=8, multipliers=(1,), blocks=1)))
-    stream = NetworkImages(network if sampler else FewStepGenerator(network, 2.5), 300, sampler=sampler)
+    made = network if sampler else FewStepGenerator(network, 2.5)
+    stream = NetworkImages(made, 300, sampler=sampler, batch_size=64)
     stream.seconds = seconds
     return stream
 
@@ -148,7 +150,16 @@ def test_sampling_times(results: EvalResults) -> None:
             "batch_size": 64,
         }
     )
-    assert sampling_times({}, 64) is None
+    assert sampling_times({}) is None
+
+
+def test_reference_memorisation_needs_no_search(
+    train: ImageSet, held_out: ImageSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = RealImages.of(PROTOCOL, train, held_out)
+    expected = memorisation(held_out.features.features, train.features.features, held_out.features.features)
+    monkeypatch.setattr("distill.eval.run.evaluate.memorisation", None)
+    assert real.describe()["memorised"] == expected.expected == 1437 / 1797
 
 
 def test_what_cannot_be_had_is_said(train: ImageSet) -> None:

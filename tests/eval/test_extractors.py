@@ -11,9 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from distill.config.errors import UserError
-from distill.eval.features import AT_ONCE, Function, features_of, load_extractor
+from distill.eval.features import AT_ONCE, Function, NormalisedNetwork, features_of, load_extractor
 from distill.eval.features.inception import Inception
 from distill.eval.images.resize import resize
+from distill.storage.tensors import weights_sha256
 from tests.helpers.fidelity_oracle import noise_image, seeded_inception
 
 # fmt: off
@@ -87,8 +88,6 @@ def test_files_that_are_no_weights(tmp_path: Path) -> None:
         load_extractor("inception", str(tmp_path / "inception-2015-12-05.pkl"))
     with pytest.raises(UserError, match=r"^'incepton' is not in eval/features; did you mean 'inception'\?$"):
         load_extractor("incepton")
-    with pytest.raises(UserError, match=r"nowhere: cannot be opened \(.*\); give a folder with --weights$"):
-        load_extractor("dinov2", str(tmp_path / "nowhere"))
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 64])
@@ -109,6 +108,20 @@ def test_features_do_not_depend_on_what_they_are_extracted_with(batch_size: int)
     assert torch.equal(parts, whole)
     with torch.no_grad():
         torch.testing.assert_close(whole[:AT_ONCE], network(batch[:AT_ONCE]))
+
+
+def test_weights_are_hashed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    hashed = []
+
+    def hash_weights(network: nn.Module) -> str:
+        hashed.append(network)
+        return weights_sha256(network)
+
+    monkeypatch.setattr("distill.eval.features.weights_sha256", hash_weights)
+    extractor = NormalisedNetwork(nn.Linear(2, 3), 2, (0.5,) * 3, (0.5,) * 3)
+    expected = weights_sha256(extractor)
+    assert [extractor.sha256, extractor.sha256] == [expected, expected]
+    assert hashed == [extractor]
 
 
 def test_features_are_in_float32_on_a_gpu_too() -> None:

@@ -6,12 +6,15 @@ from pathlib import Path
 
 import pytest
 
+import distill
+from distill import load_teacher
 from distill.config.errors import UserError
 from distill.data.image_files import ENDINGS
 from distill.eval.__main__ import main
 from distill.eval.fid.arguments import parse_fid
-from distill.eval.fid.subjects import open_streams
+from distill.eval.fid.subjects import Subject, open_streams
 from distill.eval.protocols import read_protocol
+from distill.types import Denoiser
 from tests.helpers.image_sets import save_held_out_digits
 from tests.helpers.random_teacher import save_random_teacher
 
@@ -30,8 +33,25 @@ def test_repetitions_are_the_protocols_unless_there_are_fewer_images(tmp_path: P
         (["--n", "10"], [0]),
         (["--seed", "7"], [7]),
     ):
-        (streams,) = open_streams(parse_fid([*arguments, *extra]), [read_protocol("edm-50k")])
+        (streams,) = open_streams(Subject(parse_fid([*arguments, *extra])), [read_protocol("edm-50k")])
         assert [stream.first_seed for stream in streams] == seeds
+
+
+@pytest.mark.parametrize(
+    "command", ["fid --reference digits --n 10 --bootstrap 0", "diversity --per-prompt 2"]
+)
+def test_a_network_is_loaded_once(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_random_teacher(tmp_path / "teacher")
+    loaded = []
+
+    def load(path: Path) -> Denoiser:
+        loaded.append(path)
+        return load_teacher(path)
+
+    monkeypatch.setattr(distill, "load_teacher", load)
+    given = ["--teacher", str(tmp_path / "teacher"), "--features", str(tmp_path / "features")]
+    main([*command.split(), *given, "--steps", "1", "--device", "cpu"])
+    assert loaded == [tmp_path / "teacher"]
 
 
 TEACHER = "--teacher assets/digits-teacher --reference digits"
@@ -68,6 +88,12 @@ WRONG = {
     "fid --teacher assets/digits-teacher --reference stats/edm2.pkl": (
         "--reference stats/edm2.pkl: no such file or folder"
     ),
+    "fid --teacher assets/digits-teacher --reference latents:x": (
+        "--reference: the data are latents, and images are compared; expected real images"
+    ),
+    f"fid {TEACHER} --guidance nan": "--guidance nan: expected a finite number",
+    f"diversity {TEACHER} --guidance inf": "--guidance inf: expected a finite number",
+    "fid --pipeline a --reference digits --guidance inf": "--guidance inf: expected a finite number",
     f"fid {TEACHER} --weights w": "--weights w: pixels have no weights; leave them out",
     f"fid {TEACHER} --prompts p": "--prompts: the model takes no text; leave the prompts out",
     f"fid {TEACHER} --protocol clean --weights nowhere": (

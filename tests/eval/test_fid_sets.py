@@ -204,6 +204,11 @@ def test_rewards_on_clip_train_its_features() -> None:
     assert others.trained_features == ()
 
 
+def test_word_match_trains_the_features_of_fd_effnet() -> None:
+    settings = of_name("word_match", path="here")
+    assert settings.trained_features == (read_protocol("fd-effnet").features,) == ("efficientnet_lite0",)
+
+
 @pytest.mark.parametrize(
     ("path", "features"),
     [
@@ -280,6 +285,7 @@ WRONG = {
     "--protocol fd-pixel --reference fd-pixel=": "--reference fd-pixel=: is empty; expected fd-pixel=VALUE, "
     "or a value for all",
     "--protocol fd-pixel --held-out nowhere/x.png": "--held-out nowhere/x.png: no such file or folder",
+    "--held-out latents:x": "--held-out: the data are latents, and images are compared; expected real images",
 }
 
 

@@ -84,6 +84,27 @@ def test_the_mean_over_pairs_needs_no_pairs() -> None:
     assert mean_pairwise_distance(network, grey) == mean_pairwise_distance(network, colour)
 
 
+@pytest.mark.parametrize("name", ["effnet-layers", "lpips-alex"])
+def test_a_network_on_another_device_than_the_images_has_the_embeddings(name: str, tmp_path: Path) -> None:
+    """The meta device stands for a GPU."""
+    path = "" if name == "effnet-layers" else f"={save_backbone(name, tmp_path / 'backbone.pth')}"
+    network = load_perceptual(f"{name}{path}")
+    expected = network(images(2, 32)).shape
+    found = network.to("meta")(images(2, 32))
+    assert (found.device.type, found.shape) == ("meta", expected)
+
+
+def test_images_are_on_the_cpu_when_pillow_resizes_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = load_perceptual("effnet-layers")
+    pictures = [*images(2, 32)]
+    expected = mean_pairwise_distance(network, pictures)
+    moved = []
+    to = Tensor.to
+    monkeypatch.setattr(Tensor, "to", lambda self, *given: moved.append(self.dtype) or to(self, *given))
+    assert mean_pairwise_distance(network, pictures) == expected
+    assert torch.uint8 not in moved
+
+
 def test_what_cannot_be_opened_is_refused(tmp_path: Path) -> None:
     backbone = save_backbone("lpips-alex", tmp_path / "alex.pth")
     with pytest.raises(UserError, match=r"'lpips-alx' is no perceptual distance.*lpips-alex"):

@@ -42,6 +42,9 @@ WRONG = {
     "--pipeline a --against teacher": (
         "--against teacher: goes with --run, whose teacher it is; expected teacher:PATH"
     ),
+    "--teacher a --guidance nan": "--guidance nan: expected a finite number",
+    "--pipeline a --guidance inf": "--guidance inf: expected a finite number",
+    "--run a --against teacher --against-guidance nan": "--against-guidance nan: expected a finite number",
     "--run a --draw 3": "--draw: goes with --n, how many prompts to draw",
     "--run a --n 0": "--n 0: expected at least 1",
     "--run a --n 81": "--n 81: distill holds 80 prompts; expected at most as many",

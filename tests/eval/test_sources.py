@@ -193,6 +193,10 @@ def test_data_from_the_command_line(tmp_path: Path) -> None:
     assert small == Emoji(resolution=16, styles=("3d",))
     assert parse_data("emoji") == Emoji()
     with pytest.raises(
+        UserError, match=r"^--data: the data are latents, and images are compared; expected real images$"
+    ):
+        open_real(parse_data("latents:nowhere"))
+    with pytest.raises(
         UserError, match=r"^--data: styles.0: expected 'noto', 'twemoji' or '3d'; found 'flat'$"
     ):
         parse_data("{name: emoji, styles: [flat]}")

@@ -30,6 +30,16 @@ def run_dir(tmp_path: Path) -> Path:
     return run
 
 
+@pytest.mark.parametrize("command", ["sweep", "fid"])
+def test_latents_of_a_run_are_no_reference(run_dir: Path, command: str) -> None:
+    teacher = {"name": "native", "path": str(run_dir.parent / "teacher")}
+    write_finished_run(run_dir, teacher, data={"name": "latents", "path": "nowhere"}, steps=30)
+    with pytest.raises(
+        UserError, match=r"^--reference: the data are latents, and images are compared; expected real images$"
+    ):
+        main([command, "--run", str(run_dir), "--n", "80", "--device", "cpu"])
+
+
 def sweep(run: Path, *arguments: str) -> dict:
     main(
         [

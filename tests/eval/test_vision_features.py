@@ -85,7 +85,7 @@ def test_convnext_is_the_mean_that_transformers_normalises(tmp_path: Path) -> No
         torch.testing.assert_close(network.layernorm(found), expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["clip", "mae", "convnextv2"])
+@pytest.mark.parametrize("name", ["clip", "dinov2", "mae", "convnextv2"])
 def test_a_folder_without_a_network_is_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"^--weights: .*nowhere cannot be opened \("):
         load_extractor(name, str(tmp_path / "nowhere"))

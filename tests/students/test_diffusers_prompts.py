@@ -62,6 +62,8 @@ def test_prompts_from_the_command_line(root: Path, tmp_path: Path) -> None:
         UserError, match="--prompts: the model takes text; expected a text file of prompts, one a line"
     ):
         sample(arguments)
+    with pytest.raises(UserError, match=r"^--labels 3: the model takes text; leave the labels out$"):
+        sample([*arguments, "--prompts", "a cat", "--labels", "3"])
 
 
 def test_an_evaluation_draws_prompts(root: Path, tmp_path: Path) -> None:

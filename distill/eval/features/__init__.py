@@ -5,6 +5,7 @@ The file's name is the name in a protocol, and its function `load` opens the fea
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib
 import pkgutil
@@ -34,7 +35,7 @@ class Extractor(nn.Module):
     def forward(self, images: Float[Tensor, "b c h w"]) -> dict[str, Tensor]:
         raise NotImplementedError
 
-    @property
+    @functools.cached_property
     def sha256(self) -> str:
         """Hash of the weights."""
         return weights_sha256(self)
@@ -82,7 +83,7 @@ class Function(Extractor):
     def forward(self, images: Float[Tensor, "b c h w"]) -> dict[str, Tensor]:
         return {"features": self.function(images)}
 
-    @property
+    @functools.cached_property
     def sha256(self) -> str:
         return hashlib.sha256(self.name.encode()).hexdigest()
 
@@ -110,7 +111,7 @@ def features_of(extractor: Extractor, images: Float[Tensor, "n c h w"]) -> dict[
     A GPU computes convolutions in float32 here, not in TF32, which torch would choose and which has no more
     digits than float16.
     """
-    device = _device_of(extractor)
+    device = device_of(extractor)
     parts: list[dict[str, Tensor]] = []
     with torch.backends.cudnn.flags(
         enabled=torch.backends.cudnn.enabled, deterministic=True, allow_tf32=False
@@ -122,7 +123,8 @@ def features_of(extractor: Extractor, images: Float[Tensor, "n c h w"]) -> dict[
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
-def _device_of(module: nn.Module) -> torch.device:
+def device_of(module: nn.Module) -> torch.device:
+    """Return the device of a module's weights, the CPU if it has none."""
     for tensor in (*module.parameters(), *module.buffers()):
         return tensor.device
     return torch.device("cpu")

@@ -12,7 +12,6 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from distill.config.errors import UserError
 from distill.eval.features import Extractor, NormalisedNetwork
 
 MODEL = "facebook/dinov2-large"
@@ -61,19 +60,6 @@ def load(weights: str | None) -> Extractor:
     """Open a folder that transformers wrote; without one, download Meta's weights."""
     from transformers import Dinov2Model
 
-    try:
-        network, loaded = Dinov2Model.from_pretrained(
-            weights or MODEL, torch_dtype=torch.float32, output_loading_info=True
-        )
-    except (OSError, ValueError, RuntimeError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise UserError(
-            f"{weights or MODEL}: cannot be opened ({first}); give a folder with --weights"
-        ) from error
-    for kind in ("missing_keys", "mismatched_keys"):
-        for name in sorted(map(str, loaded[kind])):
-            raise UserError(
-                f"{weights or MODEL}: weights are incomplete: {kind.split('_')[0]} {name}; "
-                "expected all of a DINOv2"
-            )
-    return DINOv2(network)
+    from distill.rewards.pretrained.weights import read_pretrained
+
+    return DINOv2(read_pretrained(Dinov2Model, weights or MODEL, "--weights"))

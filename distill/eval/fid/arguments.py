@@ -6,7 +6,7 @@ import argparse
 import dataclasses
 from pathlib import Path
 
-from distill.config.command_line import ArgumentParser, at_least
+from distill.config.command_line import ArgumentParser, at_least, finite
 from distill.config.errors import UserError
 from distill.config.flags import DTYPES, add_device
 from distill.eval.command_line import NETWORKS, add_pipeline, find_subject, list_flags
@@ -96,6 +96,7 @@ def parse_fid(arguments: list[str]) -> FidOptions:
     if options.bootstrap == 1:
         raise UserError("--bootstrap 1: has no spread; expected 0 or at least 2")
     at_least(options, n=4, batch_size=1, seed=0, steps=1, bootstrap=0)
+    finite(options, "guidance")
     options.tracking = take_tracking(options)
     return FidOptions(**vars(options))
 

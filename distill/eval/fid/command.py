@@ -7,7 +7,7 @@ from distill.eval.fid.measurement import Measurement, measure_together
 from distill.eval.fid.results import FidResults
 from distill.eval.fid.sets.results import FidSetResults, join_results
 from distill.eval.fid.sets.table import render_set
-from distill.eval.fid.subjects import open_streams, shape_of
+from distill.eval.fid.subjects import Subject, open_streams
 from distill.eval.fid.table import render
 from distill.eval.protocols import default_protocol, read_protocols
 from distill.eval.results.file import check_out, write_results
@@ -22,8 +22,9 @@ def run(options: FidOptions) -> FidResults | FidSetResults | None:
     """
     if options.out is not None:
         check_out(options.out)
-    protocols = read_protocols(options.protocol or default_protocol(shape_of(options)).name)
-    streams = open_streams(options, protocols)
+    subject = Subject(options)
+    protocols = read_protocols(options.protocol or default_protocol(subject.shape).name)
+    streams = open_streams(subject, protocols)
     measurements = Measurement.open_all(
         options, protocols, options.bootstrap, options.per_label, options.held_out, find_held_out=True
     )

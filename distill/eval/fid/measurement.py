@@ -60,31 +60,11 @@ class Measurement:
         `held_out` names the held-out real images; with `find_held_out`, the reference's source may have them.
         """
         processes = Processes.of_environment()
-        progress = True
         sources = open_references(options, protocols)
         extractors = load_extractors(protocols, options.weights, processes.device(options.device))
+        networks = list(zip(protocols, extractors, strict=True))
         further = open_held_out(options, protocols, held_out) if held_out or find_held_out else None
-
-        requests = [
-            Request(source, protocol, extractor)
-            for source, protocol, extractor in zip(sources, protocols, extractors, strict=True)
-            if not isinstance(source, Reference)
-        ]
-        if further is not None:
-            requests += [Request(further, *pair) for pair in zip(protocols, extractors, strict=True)]
-        features = extract_together(requests, options.features, processes, progress)
-        given = iter(features)
-        references = [
-            source
-            if isinstance(source, Reference)
-            else Reference.of(next(given), source.origin, source.classes)
-            for source in sources
-        ]
-        if further is not None:
-            references = [
-                dataclasses.replace(reference, held_out=HeldOut(images, further.origin))
-                for reference, images in zip(references, given, strict=True)
-            ]
+        references = _extract_references(sources, further, networks, options.features, processes)
         return [
             cls(
                 protocol,
@@ -92,11 +72,11 @@ class Measurement:
                 reference,
                 processes,
                 options.features,
-                Effort(bootstrap, per_label or protocol.per_label, protocol.cmmd, progress),
+                Effort(bootstrap, per_label or protocol.per_label, protocol.cmmd, progress=True),
                 trained_note(options.run, protocol.features),
                 options.prompts,
             )
-            for protocol, extractor, reference in zip(protocols, extractors, references, strict=True)
+            for (protocol, extractor), reference in zip(networks, references, strict=True)
         ]
 
     def of(self, streams: list[ImageStream]) -> FidResults | None:
@@ -127,6 +107,34 @@ class Measurement:
             expected = ", ".join(self.reference.classes) or "numbers"
             found = f"{stream.origin} has {', '.join(stream.classes):.200}"
             raise UserError(f"--per-label: {found}; expected {expected:.200} as the reference")
+
+
+def _extract_references(
+    sources: Sequence[ImageStream | Reference],
+    further: ImageStream | None,
+    networks: Sequence[tuple[Protocol, Extractor]],
+    store: Path,
+    processes: Processes,
+) -> list[Reference]:
+    """Compute the reference of each protocol from its source, and add the held-out images `further`."""
+    requests = [
+        Request(source, *network)
+        for source, network in zip(sources, networks, strict=True)
+        if not isinstance(source, Reference)
+    ]
+    if further is not None:
+        requests += [Request(further, *network) for network in networks]
+    given = iter(extract_together(requests, store, processes, progress=True))
+    references = [
+        source if isinstance(source, Reference) else Reference.of(next(given), source.origin, source.classes)
+        for source in sources
+    ]
+    if further is None:
+        return references
+    return [
+        dataclasses.replace(reference, held_out=HeldOut(images, further.origin))
+        for reference, images in zip(references, given, strict=True)
+    ]
 
 
 def measure_together(

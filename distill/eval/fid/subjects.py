@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -35,23 +36,39 @@ PIPELINE_SHAPE = (3, 64, 64)
 """The shape assumed of a pipeline's images before they are made: too many pixels for a distance of pixels."""
 
 
-def shape_of(options: FidOptions) -> tuple[int, ...]:
-    """Find the shape of the images that are to be measured."""
-    if options.images is not None:
-        return tuple(FileImages(options.images).files.pixels(0).shape)
-    if options.array is not None:
-        return read_array(options.array).image_shape
-    if options.pipeline is not None:
-        return PIPELINE_SHAPE
-    return tuple(_load_network(options).pixel_shape)
+class Subject:
+    """What the command line asks to measure. Its network is loaded once, when it is first needed."""
+
+    def __init__(self, options: FidOptions) -> None:
+        self.options = options
+
+    @functools.cached_property
+    def network(self) -> Generator | Denoiser:
+        """The network of `--run` or `--teacher`."""
+        if self.options.run is not None:
+            return distill.load_generator(self.options.run)
+        assert self.options.teacher is not None
+        return distill.load_teacher(self.options.teacher).eval()
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the images."""
+        if self.options.images is not None:
+            return tuple(FileImages(self.options.images).files.pixels(0).shape)
+        if self.options.array is not None:
+            return read_array(self.options.array).image_shape
+        if self.options.pipeline is not None:
+            return PIPELINE_SHAPE
+        return tuple(self.network.pixel_shape)
 
 
-def open_streams(options: FidOptions, protocols: Sequence[Protocol]) -> list[list[ImageStream]]:
+def open_streams(subject: Subject, protocols: Sequence[Protocol]) -> list[list[ImageStream]]:
     """Open the images to measure, for each protocol: one stream for each repetition.
 
     Protocols that want the same images share their streams.
     """
-    open_images = stream_opener(options)
+    options = subject.options
+    open_images = stream_opener(subject, options.n)
     opened: dict[tuple[int | None, int], ImageStream] = {}
     streams = []
     for protocol in protocols:
@@ -76,39 +93,36 @@ def _first_seeds(options: FidOptions, protocol: Protocol) -> list[int]:
     return list(protocol.first_seeds)
 
 
-def stream_opener(options: FidOptions) -> Callable[[Protocol, int], ImageStream]:
-    """Return the function that opens the images of a protocol from a first seed; it loads networks once."""
+def stream_opener(subject: Subject, count: int | None) -> Callable[[Protocol, int], ImageStream]:
+    """Return the function that opens the images of a protocol from a first seed; it loads networks once.
+
+    It opens `count` images, or as many as the protocol wants.
+    """
+    options = subject.options
     if options.pipeline is not None:
-        return _pipeline_opener(options, options.pipeline)
+        return _pipeline_opener(options, options.pipeline, count)
     if options.run is not None or options.teacher is not None:
-        return _network_opener(options)
+        return _network_opener(subject, count)
 
     def open_files(protocol: Protocol, seed: int) -> ImageStream:
         if options.images is not None:
-            return _first_of(FileImages(options.images), options.n, protocol)
+            return _first_of(FileImages(options.images), count, protocol)
         assert options.array is not None
-        return _first_of(array_images(options.array), options.n, protocol)
+        return _first_of(array_images(options.array), count, protocol)
 
     return open_files
 
 
-def _load_network(options: FidOptions) -> Generator | Denoiser:
-    if options.run is not None:
-        return distill.load_generator(options.run)
-    assert options.teacher is not None
-    return distill.load_teacher(options.teacher).eval()
-
-
-def _network_opener(options: FidOptions) -> Callable[[Protocol, int], ImageStream]:
-    network = _load_network(options)
+def _network_opener(subject: Subject, count: int | None) -> Callable[[Protocol, int], ImageStream]:
+    options, network = subject.options, subject.network
     sampler = None if isinstance(network, Generator) else choose_sampler(options)
     prompts = encode_prompts(options.prompts, network)
     network = network.to(Processes.of_environment().device(options.device))
     path = options.run or options.teacher or ""
 
     def open_images(protocol: Protocol, seed: int) -> ImageStream:
-        count = options.n or protocol.count
-        return NetworkImages(network, count, seed, sampler, prompts, options.batch_size, path)
+        wanted = count or protocol.count
+        return NetworkImages(network, wanted, seed, sampler, prompts, options.batch_size, path)
 
     return open_images
 
@@ -131,7 +145,9 @@ def choose_sampler(options: FidOptions) -> Heun:
     return read_sampler(given, f"--sampler {options.sampler}: ")
 
 
-def _pipeline_opener(options: FidOptions, path: str) -> Callable[[Protocol, int], ImageStream]:
+def _pipeline_opener(
+    options: FidOptions, path: str, count: int | None
+) -> Callable[[Protocol, int], ImageStream]:
     pipe = open_pipeline(path, "--pipeline")
     dtype = getattr(torch, options.dtype or "float32")
     pipe.to(Processes.of_environment().device(options.device), dtype)
@@ -140,9 +156,7 @@ def _pipeline_opener(options: FidOptions, path: str) -> Callable[[Protocol, int]
     settings = {name: value for name, value in given.items() if value is not None}
 
     def open_images(protocol: Protocol, seed: int) -> ImageStream:
-        return PipelineImages(
-            pipe, options.n or protocol.count, seed, prompts, options.batch_size, **settings
-        )
+        return PipelineImages(pipe, count or protocol.count, seed, prompts, options.batch_size, **settings)
 
     return open_images
 
@@ -183,7 +197,7 @@ def open_references(
 
 def _open_real(options: MeasurementOptions, text: str | None) -> ImageStream:
     if text is None:
-        return data_images(_run_data(options.run))
+        return data_images(_run_data(options.run), flag="--reference")
     return _open_real_images(text, "--reference")
 
 
@@ -196,7 +210,7 @@ def _open_real_images(text: str, flag: str) -> ImageStream:
         return FileImages(path)
     if ":" not in text and (path.suffix or len(path.parts) > 1):
         raise UserError(f"{flag} {text}: no such file or folder")
-    return data_images(parse_data(text, flag))
+    return data_images(parse_data(text, flag), flag=flag)
 
 
 def open_held_out(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+from distill.config.errors import UserError
 from distill.data import DataSettings
 from distill.data.sources.array import read_array
 from distill.eval.images.streams import DataImages
@@ -16,8 +17,10 @@ NAMED_FOLDERS = (
 )
 
 
-def data_images(settings: DataSettings, split: Split = "train") -> DataImages:
-    """Open one split of a data source."""
+def data_images(settings: DataSettings, split: Split = "train", flag: str = "--data") -> DataImages:
+    """Open one split of a data source. `flag` is what a message asks for in its place."""
+    if settings.holds_latents:
+        raise UserError(f"{flag}: the data are latents, and images are compared; expected real images")
     identity = {**settings.model_dump(mode="json"), "split": split}
     return DataImages(settings.load(split), f"{identity['name']} {SPLITS[split]} images", identity)
 

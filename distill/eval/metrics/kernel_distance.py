@@ -14,6 +14,7 @@ from torch import Tensor
 
 from distill.config.errors import UserError
 from distill.eval.features import checked
+from distill.eval.metrics.neighbours import check_dimensions
 from distill.eval.metrics.subsets import shuffled
 
 BLOCK = 1000
@@ -51,11 +52,7 @@ def kernel_distance(made: Float[Tensor, "n _"], real: Float[Tensor, "m _"]) -> K
     fewer than blocks.
     """
     made, real = checked(made), checked(real)
-    if made.shape[1] != real.shape[1]:
-        raise UserError(
-            f"features of {made.shape[1]} and of {real.shape[1]} dimensions; "
-            "expected the same features on both sides"
-        )
+    check_dimensions(made, real)
     least = min(len(made), len(real))
     if least < 2 * MIN_BLOCKS:
         raise UserError(

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from distill.config.command_line import ArgumentParser, at_least
+from distill.config.command_line import ArgumentParser, at_least, finite
 from distill.config.errors import UserError
 from distill.config.flags import DTYPES, add_device
 from distill.eval.command_line import add_pipeline, find_subject
@@ -46,6 +46,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     _choose_subjects(options)
     at_least(options, against_steps=1)
+    finite(options, "against_guidance")
     complete_sampling(options, [spec for spec in (options.asked, options.against) if spec is not None])
     options.tracking = take_tracking(options)
     return options
@@ -159,6 +160,7 @@ def complete_sampling(options: argparse.Namespace, subjects: Sequence[SubjectSpe
     if options.draw is not None and options.n is None:
         raise UserError("--draw: goes with --n, how many prompts to draw")
     at_least(options, n=1, per_prompt=1, seed=0, draw=0, batch_size=1, steps=1)
+    finite(options, "guidance")
     if all(spec.kind == "images" for spec in subjects):
         for name in ("seed", "dtype"):
             if getattr(options, name) is not None:

@@ -9,11 +9,12 @@ from typing import NamedTuple
 
 import torch
 from jaxtyping import Float64, UInt8
-from torch import Tensor, nn
+from torch import Tensor
 
 from distill.config.errors import UserError
 from distill.config.progress import ProgressBar
 from distill.data.images import from_bytes
+from distill.eval.features import device_of
 from distill.eval.images.processes import Processes
 from distill.eval.preference.images import PromptedImages
 from distill.eval.preference.kept import Add, Store
@@ -118,12 +119,6 @@ def rewards_of(reward: Reward, pixels: UInt8[Tensor, "n c h w"], cond: Condition
 
     The batch is filled up to `AT_ONCE` images, as `cond` must be.
     """
-    device = _device_of(reward)
+    device = device_of(reward)
     filled = torch.cat([pixels, pixels.new_zeros(AT_ONCE - len(pixels), *pixels.shape[1:])])
     return reward(from_bytes(filled.to(device)), cond.to(device))[: len(pixels)].double().cpu()
-
-
-def _device_of(module: nn.Module) -> torch.device:
-    for tensor in (*module.parameters(), *module.buffers()):
-        return tensor.device
-    return torch.device("cpu")

@@ -22,7 +22,7 @@ from distill.eval.prompt_sets import PromptSet
 from distill.networks.diffusers.opening.folders import open_pipeline
 from distill.networks.identity import describe_images_of
 from distill.publishing.run_sources import load_run_teacher
-from distill.publishing.samples import check_makes_images, computing
+from distill.publishing.samples import check_makes_images, computing, read_sampler
 from distill.types import Denoiser, Generator
 
 
@@ -74,7 +74,7 @@ def _open_network(spec: SubjectSpec) -> tuple[Generator | Denoiser, Heun | None]
     """Open a run's generator, or a teacher with its sampler."""
     if spec.kind == "run":
         return distill.load_generator(spec.path), None
-    sampler = Heun(**_known({"steps": spec.steps, "guidance": spec.guidance}))
+    sampler = read_sampler({"steps": spec.steps, "guidance": spec.guidance})
     teacher: Denoiser
     if spec.own:
         teacher = check_makes_images(load_run_teacher(Path(spec.path)), Path(spec.path))

@@ -59,7 +59,7 @@ def run(options: RunOptions) -> EvalResults | LaboratoryResults:
     measured = Measurements(real, protocol, options.features or FEATURES)
     made = {role: measured.of(stream, role) for role, stream in streams.items()}
     results = evaluate(made, measured.train, measured.held_out, protocol, options.seed if networks else None)
-    times = sampling_times(networks, options.batch_size)
+    times = sampling_times(networks)
     if times is not None:
         results["sampling"] = times
     print(render(results))
@@ -104,8 +104,6 @@ def choose_data(options: RunOptions, config: RunConfig | None) -> DataSettings:
     data = None if config is None else config.data
     if data is None:
         raise UserError(f"{options.run}: the run has no data to compare with; give --data")
-    if data.holds_latents:
-        raise UserError(f"{options.run}: the run's data are latents, and images are compared; give --data")
     assert isinstance(data, DataSettings)
     return data
 

@@ -146,7 +146,7 @@ class RealImages:
             accuracy = self.classifier.agreement(held_out.features, held_out.labels)
             results["label_agreement"] = accuracy
             results["classifier_accuracy"] = accuracy
-        results["memorised"] = memorisation(held_out.features, train.features, held_out.features).expected
+        results["memorised"] = len(train) / (len(train) + len(held_out))  # expected without memorisation
         return results
 
     def _compare(self, made: Features, real: Features) -> Comparison:
@@ -215,8 +215,11 @@ def warnings(made: Mapping[Role, ImageSet], real: RealImages) -> list[str]:
     return [f"{name}: {doubt}" for name, doubt in doubts.items() if doubt]
 
 
-def sampling_times(networks: Mapping[Role, NetworkImages], batch_size: int) -> SamplingTimes | None:
-    """Compute the time of an image of each network, and the student's speedup; None without networks."""
+def sampling_times(networks: Mapping[Role, NetworkImages]) -> SamplingTimes | None:
+    """Compute the time of an image of each network, and the student's speedup; None without networks.
+
+    All make images of one shape, so that their batches have one size.
+    """
     times: dict[str, float] = {}
     for role, stream in networks.items():
         times[f"{role}_ms_per_image"] = 1000 * stream.seconds / len(stream)
@@ -225,4 +228,5 @@ def sampling_times(networks: Mapping[Role, NetworkImages], batch_size: int) -> S
         return None
     if len(networks) == 2:
         times["speedup"] = times["teacher_ms_per_image"] / times["student_ms_per_image"]
+    (batch_size,) = {stream.batch_size for stream in networks.values()}
     return cast(SamplingTimes, {**times, "batch_size": batch_size})

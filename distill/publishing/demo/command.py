@@ -149,7 +149,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     )
     add_computation(parser)
     options = parser.parse_args(arguments)
-    at_least(options, port=1)
+    at_least(options, port=1, resolution=1)
     if options.port is not None and options.port > MAX_PORT:
         raise UserError(f"--port {options.port}: expected at most {MAX_PORT}")
     return options

@@ -198,6 +198,12 @@ def test_layouts_that_do_not_fit_are_refused(tmp_path: Path, detector: ShapeDete
     assert detector.calls == 9
 
 
+@pytest.mark.parametrize("command", ["geneval", "dpg", "text"])
+def test_a_guidance_scale_is_a_finite_number(command: str) -> None:
+    with pytest.raises(UserError, match=r"^--guidance nan: expected a finite number$"):
+        main([command, "--teacher", "a", "--prompts", "b", "--guidance", "nan"])
+
+
 def test_a_run_on_tiny_networks_of_the_real_classes(tmp_path: Path) -> None:
     models = save_models(tmp_path)
     mask2former(tmp_path / "detector")

@@ -129,6 +129,7 @@ def test_without_gradio_the_command_says_what_to_install(monkeypatch: pytest.Mon
     [
         (["--port", "70000"], "--port 70000: expected at most 65535"),
         (["--port", "0"], "--port 0: expected at least 1"),
+        (["--resolution", "-8"], "--resolution -8: expected at least 1"),
         (
             ["--host", "no.such.host.invalid"],
             "--host no.such.host.invalid: none of its ports 7860 to 7959 can",

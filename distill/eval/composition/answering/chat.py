@@ -15,8 +15,6 @@ from distill.rewards.pretrained.vision_language.vqascore import Vision, read_vis
 from distill.rewards.pretrained.weights import describe_config, open_pretrained, read_pretrained
 from distill.storage.tensors import weights_sha256
 
-FAMILIES = ("llava", "qwen2_5_vl", "qwen2_vl", "qwen3_vl")
-"""Families of chat models whose images are prepared here."""
 YES_OR_NO = "{question} Answer yes or no."
 READ = (
     "Recognize the text in the image, only reply with the text content, but avoid repeating previously "
@@ -108,7 +106,7 @@ def first_word(reply: str) -> str:
 
 
 def open_chat_model(config: Any, source: str, flag: str, dtype: torch.dtype) -> ChatModel:
-    """Open a chat model of one of the `FAMILIES`, by folder or by name on the hub."""
+    """Open a chat model of a family that `vqascore` serves, by folder or by name on the hub."""
     from transformers import AutoModelForImageTextToText, AutoTokenizer
 
     tokenizer = open_pretrained(AutoTokenizer, source, flag)

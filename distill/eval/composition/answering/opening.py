@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 
 from distill.eval.composition.answering.blip import open_blip
-from distill.eval.composition.answering.chat import FAMILIES, ChatAnswers, ChatReader, open_chat_model
+from distill.eval.composition.answering.chat import ChatAnswers, ChatReader, open_chat_model
 from distill.eval.composition.answering.got_ocr import open_got
 from distill.eval.composition.answering.protocols import Answerer, Reader
 from distill.rewards.pretrained.vision_language.networks import read_config
+from distill.rewards.pretrained.vision_language.vqascore import FAMILIES
 
 ANSWERERS = ("blip", *FAMILIES)
 READERS = ("got_ocr2", *FAMILIES)

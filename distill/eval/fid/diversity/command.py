@@ -13,10 +13,10 @@ from distill.config.progress import track
 from distill.eval.features import Extractor
 from distill.eval.fid.arguments import name_of
 from distill.eval.fid.choices import load_extractors
-from distill.eval.fid.diversity.arguments import DiversityOptions
+from distill.eval.fid.diversity.arguments import PER_PROMPT, DiversityOptions
 from distill.eval.fid.diversity.conditions import Conditions, conditions_of, open_stream
 from distill.eval.fid.diversity.results import FORMAT, DiversityResults, Statistic, describe, render
-from distill.eval.fid.subjects import open_references, shape_of
+from distill.eval.fid.subjects import Subject, open_references
 from distill.eval.images.extraction import Features
 from distill.eval.images.feature_store import extract
 from distill.eval.images.processes import Processes
@@ -44,8 +44,9 @@ def run(options: DiversityOptions) -> DiversityResults | None:
     if options.out is not None:
         check_out(options.out)
     networks = [load_perceptual(text, options.lpips_heads) for text in options.perceptual]
-    protocol = read_protocol(options.protocol or default_protocol(shape_of(options)).name)
-    stream = open_stream(options, protocol)
+    subject = Subject(options)
+    protocol = read_protocol(options.protocol or default_protocol(subject.shape).name)
+    stream = open_stream(subject, options.per_prompt or PER_PROMPT, protocol)
     conditions = conditions_of(stream)
     processes = Processes.of_environment()
     (extractor,) = load_extractors([protocol], options.weights, processes.device(options.device))

@@ -9,8 +9,7 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from distill.config.errors import UserError
-from distill.eval.fid.diversity.arguments import PER_PROMPT, DiversityOptions
-from distill.eval.fid.subjects import stream_opener
+from distill.eval.fid.subjects import Subject, stream_opener
 from distill.eval.images.pipelines import PipelineImages
 from distill.eval.images.sources import array_images
 from distill.eval.images.streams import FileImages, ImageStream, NetworkImages
@@ -26,15 +25,15 @@ class Conditions:
     numbers: Int64[Tensor, " n"]
 
 
-def open_stream(options: DiversityOptions, protocol: Protocol) -> ImageStream:
-    """Open all images of files, or `--per-prompt` images of each prompt or label of a network."""
+def open_stream(subject: Subject, each: int, protocol: Protocol) -> ImageStream:
+    """Open all images of files, or `each` images of each prompt or label of a network."""
+    options = subject.options
     if options.images is not None:
         return FileImages(options.images)
     if options.array is not None:
         return array_images(options.array)
-    each = options.per_prompt or PER_PROMPT
     # Each prompt is a condition of its own, whatever its category.
-    stream = stream_opener(dataclasses.replace(options, n=each))(protocol, options.seed or 0)
+    stream = stream_opener(subject, each)(protocol, options.seed or 0)
     assert isinstance(stream, NetworkImages | PipelineImages)
     count = len(stream.prompts) if stream.prompts else stream.label_count
     if not count:

@@ -44,9 +44,17 @@ EPSILON = 1e-10
 
 
 class Perceptual(nn.Module):
-    """Maps images (b, 3, h, w) in bytes to embeddings whose squared distances are the perceptual ones."""
+    """Maps images (b, 3, h, w) in bytes to embeddings whose squared distances are the perceptual ones.
+
+    The images may be on another device than the network, which has the embeddings.
+    """
 
     name: str
+
+    @property
+    def device(self) -> torch.device:
+        """The network's device."""
+        return next(self.parameters()).device
 
     def layers(self, images: UInt8[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b _ _ _"]]:
         """Return the activations that are compared."""
@@ -89,8 +97,8 @@ class Lpips(Perceptual):
         if min(images.shape[2:]) < least:
             size = f"{images.shape[3]}x{images.shape[2]}"
             raise UserError(f"{self.name}: images of {size} pixels; expected at least {least}x{least}")
-        shift, scale = (images.new_tensor(values, dtype=torch.float32) for values in (SHIFT, SCALE))
-        x = ((images.float() / 127.5 - 1) - shift[:, None, None]) / scale[:, None, None]
+        shift, scale = (torch.tensor(values, device=self.device)[:, None, None] for values in (SHIFT, SCALE))
+        x = ((images.to(self.device).float() / 127.5 - 1) - shift) / scale
         found = []
         for place, layer in enumerate(self.features):
             x = layer(x)
@@ -112,7 +120,7 @@ class EffnetLayers(Perceptual):
         self.network: Any = efficientnet_lite0.load(weights, self.name)
 
     def layers(self, images: UInt8[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b _ _ _"]]:
-        resized = torch.stack([resize("pil_bicubic", image, EFFNET_SIZE) for image in images])
+        resized = torch.stack([resize("pil_bicubic", image, EFFNET_SIZE) for image in images.cpu()])
         found: list[Tensor] = []
         blocks = self.network._blocks
         hooks = [
@@ -121,14 +129,14 @@ class EffnetLayers(Perceptual):
         ]
         try:
             x = (resized - efficientnet_lite0.MEAN) / efficientnet_lite0.DEVIATION
-            self.network.extract_features(x.to(next(self.network.parameters()).device))
+            self.network.extract_features(x.to(self.device))
         finally:
             for hook in hooks:
                 hook.remove()
         return found
 
     def weights(self) -> list[Float[Tensor, " _"]]:
-        return [torch.ones(self.network._blocks[place]._bn2.num_features) for place in EFFNET_BLOCKS]
+        return [torch.ones_like(self.network._blocks[place]._bn2.weight) for place in EFFNET_BLOCKS]
 
 
 def _alexnet() -> nn.Sequential:
@@ -207,9 +215,8 @@ def mean_pairwise_distance(network: Perceptual, images: Iterable[UInt8[Tensor, "
     Grey images are read as colour. Memory holds one embedding and their sum.
     """
     count, total, squares = 0, torch.zeros(1, dtype=torch.float64), 0.0
-    device = next(network.parameters()).device
     for image in images:
-        embedding = network(image.expand(3, -1, -1)[None].to(device))[0].cpu().double()
+        embedding = network(image.expand(3, -1, -1)[None])[0].cpu().double()
         if count and len(embedding) != len(total):
             raise UserError(f"{network.name}: images of one prompt or label have several sizes")
         total = embedding if not count else total + embedding
