@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,11 @@ def write_methods(folder: Path) -> dict[str, Path]:
     save_model(own_student("edm2", folder).denoiser, edm2)
     runs = {**METHODS, **_own_methods(folder), **_text_methods(folder), **_edm2_methods(edm2)}
     runs |= _laboratory_methods(folder)
+    return write_each(folder, runs)
+
+
+def write_each(folder: Path, runs: Mapping[str, dict[str, Any]]) -> dict[str, Path]:
+    """Write runs of these settings, with batches of 8, each into a folder, and return their files by name."""
     files = {}
     for name, settings in runs.items():
         (folder / name).mkdir()

@@ -153,7 +153,7 @@ def test_torch_infers_the_shapes_of_a_call_once(monkeypatch: pytest.MonkeyPatch)
 PRESETS = sorted(Path("configs").glob("*/*.yaml"))
 SLOW = (
     *("sd", "sana/", "flux", "qwen_image/", "z_image/", "pixart/"),
-    *("imagenet64/", "cifar10/", "3d/sd15", "emoji/text_di"),
+    *("imagenet64/", "cifar10/", "3d/sd15", "emoji/text_di", "emoji/text_dmd2_"),
 )
 """Beginnings of the names of presets whose dry runs are long."""
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.helpers.split_methods import write_methods
+from tests.helpers.methods import METHODS
+from tests.helpers.split_methods import write_each, write_methods
 from tests.helpers.split_steps import Steps, take_split_steps
 
 FULL = "--sharding.strategy=full"
@@ -38,9 +39,14 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="module")
-def quick(files: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Steps]:
+def some_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return write_each(tmp_path_factory.mktemp("some"), {name: METHODS[name] for name in QUICK})
+
+
+@pytest.fixture(scope="module")
+def some_methods(some_files: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Steps]:
     """Return the steps of some methods on one process."""
-    return take_split_steps({name: files[name] for name in QUICK}, tmp_path_factory.mktemp("quick"))
+    return take_split_steps(some_files, tmp_path_factory.mktemp("some-alone"))
 
 
 @pytest.fixture(scope="module")
@@ -69,12 +75,12 @@ def assert_same_steps(found: Steps, expected: Steps, largest: float) -> None:
 
 @pytest.mark.parametrize("split", ["sharded", pytest.param("two", marks=pytest.mark.slow)])
 def test_some_methods_make_the_same_steps(
-    split: str, files: dict[str, Path], quick: dict[str, Steps], tmp_path: Path
+    split: str, some_files: dict[str, Path], some_methods: dict[str, Steps], tmp_path: Path
 ) -> None:
     processes, overrides = SPLITS[split]
-    found = take_split_steps({name: files[name] for name in QUICK}, tmp_path, overrides, processes)
+    found = take_split_steps(some_files, tmp_path, overrides, processes)
     for name, steps in found.items():
-        assert_same_steps(steps, quick[name], tolerance(name, split))
+        assert_same_steps(steps, some_methods[name], tolerance(name, split))
 
 
 @pytest.mark.slow
