@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from benchmarks.gpu_parts.part import GIB, Part, Record, forget, memory, synchronise
-from benchmarks.gpu_parts.runs import SETUPS, Overrides, configure, memory_key, variants_of
+from benchmarks.gpu_parts.runs import Overrides, configure, memory_key, variants_of
 from benchmarks.steps import Enough, Update, make_steps
 from distill.config.errors import TrainingError, UserError, is_out_of_memory
 from distill.training.distillation.task import Distillation
@@ -132,6 +132,3 @@ def _operations(config: DistillRun, recomputing: bool = True) -> float:
         config = config.model_copy(update={"activation_checkpointing": False})
     step = simulate_distillation(config, meta_teacher_of(config), META)
     return measure_own(step, config).flops * config.batch_size / images_at_once(config)
-
-
-RUNS = tuple(SETUPS)

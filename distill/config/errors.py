@@ -26,13 +26,23 @@ def reading(source: object) -> Iterator[None]:
     except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         if is_out_of_memory(error):
             raise
-        raise UserError(f"{source}: {_first_line(error)}") from error
+        raise UserError(f"{source}: {first_line(error)}") from error
 
 
-def _first_line(error: Exception) -> str:
+@contextmanager
+def writing_to(place: str) -> Iterator[None]:
+    """Turn errors of the file system in the block into a UserError that begins with `place`."""
+    try:
+        yield
+    except OSError as error:  # some of Pillow's have no strerror
+        raise UserError(f"{place} cannot be written ({error.strerror or error})") from error
+
+
+def first_line(error: Exception) -> str:
+    """Shorten a library's error to one line for a message."""
     if isinstance(error, KeyError):
         return f"has no {error}"
-    lines = str(error).splitlines()
+    lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
 
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from distill.config.command_line import ArgumentParser
-from distill.config.errors import UserError, did_you_mean
+from distill.config.errors import UserError, did_you_mean, writing_to
 from distill.config.installation import shipped_root
 from distill.config.text_files import read_text, split_lines
 
@@ -134,9 +134,7 @@ def _copy(source: Path, destination: Path | None) -> None:
         target = target / source.name
     if target.exists():
         raise UserError(f"{target}: is there already; expected a new file")
-    try:
+    with writing_to(f"{target}:"):
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(source.read_bytes())
-    except OSError as error:
-        raise UserError(f"{target}: cannot be written ({error.strerror})") from error
     print(target)

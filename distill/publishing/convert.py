@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 
 from distill.config.command_line import ArgumentParser
-from distill.config.errors import UserError
+from distill.config.errors import UserError, writing_to
 
 
 def main(arguments: list[str]) -> None:
@@ -22,7 +22,7 @@ def main(arguments: list[str]) -> None:
 
     check_new_folder(options.folder, "FOLDER")
     network = read_network(options.pickle)
-    with new_folder(options.folder) as folder:
+    with writing_to(f"{options.folder}:"), new_folder(options.folder) as folder:
         if options.student is None:
             save_model(network, folder)
         else:

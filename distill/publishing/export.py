@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distill.config.command_line import ArgumentParser
-from distill.config.errors import UserError
+from distill.config.errors import UserError, writing_to
 from distill.networks.folder import (
     CONFIG,
     OWN_NETWORK,
@@ -90,12 +90,9 @@ def main(arguments: list[str]) -> None:
     generator = load_generator(options.run)
     if options.push_to_hub is not None:
         fetch_card(run.config.get("teacher") or {})
-    try:
-        with new_folder(out) as folder:
-            export_generator(generator, folder)
-            write_card(folder, options.run, options.push_to_hub or str(out))
-    except OSError as error:
-        raise UserError(f"--out {out}: cannot be written ({error.strerror})") from error
+    with writing_to(f"--out {out}:"), new_folder(out) as folder:
+        export_generator(generator, folder)
+        write_card(folder, options.run, options.push_to_hub or str(out))
     print(f"{out} is written")
     if options.push_to_hub is not None:
         print(f"{upload(out, options.push_to_hub, options.private)} is uploaded")

@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from distill.config.errors import UserError
+from distill.config.errors import UserError, first_line
 from distill.publishing.model_card.names import CARD, hub_name
 
 
@@ -26,8 +26,7 @@ def upload(folder: Path, name: str, private: bool = False) -> str:
         api.upload_folder(repo_id=name, folder_path=folder)
     # A connection that fails is an HTTPError or an OSError, depending on the library's version.
     except (HFValidationError, HTTPError, OSError) as error:
-        reason = str(error).strip() or type(error).__name__
-        raise refused(f"cannot be uploaded ({reason.splitlines()[0]})") from error
+        raise refused(f"cannot be uploaded ({first_line(error)})") from error
     return str(address)
 
 

@@ -228,12 +228,11 @@ def say_method(config: dict[str, Any]) -> str | None:
     return settings if name is None else f"{name}: {settings}"
 
 
-def summarise(run_dir: Path) -> dict[str, Any]:
+def summarise(run: Run) -> dict[str, Any]:
     """Summarise a run for a table of many runs.
 
     The keys are name, method, protocol, student, teacher, sampling and train, as far as the run has them.
     """
-    run = read_run(run_dir)
     results = {role: numbers(run.evaluation.get(role)) for role in ("student", "teacher", "sampling")}
     student, teacher = results["student"].get(run.distance), results["teacher"].get(run.distance)
     if student is not None and teacher:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from distill.config.command_line import MAX_NUMBER
 from distill.config.config_file import describe as describe_error
-from distill.config.errors import UserError
+from distill.config.errors import UserError, writing_to
 from distill.data.encoded_prompts import EncodedPrompts
 from distill.data.image_labels import INDEX
 from distill.data.images import check_images, save_grid, to_bytes, to_pil
@@ -207,14 +207,11 @@ def save_samples(
     records = [
         {"file": f"{i:06d}.png", **record} for i, record in enumerate(list_images(seeds, cond, prompts))
     ]
-    try:
-        with new_folder(out) as folder:
-            for record, image in zip(records, pixels, strict=True):
-                save_image(image, folder / record["file"], {**origin, **record})
-            save_grid(pixels[:400], folder / "grid.png", columns=10)
-            write_json(folder / INDEX, {**origin, "images": records})
-    except OSError as error:
-        raise UserError(f"--out {out}: cannot be written ({error.strerror})") from error
+    with writing_to(f"--out {out}:"), new_folder(out) as folder:
+        for record, image in zip(records, pixels, strict=True):
+            save_image(image, folder / record["file"], {**origin, **record})
+        save_grid(pixels[:400], folder / "grid.png", columns=10)
+        write_json(folder / INDEX, {**origin, "images": records})
 
 
 def list_images(seeds: Sequence[int], cond: Condition, prompts: Sequence[str] = ()) -> list[dict[str, Any]]:

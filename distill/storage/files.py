@@ -22,11 +22,11 @@ def new_file(path: Path) -> Iterator[Path]:
     partial = temporary_path(path, "partial")
     try:
         yield partial
+        flush(partial)
+        partial.replace(path)
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
-    flush(partial)
-    partial.replace(path)
 
 
 @contextmanager
@@ -42,21 +42,35 @@ def new_folder(path: Path) -> Iterator[Path]:
         for file in partial.rglob("*"):
             if file.is_file():
                 flush(file)
+        _put_in_place(partial, path)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
+
+
+def _put_in_place(partial: Path, path: Path) -> None:
+    """Rename a finished folder to `path`, and remove the one that stood there."""
     if not path.exists():
         partial.rename(path)
         return
     old = temporary_path(path, "old")
     path.rename(old)
-    partial.rename(path)
+    try:
+        partial.rename(path)
+    except OSError:
+        old.rename(path)
+        raise
     shutil.rmtree(old)
 
 
 def temporary_path(path: Path, kind: Literal["partial", "old"]) -> Path:
     """Return the path beside `path` where this process writes (`partial`) or puts the old content (`old`)."""
-    return path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.{kind}")
+    return path.with_name(f".{path.name}.{host()}.{os.getpid()}.{kind}")
+
+
+def host() -> str:
+    """Return this machine's name in temporary names, one part without dots."""
+    return socket.gethostname().replace(".", "_")
 
 
 def _follow_links(path: Path) -> Path:

@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from distill.config.errors import UserError
 
@@ -96,6 +96,30 @@ def read_weights(path: Path) -> Any:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, IndexError, KeyError) as error:
         raise UserError(f"{path}: holds no weights that torch wrote") from error
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """Read the weights in a safetensors file or in one of `torch.save`, by their names.
+
+    In the latter they may stand under "state_dict", and have the names of a `DistributedDataParallel`'s
+    module.
+    """
+    if path.suffix == ".safetensors":
+        return load_tensors(path)
+    content = read_weights(path)
+    tensors = content.get("state_dict", content) if isinstance(content, dict) else content
+    if not _is_state(tensors):
+        raise UserError(f"{path}: holds a {type(content).__name__}; expected weights by name")
+    return {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
+
+
+def _is_state(content: object) -> TypeGuard[dict[str, Tensor]]:
+    """Tell tensors by name from anything else that a file may hold."""
+    from torch import Tensor
+
+    if not isinstance(content, dict) or not content:
+        return False
+    return all(isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items())
 
 
 def load_weights(network: nn.Module, path: Path) -> None:

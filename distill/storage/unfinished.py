@@ -9,7 +9,9 @@ import socket
 import time
 from pathlib import Path
 
-UNFINISHED = re.compile(r"\.(?P<name>.+)\.(?P<process>\d+)\.(?P<kind>partial|old)")
+from distill.storage.files import host
+
+UNFINISHED = re.compile(r"\.(?P<name>.+)\.(?P<host>[^.]+)\.(?P<process>\d+)\.(?P<kind>partial|old)")
 """Names that `distill.storage.files.temporary_path` gives."""
 ABANDONED = 3600.0
 """Seconds without a change after which a file of another machine's process counts as left behind."""
@@ -26,9 +28,10 @@ def remove_unfinished(folder: Path) -> list[Path]:
         found = UNFINISHED.fullmatch(path.name)
         if found is None or not path.exists():
             continue
-        if _is_being_written(path, found["name"], int(found["process"])):
+        name, is_own = _name_and_owner(found)
+        if _is_being_written(path, is_own, int(found["process"])):
             continue
-        original = path.with_name(found["name"].removesuffix(f".{socket.gethostname()}"))
+        original = path.with_name(name)
         if found["kind"] == "old" and path.is_dir() and not original.exists():
             path.rename(original)
             continue
@@ -40,8 +43,21 @@ def remove_unfinished(folder: Path) -> list[Path]:
     return removed
 
 
-def _is_being_written(path: Path, name: str, process: int) -> bool:
-    if name.endswith(f".{socket.gethostname()}"):
+def _name_and_owner(found: re.Match[str]) -> tuple[str, bool]:
+    """Return the name of the finished file or folder, and True if a process of this machine wrote it.
+
+    Older versions kept the dots in a host's name. With another machine's, all but its last part counts as the
+    file's name.
+    """
+    stem = f"{found['name']}.{found['host']}"
+    dotted = f".{socket.gethostname()}"
+    if stem.endswith(dotted):
+        return stem.removesuffix(dotted), True
+    return found["name"], found["host"] == host()
+
+
+def _is_being_written(path: Path, is_own: bool, process: int) -> bool:
+    if is_own:
         return _is_running(process)
     last_change = max(file.stat().st_mtime for file in [path, *path.rglob("*")])
     return time.time() - last_change < ABANDONED

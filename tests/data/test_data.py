@@ -89,6 +89,18 @@ def test_a_dataset_that_is_not_so_is_refused(saved: Path, tmp_path: Path) -> Non
         Settings(path=str(saved), label="kind", caption="text", resolution=8)
 
 
+def test_an_error_without_a_message_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    datasets = pytest.importorskip("datasets")
+
+    def load_dataset(*arguments: object, **settings: object) -> None:
+        raise OSError
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    with pytest.raises(UserError) as error:
+        Settings(path="nobody/nothing", resolution=8).load()
+    assert str(error.value) == "data.path: split 'train' of nobody/nothing cannot be opened (OSError)"
+
+
 def test_pictures_of_any_size_are_scaled_to_the_resolution(tmp_path: Path) -> None:
     wide = np.full((8, 12, 3), 255, dtype=np.uint8)
     wide[:, 2:10] = (30, 60, 90)  # the central square

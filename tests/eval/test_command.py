@@ -239,6 +239,13 @@ def test_a_folder_that_cannot_be_written_is_refused_before_sampling(run_dir: Pat
         main(["--run", str(run_dir), "--out", str(tmp_path / "file")])
 
 
+def test_results_that_cannot_be_written_are_one_line(held_out: Path, tmp_path: Path) -> None:
+    (tmp_path / "eval.json").mkdir()
+    with pytest.raises(UserError) as error:
+        main(["--array", str(held_out), "--data", "digits", "--n", "100", "--out", str(tmp_path)])
+    assert str(error.value) == f"{tmp_path / 'eval.json'}: cannot be written (Is a directory)"
+
+
 def test_images_that_are_not_finite_leave_the_run_as_it_was(run_dir: Path) -> None:
     generator = distill.load_generator(run_dir)
     for parameter in generator.parameters():

@@ -128,6 +128,7 @@ def test_sheets_and_the_report_of_a_run(run_dir: Path, tmp_path: Path) -> None:
     assert titles[titles.index("Results") + 1] == "Preference scores"
     section = page[page.index("<h2>Preference scores") :].split("</section>")[0]
     assert base64.b64encode((run_dir / "preference-pickscore.png").read_bytes()).decode() in section
+    assert re.findall(r'<figure id="[^"]*" class="(.*?)">', section) == ["wide"]
     stated = "Means over 4 prompts of mine, an image each, against the &lt;b&gt; other on the same prompts"
     assert f"{stated}; ± is the standard error, of 4 independent draws." in section
     rows = {

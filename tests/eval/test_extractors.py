@@ -82,6 +82,9 @@ def test_files_that_are_no_weights(tmp_path: Path) -> None:
     wrong = r"Conv2d_1a_3x3.conv.weight is nothing; expected \(32, 3, 3, 3\)"
     with pytest.raises(UserError, match=rf"other.pth: weights of another architecture: {wrong}$"):
         load_extractor("inception", str(tmp_path / "other.pth"))
+    torch.save({"epoch": 3, "model": {"fc.weight": torch.zeros(3)}}, tmp_path / "checkpoint.pth")
+    with pytest.raises(UserError, match=r"checkpoint.pth: holds a dict; expected weights by name$"):
+        load_extractor("inception", str(tmp_path / "checkpoint.pth"))
     (tmp_path / "inception-2015-12-05.pkl").write_bytes(b"")
     expected = "the same network is in pt_inception-2015-12-05-6726825d.pth or"
     with pytest.raises(UserError, match=f"05.pkl: a pickle is a program, and none is run; {expected}"):

@@ -12,6 +12,9 @@ import pytest
 import torch
 from PIL import Image
 
+from distill.eval.page import gallery
+from distill.eval.page.gallery import decimals_of_score
+from distill.eval.page.models import Comparison
 from distill.eval.page.pictures import SIDES
 from distill.eval.preference.images import image_name
 from distill.eval.prompt_sets import PromptSet
@@ -48,6 +51,21 @@ def test_every_image_is_in_its_place_with_its_scores(tmp_path: Path) -> None:
     assert data["large"] == [[None, None]] * 6  # the images are shown as they are
     assert re.findall("<dd>(.*?)</dd>", page)[-2:] == ["<b>6.000</b>", "5.000"]
     assert re.findall(r'<p class="prompt">(.*?) <span>(.*?)</span>', page)[4] == ("a cat", "animals, seed 4")
+
+
+def test_the_decimals_of_a_score_are_found_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They depend on every value of every model."""
+    a = write_scored(tmp_path, "a", {"pickscore": [1.0, 2.0, 30.0], "hpsv2.1": [0.1, 0.2, 0.3]})
+    found = []
+
+    def find_and_note(comparison: Comparison, name: str) -> int:
+        found.append(name)
+        return decimals_of_score(comparison, name)
+
+    monkeypatch.setattr(gallery, "decimals_of_score", find_and_note)
+    page = page_of(tmp_path, a)
+    assert found == ["pickscore", "hpsv2.1"]
+    assert re.findall("<dd>(.*?)</dd>", page)[:2] == ["1.00", "0.1000"]
 
 
 def test_scores_of_the_same_images_from_several_files_share_a_column(tmp_path: Path) -> None:
@@ -288,6 +306,14 @@ def test_hostile_texts_stay_texts(tmp_path: Path) -> None:
         (
             '{"format": "distill-x/1", "scores": {}, "prompts": {}, "subject": {}, "seeds": []}',
             "has no prompts.set; expected what python -m eval x writes",
+        ),
+        (
+            '{"protocol": "fd-pixel", "n": 5, "reference": {}, "hashes": {}}',
+            "reference.train_images is not as python -m eval --run writes it",
+        ),
+        (
+            '{"protocol": "fd-pixel", "n": 5, "reference": {"train_images": 9}, "hashes": {}}',
+            "warnings is not as python -m eval --run writes it",
         ),
     ],
 )

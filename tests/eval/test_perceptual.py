@@ -115,6 +115,15 @@ def test_what_cannot_be_opened_is_refused(tmp_path: Path) -> None:
         load_perceptual(f"lpips-vgg={backbone}")
     with pytest.raises(UserError, match=r"is no file of lpips-alex: lin0\.model\.1\.weight is nothing"):
         load_perceptual(f"lpips-alex={backbone}", heads=backbone)
+    for name, content, kind in (("one", torch.zeros(3), "Tensor"), ("checkpoint", {"epoch": 3}, "dict")):
+        torch.save(content, tmp_path / f"{name}.pth")
+        complaint = rf"{name}\.pth: holds a {kind}; expected weights by name$"
+        with pytest.raises(UserError, match=complaint):
+            load_perceptual(f"lpips-alex={tmp_path / name}.pth")
+        with pytest.raises(UserError, match=complaint):
+            load_perceptual(f"lpips-alex={backbone}", heads=tmp_path / f"{name}.pth")
+        with pytest.raises(UserError, match=complaint):
+            load_perceptual(f"effnet-layers={tmp_path / name}.pth")
     network = load_perceptual(f"lpips-alex={backbone}")
     with pytest.raises(UserError, match=r"^lpips-alex: images of 8x8 pixels; expected at least 31x31$"):
         network(images(1, 8))

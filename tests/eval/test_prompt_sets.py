@@ -193,6 +193,8 @@ def test_a_dataset_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         asked.append((name, repo_type, allow_patterns))
         if name == "nobody/nothing":
             raise OSError("404 Client Error.\nMore lines")
+        if name == "nobody/silent":
+            raise OSError
         return str(tmp_path)
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
@@ -211,6 +213,8 @@ def test_a_dataset_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     reason = r"is no file, and cannot be downloaded from the hub \(404 Client Error.\)"
     with pytest.raises(UserError, match=rf"^--prompts nobody/nothing: {reason}$"):
         read_prompt_set("nobody/nothing")
+    with pytest.raises(UserError, match=r"^--prompts nobody/silent: .* from the hub \(OSError\)$"):
+        read_prompt_set("nobody/silent")
     with pytest.raises(UserError, match=r"^--prompts a/b:none.csv: the dataset a/b holds no none.csv$"):
         read_prompt_set("a/b:none.csv")
 

@@ -21,6 +21,7 @@ from distill.networks.folder import load_denoiser
 from distill.publishing.convert import main as convert
 from distill.storage.pickles.reader import PickledObject, read_pickle
 from distill.types import Condition
+from tests.helpers.full_disk import fill_disk
 from tests.helpers.published_networks import EDM, EDM2, ORACLES, assert_same_network, renamed, written
 from tests.helpers.seeded_weights import normal, seeded_weights
 
@@ -146,6 +147,14 @@ def test_an_existing_folder_is_not_overwritten(tmp_path: Path) -> None:
     with pytest.raises(UserError) as error:
         convert([str(EDM), str(tmp_path)])
     assert str(error.value) == f"{tmp_path}: exists; expected a new folder"
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill_disk(monkeypatch)
+    with pytest.raises(UserError) as error:
+        convert([str(EDM), str(tmp_path / "out")])
+    assert str(error.value) == f"{tmp_path / 'out'}: cannot be written (No space left on device)"
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

@@ -8,17 +8,19 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from distill.config.errors import UserError
+from distill.publishing import run_record
 from distill.publishing.report import charts
 from distill.publishing.report.numbers import duration, short
-from distill.publishing.report.page import main, write_report, write_summary
+from distill.publishing.report.page import main, write_report
 from distill.publishing.report.results import render_table
 from distill.publishing.report.story import tell_story
-from distill.publishing.run_record import read_run, summarise
+from distill.publishing.run_record import read_run, read_stats, summarise
 from tests.helpers.finished_run import CONFIG, EVALUATION, STUDENT, TEACHER, finished_run, stats_line
 
 
@@ -122,7 +124,8 @@ def test_summary_in_words_is_built_from_the_numbers(page: str) -> None:
 )
 def test_summary_does_not_flatter(run_dir: Path, student: float, verdict: str) -> None:
     (run_dir / "eval.json").write_text(json.dumps({**EVALUATION, "student": {"fd_pixel": student}}))
-    assert verdict in tell_story(read_run(run_dir), summarise(run_dir))
+    run = read_run(run_dir)
+    assert verdict in tell_story(run, summarise(run))
 
 
 CALIBRATION = {
@@ -194,7 +197,7 @@ def test_later_line_of_a_step_wins(run_dir: Path) -> None:
     steps, values = read_run(run_dir).series("loss/")["generator"]
     assert steps == list(range(100, 1100, 100))
     assert values[-3:] == [1 / 800, 7.0, 8.0]
-    assert summarise(run_dir)["train"] == {"seconds": 777.0, "images": 128000, "steps": 1000}
+    assert summarise(read_run(run_dir))["train"] == {"seconds": 777.0, "images": 128000, "steps": 1000}
 
 
 def test_missing_parts_are_said_with_their_command(run_dir: Path) -> None:
@@ -215,7 +218,7 @@ def test_a_run_that_has_only_begun(tmp_path: Path) -> None:
     page = report(tmp_path)
     assert page.count('class="missing"') == 7  # images, results, monitor, statistics, time, samples, meta
     assert "<img" not in page
-    assert summarise(tmp_path) == {
+    assert summarise(read_run(tmp_path)) == {
         "name": tmp_path.name,
         "method": "expanded_divergence (0.4*forward_kl+0.6*reverse_kl) + gan",
     }
@@ -252,8 +255,8 @@ def test_teacher_run_speaks_of_no_student(run_dir: Path) -> None:
     assert "This run trained a diffusion teacher" in page
     assert "the teacher&#x27;s Fréchet distance to the training images is 0.618." in page
     assert "tudent" not in page.split("<style>")[1].split("</style>")[1].split("Losses")[0]
-    assert summarise(run_dir)["teacher"] == TEACHER
-    assert "student" not in summarise(run_dir)
+    assert summarise(read_run(run_dir))["teacher"] == TEACHER
+    assert "student" not in summarise(read_run(run_dir))
 
 
 def test_values_that_are_not_finite_are_left_out_and_counted() -> None:
@@ -292,8 +295,7 @@ def test_numbers_in_words() -> None:
 
 
 def test_summary_values(run_dir: Path) -> None:
-    summary = json.loads(write_summary(run_dir).read_text())
-    assert summary == {
+    assert summarise(read_run(run_dir)) == {
         "name": "some-run",
         "method": "expanded_divergence (0.4*forward_kl+0.6*reverse_kl) + gan",
         "protocol": "fd-pixel",
@@ -318,7 +320,28 @@ def test_command_writes_both_and_prints_the_summary(
     main([str(run_dir)])
     line, rest = capsys.readouterr().out.split("\n", 1)
     assert line == f"wrote {run_dir / 'report.html'} and {run_dir / 'summary.json'}"
-    assert json.loads(rest) == summarise(run_dir) == json.loads((run_dir / "summary.json").read_text())
+    summary = summarise(read_run(run_dir))
+    assert json.loads(rest) == summary == json.loads((run_dir / "summary.json").read_text())
+
+
+@pytest.mark.parametrize("name", ["report.html", "summary.json"])
+def test_a_file_that_cannot_be_written_is_named(run_dir: Path, name: str) -> None:
+    (run_dir / name).mkdir()
+    with pytest.raises(UserError) as raised:
+        main([str(run_dir)])
+    assert str(raised.value) == f"{run_dir / name}: cannot be written (Is a directory)"
+
+
+def test_the_statistics_are_read_once(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = []
+
+    def read_and_note(path: Path) -> tuple[list[dict[str, Any]], list[int]]:
+        opened.append(path)
+        return read_stats(path)
+
+    monkeypatch.setattr(run_record, "read_stats", read_and_note)
+    main([str(run_dir)])
+    assert opened == [run_dir / "stats.jsonl"]
 
 
 def test_mistakes_take_one_line_and_exit_code_2(tmp_path: Path) -> None:

@@ -110,7 +110,8 @@ def test_a_report_shows_the_turntable_of_each_particle(run: Path) -> None:
 
 
 def test_a_report_of_a_scene_speaks_of_it(run: Path) -> None:
-    story = tell_story(read_run(run), summarise(run))
+    record = read_run(run)
+    story = tell_story(record, summarise(record))
     assert story.startswith(
         "This run distilled a diffusion teacher, runs/some-teacher, that makes an image in many network "
         "evaluations into 2 scenes in three dimensions."

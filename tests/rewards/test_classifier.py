@@ -21,6 +21,7 @@ from distill.storage.tensors import load_tensors
 from distill.types import Condition, Reward
 from tests.helpers import published_rewards as published
 from tests.helpers import tiny_reward_networks as tiny_networks
+from tests.helpers.full_disk import fill_disk
 from tests.helpers.tiny_reward_networks import floats, gradient_errors, pixels
 
 ASSET = Path("assets/digits-classifier")
@@ -189,3 +190,12 @@ def test_training_repeats_and_its_folder_is_a_reward(
     ):
         main(["digit", "--out", str(tmp_path / "two")])
     assert not (tmp_path / "two").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill_disk(monkeypatch)
+    out = tmp_path / "out"
+    with pytest.raises(UserError) as error:
+        main(["digits", "--out", str(out), "--steps", "1"])
+    assert str(error.value) == f"--out {out}: cannot be written (No space left on device)"
+    assert list(tmp_path.iterdir()) == []

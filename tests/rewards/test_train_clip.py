@@ -24,10 +24,12 @@ from distill.rewards.pretrained.contrastive.tokenizer import train_tokenizer
 from distill.rewards.pretrained.train_clip import main
 from distill.storage.tensors import load_tensors
 from tests.helpers import published_rewards as published
+from tests.helpers.full_disk import fill_disk
 from tests.helpers.tiny_reward_networks import prompted
 
 ASSET = Path("assets/emoji-clip")
 EMOJI = "{name: emoji, condition: captions}"
+ONE_STYLE = "{name: emoji, condition: captions, categories: [food], styles: [noto]}"
 TINY = ["--steps", "2", "--batch-size", "8", "--width", "32", "--image-layers", "1", "--text-layers", "1"]
 
 
@@ -155,6 +157,15 @@ def test_training_repeats_and_its_folder_is_a_reward(
     assert opened(torch.zeros(1, 3, 32, 32), prompted("a red apple")).isfinite().all()
     with pytest.raises(UserError, match=r"^--out .*one: exists; expected a new folder$"):
         main([EMOJI, "--out", str(tmp_path / "one")])
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill_disk(monkeypatch)
+    out = tmp_path / "out"
+    with pytest.raises(UserError) as error:
+        main([ONE_STYLE, "--out", str(out), *TINY])
+    assert str(error.value) == f"--out {out}: cannot be written (No space left on device)"
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

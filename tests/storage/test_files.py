@@ -1,11 +1,13 @@
 """Files and folders are written whole or not at all, and a broken file is named."""
 
+import os
 from pathlib import Path
 
 import pytest
 
 from distill.config.errors import UserError
 from distill.storage.files import check_new_folder, new_file, new_folder, read_json
+from tests.helpers.full_disk import fail_for_lack_of_space
 
 
 def test_a_folder_whose_writing_fails_leaves_the_old_one(tmp_path: Path) -> None:
@@ -24,6 +26,35 @@ def test_a_file_whose_writing_fails_leaves_the_old_one(tmp_path: Path) -> None:
         partial.write_text("new")
         raise RuntimeError("interrupted")
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"x": "old"}
+
+
+def test_a_file_that_cannot_be_flushed_or_put_in_place_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(IsADirectoryError), new_file(tmp_path / "folder") as partial:
+        partial.write_text("new")
+    monkeypatch.setattr(os, "fsync", fail_for_lack_of_space)
+    with pytest.raises(OSError, match="No space left"), new_file(tmp_path / "x") as partial:
+        partial.write_text("new")
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+def test_a_folder_that_cannot_be_put_in_place_leaves_what_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rename = Path.rename
+
+    def fail_for_new_folders(path: Path, target: Path) -> Path:
+        return fail_for_lack_of_space() if path.suffix == ".partial" else rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", fail_for_new_folders)
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "weights").write_text("old")
+    for name in ("old", "new"):
+        with pytest.raises(OSError, match="No space left"), new_folder(tmp_path / name):
+            pass
+    assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")] == ["old", "old/weights"]
 
 
 def test_a_folder_replaces_the_old_one_whole(tmp_path: Path) -> None:

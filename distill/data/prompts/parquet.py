@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from distill.config.errors import UserError
+from distill.config.errors import UserError, first_line
 from distill.data.prompts import PromptSettings
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class Settings(PromptSettings):
             column = parquet.read_table(self.path, columns=[self.column])[self.column]
         except (OSError, lib.ArrowException) as error:
             raise UserError(
-                f"prompts.path: {self.path} cannot be read as Parquet ({str(error).splitlines()[0]})"
+                f"prompts.path: {self.path} cannot be read as Parquet ({first_line(error)})"
             ) from error
         prompts = column.to_pylist()
         for prompt in prompts:

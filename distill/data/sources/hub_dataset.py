@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
-from distill.config.errors import UserError, did_you_mean
+from distill.config.errors import UserError, did_you_mean, first_line
 from distill.data import Captions, DataSettings
 from distill.data.class_folders import relabelled
 from distill.data.image_captions import captions_of
@@ -77,9 +77,8 @@ class Settings(DataSettings):
             saved = datasets.load_from_disk(self.path)
             return saved[split] if isinstance(saved, datasets.DatasetDict) else saved
         except (OSError, ValueError, KeyError) as error:
-            reason = str(error).splitlines()[0]
             raise UserError(
-                f"data.path: split '{split}' of {self.path} cannot be opened ({reason})"
+                f"data.path: split '{split}' of {self.path} cannot be opened ({first_line(error)})"
             ) from error
 
     def _is_saved(self) -> bool:

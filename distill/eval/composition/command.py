@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from distill.config.errors import UserError
+from distill.config.errors import writing_to
 from distill.eval.composition.arguments import Request
 from distill.eval.composition.benchmark import Benchmark, Measure
 from distill.eval.composition.examination import Findings, examine_images
@@ -50,11 +50,9 @@ def evaluate(request: Request, benchmark: Benchmark) -> CompositionResults | Non
     results = _assemble(benchmark, images, findings, per_prompt, examiner.identity)
     print(render(results))
     if out is not None:
-        try:
+        with writing_to(f"{out}:"):
             save_sheet(out, results, images)
             write_json(out, results)
-        except OSError as error:
-            raise UserError(f"{out}: cannot be written ({error.strerror})") from error
         print(f"\n{out} and its contact sheet are written")
     subject = Path(request.subject.path)
     step = step_of_run(subject if request.subject.kind == "run" else None)

@@ -12,17 +12,17 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from distill.eval.features import Extractor, NormalisedNetwork
+from distill.rewards.pretrained.preprocessing import CLIP_DEVIATION, CLIP_MEAN
 
 MODEL = "openai/clip-vit-large-patch14-336"
-MEAN = (0.48145466, 0.4578275, 0.40821073)
-DEVIATION = (0.26862954, 0.26130258, 0.27577711)
 
 
 class CLIP(NormalisedNetwork):
     """The image side of a `CLIPModel` of transformers, with its projection."""
 
     def __init__(self, clip: Any) -> None:
-        super().__init__(clip.vision_model, clip.config.vision_config.image_size, MEAN, DEVIATION)
+        size = clip.config.vision_config.image_size
+        super().__init__(clip.vision_model, size, CLIP_MEAN, CLIP_DEVIATION)
         self.projection = clip.visual_projection
 
     def forward(self, images: Float[Tensor, "b 3 s s"]) -> dict[str, Tensor]:

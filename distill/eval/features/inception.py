@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from distill.config.errors import UserError
 from distill.eval.features import Extractor
-from distill.storage.tensors import check_weights, read_weights
+from distill.storage.tensors import check_weights, read_state
 
 FILE = "pt_inception-2015-12-05-6726825d.pth"
 """The digits at the end of the name are the first of the file's SHA-256, which is checked."""
@@ -220,13 +220,11 @@ def load(weights: str | None) -> Extractor:
         raise UserError(
             f"--weights {path}: a pickle is a program, and none is run; the same network is in {FILES}"
         )
-    return _scripted(path) if _is_torchscript(path) else _inception(read_weights(path), path)
+    return _scripted(path) if _is_torchscript(path) else _inception(read_state(path), path)
 
 
 def _inception(tensors: dict[str, Tensor], path: Path) -> Inception:
     """Build the network with these weights; `path` names them in messages."""
-    if not isinstance(tensors, dict):
-        raise UserError(f"{path}: holds a {type(tensors).__name__}; expected weights by name")
     with torch.device("meta"):  # initialising random weights would take seconds
         network = Inception()
     # Some files have no counters of the batch normalisations.

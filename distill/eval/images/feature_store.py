@@ -20,7 +20,7 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from distill.config.errors import UserError
+from distill.config.errors import UserError, writing_to
 from distill.config.progress import ProgressBar
 from distill.eval.features import AT_ONCE, Extractor
 from distill.eval.images.extraction import (
@@ -99,7 +99,7 @@ def _extract_group(
     longest = max((request.stream for request in requests), key=len)
     failures: list[list[str]] = [[] for _ in requests]
     damaged: list[list[str]] = [[] for _ in requests]
-    try:
+    with writing_to(f"--features {root}:"):
         if processes.is_main:
             for request, folder in zip(requests, folders, strict=True):
                 write_json(folder / INDEX, describe(request.stream, request.protocol, request.extractor))
@@ -112,8 +112,6 @@ def _extract_group(
                 for place, request in enumerate(requests):
                     failures[place] += _fill_shard(folders[place], images, request, damaged[place])
                 bar.update(len(rows) * processes.count)
-    except OSError as error:
-        raise UserError(f"--features {root}: cannot be written ({error.strerror})") from error
     all_failures = [processes.gather(found) for found in failures]
     all_damaged = [processes.gather(found) for found in damaged]
     for request, found in zip(requests, all_failures, strict=True):

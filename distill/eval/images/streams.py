@@ -35,9 +35,9 @@ HELD_PROMPTS = 256
 class ImageStream(Protocol):
     """Images by their rows, read in any order.
 
-    `describe` says what all images depend on, and `stamp` what one image depends on apart from that, without
-    decoding it. `origin` names the stream in messages, `classes` the labels if folders name them, and
-    `first_seed` is the seed of image 0 if images are made.
+    `describe` says what all images depend on, and `stamp` what one image depends on apart from that; only a
+    data source has to decode the image for it. `origin` names the stream in messages, `classes` the labels if
+    folders name them, and `first_seed` is the seed of image 0 if images are made.
     """
 
     origin: str

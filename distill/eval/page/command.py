@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
-from distill.config.errors import UserError
+from distill.config.errors import writing_to
 from distill.eval.page.arguments import PageOptions
 from distill.eval.page.diversity import render_diversity
 from distill.eval.page.evaluations import render_evaluations
@@ -33,10 +33,8 @@ def run(options: PageOptions) -> None:
     comparisons = Comparison.by_prompts(found.scored, found.names)
     shown = [(one, gather_pictures(one.models, limit // len(comparisons))) for one in comparisons]
     page = render_page(found, shown, options.title, limit)
-    try:
+    with writing_to(f"--out {options.out}:"):
         write_text(options.out, page)
-    except OSError as error:
-        raise UserError(f"--out {options.out}: cannot be written ({error.strerror})") from error
     for _, gallery in shown:
         for note in gallery.notes:
             print(f"note: {note}", file=sys.stderr)

@@ -10,12 +10,12 @@ from typing import Any
 from pydantic import Field, FiniteFloat
 
 from distill.config.errors import UserError
+from distill.eval.fid.diversity.results import FORMAT
 from distill.eval.results.file import Part, read_results_of, shortened
 from distill.eval.results.names import distinct_names
 from distill.publishing.report.preference import with_error
 from distill.publishing.report.tables import bold_best, render_table
 
-FORMAT = "distill-diversity/1"
 DECISIVE = ("n", "kind", "conditions", "images", "preprocessing_sha256", "weights_sha256", "reference_sha256")
 """Keys that results must have in common to be compared, beside their protocol."""
 

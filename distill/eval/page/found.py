@@ -61,11 +61,16 @@ class _Scored(Part):
     against: _Subject | None = None
 
 
+class _Reference(Part):
+    train_images: int
+
+
 class _Evaluation(Part):
     protocol: str
     n: PositiveInt
-    reference: dict[str, Any]
+    reference: _Reference
     hashes: dict[str, str]
+    warnings: list[str]
 
 
 def read_found(named: Sequence[NamedPath]) -> FoundResults:

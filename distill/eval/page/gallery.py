@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -19,11 +19,12 @@ DIGITS = 4
 def render_gallery(title: str, comparison: Comparison, gallery: Gallery) -> str:
     """Show the images of all models under controls that filter and sort them."""
     notes = "".join(f'<p class="missing">{escape(note)}</p>' for note in gallery.notes)
-    rows = "".join(_render_row(comparison, gallery, row) for row in range(len(comparison.seeds)))
+    decimals = {name: decimals_of_score(comparison, name) for name in comparison.scores}
+    rows = "".join(_render_row(comparison, gallery, decimals, row) for row in range(len(comparison.seeds)))
     body = (
         f'{notes}<div class="gallery">{_render_controls(comparison)}'
         f'<div class="comparison" style="--models: {len(comparison.models)}">{_render_heads(comparison)}'
-        f'<ol class="rows">{rows}</ol></div>{VIEWER}{_render_data(comparison, gallery)}</div>'
+        f'<ol class="rows">{rows}</ol></div>{VIEWER}{_render_data(comparison, gallery, decimals)}</div>'
     )
     return section(title, body)
 
@@ -84,21 +85,24 @@ def _render_heads(comparison: Comparison) -> str:
     return f'<div class="heads">{heads}</div>'
 
 
-def _render_row(comparison: Comparison, gallery: Gallery, row: int) -> str:
+def _render_row(comparison: Comparison, gallery: Gallery, decimals: Mapping[str, int], row: int) -> str:
     number = row % len(comparison.prompts)
     seed = comparison.seeds[row]
     category = comparison.categories[number]
     facts = [f"seed {seed}" if seed is not None else "seed not known"]
     if category is not None:
         facts.insert(0, category)
-    cells = "".join(_render_cell(comparison, gallery, row, place) for place in range(len(comparison.models)))
+    places = range(len(comparison.models))
+    cells = "".join(_render_cell(comparison, gallery, decimals, row, place) for place in places)
     return (
         f'<li data-row="{row}"><p class="prompt">{escape(comparison.prompts[number])} '
         f'<span>{escape(", ".join(facts))}</span></p><div class="cells">{cells}</div></li>'
     )
 
 
-def _render_cell(comparison: Comparison, gallery: Gallery, row: int, place: int) -> str:
+def _render_cell(
+    comparison: Comparison, gallery: Gallery, decimals: Mapping[str, int], row: int, place: int
+) -> str:
     """Show one image with its scores; the best of the row is in bold."""
     model = comparison.models[place]
     scores = reasons = ""
@@ -110,7 +114,7 @@ def _render_cell(comparison: Comparison, gallery: Gallery, row: int, place: int)
         if value is not None:
             known = {one for one in values if one is not None}
             is_best = len(known) > 1 and value == max(known)
-            number = f"{value:.{decimals_of_score(comparison, name)}f}"
+            number = f"{value:.{decimals[name]}f}"
             shown = f"<b>{number}</b>" if is_best else number
             scores += f"<div><dt>{escape(facts['title'])}</dt><dd>{shown}</dd></div>"
     picture = _render_picture(gallery.pictures[place][row], model.name, row, place)
@@ -141,7 +145,7 @@ def decimals_of_score(comparison: Comparison, name: str) -> int:
     return max(0, DIGITS - 1 - math.floor(math.log10(largest))) if largest else 0
 
 
-def _render_data(comparison: Comparison, gallery: Gallery) -> str:
+def _render_data(comparison: Comparison, gallery: Gallery, decimals: Mapping[str, int]) -> str:
     """Write the values that the script sorts by, as JSON that no text can end early."""
     count = len(comparison.prompts)
     rows = range(len(comparison.seeds))
@@ -154,7 +158,7 @@ def _render_data(comparison: Comparison, gallery: Gallery) -> str:
             name: [[comparison.value(model, name, row) for model in comparison.models] for row in rows]
             for name in comparison.scores
         },
-        "decimals": {name: decimals_of_score(comparison, name) for name in comparison.scores},
+        "decimals": decimals,
         "numbers": [row % count for row in rows],
         "seeds": comparison.seeds,
         "large": [[_large(column[row]) for column in gallery.pictures] for row in rows],

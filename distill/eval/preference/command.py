@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from distill.config.errors import UserError
+from distill.config.errors import UserError, writing_to
 from distill.data.image_files import ImageFiles
 from distill.eval.images.processes import Processes
 from distill.eval.preference.contact_sheet import save_sheets
@@ -241,8 +241,6 @@ def assemble(
 
 def write(out: Path, results: Results, sides: Sequence[PromptedImages]) -> None:
     """Write the contact sheets, and the JSON file that names them."""
-    try:
+    with writing_to(f"{out}:"):
         save_sheets(out, results, sides)
         write_json(out, results)
-    except OSError as error:
-        raise UserError(f"{out}: cannot be written ({error.strerror})") from error

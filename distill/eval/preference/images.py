@@ -13,7 +13,7 @@ from jaxtyping import UInt8
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
-from distill.config.errors import UserError, reading
+from distill.config.errors import UserError, reading, writing_to
 from distill.config.progress import ProgressBar
 from distill.data.image_files import ImageFiles
 from distill.data.image_labels import INDEX
@@ -162,7 +162,7 @@ def make_images(
     failures: list[str] = []
     hidden = not progress or not processes.is_main
     bar = ProgressBar(f"images of {subject.origin}", len(absent), "images", hidden=hidden, leave=True)
-    try:
+    with writing_to(f"--store {root}:"):
         with bar:
             for block in processes.share(blocks):
                 for row, image in zip(block, subject.read(block), strict=True):
@@ -175,8 +175,6 @@ def make_images(
         if processes.is_main:
             _write_index(images, subject, zip(names, seeds, texts, strict=True))
         processes.wait()
-    except OSError as error:
-        raise UserError(f"--store {root}: cannot be written ({error.strerror})") from error
     if failures:
         raise UserError(
             f"{len(failures)} of {len(names)} images cannot be used: {failures[0]}; the others are kept"

@@ -19,7 +19,7 @@ from typing import Any
 from jaxtyping import UInt8
 from torch import Tensor
 
-from distill.config.errors import UserError
+from distill.config.errors import UserError, writing_to
 from distill.eval.images.processes import Processes
 from distill.eval.preference.images import PromptedImages, folder_of
 from distill.eval.results.checked_lines import CheckedLines, read_checked_lines
@@ -66,7 +66,7 @@ class Store:
         Raises UserError, naming the first, if images fail; the lines of the others are kept.
         """
         folder = self.folder
-        try:
+        with writing_to(f"--store: {folder}"):
             absent = self._absent(processes)
             with CheckedLines(folder / f"{processes.number}.jsonl") as lines:
 
@@ -75,8 +75,6 @@ class Store:
                     lines.add({"stamp": self.stamps[row], **image, **found})
 
                 failures = look(processes.share(absent), add)
-        except OSError as error:
-            raise UserError(f"--store: {folder} cannot be written ({error.strerror})") from error
         failures = processes.gather(failures)
         if failures:
             raise UserError(

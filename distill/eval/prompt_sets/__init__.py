@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TypedDict
 
-from distill.config.errors import UserError
+from distill.config.errors import UserError, first_line
 from distill.data.natural_order import natural_key
 from distill.eval.prompt_sets.contents import Content, Table, read_content
 from distill.eval.prompt_sets.formats import FORMATS, Prompt, Source
@@ -242,9 +242,8 @@ def _locate(source: str) -> Path:
     try:
         folder = Path(snapshot_download(name, repo_type="dataset", allow_patterns=wanted))
     except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
         raise UserError(
-            f"--prompts {source}: is no file, and cannot be downloaded from the hub ({reason})"
+            f"--prompts {source}: is no file, and cannot be downloaded from the hub ({first_line(error)})"
         ) from error
     if not (folder / inside).exists():
         raise UserError(f"--prompts {source}: the dataset {name} holds no {inside}")

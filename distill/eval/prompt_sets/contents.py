@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from distill.config.errors import UserError
+from distill.config.errors import UserError, first_line
 from distill.config.text_files import decode_text, split_lines
 
 PROMPT_COLUMNS = ("prompt", "prompts", "text", "caption")
@@ -85,9 +85,7 @@ def _read_parquet(path: Path) -> Table:
         wanted = [name for name in names if name.lower() in (*PROMPT_COLUMNS, *OTHER_COLUMNS)]
         columns = parquet.read_table(path, columns=wanted)
     except (OSError, lib.ArrowException) as error:
-        raise UserError(
-            f"--prompts {path}: cannot be read as Parquet ({str(error).splitlines()[0]})"
-        ) from error
+        raise UserError(f"--prompts {path}: cannot be read as Parquet ({first_line(error)})") from error
     if not wanted:
         return Table({name: [] for name in names})
     return Table({name: columns[name].to_pylist() for name in wanted})

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from distill.config.errors import UserError
+from distill.config.errors import UserError, writing_to
 from distill.storage.files import read_json, write_json
 
 
@@ -41,10 +41,8 @@ def check_out(path: Path) -> None:
 
 def write_results(path: Path, results: Mapping[str, object]) -> None:
     """Write results as JSON."""
-    try:
+    with writing_to(f"{path}:"):
         write_json(path, results)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror})") from error
 
 
 def read_results_of(command: str, path: Path, format: str, parts: type[Part]) -> tuple[dict[str, Any], Any]:

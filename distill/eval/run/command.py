@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 import distill
-from distill.config.errors import UserError
+from distill.config.errors import UserError, writing_to
 from distill.data import DataSettings
 from distill.data.option import parse_data
 from distill.diffusion.sampling import balanced_labels, sample_generator
@@ -15,7 +15,7 @@ from distill.eval.features import Extractor, load_extractor
 from distill.eval.images.streams import DataImages, NetworkImages
 from distill.eval.metrics import exact as laboratory
 from distill.eval.protocols import Protocol, default_protocol
-from distill.eval.results.file import check_writable
+from distill.eval.results.file import check_writable, write_results
 from distill.eval.results.tracked import track_evaluation
 from distill.eval.results.tracking import log_results, step_of_run
 from distill.eval.run.arguments import RunOptions
@@ -28,7 +28,6 @@ from distill.networks.exact.gaussian_mixture import GaussianMixture
 from distill.publishing.model_card import CARD, write_card
 from distill.publishing.run_record import note_of_features
 from distill.publishing.run_record import read_run as read_record
-from distill.storage.files import write_json
 from distill.teachers.gaussian_mixture import Settings as LaboratoryTeacher
 from distill.training.config import read_run
 from distill.training.settings import DistillRun, RunConfig
@@ -69,7 +68,8 @@ def run(options: RunOptions) -> EvalResults | LaboratoryResults:
     if out is not None:
         save(out, results, real.train, measured.train, made)
         if out == options.run and (out / "export" / CARD).is_file():
-            write_card(out / "export", out)
+            with writing_to(f"{out / 'export'}:"):
+                write_card(out / "export", out)
         print(f"\n{out / 'eval.json'} and {out / 'eval'} are written")
     track(options, results, out)
     return results
@@ -144,7 +144,7 @@ def save(
     layout = save_grids(out / "eval", shown, firsts, real.label_count if is_in_turn else 0)
     if layout:
         results["grids"] = layout
-    write_json(out / "eval.json", results)
+    write_results(out / "eval.json", results)
 
 
 def has_labels_in_turn(images: ImageSet, label_count: int) -> bool:
@@ -173,7 +173,7 @@ def run_laboratory(options: RunOptions, teacher: GaussianMixture) -> LaboratoryR
         "student": student,
     }
     print(laboratory.render(dict(results)))
-    write_json(out / "eval.json", results)
+    write_results(out / "eval.json", results)
     track(options, results, None)
     return results
 

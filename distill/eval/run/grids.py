@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
-from distill.config.errors import UserError
+from distill.config.errors import writing_to
 from distill.data.class_grid import ClassGrid
 from distill.data.images import save_class_grid
 from distill.storage.files import new_folder
@@ -28,12 +28,9 @@ def save_grids(
     """
     sets = {"real": real, **made}
     count = min(map(len, sets.values()))
-    try:
-        with new_folder(folder) as partial:
-            for name, pixels in sets.items():
-                save_class_grid(pixels[:count], partial / f"{name}.png", label_count)
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be written ({error.strerror})") from error
+    with writing_to(f"{folder}:"), new_folder(folder) as partial:
+        for name, pixels in sets.items():
+            save_class_grid(pixels[:count], partial / f"{name}.png", label_count)
     return ClassGrid(label_count, count).describe()
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from distill.config.errors import UserError
+from distill.config.errors import UserError, first_line
 from distill.networks.diffusers.opening.folders import check_folder
 from distill.networks.diffusers.opening.published import PUBLISHED, PartConfigs
 
@@ -62,10 +62,9 @@ def meta_pipeline(source: str, revision: str | None = None) -> Any:
             parts["requires_safety_checker"] = False
         return pipeline(**parts)
     except (OSError, ValueError, AttributeError, KeyError, TypeError, ImportError) as error:
-        reason = str(error).strip().partition("\n")[0]
         raise UserError(
             f"teacher.path: the configurations of {source} cannot be read "
-            f"as a diffusers pipeline's ({reason})"
+            f"as a diffusers pipeline's ({first_line(error)})"
         ) from error
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from distill.config.errors import UserError, did_you_mean, reading
+from distill.config.errors import UserError, did_you_mean, first_line, reading
 from distill.config.installation import find_asset
 from distill.networks.diffusers.autoencoders.kinds import AUTOENCODERS
 from distill.networks.diffusers.families import FAMILIES
@@ -215,8 +215,7 @@ def _from_pretrained(kind: Any, folder: Path, place: str) -> Any:
         with quiet_transformers():
             opened = kind.from_pretrained(str(folder), local_files_only=True, **settings)
     except (OSError, ValueError, TypeError, KeyError, AttributeError, ImportError, RuntimeError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{place} cannot be opened as {kind.__name__} ({reason})") from error
+        raise UserError(f"{place} cannot be opened as {kind.__name__} ({first_line(error)})") from error
     if not network:
         return opened
     part, report = opened

@@ -104,8 +104,11 @@ def card(figure: Figure, alt: str, text: str, kind: str = "", narrow: Figure | N
     return f'<figure id="{figure_id(text + picture)}" class="{kind}">{body}</figure>'
 
 
-def image(path: Path, text: str) -> str | None:
-    """Inline a PNG or GIF file as it is; None if it is absent or no image."""
+def image(path: Path, text: str, kind: str = "") -> str | None:
+    """Inline a PNG or GIF file as it is; None if it is absent or no image.
+
+    `kind` is the class of the figure.
+    """
     try:
         with Image.open(path, formats=("PNG", "GIF")) as opened:
             mime = Image.MIME[str(opened.format)]
@@ -113,12 +116,13 @@ def image(path: Path, text: str) -> str | None:
             width, height = opened.size
     except (OSError, SyntaxError):  # PIL reports broken PNG chunks as SyntaxError
         return None
-    kind = "grid pixelated" if width <= PIXELATED_UP_TO else "grid"
+    style = "grid pixelated" if width <= PIXELATED_UP_TO else "grid"
     size = f'width="{width}" height="{height}" alt="{escape(text.replace("|", ", "))}"'
     source = data_uri(path.read_bytes(), mime)
-    picture = f'<img class="{kind}" src="{source}" {size}>'
+    picture = f'<img class="{style}" src="{source}" {size}>'
     body = enlargeable(picture, text + picture)
-    return f'<figure id="{figure_id(text + picture)}">{body}{caption(text)}</figure>'
+    classes = f' class="{kind}"' if kind else ""
+    return f'<figure id="{figure_id(text + picture)}"{classes}>{body}{caption(text)}</figure>'
 
 
 def running_mean(values: np.ndarray) -> np.ndarray:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from distill.config.command_line import ArgumentParser
+from distill.config.errors import writing_to
 from distill.publishing.report.document import render_document
 from distill.publishing.report.preference import render_preference
 from distill.publishing.report.results import render_tiles
@@ -80,20 +81,30 @@ def _render_sections(run: Run) -> list[str]:
 
 def write_report(run_dir: Path) -> Path:
     """Write `report.html`, one file that needs no other, into the folder of a run."""
-    write_text(run_dir / "report.html", render_page(read_run(run_dir), summarise(run_dir)))
-    return run_dir / "report.html"
+    run = read_run(run_dir)
+    return _write_page(run, summarise(run))
 
 
-def write_summary(run_dir: Path) -> Path:
-    """Write `summary.json` into the folder of a run."""
-    write_json(run_dir / "summary.json", summarise(run_dir))
-    return run_dir / "summary.json"
+def _write_page(run: Run, summary: dict[str, Any]) -> Path:
+    path = run.folder / "report.html"
+    page = render_page(run, summary)
+    with writing_to(f"{path}:"):
+        write_text(path, page)
+    return path
+
+
+def _write_summary(run: Run, summary: dict[str, Any]) -> Path:
+    path = run.folder / "summary.json"
+    with writing_to(f"{path}:"):
+        write_json(path, summary)
+    return path
 
 
 def main(arguments: list[str]) -> None:
     """Write both files of a run and print its summary."""
     parser = ArgumentParser("python -m distill report", "Write report.html and summary.json of a run.")
     parser.add_argument("run", type=Path, help="folder of the run, such as runs/<name>")
-    run_dir = parser.parse_args(arguments).run
-    print(f"wrote {write_report(run_dir)} and {write_summary(run_dir)}")
-    print(json.dumps(summarise(run_dir), indent=2))
+    run = read_run(parser.parse_args(arguments).run)
+    summary = summarise(run)
+    print(f"wrote {_write_page(run, summary)} and {_write_summary(run, summary)}")
+    print(json.dumps(summary, indent=2))

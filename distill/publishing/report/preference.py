@@ -21,9 +21,7 @@ def render_preference(folder: Path, preference: Mapping[str, Any]) -> str:
     figures = ""
     for score in scores.values():
         caption = f"{score['title']}|best, median and worst prompts"
-        figure = charts.image(folder / Path(str(score.get("sheet"))).name, caption)
-        if figure:
-            figures += figure.replace("<figure>", '<figure class="wide">', 1)
+        figures += charts.image(folder / Path(str(score.get("sheet"))).name, caption, "wide") or ""
     note = f'<p class="note">{escape(_conditions(preference))}</p>'
     return f"{note}{_render_totals(preference)}{_render_categories(preference)}{figures}"
 

@@ -9,7 +9,7 @@ from typing import Any, TypedDict
 import torch
 from PIL import Image
 
-from distill.config.errors import UserError
+from distill.config.errors import writing_to
 from distill.config.progress import ProgressBar
 from distill.data.images import decode, make_grid, to_pil
 from distill.networks.folder import save_model
@@ -61,18 +61,15 @@ def save_views(
     ring = turntable_of(scene.sizes.cameras, views)
     records: list[ParticleRecord] = []
     notes: list[str] = []
-    try:
-        with new_folder(out) as folder:
-            for particle in range(scene.sizes.particles):
-                place = folder / f"particle-{particle}"
-                depths = _save_pictures(scene, particle, ring, size, place)
-                records.append(_save_objects(scene, particle, views, place, depths, notes))
-            _save_grid(folder, records, views)
-            (folder / "scene").mkdir()
-            save_model(scene, folder / "scene")
-            write_json(folder / INDEX, _index(ring, size, origin, records))
-    except OSError as error:
-        raise UserError(f"--out {out}: cannot be written ({error.strerror})") from error
+    with writing_to(f"--out {out}:"), new_folder(out) as folder:
+        for particle in range(scene.sizes.particles):
+            place = folder / f"particle-{particle}"
+            depths = _save_pictures(scene, particle, ring, size, place)
+            records.append(_save_objects(scene, particle, views, place, depths, notes))
+        _save_grid(folder, records, views)
+        (folder / "scene").mkdir()
+        save_model(scene, folder / "scene")
+        write_json(folder / INDEX, _index(ring, size, origin, records))
     return notes
 
 

@@ -10,8 +10,7 @@ from torch import Tensor
 
 from distill.rewards.pretrained.clip import ImageEmbedding
 from distill.rewards.pretrained.score_head import ScoreHead
-from distill.rewards.pretrained.weights import read_state
-from distill.storage.tensors import check_weights
+from distill.storage.tensors import check_weights, read_state
 from distill.types import Condition, Reward
 
 

@@ -21,8 +21,8 @@ from distill.rewards.pretrained.weights import (
     describe_config,
     load_renamed,
     meta,
-    read_state,
 )
+from distill.storage.tensors import read_state
 from distill.types import Condition, Reward, to_device
 
 MEAN, DEVIATION = 0.16717362830052426, 1.0333394966054072

@@ -6,7 +6,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from distill.rewards.pretrained.weights import PublishedWeight, load_renamed, meta, read_state
+from distill.rewards.pretrained.weights import PublishedWeight, load_renamed, meta
+from distill.storage.tensors import read_state
 
 WHOLE = {
     "logit_scale": PublishedWeight("logit_scale"),

@@ -28,10 +28,9 @@ import torch.nn.functional as F
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from distill.config.errors import UserError
+from distill.config.errors import UserError, first_line
 from distill.data.images import to_levels
 from distill.diffusion.constants import constant
-from distill.rewards.pretrained.weights import first_line
 
 Filter = Literal["bicubic", "bilinear"]
 Resampler = Literal["pillow", "torch", "torch_antialiased"]

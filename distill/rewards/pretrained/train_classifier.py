@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distill.config.command_line import ArgumentParser, at_least
-from distill.config.errors import UserError
+from distill.config.errors import UserError, writing_to
 from distill.data.option import parse_data
 from distill.storage.files import check_new_folder, new_folder
 
@@ -104,7 +104,7 @@ def main(arguments: list[str]) -> None:
         "held_out_images": len(held_out),
         "held_out_accuracy": share,
     }
-    with new_folder(options.out) as folder:
+    with writing_to(f"--out {options.out}:"), new_folder(options.out) as folder:
         save_classifier(network, folder, made)
     count = sum(parameter.numel() for parameter in network.parameters())
     print(f"{options.out}: {count:,} parameters, {share:.4f} of {len(held_out)} held-out images right")

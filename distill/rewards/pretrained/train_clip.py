@@ -10,7 +10,7 @@ import argparse
 import dataclasses
 
 from distill.config.command_line import ArgumentParser
-from distill.config.errors import UserError
+from distill.config.errors import UserError, writing_to
 from distill.data.option import parse_data
 from distill.rewards.pretrained.contrastive.arguments import add_files, add_numbers, check
 from distill.storage.files import new_folder
@@ -38,7 +38,7 @@ def main(arguments: list[str]) -> None:
         "recipe": dataclasses.asdict(recipe),
         "held_out": dataclasses.asdict(found),
     }
-    with new_folder(options.out) as folder:
+    with writing_to(f"--out {options.out}:"), new_folder(options.out) as folder:
         clip.save(folder, made)
     count = sum(parameter.numel() for parameter in clip.parameters())
     print(f"{options.out}: {count:,} parameters; held out, {found.line()}")

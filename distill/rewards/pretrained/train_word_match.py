@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 
 from distill.config.command_line import ArgumentParser
+from distill.config.errors import writing_to
 from distill.data.option import parse_data
 from distill.rewards.pretrained.contrastive.arguments import add_files, add_numbers, check
 from distill.storage.files import new_folder
@@ -31,7 +32,7 @@ def main(arguments: list[str]) -> None:
         "recipe": dataclasses.asdict(recipe),
         "held_out": dataclasses.asdict(found),
     }
-    with new_folder(options.out) as folder:
+    with writing_to(f"--out {options.out}:"), new_folder(options.out) as folder:
         save_word_match(reward, folder, made)
     print(f"{options.out}: {len(reward.match.words):,} words; held out, {found.line()}")
 

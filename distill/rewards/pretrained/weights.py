@@ -6,25 +6,18 @@ import dataclasses
 import json
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Any, TypeGuard, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 import torch
 from torch import Tensor, nn
 
-from distill.config.errors import UserError
+from distill.config.errors import UserError, first_line
 from distill.networks.quiet_libraries import quiet_transformers
-from distill.storage.tensors import load_tensors, read_weights
 
 PROVENANCE = ("_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version")
 """Entries of a transformers configuration that do not change a network in float32."""
 Network = TypeVar("Network", bound=nn.Module)
-
-
-def first_line(error: Exception) -> str:
-    """Shorten a library's error to one line for a message."""
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
 
 
 def find_file(source: str, name: str, flag: str) -> Path:
@@ -165,25 +158,3 @@ def load_renamed(
     }
     network.load_state_dict(state, assign=True)
     return network
-
-
-def read_state(path: Path) -> dict[str, Tensor]:
-    """Read the weights in a safetensors file or in one of `torch.save`, by their names.
-
-    In the latter they may stand under "state_dict", and have the names of a `DistributedDataParallel`'s
-    module.
-    """
-    if path.suffix == ".safetensors":
-        return load_tensors(path)
-    content = read_weights(path)
-    tensors = content.get("state_dict", content) if isinstance(content, dict) else content
-    if not _is_state(tensors):
-        raise UserError(f"{path}: holds a {type(content).__name__}; expected weights by name")
-    return {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
-
-
-def _is_state(content: object) -> TypeGuard[dict[str, Tensor]]:
-    """Tell tensors by name from anything else that a file may hold."""
-    if not isinstance(content, dict) or not content:
-        return False
-    return all(isinstance(tensor, Tensor) for tensor in content.values())

@@ -5,13 +5,12 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distill.config.command_line import ArgumentParser, process_count, process_number
-from distill.config.errors import UserError
+from distill.config.errors import UserError, writing_to
 from distill.config.presets import find_config
 from distill.config.progress import track
 
@@ -128,7 +127,7 @@ def _store_latents(out: Path, network: ImageModel, data: DataSource, device: tor
         "captions_sha256": _sha256(captions),
         "autoencoder": describe_autoencoder(network),
     }
-    with _writing(folder):
+    with writing_to(f"--out: {folder}"):
         shards = begin(folder, description)
         if captions is not None:
             write_json(folder / CAPTIONS, captions)
@@ -162,7 +161,7 @@ def _store_prompts(out: Path, config: Any, network: Any, texts: list[str]) -> st
         "encoder_sha256": network.prompt_encoder.sha256(),
     }
     unconditional = network.encode_prompts([""]).to("cpu").text.unconditional
-    with _writing(folder):
+    with writing_to(f"--out: {folder}"):
         shards = begin(folder, description)
         write_json(folder / TEXTS, texts)
         with new_file(folder / UNCONDITIONAL) as partial:
@@ -182,16 +181,8 @@ def _fill(shards: Shards, compute: Compute, name: str) -> None:
     absent = [path for path in own if not path.is_file()]
     for path in track(absent, name, "shards", hidden=process_number() > 0, leave=True):
         tensors = compute(shards.rows[path])
-        with _writing(path.parent):
+        with writing_to(f"--out: {path.parent}"):
             shards.write(path, tensors)
-
-
-@contextmanager
-def _writing(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise UserError(f"--out: {folder} cannot be written ({error.strerror})") from error
 
 
 def _sha256(value: Any) -> str:

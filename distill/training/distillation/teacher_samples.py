@@ -17,7 +17,7 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from distill.config.config_file import differences
-from distill.config.errors import UserError
+from distill.config.errors import UserError, writing_to
 from distill.config.progress import ProgressBar
 from distill.config.settings import Settings
 from distill.data import InMemory
@@ -161,13 +161,8 @@ class TeacherSamples:
     @contextmanager
     def _storing(self) -> Iterator[None]:
         """Let an error of one process that writes in this block end all of them with the same line."""
-        with raised_by_all(self.processes):
-            try:
-                yield
-            except OSError as error:
-                raise UserError(
-                    f"teacher_samples.path: {self.path} cannot be written ({error.strerror})"
-                ) from error
+        with raised_by_all(self.processes), writing_to(f"teacher_samples.path: {self.path}"):
+            yield
 
     def _refuse_other_samples(self) -> None:
         check_folder(self.path)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from distill.config.errors import UserError
+from distill.config.errors import UserError, first_line
 
 BLOCK = 256
 """Elements that share a scale."""
@@ -111,7 +111,7 @@ def check_kernels(name: str, device: torch.device, place: str = "optimizer") -> 
     except (RuntimeError, AttributeError, TypeError) as error:
         raise UserError(
             f"{place}.name: bitsandbytes has no kernels of {name} for {device.type} here "
-            f"({str(error).splitlines()[0]:.100}); expected {name.removesuffix('8bit')}"
+            f"({first_line(error):.100}); expected {name.removesuffix('8bit')}"
         ) from error
 
 

@@ -71,6 +71,13 @@ def test_lists_without_texts_are_refused(tmp_path: Path) -> None:
     row = {"prompt_id": 0, "prompt": "a", "text": [3]}
     with pytest.raises(UserError, match=r"row 1 has \[3\] for text; expected a list of texts"):
         read_targets(write(tmp_path, "l.jsonl", json.dumps(row)), None)
+    for texts in ([], ["open", " "]):
+        source = write(tmp_path, "l.jsonl", json.dumps({**row, "text": texts}))
+        with pytest.raises(UserError) as raised:
+            read_targets(source, None)
+        assert str(raised.value) == (
+            f"--prompts {source}: row 1 has {texts!r} for text; expected a list of texts"
+        )
     with pytest.raises(UserError, match="are labels; expected prompts that quote text"):
         read_targets("labels:10", None)
     with pytest.raises(UserError, match="entry 1 has None for a prompt; expected text"):

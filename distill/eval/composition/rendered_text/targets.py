@@ -68,7 +68,5 @@ def _of_longtext(source: str) -> list[list[str]]:
 
 
 def _are_texts(texts: object) -> bool:
-    """Tell a list of texts, of which one is not blank."""
-    if not isinstance(texts, Sequence) or not all(isinstance(text, str) and is_text(text) for text in texts):
-        return False
-    return any(text.strip() for text in texts)
+    """Tell a list of at least one text, of which none is blank: each is text that the image must show."""
+    return isinstance(texts, Sequence) and len(texts) > 0 and all(is_text(text) for text in texts)

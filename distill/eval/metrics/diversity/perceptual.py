@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from distill.config.errors import UserError, did_you_mean
 from distill.eval.images.resize import resize
 from distill.networks import efficientnet_lite0
-from distill.storage.tensors import check_weights, read_weights, weights_sha256
+from distill.storage.tensors import check_weights, read_state, weights_sha256
 
 NAMES = ("effnet-layers", "lpips-alex", "lpips-vgg")
 SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
@@ -177,7 +177,7 @@ def load_perceptual(text: str, heads: Path | None = None) -> Perceptual:
         expected = "the network's file of weights that torchvision publishes"
         raise UserError(f"--perceptual {name}: expected {name}=PATH with {expected}")
     network = Lpips(name)
-    weights = {key: value for key, value in read_weights(Path(path)).items() if key.startswith("features.")}
+    weights = {key: value for key, value in read_state(Path(path)).items() if key.startswith("features.")}
     backbone = nn.ModuleDict({"features": network.features})
     check_weights(backbone, weights, Path(path))
     backbone.load_state_dict(weights)
@@ -195,7 +195,7 @@ def _installed_heads(name: str) -> Path:
 
 def _load_heads(network: Lpips, path: Path) -> None:
     """Read the weights of the channels; a negative one would make the distance of some images negative."""
-    found = read_weights(path)
+    found = read_state(path)
     for place, head in enumerate(network.heads):
         key = f"lin{place}.model.1.weight"
         shape = tuple(found[key].shape) if key in found else "nothing"

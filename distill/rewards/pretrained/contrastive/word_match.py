@@ -84,7 +84,7 @@ def _fit(match: WordMatch, inputs: Tensor, data: CaptionedSource, recipe: Recipe
     )
     dropout = nn.Dropout(FEATURE_DROPOUT)
     rows_of_batches = batches(len(data), recipe.batch_size)
-    for step in track(range(recipe.steps), "train-clip", leave=True):
+    for step in track(range(recipe.steps), "train-word-match", leave=True):
         rows = next(rows_of_batches)
         captions = [data.captions.of_images[row] for row in rows]
         texts = draw_captions(captions, chooser, WORD_DROPOUT)

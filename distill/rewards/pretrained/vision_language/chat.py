@@ -9,10 +9,9 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from distill.config.errors import UserError
+from distill.config.errors import UserError, first_line
 from distill.networks.quiet_libraries import quiet_transformers
 from distill.rewards.pretrained.tokens import PublishedTokens
-from distill.rewards.pretrained.weights import first_line
 
 
 class Chat:

@@ -29,8 +29,8 @@ from distill.rewards.pretrained.weights import (
     load_renamed,
     meta,
     open_pretrained,
-    read_state,
 )
+from distill.storage.tensors import read_state
 from distill.types import Condition, Reward, to_device
 
 INSTRUCTION = """
