@@ -30,6 +30,7 @@ from distill.training.dry_run.step import images_at_once
 from distill.training.logging import Clock, cut_lines, start_trackers
 from distill.training.parallel.ending import ending_together, group_timeout, joining, leave
 from distill.training.parallel.errors import raised_by_all
+from distill.training.parallel.folders import writing
 from distill.training.parallel.launchers import check_launch, processes_here, warn_of_unused_tasks
 from distill.training.parallel.processes import Processes
 from distill.training.parallel.sampling import Monitor
@@ -104,13 +105,14 @@ def _run(
     if checkpoint is not None:
         trainer.restore(checkpoint)
     if processes.is_main:
-        remove_unfinished(config.run_dir)
-        cut_lines(config.run_dir / STATS, trainer.step)
         devices = computed_by(resolved, processes)
-        moved = other_processes(config.run_dir, devices) if checkpoint is not None else None
+        with writing(config.run_dir):
+            remove_unfinished(config.run_dir)
+            cut_lines(config.run_dir / STATS, trainer.step)
+            moved = other_processes(config.run_dir, devices) if checkpoint is not None else None
+            record_run(config, devices)
         if moved is not None:
             print(moved, flush=True)
-        record_run(config, devices)
         if processes.device.type == "cuda":
             print(describe_kernels(config, processes.device), *filter(None, [said]), sep="\n", flush=True)
     if config.trackers:
@@ -130,7 +132,8 @@ def _run(
             f"deterministic: {operation} adds in a changing order on {processes.device}; expected false"
         ) from error
     if code == 0 and processes.is_main:
-        record_finish(config)
+        with writing(config.run_dir):
+            record_finish(config)
     return code
 
 

@@ -186,7 +186,9 @@ class Trainer:
         line = self.processes.main_object({**line, **means, **rates, **self.clock.take(), **measured})
         self.line = line
         if self.main:
-            append_line(self.config.run_dir / STATS, line)
+            path = self.config.run_dir / STATS
+            with writing(path):
+                append_line(path, line)
         self.violation = self.violation or self._violation(
             lambda condition: condition.check(line, self.is_detailed)
         )
@@ -211,7 +213,8 @@ class Trainer:
             samples = sample_together(self.task.preview, count, self.processes)
             if self.main:
                 path = self.config.run_dir / "samples" / f"step-{self.step:08d}.png"
-                save_samples_picture(samples, path, self.task.preview_conditions)
+                with writing(path):
+                    save_samples_picture(samples, path, self.task.preview_conditions)
                 if self.trackers is not None:
                     log_picture(self.trackers, "samples", path, self.step)
 

@@ -8,10 +8,12 @@ import yaml
 from safetensors.torch import load_file
 
 from distill import load_generator, load_teacher
+from distill.config.errors import TrainingError
 from distill.diffusion.sampling import balanced_labels, sample_generator
 from distill.networks.folder import checkpoints
 from distill.training.config import read_config
 from distill.training.dry_run.summary import describe_run
+from tests.helpers.full_disk import fail_for_lack_of_space
 from tests.helpers.random_teacher import save_random_teacher
 from tests.helpers.runs import checkpoint_names, read_lines, refusal, train_run, write_run
 
@@ -137,3 +139,23 @@ def test_the_average_of_a_teacher_may_have_a_half_life_in_images(
     assert len(parameters) > 10
     for name in parameters:
         torch.testing.assert_close(average[name], (start[name] + latest[name]) / 2)
+
+
+@pytest.mark.parametrize(
+    ("writes", "names"),
+    [
+        ("launch.record_run", "run"),
+        ("trainer.append_line", "run/stats.jsonl"),
+        ("trainer.save_samples_picture", "run/samples/step-00000000.png"),
+        ("launch.record_finish", "run"),
+    ],
+)
+def test_a_full_disk_ends_a_run_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writes: str, names: str
+) -> None:
+    monkeypatch.setattr(f"distill.training.{writes}", fail_for_lack_of_space)
+    with pytest.raises(TrainingError) as error:
+        train_run(write_run(tmp_path))
+    assert str(error.value) == (
+        f"{tmp_path / names}: cannot be written (No space left on device); what was written before is kept"
+    )
