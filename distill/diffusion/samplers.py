@@ -42,7 +42,8 @@ class Heun(Settings):
     """EDM's S_noise: standard deviation of the noise that churn adds, relative to what its noise level asks
     for."""
     guidance: float = 1.0
-    """Classifier-free guidance scale. 1 is no guidance; any other scale doubles the cost of an evaluation."""
+    """Classifier-free guidance scale. 1 is no guidance, and 0 leaves the condition out; any other scale
+    doubles the cost of an evaluation."""
 
     @model_validator(mode="after")
     def _check_range(self) -> Heun:

@@ -232,9 +232,17 @@ def checkpoints(run_dir: Path) -> list[Path]:
 
 
 def step_of(checkpoint: Path) -> int:
-    """Return the step after which a checkpoint was written, as its name tells; 0 for another name."""
+    """Return the step after which a checkpoint was written, as its name tells, or else its progress.
+
+    It is 0 for a folder that is no checkpoint.
+    """
     digits = checkpoint.name.removeprefix("step-")
-    return int(digits) if digits.isdecimal() else 0
+    if digits.isdecimal():
+        return int(digits)
+    if not (checkpoint / PROGRESS).is_file():
+        return 0
+    step = read_mapping(checkpoint / PROGRESS).get("step")
+    return step if isinstance(step, int) else 0
 
 
 def newest_checkpoint(run_dir: Path) -> Path | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from pydantic import Field
 
@@ -15,7 +15,7 @@ class UNetSizes(Settings):
 
     width: int = Field(32, ge=4)
     """Channels at full resolution. More make the network stronger and slower."""
-    multipliers: tuple[int, ...] = (1, 2)
+    multipliers: tuple[Annotated[int, Field(ge=1)], ...] = Field((1, 2), min_length=1)
     """Channels of each level as a multiple of `width`. Each level after the first halves the resolution."""
     blocks: int = Field(2, ge=1)
     """Residual blocks in each encoder level; a decoder level has one more."""

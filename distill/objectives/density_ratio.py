@@ -122,8 +122,8 @@ class DensityRatio(nn.Module):
         self.low, self.high = low, high
         self.bins = bins
         self.normalise = normalise
-        self.scale_of_one = 1 / float(divergence.h(torch.zeros(())))
-        """The factor if all ratios are 1: 1/h(1)."""
+        self.scale_of_one = 1 / float(divergence.h(torch.zeros(()))) if normalise else 1.0
+        """The factor if all ratios are 1: 1/h(1), or 1 if weights are not normalised."""
         self.r_mean = RunningMean(bins, decay)
         self.h_mean = RunningMean(1, decay)
 
@@ -149,7 +149,10 @@ class DensityRatio(nn.Module):
 
     @property
     def scale(self) -> Tensor:
-        """The factor of the objective's weights: one over the running mean of h, a scalar."""
+        """The factor of the objective's weights: one over the running mean of h, a scalar.
+
+        It is 1 if weights are not normalised, since nothing is recorded then.
+        """
         return 1 / self.h_mean.mean()[0].float()
 
     def commit(self, reduce: Reduce) -> None:

@@ -28,7 +28,8 @@ class Component(BaseSettings):
     weight: float = Field(1.0, gt=0)
     """Share of the component relative to the other components; shares need not sum to 1."""
     label: int | None = Field(None, ge=0)
-    """Class of the component, from 0. Either all components have one, or none has."""
+    """Class of the component, from 0. Either all components have one, or none has; every class up to the
+    highest has a component."""
 
 
 class Settings(TeacherSettings):
@@ -44,6 +45,12 @@ class Settings(TeacherSettings):
     def _check_components(self) -> Settings:
         for number, component in enumerate(self.components):
             _check_component(component, self.components[0], f"components.{number}")
+        labels = {component.label for component in self.components} - {None}
+        for label in range(len(labels)):
+            if label not in labels:
+                raise ValueError(
+                    f"components: none has the label {label}; expected all from 0 to the highest"
+                )
         return self
 
     def load(self) -> GaussianMixture:

@@ -40,6 +40,8 @@ MAY_CHANGE = {
     "monitor_every",
     "monitor_images",
     "monitor_protocol",
+    "monitor_reference",
+    "monitor_weights",
     "optimizer.offload",
     "preview",
     "process_timeout",

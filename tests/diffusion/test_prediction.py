@@ -5,7 +5,8 @@ from typing import get_args
 import pytest
 import torch
 
-from distill.diffusion.prediction import PredictionType, from_x0, target_weight, to_x0
+from distill.diffusion.prediction import PredictionType, target_weight, to_x0
+from tests.helpers.predictions import from_x0
 
 KINDS = get_args(PredictionType)
 

@@ -31,6 +31,8 @@ def peak_memory(folder: Path, file: Path, *overrides: str, processes: int = 1) -
 
 
 def main() -> None:
+    from torch import distributed
+
     from distill.training.distillation.task import Distillation
     from distill.training.launch import build_processes
     from distill.training.logging import Clock
@@ -46,7 +48,8 @@ def main() -> None:
     kibibytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     (Path(folder) / str(processes.index)).write_text(str(1024 * kibibytes))
     processes.wait()
-    processes.part()
+    if processes.count > 1:  # an open group may abort Python
+        distributed.destroy_process_group()
 
 
 if __name__ == "__main__":

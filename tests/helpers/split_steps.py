@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
 
 from distill.training.batches import Batch
 from distill.training.distillation.task import Distillation
@@ -60,7 +60,8 @@ def main() -> None:
         if processes.is_main:
             torch.save(tuple(made), Path(plan["folder"]) / f"{name}.pt")
     processes.wait()
-    processes.part()
+    if processes.count > 1:  # an open group may abort Python
+        distributed.destroy_process_group()
 
 
 def take_steps(config: DistillRun, processes: Processes, steps: int) -> Steps:

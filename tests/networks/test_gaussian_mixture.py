@@ -117,6 +117,11 @@ def test_draws_have_the_mixtures_moments() -> None:
             "components.0.covariance: expected symmetric and positive definite",
         ),
         ({1: {"label": None}}, "components.1.label: expected a label for every component or for none"),
+        (
+            {1: {"label": 2}, 2: {"label": 2}},
+            "components: none has the label 1; expected all from 0 to the highest",
+        ),
+        ({0: {"label": 1}}, "components: none has the label 0; expected all from 0 to the highest"),
     ],
 )
 def test_bad_components_are_named(change: dict[int, dict], message: str) -> None:

@@ -20,8 +20,12 @@ from distill.publishing.export import export_generator
 from distill.storage.tensors import weights_sha256
 from distill.students.lora import Student
 from distill.teachers.diffusers import Settings
+from distill.training.distillation.build import build_generator, build_untrained_generator, load_start
+from distill.training.distillation.settings import GeneratorSettings
 from distill.training.optimization.ema import EMA
+from distill.training.parallel.filling import fill_from_main
 from tests.helpers import tiny_pipelines
+from tests.helpers.alone import ALONE
 from tests.helpers.diffusers_families import FAMILIES, FLOW, GUIDANCE, MERGED, ONE_STEP, size_of
 from tests.helpers.diffusers_runs import OBJECTIVES, PROMPTS, image_of_diffusers, image_of_ours, run
 from train import main as train
@@ -227,3 +231,23 @@ def test_impossible_adapters_are_refused_in_one_line(root: Path, tmp_path: Path)
 def _made(folder: Path) -> Path:
     folder.mkdir()
     return folder
+
+
+@pytest.mark.parametrize("alpha", [2.0, 4.0, 16.0])
+def test_a_student_starts_as_the_export_that_it_starts_from(root: Path, tmp_path: Path, alpha: float) -> None:
+    """An export has alpha = rank, whatever the student's was, and the new student has an alpha of its own."""
+    teacher = Settings(path=str(root / "sdxl")).load()
+    exported = disturbed(Student(rank=4, alpha=2.0).build(teacher, 80.0))
+    export_generator(exported, _made(tmp_path / "export"))
+    settings = GeneratorSettings.model_validate(
+        {"network": {"name": "lora", "rank": 4, "alpha": alpha}, "init_from": tmp_path / "export"}
+    )
+    z = torch.randn(2, *exported.noise_shape)
+    expected = image_of_ours(exported, z)
+    assert (expected - image_of_ours(FewStepGenerator(teacher, 80.0), z)).abs().max() > 1e-3
+    whole = build_generator(settings, teacher)
+    filled = build_untrained_generator(settings, teacher)
+    fill_from_main(filled, load_start(settings, filled), ALONE)  # as a sharded student is
+    for started in (whole, filled):
+        assert started.denoiser.sizes["alpha"] == alpha
+        torch.testing.assert_close(image_of_ours(started, z), expected, rtol=0, atol=1e-5)

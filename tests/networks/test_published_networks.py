@@ -23,7 +23,10 @@ from distill.storage.pickles.reader import PickledObject, read_pickle
 from distill.types import Condition
 from tests.helpers.full_disk import fill_disk
 from tests.helpers.published_networks import EDM, EDM2, ORACLES, assert_same_network, renamed, written
+from tests.helpers.random_teacher import save_random_teacher
 from tests.helpers.seeded_weights import normal, seeded_weights
+
+PUBLISHED_NAME = "edm-cifar10-32x32-uncond-vp.pkl"
 
 
 def test_the_files_carry_source_that_would_end_the_process() -> None:
@@ -131,8 +134,8 @@ def test_backends_open_pickles_and_folders(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "path", "message"),
     [
-        ("edm", EDM2, f"{EDM2}: holds an EDM2Network; expected an EDMNetwork"),
-        ("edm2", EDM, f"{EDM}: holds an EDMNetwork; expected an EDM2Network"),
+        ("edm", EDM2, f"{EDM2}: holds EDM2Network; expected EDMNetwork"),
+        ("edm2", EDM, f"{EDM}: holds EDMNetwork; expected EDM2Network"),
         ("edm", Path("nowhere.pkl"), "nowhere.pkl: cannot be read (No such file or directory)"),
         ("edm", ORACLES, f"{ORACLES}: holds neither config.json nor an export nor a checkpoint"),
     ],
@@ -140,6 +143,26 @@ def test_backends_open_pickles_and_folders(tmp_path: Path) -> None:
 def test_a_path_to_another_network_or_none_is_refused(name: str, path: Path, message: str) -> None:
     with pytest.raises(UserError) as error:
         load_teacher(Choice("teachers").settings(name).model_validate({"name": name, "path": path}))
+    assert str(error.value) == message
+
+
+@pytest.mark.parametrize(
+    ("name", "path", "message"),
+    [
+        ("edm2", "edm", "edm: holds EDMNetwork; expected EDM2Network"),
+        ("edm", "unet", "unet: holds UNet; expected EDMNetwork"),
+        ("edm2", PUBLISHED_NAME, f"{PUBLISHED_NAME}: holds EDMNetwork; expected EDM2Network"),
+    ],
+)
+def test_a_dry_run_refuses_another_network_too(
+    name: str, path: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    convert([str(EDM), str(tmp_path / "edm")])
+    save_random_teacher(tmp_path / "unet")
+    monkeypatch.chdir(tmp_path)
+    teacher = Choice("teachers").settings(name).model_validate({"name": name, "path": path})
+    with pytest.raises(UserError) as error:
+        teacher.meta()
     assert str(error.value) == message
 
 

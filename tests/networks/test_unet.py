@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from pydantic import ValidationError
 
 from distill.networks.sizes import UNetSizes
 from distill.networks.unet import UNet, UNetConfig
@@ -96,3 +97,9 @@ def test_a_resolution_that_cannot_be_halved_is_refused() -> None:
 def test_attention_at_a_resolution_that_is_no_level_is_refused() -> None:
     with pytest.raises(ValueError, match="attention: 7 is no level; expected one of 8, 4"):
         UNetConfig(8, 1, sizes=UNetSizes(multipliers=(1, 2), attention=(7,)))
+
+
+@pytest.mark.parametrize("multipliers", [[], [0], [1, -1]])
+def test_levels_without_channels_are_refused(multipliers: list[int]) -> None:
+    with pytest.raises(ValidationError, match="multipliers"):
+        UNetSizes.model_validate({"multipliers": multipliers})

@@ -11,7 +11,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from distill.diffusion.prediction import from_x0
 from distill.diffusion.prediction_types import PredictionType
 from distill.objectives import score_matching
 from distill.objectives.gradients.real_data import denoising_loss, deviation
@@ -27,6 +26,7 @@ from tests.helpers.closed_form import (
     tensor,
     turned_nodes,
 )
+from tests.helpers.predictions import from_x0
 
 DATA = gaussian(tensor(0.4), tensor(0.7))
 STUDENT = tensor([0.1, 0.9])

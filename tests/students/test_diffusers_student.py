@@ -256,3 +256,14 @@ def test_the_papers_presets_run(root: Path, preset: str) -> None:
 def _made(folder: Path) -> Path:
     folder.mkdir()
     return folder
+
+
+def test_more_steps_than_the_teacher_has_below_the_first_are_refused(root: Path) -> None:
+    network = Settings(path=str(root / "ddpm")).load()
+    last = round(network.entry_points([0.05])[0].t)
+    with pytest.raises(UserError) as error:
+        FewStepGenerator(network, *network.student_noise_levels(0.05, last + 2))
+    assert str(error.value) == (
+        f"generator.steps: is {last + 2}; expected at most {last + 1}, as many noise levels as the teacher "
+        "was trained at up to generator.init_noise_to_signal"
+    )

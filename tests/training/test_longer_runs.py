@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -62,12 +63,24 @@ def test_a_run_whose_rate_has_begun_to_fall_is_not_made_longer(tmp_path: Path, d
         f"steps: is 8, and fake.optimizer let the learning rate fall in {run} as for 4 (decay_from: 0.5), so "
         "that 4 steps are those of a shorter run; expected 4, or a new run that starts with init_from"
     )
+    newest, copied = run / "checkpoints" / "step-00000004", tmp_path / "copy_of_step_4"
+    shutil.copytree(newest, copied)
+    assert "so that 4 steps are those of a shorter run" in refusal(file, "--steps=8", f"--resume={copied}")
     # Step 2, the third, is the first of the shorter run's decay, whose rate is still whole.
     left = (run / "checkpoints" / "step-00000004" / "generator.safetensors").read_bytes()
     train_run(file, "--steps=8", f"--resume={run}/checkpoints/step-00000003")
     assert checkpoint_names(run) == [f"step-{step:08d}" for step in range(1, 9)]
     assert (run / "checkpoints" / "step-00000004.left" / "generator.safetensors").read_bytes() == left
     whole = train_run(file, "--steps=8", f"--run_dir={tmp_path / 'whole'}")
+    assert_same_tensors(checkpoint_tensors(run), checkpoint_tensors(whole))
+
+
+def test_a_run_continues_with_files_of_its_measurements_elsewhere(tmp_path: Path) -> None:
+    """They change nothing that is trained."""
+    file = write_run(tmp_path, steps=1)
+    run = train_run(file, "--monitor_weights=here.pt", "--monitor_reference=here.npz")
+    assert train_run(file, "--steps=2", "--monitor_weights=there.pt", "--monitor_reference=there.npz") == run
+    whole = train_run(file, "--steps=2", f"--run_dir={tmp_path / 'whole'}")
     assert_same_tensors(checkpoint_tensors(run), checkpoint_tensors(whole))
 
 

@@ -42,6 +42,7 @@ def test_a_folder_that_cannot_be_made_is_named(run_file: Path, tmp_path: Path) -
             ["--discriminator.depths", "[bottlneck]"],
             "discriminator.depths: 'bottlneck' is not a depth of the fake; did you mean 'bottleneck'?",
         ),
+        (["--discriminator.depths", "[]"], "discriminator.depths: "),
         (
             ["--data", "{name: image_folder, path: nowhere}"],
             "nowhere: cannot be read (No such file or directory); expected a folder, a .zip or a .tar",

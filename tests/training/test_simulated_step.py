@@ -15,22 +15,34 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.profiler import ProfilerActivity, profile
 
+from distill.data.encoded_prompts import EncodedPrompts
+from distill.diffusion.samplers import Heun
+from distill.diffusion.sampling import sample_teacher
 from distill.networks.diffusers.prompt_encoder import PipelinePromptEncoder
 from distill.networks.folder import save_model
 from distill.networks.sizes import UNetSizes
 from distill.networks.unet import UNet, UNetConfig
 from distill.training.config import read_config
 from distill.training.distillation.task import Distillation
-from distill.training.dry_run.cost import measure, measure_both
+from distill.training.dry_run.cost import Cost, measure, measure_both, measure_own
 from distill.training.dry_run.distillation import simulate_distillation
 from distill.training.dry_run.meta_kernels import MetaKernels, fused_attention
 from distill.training.dry_run.meter import Meter
-from distill.training.dry_run.step import META
+from distill.training.dry_run.pretraining import (
+    meta_autoencoder_of,
+    simulate_autoencoder_training,
+    simulate_teacher_training,
+)
+from distill.training.dry_run.step import FAKE_UPDATE, GENERATOR_UPDATE, META, meta_teacher_of
 from distill.training.launch import build_processes
 from distill.training.logging import Clock
-from distill.training.settings import DistillRun
+from distill.training.pretraining.autoencoder import build_autoencoder
+from distill.training.pretraining.teacher import build_teacher
+from distill.training.settings import DistillRun, TrainAutoencoderRun, TrainTeacherRun
 from tests.helpers import tiny_pipelines
+from tests.helpers.configured_pipelines import autoencoder, make_parts, text_to_image
 from tests.helpers.diffusers_runs import PROMPTS
+from tests.helpers.runs import write_run
 from train import main as train
 
 LORA = {"network": {"name": "lora", "rank": 4}}
@@ -268,3 +280,71 @@ def test_variants_of_the_run_stand_beside_it(root: Path, capsys: pytest.CaptureF
 def test_a_run_without_variants_has_no_table(capsys: pytest.CaptureFixture[str]) -> None:
     train(["configs/lab/dmd2.yaml", "--dry-run"])
     assert "this run" not in capsys.readouterr().out
+
+
+def cost_of(config: DistillRun) -> Cost:
+    return measure_own(simulate_distillation(config, meta_teacher_of(config), META), config)
+
+
+def test_a_term_counts_from_its_start_to_its_stop(root: Path) -> None:
+    """The step that needs the most memory decides: one before a term stops, if the run is so long."""
+    always, stopping, late, never = (
+        cost_of(config_of(root, "unet", objective=DMD, terms=terms))
+        for terms in (
+            [{"name": "gan", "weight": 0.1}],
+            [{"name": "gan", "weight": 0.1, "stop_step": 1}],
+            [{"name": "gan", "weight": 0.1, "start_step": 2}],
+            [],
+        )
+    )
+    assert stopping == always
+    assert late == never
+    assert always.added[GENERATOR_UPDATE] > 1.1 * never.added[GENERATOR_UPDATE]
+
+
+def test_a_discriminator_beside_a_fake_score_that_learns_nothing_has_its_update(root: Path) -> None:
+    sample = {"network": {"name": "sample"}}
+    discriminator = {"reads": "teacher", "real": "teacher", "width": 16}
+    config = config_of(root, "unet", fake=sample, objective=DMD, discriminator=discriminator)
+    step = simulate_distillation(config, meta_teacher_of(config), META)
+    assert list(step.updates) == [FAKE_UPDATE, GENERATOR_UPDATE]
+    alone = config.model_copy(update={"discriminator": None, "terms": ()})
+    step = simulate_distillation(alone, meta_teacher_of(alone), META)
+    assert list(step.updates) == [GENERATOR_UPDATE]
+
+
+@pytest.mark.parametrize("settings", [text_to_image, autoencoder])
+def test_it_predicts_what_a_training_without_a_teacher_takes_between_its_steps(
+    settings: Callable[..., dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Samples of 16 pixels are shown, and a latent network has the images of each batch encoded.
+
+    Convolutions of CPUs take up to a quarter more for a moment: their inputs in another layout.
+    """
+    # The tiny pipeline's prompts are of 16 tokens, not of CLIP's 77.
+    monkeypatch.setattr(PipelinePromptEncoder, "shapes", lambda encoder: {"tokens": (16, 16)})
+    monkeypatch.setattr("distill.training.dry_run.outside_the_step.preview_count", lambda shape: 256)
+    config = read_config(write_run(tmp_path, **settings(make_parts(tmp_path), batch_size=256)))
+    if isinstance(config, TrainTeacherRun):
+        step = simulate_teacher_training(config, meta_teacher_of(config))
+        network = build_teacher(config, config.data.load("train"))
+        assert network.prompt_encoder is not None
+        cond = EncodedPrompts.by(network.prompt_encoder, ["a cat"]).balanced(256)
+        real = {
+            "preview samples": lambda: sample_teacher(network, range(256), cond, Heun(steps=2)),
+            "encoding real images": lambda: pass_without_graph(network.encode),
+        }
+    else:
+        assert isinstance(config, TrainAutoencoderRun)
+        step = simulate_autoencoder_training(config, meta_autoencoder_of(config))
+        trained = build_autoencoder(config, config.data.load("train"))
+        real = {"preview samples": lambda: pass_without_graph(trained.reconstruct)}
+    added = measure(step, step.outside_the_step).added
+    assert list(added) == list(real)
+    for name, act in real.items():
+        assert 0.75 < added[name] / peak_allocated(act) < 1.03, name
+
+
+@torch.no_grad()
+def pass_without_graph(function: Callable[[Tensor], Tensor]) -> None:
+    function(torch.zeros(256, 3, 16, 16))

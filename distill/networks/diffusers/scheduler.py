@@ -100,8 +100,14 @@ def student_scheduler(
 
 def check_steps(scheduler: Any, schedule: NoiseSchedule, times: Sequence[float]) -> None:
     """Raise UserError if a student's scheduler does not step at these times: it could not be exported."""
+    trained = scheduler.config.num_train_timesteps
+    if not isinstance(schedule, Flow) and len(times) > trained:
+        raise UserError(
+            f"generator.steps: is {len(times)}; expected at most {trained}, as many noise levels as the "
+            "teacher was trained at up to generator.init_noise_to_signal"
+        )
     scheduler.set_timesteps(len(times))
-    unit = scheduler.config.num_train_timesteps if isinstance(schedule, Flow) else 1
+    unit = trained if isinstance(schedule, Flow) else 1
     taken = scheduler.timesteps / unit
     if not torch.allclose(taken.double(), torch.tensor(times, dtype=torch.float64), rtol=0, atol=1e-5):
         found = ", ".join(f"{t:g}" for t in times)

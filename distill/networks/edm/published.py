@@ -28,18 +28,26 @@ def meta_network(path: Path, kind: str) -> Denoiser:
     A file of `PUBLISHED` need not be there.
     """
     if path.is_dir():
-        return meta_denoiser(path)
-    if path.is_file() or path.name not in PUBLISHED:
-        return open_network(path, kind).to("meta")
-    with torch.device("meta"):
-        return build_network(describe_network("EDMPrecond", dict(PUBLISHED[path.name])), path)
+        network = meta_denoiser(path)
+    elif path.is_file() or path.name not in PUBLISHED:
+        network = read_network(path).to("meta")
+    else:
+        with torch.device("meta"):
+            network = build_network(describe_network("EDMPrecond", dict(PUBLISHED[path.name])), path)
+    return _of_class(kind, network, path)
 
 
 def open_network(path: Path, kind: str) -> Denoiser:
     """Open a network of this class from a published pickle or a converted folder, in evaluation mode."""
     network = load_denoiser(path).eval() if path.is_dir() else read_network(path)
-    if type(network).__name__ != kind:
-        raise UserError(f"{path}: holds an {type(network).__name__}; expected an {kind}")
+    return _of_class(kind, network, path)
+
+
+def _of_class(kind: str, network: Denoiser, path: Path) -> Denoiser:
+    """Return a network if it is of this class, and refuse it otherwise."""
+    found = type(network).__name__
+    if found != kind:
+        raise UserError(f"{path}: holds {found}; expected {kind}")
     return network
 
 

@@ -129,3 +129,10 @@ def one_ahead(values: Iterator[T]) -> Iterator[T]:
             value = following.result()
             following = pool.submit(next, values)
             yield value
+
+
+def read_images(data: DataSource, rows: Int64[Tensor, " n"]) -> Tensor:
+    """Return the images of these numbers, (n, ...), where the source holds them."""
+    if isinstance(data, InMemorySource):
+        return data.batch(rows)[0]
+    return torch.stack([data[row][0] for row in rows.tolist()])

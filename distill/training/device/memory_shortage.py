@@ -83,13 +83,14 @@ def _teacher_remedies(config: DistillRun) -> list[str]:
 
 
 def _optimizer_remedies(config: RunConfig) -> list[str]:
-    """Return what shrinks the optimiser's state of the network with the most of it."""
+    """Return what shrinks the optimiser's state of the network with the most of it, once and no further."""
     if isinstance(config, DistillRun):
         key, settings = "generator.optimizer", config.generator.optimizer
     else:
         key, settings = "optimizer", config.optimizer
-    found = [] if settings.is_8bit else [f"set {key}.name: {settings.name}8bit"]
-    return found if settings.offload else [*found, f"set {key}.offload: true"]
+    if settings.is_8bit or settings.offload:  # one does not go with the other
+        return []
+    return [f"set {key}.name: {settings.name}8bit", f"set {key}.offload: true"]
 
 
 def _size(tensors: Iterable[Tensor], seen: set[int]) -> int:

@@ -12,6 +12,7 @@ from distill.config.errors import UserError
 from distill.data.encoded_prompts import EncodedPrompts
 from distill.diffusion.guidance import check_guidance
 from distill.networks.computation.activation_checkpointing import checkpoint_activations
+from distill.networks.diffusers.adapters.lora import LoRANetwork
 from distill.networks.exact.marginal import ExactDiscriminator
 from distill.networks.few_step_generator import FewStepGenerator
 from distill.networks.folder import load_generator
@@ -101,10 +102,20 @@ def build_generator(settings: GeneratorSettings, teacher: Denoiser) -> Generator
     """Build the student before its first step: untrained, or with the weights of `init_from`."""
     generator = build_untrained_generator(settings, teacher)
     if settings.init_from is not None:
-        start = load_generator(settings.init_from)
-        check_start(generator, start, settings)
-        generator.load_state_dict(start.state_dict())
+        generator.load_state_dict(load_start(settings, generator).state_dict())
     return generator
+
+
+def load_start(settings: GeneratorSettings, generator: Generator) -> Generator:
+    """Load the generator of `init_from`, whose weights are those of `generator` at its start."""
+    assert settings.init_from is not None
+    start = load_generator(settings.init_from)
+    check_start(generator, start, settings)
+    if isinstance(generator, FewStepGenerator) and isinstance(start, FewStepGenerator):
+        own, theirs = generator.denoiser, start.denoiser
+        if isinstance(own, LoRANetwork) and isinstance(theirs, LoRANetwork):
+            theirs.rescale(own.sizes["alpha"])  # an export has alpha = rank
+    return start
 
 
 def build_untrained_generator(settings: GeneratorSettings, teacher: Denoiser) -> Generator:

@@ -22,7 +22,16 @@ from distill.objectives.term import TermInputs, TermSettings
 from distill.training.batches import Batch, Noise
 from distill.training.distillation.method import ActiveParts, Method, Networks
 from distill.training.logging import as_mean_and_std
-from distill.types import Critic, Denoiser, Features, Prediction, Scores, expand_like, per_sample
+from distill.types import (
+    Critic,
+    Denoiser,
+    Features,
+    NoiseSchedule,
+    Prediction,
+    Scores,
+    expand_like,
+    per_sample,
+)
 
 Losses = dict[str, Tensor]
 """Weighted losses by name, scalars with a graph; their sum is minimised."""
@@ -49,13 +58,16 @@ def frozen(*networks: nn.Module) -> Iterator[None]:
 
 
 def add_noise(
-    networks: Networks, levels: NoiseLevels, x0: Tensor, noise: Noise, limit: float | Tensor | None = None
+    schedule: NoiseSchedule,
+    levels: NoiseLevels,
+    x0: Tensor,
+    noise: Noise,
+    limit: float | Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Add noise to x0 at the quantiles `noise.u`, and return x_t, t, alpha and sigma.
 
     alpha and sigma broadcast against x0. The quantiles are those of the levels up to the time `limit`.
     """
-    schedule = networks.teacher.schedule
     t = levels.t(noise.u, schedule) if limit is None else t_below(levels, noise.u, limit, schedule)
     alpha, sigma = expand_like(schedule.alpha(t), x0), expand_like(schedule.sigma(t), x0)
     return alpha * x0 + sigma * noise.eps, t, alpha, sigma
@@ -71,7 +83,7 @@ def fake_loss(
     the exact log-ratio, if that is known.
     """
     x0 = x0.detach()
-    x_t, t, alpha, sigma = add_noise(networks, method.fake_levels, x0, batch.fake_noise)
+    x_t, t, alpha, sigma = add_noise(networks.teacher.schedule, method.fake_levels, x0, batch.fake_noise)
     prediction = networks.predict(networks.fake, x0, x_t, t, batch.cond, method.guidance.fake_training)
     weight = expand_like(networks.fake.target_weight(t), x0)
     if method.real_data is None:
@@ -84,7 +96,7 @@ def fake_loss(
 
     logits = prediction.logits
     if batch.discriminator_noise is not None:
-        x_t, t, _, _ = add_noise(networks, method.fake_levels, x0, batch.discriminator_noise)
+        x_t, t, _, _ = add_noise(networks.teacher.schedule, method.fake_levels, x0, batch.discriminator_noise)
         logits = None
     student = Noised(x_t, t, logits)
     more, metrics, logits = discriminator_loss(networks, method, batch, networks.discriminator, student)
@@ -116,7 +128,7 @@ def _fake_losses_with_data(
     real = batch.real
     if real is None:
         raise ValueError("objective.real_data needs real images")
-    noised = add_noise(networks, method.fake_levels, real, batch.noise_of_real)
+    noised = add_noise(networks.teacher.schedule, method.fake_levels, real, batch.noise_of_real)
     x_t, t = noised[:2]
     prediction = networks.predict(networks.fake, real, x_t, t, batch.cond, method.guidance.fake_training)
     data = Denoised(real, *noised, prediction.x0)
@@ -149,7 +161,7 @@ def discriminator_loss(
     real = batch.real
     if real is None:
         raise ValueError("a discriminator needs real images")
-    x_t, t, _, _ = add_noise(networks, method.fake_levels, real, batch.noise_of_real)
+    x_t, t, _, _ = add_noise(networks.teacher.schedule, method.fake_levels, real, batch.noise_of_real)
     losses: Losses = {}
     logits = student.logits
     if logits is None and method.r1 is None:
@@ -197,7 +209,7 @@ def generator_loss(
     Teacher and fake score must be frozen. They record no graph unless the objective, or a term that
     differentiates the discriminator's logits, needs one.
     """
-    x_t, t, alpha, sigma = add_noise(networks, active.levels, x0, batch.noise)
+    x_t, t, alpha, sigma = add_noise(networks.teacher.schedule, active.levels, x0, batch.noise)
     differentiated = None
     if networks.discriminator is not None and any(
         term.settings.differentiates_logits for term in active.terms
@@ -247,8 +259,9 @@ def _weigh_by_ratio(
         ratio.observe(logits, batch.u)
         if counts:
             log_ratio = ratio(logits, batch.u, x0[0].numel())
-    metrics = {**as_mean_and_std("ratio/log_ratio", log_ratio), "ratio/scale": ratio.scale}
-    return log_ratio, ratio.scale if counts else ratio.scale_of_one, metrics
+    scale: Tensor | float = ratio.scale if counts else ratio.scale_of_one
+    metrics = as_mean_and_std("ratio/log_ratio", log_ratio)
+    return log_ratio, scale, {**metrics, "ratio/scale": scale * torch.ones_like(ratio.scale)}
 
 
 def _under_own_noise(
@@ -260,7 +273,9 @@ def _under_own_noise(
     """
     x0, levels = inputs.scores.x0, settings.own_noise_levels or method.fake_levels
     limit = networks.generator.resumed_at(*batch.generator_inputs) if settings.stays_below_step else None
-    x_t, t, alpha, sigma = add_noise(networks, levels, x0, batch.noise_of_term(settings.name), limit)
+    x_t, t, alpha, sigma = add_noise(
+        networks.teacher.schedule, levels, x0, batch.noise_of_term(settings.name), limit
+    )
     if settings.needs_both_sides:
         with torch.no_grad():
             teacher = guided(networks.teacher, x_t, t, batch.cond, 1.0, with_both_sides=True)

@@ -117,3 +117,9 @@ class Method:
         weights = tuple(weighted.settings.weight_at(step) for weighted in terms)
         levels = self.levels if self.annealing is None else self.annealing.at(step, self.levels)
         return ActiveParts(terms, weights, step >= self.ratio_start_step, levels)
+
+    def within(self, steps: int) -> ActiveParts:
+        """Return together the parts that count at some of the first `steps` steps, at their full weights."""
+        terms = tuple(weighted for weighted in self.terms if weighted.settings.start_step < steps)
+        weights = tuple(weighted.settings.weight for weighted in terms)
+        return ActiveParts(terms, weights, self.ratio_start_step < steps, self.levels)

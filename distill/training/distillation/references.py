@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
 
 from distill.config.errors import UserError
 from distill.diffusion.sampling import max_batch_size
 from distill.objectives.term import Reference, StatefulTerm
+from distill.training.batches.reading import read_images
 from distill.training.distillation.method import Method
 from distill.training.parallel.processes import Processes
 from distill.training.parallel.sampling import gather_rows, own_rows
-from distill.types import DataSource, ImageModel, InMemorySource, to_device
+from distill.types import DataSource, ImageModel, to_device
 
 
 class ComparingTerm(NamedTuple):
@@ -49,15 +49,8 @@ def prepare_term(
     rows = torch.tensor([row * len(source) // count for row in own_rows(count, processes)])
     parts = []
     for part in rows.split(max_batch_size(model.pixel_shape)):
-        images = to_device(_read(source, part), processes.device)
+        images = to_device(read_images(source, part), processes.device)
         if source.image_shape != model.pixel_shape:
             images = model.decode(images)
         parts.append(term.features(images))
     term.prepare(to_device(gather_rows(torch.cat(parts), count, processes), processes.device))
-
-
-def _read(source: DataSource, rows: Tensor) -> Tensor:
-    """Return images of these numbers, (n, ...)."""
-    if isinstance(source, InMemorySource):
-        return source.batch(rows)[0]
-    return torch.stack([source[row][0] for row in rows.tolist()])

@@ -153,7 +153,7 @@ class DiscriminatorSettings(Settings):
     real: Literal["data", "teacher"] = "data"
     """Images that count as real: those of `data`, or the stored `teacher_samples`. With the teacher's own
     samples no data is needed, and the density ratio is that of teacher to student."""
-    depths: tuple[str, ...] = ("bottleneck",)
+    depths: tuple[str, ...] = Field(("bottleneck",), min_length=1)
     """Layers whose features are read, by the network's names. A resolution such as `8` is the last encoder
     layer at that resolution; `bottleneck` is the output of the middle block."""
     heads: Literal["trained", "channel_mean"] = "trained"

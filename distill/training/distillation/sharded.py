@@ -14,14 +14,13 @@ import torch
 from torch import nn
 
 from distill.networks.computation.activation_checkpointing import checkpoint_activations
-from distill.networks.folder import load_generator
 from distill.storage.tensors import weights_sha256
 from distill.training.device.preparation import prepare_networks
 from distill.training.distillation.build import (
     build_critic,
     build_untrained_generator,
     check_networks,
-    check_start,
+    load_start,
     load_teacher,
     load_template,
 )
@@ -81,10 +80,7 @@ def build_sharded(config: DistillRun, sharding: Sharding) -> ShardedNetworks:
 
 def _load_start(settings: GeneratorSettings, template: Denoiser) -> Generator:
     """Load the generator of another run that this one starts from."""
-    assert settings.init_from is not None
-    start = load_generator(settings.init_from)
-    check_start(build_untrained_generator(settings, template), start, settings)
-    return start
+    return load_start(settings, build_untrained_generator(settings, template))
 
 
 def _build_whole(config: DistillRun, template: Denoiser, device: torch.device) -> Networks:

@@ -67,6 +67,9 @@ class Distillation:
             self.prompts = read_prompts(config, self.teacher, self.sharded.encoder_sha256, processes.most)
         self.generator = self.networks.generator
         self.method = build_method(config, device, exact_log_ratio(self.teacher, self.generator))
+        self.draws_masks = any(
+            isinstance(layer, nn.Dropout) and layer.p for layer in self.generator.modules()
+        )
         self._compile()
         self.differentiated_twice = self._differentiated_twice()
         averages = () if self.sharded is None else self.sharded.averages
@@ -240,12 +243,18 @@ class Distillation:
 
     def _update_fake(
         self, step: int, chunks: Sequence[Batch], keep_graph: bool, detailed: bool
-    ) -> tuple[Tensor, Metrics]:
+    ) -> tuple[Tensor | None, Metrics]:
+        """Update what learns from the student's samples, and return the last ones, if any were made."""
         metrics: Metrics = {}
+        x0 = None
+        learns = bool(self._updaters_of("fake"))  # nothing does beside an exact fake score
         for chunk in chunks:
+            # Dropout draws its masks in turn: without these samples the generator update would get others.
+            if not (learns or keep_graph or self.draws_masks):
+                break
             with autocast(self.config.precision, self.processes.device), torch.set_grad_enabled(keep_graph):
                 x0 = self.generate(*chunk.generator_inputs)
-            if not self._updaters_of("fake"):  # nothing learns beside an exact fake score
+            if not learns:
                 continue
             with self.sharding.gathered(*self.differentiated_twice):
                 with autocast(self.config.precision, self.processes.device):

@@ -10,8 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from distill.data.images import preview_count
-from distill.diffusion.sampling import max_batch_size
 from distill.networks.computation.activation_checkpointing import CheckpointedBlock
 from distill.training.batches import Batch, Noise
 from distill.training.device.precision import autocast_type
@@ -19,6 +17,7 @@ from distill.training.distillation.build import build_method, build_networks
 from distill.training.distillation.losses import fake_loss, frozen, generator_loss
 from distill.training.distillation.method import Method, Networks
 from distill.training.dry_run.meta_kernels import kernels, recompute_on_meta
+from distill.training.dry_run.outside_the_step import PREVIEW, encoding, preview_rows
 from distill.training.dry_run.plan import ONE_PROCESS, Plan
 from distill.training.dry_run.sharded import sharded_networks
 from distill.training.dry_run.step import (
@@ -31,7 +30,7 @@ from distill.training.dry_run.step import (
 )
 from distill.training.optimization.average_settings import averages_of
 from distill.training.settings import DistillRun
-from distill.types import Denoiser, Generator, ImageModel
+from distill.types import Denoiser, Generator
 
 
 def simulate_distillation(
@@ -55,7 +54,7 @@ def simulate_distillation(
     built = {name: network for name, network in parts.items() if network is not None}
     step = _DistillationStep(config, networks, _method(config, device), batch)
     updates = {FAKE_UPDATE: step.update_fake, GENERATOR_UPDATE: step.update_generator}
-    if not list(networks.fake.parameters()):  # an exact fake score
+    if not any(list(network.parameters()) for network in step.trained[1:]):  # an exact fake score alone
         del updates[FAKE_UPDATE]
     repeats = {name: config.fake.updates if name == FAKE_UPDATE else 1 for name in updates}
     # A generator update generates anew in micro-batches, and where no fake update has generated before.
@@ -101,7 +100,8 @@ class _DistillationStep:
         self.networks = networks
         self.method = method
         self.batch = batch
-        self.active = method.at(config.steps)
+        # A term that stops needs its memory before; terms that follow each other are counted together.
+        self.active = method.within(config.steps)
         self.is_whole_batch = len(batch) == config.batch_size
         self.autocast = autocast_type(config.precision)
         self.device = batch.z.device
@@ -162,11 +162,9 @@ def _method(config: DistillRun, device: torch.device) -> Method:
 def _outside_the_step(
     config: DistillRun, teacher: Denoiser, generator: Generator, batch: Batch
 ) -> dict[str, Action]:
-    actions: dict[str, Action] = {"preview samples": partial(preview, generator, batch)}
-    is_encoded = config.shows_data and config.data is not None and not config.data.holds_latents
-    if is_encoded and teacher.pixel_shape != teacher.image_shape:
-        count = min(config.batch_size, max_batch_size(teacher.pixel_shape))
-        actions["encoding real images"] = partial(encode, teacher, count, batch.z.device)
+    actions: dict[str, Action] = {PREVIEW: partial(preview, generator, batch)}
+    if config.shows_data and config.data is not None and not config.data.holds_latents:
+        actions |= encoding(teacher, config.batch_size, batch.z.device)
     return actions
 
 
@@ -196,14 +194,6 @@ def generate(generator: Generator, batch: Batch) -> None:
 def preview(generator: Generator, batch: Batch) -> None:
     """Generate and decode as many preview images as a run makes at once."""
     device = batch.z.device
-    count = min(max_batch_size(generator.pixel_shape), preview_count(generator.pixel_shape))
-    rows = torch.zeros(count, dtype=torch.int64, device=device)
+    rows = preview_rows(generator, device)
     with kernels(device):
-        generator.images(torch.randn(count, *generator.noise_shape, device=device), batch.cond[rows])
-
-
-@torch.no_grad()
-def encode(network: ImageModel, count: int, device: torch.device) -> None:
-    """Encode that many images to latents."""
-    with kernels(device):
-        network.encode(torch.zeros(count, *network.pixel_shape, device=device))
+        generator.images(torch.randn(len(rows), *generator.noise_shape, device=device), batch.cond[rows])

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 
 import torch
 
+from distill.diffusion.samplers import Heun
 from distill.networks.diffusers.autoencoders.autoencoder import Autoencoder
+from distill.training.batches import Batch
 from distill.training.device.precision import autocast_type
 from distill.training.device.preparation import prepare_networks
 from distill.training.dry_run.meta_kernels import kernels
+from distill.training.dry_run.outside_the_step import PREVIEW, encoding, preview_rows
 from distill.training.dry_run.plan import ONE_PROCESS, Plan
 from distill.training.dry_run.sharded import sharded_networks
 from distill.training.dry_run.step import (
     AUTOENCODER_UPDATE,
     TEACHER_UPDATE,
+    Action,
     SimulatedStep,
     differentiate,
     simulate_batch,
@@ -45,12 +50,39 @@ def simulate_teacher_training(
         optimizers=[config.optimizer],
         averaged=network,
         batch=batch,
+        outside_the_step=_outside_the_step(config, network, batch),
         updates={TEACHER_UPDATE: update},
         repeats={TEACHER_UPDATE: 1},
         plan=plan,
         sharded=sharded_networks({"teacher": network}, plan, config.sharding),
         micro_batches=-(-config.batch_size // len(batch)),
     )
+
+
+def _outside_the_step(config: TrainTeacherRun, network: Denoiser, batch: Batch) -> dict[str, Action]:
+    actions: dict[str, Action] = {PREVIEW: partial(preview, network, batch)}
+    if not config.data.holds_latents:
+        actions |= encoding(network, config.batch_size, batch.z.device)
+    return actions
+
+
+@torch.no_grad()
+def preview(network: Denoiser, batch: Batch) -> None:
+    """Sample and decode as many preview images as a run makes at once, by steps of either order."""
+    device = batch.z.device
+    rows = preview_rows(network, device)
+    z = torch.randn(len(rows), *network.image_shape, device=device)
+    with kernels(device):
+        network.decode(Heun(steps=2).solve(network, z, batch.cond[rows], lambda step: z))
+
+
+@torch.no_grad()
+def reconstruct(network: Autoencoder, device: torch.device) -> None:
+    """Reconstruct as many preview images as a run makes at once."""
+    with kernels(device):
+        network.reconstruct(
+            torch.zeros(len(preview_rows(network, device)), *network.image_shape, device=device)
+        )
 
 
 def meta_autoencoder_of(config: TrainAutoencoderRun) -> Autoencoder:
@@ -80,6 +112,7 @@ def simulate_autoencoder_training(
         optimizers=[config.optimizer],
         averaged=network,
         batch=batch,
+        outside_the_step={PREVIEW: partial(reconstruct, network, device)},
         updates={AUTOENCODER_UPDATE: update},
         repeats={AUTOENCODER_UPDATE: 1},
         plan=plan,

@@ -46,9 +46,9 @@ class Updater:
         self.masters = Masters(self.parameters, settings.offload)
         self.weights = self.masters.weights
         """The parameters in at least float32, in order, for the average."""
-        self.optimizer = settings.build(
-            self.masters.stepped, "optimizer" if name == "teacher" else f"{name}.optimizer"
-        )
+        is_alone = name in ("teacher", "autoencoder")
+        place = "optimizer" if is_alone else f"{name}.optimizer"
+        self.optimizer = settings.build(self.masters.stepped, place)
         whole = {index: each for index, each in enumerate(self.parameters) if not is_sharded(each)}
         self.buckets: GradientBuckets | None = None
         if processes.count > 1 and whole:

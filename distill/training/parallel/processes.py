@@ -124,11 +124,6 @@ class Processes:
         """Wait until all processes are here."""
         self.gather_objects(None)
 
-    def part(self) -> None:
-        """Leave the other processes, after the last word to them: an open group may abort Python."""
-        if self.count > 1 and distributed.is_initialized():
-            distributed.destroy_process_group()
-
     def share(self, work: Sequence[T]) -> Sequence[T]:
         """Return this process's part of the work."""
         return work[self.index :: self.count]

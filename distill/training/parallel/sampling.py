@@ -40,7 +40,10 @@ def own_rows(count: int, processes: Processes) -> list[int]:
 
 
 def gather_rows(own: Tensor, count: int, processes: Processes) -> Tensor:
-    """Return all rows of a tensor on the CPU, in order, from the parts that `own_rows` describes."""
+    """Return all rows of a tensor, in order, from the parts that `own_rows` describes.
+
+    Those of several processes are on the CPU; one process gets its own tensor, where it is.
+    """
     if processes.count == 1:
         return own
     return processes.gather(to_device(own, processes.device))[:count].cpu()

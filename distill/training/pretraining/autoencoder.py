@@ -8,7 +8,6 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.utils.data import default_collate
 
 from distill.config.errors import UserError
 from distill.diffusion.sampling import max_batch_size, spread
@@ -17,13 +16,14 @@ from distill.networks.folder import CONFIG, WEIGHTS
 from distill.storage.files import write_json
 from distill.storage.tensors import save_tensors
 from distill.training.batches import Batch, Batches, check_split
+from distill.training.batches.reading import read_images
 from distill.training.device.compilation import compiled
 from distill.training.distillation.losses import Losses
 from distill.training.logging import Clock
 from distill.training.parallel.processes import Processes
 from distill.training.pretraining.network import NetworkTraining
 from distill.training.settings import TrainAutoencoderRun
-from distill.types import DataSource, InMemorySource
+from distill.types import DataSource
 
 MAX_MEASURED = 50_000
 """Maximum number of images whose latents decide the scaling factor."""
@@ -73,7 +73,9 @@ class AutoencoderTraining(NetworkTraining[Autoencoder]):
         chosen = spread(rows, len(self.data))
         parts = chosen.split(max_batch_size(self.image_shape))
         average, device = self.ema.average, self.processes.device
-        return torch.cat([average.reconstruct(read(self.data, part).to(device)).cpu() for part in parts])
+        return torch.cat(
+            [average.reconstruct(read_images(self.data, part).to(device)).cpu() for part in parts]
+        )
 
     def preview(self, rows: Sequence[int]) -> Tensor:
         """Return the reconstructions that the run shows; `preview.seed` moves the choice of images."""
@@ -135,18 +137,10 @@ def scaling_factor(network: Autoencoder, data: DataSource, device: torch.device)
     total = squares = torch.zeros((), dtype=torch.float64, device=device)
     values = 0
     for part in rows.split(max_batch_size(network.image_shape)):
-        latents = network.latents(read(data, part).to(device)).double()
+        latents = network.latents(read_images(data, part).to(device)).double()
         total, squares = total + latents.sum(), squares + latents.square().sum()
         values += latents.numel()
     variance = (squares / values - (total / values).square()).item()
     if not variance > 0:
         raise UserError("data: all latents are equal, so that no scaling factor gives them unit variance")
     return variance**-0.5
-
-
-def read(data: DataSource, rows: Tensor) -> Tensor:
-    """Return the images of these numbers, (n, c, h, w)."""
-    if isinstance(data, InMemorySource):
-        return data.batch(rows)[0]
-    images: Tensor = default_collate([data[row][0] for row in rows.tolist()])
-    return images

@@ -15,6 +15,7 @@ from distill.training.device.compilation import begin_step, compile_networks
 from distill.training.device.precision import autocast
 from distill.training.device.preparation import prepare_networks
 from distill.training.distillation.losses import Losses, Metrics
+from distill.training.distillation.metrics import add_metrics
 from distill.training.logging import Clock
 from distill.training.optimization.ema import EMAs, average_of
 from distill.training.optimization.loss_scale import LossScale
@@ -84,9 +85,7 @@ class NetworkTraining(Generic[Network]):
                     losses = self.losses(chunk)
                 self.finite.add_losses(losses, chunk.u)
                 share = len(chunk) / (self.batch_size // self.processes.count)
-                for name, value in losses.items():
-                    so_far = metrics.get(f"loss/{name}", torch.zeros((), device=self.processes.device))
-                    metrics[f"loss/{name}"] = so_far + share * value.detach()
+                add_metrics(metrics, losses, {}, share)
                 self._backward(share * torch.stack(list(losses.values())).sum(), chunk is chunks[-1])
             return metrics | self._step(step)
 

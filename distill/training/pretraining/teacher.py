@@ -31,7 +31,7 @@ from distill.training.batches import Batch, Batches
 from distill.training.batches.batches import check_data
 from distill.training.batches.previews import Previews, check_previews
 from distill.training.device.compilation import compiled
-from distill.training.distillation.losses import Losses
+from distill.training.distillation.losses import Losses, add_noise
 from distill.training.logging import Clock
 from distill.training.parallel.filling import whole_state
 from distill.training.parallel.processes import Processes
@@ -194,8 +194,6 @@ def denoising_loss(
         raise ValueError("training a teacher needs real images")
     # No fake score is trained here, so that u_fake is free to decide.
     cond = batch.cond.drop(batch.u_fake < label_dropout) if label_dropout > 0 else batch.cond
-    t = levels.t(batch.u, network.schedule)
-    alpha, sigma = expand_like(network.schedule.alpha(t), x0), expand_like(network.schedule.sigma(t), x0)
-    x_t = alpha * x0 + sigma * batch.eps
+    x_t, t, _, _ = add_noise(network.schedule, levels, x0, batch.noise)
     weight = expand_like(network.target_weight(t), x0)
     return (weight * (network(x_t, t, cond) - x0).square()).mean()

@@ -78,6 +78,13 @@ def test_adapters_of_a_frozen_teacher_take_bfloat16_next(tmp_path: Path) -> None
     assert "set precision: bf16-true" not in remedies(read_run(file, "--precision=bf16-true"), 1)
 
 
+@pytest.mark.parametrize("taken", ["generator.optimizer.offload=true", "generator.optimizer.name=adam8bit"])
+def test_an_optimiser_that_is_small_already_has_no_remedy(run_file: Path, taken: str) -> None:
+    """The other of the two remedies does not go with it."""
+    assert len(remedies(read_run(run_file), 1)) == len(remedies(read_run(run_file, f"--{taken}"), 1)) + 2
+    assert "optimizer" not in " ".join(remedies(read_run(run_file, f"--{taken}"), 1))
+
+
 def parameter_count(network: torch.nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 

@@ -206,11 +206,32 @@ def test_before_its_start_the_ratio_observes_but_weighs_all_samples_alike(make: 
     x0 = torch.randn(4, 1, 8, 8, requires_grad=True)
     _, before = generator_loss(networks, method, batch, x0, method.at(4))
     assert before["ratio/log_ratio_mean"] == 0
-    assert ratio.scale_of_one == pytest.approx(2.0)  # h(1) = 1/2 for Jensen-Shannon
+    assert before["ratio/scale"] == pytest.approx(2.0)  # h(1) = 1/2 for Jensen-Shannon
     ratio.commit(lambda total: total)
     assert ratio.r_mean.total[1].sum() == 4
     _, after = generator_loss(networks, method, batch, x0, method.at(5))
     assert after["ratio/log_ratio_std^2"] > after["ratio/log_ratio_mean"] ** 2
+    assert after["ratio/scale"] == ratio.scale != 2
+
+
+def test_without_normalisation_an_undecided_weight_stays_at_the_start(make: Make) -> None:
+    """At r = 1 it is h(1) = 2 for Pearson's divergence, and 1 for the reverse KL divergence."""
+    networks, method, batch = make(
+        matching("pearson_chi2"),
+        discriminator={"reads": "teacher"},
+        ratio={"start_step": 5, "normalise": False},
+    )
+    for parameter in networks.discriminator.parameters():
+        parameter.data.zero_()
+    plain, plain_method, _ = make(matching("reverse_kl"))
+    plain = dataclasses.replace(plain, teacher=networks.teacher, fake=networks.fake)
+    x0 = torch.randn(4, 1, 8, 8, requires_grad=True)
+    unweighted = objective_gradient(plain, plain_method, batch, x0)
+    for step in (4, 5):
+        losses, metrics = generator_loss(networks, method, batch, x0, method.at(step))
+        (gradient,) = torch.autograd.grad(losses["objective"], x0)
+        torch.testing.assert_close(gradient, 2 * unweighted)
+        assert metrics["ratio/scale"] == 1
 
 
 def test_frozen_puts_everything_back() -> None:

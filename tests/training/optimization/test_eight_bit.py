@@ -22,6 +22,7 @@ from distill.training.optimization.settings import OptimizerSettings
 from distill.training.optimization.updater import Updater
 from distill.training.parallel.processes import Processes
 from tests.helpers import eight_bit_kernels
+from tests.helpers.alone import ALONE
 
 
 @pytest.fixture(params=["stand-in", "bitsandbytes"])
@@ -138,12 +139,23 @@ def test_a_weight_without_rows_on_this_process_calls_no_kernel(monkeypatch: pyte
     assert optimizer.state[weight]["state1"].shape == (0,)
 
 
-def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("network", "place"),
+    [
+        ("teacher", "optimizer"),
+        ("autoencoder", "optimizer"),
+        ("generator", "generator.optimizer"),
+        ("discriminator", "discriminator.optimizer"),
+    ],
+)
+def test_a_missing_library_is_named_with_the_setting(
+    network: str, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Runs that train one network have one optimiser, in `optimizer`."""
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
-    with pytest.raises(
-        UserError, match=r"optimizer\.name: adamw8bit needs bitsandbytes, which is not installed"
-    ):
-        updater_of(nn.Linear(2, 2))
+    message = rf"^{place}\.name: adamw8bit needs bitsandbytes, which is not installed"
+    with pytest.raises(UserError, match=message):
+        Updater(network, nn.Linear(2, 2), OptimizerSettings(name="adamw8bit"), 1000, ALONE)
 
 
 def test_a_library_without_kernels_for_the_device_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -102,14 +102,16 @@ class LoRANetwork(DiffusersNetwork):
         if not hasattr(self.pipeline.pipe, "save_lora_weights"):
             return self.merged()
         other = copy.deepcopy(self)
-        other.sizes = {**self.sizes, "alpha": self.sizes["rank"]}
-        scale = self.sizes["alpha"] / self.sizes["rank"]
-        for name, module in other.network.named_modules():
-            if name.endswith(f".lora_B.{ADAPTER}"):
-                module.weight.data.mul_(scale)
-        for layer in _adapted(other.network).values():
-            layer.scaling[ADAPTER] = 1.0
+        other.rescale(self.sizes["rank"])
         return other
+
+    def rescale(self, alpha: float) -> None:
+        """Change alpha, and divide the matrices B by as much, so that the network computes the same."""
+        factor = self.sizes["alpha"] / alpha
+        self.sizes = {**self.sizes, "alpha": alpha}
+        for layer in _adapted(self.network).values():
+            layer.lora_B[ADAPTER].weight.data.mul_(factor)
+            layer.scaling[ADAPTER] = alpha / self.sizes["rank"]
 
     def merged(self) -> DiffusersNetwork:
         """Return the network without adapters, which are added to a copy of its weights, in float32.
