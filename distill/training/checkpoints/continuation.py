@@ -37,7 +37,7 @@ def same_command(config: RunSettings) -> str:
 
 
 def _steps_made(config: RunConfig) -> int:
-    """Return the step after which a run continues, as the names of its checkpoints tell."""
+    """Return the step after which a run continues."""
     if config.resume in ("auto", "never"):
         newest = newest_checkpoint(config.run_dir)
     else:
