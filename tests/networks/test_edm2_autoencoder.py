@@ -17,7 +17,7 @@ from distill.networks.edm.autoencoder import StabilityAutoencoder
 from distill.teachers.edm2 import Settings
 from distill.types import Condition
 from tests.helpers import tiny_pipelines
-from tests.helpers.runs import train_run, write_run
+from tests.helpers.runs import read_lines, train_in_processes, train_run, write_run
 
 EDM2 = Path(__file__).parents[1] / "oracles" / "edm2_tiny.pkl"
 LATENTS = {
@@ -109,10 +109,12 @@ def test_the_autoencoder_works_in_its_own_type(dtype: torch.dtype) -> None:
     assert autoencoder.encode(torch.zeros(1, 3, 8, 8, dtype=dtype)).dtype == dtype
 
 
-def test_a_student_of_latents_learns_from_images_and_makes_images(folder: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def file(folder: Path, tmp_path: Path) -> Path:
+    """Write a run of a latent network on images."""
     images = np.random.default_rng(0).integers(0, 256, (5, 64, 64, 3), dtype=np.uint8)
     np.savez(tmp_path / "data.npz", images=images, labels=np.arange(5))
-    file = write_run(
+    return write_run(
         tmp_path,
         data={"name": "array", "path": str(tmp_path / "data.npz")},
         teacher={"name": "edm2", "path": str(EDM2), "autoencoder": str(folder)},
@@ -123,6 +125,21 @@ def test_a_student_of_latents_learns_from_images_and_makes_images(folder: Path, 
         monitor_every=2,
         monitor_images=2,
     )
+
+
+@pytest.mark.slow
+def test_processes_share_the_autoencoder(file: Path, tmp_path: Path) -> None:
+    """They encode images for the discriminator, and decode samples to measure them."""
+    sharding = ("--sharding.strategy=full", "--sharding.min_component_parameters=1")
+    for name, overrides, processes in (("alone", (), 1), ("sharded", sharding, 2)):
+        done = train_in_processes(file, f"--run_dir={tmp_path / name}", *overrides, processes=processes)
+        assert done.returncode == 0, done.stderr
+    found, expected = (read_lines(tmp_path / name)[-1] for name in ("sharded", "alone"))
+    for name in ("loss/discriminator", "loss/gan", "monitor/fd_effnet"):
+        assert found[name] == pytest.approx(expected[name], rel=1e-4)
+
+
+def test_a_student_of_latents_learns_from_images_and_makes_images(folder: Path, file: Path) -> None:
     student = distill.load_generator(train_run(file))
     assert (student.image_shape, student.pixel_shape) == ((4, 8, 8), (3, 64, 64))
     made = sample_generator(student, [0], Condition(torch.tensor([1])), 1)
@@ -156,6 +173,11 @@ def test_what_was_described_without_weights_is_opened_on_its_device(folder: Path
     described, opened = (StabilityAutoencoder(str(folder)) for _ in range(2))
     described.to(torch.device("meta"))
     assert described.components()["autoencoder"].device.type == "meta"
+    sizes = [
+        {name: weight.shape for name, weight in autoencoder.components()["autoencoder"].state_dict().items()}
+        for autoencoder in (described, opened)
+    ]
+    assert sizes[0] == sizes[1]
     described.to(torch.device("cpu"))
     latents = torch.randn(1, 4, 2, 2, generator=torch.Generator().manual_seed(0))
     assert torch.equal(described.decode(latents), opened.decode(latents))

@@ -8,6 +8,8 @@ them to [-1, 1] would show other images.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -92,23 +94,23 @@ class StabilityAutoencoder:
         return self._vae
 
     def _build_meta(self) -> Any:
+        """Build it without weights: as its folder describes it, or in the published sizes."""
         from diffusers import AutoencoderKL
 
         from distill.networks.diffusers.opening.published.earlier import VAE
 
         with self.device:
-            return AutoencoderKL(**VAE)
+            if not Path(self.source).is_dir():
+                return AutoencoderKL(**VAE)
+            with self._opening():
+                return AutoencoderKL.from_config(AutoencoderKL.load_config(self.source))
 
     def _open(self) -> Any:
         from diffusers import AutoencoderKL
 
-        try:
+        with self._opening():
             # Weights in pickles are refused: opening them could run code.
             vae = AutoencoderKL.from_pretrained(self.source, use_safetensors=True)
-        except (OSError, ValueError) as error:
-            raise UserError(
-                f"teacher.autoencoder: {self.source} cannot be opened as an AutoencoderKL ({error})"
-            ) from error
         factor = 2 ** (len(vae.config.block_out_channels) - 1)
         if vae.config.latent_channels != CHANNELS or factor != FACTOR:
             raise UserError(
@@ -116,6 +118,15 @@ class StabilityAutoencoder:
                 f"expected {CHANNELS} channels for {FACTOR}x{FACTOR} pixels"
             )
         return vae
+
+    @contextmanager
+    def _opening(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"teacher.autoencoder: {self.source} cannot be opened as an AutoencoderKL ({error})"
+            ) from error
 
 
 def _statistics(x: Tensor) -> tuple[Tensor, Tensor]:
