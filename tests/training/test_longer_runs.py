@@ -10,12 +10,14 @@ import pytest
 
 from distill.storage.files import read_mapping, write_json
 from distill.teachers.native import Settings as Native
+from distill.training.parallel.ending import how_to_continue
 from distill.types import Denoiser
 from tests.helpers.runs import (
     assert_same_tensors,
     checkpoint_names,
     checkpoint_tensors,
     logged_steps,
+    read_run,
     refusal,
     train_in_processes,
     train_run,
@@ -82,6 +84,21 @@ def test_a_run_continues_with_files_of_its_measurements_elsewhere(tmp_path: Path
     assert train_run(file, "--steps=2", "--monitor_weights=there.pt", "--monitor_reference=there.npz") == run
     whole = train_run(file, "--steps=2", f"--run_dir={tmp_path / 'whole'}")
     assert_same_tensors(checkpoint_tensors(run), checkpoint_tensors(whole))
+
+
+@pytest.mark.parametrize(
+    ("resume", "said"),
+    [
+        ("auto", "the same command continues from checkpoints/step-00000002"),
+        ("never", "the same command with --resume auto continues from checkpoints/step-00000002"),
+        ("step-00000001", "the same command with --resume auto continues from checkpoints/step-00000002"),
+    ],
+)
+def test_a_command_that_would_go_back_is_not_said_to_continue(tmp_path: Path, resume: str, said: str) -> None:
+    file = write_run(tmp_path)
+    for step in (1, 2):
+        (tmp_path / "run" / "checkpoints" / f"step-{step:08d}").mkdir(parents=True)
+    assert how_to_continue(read_run(file, f"--resume={resume}")) == said
 
 
 def test_a_run_is_not_made_shorter(tmp_path: Path) -> None:
