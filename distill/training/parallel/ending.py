@@ -75,7 +75,7 @@ def joining(config: RunSettings) -> Iterator[None]:
 
 
 def how_to_continue(config: RunSettings) -> str:
-    """Say from where which command continues."""
+    """Say which command continues, and from where."""
     newest = newest_checkpoint(config.run_dir)
     if newest is None:
         return "there is no checkpoint yet, and the same command starts anew"

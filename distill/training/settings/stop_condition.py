@@ -11,7 +11,7 @@ from distill.config.settings import Settings
 
 MONITOR = "monitor/"
 MEASURED = (MONITOR, "ema/")
-"""Values of a measurement, the second of several averages."""
+"""Beginnings of the names of measured values: of the best average, and of each of several."""
 STOPPED = 3
 """Exit code of a run that a condition stopped, saved and exported, before its last step."""
 
